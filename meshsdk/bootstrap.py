@@ -1,0 +1,296 @@
+"""The bootstrap: where this process gets its configuration, and who it says it is.
+
+The format is the one that gRPC defines for its xDS clients (gRFC A27, A29, A36, A47, A65), so a workload that runs
+gRPC proxyless today needs no change. Unknown keys are ignored, as gRPC does; a known key with a wrong value is a
+BootstrapError that names its JSON path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import BootstrapError
+
+__all__ = [
+    "Authority",
+    "Bootstrap",
+    "CertificateProvider",
+    "ChannelCredentials",
+    "Locality",
+    "Node",
+    "XdsServer",
+    "load_bootstrap",
+    "parse_bootstrap",
+]
+
+BOOTSTRAP_PATH_VARIABLE = "GRPC_XDS_BOOTSTRAP"
+BOOTSTRAP_JSON_VARIABLE = "GRPC_XDS_BOOTSTRAP_CONFIG"
+
+# gRFC A27 leaves the list open; these are the kinds meshsdk can use. `google_default` is a known kind that needs
+# Google's own credential chain, so it is refused by name rather than skipped like an unknown one.
+_USABLE_CREDENTIALS = ("insecure", "tls")
+_REFUSED_CREDENTIALS = ("google_default",)
+
+
+@dataclass(frozen=True, slots=True)
+class Locality:
+    """Where a node or an endpoint is (envoy.config.core.v3.Locality)."""
+
+    region: str = ""
+    zone: str = ""
+    sub_zone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Who this process is to the management server (envoy.config.core.v3.Node)."""
+
+    id: str = ""
+    cluster: str = ""
+    locality: Locality = Locality()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def namespace(self) -> str:
+        """The Kubernetes namespace that short host names are completed with (Istio's node metadata NAMESPACE)."""
+        named = self.metadata.get("NAMESPACE")
+        if isinstance(named, str) and named:
+            return named
+        # Istio's node id is type~ip~pod.namespace~namespace.svc.cluster.local.
+        parts = self.id.split("~")
+        if len(parts) == 4 and "." in parts[2]:
+            return parts[2].rpartition(".")[2]
+        return "default"
+
+    @property
+    def cluster_domain(self) -> str:
+        """The DNS domain of the Kubernetes cluster, `cluster.local` unless the node says otherwise."""
+        named = self.metadata.get("CLUSTER_DOMAIN")
+        if isinstance(named, str) and named:
+            return named
+        parts = self.id.split("~")
+        if len(parts) == 4 and ".svc." in parts[3]:
+            return parts[3].partition(".svc.")[2]
+        return "cluster.local"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelCredentials:
+    """How the channel to a management server is secured (gRFC A27, A65).
+
+    Attributes:
+        kind: `insecure` or `tls`.
+        ca_certificate_file: PEM file of trusted roots; empty means the system's.
+        certificate_file: PEM file of this process's certificate chain; empty means none is shown.
+        private_key_file: PEM file of its key.
+    """
+
+    kind: str
+    ca_certificate_file: str = ""
+    certificate_file: str = ""
+    private_key_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class XdsServer:
+    """A management server, in the order of preference in which the bootstrap lists them."""
+
+    uri: str
+    credentials: ChannelCredentials
+    features: frozenset[str] = frozenset()
+
+    @property
+    def ignores_resource_deletion(self) -> bool:
+        """gRFC A53: resources that the server deletes are kept in use."""
+        return "ignore_resource_deletion" in self.features
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Servers and naming of one xdstp authority (gRFC A47)."""
+
+    servers: tuple[XdsServer, ...]
+    client_listener_template: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateProvider:
+    """A certificate provider instance (gRFC A29): a plugin's name and its configuration."""
+
+    plugin: str
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """A whole, validated bootstrap."""
+
+    servers: tuple[XdsServer, ...] = ()
+    node: Node = Node()
+    authorities: Mapping[str, Authority] = field(default_factory=dict)
+    certificate_providers: Mapping[str, CertificateProvider] = field(default_factory=dict)
+    client_listener_template: str = "%s"
+    server_listener_template: str = ""
+
+    def listener_name(self, target: str) -> str:
+        """The name of the client listener of `target` (host and port), by the default authority's template."""
+        return self.client_listener_template.replace("%s", target)
+
+
+def load_bootstrap(source: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> Bootstrap | None:
+    """The bootstrap from a path, a parsed document, or the environment.
+
+    Args:
+        source: Path of a JSON file, or the document itself. None looks at GRPC_XDS_BOOTSTRAP (a path), then at
+            GRPC_XDS_BOOTSTRAP_CONFIG (the JSON itself), in gRPC's order.
+
+    Returns:
+        The bootstrap, or None where neither an argument nor the environment gives one.
+
+    Raises:
+        BootstrapError: The file cannot be read, or the document is wrong.
+    """
+    if isinstance(source, Mapping):
+        return parse_bootstrap(source)
+    if source is None and not (source := os.environ.get(BOOTSTRAP_PATH_VARIABLE)):
+        inline = os.environ.get(BOOTSTRAP_JSON_VARIABLE)
+        return _parse_json(inline, f"environment variable {BOOTSTRAP_JSON_VARIABLE}") if inline else None
+    try:
+        text = Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BootstrapError("", f"cannot read {os.fspath(source)}: {error}") from error
+    return _parse_json(text, os.fspath(source))
+
+
+def _parse_json(text: str, origin: str) -> Bootstrap:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BootstrapError("", f"{origin} is not JSON: {error}") from error
+    return parse_bootstrap(document)
+
+
+def parse_bootstrap(document: Any) -> Bootstrap:
+    """A parsed JSON document as a Bootstrap.
+
+    Raises:
+        BootstrapError: A known key has a wrong value, or a required one is missing.
+    """
+    root = _typed(document, dict, "$")
+    authorities = {
+        name: _parse_authority(name, value, f"authorities[{name!r}]")
+        for name, value in _get(root, "authorities", dict, {}).items()
+    }
+    providers = {
+        name: _parse_certificate_provider(value, f"certificate_providers[{name!r}]")
+        for name, value in _get(root, "certificate_providers", dict, {}).items()
+    }
+    return Bootstrap(
+        servers=_parse_servers(root, "", required=True),
+        node=_parse_node(_get(root, "node", dict, {})),
+        authorities=authorities,
+        certificate_providers=providers,
+        client_listener_template=_get(root, "client_default_listener_resource_name_template", str, "") or "%s",
+        server_listener_template=_get(root, "server_listener_resource_name_template", str, ""),
+    )
+
+
+def _parse_servers(parent: dict[str, Any], where: str, *, required: bool) -> tuple[XdsServer, ...]:
+    path = f"{where}xds_servers"
+    entries = _get(parent, "xds_servers", list, [], where)
+    if required and not entries:
+        raise BootstrapError(path, "at least one management server is needed")
+    return tuple(_parse_server(entry, f"{path}[{index}]") for index, entry in enumerate(entries))
+
+
+def _parse_server(value: Any, where: str) -> XdsServer:
+    server = _typed(value, dict, where)
+    uri = _get(server, "server_uri", str, "", f"{where}.")
+    if not uri:
+        raise BootstrapError(f"{where}.server_uri", "is required, such as 'istiod.istio-system.svc:15010'")
+    features = _get(server, "server_features", list, [], f"{where}.")
+    return XdsServer(
+        uri=uri,
+        credentials=_parse_credentials(_get(server, "channel_creds", list, [], f"{where}."), f"{where}.channel_creds"),
+        features=frozenset(_typed(item, str, f"{where}.server_features[{i}]") for i, item in enumerate(features)),
+    )
+
+
+def _parse_credentials(entries: list[Any], where: str) -> ChannelCredentials:
+    """The first kind that is usable wins; gRFC A27 has a client skip those it does not know."""
+    kinds = []
+    for index, value in enumerate(entries):
+        entry = _typed(value, dict, f"{where}[{index}]")
+        kind = _get(entry, "type", str, "", f"{where}[{index}].")
+        kinds.append(kind)
+        if kind in _USABLE_CREDENTIALS:
+            return _parse_credential(kind, _get(entry, "config", dict, {}, f"{where}[{index}]."), f"{where}[{index}]")
+    refused = [kind for kind in kinds if kind in _REFUSED_CREDENTIALS]
+    if refused:
+        raise BootstrapError(
+            where, f"{refused[0]!r} needs Google's credential chain, which meshsdk does not carry; add 'tls'"
+        )
+    raise BootstrapError(where, f"none of {kinds} is usable; use one of {list(_USABLE_CREDENTIALS)}")
+
+
+def _parse_credential(kind: str, config: dict[str, Any], where: str) -> ChannelCredentials:
+    if kind == "insecure":
+        return ChannelCredentials("insecure")
+    path = f"{where}.config."
+    certificate = _get(config, "certificate_file", str, "", path)
+    key = _get(config, "private_key_file", str, "", path)
+    if bool(certificate) != bool(key):
+        raise BootstrapError(f"{where}.config", "certificate_file and private_key_file go together")
+    return ChannelCredentials("tls", _get(config, "ca_certificate_file", str, "", path), certificate, key)
+
+
+def _parse_node(node: dict[str, Any]) -> Node:
+    locality = _get(node, "locality", dict, {}, "node.")
+    return Node(
+        id=_get(node, "id", str, "", "node."),
+        cluster=_get(node, "cluster", str, "", "node."),
+        locality=Locality(
+            region=_get(locality, "region", str, "", "node.locality."),
+            zone=_get(locality, "zone", str, "", "node.locality."),
+            sub_zone=_get(locality, "sub_zone", str, "", "node.locality."),
+        ),
+        metadata=_get(node, "metadata", dict, {}, "node."),
+    )
+
+
+def _parse_authority(name: str, value: Any, where: str) -> Authority:
+    entry = _typed(value, dict, where)
+    prefix = f"xdstp://{name}/"
+    template = _get(entry, "client_listener_resource_name_template", str, "", f"{where}.")
+    template = template or f"{prefix}envoy.config.listener.v3.Listener/%s"
+    if not template.startswith(prefix):
+        raise BootstrapError(f"{where}.client_listener_resource_name_template", f"must start with {prefix!r}")
+    return Authority(_parse_servers(entry, f"{where}.", required=False), template)
+
+
+def _parse_certificate_provider(value: Any, where: str) -> CertificateProvider:
+    entry = _typed(value, dict, where)
+    plugin = _get(entry, "plugin_name", str, "", f"{where}.")
+    if not plugin:
+        raise BootstrapError(f"{where}.plugin_name", "is required, such as 'file_watcher'")
+    return CertificateProvider(plugin, _get(entry, "config", dict, {}, f"{where}."))
+
+
+_JSON_NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
+
+
+def _typed(value: Any, kind: type, where: str) -> Any:
+    if not isinstance(value, kind):
+        raise BootstrapError(where, f"must be {_JSON_NAMES[kind]}, not {type(value).__name__}")
+    return value
+
+
+def _get(parent: dict[str, Any], key: str, kind: type, default: Any, where: str = "") -> Any:
+    """The value of `key`, checked; JSON null counts as absent."""
+    value = parent.get(key)
+    return default if value is None else _typed(value, kind, f"{where}{key}")

@@ -1,0 +1,223 @@
+"""The dependency graph, and make-before-break.
+
+Theory of operation. Each listener in use is a root. `resolve` walks from the roots through the cache: a listener
+names its routes, routes name clusters, a cluster names its endpoints. Each name met on the way is wanted, so the walk
+itself says what to subscribe to; as answers come in, the next walk gets further.
+
+A root's *view* (listener and routes) is published only when all it leads to is settled: each cluster is there with
+its endpoints, or known to be missing. Until then the root's previous view stays published, and what that one needs
+stays wanted. So a route that moves to a new cluster takes effect when the new cluster can take traffic, and never as
+a burst of 503.
+
+No I/O and no clock here; control thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from ..resources import (
+    AggregateDiscovery,
+    Cluster,
+    DnsDiscovery,
+    EdsDiscovery,
+    Endpoints,
+    Listener,
+    ResourceType,
+    RouteConfiguration,
+    StaticDiscovery,
+)
+from ..xds import CachedResource, ResourceCache, Status
+from .dns import DnsResolver
+from .snapshot import ClusterView, ListenerView, Snapshot
+
+__all__ = ["Graph", "Resolution"]
+
+# gRFC A37: an aggregate cluster may nest this deep.
+_MAX_AGGREGATE_DEPTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What one walk found: what to ask for, which names to look up, and what to publish."""
+
+    wanted: dict[ResourceType, frozenset[str]]
+    dns_clusters: list[Cluster]
+    snapshot: Snapshot
+
+
+class Graph:
+    """Walks from listeners to endpoints, and remembers what was last published.
+
+    Args:
+        cache: Resources by name.
+        dns: Endpoints of DNS clusters.
+    """
+
+    def __init__(self, cache: ResourceCache, dns: DnsResolver) -> None:
+        self._cache = cache
+        self._dns = dns
+        self._published = Snapshot()
+        self._cluster_names: dict[int, tuple[RouteConfiguration, frozenset[str]]] = {}
+
+    def resolve(self, roots: Iterable[str]) -> Resolution:
+        """Walk from `roots`; the snapshot is the published one where nothing in it changed."""
+        walk = _Walk(self._cache, self._dns)
+        names_seen: dict[int, tuple[RouteConfiguration, frozenset[str]]] = {}
+        views: dict[str, ListenerView] = {}
+        for root in roots:
+            view = walk.listener(root)
+            previous = self._published.listeners.get(root)
+            complete = view is not None and walk.clusters_settled(self._names_of(view, names_seen))
+            if view is not None and complete:
+                views[root] = _same_or(previous, view)
+            elif previous is not None:
+                walk.clusters_settled(self._names_of(previous, names_seen))
+                views[root] = previous
+        self._cluster_names = names_seen
+        clusters = self._cluster_views(walk)
+        if not _same_items(views, self._published.listeners) or not _same_items(clusters, self._published.clusters):
+            self._published = Snapshot(self._published.version + 1, views, clusters)
+        wanted = {kind: frozenset(names) for kind, names in walk.wanted.items()}
+        return Resolution(wanted, list(walk.dns_clusters.values()), self._published)
+
+    def _cluster_views(self, walk: _Walk) -> dict[str, ClusterView]:
+        published = self._published.clusters
+        views = {name: _same_or(published.get(name), view) for name, view in walk.clusters.items()}
+        for name in walk.unsettled & published.keys():
+            # The cluster was redefined and its new endpoints are not here yet: the old ones serve on, and stay current.
+            views[name] = published[name]
+            walk.keep_current(published[name])
+        return views
+
+    def _names_of(
+        self, view: ListenerView, seen: dict[int, tuple[RouteConfiguration, frozenset[str]]]
+    ) -> frozenset[str]:
+        """The clusters that a view's routes name; worked out once for each route configuration."""
+        if view.routes is None:
+            return frozenset()
+        key = id(view.routes)
+        entry = self._cluster_names.get(key) or (view.routes, view.routes.cluster_names)
+        seen[key] = entry
+        return entry[1]
+
+
+V = TypeVar("V", ListenerView, ClusterView)
+
+
+def _same_or(old: V | None, new: V) -> V:
+    """The old view where the new one holds the very same objects, so that readers can compare by identity."""
+    if old is None or old.problem != new.problem:
+        return new
+    if isinstance(old, ListenerView) and isinstance(new, ListenerView):
+        return old if old.listener is new.listener and old.routes is new.routes else new
+    if isinstance(old, ClusterView) and isinstance(new, ClusterView):
+        return old if old.cluster is new.cluster and old.endpoints is new.endpoints else new
+    return new
+
+
+def _same_items(new: Mapping[str, object], old: Mapping[str, object]) -> bool:
+    return new.keys() == old.keys() and all(old[key] is value for key, value in new.items())
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One walk: what it met so far."""
+
+    cache: ResourceCache
+    dns: DnsResolver
+    wanted: dict[ResourceType, set[str]] = field(default_factory=lambda: {kind: set() for kind in ResourceType})
+    clusters: dict[str, ClusterView] = field(default_factory=dict)
+    dns_clusters: dict[str, Cluster] = field(default_factory=dict)
+    unsettled: set[str] = field(default_factory=set)
+
+    def listener(self, name: str) -> ListenerView | None:
+        """The listener with its routes; None while one of them is not settled."""
+        entry = self._want(ResourceType.LISTENER, name)
+        if entry is None or not entry.is_settled:
+            return None
+        listener = entry.resource
+        if not isinstance(listener, Listener):
+            missing = entry.status in (Status.DOES_NOT_EXIST, Status.TIMEOUT)
+            return ListenerView(problem=f"listener {name}: {entry.error}", does_not_exist=missing)
+        if listener.route_configuration is not None:
+            return ListenerView(listener, listener.route_configuration)
+        routes = self._want(ResourceType.ROUTE_CONFIGURATION, listener.route_name)
+        if routes is None or not routes.is_settled:
+            return None
+        if not isinstance(routes.resource, RouteConfiguration):
+            return ListenerView(listener, problem=f"route configuration {listener.route_name}: {routes.error}")
+        return ListenerView(listener, routes.resource)
+
+    def clusters_settled(self, names: frozenset[str]) -> bool:
+        """Whether nothing more is to be waited for below any of these clusters."""
+        # No short cut: each cluster must be walked, since walking is what makes its resources wanted.
+        settled = [self._cluster_settled(name, depth=0) for name in names]
+        return all(settled)
+
+    def _cluster_settled(self, name: str, depth: int) -> bool:
+        if name in self.unsettled:
+            return False
+        if name in self.clusters:
+            return True
+        entry = self._want(ResourceType.CLUSTER, name)
+        if entry is None or not entry.is_settled:
+            self.unsettled.add(name)
+            return False
+        cluster = entry.resource
+        if not isinstance(cluster, Cluster):
+            self.clusters[name] = ClusterView(problem=f"cluster {name}: {entry.error}")
+            return True
+        if isinstance(cluster.discovery, AggregateDiscovery):
+            return self._aggregate_settled(cluster, cluster.discovery, depth)
+        view = self._endpoints(cluster)
+        if view is None:
+            self.unsettled.add(name)
+            return False
+        self.clusters[name] = view
+        return True
+
+    def _aggregate_settled(self, cluster: Cluster, aggregate: AggregateDiscovery, depth: int) -> bool:
+        if depth >= _MAX_AGGREGATE_DEPTH:
+            problem = f"cluster {cluster.name}: aggregates nest more than {_MAX_AGGREGATE_DEPTH} deep, or in a circle"
+            self.clusters[cluster.name] = ClusterView(cluster, problem=problem)
+            return True
+        settled = [self._cluster_settled(child, depth + 1) for child in aggregate.clusters]
+        if not all(settled):
+            self.clusters.pop(cluster.name, None)
+            self.unsettled.add(cluster.name)
+            return False
+        self.clusters.setdefault(cluster.name, ClusterView(cluster))
+        return True
+
+    def _endpoints(self, cluster: Cluster) -> ClusterView | None:
+        match cluster.discovery:
+            case StaticDiscovery(endpoints=endpoints):
+                return ClusterView(cluster, endpoints)
+            case DnsDiscovery():
+                self.dns_clusters[cluster.name] = cluster
+                found = self.dns.endpoints(cluster.name)
+                if found is not None:
+                    return ClusterView(cluster, found)
+                problem = self.dns.problem(cluster.name)
+                return ClusterView(cluster, problem=f"cluster {cluster.name}: {problem}") if problem else None
+            case EdsDiscovery(service_name=service_name):
+                entry = self._want(ResourceType.ENDPOINTS, service_name)
+                if entry is None or not entry.is_settled:
+                    return None
+                if isinstance(entry.resource, Endpoints):
+                    return ClusterView(cluster, entry.resource)
+                return ClusterView(cluster, problem=f"endpoints {service_name}: {entry.error}")
+            case AggregateDiscovery():
+                return ClusterView(cluster)
+
+    def keep_current(self, view: ClusterView) -> None:
+        """Keep wanting what an already published cluster needs."""
+        if view.cluster is not None and isinstance(view.cluster.discovery, EdsDiscovery):
+            self._want(ResourceType.ENDPOINTS, view.cluster.discovery.service_name)
+
+    def _want(self, kind: ResourceType, name: str) -> CachedResource | None:
+        self.wanted[kind].add(name)
+        return self.cache.get(kind, name)

@@ -1,0 +1,49 @@
+"""Complete configuration at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..resources import Cluster, Endpoints, Listener, RouteConfiguration
+
+__all__ = ["ClusterView", "ListenerView", "Snapshot"]
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerView:
+    """A listener with its routes, or why there is none.
+
+    Attributes:
+        problem: Empty where `listener` and `routes` are there.
+        does_not_exist: The mesh does not know the target at all, as against knowing it and failing.
+    """
+
+    listener: Listener | None = None
+    routes: RouteConfiguration | None = None
+    problem: str = ""
+    does_not_exist: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """A cluster with its endpoints, or why there are none. An aggregate cluster has no endpoints of its own."""
+
+    cluster: Cluster | None = None
+    endpoints: Endpoints | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that requests are decided by. Never changed, only replaced.
+
+    Attributes:
+        version: Counts up with each snapshot of a Mesh.
+        listeners: By listener name; one that is not here is still being fetched.
+        clusters: Every cluster that some listener's routes refer to.
+    """
+
+    version: int = 0
+    listeners: Mapping[str, ListenerView] = field(default_factory=dict)
+    clusters: Mapping[str, ClusterView] = field(default_factory=dict)

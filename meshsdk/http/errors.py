@@ -1,0 +1,52 @@
+"""Mesh errors that are httpx exceptions too, so that existing `except` clauses keep working."""
+
+from __future__ import annotations
+
+import httpx
+
+from .. import errors
+
+__all__ = ["DeadlineExceededError", "as_httpx_error"]
+
+
+class HttpxRequestError(errors.RequestError, httpx.TransportError):
+    """A request error with no nearer kind."""
+
+
+class HttpxNoRouteError(errors.NoRouteError, httpx.ConnectError):
+    """No route, as an httpx.ConnectError."""
+
+
+class HttpxNoHealthyEndpointError(errors.NoHealthyEndpointError, httpx.ConnectError):
+    """No endpoint, as an httpx.ConnectError."""
+
+
+class HttpxCircuitOpenError(errors.CircuitOpenError, httpx.PoolTimeout):
+    """A breaker is open, as an httpx.PoolTimeout: the pool has no room for the request."""
+
+
+class HttpxRequestTimeoutError(errors.RequestTimeoutError, httpx.ReadTimeout):
+    """The route's timeout, as an httpx.ReadTimeout."""
+
+
+class HttpxPeerIdentityError(errors.PeerIdentityError, httpx.ConnectError):
+    """A wrong peer, as an httpx.ConnectError."""
+
+
+class DeadlineExceededError(Exception):
+    """A deadline of the route or of the attempt passed. Does not leave this package."""
+
+
+_TWINS: dict[type[errors.RequestError], type[errors.RequestError]] = {
+    errors.NoRouteError: HttpxNoRouteError,
+    errors.NoHealthyEndpointError: HttpxNoHealthyEndpointError,
+    errors.CircuitOpenError: HttpxCircuitOpenError,
+    errors.RequestTimeoutError: HttpxRequestTimeoutError,
+    errors.PeerIdentityError: HttpxPeerIdentityError,
+}
+
+
+def as_httpx_error(error: errors.RequestError) -> errors.RequestError:
+    """The same error as an instance of the nearest httpx exception as well."""
+    twin = _TWINS.get(type(error), HttpxRequestError)
+    return twin(str(error), status=error.status, flag=error.flag)

@@ -1,0 +1,170 @@
+"""Clusters: where endpoints come from and how one of them is chosen (envoy.config.cluster.v3.Cluster)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from .endpoints import Endpoints
+from .tls import UpstreamTls
+
+__all__ = [
+    "AggregateDiscovery",
+    "CircuitBreakers",
+    "Cluster",
+    "Discovery",
+    "DiscoveryKind",
+    "DnsDiscovery",
+    "EdsDiscovery",
+    "HttpProtocol",
+    "LbPolicy",
+    "LeastRequest",
+    "Random",
+    "RoundRobin",
+    "StaticDiscovery",
+    "Thresholds",
+]
+
+
+class DiscoveryKind(Enum):
+    """The names of Cluster.DiscoveryType, and the aggregate extension."""
+
+    STATIC = "STATIC"
+    STRICT_DNS = "STRICT_DNS"
+    LOGICAL_DNS = "LOGICAL_DNS"
+    EDS = "EDS"
+    AGGREGATE = "AGGREGATE"
+
+
+@dataclass(frozen=True, slots=True)
+class EdsDiscovery:
+    """Endpoints by EDS under `service_name` (Cluster.EdsClusterConfig)."""
+
+    service_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class StaticDiscovery:
+    """Endpoints in the cluster itself (Cluster.load_assignment)."""
+
+    endpoints: Endpoints
+
+
+@dataclass(frozen=True, slots=True)
+class DnsDiscovery:
+    """Endpoints by DNS.
+
+    Attributes:
+        endpoints: Host names where addresses will stand.
+        logical: One endpoint whose address is the name's first (LOGICAL_DNS), rather than one for each (STRICT_DNS).
+        refresh_seconds, failure_refresh_seconds: Time to the next look-up.
+        family: `AUTO`, `V4_ONLY`, `V6_ONLY`, `V4_PREFERRED` or `ALL` (Cluster.DnsLookupFamily).
+    """
+
+    endpoints: Endpoints
+    logical: bool
+    refresh_seconds: float = 5.0
+    failure_refresh_seconds: float = 5.0
+    family: str = "AUTO"
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateDiscovery:
+    """Other clusters, in order of preference (envoy.extensions.clusters.aggregate.v3.ClusterConfig)."""
+
+    clusters: tuple[str, ...]
+
+
+Discovery = EdsDiscovery | StaticDiscovery | DnsDiscovery | AggregateDiscovery
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRobin:
+    """Each endpoint in turn, by weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Random:
+    """Any endpoint, by weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeastRequest:
+    """The least busy of `choice_count` endpoints (Cluster.LeastRequestLbConfig)."""
+
+    choice_count: int = 2
+    active_request_bias: float = 1.0
+
+
+LbPolicy = RoundRobin | Random | LeastRequest
+
+
+class HttpProtocol(Enum):
+    """What is spoken to the cluster's endpoints (HttpProtocolOptions.upstream_protocol_options)."""
+
+    HTTP1 = "http/1.1"
+    HTTP2 = "h2"
+    NEGOTIATED = "by ALPN"
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Limits of one priority (CircuitBreakers.Thresholds); None is no limit."""
+
+    max_connections: int | None = 1024
+    max_pending_requests: int | None = 1024
+    max_requests: int | None = 1024
+    max_retries: int | None = 3
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitBreakers:
+    """Limits of the DEFAULT routing priority."""
+
+    default: Thresholds = Thresholds()
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A group of endpoints that offer the same service.
+
+    Attributes:
+        discovery: Where endpoints come from.
+        connect_timeout_seconds: For a connection, TLS included.
+        healthy_panic_threshold: Percent of healthy endpoints below which health is ignored; 0 never.
+        locality_weighted: Whether localities get traffic by their weights.
+        protocol: What HTTP is spoken.
+        tls: None is plaintext.
+        metadata: filter_metadata by namespace.
+    """
+
+    name: str
+    discovery: Discovery
+    lb_policy: LbPolicy = RoundRobin()
+    connect_timeout_seconds: float = 5.0
+    healthy_panic_threshold: float = 50.0
+    locality_weighted: bool = False
+    protocol: HttpProtocol = HttpProtocol.HTTP1
+    tls: UpstreamTls | None = None
+    circuit_breakers: CircuitBreakers = CircuitBreakers()
+    max_requests_per_connection: int | None = None
+    idle_timeout_seconds: float | None = 3600.0
+    metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def kind(self) -> DiscoveryKind:
+        """The name of the way endpoints are found."""
+        match self.discovery:
+            case EdsDiscovery():
+                return DiscoveryKind.EDS
+            case StaticDiscovery():
+                return DiscoveryKind.STATIC
+            case DnsDiscovery(logical=True):
+                return DiscoveryKind.LOGICAL_DNS
+            case DnsDiscovery():
+                return DiscoveryKind.STRICT_DNS
+            case AggregateDiscovery():
+                return DiscoveryKind.AGGREGATE

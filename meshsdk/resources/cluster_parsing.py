@@ -1,0 +1,192 @@
+"""Cluster: protobuf to data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.extensions.clusters.aggregate.v3 import cluster_pb2 as aggregate_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+
+from ..errors import ResourceError
+from . import constraints
+from .cluster import (
+    AggregateDiscovery,
+    CircuitBreakers,
+    Cluster,
+    Discovery,
+    DnsDiscovery,
+    EdsDiscovery,
+    HttpProtocol,
+    StaticDiscovery,
+    Thresholds,
+)
+from .endpoints import Endpoints, parse_endpoints
+from .lb_policy_parsing import parse_lb_policy
+from .notes import Notes
+from .tls import parse_transport_socket
+from .values import optional, seconds, struct_as_dict, unpack
+
+__all__ = ["parse_cluster"]
+
+_CLUSTER_FIELDS = frozenset(
+    "name alt_stat_name type cluster_type eds_cluster_config connect_timeout lb_policy load_assignment"
+    " typed_extension_protocol_options dns_refresh_rate dns_failure_refresh_rate dns_lookup_family"
+    " least_request_lb_config round_robin_lb_config common_lb_config transport_socket metadata http2_protocol_options"
+    " load_balancing_policy circuit_breakers max_requests_per_connection common_http_protocol_options"
+    " per_connection_buffer_limit_bytes".split()
+)
+_COMMON_LB_FIELDS = frozenset("healthy_panic_threshold locality_weighted_lb_config".split())
+_THRESHOLD_FIELDS = frozenset("priority max_connections max_pending_requests max_requests max_retries".split())
+_AGGREGATE = aggregate_pb2.ClusterConfig.DESCRIPTOR.full_name
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def parse_cluster(message: Any) -> Cluster:
+    """A validated Cluster.
+
+    Raises:
+        ResourceError: A rule does not hold.
+    """
+    where = "Cluster"
+    constraints.check(message)
+    notes = Notes()
+    notes.unless_acted_on(message, where, _CLUSTER_FIELDS)
+    common = message.common_lb_config
+    notes.unless_acted_on(common, f"{where}.common_lb_config", _COMMON_LB_FIELDS)
+    policy, locality_weighted = parse_lb_policy(message, where, notes)
+    connect_timeout = seconds(message, "connect_timeout")
+    panic = common.healthy_panic_threshold.value if common.HasField("healthy_panic_threshold") else 50.0
+    protocol, options = _parse_protocol(message, where, notes)
+    idle_timeout = _idle_timeout(message, options)
+    return Cluster(
+        name=message.name,
+        discovery=_parse_discovery(message, where, notes),
+        lb_policy=policy,
+        connect_timeout_seconds=5.0 if connect_timeout is None else connect_timeout,
+        healthy_panic_threshold=panic,
+        locality_weighted=locality_weighted or common.HasField("locality_weighted_lb_config"),
+        protocol=protocol,
+        tls=parse_transport_socket(message.transport_socket, f"{where}.transport_socket", notes)
+        if message.HasField("transport_socket")
+        else None,
+        circuit_breakers=_parse_circuit_breakers(message.circuit_breakers, f"{where}.circuit_breakers", notes),
+        max_requests_per_connection=optional(message, "max_requests_per_connection")
+        or optional(options.common_http_protocol_options, "max_requests_per_connection"),
+        idle_timeout_seconds=idle_timeout,
+        metadata={name: struct_as_dict(struct) for name, struct in message.metadata.filter_metadata.items()},
+        notes=tuple(notes),
+    )
+
+
+def _idle_timeout(message: Any, options: Any) -> float | None:
+    """HttpProtocolOptions.idle_timeout: one hour where unset, and zero disables it."""
+    idle = seconds(options.common_http_protocol_options, "idle_timeout")
+    if idle is None:
+        idle = seconds(message.common_http_protocol_options, "idle_timeout")
+    return 3600.0 if idle is None else idle or None
+
+
+def _parse_discovery(message: Any, where: str, notes: Notes) -> Discovery:
+    if message.WhichOneof("cluster_discovery_type") == "cluster_type":
+        return _parse_cluster_type(message.cluster_type, f"{where}.cluster_type")
+    kinds = cluster_pb2.Cluster
+    if message.type == kinds.EDS:
+        return _parse_eds(message, where)
+    if message.type == kinds.STATIC:
+        return StaticDiscovery(_inline_endpoints(message, where, notes, host_names=False))
+    if message.type in (kinds.STRICT_DNS, kinds.LOGICAL_DNS):
+        return _parse_dns(message, where, notes)
+    raise ResourceError(f"{where}.type", "ORIGINAL_DST needs a redirected connection, which a library does not have")
+
+
+def _parse_cluster_type(message: Any, where: str) -> AggregateDiscovery:
+    if not message.typed_config.type_url.endswith(_AGGREGATE):
+        raise ResourceError(f"{where}.typed_config", f"{message.name!r} is a cluster type that meshsdk does not know")
+    config = unpack(message.typed_config, aggregate_pb2.ClusterConfig, f"{where}.typed_config")
+    return AggregateDiscovery(tuple(config.clusters))
+
+
+def _parse_eds(message: Any, where: str) -> EdsDiscovery:
+    source = message.eds_cluster_config.eds_config.WhichOneof("config_source_specifier")
+    if source not in (None, "ads", "self", "api_config_source"):
+        raise ResourceError(f"{where}.eds_cluster_config.eds_config", f"{source} is refused; endpoints come by ADS")
+    service_name = message.eds_cluster_config.service_name
+    if not service_name and message.name.startswith("xdstp:"):
+        raise ResourceError(f"{where}.eds_cluster_config.service_name", "must be set for a cluster of an xdstp name")
+    return EdsDiscovery(service_name or message.name)
+
+
+def _inline_endpoints(message: Any, where: str, notes: Notes, *, host_names: bool) -> Endpoints:
+    if not message.HasField("load_assignment"):
+        raise ResourceError(f"{where}.load_assignment", "must be set for a cluster of this type")
+    endpoints = parse_endpoints(
+        message.load_assignment, f"{where}.load_assignment", host_names=host_names, checked=True
+    )
+    for note in endpoints.notes:
+        where_noted, _, text = note.rpartition(": ")
+        notes.add(where_noted, text)
+    return endpoints
+
+
+_FAMILIES = {0: "AUTO", 1: "V4_ONLY", 2: "V6_ONLY", 3: "V4_PREFERRED", 4: "ALL"}
+
+
+def _parse_dns(message: Any, where: str, notes: Notes) -> DnsDiscovery:
+    endpoints = _inline_endpoints(message, where, notes, host_names=True)
+    logical = message.type == cluster_pb2.Cluster.LOGICAL_DNS
+    if logical and len(endpoints) != 1:
+        raise ResourceError(f"{where}.load_assignment", "LOGICAL_DNS takes exactly one endpoint")
+    refresh = seconds(message, "dns_refresh_rate") or 5.0
+    failure = message.dns_failure_refresh_rate
+    return DnsDiscovery(
+        endpoints=endpoints,
+        logical=logical,
+        refresh_seconds=refresh,
+        failure_refresh_seconds=seconds(failure, "base_interval") or refresh,
+        family=_FAMILIES[message.dns_lookup_family],
+    )
+
+
+def _parse_protocol(message: Any, where: str, notes: Notes) -> tuple[HttpProtocol, Any]:
+    """What is spoken, and the HttpProtocolOptions that say so (empty where there are none)."""
+    options = http_protocol_options_pb2.HttpProtocolOptions()
+    if _HTTP_OPTIONS not in message.typed_extension_protocol_options:
+        return (HttpProtocol.HTTP2 if message.HasField("http2_protocol_options") else HttpProtocol.HTTP1), options
+    path = f"{where}.typed_extension_protocol_options"
+    options = unpack(
+        message.typed_extension_protocol_options[_HTTP_OPTIONS], http_protocol_options_pb2.HttpProtocolOptions, path
+    )
+    kind = options.WhichOneof("upstream_protocol_options")
+    if kind == "auto_config":
+        return HttpProtocol.NEGOTIATED, options
+    if kind == "explicit_http_config":
+        which = options.explicit_http_config.WhichOneof("protocol_config")
+        if which == "http3_protocol_options":
+            raise ResourceError(f"{path}.explicit_http_config", "HTTP/3 is refused; use HTTP/2 or HTTP/1.1")
+        return (HttpProtocol.HTTP2 if which == "http2_protocol_options" else HttpProtocol.HTTP1), options
+    # use_downstream_protocol_config: the caller speaks httpx, which asks for HTTP/1.1 unless ALPN says otherwise.
+    return HttpProtocol.NEGOTIATED, options
+
+
+def _parse_circuit_breakers(message: Any, where: str, notes: Notes) -> CircuitBreakers:
+    for index, thresholds in enumerate(message.thresholds):
+        path = f"{where}.thresholds[{index}]"
+        if thresholds.priority != 0:
+            notes.add(path, "the HIGH routing priority is not acted on")
+            continue
+        notes.unless_acted_on(thresholds, path, _THRESHOLD_FIELDS)
+        return CircuitBreakers(
+            Thresholds(
+                **{
+                    name: default if (value := optional(thresholds, name)) is None else value
+                    for name, default in (
+                        ("max_connections", 1024),
+                        ("max_pending_requests", 1024),
+                        ("max_requests", 1024),
+                        ("max_retries", 3),
+                    )
+                }
+            )
+        )
+    return CircuitBreakers()

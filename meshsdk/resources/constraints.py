@@ -1,0 +1,387 @@
+"""The validation rules that Envoy itself applies to a message, applied here.
+
+Envoy's protos carry their rules as field options (`validate.rules`, protoc-gen-validate). xds-protos keeps the
+options in its descriptors, so they need not be written again: each message type's rules are compiled once, on first
+use, into a tuple of checks, and a message is walked with those. Regular expressions go to RE2, never to `re`.
+
+    check(route_configuration)   # raises ResourceError("RouteConfiguration.virtual_hosts[2].domains", "…")
+
+`google.protobuf.Any` fields are not entered: whoever unpacks one checks what was in it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+import re2
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from validate import validate_pb2
+
+from ..errors import ResourceError
+
+__all__ = ["check"]
+
+Check = Callable[[Message, str], None]
+ValueCheck = Callable[[Any, str], None]
+
+_checks_by_type: dict[str, tuple[Check, ...]] = {}
+
+# protoc-gen-validate's own patterns for its well-known regexes (validate/validate.proto, KnownRegex).
+_HTTP_HEADER_NAME = re2.compile(r":?[0-9a-zA-Z!#$%&'*+\-.^_|~\x60]+")
+_HTTP_HEADER_VALUE = re2.compile(r"[^\x00-\x08\x0A-\x1F\x7F]*")
+_NO_CONTROL_BREAKS = re2.compile(r"[^\x00\x0A\x0D]*")
+
+
+def check(message: Message, where: str = "") -> None:
+    """Apply all rules to `message` and everything below it.
+
+    Args:
+        message: Any protobuf message whose descriptor carries validate.rules.
+        where: Path that error messages begin with; the message's type name by default.
+
+    Raises:
+        ResourceError: The first rule that does not hold, with the field's path.
+    """
+    _check(message, where or message.DESCRIPTOR.name)
+
+
+def _check(message: Message, where: str) -> None:
+    descriptor = message.DESCRIPTOR
+    checks = _checks_by_type.get(descriptor.full_name)
+    if checks is None:
+        checks = _checks_by_type[descriptor.full_name] = tuple(_compile_message(descriptor))
+    for one in checks:
+        one(message, where)
+
+
+def _compile_message(descriptor: Any) -> Iterable[Check]:
+    options = descriptor.GetOptions()
+    if options.Extensions[validate_pb2.disabled] or options.Extensions[validate_pb2.ignored]:
+        return
+    for oneof in descriptor.oneofs:
+        if oneof.GetOptions().Extensions[validate_pb2.required]:
+            yield _oneof_check(oneof.name, [field.name for field in oneof.fields])
+    for field in descriptor.fields:
+        yield from _compile_field(field)
+
+
+def _oneof_check(name: str, choices: list[str]) -> Check:
+    def one_is_set(message: Message, where: str) -> None:
+        if message.WhichOneof(name) is None:
+            raise ResourceError(f"{where}.{name}", f"one of {', '.join(choices)} must be set")
+
+    return one_is_set
+
+
+def _compile_field(field: FieldDescriptor) -> Iterable[Check]:
+    rules = field.GetOptions().Extensions[validate_pb2.rules]
+    is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
+    if is_map:
+        yield from _map_checks(field, rules)
+    elif field.is_repeated:
+        yield from _repeated_checks(field, rules)
+    else:
+        yield from _singular_checks(field, rules)
+
+
+def _singular_checks(field: FieldDescriptor, rules: Any) -> Iterable[Check]:
+    name = field.name
+    if _is_required(rules):
+
+        def required(message: Message, where: str) -> None:
+            if not message.HasField(name):
+                raise ResourceError(f"{where}.{name}", "must be set")
+
+        yield required
+
+    check_value = _value_check(field, rules)
+    if check_value is None:
+        return
+    if field.has_presence:
+
+        def check_if_set(message: Message, where: str) -> None:
+            if message.HasField(name):
+                check_value(getattr(message, name), f"{where}.{name}")
+
+        yield check_if_set
+    else:
+
+        def check_always(message: Message, where: str) -> None:
+            check_value(getattr(message, name), f"{where}.{name}")
+
+        yield check_always
+
+
+def _is_required(rules: Any) -> bool:
+    kind = rules.WhichOneof("type")
+    return bool(
+        rules.message.required
+        or (kind == "any" and rules.any.required)
+        or (kind == "duration" and rules.duration.required)
+        or (kind == "timestamp" and rules.timestamp.required)
+    )
+
+
+def _repeated_checks(field: FieldDescriptor, rules: Any) -> Iterable[Check]:
+    name, repeated = field.name, rules.repeated
+    if repeated.HasField("min_items") or repeated.HasField("max_items"):
+        least = repeated.min_items
+        most = repeated.max_items if repeated.HasField("max_items") else None
+
+        def check_size(message: Message, where: str) -> None:
+            size = len(getattr(message, name))
+            if size < least and not (size == 0 and repeated.ignore_empty):
+                raise ResourceError(f"{where}.{name}", f"must have at least {least} items, has {size}")
+            if most is not None and size > most:
+                raise ResourceError(f"{where}.{name}", f"must have at most {most} items, has {size}")
+
+        yield check_size
+    if repeated.unique:
+
+        def check_unique(message: Message, where: str) -> None:
+            items = list(getattr(message, name))
+            if len({str(item) for item in items}) != len(items):
+                raise ResourceError(f"{where}.{name}", "must not repeat an item")
+
+        yield check_unique
+    check_item = _value_check(field, repeated.items)
+    if check_item is not None:
+
+        def check_items(message: Message, where: str) -> None:
+            for index, item in enumerate(getattr(message, name)):
+                check_item(item, f"{where}.{name}[{index}]")
+
+        yield check_items
+
+
+def _map_checks(field: Any, rules: Any) -> Iterable[Check]:
+    name, entry = field.name, field.message_type.fields_by_name
+    check_key = _value_check(entry["key"], rules.map.keys)
+    check_entry = _value_check(entry["value"], rules.map.values)
+    least = rules.map.min_pairs
+
+    def check_map(message: Message, where: str) -> None:
+        pairs = getattr(message, name)
+        if len(pairs) < least:
+            raise ResourceError(f"{where}.{name}", f"must have at least {least} entries, has {len(pairs)}")
+        for key in pairs:
+            if check_key:
+                check_key(key, f"{where}.{name} key {key!r}")
+            if check_entry:
+                check_entry(pairs[key], f"{where}.{name}[{key!r}]")
+
+    if least or check_key or check_entry:
+        yield check_map
+
+
+def _value_check(field: FieldDescriptor, rules: Any) -> ValueCheck | None:
+    """The check of one value of the field's type, or None where every value is legal."""
+    kind = rules.WhichOneof("type")
+    if field.message_type is not None:
+        if field.message_type.full_name == "google.protobuf.Duration":
+            return _duration_check(rules.duration) if kind == "duration" else _legal_duration
+        if kind in _WRAPPED and field.message_type.file.name == "google/protobuf/wrappers.proto":
+            inner = _scalar_check(kind, getattr(rules, kind), None)
+            return (lambda value, where: inner(value.value, where)) if inner else None
+        if field.message_type.full_name == "google.protobuf.Any":
+            return _any_check(rules.any) if kind == "any" else None
+        return None if rules.message.skip else _check
+    return _scalar_check(kind, getattr(rules, kind), field) if kind else None
+
+
+_WRAPPED = ("double", "float", "int64", "uint64", "int32", "uint32", "bool", "string", "bytes")
+
+
+def _scalar_check(kind: str, rule: Any, field: Any) -> ValueCheck | None:
+    if kind in ("string", "bytes"):
+        tests = list(_text_tests(rule)) if kind == "string" else list(_bytes_tests(rule))
+    elif kind == "enum":
+        tests = list(_enum_tests(rule, field))
+    elif kind == "bool":
+        tests = [(lambda v: v == rule.const, f"must be {rule.const}")] if rule.HasField("const") else []
+    else:
+        tests = list(_number_tests(rule))
+    if not tests:
+        return None
+    ignore_empty = getattr(rule, "ignore_empty", False)
+
+    def check_scalar(value: Any, where: str) -> None:
+        if ignore_empty and not value:
+            return
+        for holds, problem in tests:
+            if not holds(value):
+                raise ResourceError(where, f"{problem}, is {_shown(value)}")
+
+    return check_scalar
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+Test = tuple[Callable[[Any], bool], str]
+
+
+def _membership_tests(rule: Any) -> Iterable[Test]:
+    allowed = tuple(getattr(rule, "in"))
+    refused = tuple(rule.not_in)
+    if allowed:
+        yield (lambda v: v in allowed), f"must be one of {list(allowed)}"
+    if refused:
+        yield (lambda v: v not in refused), f"must not be one of {list(refused)}"
+
+
+def _number_tests(rule: Any) -> Iterable[Test]:
+    if rule.HasField("const"):
+        yield (lambda v: bool(v == rule.const)), f"must be {rule.const}"
+    if rule.HasField("lt"):
+        yield (lambda v: bool(v < rule.lt)), f"must be below {rule.lt}"
+    if rule.HasField("lte"):
+        yield (lambda v: bool(v <= rule.lte)), f"must be at most {rule.lte}"
+    if rule.HasField("gt"):
+        yield (lambda v: bool(v > rule.gt)), f"must be above {rule.gt}"
+    if rule.HasField("gte"):
+        yield (lambda v: bool(v >= rule.gte)), f"must be at least {rule.gte}"
+    yield from _membership_tests(rule)
+
+
+def _enum_tests(rule: Any, field: Any) -> Iterable[Test]:
+    if rule.HasField("const"):
+        yield (lambda v: bool(v == rule.const)), f"must be {rule.const}"
+    if rule.defined_only and field is not None:
+        numbers = frozenset(field.enum_type.values_by_number)
+        yield (lambda v: v in numbers), f"must be a value of {field.enum_type.name}"
+    yield from _membership_tests(rule)
+
+
+def _text_tests(rule: Any) -> Iterable[Test]:
+    if rule.HasField("const"):
+        yield (lambda v: v == rule.const), f"must be {rule.const!r}"
+    if rule.HasField("len"):
+        yield (lambda v: len(v) == rule.len), f"must be {rule.len} characters long"
+    if rule.min_len or rule.min_bytes:
+        least = max(rule.min_len, rule.min_bytes)
+        yield (
+            (lambda v: len(v) >= rule.min_len and len(v.encode()) >= rule.min_bytes),
+            ("must not be empty" if least == 1 else f"must be at least {least} long"),
+        )
+    if rule.HasField("max_len"):
+        yield (lambda v: len(v) <= rule.max_len), f"must be at most {rule.max_len} characters long"
+    if rule.HasField("max_bytes"):
+        yield (lambda v: len(v.encode()) <= rule.max_bytes), f"must be at most {rule.max_bytes} bytes long"
+    if rule.pattern:
+        pattern = re2.compile(rule.pattern)
+        yield (lambda v: pattern.search(v) is not None), f"must match {rule.pattern!r}"
+    if rule.prefix:
+        yield (lambda v: v.startswith(rule.prefix)), f"must start with {rule.prefix!r}"
+    if rule.suffix:
+        yield (lambda v: v.endswith(rule.suffix)), f"must end with {rule.suffix!r}"
+    if rule.contains:
+        yield (lambda v: rule.contains in v), f"must contain {rule.contains!r}"
+    if rule.not_contains:
+        yield (lambda v: rule.not_contains not in v), f"must not contain {rule.not_contains!r}"
+    yield from _membership_tests(rule)
+    yield from _well_known_tests(rule)
+
+
+def _well_known_tests(rule: Any) -> Iterable[Test]:
+    kind = rule.WhichOneof("well_known")
+    if kind == "well_known_regex":
+        strict = rule.strict or not rule.HasField("strict")
+        named = rule.well_known_regex == validate_pb2.HTTP_HEADER_NAME
+        pattern = (_HTTP_HEADER_NAME if named else _HTTP_HEADER_VALUE) if strict else _NO_CONTROL_BREAKS
+        what = "a legal HTTP header name" if named else "a legal HTTP header value"
+        yield (lambda v: pattern.fullmatch(v) is not None), f"must be {what}"
+    elif kind in ("uri", "uri_ref") and getattr(rule, kind):
+        yield (lambda v: _is_uri(v, absolute=kind == "uri")), "must be a URI"
+    elif kind in ("ip", "ipv4", "ipv6") and getattr(rule, kind):
+        version = {"ip": None, "ipv4": 4, "ipv6": 6}[kind]
+        yield (lambda v: _is_ip(v, version)), "must be an IP address"
+    elif kind == "uuid" and rule.uuid:
+        yield _is_uuid, "must be a UUID"
+
+
+def _is_uri(value: str, *, absolute: bool) -> bool:
+    try:
+        return bool(urlsplit(value).scheme) or not absolute
+    except ValueError:
+        return False
+
+
+def _is_ip(value: str, version: int | None) -> bool:
+    try:
+        return version in (None, ipaddress.ip_address(value).version)
+    except ValueError:
+        return False
+
+
+def _is_uuid(value: str) -> bool:
+    try:
+        return bool(uuid.UUID(value))
+    except ValueError:
+        return False
+
+
+def _bytes_tests(rule: Any) -> Iterable[Test]:
+    if rule.min_len:
+        least = rule.min_len
+        yield (lambda v: len(v) >= least), "must not be empty" if least == 1 else f"must be at least {least} bytes long"
+    if rule.HasField("max_len"):
+        yield (lambda v: len(v) <= rule.max_len), f"must be at most {rule.max_len} bytes long"
+    yield from _membership_tests(rule)
+
+
+# google.protobuf.Duration: within 10,000 years, and both parts of one sign.
+_MAX_DURATION_SECONDS = 315_576_000_000
+
+
+def _legal_duration(value: Any, where: str) -> None:
+    if abs(value.seconds) > _MAX_DURATION_SECONDS or abs(value.nanos) > 999_999_999:
+        raise ResourceError(where, "is out of a duration's range")
+    if (value.seconds > 0 > value.nanos) or (value.seconds < 0 < value.nanos):
+        raise ResourceError(where, "seconds and nanos must have the same sign")
+
+
+def _duration_check(rule: Any) -> ValueCheck:
+    def total(duration: Any) -> int:
+        return int(duration.seconds) * 1_000_000_000 + int(duration.nanos)
+
+    def shown(duration: Any) -> str:
+        return f"{total(duration) / 1e9:g}s"
+
+    tests: list[tuple[Callable[[int, int], bool], int, str]] = [
+        (compare, total(getattr(rule, name)), f"must be {words} {shown(getattr(rule, name))}")
+        for name, compare, words in (
+            ("lt", int.__lt__, "below"),
+            ("lte", int.__le__, "at most"),
+            ("gt", int.__gt__, "above"),
+            ("gte", int.__ge__, "at least"),
+        )
+        if rule.HasField(name)
+    ]
+
+    def check_duration(value: Any, where: str) -> None:
+        _legal_duration(value, where)
+        for compare, bound, problem in tests:
+            if not compare(total(value), bound):
+                raise ResourceError(where, f"{problem}, is {shown(value)}")
+
+    return check_duration
+
+
+def _any_check(rule: Any) -> ValueCheck | None:
+    allowed = tuple(getattr(rule, "in"))
+    if not allowed:
+        return None
+
+    def check_any(value: Any, where: str) -> None:
+        if value.type_url not in allowed:
+            raise ResourceError(where, f"must hold one of {list(allowed)}, holds {value.type_url!r}")
+
+    return check_any

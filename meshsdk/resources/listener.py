@@ -1,0 +1,123 @@
+"""Client listeners: an api_listener with an HttpConnectionManager (gRFC A27, envoy.config.listener.v3.Listener)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+
+from ..errors import ResourceError
+from . import constraints
+from .fault import FAULT_FILTER_TYPE, Fault, parse_fault
+from .notes import Notes
+from .route import RouteConfiguration
+from .route_parsing import parse_route_configuration
+from .values import seconds, unpack
+
+__all__ = ["Listener", "parse_listener"]
+
+_LISTENER_FIELDS = frozenset("name api_listener metadata traffic_direction stat_prefix".split())
+_MANAGER_FIELDS = frozenset(
+    "codec_type stat_prefix rds route_config http_filters common_http_protocol_options server_name access_log"
+    " generate_request_id use_remote_address xff_num_trusted_hops tracing".split()
+)
+_ROUTER_FILTER_TYPE = "envoy.extensions.filters.http.router.v3.Router"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """What a client does for one target: its routes, by name or inline, and its HTTP filters.
+
+    Attributes:
+        route_name: RouteConfiguration to ask for by RDS; empty where `route_configuration` is inline.
+        max_stream_duration_seconds: Longest time of a request whose route sets none; None is no limit.
+        fault: Settings of the fault filter that a route does not override.
+        has_fault_filter: Without the filter, settings of routes have no effect.
+    """
+
+    name: str
+    route_name: str = ""
+    route_configuration: RouteConfiguration | None = None
+    max_stream_duration_seconds: float | None = None
+    fault: Fault | None = None
+    has_fault_filter: bool = False
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+
+def parse_listener(message: Any) -> Listener:
+    """A validated client listener.
+
+    Raises:
+        ResourceError: A rule does not hold, or it is a listener for a server's socket.
+    """
+    where = "Listener"
+    constraints.check(message)
+    notes = Notes()
+    if not message.HasField("api_listener"):
+        raise ResourceError(f"{where}.api_listener", "must be set: this is a listener for a server, not for a client")
+    notes.unless_acted_on(message, where, _LISTENER_FIELDS)
+    path = f"{where}.api_listener.api_listener"
+    manager = unpack(message.api_listener.api_listener, http_connection_manager_pb2.HttpConnectionManager, path)
+    notes.unless_acted_on(manager, path, _MANAGER_FIELDS)
+    route_name, configuration = _parse_routes(manager, path)
+    fault, has_fault_filter = _parse_filters(manager, path, notes)
+    return Listener(
+        name=message.name,
+        route_name=route_name,
+        route_configuration=configuration,
+        max_stream_duration_seconds=seconds(manager.common_http_protocol_options, "max_stream_duration") or None,
+        fault=fault,
+        has_fault_filter=has_fault_filter,
+        notes=tuple(notes) + (configuration.notes if configuration else ()),
+    )
+
+
+def _parse_routes(manager: Any, where: str) -> tuple[str, RouteConfiguration | None]:
+    which = manager.WhichOneof("route_specifier")
+    if which == "route_config":
+        return "", parse_route_configuration(manager.route_config)
+    if which == "rds":
+        source = manager.rds.config_source.WhichOneof("config_source_specifier")
+        if source not in (None, "ads", "self", "api_config_source"):
+            raise ResourceError(f"{where}.rds.config_source", f"{source} is refused; routes come by ADS")
+        if not manager.rds.route_config_name:
+            raise ResourceError(f"{where}.rds.route_config_name", "must be set")
+        return manager.rds.route_config_name, None
+    raise ResourceError(f"{where}.{which}", "scoped routes are refused; use rds or route_config")
+
+
+def _parse_filters(manager: Any, where: str, notes: Notes) -> tuple[Fault | None, bool]:
+    """The fault filter, if there is one. gRFC A39: an unknown filter that is not optional fails the listener."""
+    fault, has_fault_filter = None, False
+    names: set[str] = set()
+    for index, http_filter in enumerate(manager.http_filters):
+        path = f"{where}.http_filters[{index}]"
+        if http_filter.name in names:
+            raise ResourceError(f"{path}.name", f"{http_filter.name!r} stands twice")
+        names.add(http_filter.name)
+        kind = http_filter.typed_config.type_url.rpartition("/")[2]
+        is_last = index == len(manager.http_filters) - 1
+        if kind == _ROUTER_FILTER_TYPE:
+            if not is_last:
+                raise ResourceError(path, "the router must be the last filter")
+        elif is_last and manager.http_filters:
+            raise ResourceError(path, "the last filter must be the router")
+        elif kind == FAULT_FILTER_TYPE:
+            fault, has_fault_filter = parse_fault(http_filter.typed_config, f"{path}.typed_config", notes), True
+        elif http_filter.is_optional or kind in _HARMLESS_FILTERS:
+            notes.add(path, f"{http_filter.name!r} is skipped")
+        else:
+            raise ResourceError(path, f"{http_filter.name!r} ({kind}) is not known and not optional")
+    return fault, has_fault_filter
+
+
+# Filters that istiod gives every client and that change no request: they only record.
+_HARMLESS_FILTERS = frozenset(
+    {
+        "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+        "envoy.extensions.filters.http.alpn.v3.FilterConfig",
+        "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
+        "stats.PluginConfig",
+    }
+)

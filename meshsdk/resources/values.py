@@ -1,0 +1,65 @@
+"""Protobuf's small change: durations, wrappers, percentages, Any and Struct as Python values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import re2
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
+
+from ..errors import ResourceError
+from . import constraints
+
+__all__ = ["checked_regex", "optional", "seconds", "struct_as_dict", "unpack"]
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+
+def seconds(message: Message, field: str) -> float | None:
+    """The google.protobuf.Duration in `field`, in seconds; None where it is not set."""
+    if not message.HasField(field):
+        return None
+    duration = getattr(message, field)
+    return float(duration.seconds + duration.nanos / 1e9)
+
+
+def optional(message: Message, field: str, read: Callable[[Any], T] = lambda wrapper: wrapper.value) -> T | None:
+    """The value of a wrapper field (UInt32Value, BoolValue, …), or None where it is not set."""
+    return read(getattr(message, field)) if message.HasField(field) else None
+
+
+def unpack(container: Any, kind: type[M], where: str) -> M:
+    """The message of type `kind` inside a google.protobuf.Any, checked.
+
+    Raises:
+        ResourceError: It holds another type, does not parse, or breaks a validation rule.
+    """
+    message = kind()
+    if container.type_url.rpartition("/")[2] != message.DESCRIPTOR.full_name:
+        raise ResourceError(where, f"must hold a {message.DESCRIPTOR.full_name}, holds {container.type_url!r}")
+    try:
+        message.ParseFromString(container.value)
+    except DecodeError as error:
+        raise ResourceError(where, f"does not parse as {message.DESCRIPTOR.full_name}: {error}") from error
+    constraints.check(message, where)
+    return message
+
+
+def checked_regex(pattern: str, where: str) -> str:
+    """`pattern`, known to compile with RE2 (type.matcher.v3.RegexMatcher)."""
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(pattern, options)
+    except (re2.error, UnicodeError) as error:
+        raise ResourceError(where, f"is not a regular expression that RE2 accepts: {error}") from error
+    return pattern
+
+
+def struct_as_dict(struct: Message) -> Mapping[str, Any]:
+    """A google.protobuf.Struct as a dict."""
+    converted: Mapping[str, Any] = json_format.MessageToDict(struct)
+    return converted

@@ -1,0 +1,203 @@
+"""The conditions of a route, compiled. Each says whether it holds, and in words why it does not.
+
+Sources: Envoy source/common/http/header_utility.cc (HeaderUtility::matchHeaders) and
+source/common/router/config_utility.cc (ConfigUtility::QueryParameterMatcher) for what missing values mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..resources import (
+    FractionalPercent,
+    HeaderMatcher,
+    HeaderMatchKind,
+    PathMatch,
+    PathMatchKind,
+    QueryParameterMatcher,
+    RouteMatch,
+    StringMatcher,
+)
+from .request_head import RequestHead
+from .string_match import compile_regex_match, compile_string
+
+__all__ = ["Condition", "compile_conditions", "compile_header", "compile_path"]
+
+RandomFraction = Callable[[], float]
+
+
+class Condition(Protocol):
+    """One thing that must hold for a route to match."""
+
+    def holds(self, head: RequestHead, random_fraction: RandomFraction) -> bool:
+        """Whether it holds for this request."""
+
+    def why_not(self, head: RequestHead) -> str:
+        """In words: what was asked, and what the request has instead."""
+
+
+def compile_conditions(match: RouteMatch) -> tuple[Condition, ...]:
+    """All conditions of a route but its path, cheapest first."""
+    return tuple(_conditions(match))
+
+
+def _conditions(match: RouteMatch) -> Iterable[Condition]:
+    for header in match.headers:
+        yield compile_header(header)
+    for parameter in match.query_parameters:
+        yield _compile_query_parameter(parameter)
+    if match.grpc:
+        yield _GrpcCondition()
+    if match.runtime_fraction is not None:
+        yield _FractionCondition(match.runtime_fraction)
+
+
+@dataclass(frozen=True, slots=True)
+class PathCondition:
+    """The path condition: a test of the path without query."""
+
+    match: PathMatch
+    test: Callable[[str], bool]
+
+    def holds(self, head: RequestHead, random_fraction: RandomFraction) -> bool:
+        """See `Condition`."""
+        return self.test(head.path)
+
+    def why_not(self, head: RequestHead) -> str:
+        """See `Condition`."""
+        case = "" if self.match.case_sensitive else ", in any case"
+        return f"path {head.path!r} does not match {self.match.kind.value} {self.match.value!r}{case}"
+
+
+def compile_path(match: PathMatch) -> PathCondition:
+    """The compiled path condition (RouteMatch.path_specifier)."""
+    if match.kind is PathMatchKind.REGEX:
+        return PathCondition(match, compile_regex_match(match.value))
+    value = match.value if match.case_sensitive else match.value.lower()
+    if match.kind is PathMatchKind.PREFIX:
+        test = _starts_with(value)
+    elif match.kind is PathMatchKind.EXACT:
+        test = value.__eq__
+    else:
+        test = _starts_with_segment(value)
+    if match.case_sensitive:
+        return PathCondition(match, test)
+    return PathCondition(match, lambda path: test(path.lower()))
+
+
+def _starts_with(prefix: str) -> Callable[[str], bool]:
+    return lambda path: path.startswith(prefix)
+
+
+def _starts_with_segment(prefix: str) -> Callable[[str], bool]:
+    """RouteMatch.path_separated_prefix: the prefix itself, or the prefix and a slash."""
+    with_slash = prefix + "/"
+    return lambda path: path == prefix or path.startswith(with_slash)
+
+
+@dataclass(frozen=True, slots=True)
+class _HeaderCondition:
+    name: str
+    test: Callable[[str | None], bool]
+    wanted: str
+
+    def holds(self, head: RequestHead, random_fraction: RandomFraction) -> bool:
+        return self.test(head.header(self.name))
+
+    def why_not(self, head: RequestHead) -> str:
+        return f"header {self.name} {self.wanted}: {_shown(head.header(self.name))}"
+
+
+def compile_header(matcher: HeaderMatcher) -> Condition:
+    """The compiled condition of a HeaderMatcher."""
+    return _HeaderCondition(matcher.name, _header_test(matcher), _describe_header(matcher))
+
+
+def _header_test(matcher: HeaderMatcher) -> Callable[[str | None], bool]:
+    invert = matcher.invert
+    if matcher.kind is HeaderMatchKind.PRESENT:
+        expected = matcher.present != invert
+        return lambda value: (value is not None) is expected
+    test = _value_test(matcher)
+    if matcher.missing_as_empty:
+        return lambda value: test(value or "") is not invert
+    # A missing header does not match, inverted or not.
+    return lambda value: value is not None and test(value) is not invert
+
+
+def _value_test(matcher: HeaderMatcher) -> Callable[[str], bool]:
+    if matcher.string is not None:
+        return compile_string(matcher.string)
+    assert matcher.range is not None
+    start, end = matcher.range
+
+    def in_range(value: str) -> bool:
+        digits = value.strip()
+        unsigned = digits[1:] if digits[:1] in ("-", "+") else digits
+        return unsigned.isdecimal() and unsigned.isascii() and len(unsigned) <= 19 and start <= int(digits) < end
+
+    return in_range
+
+
+def _describe_header(matcher: HeaderMatcher) -> str:
+    modal = "must not" if matcher.invert else "must"
+    if matcher.kind is HeaderMatchKind.PRESENT:
+        return f"{modal} be {'present' if matcher.present else 'absent'}"
+    if matcher.range is not None:
+        return f"{modal} be in [{matcher.range[0]}, {matcher.range[1]})"
+    assert matcher.string is not None
+    return f"{modal} match {_describe_string(matcher.string)}"
+
+
+def _describe_string(matcher: StringMatcher) -> str:
+    return f"{matcher.kind.value} {matcher.value!r}{', in any case' if matcher.ignore_case else ''}"
+
+
+def _shown(value: str | None) -> str:
+    return "it is not there" if value is None else f"it is {value!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class _QueryParameterCondition:
+    name: str
+    test: Callable[[str | None], bool]
+    wanted: str
+
+    def holds(self, head: RequestHead, random_fraction: RandomFraction) -> bool:
+        return self.test(head.query_parameter(self.name))
+
+    def why_not(self, head: RequestHead) -> str:
+        return f"query parameter {self.name} {self.wanted}: {_shown(head.query_parameter(self.name))}"
+
+
+def _compile_query_parameter(matcher: QueryParameterMatcher) -> Condition:
+    if matcher.string is None:
+        wanted = "must be present" if matcher.present else "must be absent"
+        return _QueryParameterCondition(matcher.name, lambda v: (v is not None) is matcher.present, wanted)
+    test = compile_string(matcher.string)
+    wanted = f"must match {_describe_string(matcher.string)}"
+    return _QueryParameterCondition(matcher.name, lambda v: v is not None and test(v), wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _GrpcCondition:
+    def holds(self, head: RequestHead, random_fraction: RandomFraction) -> bool:
+        """Envoy: Grpc::Common::isGrpcRequestHeaders."""
+        content_type = head.header("content-type") or ""
+        return content_type == "application/grpc" or content_type.startswith("application/grpc+")
+
+    def why_not(self, head: RequestHead) -> str:
+        return f"the request must be gRPC: content-type {_shown(head.header('content-type'))}"
+
+
+@dataclass(frozen=True, slots=True)
+class _FractionCondition:
+    fraction: FractionalPercent
+
+    def holds(self, head: RequestHead, random_fraction: RandomFraction) -> bool:
+        return random_fraction() < self.fraction.share
+
+    def why_not(self, head: RequestHead) -> str:
+        return f"only {self.fraction.share:.2%} of requests match, by chance"

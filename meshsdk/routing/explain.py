@@ -1,0 +1,46 @@
+"""Why a route was chosen, and why the ones before it were not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .compiled_route import CompiledRoute
+from .conditions import RandomFraction
+from .request_head import RequestHead
+from .route_table import RouteTable
+
+__all__ = ["RouteExplanation", "explain_route"]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteExplanation:
+    """How a request met the routes.
+
+    Attributes:
+        virtual_host: Its name; empty where no domain matches.
+        route: The route that matched, or None.
+        skipped: Each earlier route's name and the reasons why it did not match.
+    """
+
+    virtual_host: str
+    route: CompiledRoute | None
+    skipped: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def explain_route(table: RouteTable, head: RequestHead, random_fraction: RandomFraction) -> RouteExplanation:
+    """The decision that `table.find` makes, with its reasons."""
+    index = table.routes_for(head.authority)
+    if index is None:
+        return RouteExplanation("", None, ())
+    skipped: list[tuple[str, tuple[str, ...]]] = []
+    for route in index.routes:
+        reasons = tuple(
+            condition.why_not(head)
+            for condition in (route.path, *route.conditions)
+            if not condition.holds(head, random_fraction)
+        )
+        if not reasons:
+            return RouteExplanation(route.virtual_host.name, route, tuple(skipped))
+        skipped.append((route.name, reasons))
+    name = index.routes[0].virtual_host.name if index.routes else ""
+    return RouteExplanation(name, None, tuple(skipped))

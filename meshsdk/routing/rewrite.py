@@ -1,0 +1,96 @@
+"""Paths, hosts and redirect locations as functions of the request head, compiled.
+
+Source: Envoy source/common/router/config_impl.cc (RouteEntryImplBase::getPathRewrite, newUri).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..resources import ForwardAction, PathMatch, PathMatchKind, Redirect, RegexRewrite
+from .request_head import RequestHead
+from .string_match import compile_regex_rewrite
+
+__all__ = ["compile_host_rewrite", "compile_location", "compile_path_rewrite"]
+
+Rewrite = Callable[[RequestHead], str]
+
+
+def compile_path_rewrite(match: PathMatch, prefix: str, regex: RegexRewrite | None) -> Rewrite | None:
+    """A function to the new target (path and query), or None where the path stays as it is."""
+    path_of = _path_rewrite(match, prefix, regex)
+    if path_of is None:
+        return None
+
+    def rewrite(head: RequestHead) -> str:
+        path = path_of(head.path)
+        return path + head.target[len(head.path) :]
+
+    return rewrite
+
+
+def _path_rewrite(match: PathMatch, prefix: str, regex: RegexRewrite | None) -> Callable[[str], str] | None:
+    if regex is not None:
+        return compile_regex_rewrite(regex)
+    if not prefix:
+        return None
+    if match.kind in (PathMatchKind.PREFIX, PathMatchKind.SEPARATED_PREFIX):
+        matched = len(match.value)
+        return lambda path: prefix + path[matched:]
+    # Exact and regex matches cover the whole path, so all of it is replaced.
+    return lambda path: prefix
+
+
+def compile_host_rewrite(action: ForwardAction) -> Rewrite | None:
+    """A function to the new authority, or None where it stays; an empty result leaves it too."""
+    if action.host_rewrite:
+        literal = action.host_rewrite
+        return lambda head: literal
+    if action.host_rewrite_header:
+        name = action.host_rewrite_header
+        # RouteAction.host_rewrite_header: "If the header appears multiple times only the first value is used."
+        return lambda head: (head.header(name) or "").partition(",")[0]
+    if action.host_rewrite_regex is not None:
+        rewrite = compile_regex_rewrite(action.host_rewrite_regex)
+        return lambda head: rewrite(head.path)
+    return None
+
+
+def compile_location(match: PathMatch, redirect: Redirect) -> Rewrite:
+    """A function to the Location of a redirect (envoy.config.route.v3.RedirectAction)."""
+    path_of = compile_path_rewrite(match, redirect.prefix_rewrite, redirect.regex_rewrite)
+
+    def location(head: RequestHead) -> str:
+        scheme = redirect.scheme or ("https" if redirect.https else head.scheme)
+        authority = _redirect_authority(redirect, head, scheme)
+        return f"{scheme}://{authority}{_redirect_target(redirect, head, path_of)}"
+
+    return location
+
+
+def _redirect_authority(redirect: Redirect, head: RequestHead, scheme: str) -> str:
+    host, port = split_authority(head.authority)
+    if redirect.port:
+        port = f":{redirect.port}"
+    elif redirect.host:
+        port = ""
+    elif (scheme, port) in (("https", ":80"), ("http", ":443")) and scheme != head.scheme:
+        # RedirectAction: a default port is dropped when the scheme changes.
+        port = ""
+    return (redirect.host or host) + port
+
+
+def _redirect_target(redirect: Redirect, head: RequestHead, path_of: Rewrite | None) -> str:
+    if redirect.path:
+        # RedirectAction.path_redirect: a query of its own replaces the request's.
+        target = redirect.path if "?" in redirect.path else redirect.path + head.target[len(head.path) :]
+    else:
+        target = path_of(head) if path_of is not None else head.target
+    return target.partition("?")[0] if redirect.strip_query else target
+
+
+def split_authority(authority: str) -> tuple[str, str]:
+    """Host and `:port` of an authority; the port part is empty where there is none."""
+    end_of_literal = authority.rfind("]")
+    colon = authority.rfind(":")
+    return (authority[:colon], authority[colon:]) if colon > end_of_literal else (authority, "")

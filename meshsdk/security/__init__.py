@@ -1,0 +1,9 @@
+"""Identities, trust and TLS.
+
+Enters: TLS settings of clusters. Leaves: `ssl.SSLContext`s, and the check that a peer is who the settings say.
+"""
+
+from .peer_identity import check_peer
+from .tls_context import TlsClientContext, make_client_context
+
+__all__ = ["TlsClientContext", "check_peer", "make_client_context"]

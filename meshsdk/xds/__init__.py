@@ -1,0 +1,16 @@
+"""The xDS protocol: resources by name, from a management server, kept current.
+
+Enters: a bootstrap's servers and the names that discovery wants. Leaves: a `ResourceCache` of typed resources with
+their versions and errors. What a resource means is not known here.
+
+- `loop` is the control thread: everything in this package and in `discovery` runs on it, so nothing there locks.
+- `sotw` is the protocol itself, without I/O: subscriptions, versions, nonces, ACK and NACK.
+- `ads_client` keeps one stream open, and one server behind it.
+"""
+
+from .ads_client import AdsClient
+from .cache import CachedResource, ResourceCache, Status
+from .loop import ControlLoop, Timer
+from .source import Source
+
+__all__ = ["AdsClient", "CachedResource", "ControlLoop", "ResourceCache", "Source", "Status", "Timer"]

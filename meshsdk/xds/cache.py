@@ -1,0 +1,94 @@
+"""What is known of each resource that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from ..resources import Resource, ResourceType
+
+__all__ = ["CachedResource", "ResourceCache", "Status"]
+
+
+class Status(Enum):
+    """The client's view of a resource (envoy.admin.v3.ClientResourceStatus)."""
+
+    REQUESTED = "REQUESTED"
+    ACKED = "ACKED"
+    NACKED = "NACKED"
+    DOES_NOT_EXIST = "DOES_NOT_EXIST"
+    TIMEOUT = "TIMEOUT"
+
+
+@dataclass(frozen=True, slots=True)
+class CachedResource:
+    """One resource and how it came to be so.
+
+    Attributes:
+        resource: The last good one, also where `status` is NACKED; None where there never was one.
+        version: The version that the source gave the last good one.
+        error: Why the last update was refused, or why there is no resource.
+        packed: The last good one as bytes, to notice that an update changes nothing.
+    """
+
+    status: Status
+    resource: Resource | None = None
+    version: str = ""
+    error: str = ""
+    packed: bytes = b""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing more is to be waited for: the resource is there, or known not to be usable."""
+        return self.status is not Status.REQUESTED
+
+
+class ResourceCache:
+    """Resources by type and name. Control thread only.
+
+    Attributes:
+        changes: Counts every change, so that a reader can tell whether it has seen the latest.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[ResourceType, str], CachedResource] = {}
+        self.changes = 0
+
+    def get(self, kind: ResourceType, name: str) -> CachedResource | None:
+        """What is known of a resource, or None where it was never asked for."""
+        return self._entries.get((kind, name))
+
+    def request(self, kind: ResourceType, name: str) -> None:
+        """The resource is asked for, and nothing is known of it yet."""
+        if (kind, name) not in self._entries:
+            self._set(kind, name, CachedResource(Status.REQUESTED))
+
+    def accept(self, kind: ResourceType, name: str, resource: Resource, version: str, packed: bytes) -> None:
+        """A good resource came."""
+        self._set(kind, name, CachedResource(Status.ACKED, resource, version, "", packed))
+
+    def accept_unchanged(self, kind: ResourceType, name: str, version: str) -> None:
+        """The resource came again, byte for byte the same; only its version is news."""
+        entry = self._entries[(kind, name)]
+        self._entries[(kind, name)] = CachedResource(Status.ACKED, entry.resource, version, "", entry.packed)
+
+    def reject(self, kind: ResourceType, name: str, error: str) -> None:
+        """A bad resource came; the last good one, where there is one, stays."""
+        old = self._entries.get((kind, name), CachedResource(Status.REQUESTED))
+        self._set(kind, name, CachedResource(Status.NACKED, old.resource, old.version, error, old.packed))
+
+    def remove(self, kind: ResourceType, name: str, status: Status, error: str) -> None:
+        """The resource does not exist, or did not come in time."""
+        self._set(kind, name, CachedResource(status, error=error))
+
+    def forget(self, kind: ResourceType, name: str) -> None:
+        """The resource is no longer asked for."""
+        self._entries.pop((kind, name), None)
+
+    def __iter__(self) -> Iterator[tuple[ResourceType, str, CachedResource]]:
+        return ((kind, name, entry) for (kind, name), entry in self._entries.items())
+
+    def _set(self, kind: ResourceType, name: str, entry: CachedResource) -> None:
+        self._entries[(kind, name)] = entry
+        self.changes += 1

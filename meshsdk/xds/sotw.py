@@ -1,0 +1,186 @@
+"""State-of-the-world xDS, without I/O.
+
+Theory of operation (Envoy docs, xds_protocol):
+
+- A DiscoveryRequest names all resources of one type that are wanted. The server answers with all of them (Listener
+  and Cluster: what is missing is gone) or with those that changed (the other types).
+- Each response has a nonce, and is answered with a request that carries it. Accepting a response sets
+  `version_info` to the response's; refusing it keeps the last accepted version and says why in `error_detail`.
+- The version outlives the stream, the nonce does not. The node is sent in a stream's first request only.
+- A change of subscription is a request with the last nonce; a response that crossed it is still answered.
+
+The incremental variant would stand beside this class with the same three methods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2, status_pb2
+
+from ..errors import ResourceError
+from ..resources import RESOURCE_TYPES, Resource, ResourceType, decode, resource_name
+from .cache import ResourceCache, Status
+
+__all__ = ["Received", "SotwSession"]
+
+_WRAPPER = discovery_pb2.Resource.DESCRIPTOR.full_name
+
+# What a NACK says is bounded: a server must not be able to make us echo its whole response.
+_MAX_ERROR_LENGTH = 4096
+
+
+@dataclass(slots=True)
+class Received:
+    """What came of one response: the answer to send, and which of the wanted resources it settled."""
+
+    answer: Any
+    kind: ResourceType | None = None
+    settled: set[str] = field(default_factory=set)
+
+
+class SotwSession:
+    """The protocol state of one server, across its streams.
+
+    Args:
+        node: The envoy.config.core.v3.Node to introduce oneself with.
+        cache: Where resources are put.
+        keep_deleted: gRFC A53: a resource that the server deletes stays in use.
+    """
+
+    def __init__(self, node: Any, cache: ResourceCache, *, keep_deleted: bool = False) -> None:
+        self._node = node
+        self._cache = cache
+        self._keep_deleted = keep_deleted
+        self._wanted: dict[ResourceType, frozenset[str]] = {}
+        self._versions: dict[ResourceType, str] = {}
+        self._nonces: dict[ResourceType, str] = {}
+        self._introduced = False
+
+    @property
+    def wanted(self) -> dict[ResourceType, frozenset[str]]:
+        """The names subscribed to, by type."""
+        return self._wanted
+
+    def open(self) -> list[Any]:
+        """The first requests of a new stream."""
+        self._nonces.clear()
+        self._introduced = False
+        return [self._request(kind) for kind in ResourceType if self._wanted.get(kind)]
+
+    def subscribe(self, kind: ResourceType, names: frozenset[str]) -> Any | None:
+        """The request that changes the subscription of a type, or None where nothing changes."""
+        if self._wanted.get(kind, frozenset()) == names:
+            return None
+        for gone in self._wanted.get(kind, frozenset()) - names:
+            self._cache.forget(kind, gone)
+        for new in names:
+            self._cache.request(kind, new)
+        self._wanted[kind] = names
+        return self._request(kind)
+
+    def receive(self, response: Any) -> Received:
+        """Take a DiscoveryResponse into the cache."""
+        kind = RESOURCE_TYPES.get(response.type_url)
+        if kind is None:
+            return Received(self._refusal_of_type(response))
+        self._nonces[kind] = response.nonce
+        outcome = _Outcome()
+        for container in response.resources:
+            self._take(kind, container, response.version_info, outcome)
+        wanted = self._wanted.get(kind, frozenset())
+        # A resource that could not be read may be any of the missing ones, so none of them counts as deleted.
+        if kind.is_complete_in_every_response and not outcome.unreadable:
+            for name in wanted - outcome.seen:
+                self._delete(kind, name)
+                outcome.seen.add(name)
+        if not outcome.errors:
+            self._versions[kind] = response.version_info
+        return Received(self._request(kind, outcome.errors), kind, outcome.seen & wanted)
+
+    def _take(self, kind: ResourceType, container: Any, version: str, outcome: _Outcome) -> None:
+        try:
+            name, packed = _unwrap(kind, container)
+        except ResourceError as error:
+            outcome.errors.append(str(error))
+            outcome.unreadable = True
+            return
+        outcome.seen.add(name)
+        if name not in self._wanted.get(kind, frozenset()):
+            return  # Servers may send more than was asked for.
+        known = self._cache.get(kind, name)
+        if known is not None and known.resource is not None and known.packed == packed:
+            self._cache.accept_unchanged(kind, name, version)
+            return
+        try:
+            resource: Resource = decode(kind, packed)
+        except ResourceError as error:
+            outcome.errors.append(str(error))
+            self._cache.reject(kind, name, str(error))
+        else:
+            self._cache.accept(kind, name, resource, version, packed)
+
+    def _delete(self, kind: ResourceType, name: str) -> None:
+        known = self._cache.get(kind, name)
+        if self._keep_deleted and known is not None and known.resource is not None:
+            return
+        if known is None or known.status is not Status.DOES_NOT_EXIST:
+            self._cache.remove(kind, name, Status.DOES_NOT_EXIST, "the management server has no such resource")
+
+    def _request(self, kind: ResourceType, errors: list[str] | None = None) -> Any:
+        request = discovery_pb2.DiscoveryRequest(
+            version_info=self._versions.get(kind, ""),
+            resource_names=sorted(self._wanted.get(kind, ())),
+            type_url=kind.type_url,
+            response_nonce=self._nonces.get(kind, ""),
+        )
+        if errors:
+            message = "; ".join(errors)[:_MAX_ERROR_LENGTH]
+            request.error_detail.CopyFrom(status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=message))
+        if not self._introduced:
+            request.node.CopyFrom(self._node)
+            self._introduced = True
+        return request
+
+    def _refusal_of_type(self, response: Any) -> Any:
+        message = f"type {response.type_url[:200]!r} was not asked for"
+        return discovery_pb2.DiscoveryRequest(
+            type_url=response.type_url,
+            response_nonce=response.nonce,
+            error_detail=status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=message),
+        )
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What taking one response in has found so far."""
+
+    errors: list[str] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    unreadable: bool = False
+
+
+def _unwrap(kind: ResourceType, container: Any) -> tuple[str, bytes]:
+    """Name and bytes of a resource, which may stand in a discovery Resource wrapper.
+
+    Raises:
+        ResourceError: It is of another type, or its name cannot be read.
+    """
+    name = ""
+    if container.type_url.rpartition("/")[2] == _WRAPPER:
+        wrapper = discovery_pb2.Resource()
+        try:
+            wrapper.ParseFromString(container.value)
+        except DecodeError as error:
+            raise ResourceError("Resource", f"does not parse: {error}") from error
+        name, container = wrapper.name, wrapper.resource
+    if container.type_url != kind.type_url:
+        raise ResourceError("resources", f"holds {container.type_url[:200]!r} among {kind.type_url!r}")
+    packed = bytes(container.value)
+    name = name or resource_name(kind, packed)
+    if not name:
+        raise ResourceError(kind.type_url.rpartition(".")[2], "does not parse, or has no name")
+    return name, packed

@@ -1,0 +1,119 @@
+"""One ADS stream: a channel, a reader thread, an outbox."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+from envoy.service.discovery.v3 import ads_pb2_grpc
+
+from ..bootstrap import ChannelCredentials, XdsServer
+from ..errors import BootstrapError
+
+__all__ = ["AdsStream"]
+
+_CHANNEL_OPTIONS = (
+    # A whole mesh in one response is larger than gRPC's default of 4 MiB, but it is not boundless.
+    ("grpc.max_receive_message_length", 256 << 20),
+    # gRFC A27: the xDS channel is kept alive every five minutes.
+    ("grpc.keepalive_time_ms", 300_000),
+    # The client decides when to connect again; a shared subchannel's own back-off would come on top of that.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+)
+
+# Responses that may wait for the control thread. A server that sends faster is held back by HTTP/2 flow control.
+_MAX_RESPONSES_WAITING = 2
+
+
+class AdsStream:
+    """An open stream to one management server. gRPC's sync stub: two event loops that use grpc.aio do not mix.
+
+    Args:
+        server: Whom to connect to.
+        on_response: Called with this stream and each response, from the stream's reader thread.
+        on_end: Called once with this stream and the reason when the stream is over, from the reader thread.
+    """
+
+    def __init__(
+        self, server: XdsServer, on_response: Callable[[AdsStream, Any], None], on_end: Callable[[AdsStream, str], None]
+    ) -> None:
+        self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._room = threading.Semaphore(_MAX_RESPONSES_WAITING)
+        self._on_response = on_response
+        self._on_end = on_end
+        self._channel = open_channel(server)
+        stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(self._channel)
+        self._call = stub.StreamAggregatedResources(self._requests())
+        self._closed = False
+        self._reader = threading.Thread(target=self._read, name=f"meshsdk-ads {server.uri}", daemon=True)
+        self._reader.start()
+
+    def send(self, request: Any) -> None:
+        """Queue a DiscoveryRequest."""
+        self._outbox.put(request)
+
+    def processed(self) -> None:
+        """One response has been dealt with; the next may be read."""
+        self._room.release()
+
+    def close(self) -> None:
+        """Cancel the stream and close its channel; `on_end` is not called for it."""
+        self._closed = True
+        self._outbox.put(None)
+        self._room.release()
+        self._call.cancel()
+        self._channel.close()
+        self._reader.join(5.0)
+
+    def _requests(self) -> Iterator[Any]:
+        while (request := self._outbox.get()) is not None:
+            yield request
+
+    def _read(self) -> None:
+        reason = "the management server closed the stream"
+        try:
+            for response in self._call:
+                self._on_response(self, response)
+                self._room.acquire()
+                if self._closed:
+                    return
+        except grpc.RpcError as error:
+            reason = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else str(error)
+        self._outbox.put(None)
+        if not self._closed:
+            self._on_end(self, reason)
+
+
+def open_channel(server: XdsServer) -> Any:
+    """A gRPC channel to a management server.
+
+    Raises:
+        BootstrapError: A certificate file cannot be read.
+    """
+    if server.credentials.kind == "insecure":
+        return grpc.insecure_channel(server.uri, options=_CHANNEL_OPTIONS)
+    return grpc.secure_channel(server.uri, _tls_credentials(server.credentials), options=_CHANNEL_OPTIONS)
+
+
+def _tls_credentials(credentials: ChannelCredentials) -> Any:
+    # Read at each connection, so that rotated files are picked up (gRFC A65).
+    return grpc.ssl_channel_credentials(
+        root_certificates=_read(credentials.ca_certificate_file),
+        private_key=_read(credentials.private_key_file),
+        certificate_chain=_read(credentials.certificate_file),
+    )
+
+
+def _read(path: str) -> bytes | None:
+    if not path:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise BootstrapError("xds_servers[].channel_creds", f"cannot read {path}: {error}") from error

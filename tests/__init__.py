@@ -1,0 +1,1 @@
+"""The tests mirror meshsdk/, and add differential/, interop/, faults/ and benchmarks/."""
