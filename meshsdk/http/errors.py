@@ -6,7 +6,7 @@ import httpx
 
 from .. import errors
 
-__all__ = ["DeadlineExceededError", "as_httpx_error"]
+__all__ = ["DeadlineExceededError", "RefusedStreamError", "as_httpx_error"]
 
 
 class HttpxRequestError(errors.RequestError, httpx.TransportError):
@@ -35,6 +35,10 @@ class HttpxPeerIdentityError(errors.PeerIdentityError, httpx.ConnectError):
 
 class DeadlineExceededError(Exception):
     """A deadline of the route or of the attempt passed. Does not leave this package."""
+
+
+class RefusedStreamError(httpx.RemoteProtocolError):
+    """The peer did not process the stream at all (RFC 9113 section 8.7); it may safely be sent again."""
 
 
 _TWINS: dict[type[errors.RequestError], type[errors.RequestError]] = {

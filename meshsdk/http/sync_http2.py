@@ -1,0 +1,182 @@
+"""An HTTP/2 connection over a blocking socket. Its async twin is `async_http2`.
+
+One request at a time: threads would have to take turns at reading for each other, and a connection each is simpler
+and as fast.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+
+from .errors import DeadlineExceededError
+from .http2 import Http2Session, Http2Stream
+from .outgoing import Outgoing
+from .raw_response import RawResponse
+from .request_body import RequestBody
+
+__all__ = ["SyncHttp2Connection"]
+
+_READ_BYTES = 64 * 1024
+
+
+class SyncHttp2Connection:
+    """One connection; used by one request at a time. See `SyncHttp1Connection` for its methods."""
+
+    def __init__(self, sock: socket.socket, on_release: Callable[[SyncHttp2Connection], None]) -> None:
+        self._sock = sock
+        self._on_release = on_release
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._session = Http2Session()
+        self._sock.sendall(self._session.start())
+        self.is_open = True
+        self.idle_since = 0.0
+        self.requests = 0
+
+    def is_usable(self) -> bool:
+        """Whether an idle connection can take a request. What the peer said meanwhile (PING, GOAWAY) is read first."""
+        try:
+            while self.is_open and self._session.is_usable and self._poll.poll(0):
+                self._sock.settimeout(1.0)
+                data = self._sock.recv(_READ_BYTES)
+                if not data:
+                    return False
+                self._sock.sendall(self._session.feed(data))
+        except OSError:
+            return False
+        return self.is_open and self._session.has_room
+
+    def exchange(self, outgoing: Outgoing[RequestBody]) -> RawResponse:
+        """See `SyncHttp1Connection.exchange`."""
+        self.requests += 1
+        stream: Http2Stream | None = None
+        try:
+            stream, data = self._session.open(
+                outgoing.method, outgoing.scheme, outgoing.target, outgoing.headers, end=not outgoing.body
+            )
+            self._send(data, outgoing)
+            if outgoing.body:
+                self._send_body(stream, outgoing)
+            while not stream.head_done:
+                self._read(stream, outgoing)
+        except BaseException:
+            self.close()
+            outgoing.on_done()
+            raise
+        body = _Body(self, stream, outgoing)
+        return RawResponse(stream.status, stream.headers, body, b"HTTP/2", stream.trailers)
+
+    def close(self) -> None:
+        """See `SyncHttp1Connection.close`."""
+        if self.is_open:
+            self.is_open = False
+            try:
+                self._sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # The peer was faster.
+            self._sock.close()
+            self._on_release(self)
+
+    def _finish(self, stream: Http2Stream, outgoing: Outgoing[RequestBody]) -> None:
+        outgoing.on_done()
+        try:
+            self._send(self._session.close(stream), outgoing)
+        except (httpx.TransportError, DeadlineExceededError):
+            self.close()
+            return
+        if self._session.is_usable:
+            self._on_release(self)
+        else:
+            self.close()
+
+    def _send_body(self, stream: Http2Stream, outgoing: Outgoing[RequestBody]) -> None:
+        body = outgoing.body
+        for chunk in (body,) if isinstance(body, bytes) else body:
+            if not self._send_all(stream, chunk, outgoing, end=False):
+                return
+        self._send_all(stream, b"", outgoing, end=True)
+
+    def _send_all(self, stream: Http2Stream, data: bytes, outgoing: Outgoing[RequestBody], *, end: bool) -> bool:
+        """Send data as the peer's window allows; False when it has answered and wants no more."""
+        while True:
+            if stream.complete:
+                return False
+            taken, frames = self._session.send(stream, data, end=end)
+            self._send(frames, outgoing)
+            data = data[taken:]
+            if not data:
+                return True
+            self._read(stream, outgoing)
+
+    def _send(self, data: bytes, outgoing: Outgoing[RequestBody]) -> None:
+        self._limit(outgoing.timeouts.write, outgoing.deadline)
+        try:
+            self._sock.sendall(data)
+        except TimeoutError as error:
+            raise httpx.WriteTimeout("sending the request took too long") from error
+        except OSError as error:
+            raise httpx.WriteError(f"sending the request failed: {error}") from error
+
+    def _read(self, stream: Http2Stream, outgoing: Outgoing[RequestBody]) -> None:
+        self._limit(outgoing.timeouts.read, outgoing.deadline)
+        try:
+            data = self._sock.recv(_READ_BYTES)
+        except TimeoutError as error:
+            if outgoing.deadline is not None and time.monotonic() >= outgoing.deadline:
+                raise DeadlineExceededError from error
+            raise httpx.ReadTimeout("reading the response took too long") from error
+        except OSError as error:
+            raise httpx.ReadError(f"reading the response failed: {error}") from error
+        if data:
+            self._send(self._session.feed(data), outgoing)
+        else:
+            self._session.fail(httpx.RemoteProtocolError("the peer closed the connection"))
+        if stream.error is not None:
+            raise stream.error
+
+    def _limit(self, seconds: float | None, deadline: float | None) -> None:
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise DeadlineExceededError
+            if seconds is None or left < seconds:
+                seconds = left
+        self._sock.settimeout(seconds)
+
+
+class _Body(httpx.SyncByteStream):
+    """A response's body, read as it is asked for."""
+
+    def __init__(self, connection: SyncHttp2Connection, stream: Http2Stream, outgoing: Outgoing[RequestBody]) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._outgoing = outgoing
+        self._is_done = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        connection, stream = self._connection, self._stream
+        try:
+            while True:
+                chunks, window = connection._session.take(stream)
+                connection._send(window, self._outgoing)
+                yield from chunks
+                if stream.complete and not stream.chunks:
+                    break
+                connection._read(stream, self._outgoing)
+        except DeadlineExceededError as error:
+            self.close()
+            raise httpx.ReadTimeout("the route's timeout ran out while the response was read") from error
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+
+    def close(self) -> None:
+        if not self._is_done:
+            self._is_done = True
+            self._connection._finish(self._stream, self._outgoing)
