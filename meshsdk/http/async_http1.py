@@ -30,9 +30,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         on_release: Called when the connection may serve another request, or is closed (see `is_open`).
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, on_release: Callable[[AsyncHttp1Connection], None]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_release: Callable[[AsyncHttp1Connection], None]) -> None:
         self._loop = loop
         self._on_release = on_release
         self._transport: asyncio.Transport | None = None

@@ -25,9 +25,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
         on_release: Called when the last request on it ended, or when it is closed (see `is_open`).
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, on_release: Callable[[AsyncHttp2Connection], None]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_release: Callable[[AsyncHttp2Connection], None]) -> None:
         self._loop = loop
         self._on_release = on_release
         self._transport: asyncio.Transport | None = None

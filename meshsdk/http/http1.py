@@ -140,6 +140,11 @@ class Http1Reader:
             raise httpx.RemoteProtocolError("the peer closed the connection before the body was complete")
         self.complete = True
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing at all has come since the request was sent."""
+        return not self.head_done and not self._silent_bytes
+
     def take(self) -> list[bytes]:
         """The body that has come since the last call."""
         chunks, self.chunks, self.buffered = self.chunks, [], 0

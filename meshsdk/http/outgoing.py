@@ -42,7 +42,7 @@ class Outgoing(Generic[B]):
         self.scheme = scheme
         self.target = target
         self.headers = headers
-        self.body = body
+        self.body: bytes | B = body
         self.timeouts = timeouts
         self.deadline = deadline
         self.on_done = on_done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import time
@@ -82,11 +83,9 @@ class SyncHttp1Connection:
         """Close the connection. From any thread; a request under way on it fails."""
         if self.is_open:
             self.is_open = False
-            try:
-                # Wakes a thread that waits for this socket; closing alone would not.
+            # Wakes a thread that waits for this socket; closing alone would not. The peer may have been faster.
+            with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # The peer was faster.
             self._sock.close()
             self._on_release(self)
 

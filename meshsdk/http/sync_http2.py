@@ -6,6 +6,7 @@ and as fast.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import time
@@ -75,10 +76,9 @@ class SyncHttp2Connection:
         """See `SyncHttp1Connection.close`."""
         if self.is_open:
             self.is_open = False
-            try:
+            # Wakes a thread that waits for this socket; closing alone would not. The peer may have been faster.
+            with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # The peer was faster.
             self._sock.close()
             self._on_release(self)
 

@@ -1,0 +1,309 @@
+"""The control side of one Mesh: the control thread, and what it publishes to the data side.
+
+    source → cache → graph.resolve → Snapshot → Directory → one reference swap
+
+The data side reads `Control.directory` and nothing else. Nothing here starts before it is needed, so that a Mesh may
+be made before a fork; in a forked child everything starts afresh at the next use.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import threading
+import urllib.parse
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .bootstrap import Bootstrap
+from .discovery import DnsResolver, Graph, Snapshot
+from .errors import RequestError
+from .exchange import Directory
+from .http.dispatcher import Forkable, LocalReplies, UnknownHosts
+from .xds import ControlLoop, ResourceCache, Source, Status
+
+__all__ = ["Control", "SourceFactory"]
+
+logger = logging.getLogger("meshsdk")
+
+T = TypeVar("T")
+
+SourceFactory = Callable[[ResourceCache, ControlLoop], Source]
+
+# Hosts that requests asked for and that the mesh does not know; beyond this the oldest are forgotten.
+_MAX_LISTENERS = 4096
+
+# A source in memory answers while it is asked; configuration deeper than this has a circle in it.
+_MAX_ROUNDS = 64
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    names: tuple[str, ...]
+    callback: Callable[[], None]
+
+
+class Control:
+    """Keeps `directory` current. Implements `http.dispatcher.Runtime`.
+
+    Args:
+        bootstrap: Node and naming templates.
+        make_source: Makes the source of resources, when it is first needed.
+        local_replies: `respond` or `raise`.
+        unknown_hosts: `allow` or `deny`.
+    """
+
+    def __init__(
+        self,
+        bootstrap: Bootstrap,
+        make_source: SourceFactory,
+        *,
+        local_replies: LocalReplies = "respond",
+        unknown_hosts: UnknownHosts = "allow",
+    ) -> None:
+        self.bootstrap = bootstrap
+        self.local_replies: LocalReplies = local_replies
+        self.unknown_hosts: UnknownHosts = unknown_hosts
+        self._make_source = make_source
+        self._transports: weakref.WeakSet[Forkable] = weakref.WeakSet()
+        self._start_lock = threading.Lock()
+        self._is_closed = False
+        self._clear()
+
+    def _clear(self) -> None:
+        self.directory = Directory()
+        self._loop: ControlLoop | None = None
+        self._cache = ResourceCache()
+        self._source: Source | None = None
+        self._dns: DnsResolver | None = None
+        self._graph: Graph | None = None
+        self._roots: dict[str, None] = {}
+        self._waiters: list[_Waiter] = []
+        self._seen_changes = -1
+        self._is_dirty = False
+        self._logged_notes: set[str] = set()
+
+    # From any thread.
+
+    @property
+    def problem(self) -> str:
+        """Why configuration may not be current; empty where all is well."""
+        source = self._source
+        return source.problem if source is not None else ""
+
+    def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
+        """Names of the listeners that may stand for a target: as written, then as a Kubernetes short name."""
+        host = host.lower()
+        targets = [f"{host}:{port}"] if port_is_explicit else [host, f"{host}:{port}"]
+        full = self._complete(host)
+        if full is not None:
+            targets.append(f"{full}:{port}")
+        return tuple(self._listener_name(target) for target in targets)
+
+    def _complete(self, host: str) -> str | None:
+        """A Kubernetes short name in full: service, service.namespace or service.namespace.svc."""
+        node = self.bootstrap.node
+        try:
+            ipaddress.ip_address(host.strip("[]"))
+        except ValueError:
+            pass
+        else:
+            return None
+        labels = host.split(".")
+        if len(labels) == 1:
+            return f"{host}.{node.namespace}.svc.{node.cluster_domain}"
+        if len(labels) == 2:
+            return f"{host}.svc.{node.cluster_domain}"
+        return f"{host}.{node.cluster_domain}" if len(labels) == 3 and labels[2] == "svc" else None
+
+    def _listener_name(self, target: str) -> str:
+        # gRFC A47: what goes into an xdstp template is percent-encoded.
+        if self.bootstrap.client_listener_template.startswith("xdstp:"):
+            target = urllib.parse.quote(target, safe=":/~-._!$&'()*+,;=@")
+        return self.bootstrap.listener_name(target)
+
+    def when_settled(self, names: Sequence[str], callback: Callable[[], None]) -> Callable[[], None]:
+        """See `Runtime.when_settled`."""
+        waiter = _Waiter(tuple(names), callback)
+        loop = self._started()
+        loop.post(lambda: self._add_waiter(waiter))
+        return lambda: loop.post(lambda: self._drop_waiter(waiter))
+
+    def register(self, transport: Forkable) -> None:
+        """See `Runtime.register`."""
+        self._transports.add(transport)
+
+    def call(self, function: Callable[[], T], timeout_seconds: float = 5.0) -> T:
+        """Run `function` on the control thread and wait for its result.
+
+        Raises:
+            TimeoutError: The control thread is too busy.
+        """
+        done = threading.Event()
+        results: list[T] = []
+
+        def run() -> None:
+            try:
+                results.append(function())
+            finally:
+                done.set()
+
+        self._started().post(run)
+        if not done.wait(timeout_seconds) or not results:
+            raise TimeoutError("the control thread did not answer")
+        return results[0]
+
+    def status(self) -> dict[str, Any]:
+        """Resources with their versions and errors, and clusters with their endpoints."""
+        return self.call(self._status)
+
+    def close(self) -> None:
+        """Stop the control thread. Safe to call again; the directory stays readable."""
+        with self._start_lock:
+            self._is_closed = True
+            loop = self._loop
+        if loop is not None:
+            loop.post(self._shut_down)
+            loop.stop()
+
+    def after_fork(self) -> None:
+        """In a forked child: start afresh at the next use."""
+        self._start_lock = threading.Lock()
+        self._clear()
+        for transport in list(self._transports):
+            transport.after_fork()
+
+    def _started(self) -> ControlLoop:
+        loop = self._loop
+        if loop is not None and not self._is_closed:
+            return loop
+        with self._start_lock:
+            if self._is_closed:
+                raise RequestError("the Mesh is closed")
+            if self._loop is None:
+                loop = ControlLoop("meshsdk-control", self._after_batch)
+                self._source = self._make_source(self._cache, loop)
+                self._dns = DnsResolver(loop, self._mark_dirty)
+                self._graph = Graph(self._cache, self._dns)
+                loop.start()
+                self._loop = loop
+            return self._loop
+
+    # On the control thread.
+
+    def _mark_dirty(self) -> None:
+        self._is_dirty = True
+
+    def _add_waiter(self, waiter: _Waiter) -> None:
+        self._waiters.append(waiter)
+        for name in waiter.names:
+            # Asked for again: the last to be forgotten.
+            self._roots.pop(name, None)
+            self._roots[name] = None
+        self._is_dirty = True
+
+    def _drop_waiter(self, waiter: _Waiter) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+
+    def _after_batch(self) -> None:
+        self._forget_unknown_hosts()
+        for _ in range(_MAX_ROUNDS):
+            if not self._is_dirty and self._cache.changes == self._seen_changes:
+                break
+            self._is_dirty = False
+            self._seen_changes = self._cache.changes
+            self._resolve()
+        self._tell_waiters()
+
+    def _resolve(self) -> None:
+        assert self._graph is not None
+        assert self._dns is not None
+        assert self._source is not None
+        resolution = self._graph.resolve(self._roots)
+        if resolution.snapshot.version != self.directory.version:
+            self._publish(resolution.snapshot)
+        self._dns.track(resolution.dns_clusters)
+        self._source.subscribe(resolution.wanted)
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        self.directory = self.directory.advance(snapshot)
+        for target in self.directory.targets.values():
+            if target.problem and not target.view.does_not_exist:
+                self._log_once(target.problem)
+        for _, name, entry in self._cache:
+            for note in getattr(entry.resource, "notes", ()):
+                self._log_once(f"{name}: {note}")
+
+    def _log_once(self, message: str) -> None:
+        if message not in self._logged_notes and len(self._logged_notes) < 10_000:
+            self._logged_notes.add(message)
+            logger.warning("%s", message)
+
+    def _tell_waiters(self) -> None:
+        targets = self.directory.targets
+        settled = [waiter for waiter in self._waiters if all(name in targets for name in waiter.names)]
+        for waiter in settled:
+            self._waiters.remove(waiter)
+            waiter.callback()
+
+    def _forget_unknown_hosts(self) -> None:
+        if len(self._roots) <= _MAX_LISTENERS:
+            return
+        targets = self.directory.targets
+        for name in list(self._roots):
+            if len(self._roots) <= _MAX_LISTENERS:
+                break
+            if name in targets and targets[name].view.does_not_exist:
+                del self._roots[name]
+                self._is_dirty = True
+
+    def _shut_down(self) -> None:
+        if self._source is not None:
+            self._source.close()
+        if self._dns is not None:
+            self._dns.close()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.callback()
+
+    def _status(self) -> dict[str, Any]:
+        resources = [
+            {
+                "type": kind.type_url,
+                "name": name,
+                "status": entry.status.value,
+                "version": entry.version,
+                "error": entry.error,
+                "notes": list(getattr(entry.resource, "notes", ())),
+            }
+            for kind, name, entry in self._cache
+            if entry.status is not Status.DOES_NOT_EXIST
+        ]
+        clusters = {
+            name: [
+                {
+                    "address": str(endpoint.address),
+                    "priority": priority,
+                    "health": endpoint.config.health.name,
+                    "weight": endpoint.weight,
+                    "locality": "/".join(
+                        part
+                        for part in (endpoint.locality.region, endpoint.locality.zone, endpoint.locality.sub_zone)
+                        if part
+                    ),
+                    "active_requests": endpoint.active_requests,
+                }
+                for priority, endpoint in cluster
+            ]
+            for name, cluster in self.directory.clusters.items()
+        }
+        return {
+            "version": self.directory.version,
+            "problem": self.problem,
+            "failures": self._loop.failures if self._loop is not None else 0,
+            "resources": resources,
+            "clusters": clusters,
+        }

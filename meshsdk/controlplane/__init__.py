@@ -1,0 +1,17 @@
+"""The embedded control plane: a folder of YAML as xDS.
+
+Enters: Kubernetes and Istio objects, and raw xDS resources, as files. Leaves: the xDS resources that Istio would make
+of them, to this process (`FolderSource`) or to any xDS client (`server`).
+
+    documents    files to documents: YAML, bounded and safe
+    kubernetes   Service, EndpointSlice, Endpoints, Pod        ┐
+    istio        ServiceEntry, VirtualService, …               ├► world: services, workloads, rules
+    raw          resources with "@type"                        ┘
+    clusters, routes, listeners    the world to xDS, with Istio's names, domains and defaults
+    folder       all of that, watched; the last good state serves on when an edit is wrong
+"""
+
+from .folder import Folder, FolderState, Problem
+from .source import FolderSource
+
+__all__ = ["Folder", "FolderSource", "FolderState", "Problem"]

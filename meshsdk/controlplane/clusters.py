@@ -1,0 +1,249 @@
+"""Services to clusters and endpoints, as istiod makes them (istio/istio pilot/pkg/networking/core/cluster*.go)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
+from envoy.config.core.v3 import protocol_pb2
+from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+
+from ..errors import ConfigError
+from .names import cluster_name
+from .world import (
+    ClientTls,
+    ConnectionPool,
+    DestinationRule,
+    EndpointEntry,
+    OutlierDetection,
+    Port,
+    Resolution,
+    Service,
+    TlsMode,
+    TrafficPolicy,
+    World,
+)
+
+__all__ = ["make_clusters"]
+
+# Istio's defaults (mesh/v1alpha1/config.proto; pilot/pkg/networking/core/cluster_traffic_policy.go).
+_CONNECT_TIMEOUT_SECONDS = 10.0
+_NO_LIMIT = 0xFFFFFFFF
+_DNS_REFRESH_SECONDS = 60
+
+_BALANCERS = {
+    "": cluster_pb2.Cluster.LEAST_REQUEST,
+    "UNSPECIFIED": cluster_pb2.Cluster.LEAST_REQUEST,
+    "LEAST_REQUEST": cluster_pb2.Cluster.LEAST_REQUEST,
+    "LEAST_CONN": cluster_pb2.Cluster.LEAST_REQUEST,
+    "ROUND_ROBIN": cluster_pb2.Cluster.ROUND_ROBIN,
+    "RANDOM": cluster_pb2.Cluster.RANDOM,
+}
+
+_HTTP2 = ("HTTP2", "GRPC", "GRPC-WEB")
+
+
+def make_clusters(world: World) -> Iterable[Message]:
+    """Every cluster and ClusterLoadAssignment: one of each service port, and of each of its subsets."""
+    for service in world.services.values():
+        if service.resolution is Resolution.NONE:
+            continue  # Istio sends those to their original destination; here such a host is passed through.
+        rule = rule_for(world, service.host)
+        for port in service.ports:
+            yield from _make_port(service, port, rule)
+
+
+def rule_for(world: World, host: str) -> DestinationRule | None:
+    """The rule of a host: its own, or the longest wildcard that covers it."""
+    best: DestinationRule | None = None
+    for rule in world.destination_rules:
+        if rule.host == host:
+            return rule
+        covers = rule.host.startswith("*") and host.endswith(rule.host[1:])
+        if covers and (best is None or len(rule.host) > len(best.host)):
+            best = rule
+    return best
+
+
+def _make_port(service: Service, port: Port, rule: DestinationRule | None) -> Iterable[Message]:
+    entries = service.endpoints.get(port.number, [])
+    policy = rule.policy if rule is not None else TrafficPolicy()
+    yield from _make_cluster(service, port, "", entries, policy.for_port(port.number))
+    for subset in rule.subsets if rule is not None else ():
+        chosen = [entry for entry in entries if _has_labels(entry, subset.labels)]
+        merged = subset.policy.over(policy).for_port(port.number)
+        yield from _make_cluster(service, port, subset.name, chosen, merged)
+
+
+def _has_labels(entry: EndpointEntry, wanted: Mapping[str, str]) -> bool:
+    return all(entry.labels.get(name) == value for name, value in wanted.items())
+
+
+def _make_cluster(
+    service: Service, port: Port, subset: str, entries: list[EndpointEntry], policy: TrafficPolicy
+) -> Iterable[Message]:
+    name = cluster_name(port.number, subset, service.host)
+    cluster = cluster_pb2.Cluster(name=name)
+    cluster.connect_timeout.FromMilliseconds(int(_CONNECT_TIMEOUT_SECONDS * 1000))
+    assignment = _make_assignment(name, entries)
+    match service.resolution:
+        case Resolution.STATIC:
+            cluster.type = cluster_pb2.Cluster.EDS
+            cluster.eds_cluster_config.eds_config.ads.SetInParent()
+            cluster.eds_cluster_config.eds_config.resource_api_version = 2  # V3
+            cluster.eds_cluster_config.service_name = name
+        case Resolution.DNS_ROUND_ROBIN:
+            cluster.type = cluster_pb2.Cluster.LOGICAL_DNS
+        case _:
+            cluster.type = cluster_pb2.Cluster.STRICT_DNS
+    if service.resolution is not Resolution.STATIC:
+        cluster.load_assignment.CopyFrom(assignment)
+        cluster.dns_refresh_rate.seconds = _DNS_REFRESH_SECONDS
+        cluster.dns_lookup_family = cluster_pb2.Cluster.V4_ONLY
+    _apply_policy(cluster, port, policy, service)
+    yield cluster
+    if service.resolution is Resolution.STATIC:
+        yield assignment
+
+
+def _make_assignment(name: str, entries: list[EndpointEntry]) -> endpoint_pb2.ClusterLoadAssignment:
+    assignment = endpoint_pb2.ClusterLoadAssignment(cluster_name=name)
+    by_locality: dict[str, list[EndpointEntry]] = {}
+    for entry in entries:
+        by_locality.setdefault(entry.locality, []).append(entry)
+    for locality, members in by_locality.items():
+        group = assignment.endpoints.add()
+        region, _, rest = locality.partition("/")
+        zone, _, sub_zone = rest.partition("/")
+        group.locality.region, group.locality.zone, group.locality.sub_zone = region, zone, sub_zone
+        # istiod: a locality weighs what its endpoints weigh together.
+        group.load_balancing_weight.value = sum(member.weight or 1 for member in members)
+        for member in members:
+            group.lb_endpoints.append(_make_endpoint(member))
+    return assignment
+
+
+def _make_endpoint(entry: EndpointEntry) -> endpoint_components_pb2.LbEndpoint:
+    endpoint = endpoint_components_pb2.LbEndpoint()
+    endpoint.load_balancing_weight.value = entry.weight or 1
+    if not entry.is_ready:
+        endpoint.health_status = 2  # UNHEALTHY
+    address = endpoint.endpoint.address
+    if entry.address.startswith("unix://"):
+        address.pipe.path = entry.address.removeprefix("unix://")
+    else:
+        address.socket_address.address = entry.address
+        address.socket_address.port_value = entry.port
+    return endpoint
+
+
+def _apply_policy(cluster: cluster_pb2.Cluster, port: Port, policy: TrafficPolicy, service: Service) -> None:
+    pool = policy.connection_pool or ConnectionPool()
+    if pool.connect_timeout_seconds is not None:
+        cluster.connect_timeout.FromMilliseconds(int(pool.connect_timeout_seconds * 1000))
+    _apply_balancer(cluster, policy)
+    _apply_limits(cluster, pool)
+    _apply_protocol(cluster, port, pool)
+    if policy.outlier_detection is not None:
+        _apply_outlier(cluster, policy.outlier_detection)
+    if policy.tls is not None:
+        _apply_tls(cluster, policy.tls, service)
+
+
+def _apply_balancer(cluster: cluster_pb2.Cluster, policy: TrafficPolicy) -> None:
+    if policy.consistent_hash is not None:
+        cluster.lb_policy = cluster_pb2.Cluster.RING_HASH
+        # HashLB.minimumRingSize: 1024 by default.
+        size = policy.consistent_hash.minimum_ring_size
+        cluster.ring_hash_lb_config.minimum_ring_size.value = 1024 if size is None else size
+        return
+    cluster.lb_policy = _BALANCERS.get(policy.load_balancer, cluster_pb2.Cluster.LEAST_REQUEST)
+
+
+def _apply_limits(cluster: cluster_pb2.Cluster, pool: ConnectionPool) -> None:
+    thresholds: circuit_breaker_pb2.CircuitBreakers.Thresholds = cluster.circuit_breakers.thresholds.add()
+    for name, value in (
+        ("max_connections", pool.max_connections),
+        ("max_pending_requests", pool.pending_requests),
+        ("max_requests", pool.max_requests),
+        ("max_retries", pool.max_retries),
+    ):
+        getattr(thresholds, name).value = _NO_LIMIT if value is None else value
+
+
+def _apply_protocol(cluster: cluster_pb2.Cluster, port: Port, pool: ConnectionPool) -> None:
+    http2 = port.protocol in _HTTP2 if pool.use_http2 is None else pool.use_http2 or port.protocol in _HTTP2
+    if not http2 and pool.idle_timeout_seconds is None and pool.max_requests_per_connection is None:
+        return
+    options = http_protocol_options_pb2.HttpProtocolOptions()
+    if http2:
+        options.explicit_http_config.http2_protocol_options.SetInParent()
+    else:
+        options.explicit_http_config.http_protocol_options.SetInParent()
+    common: protocol_pb2.HttpProtocolOptions = options.common_http_protocol_options
+    if pool.idle_timeout_seconds is not None:
+        common.idle_timeout.FromMilliseconds(int(pool.idle_timeout_seconds * 1000))
+    if pool.max_requests_per_connection:
+        common.max_requests_per_connection.value = pool.max_requests_per_connection
+    cluster.typed_extension_protocol_options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"].Pack(options)
+
+
+def _apply_outlier(cluster: cluster_pb2.Cluster, outlier: OutlierDetection) -> None:
+    """pilot/pkg/networking/core/cluster_traffic_policy.go, applyOutlierDetection."""
+    target = cluster.outlier_detection
+    # Success-rate ejection is Envoy's default and not Istio's.
+    target.enforcing_success_rate.value = 0
+    if outlier.interval_seconds is not None:
+        target.interval.FromMilliseconds(int(outlier.interval_seconds * 1000))
+    if outlier.base_ejection_seconds is not None:
+        target.base_ejection_time.FromMilliseconds(int(outlier.base_ejection_seconds * 1000))
+    if outlier.max_ejection_percent is not None:
+        target.max_ejection_percent.value = outlier.max_ejection_percent
+    if outlier.consecutive_5xx is not None:
+        target.consecutive_5xx.value = outlier.consecutive_5xx
+        target.enforcing_consecutive_5xx.value = 100 if outlier.consecutive_5xx else 0
+    if outlier.consecutive_gateway_errors is not None:
+        target.consecutive_gateway_failure.value = outlier.consecutive_gateway_errors
+        target.enforcing_consecutive_gateway_failure.value = 100 if outlier.consecutive_gateway_errors else 0
+    if outlier.split_local_origin:
+        target.split_external_local_origin_errors = True
+        if outlier.consecutive_local_origin_failures is not None:
+            target.consecutive_local_origin_failure.value = outlier.consecutive_local_origin_failures
+            target.enforcing_consecutive_local_origin_failure.value = 100
+        target.enforcing_local_origin_success_rate.value = 0
+    # Set even where it is 0, which switches panic off: Envoy's default of 50 does not suit small services.
+    cluster.common_lb_config.healthy_panic_threshold.value = outlier.min_health_percent or 0
+
+
+def _apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls, service: Service) -> None:
+    if tls.mode is TlsMode.DISABLE:
+        return
+    if tls.mode is TlsMode.ISTIO_MUTUAL:
+        raise ConfigError(
+            f"DestinationRule of {service.host}: trafficPolicy.tls.mode",
+            "ISTIO_MUTUAL needs a mesh identity, which is not carried out; use SIMPLE or MUTUAL with files",
+        )
+    context = tls_pb2.UpstreamTlsContext(sni=tls.sni or service.host)
+    validation = context.common_tls_context.validation_context
+    if tls.ca_certificates and tls.ca_certificates != "system":
+        validation.trusted_ca.filename = tls.ca_certificates
+    else:
+        # ClientTLSSettings.caCertificates: the system's roots where none are named.
+        validation.system_root_certs.SetInParent()
+    # ClientTLSSettings.subjectAltNames: without a list, the name that SNI asks for.
+    for name in tls.subject_alt_names or (context.sni,):
+        matcher = validation.match_typed_subject_alt_names.add()
+        matcher.san_type = 3 if "://" in name else 2  # URI, DNS
+        matcher.matcher.exact = name
+    if tls.mode is TlsMode.MUTUAL:
+        certificate = context.common_tls_context.tls_certificates.add()
+        certificate.certificate_chain.filename = tls.client_certificate
+        certificate.private_key.filename = tls.private_key
+    packed = any_pb2.Any()
+    packed.Pack(context)
+    cluster.transport_socket.name = "envoy.transport_sockets.tls"
+    cluster.transport_socket.typed_config.CopyFrom(packed)

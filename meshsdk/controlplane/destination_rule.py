@@ -1,0 +1,156 @@
+"""DestinationRule (istio.networking.v1.DestinationRule)."""
+
+from __future__ import annotations
+
+from .fields import Fields
+from .kubernetes import Meta
+from .world import (
+    ClientTls,
+    ConnectionPool,
+    ConsistentHash,
+    DestinationRule,
+    OutlierDetection,
+    Subset,
+    TlsMode,
+    TrafficPolicy,
+    World,
+)
+
+__all__ = ["parse_destination_rule"]
+
+_BALANCERS = ("ROUND_ROBIN", "LEAST_REQUEST", "LEAST_CONN", "RANDOM", "UNSPECIFIED", "PASSTHROUGH")
+
+
+def parse_destination_rule(spec: Fields, meta: Meta, world: World) -> DestinationRule:
+    """A DestinationRule."""
+    subsets = []
+    for subset in spec.children("subsets"):
+        policy = _parse_policy(subset.child("trafficPolicy"))
+        subsets.append(Subset(subset.required_text("name"), subset.labels("labels"), policy))
+        subset.finish()
+    rule = DestinationRule(
+        host=world.full_host(spec.required_text("host"), meta.namespace),
+        namespace=meta.namespace,
+        policy=_parse_policy(spec.child("trafficPolicy")),
+        subsets=tuple(subsets),
+        where=spec.where,
+    )
+    spec.ignore("exportTo")
+    spec.finish()
+    return rule
+
+
+def _parse_policy(policy: Fields | None) -> TrafficPolicy:
+    if policy is None:
+        return TrafficPolicy()
+    balancer, consistent_hash = _parse_balancer(policy.child("loadBalancer"))
+    ports: dict[int, TrafficPolicy] = {}
+    for level in policy.children("portLevelSettings"):
+        port = level.child("port")
+        number = port.integer("number", low=1, high=65535) if port is not None else None
+        if number is None:
+            raise level.error("port.number", "must be set")
+        ports[number] = _parse_policy(level)
+    parsed = TrafficPolicy(
+        load_balancer=balancer,
+        consistent_hash=consistent_hash,
+        connection_pool=_parse_pool(policy.child("connectionPool")),
+        outlier_detection=_parse_outlier(policy.child("outlierDetection")),
+        tls=_parse_tls(policy.child("tls")),
+        ports=ports,
+    )
+    policy.finish()
+    return parsed
+
+
+def _parse_balancer(balancer: Fields | None) -> tuple[str, ConsistentHash | None]:
+    if balancer is None:
+        return "", None
+    simple = balancer.text("simple")
+    if simple and simple not in _BALANCERS:
+        raise balancer.error("simple", f"must be one of {list(_BALANCERS)}, is {simple!r}")
+    hashing = balancer.child("consistentHash")
+    parsed = _parse_hash(hashing) if hashing is not None else None
+    balancer.finish()
+    return simple, parsed
+
+
+def _parse_hash(hashing: Fields) -> ConsistentHash:
+    cookie, ring = hashing.child("httpCookie"), hashing.child("ringHash")
+    size = hashing.integer("minimumRingSize")
+    if ring is not None:
+        size = ring.integer("minimumRingSize", size)
+        ring.finish()
+    parsed = ConsistentHash(
+        header=hashing.text("httpHeaderName"),
+        cookie=cookie.required_text("name") if cookie is not None else "",
+        cookie_path=cookie.text("path") if cookie is not None else "",
+        cookie_ttl_seconds=cookie.duration("ttl") if cookie is not None else None,
+        query_parameter=hashing.text("httpQueryParameterName"),
+        source_ip=hashing.boolean("useSourceIp"),
+        minimum_ring_size=size,
+    )
+    hashing.finish()
+    return parsed
+
+
+def _parse_pool(pool: Fields | None) -> ConnectionPool | None:
+    if pool is None:
+        return None
+    tcp, http = pool.child("tcp"), pool.child("http")
+    upgrade = http.text("h2UpgradePolicy") if http is not None else ""
+    parsed = ConnectionPool(
+        max_connections=tcp.integer("maxConnections") if tcp is not None else None,
+        connect_timeout_seconds=tcp.duration("connectTimeout") if tcp is not None else None,
+        pending_requests=http.integer("http1MaxPendingRequests") if http is not None else None,
+        max_requests=http.integer("http2MaxRequests") if http is not None else None,
+        max_requests_per_connection=http.integer("maxRequestsPerConnection") if http is not None else None,
+        max_retries=http.integer("maxRetries") if http is not None else None,
+        idle_timeout_seconds=http.duration("idleTimeout") if http is not None else None,
+        use_http2=upgrade == "UPGRADE" if upgrade in ("UPGRADE", "DO_NOT_UPGRADE") else None,
+    )
+    for part in (tcp, http, pool):
+        if part is not None:
+            part.finish()
+    return parsed
+
+
+def _parse_outlier(outlier: Fields | None) -> OutlierDetection | None:
+    if outlier is None:
+        return None
+    parsed = OutlierDetection(
+        consecutive_5xx=outlier.integer("consecutive5xxErrors", outlier.integer("consecutiveErrors")),
+        consecutive_gateway_errors=outlier.integer("consecutiveGatewayErrors"),
+        consecutive_local_origin_failures=outlier.integer("consecutiveLocalOriginFailures"),
+        split_local_origin=outlier.boolean("splitExternalLocalOriginErrors"),
+        interval_seconds=outlier.duration("interval"),
+        base_ejection_seconds=outlier.duration("baseEjectionTime"),
+        max_ejection_percent=outlier.integer("maxEjectionPercent", high=100),
+        min_health_percent=outlier.integer("minHealthPercent", high=100),
+    )
+    outlier.finish()
+    return parsed
+
+
+def _parse_tls(tls: Fields | None) -> ClientTls | None:
+    if tls is None:
+        return None
+    text = tls.text("mode", "DISABLE")
+    try:
+        mode = TlsMode(text)
+    except ValueError:
+        raise tls.error("mode", f"must be one of {[one.value for one in TlsMode]}, is {text!r}") from None
+    parsed = ClientTls(
+        mode=mode,
+        sni=tls.text("sni"),
+        ca_certificates=tls.text("caCertificates"),
+        client_certificate=tls.text("clientCertificate"),
+        private_key=tls.text("privateKey"),
+        subject_alt_names=tls.texts("subjectAltNames"),
+    )
+    if tls.boolean("insecureSkipVerify"):
+        raise tls.error("insecureSkipVerify", "is refused: the peer could be anyone")
+    if mode is TlsMode.MUTUAL and not (parsed.client_certificate and parsed.private_key):
+        raise tls.error("mode", "MUTUAL needs clientCertificate and privateKey")
+    tls.finish()
+    return parsed

@@ -1,0 +1,180 @@
+"""Reading an object's fields: typed, with the path in every error, and with a note of what nobody read.
+
+A field that is never read would be dropped in silence; `finish` warns about each by name instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import re2
+
+from ..errors import ConfigError
+
+__all__ = ["Fields"]
+
+_DURATION = re2.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+
+
+class Fields:
+    """One object of a document.
+
+    Args:
+        where: Its path, for messages.
+        data: The object.
+        warnings: Where notes of unread fields go.
+    """
+
+    def __init__(self, where: str, data: Any, warnings: list[str]) -> None:
+        if not isinstance(data, dict):
+            raise ConfigError(where, f"must be an object, is {_kind(data)}")
+        self.where = where
+        self._data = data
+        self._warnings = warnings
+        self._read: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return self._data.get(name) is not None
+
+    def path(self, name: str) -> str:
+        """The path of a field."""
+        return f"{self.where}.{name}"
+
+    def error(self, name: str, problem: str) -> ConfigError:
+        """An error at a field."""
+        return ConfigError(self.path(name), problem)
+
+    def warn(self, name: str, text: str) -> None:
+        """A note at a field."""
+        self._warnings.append(f"{self.path(name)}: {text}")
+
+    def raw(self, name: str) -> Any:
+        """The value as it stands; None where there is none."""
+        self._read.add(name)
+        return self._data.get(name)
+
+    def text(self, name: str, default: str = "") -> str:
+        """A string; numbers and booleans, which YAML makes of unquoted words, are errors."""
+        value = self.raw(name)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            raise self.error(name, f"must be a string, is {_kind(value)}; quote it")
+        return value
+
+    def required_text(self, name: str) -> str:
+        """A string that must be there."""
+        value = self.text(name)
+        if not value:
+            raise self.error(name, "must be set")
+        return value
+
+    def integer(self, name: str, default: int | None = None, *, low: int = 0, high: int = 0xFFFFFFFF) -> int | None:
+        """A whole number between `low` and `high`."""
+        value = self.raw(name)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.error(name, f"must be a whole number, is {_kind(value)}")
+        if not low <= value <= high:
+            raise self.error(name, f"must be between {low} and {high}, is {value}")
+        return value
+
+    def number(self, name: str, default: float = 0.0) -> float:
+        """A number."""
+        value = self.raw(name)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.error(name, f"must be a number, is {_kind(value)}")
+        return float(value)
+
+    def boolean(self, name: str, default: bool = False) -> bool:
+        """A boolean."""
+        value = self.raw(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self.error(name, f"must be true or false, is {_kind(value)}")
+        return value
+
+    def duration(self, name: str) -> float | None:
+        """A duration such as `1.5s`, `200ms` or `1h2m`, in seconds; None where there is none."""
+        value = self.raw(name)
+        if value is None:
+            return None
+        if isinstance(value, str) and value:
+            match = _DURATION.fullmatch(value)
+            if match is not None:
+                hours, minutes, seconds, millis = (float(group or 0) for group in match.groups())
+                return hours * 3600 + minutes * 60 + seconds + millis / 1000
+        raise self.error(name, f"must be a duration such as 1.5s or 200ms, is {value!r}")
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of strings."""
+        return tuple(self._list_of(name, str, "a string"))
+
+    def labels(self, name: str) -> dict[str, str]:
+        """A map of strings."""
+        value = self.raw(name)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise self.error(name, f"must be a map, is {_kind(value)}")
+        for key, entry in value.items():
+            if not isinstance(key, str) or not isinstance(entry, str):
+                raise ConfigError(f"{self.path(name)}[{key!r}]", "must be a string; quote it")
+        return dict(value)
+
+    def integers(self, name: str) -> dict[str, int]:
+        """A map of whole numbers by name."""
+        value = self.raw(name) or {}
+        if not isinstance(value, dict):
+            raise self.error(name, f"must be a map, is {_kind(value)}")
+        for key, entry in value.items():
+            if not isinstance(key, str) or isinstance(entry, bool) or not isinstance(entry, int):
+                raise ConfigError(f"{self.path(name)}[{key!r}]", "must be a whole number")
+        return dict(value)
+
+    def child(self, name: str) -> Fields | None:
+        """A nested object; None where there is none. The caller finishes it."""
+        value = self.raw(name)
+        return None if value is None else Fields(self.path(name), value, self._warnings)
+
+    def children(self, name: str) -> Iterator[Fields]:
+        """A list of nested objects. The caller finishes each."""
+        for index, item in enumerate(self._list_of(name, dict, "an object")):
+            yield Fields(f"{self.path(name)}[{index}]", item, self._warnings)
+
+    def child_map(self, name: str) -> dict[str, Fields]:
+        """A map of nested objects."""
+        value = self.raw(name) or {}
+        if not isinstance(value, dict):
+            raise self.error(name, f"must be a map, is {_kind(value)}")
+        return {str(key): Fields(f"{self.path(name)}[{key!r}]", entry, self._warnings) for key, entry in value.items()}
+
+    def ignore(self, *names: str) -> None:
+        """These fields have no meaning here, and may be there."""
+        self._read.update(names)
+
+    def finish(self) -> None:
+        """Warn about every field that was not read."""
+        for name in self._data:
+            if name not in self._read and self._data[name] is not None:
+                self.warn(str(name), "is not translated, and has no effect")
+
+    def _list_of(self, name: str, kind: type, words: str) -> list[Any]:
+        value = self.raw(name)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise self.error(name, f"must be a list, is {_kind(value)}")
+        for index, item in enumerate(value):
+            if not isinstance(item, kind):
+                raise ConfigError(f"{self.path(name)}[{index}]", f"must be {words}, is {_kind(item)}")
+        return value
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else type(value).__name__

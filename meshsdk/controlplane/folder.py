@@ -1,0 +1,175 @@
+"""A folder of YAML as xDS resources, watched. The last good state serves on when an edit is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from google.protobuf.message import Message
+
+from ..errors import ConfigError, ResourceError
+from ..resources import RESOURCE_TYPES, ResourceType, decode, resource_name
+from .assemble import assemble
+from .clusters import make_clusters
+from .documents import Document, config_files, read_documents
+from .listeners import make_grpc_listeners, make_sidecar_listeners
+from .raw import parse_raw
+from .world import World
+
+__all__ = ["Folder", "FolderState", "Problem", "load"]
+
+logger = logging.getLogger("meshsdk.controlplane")
+
+Packed = dict[tuple[ResourceType, str], bytes]
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with the folder: where, and what. A warning leaves the rest in use."""
+
+    text: str
+    is_error: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FolderState:
+    """The folder at one moment, as xDS.
+
+    Attributes:
+        version: Says whether two states are the same.
+        grpc: Resources for clients that ask for listeners by name.
+        sidecar: Resources for an Envoy that asks for all.
+        problems: Errors and warnings, in the order of the files.
+    """
+
+    version: str = ""
+    grpc: Mapping[tuple[ResourceType, str], bytes] = field(default_factory=dict)
+    sidecar: Mapping[tuple[ResourceType, str], bytes] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def errors(self) -> list[str]:
+        """The texts of the errors."""
+        return [problem.text for problem in self.problems if problem.is_error]
+
+
+def load(root: Path, domain: str = "cluster.local") -> FolderState:
+    """Read and translate a folder or file.
+
+    Errors do not raise: they stand in the state's problems, and what is wrong is left out.
+    """
+    errors: list[ConfigError] = []
+    objects: list[Document] = []
+    raw: Packed = {}
+    warnings: list[str] = []
+    try:
+        files = config_files(root)
+    except ConfigError as error:
+        return FolderState(problems=(Problem(str(error), True),))
+    for path in files:
+        try:
+            for document in read_documents(path):
+                if "@type" in document.data:
+                    _add_raw(raw, document, warnings, errors)
+                else:
+                    objects.append(document)
+        except ConfigError as error:
+            errors.append(error)
+    world = assemble(objects, domain, errors)
+    grpc, sidecar = _translate(world, raw, errors)
+    problems = [Problem(str(error), True) for error in errors]
+    problems += [Problem(text, False) for text in (*warnings, *world.warnings)]
+    version = hashlib.sha256()
+    for (kind, name), packed in sorted(grpc.items(), key=lambda item: (item[0][0].value, item[0][1])):
+        version.update(f"{kind.value} {name} {len(packed)}".encode() + packed)
+    return FolderState(version.hexdigest()[:16], grpc, sidecar, tuple(problems))
+
+
+def _add_raw(raw: Packed, document: Document, warnings: list[str], errors: list[ConfigError]) -> None:
+    try:
+        kind, name, packed = parse_raw(document, warnings)
+    except ConfigError as error:
+        errors.append(error)
+        return
+    if (kind, name) in raw:
+        errors.append(ConfigError(document.where, f"{kind.name} {name!r} stands in the folder twice"))
+        return
+    raw[(kind, name)] = packed
+
+
+def _translate(world: World, raw: Packed, errors: list[ConfigError]) -> tuple[Packed, Packed]:
+    try:
+        clusters = _pack(make_clusters(world), errors)
+        grpc = _pack(make_grpc_listeners(world), errors)
+        sidecar = _pack(make_sidecar_listeners(world), errors)
+    except ConfigError as error:
+        errors.append(error)
+        return dict(raw), dict(raw)
+    return {**clusters, **grpc, **raw}, {**clusters, **sidecar, **raw}
+
+
+def _pack(messages: Iterable[Message], errors: list[ConfigError]) -> Packed:
+    """Messages as bytes by type and name. Each is checked as a client would, so that no error waits for one."""
+    packed: Packed = {}
+    for message in messages:
+        kind = RESOURCE_TYPES[f"type.googleapis.com/{message.DESCRIPTOR.full_name}"]
+        body = message.SerializeToString(deterministic=True)
+        name = resource_name(kind, body)
+        try:
+            decode(kind, body)
+        except ResourceError as error:
+            if "is a listener for a server" not in error.problem:
+                errors.append(ConfigError(f"{name}: {error.field}", error.problem))
+                continue
+        packed[(kind, name)] = body
+    return packed
+
+
+class Folder:
+    """Watches a folder by looking at it: names, sizes and times of its files.
+
+    Args:
+        root: The folder, or one file.
+        domain: The cluster's DNS domain.
+
+    Attributes:
+        state: The last good state. An edit with errors changes only its problems.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], domain: str = "cluster.local") -> None:
+        self.root = Path(root)
+        self._domain = domain
+        self._stamp: Stamp | None = None
+        self.state = FolderState()
+
+    def refresh(self) -> bool:
+        """Look, and read again if something changed. Returns whether the resources are others now."""
+        stamp = self._look()
+        if stamp == self._stamp:
+            return False
+        is_first = self._stamp is None
+        self._stamp = stamp
+        new = load(self.root, self._domain)
+        for problem in new.problems:
+            if problem not in self.state.problems:
+                logger.log(logging.ERROR if problem.is_error else logging.WARNING, "%s", problem.text)
+        if new.errors and not is_first:
+            logger.error("%s has errors; the last good state stays in use", self.root)
+            self.state = FolderState(self.state.version, self.state.grpc, self.state.sidecar, new.problems)
+            return False
+        changed = new.version != self.state.version
+        self.state = new
+        return changed
+
+    def _look(self) -> Stamp:
+        try:
+            return tuple(
+                (str(path), (stat := path.stat()).st_mtime_ns, stat.st_size) for path in config_files(self.root)
+            )
+        except (OSError, ConfigError):
+            return ()

@@ -1,0 +1,110 @@
+"""Istio objects about who serves: ServiceEntry, WorkloadEntry, PeerAuthentication (istio/api networking, security)."""
+
+from __future__ import annotations
+
+from .fields import Fields
+from .kubernetes import Meta, parse_protocol
+from .world import EndpointEntry, Port, Resolution, Service, Workload, World
+
+__all__ = ["parse_peer_authentication", "parse_service_entry", "parse_workload_entry"]
+
+
+def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
+    """A ServiceEntry: one service for each of its hosts."""
+    ports = []
+    for port in spec.children("ports"):
+        number = port.integer("number", low=1, high=65535)
+        if number is None:
+            raise port.error("number", "must be set")
+        name = port.required_text("name")
+        target = port.integer("targetPort", low=1, high=65535)
+        protocol = port.text("protocol").upper() or parse_protocol(name, "")
+        port.finish()
+        ports.append(Port(name, number, target, protocol))
+    resolution = _resolution(spec)
+    hosts = spec.texts("hosts")
+    if not hosts:
+        raise spec.error("hosts", "must name at least one host")
+    workloads = [_parse_workload(entry, meta) for entry in spec.children("endpoints")]
+    selector_field = spec.child("workloadSelector")
+    selector = selector_field.labels("labels") if selector_field is not None else {}
+    addresses = spec.texts("addresses")
+    spec.ignore("location", "exportTo")
+    spec.finish()
+    services = []
+    for host in hosts:
+        service = Service(
+            host=host.lower(),
+            namespace=meta.namespace,
+            ports=tuple(ports),
+            selector=selector,
+            resolution=resolution,
+            aliases=addresses,
+            where=spec.where,
+        )
+        for one in ports:
+            service.endpoints[one.number] = _entries(service, one, workloads, resolution)
+        services.append(service)
+    return services
+
+
+def _resolution(spec: Fields) -> Resolution:
+    text = spec.text("resolution", "NONE")
+    try:
+        return Resolution(text)
+    except ValueError:
+        raise spec.error("resolution", f"must be one of {[one.value for one in Resolution]}, is {text!r}") from None
+
+
+def _entries(service: Service, port: Port, workloads: list[Workload], resolution: Resolution) -> list[EndpointEntry]:
+    entries = [entry for workload in workloads if (entry := endpoint_of(workload, port)) is not None]
+    if not entries and resolution in (Resolution.DNS, Resolution.DNS_ROUND_ROBIN) and not service.selector:
+        # ServiceEntry.resolution DNS: without endpoints, the host itself is looked up.
+        target = port.target if isinstance(port.target, int) else port.number
+        return [EndpointEntry(service.host, target)]
+    return entries
+
+
+def endpoint_of(workload: Workload, port: Port) -> EndpointEntry | None:
+    """Where a workload serves a port: by the port's name, its target, or its number; None where it does not."""
+    number: int | None
+    if isinstance(port.target, str):
+        number = workload.ports.get(port.target, workload.ports.get(port.name))
+    else:
+        number = workload.ports.get(port.name, port.target or port.number)
+    if number is None:
+        return None
+    return EndpointEntry(
+        workload.address, number, workload.labels, workload.weight, workload.locality, workload.is_ready
+    )
+
+
+def parse_workload_entry(spec: Fields, meta: Meta) -> Workload:
+    """A WorkloadEntry; its own labels and the object's both count."""
+    return _parse_workload(spec, meta)
+
+
+def _parse_workload(spec: Fields, meta: Meta) -> Workload:
+    workload = Workload(
+        address=spec.required_text("address"),
+        namespace=meta.namespace,
+        labels={**meta.labels, **spec.labels("labels")},
+        ports=spec.integers("ports"),
+        weight=spec.integer("weight"),
+        locality=spec.text("locality"),
+    )
+    spec.ignore("serviceAccount", "network")
+    spec.finish()
+    return workload
+
+
+def parse_peer_authentication(spec: Fields, world: World) -> None:
+    """A PeerAuthentication. Its mode decides what servers accept; a client of theirs cannot show an identity yet."""
+    mtls = spec.child("mtls")
+    mode = mtls.text("mode", "UNSET") if mtls is not None else "UNSET"
+    if mode not in ("UNSET", "DISABLE", "PERMISSIVE", "STRICT"):
+        raise spec.error("mtls.mode", f"must be UNSET, DISABLE, PERMISSIVE or STRICT, is {mode!r}")
+    spec.ignore("selector", "portLevelMtls")
+    if mode == "STRICT":
+        spec.warn("mtls.mode", "STRICT has no effect: mutual TLS with mesh identities is not carried out")
+    spec.finish()

@@ -1,0 +1,85 @@
+"""xDS resources written as YAML: documents with an "@type"."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from google.protobuf import descriptor_pool, json_format, symbol_database
+
+from ..errors import ConfigError, ResourceError
+from ..resources import RESOURCE_TYPES, ResourceType, decode, resource_name
+from .documents import Document
+
+__all__ = ["RawResource", "parse_raw"]
+
+RawResource = tuple[ResourceType, str, bytes]
+
+
+def parse_raw(document: Document, warnings: list[str]) -> RawResource:
+    """A document that is an xDS resource.
+
+    Raises:
+        ConfigError: It is of a type that is not served, has an unknown field, or breaks a validation rule.
+    """
+    body = dict(document.data)
+    type_url = str(body.pop("@type"))
+    kind = RESOURCE_TYPES.get(type_url)
+    if kind is None:
+        raise ConfigError(f"{document.where}.@type", f"must be one of {list(RESOURCE_TYPES)}, is {type_url!r}")
+    message = symbol_database.Default().GetSymbol(type_url.rpartition("/")[2])()
+    _import_types(body)
+    try:
+        json_format.ParseDict(body, message, descriptor_pool=descriptor_pool.Default(), max_recursion_depth=100)
+    except (json_format.ParseError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(document.where, " ".join(str(error).split())) from error
+    packed = message.SerializeToString(deterministic=True)
+    try:
+        resource = decode(kind, packed)
+    except ResourceError as error:
+        if kind is not ResourceType.LISTENER or "is a listener for a server" not in error.problem:
+            raise ConfigError(f"{document.where}: {error.field}", error.problem) from error
+        # A listener for a server's socket is no use to a client, but is served to an Envoy.
+    else:
+        warnings.extend(f"{document.where}: {note}" for note in resource.notes)
+    return kind, resource_name(kind, packed), packed
+
+
+def _import_types(value: Any) -> None:
+    """Make the message types known that Any fields of the document name: xds-protos registers them on import."""
+    if isinstance(value, dict):
+        type_url = value.get("@type")
+        if isinstance(type_url, str):
+            _import_type(type_url.rpartition("/")[2])
+        for entry in value.values():
+            _import_types(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            _import_types(entry)
+
+
+# Message types that raw resources may hold, by package. Nothing outside this list is ever imported.
+_MODULES = {
+    "envoy.extensions.filters.network.http_connection_manager.v3": "http_connection_manager",
+    "envoy.extensions.filters.http.router.v3": "router",
+    "envoy.extensions.filters.http.fault.v3": "fault",
+    "envoy.extensions.transport_sockets.tls.v3": "tls",
+    "envoy.extensions.transport_sockets.raw_buffer.v3": "raw_buffer",
+    "envoy.extensions.upstreams.http.v3": "http_protocol_options",
+    "envoy.extensions.clusters.aggregate.v3": "cluster",
+    "envoy.extensions.load_balancing_policies.round_robin.v3": "round_robin",
+    "envoy.extensions.load_balancing_policies.least_request.v3": "least_request",
+    "envoy.extensions.load_balancing_policies.random.v3": "random",
+    "envoy.extensions.load_balancing_policies.wrr_locality.v3": "wrr_locality",
+    "envoy.extensions.load_balancing_policies.ring_hash.v3": "ring_hash",
+    "envoy.extensions.load_balancing_policies.maglev.v3": "maglev",
+    "envoy.extensions.load_balancing_policies.pick_first.v3": "pick_first",
+    "envoy.extensions.retry.host.previous_hosts.v3": "previous_hosts",
+}
+
+
+def _import_type(full_name: str) -> None:
+    package = full_name.rpartition(".")[0]
+    module = _MODULES.get(package)
+    if module is not None:
+        importlib.import_module(f"{package}.{module}_pb2")

@@ -1,0 +1,81 @@
+"""A folder as a `Source`: the embedded control plane, without a server and without a port."""
+
+from __future__ import annotations
+
+from ..resources import ResourceType, decode
+from ..xds import ControlLoop, ResourceCache, Status, Timer
+from ..xds.source import Wanted
+from .folder import Folder
+
+__all__ = ["FolderSource"]
+
+# How long an edit may go unnoticed, at most.
+POLL_SECONDS = 0.25
+
+
+class FolderSource:
+    """Answers from a folder's last good state, at once. Control thread only.
+
+    Args:
+        folder: The folder.
+        cache: Where resources are put.
+        loop: The control thread.
+        poll_seconds: How often the folder is looked at.
+    """
+
+    def __init__(
+        self, folder: Folder, cache: ResourceCache, loop: ControlLoop, poll_seconds: float = POLL_SECONDS
+    ) -> None:
+        self._folder = folder
+        self._cache = cache
+        self._loop = loop
+        self._poll_seconds = poll_seconds
+        self._wanted: dict[ResourceType, frozenset[str]] = {}
+        self._timer: Timer | None = None
+        folder.refresh()
+        loop.post(self._schedule)
+
+    @property
+    def problem(self) -> str:
+        """The folder's errors; empty where there are none."""
+        return "; ".join(self._folder.state.errors)
+
+    def subscribe(self, wanted: Wanted) -> None:
+        """See `Source.subscribe`."""
+        for kind in ResourceType:
+            names, before = wanted.get(kind, frozenset()), self._wanted.get(kind, frozenset())
+            self._wanted[kind] = frozenset(names)
+            for gone in before - names:
+                self._cache.forget(kind, gone)
+            for new in names - before:
+                self._cache.request(kind, new)
+                self._supply(kind, new)
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _schedule(self) -> None:
+        self._timer = self._loop.call_later(self._poll_seconds, self._poll)
+
+    def _poll(self) -> None:
+        try:
+            if self._folder.refresh():
+                for kind, names in self._wanted.items():
+                    for name in names:
+                        self._supply(kind, name)
+        finally:
+            self._schedule()
+
+    def _supply(self, kind: ResourceType, name: str) -> None:
+        """Put one resource, as the folder has it now, into the cache."""
+        state = self._folder.state
+        packed = state.grpc.get((kind, name))
+        known = self._cache.get(kind, name)
+        if packed is None:
+            if known is None or known.status is not Status.DOES_NOT_EXIST:
+                self._cache.remove(kind, name, Status.DOES_NOT_EXIST, f"{self._folder.root} has no such resource")
+        elif known is None or known.packed != packed:
+            # The state was checked when it was read, so this does not raise.
+            self._cache.accept(kind, name, decode(kind, packed), state.version, packed)

@@ -1,0 +1,240 @@
+"""VirtualService (istio.networking.v1.VirtualService)."""
+
+from __future__ import annotations
+
+from .fields import Fields
+from .kubernetes import Meta
+from .world import (
+    Destination,
+    HeaderOperations,
+    HttpFault,
+    HttpMatch,
+    HttpRedirect,
+    HttpRetry,
+    HttpRoute,
+    StringMatch,
+    VirtualService,
+    World,
+)
+
+__all__ = ["parse_virtual_service"]
+
+
+def parse_virtual_service(spec: Fields, meta: Meta, world: World) -> VirtualService | None:
+    """A VirtualService; None where it is for gateways only."""
+    hosts = spec.texts("hosts")
+    if not hosts:
+        raise spec.error("hosts", "must name at least one host")
+    gateways = spec.texts("gateways")
+    spec.ignore("exportTo")
+    routes = tuple(_parse_route(route, meta, world) for route in spec.children("http"))
+    spec.finish()
+    if gateways and "mesh" not in gateways:
+        spec.warn("gateways", "is for gateways only, and has no effect in a mesh client")
+        return None
+    return VirtualService(
+        name=meta.name,
+        namespace=meta.namespace,
+        hosts=tuple(world.full_host(host, meta.namespace) for host in hosts),
+        routes=routes,
+        where=spec.where,
+    )
+
+
+def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute:
+    rewrite, direct = route.child("rewrite"), route.child("directResponse")
+    request, response = _parse_headers(route)
+    regex: tuple[str, str] | None = None
+    if rewrite is not None and (regex_field := rewrite.child("uriRegexRewrite")) is not None:
+        regex = (regex_field.required_text("match"), regex_field.text("rewrite"))
+    body = direct.child("body") if direct is not None else None
+    parsed = HttpRoute(
+        name=route.text("name"),
+        matches=tuple(_parse_match(match) for match in route.children("match")),
+        destinations=_parse_destinations(route, meta, world),
+        redirect=_parse_redirect(route),
+        direct_status=direct.integer("status", low=200, high=599) if direct is not None else None,
+        direct_body=body.text("string") if body is not None else "",
+        rewrite_uri=rewrite.text("uri") if rewrite is not None else "",
+        rewrite_regex=regex,
+        rewrite_authority=rewrite.text("authority") if rewrite is not None else "",
+        timeout_seconds=route.duration("timeout"),
+        retry=_parse_retry(route),
+        fault=_parse_fault(route),
+        mirrors=_parse_mirrors(route, meta, world),
+        request_headers=request,
+        response_headers=response,
+    )
+    if rewrite is not None:
+        rewrite.finish()
+    if direct is not None:
+        direct.finish()
+    route.finish()
+    actions = [bool(parsed.destinations), parsed.redirect is not None, parsed.direct_status is not None]
+    if sum(actions) != 1:
+        raise route.error("route", "exactly one of route, redirect and directResponse must be set")
+    return parsed
+
+
+def _parse_destinations(route: Fields, meta: Meta, world: World) -> tuple[Destination, ...]:
+    found = []
+    for weighted in route.children("route"):
+        destination = weighted.child("destination")
+        if destination is None:
+            raise weighted.error("destination", "must be set")
+        request, response = _parse_headers(weighted)
+        weight = weighted.integer("weight", 0) or 0
+        weighted.finish()
+        found.append(_parse_destination(destination, meta, world, weight, request, response))
+    if len(found) > 1 and not any(destination.weight for destination in found):
+        raise route.error("route", "the weights of several destinations must not all be 0")
+    return tuple(found)
+
+
+_NOTHING = HeaderOperations()
+
+
+def _parse_destination(
+    destination: Fields,
+    meta: Meta,
+    world: World,
+    weight: int = 0,
+    request: HeaderOperations = _NOTHING,
+    response: HeaderOperations = _NOTHING,
+) -> Destination:
+    port = destination.child("port")
+    number = port.integer("number", low=1, high=65535) if port is not None else None
+    parsed = Destination(
+        host=world.full_host(destination.required_text("host"), meta.namespace),
+        subset=destination.text("subset"),
+        port=number,
+        weight=weight,
+        request_headers=request,
+        response_headers=response,
+    )
+    destination.finish()
+    return parsed
+
+
+def _parse_headers(holder: Fields) -> tuple[HeaderOperations, HeaderOperations]:
+    headers = holder.child("headers")
+    if headers is None:
+        return _NOTHING, _NOTHING
+    operations = []
+    for direction in ("request", "response"):
+        one = headers.child(direction)
+        if one is None:
+            operations.append(_NOTHING)
+            continue
+        operations.append(HeaderOperations(one.labels("set"), one.labels("add"), one.texts("remove")))
+        one.finish()
+    headers.finish()
+    return operations[0], operations[1]
+
+
+def _parse_match(match: Fields) -> HttpMatch:
+    parsed = HttpMatch(
+        uri=_string_match(match.child("uri")),
+        ignore_uri_case=match.boolean("ignoreUriCase"),
+        scheme=_string_match(match.child("scheme")),
+        method=_string_match(match.child("method")),
+        authority=_string_match(match.child("authority")),
+        headers={name: _string_match(field) for name, field in match.child_map("headers").items()},
+        without_headers={name: _string_match(field) for name, field in match.child_map("withoutHeaders").items()},
+        query_params={name: _string_match(field) for name, field in match.child_map("queryParams").items()},
+        port=match.integer("port", low=1, high=65535),
+    )
+    match.ignore("name")
+    for name in ("sourceLabels", "sourceNamespace", "gateways"):
+        if name in match:
+            # A condition that is not evaluated would let the route match more than it may.
+            raise match.error(name, "is a condition that is not translated")
+    match.finish()
+    return parsed
+
+
+def _string_match(field: Fields | None) -> StringMatch | None:
+    """A StringMatch; an empty one matches whatever is there."""
+    if field is None:
+        return None
+    for kind in ("exact", "prefix", "regex"):
+        if kind in field:
+            match = StringMatch(kind, field.text(kind))
+            field.finish()
+            return match
+    field.finish()
+    return None
+
+
+def _parse_redirect(route: Fields) -> HttpRedirect | None:
+    redirect = route.child("redirect")
+    if redirect is None:
+        return None
+    parsed = HttpRedirect(
+        uri=redirect.text("uri"),
+        authority=redirect.text("authority"),
+        port=redirect.integer("port", low=1, high=65535),
+        scheme=redirect.text("scheme"),
+        code=redirect.integer("redirectCode", 301) or 301,
+    )
+    if parsed.code not in (301, 302, 303, 307, 308):
+        raise redirect.error("redirectCode", f"must be 301, 302, 303, 307 or 308, is {parsed.code}")
+    redirect.finish()
+    return parsed
+
+
+def _parse_retry(route: Fields) -> HttpRetry | None:
+    retries = route.child("retries")
+    if retries is None:
+        return None
+    parsed = HttpRetry(
+        attempts=retries.integer("attempts", 2) or 0,
+        per_try_timeout_seconds=retries.duration("perTryTimeout"),
+        retry_on=retries.text("retryOn"),
+    )
+    retries.finish()
+    return parsed
+
+
+def _parse_fault(route: Fields) -> HttpFault | None:
+    fault = route.child("fault")
+    if fault is None:
+        return None
+    delay, abort = fault.child("delay"), fault.child("abort")
+    parsed = HttpFault(
+        delay_seconds=(delay.duration("fixedDelay") or 0.0) if delay is not None else 0.0,
+        delay_percent=_percent(delay),
+        abort_status=(abort.integer("httpStatus", 0, low=200, high=599) or 0) if abort is not None else 0,
+        abort_percent=_percent(abort),
+    )
+    for part in (delay, abort, fault):
+        if part is not None:
+            part.finish()
+    return parsed
+
+
+def _percent(holder: Fields | None) -> float:
+    """HTTPFaultInjection: without a percentage, every request."""
+    if holder is None:
+        return 0.0
+    percentage = holder.child("percentage")
+    value = percentage.number("value") if percentage is not None else holder.number("percent", 100.0)
+    if not 0 <= value <= 100:
+        raise holder.error("percentage", f"must be between 0 and 100, is {value}")
+    return value
+
+
+def _parse_mirrors(route: Fields, meta: Meta, world: World) -> tuple[tuple[Destination, float], ...]:
+    found = []
+    for entry in route.children("mirrors"):
+        destination = entry.child("destination")
+        if destination is not None:
+            percentage = entry.child("percentage")
+            share = percentage.number("value") if percentage is not None else 100.0
+            found.append((_parse_destination(destination, meta, world), share))
+        entry.finish()
+    mirror, percentage = route.child("mirror"), route.child("mirrorPercentage")
+    if mirror is not None:
+        share = percentage.number("value") if percentage is not None else 100.0
+        found.append((_parse_destination(mirror, meta, world), share))
+    return tuple(found)

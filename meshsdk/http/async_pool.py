@@ -1,0 +1,268 @@
+"""Connections of an async transport on one event loop. Its sync twin is `sync_pool`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections import deque
+
+import httpx
+
+from ..balancing import Endpoint
+from ..resources import HttpProtocol
+from ..security import TlsClientContext
+from .async_http1 import AsyncHttp1Connection
+from .async_http2 import AsyncHttp2Connection
+from .pool_rules import SWEEP_SECONDS, Slot, connect_timeout, keepalive_seconds
+from .timeouts import Timeouts
+from .tls import TlsChooser, verify_peer
+
+__all__ = ["AsyncConnection", "AsyncPool"]
+
+AsyncConnection = AsyncHttp1Connection | AsyncHttp2Connection
+Key = tuple[Endpoint, bool]
+
+# RFC 8305: how long the first address of a name has before the next one is tried beside it.
+_HAPPY_EYEBALLS_SECONDS = 0.25
+
+
+class AsyncPool:
+    """Idle connections by endpoint, the last one used on top; HTTP/2 connections are shared.
+
+    Args:
+        loop: The event loop; all calls come from it.
+        tls: Which TLS connections use.
+        limits: `max_connections` over all endpoints, and `keepalive_expiry` in seconds.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, tls: TlsChooser, limits: httpx.Limits) -> None:
+        self.loop = loop
+        self._tls = tls
+        self._limits = limits
+        self._idle: dict[Key, list[AsyncHttp1Connection]] = {}
+        self._shared: dict[Key, list[AsyncHttp2Connection]] = {}
+        self._slots: dict[AsyncConnection, Slot] = {}
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._opening = 0
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def acquire(self, endpoint: Endpoint, scheme: str, host: str, timeouts: Timeouts) -> AsyncConnection:
+        """An idle or shared connection to an endpoint, or a new one.
+
+        Raises:
+            httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout
+        """
+        return self.try_acquire(endpoint, scheme) or await self.open(endpoint, scheme, host, timeouts)
+
+    def try_acquire(self, endpoint: Endpoint, scheme: str) -> AsyncConnection | None:
+        """A connection that can be used at once, or None."""
+        key = (endpoint, scheme == "https")
+        idle = self._idle.get(key)
+        while idle:
+            connection = idle.pop()
+            if connection.is_open and self._slots[connection].fits():
+                return connection
+            connection.close()
+        for shared in self._shared.get(key, ()):
+            if shared.is_usable() and self._slots[shared].fits():
+                return shared
+        return None
+
+    async def open(self, endpoint: Endpoint, scheme: str, host: str, timeouts: Timeouts) -> AsyncConnection:
+        """A new connection, whatever is idle (unless it has to wait for room). Raises as `acquire` does."""
+        reused = await self._take_room(endpoint, scheme, timeouts.pool)
+        if reused is not None:
+            return reused
+        slot = Slot(endpoint, scheme == "https")
+        try:
+            async with asyncio.timeout(connect_timeout(endpoint, timeouts.connect)):
+                connection = await self._connect(slot, scheme, host)
+        except OSError as error:  # TimeoutError is one.
+            raise _connect_error(error, endpoint) from error
+        finally:
+            self._opening -= 1
+            self._wake_one()
+        self._slots[connection] = slot
+        if isinstance(connection, AsyncHttp2Connection):
+            self._shared.setdefault((endpoint, slot.is_secure), []).append(connection)
+        if self._closed:
+            connection.close()
+            raise httpx.ConnectError("the client was closed")
+        return connection
+
+    def release(self, connection: AsyncConnection) -> None:
+        """A connection is idle again, or closed. Called by the connection itself."""
+        slot = self._slots.get(connection)
+        if slot is None:
+            return
+        key = (slot.endpoint, slot.is_secure)
+        if not connection.is_open:
+            del self._slots[connection]
+            self._forget(key, connection)
+        elif self._closed or not slot.keeps(connection.requests):
+            connection.close()
+        else:
+            connection.idle_since = time.monotonic()
+            if isinstance(connection, AsyncHttp1Connection):
+                idle = self._idle.get(key)
+                if idle is None:
+                    idle = self._idle[key] = []
+                idle.append(connection)
+            if self._sweeper is None:
+                self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
+        if self._waiters:
+            self._wake_one()
+
+    def close(self) -> None:
+        """Close every connection; requests under way fail."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in list(self._slots):
+            connection.close()
+        while self._waiters:
+            self._wake_one()
+
+    def _forget(self, key: Key, connection: AsyncConnection) -> None:
+        table: dict[Key, list[AsyncHttp1Connection]] | dict[Key, list[AsyncHttp2Connection]] = (
+            self._idle if isinstance(connection, AsyncHttp1Connection) else self._shared
+        )
+        entries: list[AsyncHttp1Connection] | list[AsyncHttp2Connection] | None = table.get(key)
+        if entries is not None:
+            with contextlib.suppress(ValueError):
+                entries.remove(connection)  # type: ignore[arg-type]
+            if not entries and key[0].is_removed:
+                del table[key]
+
+    def _wake_one(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    async def _take_room(self, endpoint: Endpoint, scheme: str, seconds: float | None) -> AsyncConnection | None:
+        """Room for one more connection; or, after a wait for it, one that can be used now."""
+        limit = self._limits.max_connections
+        if limit is None or len(self._slots) + self._opening < limit or self._evict():
+            self._opening += 1
+            return None
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._closed:
+                    waiter = self.loop.create_future()
+                    self._waiters.append(waiter)
+                    try:
+                        await waiter
+                    except asyncio.CancelledError:
+                        if waiter.done() and not waiter.cancelled():
+                            self._wake_one()  # The turn that this one got goes to the next.
+                        raise
+                    connection = self.try_acquire(endpoint, scheme)
+                    if connection is not None:
+                        return connection
+                    if len(self._slots) + self._opening < limit or self._evict():
+                        self._opening += 1
+                        return None
+        except TimeoutError as error:
+            raise httpx.PoolTimeout(f"all {limit} connections were busy for {seconds:g} s") from error
+        raise httpx.ConnectError("the client was closed")
+
+    def _evict(self) -> bool:
+        """Close one idle connection to make room."""
+        for idle in self._idle.values():
+            if idle:
+                idle.pop(0).close()
+                return True
+        for shared in self._shared.values():
+            for connection in shared:
+                if connection.is_idle:
+                    connection.close()
+                    return True
+        return False
+
+    def _sweep(self) -> None:
+        """Close what was idle for too long, and what leads to endpoints that are gone."""
+        self._sweeper = None
+        now = time.monotonic()
+        for connection, slot in list(self._slots.items()):
+            idle = self._idle.get((slot.endpoint, slot.is_secure), ())
+            is_idle = connection.is_idle if isinstance(connection, AsyncHttp2Connection) else connection in idle
+            longest = keepalive_seconds(self._limits, slot.endpoint)
+            if is_idle and (slot.endpoint.is_removed or now - connection.idle_since > longest):
+                connection.close()
+        if self._slots:
+            self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    async def _connect(self, slot: Slot, scheme: str, host: str) -> AsyncConnection:
+        endpoint = slot.endpoint
+        chosen = self._tls.choose(endpoint, scheme, host)
+        context = None if chosen is None else chosen[0].context
+        server_name = None if chosen is None else chosen[1]
+        address = endpoint.address
+
+        def negotiator() -> _Negotiator:
+            return _Negotiator(self, endpoint, None if chosen is None else chosen[0])
+
+        if address.is_unix:
+            _, protocol = await self.loop.create_unix_connection(
+                negotiator, address.host, ssl=context, server_hostname=server_name
+            )
+        else:
+            _, protocol = await self.loop.create_connection(
+                negotiator,
+                address.host,
+                address.port,
+                ssl=context,
+                server_hostname=server_name,
+                happy_eyeballs_delay=_HAPPY_EYEBALLS_SECONDS,
+            )
+        if protocol.error is not None:
+            raise protocol.error
+        assert protocol.connection is not None
+        return protocol.connection
+
+
+class _Negotiator(asyncio.Protocol):
+    """Takes a fresh connection, checks the peer, and hands over to the protocol that ALPN chose."""
+
+    def __init__(self, pool: AsyncPool, endpoint: Endpoint, tls: TlsClientContext | None) -> None:
+        self._pool = pool
+        self._endpoint = endpoint
+        self._tls = tls
+        self.connection: AsyncConnection | None = None
+        self.error: Exception | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        protocol: str | None = None
+        if self._tls is not None:
+            ssl_object = transport.get_extra_info("ssl_object")
+            try:
+                verify_peer(self._tls, ssl_object.getpeercert())
+            except httpx.ConnectError as error:
+                self.error = error
+                transport.abort()
+                return
+            protocol = ssl_object.selected_alpn_protocol()
+        is_http2 = protocol == "h2" or (
+            protocol is None and self._endpoint.cluster.config.protocol is HttpProtocol.HTTP2
+        )
+        kind = AsyncHttp2Connection if is_http2 else AsyncHttp1Connection
+        self.connection = kind(self._pool.loop, self._pool.release)
+        transport.set_protocol(self.connection)
+        self.connection.connection_made(transport)
+
+
+def _connect_error(error: OSError, endpoint: Endpoint) -> httpx.TransportError:
+    where = f"{endpoint.address} (cluster {endpoint.cluster.name})"
+    if isinstance(error, TimeoutError):
+        return httpx.ConnectTimeout(f"connecting to {where} took too long")
+    if isinstance(error, socket.gaierror):
+        return httpx.ConnectError(f"looking up {where} failed: {error}")
+    what = "TLS with" if isinstance(error, ssl.SSLError) else "connecting to"
+    return httpx.ConnectError(f"{what} {where} failed: {error}")

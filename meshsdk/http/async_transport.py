@@ -1,0 +1,297 @@
+"""The async transport. Its sync twin is `sync_transport`; the two read line for line alike."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import tenacity
+
+from ..exchange import Attempt, Exchange, LocalReply, retrying
+from ..resources import RetryPolicy
+from ..telemetry import http_client
+from .async_http1 import AsyncHttp1Connection
+from .async_pool import AsyncPool
+from .dispatcher import IDEMPOTENT_METHODS, Dispatcher, HasRuntime, Unsettled, error_flag, outcome_of
+from .errors import DeadlineExceededError
+from .outgoing import Outgoing
+from .pool_rules import DEFAULT_LIMITS
+from .raw_response import RawResponse
+from .request_body import AsyncRequestBody, content_of
+from .timeouts import Timeouts, timeouts_of
+from .tls import TlsChooser
+
+__all__ = ["AsyncMeshTransport"]
+
+
+class AsyncMeshTransport(httpx.AsyncBaseTransport):
+    """An httpx transport that sends requests where the mesh's configuration says.
+
+    Args:
+        mesh: The mesh; it must outlive the transport.
+        verify: As httpx.AsyncClient's, for https URLs to clusters that have no TLS settings of their own.
+        http2: Offer HTTP/2 to those.
+        limits: `max_connections` and `keepalive_expiry` (seconds) of this transport; unlimited by default, since a
+            mesh's limits are the clusters' own.
+    """
+
+    def __init__(
+        self,
+        mesh: HasRuntime,
+        *,
+        verify: ssl.SSLContext | str | bool = True,
+        http2: bool = False,
+        limits: httpx.Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._runtime = mesh.runtime
+        self._dispatcher = Dispatcher(self._runtime)
+        self._runtime.register(self)
+        self._tls = TlsChooser(lambda: httpx.create_ssl_context(verify), http2=http2)
+        self._limits = limits
+        self._pools: dict[asyncio.AbstractEventLoop, AsyncPool] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request; called by httpx.
+
+        Raises:
+            httpx.TransportError: It got no response.
+        """
+        begun = self._dispatcher.begin(request)
+        while type(begun) is Unsettled:
+            begun = await self._settle(request, begun)
+        observer = http_client.observer()
+        if observer is not None:
+            return await self._observed(request, begun, observer)
+        if isinstance(begun, LocalReply):
+            return await self._reply(request, begun, None)
+        assert isinstance(begun, Exchange)
+        return await self._carry_out(request, begun, None)
+
+    async def aclose(self) -> None:
+        """Close all connections; requests under way fail with an httpx exception."""
+        for loop, pool in list(self._pools.items()):
+            if loop.is_closed():
+                continue
+            if loop is asyncio.get_running_loop():
+                pool.close()
+            else:
+                loop.call_soon_threadsafe(pool.close)
+        self._pools.clear()
+
+    def _pool(self) -> AsyncPool:
+        """The pool of the running event loop: connections are bound to their loop."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                "meshsdk's async transport runs on asyncio; under trio, use mesh.client() in a worker thread"
+                " (trio.to_thread.run_sync)"
+            ) from None
+        pool = self._pools.get(loop)
+        if pool is None:
+            for closed in [old for old in self._pools if old.is_closed()]:
+                del self._pools[closed]
+            pool = self._pools[loop] = AsyncPool(loop, self._tls, self._limits)
+        return pool
+
+    def after_fork(self) -> None:
+        """In a forked child: forget the parent's connections, without a word to their peers."""
+        self._pools = {}
+
+    async def _settle(self, request: httpx.Request, unsettled: Unsettled) -> Exchange | LocalReply | Unsettled:
+        """Wait for the configuration of the request's host, as long as connecting may take."""
+        seconds = timeouts_of(request).connect
+        loop = asyncio.get_running_loop()
+        settled = asyncio.Event()
+
+        def wake() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(settled.set)
+
+        cancel = self._dispatcher.when_settled(unsettled, wake)
+        try:
+            async with asyncio.timeout(seconds):
+                await settled.wait()
+        except TimeoutError:
+            raise self._dispatcher.unsettled_error(unsettled, seconds) from None
+        finally:
+            cancel()
+        return self._dispatcher.begin(request)
+
+    async def _observed(
+        self, request: httpx.Request, begun: Exchange | LocalReply | Unsettled, observer: Any
+    ) -> httpx.Response:
+        """The same under a span."""
+        url = request.url
+        shown = str(url.copy_with(username=None, password=None) if url.userinfo else url)
+        observation = observer.start(
+            request.method, shown, url.host, url.port or (443 if url.scheme == "https" else 80)
+        )
+        cluster = begun.cluster.name if isinstance(begun, Exchange) else ""
+        try:
+            if isinstance(begun, LocalReply):
+                response = await self._reply(request, begun, None)
+            else:
+                assert isinstance(begun, Exchange)
+                response = await self._carry_out(request, begun, observation)
+        except BaseException as error:
+            observation.end(None, error, cluster, "", error_flag(error))
+            raise
+        info = response.extensions["mesh"]
+        observation.end(response.status_code, None, info.cluster, info.endpoint, info.flag)
+        return response
+
+    async def _reply(self, request: httpx.Request, reply: LocalReply, exchange: Exchange | None) -> httpx.Response:
+        if reply.delay_seconds:
+            await asyncio.sleep(reply.delay_seconds)
+        return self._dispatcher.local_response(request, reply, exchange)
+
+    async def _carry_out(
+        self, request: httpx.Request, exchange: Exchange, observation: http_client.RequestObservation | None
+    ) -> httpx.Response:
+        if exchange.delay_seconds:
+            await asyncio.sleep(exchange.delay_seconds)
+        pool = self._pool()
+        attempt = exchange.begin(pool.loop.time())
+        if isinstance(attempt, LocalReply):
+            return await self._reply(request, attempt, exchange)
+        content = content_of(request)
+        policy = exchange.retry_policy
+        body = content if content is not None else AsyncRequestBody(request, record=policy is not None)
+        sender = _Sender(pool, request, exchange, body, timeouts_of(request), observation)
+        first = await sender.send(attempt)
+        raw = first.raw
+        result: _Result | LocalReply = first
+        if policy is not None and (raw is None or not exchange.is_final(raw.status)):
+            result = await self._retry(sender, first, policy)
+        if isinstance(result, LocalReply):
+            return await self._reply(request, result, exchange)
+        if result.raw is not None:
+            return self._dispatcher.response(request, exchange, result.attempt, result.raw)
+        assert result.error is not None
+        if isinstance(result.error, DeadlineExceededError):
+            return await self._reply(request, exchange.timeout_reply(result.attempt), exchange)
+        raise result.error
+
+    async def _retry(self, sender: _Sender, first: _Result, policy: RetryPolicy) -> _Result | LocalReply:
+        """Attempts after the first, driven by tenacity."""
+        if not sender.wants_retry(first):
+            return first
+        pending: list[_Result] = [first]
+
+        async def turn() -> _Result | LocalReply:
+            return pending.pop() if pending else await sender.again()
+
+        loop = retrying(tenacity.AsyncRetrying, policy, sender.wants_retry, asyncio.sleep)
+        return await loop(turn)
+
+
+class _Result:
+    """How one attempt ended: with a response or an error."""
+
+    __slots__ = ("attempt", "error", "raw")
+
+    def __init__(self, attempt: Attempt, raw: RawResponse | None, error: Exception | None) -> None:
+        self.attempt = attempt
+        self.raw = raw
+        self.error = error
+
+
+class _Sender:
+    """Sends the attempts of one request."""
+
+    __slots__ = ("_body", "_exchange", "_host", "_last", "_observation", "_pool", "_request", "_timeouts")
+
+    def __init__(
+        self,
+        pool: AsyncPool,
+        request: httpx.Request,
+        exchange: Exchange,
+        body: bytes | AsyncRequestBody,
+        timeouts: Timeouts,
+        observation: http_client.RequestObservation | None,
+    ) -> None:
+        self._pool = pool
+        self._request = request
+        self._exchange = exchange
+        self._host = request.url.host
+        self._body = body
+        self._timeouts = timeouts
+        self._observation = observation
+        self._last: RawResponse | None = None
+
+    async def send(self, attempt: Attempt) -> _Result:
+        """Carry out one attempt."""
+        headers: Sequence[tuple[bytes, bytes]] = attempt.headers
+        observation = self._observation
+        if observation is not None:
+            address = attempt.endpoint.address
+            headers = observation.begin_attempt(address.host, address.port, attempt.endpoint.cluster.name, headers)
+        scheme = self._exchange.head.scheme
+        outgoing = Outgoing(
+            self._request.method,
+            scheme,
+            attempt.target,
+            headers,
+            self._body,
+            self._timeouts,
+            attempt.deadline,
+            attempt.finish,
+        )
+        raw: RawResponse | None = None
+        error: Exception | None = None
+        try:
+            connection = await self._pool.acquire(attempt.endpoint, scheme, self._host, self._timeouts)
+            raw = await self._exchange_on(connection, attempt, outgoing)
+        except (httpx.TransportError, DeadlineExceededError) as failure:
+            error = failure
+        finally:
+            if raw is None:
+                attempt.finish()
+        if observation is not None:
+            observation.end_attempt(raw.status if raw is not None else None, error)
+        self._last = raw
+        return _Result(attempt, raw, error)
+
+    async def _exchange_on(
+        self, connection: Any, attempt: Attempt, outgoing: Outgoing[AsyncRequestBody]
+    ) -> RawResponse:
+        was_used = connection.requests > 0
+        try:
+            return await connection.exchange(outgoing)  # type: ignore[no-any-return]
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            if not (was_used and self._is_stale(connection)):
+                raise
+        # The peer closed an idle connection just as it was used again: a fresh one serves (RFC 9112 section 9.3.1).
+        connection = await self._pool.open(attempt.endpoint, outgoing.scheme, self._host, self._timeouts)
+        return await connection.exchange(outgoing)  # type: ignore[no-any-return]
+
+    def _is_stale(self, connection: Any) -> bool:
+        return (
+            isinstance(connection, AsyncHttp1Connection)
+            and connection.reader.is_silent
+            and self._request.method in IDEMPOTENT_METHODS
+            and self._can_replay
+        )
+
+    @property
+    def _can_replay(self) -> bool:
+        return isinstance(self._body, bytes) or self._body.can_replay
+
+    def wants_retry(self, result: _Result | LocalReply) -> bool:
+        """Whether to try again after `result`."""
+        if isinstance(result, LocalReply) or not self._can_replay:
+            return False
+        outcome = outcome_of(self._exchange, result.attempt, result.raw, result.error)
+        return outcome is not None and self._exchange.attempt_done(outcome, self._pool.loop.time())
+
+    async def again(self) -> _Result | LocalReply:
+        """One more attempt; the response of the one before, where there is one, is let go."""
+        if self._last is not None:
+            assert isinstance(self._last.stream, httpx.AsyncByteStream)
+            await self._last.stream.aclose()
+        attempt = self._exchange.next_attempt(self._pool.loop.time())
+        return attempt if isinstance(attempt, LocalReply) else await self.send(attempt)

@@ -1,0 +1,328 @@
+"""From an httpx request to an exchange, and from what came of it to an httpx response.
+
+What sync and async transports share: everything but waiting. The hot path is one dictionary look-up for the target,
+then `exchange.begin`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import httpx
+
+from .. import resources
+from ..balancing import Cluster
+from ..errors import NoRouteError, RequestError
+from ..exchange import Attempt, Directory, Exchange, Failure, LocalReply, Outcome
+from ..exchange.directory import begin
+from ..resources import Address, DnsDiscovery, EndpointConfig, Endpoints, LocalityEndpoints, RoundRobin
+from ..routing import RequestHead, RouteTable, apply_mutations
+from ..routing.formatter import FormatContext
+from .errors import DeadlineExceededError, RefusedStreamError, as_httpx_error
+from .raw_response import RawResponse
+
+__all__ = ["Dispatcher", "HasRuntime", "MeshResponseInfo", "Runtime", "Unsettled"]
+
+LocalReplies = Literal["respond", "raise"]
+UnknownHosts = Literal["allow", "deny"]
+
+PASSTHROUGH_CLUSTER = "PassthroughCluster"
+
+# Hosts outside the mesh whose endpoints are remembered; a crawler must not grow memory without bound.
+_MAX_PASSTHROUGH_HOSTS = 1024
+
+
+class Forkable(Protocol):
+    """Something that holds what must not cross a fork."""
+
+    def after_fork(self) -> None:
+        """Called in the child."""
+
+
+class Runtime(Protocol):
+    """What a transport needs of a Mesh."""
+
+    directory: Directory
+    local_replies: LocalReplies
+    unknown_hosts: UnknownHosts
+
+    def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
+        """Names of the listeners that may stand for a target, best first."""
+
+    def when_settled(self, names: Sequence[str], callback: Callable[[], None]) -> Callable[[], None]:
+        """Ask for listeners, and call back (on another thread) when all are there or known to be missing.
+
+        Returns a function that cancels the call.
+        """
+
+    def register(self, transport: Forkable) -> None:
+        """Have `transport.after_fork` called in a forked child."""
+
+    @property
+    def problem(self) -> str:
+        """Why configuration may not come; empty where all is well."""
+
+
+class HasRuntime(Protocol):
+    """A Mesh."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """Its inner side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """Listeners that must be waited for before a request to their target can be decided."""
+
+    names: tuple[str, ...]
+
+
+class MeshResponseInfo:
+    """`response.extensions["mesh"]`: how the response came to be.
+
+    Attributes:
+        cluster: That the request was routed to; empty for an answer without one.
+        endpoint: Address that answered; empty for a local reply.
+        route: The route's name.
+        attempts: How many attempts were made.
+        flag: Envoy's response flag; empty where nothing went wrong.
+        details: Envoy's response code details.
+    """
+
+    __slots__ = ("attempts", "cluster", "details", "endpoint", "flag", "route")
+
+    def __init__(
+        self,
+        cluster: str = "",
+        endpoint: str = "",
+        route: str = "",
+        attempts: int = 0,
+        flag: str = "",
+        details: str = "via_upstream",
+    ) -> None:
+        self.cluster = cluster
+        self.endpoint = endpoint
+        self.route = route
+        self.attempts = attempts
+        self.flag = flag
+        self.details = details
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__ if getattr(self, name))
+        return f"MeshResponseInfo({shown})"
+
+
+class Dispatcher:
+    """Decides for one transport.
+
+    Args:
+        runtime: The mesh.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._directory: Directory | None = None
+        self._tables: dict[tuple[str, bytes], RouteTable | None] = {}
+        self._passthrough: dict[tuple[str, str, int], Cluster] = {}
+
+    def begin(self, request: httpx.Request) -> Exchange | LocalReply | Unsettled:
+        """Decide where a request goes.
+
+        Raises:
+            NoRouteError: As an httpx.ConnectError: the host is unknown and unknown hosts are denied, or its
+                configuration is broken.
+        """
+        directory = self._runtime.directory
+        if directory is not self._directory:
+            # A new dict rather than clear(): another thread may be reading the old one.
+            self._tables = {}
+            self._directory = directory
+        url = request.url
+        key = (url.scheme, url.netloc)
+        tables = self._tables
+        table = tables.get(key)
+        if table is None and key not in tables:
+            found = self._find_table(url, directory)
+            if isinstance(found, Unsettled):
+                return found
+            table = found
+            if len(tables) < 4 * _MAX_PASSTHROUGH_HOSTS:
+                tables[key] = table
+        head = head_of(request)
+        if table is None:
+            return Exchange(head, None, None, None, self._passthrough_cluster(url), random.random)
+        return begin(table, directory.clusters, head)
+
+    def _find_table(self, url: httpx.URL, directory: Directory) -> RouteTable | Unsettled | None:
+        """The routes of a URL's host; None for a host that is passed through."""
+        names = self._runtime.listener_names(
+            url.raw_host.decode("ascii"), _port_of(url), port_is_explicit=url.port is not None
+        )
+        if any(name not in directory.targets for name in names):
+            return Unsettled(names)
+        targets = [directory.targets[name] for name in names]
+        for target in targets:
+            if target.table is not None:
+                return target.table
+        broken = [target.problem for target in targets if not target.view.does_not_exist]
+        if broken:
+            raise as_httpx_error(NoRouteError(f"{url.netloc.decode()}: {'; '.join(broken)}", status=503, flag="NC"))
+        if self._runtime.unknown_hosts == "deny":
+            raise as_httpx_error(
+                NoRouteError(
+                    f"the mesh does not know {url.netloc.decode()!r} (asked for {', '.join(names)}), and unknown hosts"
+                    " are denied; add a Service or ServiceEntry, or use Mesh(unknown_hosts='allow')"
+                )
+            )
+        return None
+
+    def _passthrough_cluster(self, url: httpx.URL) -> Cluster:
+        """A cluster of the real host alone, as a sidecar's PassthroughCluster under ALLOW_ANY."""
+        key = (url.scheme, url.raw_host.decode("ascii"), _port_of(url))
+        cluster = self._passthrough.get(key)
+        if cluster is None:
+            if len(self._passthrough) >= _MAX_PASSTHROUGH_HOSTS:
+                self._passthrough = {}
+            host = key[1].strip("[]")
+            endpoints = Endpoints(host, (LocalityEndpoints((EndpointConfig(Address(host, key[2]), hostname=host),)),))
+            config = resources.Cluster(
+                name=PASSTHROUGH_CLUSTER,
+                discovery=DnsDiscovery(endpoints, logical=True),
+                lb_policy=RoundRobin(),
+                # The caller's own connect timeout governs, as it does without a mesh.
+                connect_timeout_seconds=float("inf"),
+                idle_timeout_seconds=5.0,
+            )
+            cluster = Cluster(config)
+            cluster.update(config, endpoints)
+            self._passthrough[key] = cluster
+        return cluster
+
+    def when_settled(self, unsettled: Unsettled, callback: Callable[[], None]) -> Callable[[], None]:
+        """See `Runtime.when_settled`.
+
+        Raises:
+            RequestError: As an httpx exception: the mesh is closed.
+        """
+        try:
+            return self._runtime.when_settled(unsettled.names, callback)
+        except RequestError as error:
+            raise as_httpx_error(error) from None
+
+    def unsettled_error(self, unsettled: Unsettled, seconds: float | None) -> httpx.ConnectTimeout:
+        """Configuration did not come in time."""
+        problem = self._runtime.problem or "it was asked for and has not come"
+        return httpx.ConnectTimeout(
+            f"no configuration for {', '.join(unsettled.names)} after {seconds:g} s: {problem}"
+            if seconds is not None
+            else f"no configuration for {', '.join(unsettled.names)}: {problem}"
+        )
+
+    def response(
+        self, request: httpx.Request, exchange: Exchange, attempt: Attempt, raw: RawResponse
+    ) -> httpx.Response:
+        """The response of an attempt."""
+        headers: Sequence[tuple[bytes, bytes]] = raw.headers
+        forward, route = exchange.forward, exchange.route
+        name = ""
+        if forward is not None and route is not None:
+            name = route.name
+            if exchange.destination is not None and exchange.destination.response_steps:
+                context = FormatContext(exchange.head, exchange.cluster.name, str(attempt.endpoint.address))
+                headers = apply_mutations(exchange.destination.response_steps, headers, context)
+            if forward.include_attempt_count_in_response:
+                headers = [*headers, (b"x-envoy-attempt-count", b"%d" % exchange.attempts)]
+        endpoint = attempt.endpoint
+        extensions: dict[str, Any] = {
+            "http_version": raw.http_version,
+            "mesh": MeshResponseInfo(endpoint.cluster.name, str(endpoint.address), name, exchange.attempts),
+        }
+        if raw.trailers:
+            extensions["trailing_headers"] = raw.trailers
+        return httpx.Response(raw.status, headers=headers, stream=raw.stream, extensions=extensions, request=request)
+
+    def local_response(
+        self, request: httpx.Request, reply: LocalReply, exchange: Exchange | None = None
+    ) -> httpx.Response:
+        """A local reply as a response.
+
+        Raises:
+            RequestError: As an httpx exception: it is a failure, and `local_replies` is "raise".
+        """
+        if reply.error is not None and self._runtime.local_replies == "raise":
+            raise as_httpx_error(reply.error)
+        info = MeshResponseInfo(flag=reply.flag, details=reply.details)
+        if exchange is not None:
+            info.cluster, info.attempts = exchange.cluster.name, exchange.attempts
+            info.route = exchange.route.name if exchange.route is not None else ""
+        headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
+        body = b"" if request.method == "HEAD" else reply.body
+        return httpx.Response(
+            reply.status, headers=headers, stream=httpx.ByteStream(body), extensions={"mesh": info}, request=request
+        )
+
+
+def head_of(request: httpx.Request) -> RequestHead:
+    """What decisions depend on."""
+    url, raw = request.url, request.headers.raw
+    authority = ""
+    for name, value in raw:
+        if name == b"Host" or name.lower() == b"host":
+            authority = value.decode("latin-1")
+            break
+    return RequestHead(
+        request.method, url.scheme, authority or url.netloc.decode("ascii"), url.raw_path.decode("ascii"), raw
+    )
+
+
+def _port_of(url: httpx.URL) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)
+
+
+def outcome_of(
+    exchange: Exchange, attempt: Attempt, raw: RawResponse | None, error: Exception | None
+) -> Outcome | None:
+    """How an attempt ended, in the words of retry policies; None for an error that is never retried."""
+    if raw is not None:
+        return Outcome(status=raw.status, header=raw.header)
+    failure = _failure_of(exchange, attempt, error)
+    if failure is None:
+        return None
+    return Outcome(failure=failure, request_began=failure is not Failure.CONNECT)
+
+
+def _failure_of(exchange: Exchange, attempt: Attempt, error: Exception | None) -> Failure | None:
+    if isinstance(error, DeadlineExceededError):
+        return exchange.deadline_failure(attempt)
+    for kind, failure in _FAILURES:
+        if isinstance(error, kind):
+            return failure
+    return None
+
+
+# The first that fits. A wrong request (LocalProtocolError) and a full pool are the caller's own, and are not retried.
+_FAILURES: tuple[tuple[type[Exception], Failure | None], ...] = (
+    (RefusedStreamError, Failure.REFUSED_STREAM),
+    (httpx.LocalProtocolError, None),
+    (httpx.PoolTimeout, None),
+    (httpx.ConnectError, Failure.CONNECT),
+    (httpx.ConnectTimeout, Failure.CONNECT),
+    (httpx.TransportError, Failure.RESET),
+)
+
+
+def error_flag(error: BaseException) -> str:
+    """Envoy's response flag of a failure, for telemetry."""
+    if isinstance(error, RequestError):
+        return error.flag
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+        return "UF"
+    return "UC" if isinstance(error, httpx.TransportError) else "DC"
+
+
+# RFC 9110 section 9.2.2.
+IDEMPOTENT_METHODS = frozenset(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"])

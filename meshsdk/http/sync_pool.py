@@ -1,0 +1,208 @@
+"""Connections of a sync transport. Its async twin is `async_pool`.
+
+Taking an idle connection is one `list.pop`, which is atomic, so threads share a pool without a lock. The lock is for
+the slow path only: opening and closing connections, and waiting for one at `max_connections`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+
+import httpx
+
+from ..balancing import Endpoint
+from ..resources import HttpProtocol
+from .pool_rules import SWEEP_SECONDS, Slot, connect_timeout, keepalive_seconds
+from .sync_http1 import SyncHttp1Connection
+from .sync_http2 import SyncHttp2Connection
+from .timeouts import Timeouts
+from .tls import TlsChooser, verify_peer
+
+__all__ = ["SyncConnection", "SyncPool"]
+
+SyncConnection = SyncHttp1Connection | SyncHttp2Connection
+Key = tuple[Endpoint, bool]
+
+
+class SyncPool:
+    """Idle connections by endpoint, the last one used on top.
+
+    Args:
+        tls: Which TLS connections use.
+        limits: `max_connections` over all endpoints, and `keepalive_expiry` in seconds.
+    """
+
+    def __init__(self, tls: TlsChooser, limits: httpx.Limits) -> None:
+        self._tls = tls
+        self._limits = limits
+        self._idle: dict[Key, list[SyncConnection]] = {}
+        self._slots: dict[SyncConnection, Slot] = {}
+        self._condition = threading.Condition()
+        self._waiting = 0
+        self._opening = 0
+        self._next_sweep = time.monotonic() + SWEEP_SECONDS
+        self._closed = False
+
+    def acquire(self, endpoint: Endpoint, scheme: str, host: str, timeouts: Timeouts) -> SyncConnection:
+        """An idle connection to an endpoint, or a new one.
+
+        Raises:
+            httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout
+        """
+        idle = self._idle.get((endpoint, scheme == "https"))
+        while idle:
+            try:
+                connection = idle.pop()
+            except IndexError:  # Another thread was faster.
+                break
+            slot = self._slots.get(connection)
+            if slot is not None and slot.fits() and connection.is_usable():
+                return connection
+            connection.close()
+        return self.open(endpoint, scheme, host, timeouts)
+
+    def open(self, endpoint: Endpoint, scheme: str, host: str, timeouts: Timeouts) -> SyncConnection:
+        """A new connection, whatever is idle. Raises as `acquire` does."""
+        reused = self._take_room(endpoint, scheme == "https", timeouts.pool)
+        if reused is not None:
+            return reused
+        slot = Slot(endpoint, scheme == "https")
+        try:
+            connection = self._connect(slot, scheme, host, connect_timeout(endpoint, timeouts.connect))
+        except OSError as error:
+            raise _connect_error(error, endpoint) from error
+        finally:
+            with self._condition:
+                self._opening -= 1
+                self._condition.notify()
+        self._slots[connection] = slot
+        if self._closed:
+            connection.close()
+            raise httpx.ConnectError("the client was closed")
+        return connection
+
+    def release(self, connection: SyncConnection) -> None:
+        """A connection is idle again, or closed. Called by the connection itself."""
+        slot = self._slots.get(connection)
+        if slot is None:
+            return
+        key = (slot.endpoint, slot.is_secure)
+        if not connection.is_open:
+            self._slots.pop(connection, None)
+            idle = self._idle.get(key)
+            if idle is not None:
+                with contextlib.suppress(ValueError):
+                    idle.remove(connection)
+                if not idle and slot.endpoint.is_removed:
+                    self._idle.pop(key, None)
+        elif self._closed or not slot.keeps(connection.requests):
+            connection.close()
+        else:
+            now = connection.idle_since = time.monotonic()
+            self._idle.setdefault(key, []).append(connection)
+            if now >= self._next_sweep:
+                self._sweep(now)
+        if self._waiting:
+            with self._condition:
+                self._condition.notify()
+
+    def close(self) -> None:
+        """Close every connection; requests under way fail."""
+        self._closed = True
+        for connection in list(self._slots):
+            connection.close()
+        with self._condition:
+            self._condition.notify_all()
+
+    def _take_room(self, endpoint: Endpoint, is_secure: bool, seconds: float | None) -> SyncConnection | None:
+        """Room for one more connection; or, after a wait for it, an idle one that came back meanwhile."""
+        limit = self._limits.max_connections
+        with self._condition:
+            if limit is None or len(self._slots) + self._opening < limit or self._evict():
+                self._opening += 1
+                return None
+            deadline = None if seconds is None else time.monotonic() + seconds
+            self._waiting += 1
+            try:
+                while not self._closed:
+                    idle = self._idle.get((endpoint, is_secure))
+                    if idle:
+                        with contextlib.suppress(IndexError):
+                            return idle.pop()
+                    if len(self._slots) + self._opening < limit or self._evict():
+                        self._opening += 1
+                        return None
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        raise httpx.PoolTimeout(f"all {limit} connections were busy for {seconds:g} s")
+                    self._condition.wait(left)
+            finally:
+                self._waiting -= 1
+        raise httpx.ConnectError("the client was closed")
+
+    def _evict(self) -> bool:
+        """Close one idle connection to make room."""
+        for idle in list(self._idle.values()):
+            if idle:
+                with contextlib.suppress(IndexError):
+                    idle.pop(0).close()
+                    return True
+        return False
+
+    def _sweep(self, now: float) -> None:
+        """Close what was idle for too long, and what leads to endpoints that are gone."""
+        self._next_sweep = now + SWEEP_SECONDS
+        for key, idle in list(self._idle.items()):
+            longest = keepalive_seconds(self._limits, key[0])
+            for connection in list(idle):
+                if key[0].is_removed or now - connection.idle_since > longest:
+                    # Only the thread that takes it out of the list may close it.
+                    with contextlib.suppress(ValueError):
+                        idle.remove(connection)
+                        connection.close()
+
+    def _connect(self, slot: Slot, scheme: str, host: str, seconds: float | None) -> SyncConnection:
+        endpoint = slot.endpoint
+        chosen = self._tls.choose(endpoint, scheme, host)
+        sock = _open_socket(endpoint, seconds)
+        try:
+            protocol: str | None = None
+            if chosen is not None:
+                context, server_name = chosen
+                sock = context.context.wrap_socket(sock, server_hostname=server_name or None)
+                verify_peer(context, sock.getpeercert())
+                protocol = sock.selected_alpn_protocol()
+            if protocol == "h2" or (protocol is None and endpoint.cluster.config.protocol is HttpProtocol.HTTP2):
+                return SyncHttp2Connection(sock, self.release)
+            return SyncHttp1Connection(sock, self.release)
+        except BaseException:
+            sock.close()
+            raise
+
+
+def _open_socket(endpoint: Endpoint, seconds: float | None) -> socket.socket:
+    address = endpoint.address
+    if address.is_unix:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(seconds)
+            sock.connect(address.host)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    sock = socket.create_connection((address.host, address.port), seconds)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _connect_error(error: OSError, endpoint: Endpoint) -> httpx.TransportError:
+    where = f"{endpoint.address} (cluster {endpoint.cluster.name})"
+    if isinstance(error, TimeoutError):
+        return httpx.ConnectTimeout(f"connecting to {where} took too long")
+    what = "TLS with" if isinstance(error, ssl.SSLError) else "connecting to"
+    return httpx.ConnectError(f"{what} {where} failed: {error}")

@@ -1,0 +1,264 @@
+"""The sync transport. Its async twin is `async_transport`; the two read line for line alike."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import tenacity
+
+from ..exchange import Attempt, Exchange, LocalReply, retrying
+from ..resources import RetryPolicy
+from ..telemetry import http_client
+from .dispatcher import IDEMPOTENT_METHODS, Dispatcher, HasRuntime, Unsettled, error_flag, outcome_of
+from .errors import DeadlineExceededError
+from .outgoing import Outgoing
+from .pool_rules import DEFAULT_LIMITS
+from .raw_response import RawResponse
+from .request_body import RequestBody, content_of
+from .sync_http1 import SyncHttp1Connection
+from .sync_pool import SyncPool
+from .timeouts import Timeouts, timeouts_of
+from .tls import TlsChooser
+
+__all__ = ["MeshTransport"]
+
+
+class MeshTransport(httpx.BaseTransport):
+    """An httpx transport that sends requests where the mesh's configuration says.
+
+    Args:
+        mesh: The mesh; it must outlive the transport.
+        verify: As httpx.Client's, for https URLs to clusters that have no TLS settings of their own.
+        http2: Offer HTTP/2 to those.
+        limits: `max_connections` and `keepalive_expiry` (seconds) of this transport; unlimited by default, since a
+            mesh's limits are the clusters' own.
+    """
+
+    def __init__(
+        self,
+        mesh: HasRuntime,
+        *,
+        verify: ssl.SSLContext | str | bool = True,
+        http2: bool = False,
+        limits: httpx.Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._runtime = mesh.runtime
+        self._dispatcher = Dispatcher(self._runtime)
+        self._runtime.register(self)
+        self._tls = TlsChooser(lambda: httpx.create_ssl_context(verify), http2=http2)
+        self._limits = limits
+        self._pool = SyncPool(self._tls, limits)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request; called by httpx.
+
+        Raises:
+            httpx.TransportError: It got no response.
+        """
+        begun = self._dispatcher.begin(request)
+        while type(begun) is Unsettled:
+            begun = self._settle(request, begun)
+        observer = http_client.observer()
+        if observer is not None:
+            return self._observed(request, begun, observer)
+        if isinstance(begun, LocalReply):
+            return self._reply(request, begun, None)
+        assert isinstance(begun, Exchange)
+        return self._carry_out(request, begun, None)
+
+    def close(self) -> None:
+        """Close all connections; requests under way fail with an httpx exception."""
+        self._pool.close()
+
+    def after_fork(self) -> None:
+        """In a forked child: forget the parent's connections, without a word to their peers."""
+        self._pool = SyncPool(self._tls, self._limits)
+
+    def _settle(self, request: httpx.Request, unsettled: Unsettled) -> Exchange | LocalReply | Unsettled:
+        """Wait for the configuration of the request's host, as long as connecting may take."""
+        seconds = timeouts_of(request).connect
+        settled = threading.Event()
+        cancel = self._dispatcher.when_settled(unsettled, settled.set)
+        try:
+            if not settled.wait(seconds):
+                raise self._dispatcher.unsettled_error(unsettled, seconds)
+        finally:
+            cancel()
+        return self._dispatcher.begin(request)
+
+    def _observed(
+        self, request: httpx.Request, begun: Exchange | LocalReply | Unsettled, observer: Any
+    ) -> httpx.Response:
+        """The same under a span."""
+        url = request.url
+        shown = str(url.copy_with(username=None, password=None) if url.userinfo else url)
+        observation = observer.start(
+            request.method, shown, url.host, url.port or (443 if url.scheme == "https" else 80)
+        )
+        cluster = begun.cluster.name if isinstance(begun, Exchange) else ""
+        try:
+            if isinstance(begun, LocalReply):
+                response = self._reply(request, begun, None)
+            else:
+                assert isinstance(begun, Exchange)
+                response = self._carry_out(request, begun, observation)
+        except BaseException as error:
+            observation.end(None, error, cluster, "", error_flag(error))
+            raise
+        info = response.extensions["mesh"]
+        observation.end(response.status_code, None, info.cluster, info.endpoint, info.flag)
+        return response
+
+    def _reply(self, request: httpx.Request, reply: LocalReply, exchange: Exchange | None) -> httpx.Response:
+        if reply.delay_seconds:
+            time.sleep(reply.delay_seconds)
+        return self._dispatcher.local_response(request, reply, exchange)
+
+    def _carry_out(
+        self, request: httpx.Request, exchange: Exchange, observation: http_client.RequestObservation | None
+    ) -> httpx.Response:
+        if exchange.delay_seconds:
+            time.sleep(exchange.delay_seconds)
+        attempt = exchange.begin(time.monotonic())
+        if isinstance(attempt, LocalReply):
+            return self._reply(request, attempt, exchange)
+        content = content_of(request)
+        policy = exchange.retry_policy
+        body = content if content is not None else RequestBody(request, record=policy is not None)
+        sender = _Sender(self._pool, request, exchange, body, timeouts_of(request), observation)
+        first = sender.send(attempt)
+        raw = first.raw
+        result: _Result | LocalReply = first
+        if policy is not None and (raw is None or not exchange.is_final(raw.status)):
+            result = self._retry(sender, first, policy)
+        if isinstance(result, LocalReply):
+            return self._reply(request, result, exchange)
+        if result.raw is not None:
+            return self._dispatcher.response(request, exchange, result.attempt, result.raw)
+        assert result.error is not None
+        if isinstance(result.error, DeadlineExceededError):
+            return self._reply(request, exchange.timeout_reply(result.attempt), exchange)
+        raise result.error
+
+    def _retry(self, sender: _Sender, first: _Result, policy: RetryPolicy) -> _Result | LocalReply:
+        """Attempts after the first, driven by tenacity."""
+        if not sender.wants_retry(first):
+            return first
+        pending: list[_Result] = [first]
+
+        def turn() -> _Result | LocalReply:
+            return pending.pop() if pending else sender.again()
+
+        loop = retrying(tenacity.Retrying, policy, sender.wants_retry, time.sleep)
+        return loop(turn)
+
+
+class _Result:
+    """How one attempt ended: with a response or an error."""
+
+    __slots__ = ("attempt", "error", "raw")
+
+    def __init__(self, attempt: Attempt, raw: RawResponse | None, error: Exception | None) -> None:
+        self.attempt = attempt
+        self.raw = raw
+        self.error = error
+
+
+class _Sender:
+    """Sends the attempts of one request."""
+
+    __slots__ = ("_body", "_exchange", "_host", "_last", "_observation", "_pool", "_request", "_timeouts")
+
+    def __init__(
+        self,
+        pool: SyncPool,
+        request: httpx.Request,
+        exchange: Exchange,
+        body: bytes | RequestBody,
+        timeouts: Timeouts,
+        observation: http_client.RequestObservation | None,
+    ) -> None:
+        self._pool = pool
+        self._request = request
+        self._exchange = exchange
+        self._host = request.url.host
+        self._body = body
+        self._timeouts = timeouts
+        self._observation = observation
+        self._last: RawResponse | None = None
+
+    def send(self, attempt: Attempt) -> _Result:
+        """Carry out one attempt."""
+        headers: Sequence[tuple[bytes, bytes]] = attempt.headers
+        observation = self._observation
+        if observation is not None:
+            address = attempt.endpoint.address
+            headers = observation.begin_attempt(address.host, address.port, attempt.endpoint.cluster.name, headers)
+        scheme = self._exchange.head.scheme
+        outgoing = Outgoing(
+            self._request.method,
+            scheme,
+            attempt.target,
+            headers,
+            self._body,
+            self._timeouts,
+            attempt.deadline,
+            attempt.finish,
+        )
+        raw: RawResponse | None = None
+        error: Exception | None = None
+        try:
+            connection = self._pool.acquire(attempt.endpoint, scheme, self._host, self._timeouts)
+            raw = self._exchange_on(connection, attempt, outgoing)
+        except (httpx.TransportError, DeadlineExceededError) as failure:
+            error = failure
+        finally:
+            if raw is None:
+                attempt.finish()
+        if observation is not None:
+            observation.end_attempt(raw.status if raw is not None else None, error)
+        self._last = raw
+        return _Result(attempt, raw, error)
+
+    def _exchange_on(self, connection: Any, attempt: Attempt, outgoing: Outgoing[RequestBody]) -> RawResponse:
+        was_used = connection.requests > 0
+        try:
+            return connection.exchange(outgoing)  # type: ignore[no-any-return]
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            if not (was_used and self._is_stale(connection)):
+                raise
+        # The peer closed an idle connection just as it was used again: a fresh one serves (RFC 9112 section 9.3.1).
+        connection = self._pool.open(attempt.endpoint, outgoing.scheme, self._host, self._timeouts)
+        return connection.exchange(outgoing)  # type: ignore[no-any-return]
+
+    def _is_stale(self, connection: Any) -> bool:
+        return (
+            isinstance(connection, SyncHttp1Connection)
+            and connection.reader.is_silent
+            and self._request.method in IDEMPOTENT_METHODS
+            and self._can_replay
+        )
+
+    @property
+    def _can_replay(self) -> bool:
+        return isinstance(self._body, bytes) or self._body.can_replay
+
+    def wants_retry(self, result: _Result | LocalReply) -> bool:
+        """Whether to try again after `result`."""
+        if isinstance(result, LocalReply) or not self._can_replay:
+            return False
+        outcome = outcome_of(self._exchange, result.attempt, result.raw, result.error)
+        return outcome is not None and self._exchange.attempt_done(outcome, time.monotonic())
+
+    def again(self) -> _Result | LocalReply:
+        """One more attempt; the response of the one before, where there is one, is let go."""
+        if self._last is not None:
+            assert isinstance(self._last.stream, httpx.SyncByteStream)
+            self._last.stream.close()
+        attempt = self._exchange.next_attempt(time.monotonic())
+        return attempt if isinstance(attempt, LocalReply) else self.send(attempt)
