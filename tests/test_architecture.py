@@ -26,11 +26,13 @@ RANKS = {
     "http": 8,
     "grpc": 8,
     "controlplane": 9,
-    "mesh": 10,
-    "__init__": 11,
-    "admin": 12,
-    "cli": 12,
-    "__main__": 12,
+    "control": 10,
+    "decision": 10,
+    "mesh": 11,
+    "__init__": 12,
+    "admin": 13,
+    "cli": 13,
+    "__main__": 13,
 }
 DECISION_SIDE = ("routing", "balancing", "exchange", "inbound")
 FORBIDDEN_TO_DECISIONS = ("grpc", "httpx", "asyncio", "threading", "ssl", "socket")

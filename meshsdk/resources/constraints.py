@@ -91,7 +91,8 @@ def _compile_field(field: FieldDescriptor) -> Iterable[Check]:
 
 def _singular_checks(field: FieldDescriptor, rules: Any) -> Iterable[Check]:
     name = field.name
-    if _is_required(rules):
+    # A required member of a oneof is required only where the oneof is that member, and then it is there.
+    if _is_required(rules) and field.containing_oneof is None:
 
         def required(message: Message, where: str) -> None:
             if not message.HasField(name):

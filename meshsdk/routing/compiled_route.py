@@ -113,7 +113,7 @@ def compile_route(
         path=path,
         conditions=compile_conditions(route.match),
         response_steps=response_steps,
-        fault=(route.fault or virtual_host.fault or listener.fault) if listener.has_fault_filter else None,
+        fault=_fault_of(route, virtual_host, listener),
     )
     match route.action:
         case ForwardAction() as action:
@@ -124,6 +124,14 @@ def compile_route(
             return replace(compiled, direct_response=direct_response)
         case _:
             return compiled
+
+
+def _fault_of(route: Route, virtual_host: VirtualHost, listener: Listener) -> Fault | None:
+    """The most specific settings of the fault filter; None where they do nothing, or there is no filter."""
+    fault = route.fault or virtual_host.fault or listener.fault
+    if fault is None or not listener.has_fault_filter:
+        return None
+    return fault if fault.delay_seconds or fault.abort_status else None
 
 
 def _levels(

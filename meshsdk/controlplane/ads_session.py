@@ -1,0 +1,201 @@
+"""The server's side of xDS, without I/O: what one client asked for, and what to send it.
+
+Theory of operation (Envoy docs, xds_protocol). A session belongs to one stream. A request changes what is subscribed
+to, or answers a response (ACK, NACK); a new state of the folder may change what is subscribed to. Both come down to
+one question for each type: is there something that the client should have and was not sent? A NACK is not answered
+with the same again.
+
+`SotwSession` sends whole sets; `DeltaSession` sends what changed and what is gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf import any_pb2
+
+from ..resources import RESOURCE_TYPES, ResourceType
+from .folder import FolderState
+
+__all__ = ["DeltaSession", "SotwSession"]
+
+logger = logging.getLogger("meshsdk.controlplane")
+
+# Clusters before their endpoints, listeners before their routes: make before break (xds_protocol, eventual consistency).
+_SEND_ORDER = (
+    ResourceType.CLUSTER,
+    ResourceType.ENDPOINTS,
+    ResourceType.LISTENER,
+    ResourceType.ROUTE_CONFIGURATION,
+)
+
+
+@dataclass(slots=True)
+class _Subscription:
+    """What a client wants of one type, and what it was sent: name to version."""
+
+    names: set[str] = field(default_factory=set)
+    is_wildcard: bool = False
+    sent: dict[str, str] = field(default_factory=dict)
+    has_answered: bool = False
+    nonce: str = ""
+    version: str = ""
+
+
+class _Session(ABC):
+    """What both variants share: the client's shape of resources, and its subscriptions."""
+
+    def __init__(self, state: FolderState) -> None:
+        self._state = state
+        self._is_sidecar = False
+        self._knows_node = False
+        self._subscriptions: dict[ResourceType, _Subscription] = {}
+        self._nonces = itertools.count(1)
+
+    def _meet(self, request: Any) -> None:
+        """Envoy introduces itself in the first request; it needs listeners with sockets."""
+        if not self._knows_node and request.HasField("node"):
+            self._knows_node = True
+            self._is_sidecar = request.node.user_agent_name == "envoy"
+
+    @property
+    def _resources(self) -> Mapping[tuple[ResourceType, str], bytes]:
+        return self._state.sidecar if self._is_sidecar else self._state.grpc
+
+    def _wanted(self, kind: ResourceType, subscription: _Subscription) -> dict[str, bytes]:
+        resources = self._resources
+        if subscription.is_wildcard:
+            return {name: packed for (of, name), packed in resources.items() if of is kind}
+        return {name: resources[(kind, name)] for name in subscription.names if (kind, name) in resources}
+
+    def _log_refusal(self, request: Any) -> None:
+        if request.HasField("error_detail"):
+            logger.error("%s was refused: %s", request.type_url, request.error_detail.message)
+
+    def update(self, state: FolderState) -> Iterator[Any]:
+        """The folder changed: what to send."""
+        self._state = state
+        for kind in _SEND_ORDER:
+            subscription = self._subscriptions.get(kind)
+            if subscription is not None:
+                yield from self._send(kind, subscription)
+
+    @abstractmethod
+    def _send(self, kind: ResourceType, subscription: _Subscription) -> Iterator[Any]:
+        """The responses that bring the client up to date with one type."""
+
+
+class SotwSession(_Session):
+    """State of the world: DiscoveryRequests in, DiscoveryResponses out."""
+
+    def receive(self, request: Any) -> Iterator[Any]:
+        """A request came: what to send."""
+        self._meet(request)
+        kind = RESOURCE_TYPES.get(request.type_url)
+        if kind is None:
+            return
+        self._log_refusal(request)
+        subscription = self._subscriptions.setdefault(kind, _Subscription())
+        if request.response_nonce and request.response_nonce != subscription.nonce:
+            return  # An answer to an older response; the one to the newest will come.
+        names = set(request.resource_names)
+        is_first = not subscription.has_answered
+        subscription.has_answered = True
+        if not names and is_first and kind.is_complete_in_every_response:
+            subscription.is_wildcard = True
+        if "*" in names:
+            subscription.is_wildcard = True
+            names.discard("*")
+        grown = bool(names - subscription.names)
+        for gone in subscription.names - names:
+            subscription.sent.pop(gone, None)
+        subscription.names = names
+        yield from self._send(kind, subscription, force=is_first or grown)
+
+    def _send(self, kind: ResourceType, subscription: _Subscription, *, force: bool = False) -> Iterator[Any]:
+        wanted = self._wanted(kind, subscription)
+        versions = {name: _version(packed) for name, packed in wanted.items()}
+        if versions == subscription.sent and not force:
+            return
+        if not wanted and not kind.is_complete_in_every_response:
+            # Of these types only what is there is sent; the client's own timer finds out that nothing is.
+            subscription.sent = versions
+            return
+        subscription.sent = versions
+        subscription.nonce = str(next(self._nonces))
+        subscription.version = _version("".join(f"{n}={versions[n]};" for n in sorted(versions)).encode())
+        yield discovery_pb2.DiscoveryResponse(
+            type_url=kind.type_url,
+            version_info=subscription.version,
+            nonce=subscription.nonce,
+            resources=[any_pb2.Any(type_url=kind.type_url, value=wanted[name]) for name in sorted(wanted)],
+        )
+
+
+class DeltaSession(_Session):
+    """Incremental: DeltaDiscoveryRequests in, DeltaDiscoveryResponses out."""
+
+    def receive(self, request: Any) -> Iterator[Any]:
+        """A request came: what to send."""
+        self._meet(request)
+        kind = RESOURCE_TYPES.get(request.type_url)
+        if kind is None:
+            return
+        self._log_refusal(request)
+        is_first = kind not in self._subscriptions
+        subscription = self._subscriptions.setdefault(kind, _Subscription())
+        if is_first:
+            # What the client kept from an earlier stream counts as sent.
+            subscription.sent = dict(request.initial_resource_versions)
+            if not request.resource_names_subscribe and kind.is_complete_in_every_response:
+                subscription.is_wildcard = True
+        added = set(request.resource_names_subscribe)
+        if "*" in added:
+            subscription.is_wildcard = True
+            added.discard("*")
+        for name in request.resource_names_unsubscribe:
+            subscription.names.discard(name)
+            subscription.sent.pop(name, None)
+            if name == "*":
+                subscription.is_wildcard = False
+        for name in added:
+            # Subscribing again asks for the resource again.
+            if not is_first:
+                subscription.sent.pop(name, None)
+        subscription.names |= added
+        missing = {name for name in added if (kind, name) not in self._resources}
+        yield from self._send(kind, subscription, missing=missing, force=is_first and subscription.is_wildcard)
+
+    def _send(
+        self,
+        kind: ResourceType,
+        subscription: _Subscription,
+        *,
+        missing: set[str] | frozenset[str] = frozenset(),
+        force: bool = False,
+    ) -> Iterator[Any]:
+        wanted = self._wanted(kind, subscription)
+        versions = {name: _version(packed) for name, packed in wanted.items()}
+        changed = [name for name in sorted(wanted) if subscription.sent.get(name) != versions[name]]
+        removed = sorted((subscription.sent.keys() - versions.keys()) | missing)
+        if not changed and not removed and not force:
+            return
+        subscription.sent = versions
+        response = discovery_pb2.DeltaDiscoveryResponse(
+            type_url=kind.type_url, nonce=str(next(self._nonces)), removed_resources=removed
+        )
+        for name in changed:
+            resource = response.resources.add(name=name, version=versions[name])
+            resource.resource.type_url, resource.resource.value = kind.type_url, wanted[name]
+        yield response
+
+
+def _version(packed: bytes) -> str:
+    return hashlib.sha256(packed).hexdigest()[:16]

@@ -1,0 +1,256 @@
+"""The façade: one object that is this process's place on the mesh."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import threading
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import httpx
+
+from .bootstrap import Bootstrap, load_bootstrap
+from .control import Control, SourceFactory
+from .controlplane import Folder, FolderSource
+from .decision import Decision, decide
+from .errors import BootstrapError, NoRouteError
+from .http import AsyncMeshTransport, MeshTransport
+from .xds import AdsClient, ControlLoop, ResourceCache, Source
+
+__all__ = ["Mesh"]
+
+CONFIG_VARIABLE = "MESHSDK_CONFIG"
+
+_meshes: weakref.WeakSet[Mesh] = weakref.WeakSet()
+
+
+class Mesh:
+    """This process on the mesh: clients whose requests go where the mesh's configuration says.
+
+    Args:
+        bootstrap: gRPC's xDS bootstrap: a path, or the document. Default: GRPC_XDS_BOOTSTRAP or
+            GRPC_XDS_BOOTSTRAP_CONFIG.
+        config: Instead of a management server, a file or folder of YAML that is read and watched. Default:
+            MESHSDK_CONFIG, where neither a bootstrap is given nor in the environment.
+        unknown_hosts: What happens to requests for hosts that the mesh does not know: `allow` sends them to the real
+            host, as a sidecar does under ALLOW_ANY; `deny` refuses them.
+        local_replies: What the mesh itself answers (404 without a route, 503 without an endpoint, …) is a response
+            with the status that Envoy would give, or, with `raise`, an exception.
+
+    Raises:
+        BootstrapError: There is no configuration, or it is wrong.
+
+    A Mesh is made at once and without I/O; it starts to work when the first request needs it. It may be shared by
+    threads and event loops, and survives a fork.
+    """
+
+    def __init__(
+        self,
+        *,
+        bootstrap: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        config: str | os.PathLike[str] | None = None,
+        unknown_hosts: Literal["allow", "deny"] = "allow",
+        local_replies: Literal["respond", "raise"] = "respond",
+    ) -> None:
+        for name, value, known in (
+            ("unknown_hosts", unknown_hosts, ("allow", "deny")),
+            ("local_replies", local_replies, ("respond", "raise")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {known}, is {value!r}")
+        parsed, make_source = _find_configuration(bootstrap, config)
+        self._runtime = Control(parsed, make_source, local_replies=local_replies, unknown_hosts=unknown_hosts)
+        _meshes.add(self)
+
+    @property
+    def runtime(self) -> Control:
+        """The inner side, for transports."""
+        return self._runtime
+
+    def client(
+        self,
+        *,
+        verify: ssl.SSLContext | str | bool = True,
+        http2: bool = False,
+        limits: httpx.Limits | None = None,
+        **kwargs: Any,
+    ) -> httpx.Client:
+        """An httpx.Client on the mesh.
+
+        Args:
+            verify: As httpx's, for https hosts that have no TLS settings in the mesh.
+            http2: Offer HTTP/2 to those.
+            limits: Connections of this client; by default the mesh's own limits govern.
+            **kwargs: Anything else that httpx.Client takes.
+        """
+        return httpx.Client(transport=MeshTransport(self, **_transport_options(verify, http2, limits)), **kwargs)
+
+    def async_client(
+        self,
+        *,
+        verify: ssl.SSLContext | str | bool = True,
+        http2: bool = False,
+        limits: httpx.Limits | None = None,
+        **kwargs: Any,
+    ) -> httpx.AsyncClient:
+        """An httpx.AsyncClient on the mesh. Arguments as for `client`."""
+        transport = AsyncMeshTransport(self, **_transport_options(verify, http2, limits))
+        return httpx.AsyncClient(transport=transport, **kwargs)
+
+    def wait_ready(self, target: str, timeout: float = 5.0) -> None:
+        """Wait until the mesh knows `target` and everything that its routes lead to.
+
+        Args:
+            target: `host` or `host:port`.
+            timeout: In seconds.
+
+        Raises:
+            NoRouteError: The mesh does not know it, or its configuration is broken.
+            TimeoutError: No answer in time; the message says why, as far as it is known.
+        """
+        settled = threading.Event()
+        names = self._names(target)
+        cancel = self._runtime.when_settled(names, settled.set)
+        try:
+            if not settled.wait(timeout):
+                raise self._not_ready(target, timeout)
+        finally:
+            cancel()
+        self._check_known(target, names)
+
+    async def wait_ready_async(self, target: str, timeout: float = 5.0) -> None:
+        """`wait_ready` for asyncio."""
+        loop = asyncio.get_running_loop()
+        settled = asyncio.Event()
+        names = self._names(target)
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(settled.set)
+
+        cancel = self._runtime.when_settled(names, wake)
+        try:
+            async with asyncio.timeout(timeout):
+                await settled.wait()
+        except TimeoutError:
+            raise self._not_ready(target, timeout) from None
+        finally:
+            cancel()
+        self._check_known(target, names)
+
+    def explain(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, *, timeout: float = 5.0
+    ) -> Decision:
+        """Where a request would go, and why. Nothing is sent.
+
+        Args:
+            method: HTTP method.
+            url: Absolute URL.
+            headers: Request headers.
+            timeout: How long configuration that is not here yet may take, in seconds.
+
+        Raises:
+            TimeoutError: It did not come in time.
+        """
+        request = httpx.Request(method, url, headers=headers)
+        url_parts = request.url
+        target = url_parts.host if url_parts.port is None else f"{url_parts.host}:{url_parts.port}"
+        names = self._names(target, url_parts.scheme)
+        if any(name not in self._runtime.directory.targets for name in names):
+            settled = threading.Event()
+            cancel = self._runtime.when_settled(names, settled.set)
+            try:
+                if not settled.wait(timeout):
+                    raise self._not_ready(target, timeout)
+            finally:
+                cancel()
+        return decide(request, names, self._runtime.directory, self._runtime.unknown_hosts)
+
+    def status(self) -> dict[str, Any]:
+        """What is known: resources with versions and errors, clusters with endpoints and their health."""
+        return self._runtime.status()
+
+    def close(self) -> None:
+        """Stop following configuration. Clients keep working with what they have; close them too."""
+        self._runtime.close()
+
+    def __enter__(self) -> Mesh:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Mesh:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self.close)
+
+    def _names(self, target: str, scheme: str = "http") -> tuple[str, ...]:
+        url = httpx.URL(f"{scheme}://{target}")
+        port = url.port or (443 if scheme == "https" else 80)
+        return self._runtime.listener_names(url.raw_host.decode("ascii"), port, port_is_explicit=url.port is not None)
+
+    def _not_ready(self, target: str, timeout: float) -> TimeoutError:
+        problem = self._runtime.problem or "it was asked for and has not come"
+        return TimeoutError(f"no configuration for {target} after {timeout:g} s: {problem}")
+
+    def _check_known(self, target: str, names: tuple[str, ...]) -> None:
+        targets = [self._runtime.directory.targets[name] for name in names if name in self._runtime.directory.targets]
+        if not any(one.table is not None for one in targets):
+            problems = "; ".join(one.problem for one in targets if one.problem) or "the Mesh was closed"
+            raise NoRouteError(f"the mesh does not know {target!r}: {problems}")
+
+
+def _transport_options(verify: ssl.SSLContext | str | bool, http2: bool, limits: httpx.Limits | None) -> dict[str, Any]:
+    options: dict[str, Any] = {"verify": verify, "http2": http2}
+    if limits is not None:
+        options["limits"] = limits
+    return options
+
+
+def _find_configuration(
+    bootstrap: str | os.PathLike[str] | Mapping[str, Any] | None, config: str | os.PathLike[str] | None
+) -> tuple[Bootstrap, SourceFactory]:
+    """Arguments first, then the environment; a management server before a folder."""
+    if bootstrap is not None and config is not None:
+        raise BootstrapError("", "give either bootstrap or config, not both")
+    if config is None:
+        parsed = load_bootstrap(bootstrap)
+        if parsed is not None:
+            return parsed, _ads_source(parsed)
+        config = os.environ.get(CONFIG_VARIABLE)
+    if not config:
+        raise BootstrapError(
+            "",
+            "there is no configuration: set GRPC_XDS_BOOTSTRAP to a bootstrap file, or MESHSDK_CONFIG to a folder of"
+            " YAML, or pass bootstrap=… or config=…",
+        )
+    root = Path(config)
+    if not root.exists():
+        raise BootstrapError("", f"there is no file or folder {os.fspath(config)!r}")
+    return Bootstrap(), lambda cache, loop: FolderSource(Folder(root), cache, loop)
+
+
+def _ads_source(bootstrap: Bootstrap) -> SourceFactory:
+    def make(cache: ResourceCache, loop: ControlLoop) -> Source:
+        return AdsClient(bootstrap.servers, bootstrap.node, cache, loop)
+
+    return make
+
+
+def _after_fork() -> None:
+    for mesh in list(_meshes):
+        mesh.runtime.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
