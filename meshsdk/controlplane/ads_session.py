@@ -28,7 +28,7 @@ __all__ = ["DeltaSession", "SotwSession"]
 
 logger = logging.getLogger("meshsdk.controlplane")
 
-# Clusters before their endpoints, listeners before their routes: make before break (xds_protocol, eventual consistency).
+# Clusters, their endpoints, listeners, their routes: make before break (xds_protocol, eventual consistency).
 _SEND_ORDER = (
     ResourceType.CLUSTER,
     ResourceType.ENDPOINTS,

@@ -1,0 +1,259 @@
+"""`make bench`: every bar as a ratio in one run; prints a table and writes JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import meshsdk
+from meshsdk.http.raw_response import EMPTY_BODY, RawResponse
+from tests.benchmarks.configuration import write_large, write_small
+from tests.benchmarks.measure import async_throughput, median_seconds, ratio, sync_throughput
+from tests.support_processes import envoy, free_ports, http_listener, nginx
+
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Result:
+    """One bar."""
+
+    name: str
+    value: float
+    bar: float
+    unit: str
+    detail: str
+    more_is_better: bool = True
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the bar is met."""
+        return self.value >= self.bar if self.more_is_better else self.value <= self.bar
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is running: a mesh, and the bare URLs to compare with."""
+
+    mesh: meshsdk.Mesh
+    mesh_url: str
+    bare_url: str
+    envoy_url: str
+
+
+def main() -> None:
+    """Run all, print, write."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="meshsdk-bench-")))
+        ports = free_ports(4)
+        upstream = stack.enter_context(nginx(ports[:3], folder))
+        stack.enter_context(envoy(_envoy_config(ports[3], ports[:3]), [ports[3]], folder))
+        mesh = stack.enter_context(meshsdk.Mesh(config=write_small(folder / "small", ports[:3])))
+        setup = Setup(mesh, "http://bench/reviews/1", f"http://127.0.0.1:{ports[0]}/", f"http://127.0.0.1:{ports[3]}/")
+        results = _run(setup, folder)
+    _report(results, upstream)
+
+
+def _run(setup: Setup, folder: Path) -> list[Result]:
+    steps: list[Callable[[], list[Result]]] = [
+        lambda: [_async_ratio(setup, 1, 1500, 2.2)],
+        lambda: [_async_ratio(setup, 100, 800, 12.0)],
+        lambda: [_sync_ratio(setup, setup.bare_url, "bare httpx.Client", 1.5)],
+        lambda: [_envoy_async_ratio(setup)],
+        lambda: [_sync_ratio(setup, setup.envoy_url, "httpx through Envoy", 1.8)],
+        lambda: _decision_cost(setup, folder),
+        lambda: [_import_cost()],
+    ]
+    results = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("benchmarks", total=len(steps))
+        for step in steps:
+            results += step()
+            progress.advance(task)
+    return results
+
+
+def _compare(one: Callable[[], float], other: Callable[[], float]) -> tuple[float, str]:
+    one(), other()
+    pairs = [(one(), other()) for _ in range(ROUNDS)]
+    medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
+    return ratio(pairs), f"{medians[0]:,.0f} against {medians[1]:,.0f} requests/s"
+
+
+def _async_ratio(setup: Setup, in_flight: int, requests: int, bar: float) -> Result:
+    return _async_against(setup, setup.bare_url, in_flight, requests, bar, "bare httpx.AsyncClient")
+
+
+def _envoy_async_ratio(setup: Setup) -> Result:
+    return _async_against(setup, setup.envoy_url, 100, 800, 10.0, "httpx through Envoy")
+
+
+def _async_against(setup: Setup, url: str, in_flight: int, requests: int, bar: float, name: str) -> Result:
+    async def run() -> tuple[float, str]:
+        limits = httpx.Limits(max_connections=1000, max_keepalive_connections=1000)
+        async with setup.mesh.async_client() as meshed, httpx.AsyncClient(limits=limits) as bare:
+            await async_throughput(meshed, setup.mesh_url, requests, in_flight)
+            await async_throughput(bare, url, requests // 2, in_flight)
+            pairs = [
+                (
+                    await async_throughput(meshed, setup.mesh_url, requests * 3, in_flight),
+                    await async_throughput(bare, url, requests, in_flight),
+                )
+                for _ in range(ROUNDS)
+            ]
+        medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
+        return ratio(pairs), f"{medians[0]:,.0f} against {medians[1]:,.0f} requests/s"
+
+    value, detail = asyncio.run(run())
+    return Result(f"async, {in_flight} in flight, against {name}", value, bar, "×", detail)
+
+
+def _sync_ratio(setup: Setup, url: str, name: str, bar: float) -> Result:
+    with setup.mesh.client() as meshed, httpx.Client() as bare:
+        value, detail = _compare(
+            lambda: sync_throughput(meshed, setup.mesh_url, 2000), lambda: sync_throughput(bare, url, 2000)
+        )
+    return Result(f"sync, against {name}", value, bar, "×", detail)
+
+
+class _Nothing(httpx.BaseTransport):
+    """Answers at once."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers=[(b"content-length", b"0")], stream=EMPTY_BODY)
+
+
+class _InstantConnection:
+    """A connection without a network: what is left is routing, picking and bookkeeping."""
+
+    requests = 0
+
+    def exchange(self, outgoing: object) -> RawResponse:
+        outgoing.on_done()  # type: ignore[attr-defined]
+        return RawResponse(200, [(b"content-length", b"0")], EMPTY_BODY, b"HTTP/1.1", [])
+
+
+class _InstantPool:
+    _connection = _InstantConnection()
+
+    def acquire(self, *arguments: object) -> _InstantConnection:
+        return self._connection
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def _instant_client(mesh: meshsdk.Mesh) -> Iterator[httpx.Client]:
+    transport = meshsdk.MeshTransport(mesh)
+    transport._pool = _InstantPool()  # type: ignore[assignment]
+    with httpx.Client(transport=transport) as client:
+        yield client
+
+
+def _decision_cost(setup: Setup, folder: Path) -> list[Result]:
+    with ExitStack() as stack:
+        large = stack.enter_context(meshsdk.Mesh(config=write_large(folder / "large", 1000, 10_000)))
+        small_config = write_large(folder / "one", 1, 3)
+        small = stack.enter_context(meshsdk.Mesh(config=small_config))
+        large.wait_ready("bench", 60)
+        nothing = stack.enter_context(httpx.Client(transport=_Nothing()))
+        clients = [stack.enter_context(_instant_client(mesh)) for mesh in (setup.mesh, small, large)]
+        urls = [setup.mesh_url, "http://bench/x", "http://bench/x"]
+        rounds = []
+        for _ in range(ROUNDS + 1):
+            base = median_seconds(lambda: nothing.get(setup.mesh_url), 3000)
+            rounds.append(
+                [
+                    median_seconds(lambda client=client, url=url: client.get(url), 3000) - base
+                    for client, url in zip(clients, urls, strict=True)
+                ]
+            )
+    istio, few, many = (statistics.median(side) * 1e6 for side in zip(*rounds[1:], strict=True))
+    return [
+        Result("decision cost of a request", istio, 20.0, "µs", "over a transport that does nothing", False),
+        Result(
+            "the same with 1,000 virtual hosts and 10,000 endpoints",
+            many / few,
+            1.3,
+            "×",
+            f"{many:.1f} against {few:.1f} µs",
+            False,
+        ),
+    ]
+
+
+_IMPORTS = "import httpx, grpc, google.protobuf.message, envoy.service.discovery.v3.ads_pb2_grpc"
+
+
+def _import_cost() -> Result:
+    def seconds(code: str) -> float:
+        program = f"{_IMPORTS}\nimport time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"
+        output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+        return float(output.stdout)
+
+    value = statistics.median(seconds("import meshsdk") for _ in range(5)) * 1000
+    return Result("import meshsdk, on top of httpx, grpc and protobufs", value, 150.0, "ms", "", False)
+
+
+def _envoy_config(port: int, upstreams: list[int]) -> dict[str, object]:
+    retry = {"retry_on": "connect-failure,reset,retriable-status-codes", "num_retries": 2}
+    forward = {"cluster": "bench", "timeout": "10s", "retry_policy": retry}
+    routes = [
+        {"match": {"prefix": "/admin/"}, "route": forward},
+        {
+            "match": {"prefix": "/", "headers": [{"name": "end-user", "string_match": {"exact": "jason"}}]},
+            "route": forward,
+        },
+        {"match": {"path": "/status"}, "direct_response": {"status": 200}},
+        {"match": {"prefix": "/"}, "route": forward},
+    ]
+    endpoints = [
+        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": upstream}}}}
+        for upstream in upstreams
+    ]
+    cluster = {
+        "name": "bench",
+        "type": "STATIC",
+        "lb_policy": "LEAST_REQUEST",
+        "load_assignment": {"cluster_name": "bench", "endpoints": [{"lb_endpoints": endpoints}]},
+    }
+    return {"static_resources": {"listeners": [http_listener(port, routes)], "clusters": [cluster]}}
+
+
+def _report(results: list[Result], upstream: str) -> None:
+    table = Table("measure", "value", "bar", "", "detail", title=f"upstream: {upstream}")
+    for result in results:
+        sign = "≥" if result.more_is_better else "≤"
+        met = "[green]met[/green]" if result.is_met else "[red]missed[/red]"
+        table.add_row(result.name, f"{result.value:.2f} {result.unit}", f"{sign} {result.bar:g}", met, result.detail)
+    Console().print(table)
+    folder = Path(__file__).parent / "results"
+    folder.mkdir(exist_ok=True)
+    document = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "upstream": upstream,
+        "results": [{**asdict(result), "met": result.is_met} for result in results],
+    }
+    path = folder / "bench.json"
+    path.write_text(json.dumps(document, indent=2))
+    Console().print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
