@@ -16,7 +16,6 @@ import httpx
 
 from .bootstrap import Bootstrap, load_bootstrap
 from .control import Control, SourceFactory
-from .controlplane import Folder, FolderSource
 from .decision import Decision, decide
 from .errors import BootstrapError, NoRouteError
 from .http import AsyncMeshTransport, MeshTransport
@@ -237,7 +236,17 @@ def _find_configuration(
     root = Path(config)
     if not root.exists():
         raise BootstrapError("", f"there is no file or folder {os.fspath(config)!r}")
-    return Bootstrap(), lambda cache, loop: FolderSource(Folder(root), cache, loop)
+    return Bootstrap(), _folder_source(root)
+
+
+def _folder_source(root: Path) -> SourceFactory:
+    def make(cache: ResourceCache, loop: ControlLoop) -> Source:
+        # Imported when it is used: a process that has a management server needs neither YAML nor Istio's objects.
+        from .controlplane import Folder, FolderSource
+
+        return FolderSource(Folder(root), cache, loop)
+
+    return make
 
 
 def _ads_source(bootstrap: Bootstrap) -> SourceFactory:

@@ -20,16 +20,18 @@ class Endpoint:
 
     Attributes:
         address: Identifies the endpoint within its cluster.
+        name: The address as text.
         cluster: The cluster it belongs to; below an aggregate cluster, the one that it really comes from.
         active_requests: Attempts that are under way.
         is_removed: It is no longer part of its cluster; its connections are to be closed as they fall idle.
     """
 
-    __slots__ = ("active_requests", "address", "cluster", "config", "is_removed", "locality")
+    __slots__ = ("active_requests", "address", "cluster", "config", "is_removed", "locality", "name")
 
     def __init__(self, cluster: Cluster, config: EndpointConfig, locality: Locality) -> None:
         self.cluster = cluster
         self.address: Address = config.address
+        self.name = str(config.address)
         self.config = config
         self.locality = locality
         self.active_requests = 0

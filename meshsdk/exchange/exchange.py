@@ -27,6 +27,8 @@ __all__ = ["Attempt", "Exchange"]
 
 RandomFraction = Callable[[], float]
 
+_ATTEMPT_COUNT = b"x-envoy-attempt-count"
+
 
 class Attempt:
     """One try: where, what, and until when.
@@ -146,10 +148,15 @@ class Exchange:
         target, headers = self._rewritten(forward, endpoint)
         return Attempt(endpoint, target, headers, deadline, is_route_deadline, self.attempts)
 
-    def is_final(self, status: int) -> bool:
-        """Whether a response of this status surely stands, without looking at anything else of it."""
+    def is_final(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Whether a response surely stands; a quick look, which may say no of one that does."""
         forward = self.forward
-        return forward is None or forward.retry_policy is None or (status < 400 and forward.success_is_final)
+        if forward is None or forward.retry_policy is None:
+            return True
+        if status >= 400 or status in forward.retriable_statuses:
+            return False
+        wanted = forward.retriable_headers
+        return not wanted or not any(name.lower() in wanted for name, _ in headers)
 
     def attempt_done(self, outcome: Outcome, now: float) -> bool:
         """Whether to try again after `outcome` (RetryPolicy; the back-off is tenacity's part, see `retrying`)."""
@@ -189,8 +196,8 @@ class Exchange:
         """Target and headers after the route's changes, in the order of Envoy's finalizeRequestHeaders."""
         head = self.head
         headers = list(head.raw_headers)
-        if self.destination is not None:
-            context = FormatContext(head, self.cluster.name, str(endpoint.address))
+        if self.destination is not None and self.destination.request_steps:
+            context = FormatContext(head, self.cluster.name, endpoint.name)
             headers = apply_mutations(self.destination.request_steps, headers, context)
         authority = self._rewritten_authority(forward, endpoint)
         if authority and authority != head.authority:
@@ -203,8 +210,9 @@ class Exchange:
             if target != head.target:
                 headers.append((b"x-envoy-original-path", head.target.encode("latin-1")))
         if forward.include_request_attempt_count:
-            headers = [header for header in headers if header[0].lower() != b"x-envoy-attempt-count"]
-            headers.append((b"x-envoy-attempt-count", b"%d" % self.attempts))
+            size = len(_ATTEMPT_COUNT)
+            headers = [one for one in headers if len(one[0]) != size or one[0].lower() != _ATTEMPT_COUNT]
+            headers.append((_ATTEMPT_COUNT, b"%d" % self.attempts))
         return target, headers
 
     def _rewritten_authority(self, forward: CompiledForward, endpoint: Endpoint) -> str:

@@ -8,9 +8,7 @@ so that a request that succeeds pays nothing for it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
-
-import tenacity
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..resources import HeaderMatcher, RetryPolicy
 from ..resources.route import RetryOn
@@ -20,7 +18,10 @@ from .outcome import Failure, Outcome
 
 __all__ = ["conditions_met", "retrying", "should_retry"]
 
-R = TypeVar("R", bound=tenacity.BaseRetrying)
+if TYPE_CHECKING:
+    import tenacity
+
+R = TypeVar("R", bound="tenacity.BaseRetrying")
 
 _BY_FAILURE: dict[Failure, RetryOn] = {
     # 5xx: "also any connection failure, reset or timeout"; gateway-error is the same for 502, 503 and 504.
@@ -106,6 +107,8 @@ def retrying(
         wants_retry: Asked with what each turn returned.
         sleep: How to wait, by the engine's means.
     """
+    import tenacity  # When it is needed: only a failure pays for it.
+
     back_off = policy.back_off
     return kind(
         retry=tenacity.retry_if_result(wants_retry),

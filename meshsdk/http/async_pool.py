@@ -50,13 +50,13 @@ class AsyncPool:
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def acquire(self, endpoint: Endpoint, scheme: str, host: str, timeouts: Timeouts) -> AsyncConnection:
+    async def acquire(self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts) -> AsyncConnection:
         """An idle or shared connection to an endpoint, or a new one.
 
         Raises:
             httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout
         """
-        return self.try_acquire(endpoint, scheme) or await self.open(endpoint, scheme, host, timeouts)
+        return self.try_acquire(endpoint, scheme) or await self.open(endpoint, scheme, url, timeouts)
 
     def try_acquire(self, endpoint: Endpoint, scheme: str) -> AsyncConnection | None:
         """A connection that can be used at once, or None."""
@@ -72,7 +72,7 @@ class AsyncPool:
                 return shared
         return None
 
-    async def open(self, endpoint: Endpoint, scheme: str, host: str, timeouts: Timeouts) -> AsyncConnection:
+    async def open(self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts) -> AsyncConnection:
         """A new connection, whatever is idle (unless it has to wait for room). Raises as `acquire` does."""
         reused = await self._take_room(endpoint, scheme, timeouts.pool)
         if reused is not None:
@@ -80,7 +80,7 @@ class AsyncPool:
         slot = Slot(endpoint, scheme == "https")
         try:
             async with asyncio.timeout(connect_timeout(endpoint, timeouts.connect)):
-                connection = await self._connect(slot, scheme, host)
+                connection = await self._connect(slot, scheme, url.host)
         except OSError as error:  # TimeoutError is one.
             raise _connect_error(error, endpoint) from error
         finally:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx
-import tenacity
 
 from ..exchange import Attempt, Exchange, LocalReply, retrying
 from ..resources import RetryPolicy
@@ -165,7 +164,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         first = await sender.send(attempt)
         raw = first.raw
         result: _Result | LocalReply = first
-        if policy is not None and (raw is None or not exchange.is_final(raw.status)):
+        if policy is not None and (raw is None or not exchange.is_final(raw.status, raw.headers)):
             result = await self._retry(sender, first, policy)
         if isinstance(result, LocalReply):
             return await self._reply(request, result, exchange)
@@ -180,6 +179,8 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         """Attempts after the first, driven by tenacity."""
         if not sender.wants_retry(first):
             return first
+        import tenacity  # When it is needed: only a failure pays for it.
+
         pending: list[_Result] = [first]
 
         async def turn() -> _Result | LocalReply:
@@ -203,7 +204,7 @@ class _Result:
 class _Sender:
     """Sends the attempts of one request."""
 
-    __slots__ = ("_body", "_exchange", "_host", "_last", "_observation", "_pool", "_request", "_timeouts")
+    __slots__ = ("_body", "_exchange", "_last", "_observation", "_pool", "_request", "_timeouts")
 
     def __init__(
         self,
@@ -217,7 +218,6 @@ class _Sender:
         self._pool = pool
         self._request = request
         self._exchange = exchange
-        self._host = request.url.host
         self._body = body
         self._timeouts = timeouts
         self._observation = observation
@@ -244,7 +244,7 @@ class _Sender:
         raw: RawResponse | None = None
         error: Exception | None = None
         try:
-            connection = await self._pool.acquire(attempt.endpoint, scheme, self._host, self._timeouts)
+            connection = await self._pool.acquire(attempt.endpoint, scheme, self._request.url, self._timeouts)
             raw = await self._exchange_on(connection, attempt, outgoing)
         except (httpx.TransportError, DeadlineExceededError) as failure:
             error = failure
@@ -266,7 +266,7 @@ class _Sender:
             if not (was_used and self._is_stale(connection)):
                 raise
         # The peer closed an idle connection just as it was used again: a fresh one serves (RFC 9112 section 9.3.1).
-        connection = await self._pool.open(attempt.endpoint, outgoing.scheme, self._host, self._timeouts)
+        connection = await self._pool.open(attempt.endpoint, outgoing.scheme, self._request.url, self._timeouts)
         return await connection.exchange(outgoing)  # type: ignore[no-any-return]
 
     def _is_stale(self, connection: Any) -> bool:

@@ -232,18 +232,18 @@ class Dispatcher:
         if forward is not None and route is not None:
             name = route.name
             if exchange.destination is not None and exchange.destination.response_steps:
-                context = FormatContext(exchange.head, exchange.cluster.name, str(attempt.endpoint.address))
+                context = FormatContext(exchange.head, exchange.cluster.name, attempt.endpoint.name)
                 headers = apply_mutations(exchange.destination.response_steps, headers, context)
             if forward.include_attempt_count_in_response:
                 headers = [*headers, (b"x-envoy-attempt-count", b"%d" % exchange.attempts)]
         endpoint = attempt.endpoint
         extensions: dict[str, Any] = {
             "http_version": raw.http_version,
-            "mesh": MeshResponseInfo(endpoint.cluster.name, str(endpoint.address), name, exchange.attempts),
+            "mesh": MeshResponseInfo(endpoint.cluster.name, endpoint.name, name, exchange.attempts),
         }
         if raw.trailers:
             extensions["trailing_headers"] = raw.trailers
-        return httpx.Response(raw.status, headers=headers, stream=raw.stream, extensions=extensions, request=request)
+        return httpx.Response(raw.status, headers=headers, stream=raw.stream, extensions=extensions)
 
     def local_response(
         self, request: httpx.Request, reply: LocalReply, exchange: Exchange | None = None

@@ -47,7 +47,7 @@ class SyncPool:
         self._next_sweep = time.monotonic() + SWEEP_SECONDS
         self._closed = False
 
-    def acquire(self, endpoint: Endpoint, scheme: str, host: str, timeouts: Timeouts) -> SyncConnection:
+    def acquire(self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts) -> SyncConnection:
         """An idle connection to an endpoint, or a new one.
 
         Raises:
@@ -63,16 +63,16 @@ class SyncPool:
             if slot is not None and slot.fits() and connection.is_usable():
                 return connection
             connection.close()
-        return self.open(endpoint, scheme, host, timeouts)
+        return self.open(endpoint, scheme, url, timeouts)
 
-    def open(self, endpoint: Endpoint, scheme: str, host: str, timeouts: Timeouts) -> SyncConnection:
+    def open(self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts) -> SyncConnection:
         """A new connection, whatever is idle. Raises as `acquire` does."""
         reused = self._take_room(endpoint, scheme == "https", timeouts.pool)
         if reused is not None:
             return reused
         slot = Slot(endpoint, scheme == "https")
         try:
-            connection = self._connect(slot, scheme, host, connect_timeout(endpoint, timeouts.connect))
+            connection = self._connect(slot, scheme, url.host, connect_timeout(endpoint, timeouts.connect))
         except OSError as error:
             raise _connect_error(error, endpoint) from error
         finally:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx
-import tenacity
 
 from ..exchange import Attempt, Exchange, LocalReply, retrying
 from ..resources import RetryPolicy
@@ -134,7 +133,7 @@ class MeshTransport(httpx.BaseTransport):
         first = sender.send(attempt)
         raw = first.raw
         result: _Result | LocalReply = first
-        if policy is not None and (raw is None or not exchange.is_final(raw.status)):
+        if policy is not None and (raw is None or not exchange.is_final(raw.status, raw.headers)):
             result = self._retry(sender, first, policy)
         if isinstance(result, LocalReply):
             return self._reply(request, result, exchange)
@@ -149,6 +148,8 @@ class MeshTransport(httpx.BaseTransport):
         """Attempts after the first, driven by tenacity."""
         if not sender.wants_retry(first):
             return first
+        import tenacity  # When it is needed: only a failure pays for it.
+
         pending: list[_Result] = [first]
 
         def turn() -> _Result | LocalReply:
@@ -172,7 +173,7 @@ class _Result:
 class _Sender:
     """Sends the attempts of one request."""
 
-    __slots__ = ("_body", "_exchange", "_host", "_last", "_observation", "_pool", "_request", "_timeouts")
+    __slots__ = ("_body", "_exchange", "_last", "_observation", "_pool", "_request", "_timeouts")
 
     def __init__(
         self,
@@ -186,7 +187,6 @@ class _Sender:
         self._pool = pool
         self._request = request
         self._exchange = exchange
-        self._host = request.url.host
         self._body = body
         self._timeouts = timeouts
         self._observation = observation
@@ -213,7 +213,7 @@ class _Sender:
         raw: RawResponse | None = None
         error: Exception | None = None
         try:
-            connection = self._pool.acquire(attempt.endpoint, scheme, self._host, self._timeouts)
+            connection = self._pool.acquire(attempt.endpoint, scheme, self._request.url, self._timeouts)
             raw = self._exchange_on(connection, attempt, outgoing)
         except (httpx.TransportError, DeadlineExceededError) as failure:
             error = failure
@@ -233,7 +233,7 @@ class _Sender:
             if not (was_used and self._is_stale(connection)):
                 raise
         # The peer closed an idle connection just as it was used again: a fresh one serves (RFC 9112 section 9.3.1).
-        connection = self._pool.open(attempt.endpoint, outgoing.scheme, self._host, self._timeouts)
+        connection = self._pool.open(attempt.endpoint, outgoing.scheme, self._request.url, self._timeouts)
         return connection.exchange(outgoing)  # type: ignore[no-any-return]
 
     def _is_stale(self, connection: Any) -> bool:

@@ -46,7 +46,8 @@ class CompiledForward:
     Attributes:
         destinations: One, or the choices of a split; empty for a cluster_header.
         cumulative_weights: Upper bounds of the destinations' shares; empty where there is one.
-        success_is_final: No retry condition can hold for a response with a status below 400.
+        retriable_statuses: Statuses below 400 that the retry policy names; others are not looked at twice.
+        retriable_headers: Names of response headers that could make a response of any status retriable.
         is_plain: The request goes out as it came: no rewrite, no header change, no attempt count.
     """
 
@@ -60,7 +61,8 @@ class CompiledForward:
     timeout_seconds: float | None
     include_request_attempt_count: bool
     include_attempt_count_in_response: bool
-    success_is_final: bool
+    retriable_statuses: frozenset[int]
+    retriable_headers: frozenset[bytes]
     is_plain: bool
 
     def choose(self, head: RequestHead, random_fraction: RandomFraction) -> Destination:
@@ -189,7 +191,8 @@ def _compile_forward(
         timeout_seconds=_shorter(action.timeout_seconds, listener.max_stream_duration_seconds),
         include_request_attempt_count=virtual_host.include_request_attempt_count,
         include_attempt_count_in_response=virtual_host.include_attempt_count_in_response,
-        success_is_final=retry_policy is None or not retry_policy.conditions & _LOOKS_INTO_ANY_RESPONSE,
+        retriable_statuses=retry_policy.retriable_status_codes if retry_policy is not None else frozenset(),
+        retriable_headers=_retriable_headers(retry_policy),
         is_plain=not (
             path_rewrite
             or host_rewrite
@@ -200,17 +203,26 @@ def _compile_forward(
     )
 
 
-# Conditions that may hold for a response whose status says that nothing is wrong.
-_LOOKS_INTO_ANY_RESPONSE = (
-    RetryOn.ENVOY_RATELIMITED
-    | RetryOn.RETRIABLE_STATUS_CODES
-    | RetryOn.RETRIABLE_HEADERS
-    | RetryOn.GRPC_CANCELLED
+_GRPC_CONDITIONS = (
+    RetryOn.GRPC_CANCELLED
     | RetryOn.GRPC_DEADLINE_EXCEEDED
     | RetryOn.GRPC_INTERNAL
     | RetryOn.GRPC_RESOURCE_EXHAUSTED
     | RetryOn.GRPC_UNAVAILABLE
 )
+
+
+def _retriable_headers(policy: RetryPolicy | None) -> frozenset[bytes]:
+    """Response headers by which a policy may retry a response whose status says that nothing is wrong."""
+    names: set[str] = set()
+    if policy is not None:
+        if policy.conditions & RetryOn.RETRIABLE_HEADERS:
+            names.update(matcher.name for matcher in policy.retriable_headers)
+        if policy.conditions & RetryOn.ENVOY_RATELIMITED:
+            names.add("x-envoy-ratelimited")
+        if policy.conditions & _GRPC_CONDITIONS:
+            names.add("grpc-status")
+    return frozenset(name.encode("latin-1") for name in names)
 
 
 def _shorter(one: float | None, other: float | None) -> float | None:

@@ -19,6 +19,7 @@ from ..resources import (
     QueryParameterMatcher,
     RouteMatch,
     StringMatcher,
+    StringMatchKind,
 )
 from .request_head import RequestHead
 from .string_match import compile_regex_match, compile_string
@@ -120,6 +121,13 @@ def _header_test(matcher: HeaderMatcher) -> Callable[[str | None], bool]:
     if matcher.kind is HeaderMatchKind.PRESENT:
         expected = matcher.present != invert
         return lambda value: (value is not None) is expected
+    if (
+        matcher.string is not None
+        and matcher.string.kind is StringMatchKind.EXACT
+        and not (invert or matcher.missing_as_empty or matcher.string.ignore_case)
+    ):
+        wanted = matcher.string.value
+        return lambda value: value == wanted
     test = _value_test(matcher)
     if matcher.missing_as_empty:
         return lambda value: test(value or "") is not invert

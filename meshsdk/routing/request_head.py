@@ -8,6 +8,9 @@ __all__ = ["RequestHead"]
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
+# Looking through the headers a few times costs less than decoding all of them.
+_LOOKUPS_BEFORE_INDEX = 4
+
 
 class RequestHead:
     """Method, scheme, authority, path and headers of a request.
@@ -24,7 +27,7 @@ class RequestHead:
         raw_headers: Name and value pairs in order, names in any case.
     """
 
-    __slots__ = ("_index", "authority", "method", "path", "query", "raw_headers", "scheme", "target")
+    __slots__ = ("_index", "_lookups", "authority", "method", "path", "query", "raw_headers", "scheme", "target")
 
     def __init__(self, method: str, scheme: str, authority: str, target: str, raw_headers: RawHeaders = ()) -> None:
         self.method = method
@@ -34,6 +37,7 @@ class RequestHead:
         self.path, _, self.query = target.partition("?")
         self.raw_headers = raw_headers
         self._index: dict[str, str] | None = None
+        self._lookups = 0
 
     def header(self, name: str) -> str | None:
         """The value of a header by its lower-case name, several values joined with commas; None where it is missing.
@@ -42,9 +46,18 @@ class RequestHead:
         Envoy.
         """
         index = self._index
-        if index is None:
-            index = self._index = self._make_index()
+        if index is not None:
+            return index.get(name)
+        if self._lookups < _LOOKUPS_BEFORE_INDEX and name[0] != ":" and name != "host":
+            self._lookups += 1
+            return self._scan(name.encode("latin-1"))
+        index = self._index = self._make_index()
         return index.get(name)
+
+    def _scan(self, wanted: bytes) -> str | None:
+        size = len(wanted)
+        values = [value for name, value in self.raw_headers if len(name) == size and name.lower() == wanted]
+        return b",".join(values).decode("latin-1") if values else None
 
     def _make_index(self) -> dict[str, str]:
         index: dict[str, str] = {}

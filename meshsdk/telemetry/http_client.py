@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import lru_cache
 
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.context import Context
@@ -25,17 +24,31 @@ Headers = Sequence[tuple[bytes, bytes]]
 Attributes = dict[str, str | int]
 
 
+# While there is no provider, how long a look for one holds, in seconds: looking at each request would cost more than
+# all of the routing.
+_LOOK_AGAIN_SECONDS = 0.25
+
+
+class _Found:
+    observer: HttpClientObserver | None = None
+    look_again = 0.0
+
+
 def observer() -> HttpClientObserver | None:
     """The observer, or None while the application has set neither a tracer nor a meter provider."""
+    if _Found.observer is None:
+        now = time.monotonic()
+        if now >= _Found.look_again:
+            _Found.look_again = now + _LOOK_AGAIN_SECONDS
+            _Found.observer = _look()
+    return _Found.observer
+
+
+def _look() -> HttpClientObserver | None:
     traced = not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
     # The API's own stand-ins: what get_meter_provider gives before an SDK is set.
     measured = type(metrics.get_meter_provider()).__module__ != metrics.__name__ + "._internal"
-    return _make_observer(traced, measured) if traced or measured else None
-
-
-@lru_cache(maxsize=4)
-def _make_observer(traced: bool, measured: bool) -> HttpClientObserver:
-    return HttpClientObserver()
+    return HttpClientObserver() if traced or measured else None
 
 
 class HttpClientObserver:

@@ -104,8 +104,7 @@ def _envoy_async_ratio(setup: Setup) -> Result:
 
 def _async_against(setup: Setup, url: str, in_flight: int, requests: int, bar: float, name: str) -> Result:
     async def run() -> tuple[float, str]:
-        limits = httpx.Limits(max_connections=1000, max_keepalive_connections=1000)
-        async with setup.mesh.async_client() as meshed, httpx.AsyncClient(limits=limits) as bare:
+        async with setup.mesh.async_client() as meshed, httpx.AsyncClient() as bare:
             await async_throughput(meshed, setup.mesh_url, requests, in_flight)
             await async_throughput(bare, url, requests // 2, in_flight)
             pairs = [
@@ -197,7 +196,19 @@ def _decision_cost(setup: Setup, folder: Path) -> list[Result]:
     ]
 
 
-_IMPORTS = "import httpx, grpc, google.protobuf.message, envoy.service.discovery.v3.ads_pb2_grpc"
+_PROTOBUFS = """
+envoy.service.discovery.v3.ads_pb2_grpc validate.validate_pb2 google.rpc.status_pb2 google.rpc.code_pb2
+envoy.config.listener.v3.listener_pb2 envoy.config.route.v3.route_pb2 envoy.config.cluster.v3.cluster_pb2
+envoy.config.endpoint.v3.endpoint_pb2 envoy.extensions.clusters.aggregate.v3.cluster_pb2
+envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2
+envoy.extensions.filters.http.fault.v3.fault_pb2 envoy.extensions.transport_sockets.tls.v3.tls_pb2
+envoy.extensions.upstreams.http.v3.http_protocol_options_pb2
+envoy.extensions.load_balancing_policies.least_request.v3.least_request_pb2
+envoy.extensions.load_balancing_policies.random.v3.random_pb2
+envoy.extensions.load_balancing_policies.round_robin.v3.round_robin_pb2
+envoy.extensions.load_balancing_policies.wrr_locality.v3.wrr_locality_pb2
+"""
+_IMPORTS = "import httpx, grpc, google.protobuf.json_format, " + ", ".join(_PROTOBUFS.split())
 
 
 def _import_cost() -> Result:
