@@ -23,7 +23,7 @@ import meshsdk
 from meshsdk.http.raw_response import EMPTY_BODY, RawResponse
 from tests.benchmarks.configuration import write_large, write_small
 from tests.benchmarks.measure import async_throughput, median_seconds, ratio, sync_throughput
-from tests.support_processes import envoy, free_ports, http_listener, nginx
+from tests.processes import envoy, free_ports, http_listener, nginx
 
 ROUNDS = 5
 

@@ -1,0 +1,80 @@
+"""Fixtures: real servers, meshes over folders of YAML, control planes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+import meshsdk
+from tests.servers import EchoServer
+
+MakeMesh = Callable[..., meshsdk.Mesh]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No configuration of the machine's own reaches a test."""
+    for name in list(os.environ):
+        if name.startswith(("GRPC_XDS", "MESHSDK_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Closes at the test's end whatever is entered into it."""
+    with ExitStack() as one:
+        yield one
+
+
+@pytest.fixture
+def echo(stack: ExitStack) -> Callable[[str], EchoServer]:
+    """Starts echo servers by name."""
+    return lambda name="": stack.enter_context(EchoServer(name))
+
+
+@pytest.fixture
+def make_mesh(tmp_path: Path, stack: ExitStack) -> MakeMesh:
+    """A mesh over the YAML given, in the folder `tmp_path/mesh`."""
+
+    def make(yaml: str, **options: object) -> meshsdk.Mesh:
+        folder = tmp_path / "mesh"
+        folder.mkdir(exist_ok=True)
+        (folder / "mesh.yaml").write_text(yaml)
+        return stack.enter_context(meshsdk.Mesh(config=folder, **options))
+
+    return make
+
+
+def service(name: str, *ports: int, versions: dict[int, str] | None = None, port: int = 80) -> str:
+    """YAML of a Service whose endpoints are ports on loopback."""
+    parts = [
+        f"apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n"
+        f"spec: {{selector: {{app: {name}}}, ports: [{{name: http, port: {port}}}]}}\n"
+    ]
+    for endpoint in ports:
+        version = f", version: {versions[endpoint]}" if versions else ""
+        parts.append(
+            f"apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: {name}-{endpoint}}}\n"
+            f"spec: {{address: 127.0.0.1, labels: {{app: {name}{version}}}, ports: {{http: {endpoint}}}}}\n"
+        )
+    return "---\n".join(parts)
+
+
+def virtual_service(host: str, http: str) -> str:
+    """YAML of a VirtualService; `http` is the list, as YAML in flow style."""
+    return (
+        f"---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {host}}}\n"
+        f"spec: {{hosts: [{host}], http: {http}}}\n"
+    )
+
+
+def destination_rule(host: str, body: str) -> str:
+    """YAML of a DestinationRule."""
+    return (
+        f"---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {host}}}\n"
+        f"spec: {{host: {host}, {body}}}\n"
+    )

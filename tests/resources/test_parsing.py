@@ -1,0 +1,171 @@
+"""Resources are validated by Envoy's own rules, and each error names the resource and the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshsdk import ResourceError
+from meshsdk.resources import ResourceType, RouteConfiguration, decode
+
+KINDS: dict[ResourceType, type[Message]] = {
+    ResourceType.LISTENER: listener_pb2.Listener,
+    ResourceType.ROUTE_CONFIGURATION: route_pb2.RouteConfiguration,
+    ResourceType.CLUSTER: cluster_pb2.Cluster,
+    ResourceType.ENDPOINTS: endpoint_pb2.ClusterLoadAssignment,
+}
+
+
+def parse(kind: ResourceType, data: dict[str, Any]) -> Any:
+    return decode(kind, json_format.ParseDict(data, KINDS[kind]()).SerializeToString())
+
+
+def routes(**route: Any) -> dict[str, Any]:
+    return {
+        "name": "r",
+        "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **route}]}],
+    }
+
+
+EDS = {"name": "c", "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}}}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "field"),
+    [
+        (ResourceType.CLUSTER, {**EDS, "connect_timeout": "-1s"}, "Cluster.connect_timeout"),
+        (ResourceType.CLUSTER, {**EDS, "name": ""}, "Cluster.name"),
+        (ResourceType.CLUSTER, {"name": "c", "type": "STATIC"}, "Cluster.load_assignment"),
+        (ResourceType.CLUSTER, {"name": "c", "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"}, "Cluster.type"),
+        (
+            ResourceType.CLUSTER,
+            {**EDS, "least_request_lb_config": {"choice_count": 1}, "lb_policy": "LEAST_REQUEST"},
+            "Cluster.least_request_lb_config.choice_count",
+        ),
+        (ResourceType.ROUTE_CONFIGURATION, routes(), "action"),
+        (ResourceType.ROUTE_CONFIGURATION, routes(route={}), "routes[0].route.cluster_specifier"),
+        (
+            ResourceType.ROUTE_CONFIGURATION,
+            routes(match={"safe_regex": {"regex": "("}}, route={"cluster": "c"}),
+            "match.safe_regex.regex",
+        ),
+        (
+            ResourceType.ROUTE_CONFIGURATION,
+            routes(route={"weighted_clusters": {"clusters": [{"name": "a", "weight": 0}]}}),
+            "weighted_clusters.clusters",
+        ),
+        (
+            ResourceType.ROUTE_CONFIGURATION,
+            {"virtual_hosts": [{"name": n, "domains": ["a"]} for n in ("v", "w")]},
+            "virtual_hosts[1].domains",
+        ),
+        (
+            ResourceType.ROUTE_CONFIGURATION,
+            {"virtual_hosts": [{"name": "v", "domains": ["a.*.b"]}]},
+            "virtual_hosts[0].domains",
+        ),
+        (ResourceType.ENDPOINTS, {"cluster_name": ""}, "cluster_name"),
+        (
+            ResourceType.ENDPOINTS,
+            {"cluster_name": "c", "endpoints": [{"priority": 200}]},
+            "endpoints[0].priority",
+        ),
+        (
+            ResourceType.ENDPOINTS,
+            {
+                "cluster_name": "c",
+                "endpoints": [
+                    {
+                        "lb_endpoints": [
+                            {"endpoint": {"address": {"socket_address": {"address": "a.example", "port_value": 1}}}}
+                        ]
+                    }
+                ],
+            },
+            "socket_address.address",
+        ),
+        (ResourceType.LISTENER, {"name": "l"}, "Listener.api_listener"),
+    ],
+)
+def test_a_broken_rule_names_the_field(kind: ResourceType, data: dict[str, Any], field: str) -> None:
+    with pytest.raises(ResourceError) as caught:
+        parse(kind, data)
+    assert field in caught.value.field
+
+
+def test_the_error_carries_the_name_of_the_resource() -> None:
+    with pytest.raises(ResourceError, match="^outbound: Cluster.connect_timeout"):
+        parse(ResourceType.CLUSTER, {**EDS, "name": "outbound", "connect_timeout": "-1s"})
+
+
+def test_a_condition_that_is_not_evaluated_is_refused_rather_than_ignored() -> None:
+    with pytest.raises(ResourceError, match="dynamic_metadata"):
+        match = {
+            "prefix": "/",
+            "dynamic_metadata": [{"filter": "f", "path": [{"key": "k"}], "value": {"present_match": True}}],
+        }
+        parse(ResourceType.ROUTE_CONFIGURATION, routes(match=match, route={"cluster": "c"}))
+
+
+def test_a_field_that_is_not_acted_on_is_noted() -> None:
+    parsed = parse(ResourceType.CLUSTER, {**EDS, "outlier_detection": {}})
+    assert parsed.notes == ("Cluster.outlier_detection: is not acted on",)
+
+
+def test_the_default_timeout_is_fifteen_seconds_and_zero_disables_it() -> None:
+    default: RouteConfiguration = parse(ResourceType.ROUTE_CONFIGURATION, routes(route={"cluster": "c"}))
+    assert default.virtual_hosts[0].routes[0].action.timeout_seconds == 15.0
+    disabled = parse(ResourceType.ROUTE_CONFIGURATION, routes(route={"cluster": "c", "timeout": "0s"}))
+    assert disabled.virtual_hosts[0].routes[0].action.timeout_seconds is None
+
+
+TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+
+
+@pytest.mark.parametrize(
+    ("common", "problem"),
+    [
+        ({}, "the peer could be anyone"),
+        ({"validation_context": {}}, "trusted_ca"),
+        ({"validation_context": {"system_root_certs": {}, "verify_certificate_hash": ["a" * 64]}}, "not carried out"),
+    ],
+)
+def test_tls_that_cannot_be_verified_is_refused(common: dict[str, Any], problem: str) -> None:
+    socket = {"name": "tls", "typed_config": {"@type": TLS, "common_tls_context": common}}
+    with pytest.raises(ResourceError, match=problem):
+        parse(ResourceType.CLUSTER, {**EDS, "transport_socket": socket})
+
+
+@settings(max_examples=300, deadline=None)
+@given(kind=st.sampled_from(list(ResourceType)), packed=st.binary(max_size=300))
+def test_hostile_bytes_end_in_a_resource_or_a_resource_error(kind: ResourceType, packed: bytes) -> None:
+    try:
+        decode(kind, packed)
+    except ResourceError as error:
+        assert error.field
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_a_damaged_resource_ends_in_a_resource_or_a_resource_error(data: st.DataObject) -> None:
+    good = bytearray(
+        json_format.ParseDict(
+            routes(route={"cluster": "c", "retry_policy": {"retry_on": "5xx"}}), route_pb2.RouteConfiguration()
+        ).SerializeToString()
+    )
+    for _ in range(data.draw(st.integers(1, 4))):
+        good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(good)))
+    try:
+        decode(ResourceType.ROUTE_CONFIGURATION, bytes(good[:cut]))
+    except ResourceError as error:
+        assert str(error)
