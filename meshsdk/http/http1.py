@@ -165,7 +165,9 @@ class Http1Reader:
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status < 200 and status != 101:
+        if status == 101:
+            raise httpx.RemoteProtocolError("the peer switched protocols; upgrades are not supported")
+        if status < 200:
             self._interim = True
             self.continue_received = self.continue_received or status == 100
             return
