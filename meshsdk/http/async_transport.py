@@ -82,13 +82,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
 
     def _pool(self) -> AsyncPool:
         """The pool of the running event loop: connections are bound to their loop."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise RuntimeError(
-                "meshsdk's async transport runs on asyncio; under trio, use mesh.client() in a worker thread"
-                " (trio.to_thread.run_sync)"
-            ) from None
+        loop = _running_loop()
         pool = self._pools.get(loop)
         if pool is None:
             for closed in [old for old in self._pools if old.is_closed()]:
@@ -103,7 +97,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
     async def _settle(self, request: httpx.Request, unsettled: Unsettled) -> Exchange | LocalReply | Unsettled:
         """Wait for the configuration of the request's host, as long as connecting may take."""
         seconds = timeouts_of(request).connect
-        loop = asyncio.get_running_loop()
+        loop = _running_loop()
         settled = asyncio.Event()
 
         def wake() -> None:
@@ -188,6 +182,16 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
 
         loop = retrying(tenacity.AsyncRetrying, policy, sender.wants_retry, asyncio.sleep)
         return await loop(turn)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "meshsdk's async transport runs on asyncio; under trio, use mesh.client() in a worker thread"
+            " (trio.to_thread.run_sync)"
+        ) from None
 
 
 class _Result:

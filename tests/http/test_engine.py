@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trio
 
 import meshsdk
 from tests.conftest import MakeMesh, destination_rule, service, virtual_service
@@ -323,7 +324,8 @@ def test_a_slow_reader_holds_a_fast_peer_back(call: Caller) -> None:
             async def run() -> None:
                 assert call._async is not None
                 async with call._async.stream("GET", server.url) as response:
-                    await anext(response.aiter_raw())
+                    chunks = response.aiter_raw()
+                    await anext(chunks)
                     await asyncio.get_running_loop().run_in_executor(None, done.wait, 10)
 
             assert call._runner is not None
@@ -331,7 +333,8 @@ def test_a_slow_reader_holds_a_fast_peer_back(call: Caller) -> None:
         else:
             assert call._sync is not None
             with call._sync.stream("GET", server.url) as response:
-                next(response.iter_raw())
+                chunks = response.iter_raw()
+                next(chunks)
                 done.wait(10)
         assert done.is_set()
         assert sent < 50_000_000
@@ -440,7 +443,6 @@ def test_threads_share_a_client(make_mesh: MakeMesh, echo: Echo) -> None:
 
 
 def test_trio_users_are_told_what_to_do(make_mesh: MakeMesh) -> None:
-    trio = pytest.importorskip("trio")
     client = make_mesh(EMPTY).async_client()
     with pytest.raises(RuntimeError, match=r"mesh\.client"):
         trio.run(client.get, "http://127.0.0.1:1/")
