@@ -1,0 +1,142 @@
+"""Complete snapshots, make before break."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshsdk import resources
+from meshsdk.discovery import DnsResolver, Graph, Snapshot
+from meshsdk.resources import (
+    AggregateDiscovery,
+    EdsDiscovery,
+    Endpoints,
+    ForwardAction,
+    Listener,
+    PathMatch,
+    PathMatchKind,
+    ResourceType,
+    Route,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+    WeightedCluster,
+)
+from meshsdk.xds import ControlLoop, ResourceCache, Status
+
+L, R, C, E = ResourceType.LISTENER, ResourceType.ROUTE_CONFIGURATION, ResourceType.CLUSTER, ResourceType.ENDPOINTS
+
+
+def routes(*clusters: str) -> RouteConfiguration:
+    action = ForwardAction(tuple(WeightedCluster(name, 1) for name in clusters))
+    route = Route(RouteMatch(PathMatch(PathMatchKind.PREFIX, "/")), action)
+    return RouteConfiguration("r", (VirtualHost("v", ("*",), (route,)),))
+
+
+class World:
+    """A cache that a test fills, and the graph over it."""
+
+    def __init__(self) -> None:
+        self.cache = ResourceCache()
+        self.graph = Graph(self.cache, DnsResolver(ControlLoop("unused"), lambda: None))
+
+    def put(self, kind: ResourceType, name: str, resource: Any) -> None:
+        self.cache.accept(kind, name, resource, "1", b"")
+
+    def put_cluster(self, name: str, *, ready: bool = True) -> None:
+        self.put(C, name, resources.Cluster(name, EdsDiscovery(name)))
+        if ready:
+            self.put(E, name, Endpoints(name))
+
+    def resolve(self) -> Snapshot:
+        resolution = self.graph.resolve(["l"])
+        for kind, names in resolution.wanted.items():
+            for name in names:
+                self.cache.request(kind, name)
+        self.wanted = resolution.wanted
+        return resolution.snapshot
+
+
+def test_nothing_is_published_before_everything_below_is_there() -> None:
+    world = World()
+    for kind, name, resource in (
+        (L, "l", Listener("l", route_name="r")),
+        (R, "r", routes("a")),
+        (C, "a", resources.Cluster("a", EdsDiscovery("e"))),
+    ):
+        assert not world.resolve().listeners
+        assert name in world.wanted[kind]
+        world.put(kind, name, resource)
+    assert not world.resolve().listeners
+    world.put(E, "e", Endpoints("e"))
+    snapshot = world.resolve()
+    assert snapshot.listeners["l"].routes is not None
+    assert snapshot.clusters["a"].endpoints is not None
+
+
+def test_a_route_moves_to_a_new_cluster_only_when_that_has_endpoints() -> None:
+    world = World()
+    world.put(L, "l", Listener("l", route_name="r"))
+    world.put(R, "r", routes("old"))
+    world.put_cluster("old")
+    before = world.resolve()
+    world.put(R, "r", routes("new"))
+    world.put_cluster("new", ready=False)
+    during = world.resolve()
+    assert during.listeners["l"] is before.listeners["l"]
+    assert {"old", "new"} <= world.wanted[C]
+    assert "old" in during.clusters
+    world.put(E, "new", Endpoints("new"))
+    after = world.resolve()
+    assert after.listeners["l"].routes == routes("new")
+    assert "old" not in after.clusters
+    assert "old" not in world.wanted[C]
+
+
+def test_a_cluster_that_is_redefined_serves_on_with_its_old_endpoints() -> None:
+    world = World()
+    world.put(L, "l", Listener("l", route_configuration=routes("a")))
+    world.put_cluster("a")
+    before = world.resolve()
+    world.put(C, "a", resources.Cluster("a", EdsDiscovery("elsewhere")))
+    during = world.resolve()
+    assert during.clusters["a"] is before.clusters["a"]
+    assert {"a", "elsewhere"} <= world.wanted[E]
+    world.put(E, "elsewhere", Endpoints("elsewhere"))
+    after = world.resolve().clusters["a"].endpoints
+    assert after is not None
+    assert after.name == "elsewhere"
+
+
+def test_a_cluster_known_to_be_missing_does_not_hold_the_rest_up() -> None:
+    world = World()
+    world.put(L, "l", Listener("l", route_configuration=routes("a", "gone")))
+    world.put_cluster("a")
+    world.cache.remove(C, "gone", Status.DOES_NOT_EXIST, "no such cluster")
+    snapshot = world.resolve()
+    assert "l" in snapshot.listeners
+    assert "no such cluster" in snapshot.clusters["gone"].problem
+
+
+def test_aggregates_wait_for_their_members_and_circles_end() -> None:
+    world = World()
+    world.put(L, "l", Listener("l", route_configuration=routes("top")))
+    world.put(C, "top", resources.Cluster("top", AggregateDiscovery(("a", "b"))))
+    world.put_cluster("a")
+    assert not world.resolve().listeners
+    world.put(C, "b", resources.Cluster("b", AggregateDiscovery(("top",))))
+    snapshot = world.resolve()
+    assert "l" in snapshot.listeners
+    assert any("circle" in view.problem for view in snapshot.clusters.values())
+
+
+def test_an_unchanged_world_is_the_same_snapshot() -> None:
+    world = World()
+    world.put(L, "l", Listener("l", route_configuration=routes("a")))
+    world.put_cluster("a")
+    assert world.resolve() is world.resolve()
+
+
+def test_a_deleted_listener_says_that_it_does_not_exist() -> None:
+    world = World()
+    world.cache.remove(L, "l", Status.DOES_NOT_EXIST, "gone")
+    assert world.resolve().listeners["l"].does_not_exist
