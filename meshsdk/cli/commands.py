@@ -111,16 +111,16 @@ def control_plane(
         server = ControlPlaneServer(Folder(folder), f"{host}:{port}", shown)
     except MeshError as error:
         _fail(str(error))
-    server.start()
-    console.print(f"serving {folder} on {host}:{server.port}", markup=False, highlight=False, soft_wrap=True)
-    console.print(
-        f'use it with GRPC_XDS_BOOTSTRAP_CONFIG=\'{{"xds_servers":[{{"server_uri":"{host}:{server.port}",'
-        '"channel_creds":[{"type":"insecure"}]}],"node":{"id":"me"}}\'',
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
     try:
+        server.start()
+        console.print(f"serving {folder} on {host}:{server.port}", markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f'use it with GRPC_XDS_BOOTSTRAP_CONFIG=\'{{"xds_servers":[{{"server_uri":"{host}:{server.port}",'
+            '"channel_creds":[{"type":"insecure"}]}],"node":{"id":"me"}}\'',
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
         threading.Event().wait()
     except KeyboardInterrupt:
         server.stop(1.0)

@@ -54,20 +54,20 @@ class _Session(ABC):
 
     def __init__(self, state: FolderState) -> None:
         self._state = state
-        self._is_sidecar = False
+        self._user_agent = ""
         self._knows_node = False
         self._subscriptions: dict[ResourceType, _Subscription] = {}
         self._nonces = itertools.count(1)
 
     def _meet(self, request: Any) -> None:
-        """Envoy introduces itself in the first request; it needs listeners with sockets."""
+        """A client introduces itself in its first request; by that it gets the shape of resources that it takes."""
         if not self._knows_node and request.HasField("node"):
             self._knows_node = True
-            self._is_sidecar = request.node.user_agent_name == "envoy"
+            self._user_agent = request.node.user_agent_name
 
     @property
     def _resources(self) -> Mapping[tuple[ResourceType, str], bytes]:
-        return self._state.sidecar if self._is_sidecar else self._state.grpc
+        return self._state.for_client(self._user_agent)
 
     def _wanted(self, kind: ResourceType, subscription: _Subscription) -> dict[str, bytes]:
         resources = self._resources

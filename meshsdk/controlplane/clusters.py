@@ -28,7 +28,7 @@ from .world import (
     World,
 )
 
-__all__ = ["make_clusters"]
+__all__ = ["for_grpc_core", "make_clusters"]
 
 # Istio's defaults (mesh/v1alpha1/config.proto; pilot/pkg/networking/core/cluster_traffic_policy.go).
 _CONNECT_TIMEOUT_SECONDS = 10.0
@@ -45,6 +45,17 @@ _BALANCERS = {
 }
 
 _HTTP2 = ("HTTP2", "GRPC", "GRPC-WEB")
+
+
+def for_grpc_core(cluster: Message) -> Message:
+    """A cluster with what grpc-core takes: it knows ROUND_ROBIN and RING_HASH, and refuses the others."""
+    assert isinstance(cluster, cluster_pb2.Cluster)
+    adapted: Message = cluster_pb2.Cluster()
+    adapted.CopyFrom(cluster)
+    if cluster.lb_policy in (cluster_pb2.Cluster.LEAST_REQUEST, cluster_pb2.Cluster.RANDOM):
+        # As istiod does for gRPC clients (pilot/pkg/networking/grpcgen/cds.go).
+        adapted.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN  # type: ignore[attr-defined]
+    return adapted
 
 
 def make_clusters(world: World) -> Iterable[Message]:

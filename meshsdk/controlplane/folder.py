@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import os
@@ -14,7 +15,7 @@ from google.protobuf.message import Message
 from ..errors import ConfigError, ResourceError
 from ..resources import RESOURCE_TYPES, ResourceType, decode, resource_name
 from .assemble import assemble
-from .clusters import make_clusters
+from .clusters import for_grpc_core, make_clusters
 from .documents import Document, config_files, read_documents
 from .listeners import make_grpc_listeners, make_sidecar_listeners
 from .raw import parse_raw
@@ -43,14 +44,22 @@ class FolderState:
     Attributes:
         version: Says whether two states are the same.
         grpc: Resources for clients that ask for listeners by name.
+        grpc_core: The same, with the clusters that gRPC's own xDS client takes.
         sidecar: Resources for an Envoy that asks for all.
         problems: Errors and warnings, in the order of the files.
     """
 
     version: str = ""
     grpc: Mapping[tuple[ResourceType, str], bytes] = field(default_factory=dict)
+    grpc_core: Mapping[tuple[ResourceType, str], bytes] = field(default_factory=dict)
     sidecar: Mapping[tuple[ResourceType, str], bytes] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+
+    def for_client(self, user_agent: str) -> Mapping[tuple[ResourceType, str], bytes]:
+        """The resources in the shape that a client wants, by its node's user_agent_name."""
+        if user_agent == "envoy":
+            return self.sidecar
+        return self.grpc_core if user_agent.startswith("gRPC") else self.grpc
 
     @property
     def errors(self) -> list[str]:
@@ -81,13 +90,14 @@ def load(root: Path, domain: str = "cluster.local") -> FolderState:
         except ConfigError as error:
             errors.append(error)
     world = assemble(objects, domain, errors)
-    grpc, sidecar = _translate(world, raw, errors)
-    problems = [Problem(str(error), True) for error in errors]
+    views = _translate(world, raw, errors)
+    # A cluster is checked in each of its shapes, and would be reported for each.
+    problems = [Problem(text, True) for text in dict.fromkeys(map(str, errors))]
     problems += [Problem(text, False) for text in (*warnings, *world.warnings)]
     version = hashlib.sha256()
-    for (kind, name), packed in sorted(grpc.items(), key=lambda item: (item[0][0].value, item[0][1])):
+    for (kind, name), packed in sorted(views[0].items(), key=lambda item: (item[0][0].value, item[0][1])):
         version.update(f"{kind.value} {name} {len(packed)}".encode() + packed)
-    return FolderState(version.hexdigest()[:16], grpc, sidecar, tuple(problems))
+    return FolderState(version.hexdigest()[:16], *views, problems=tuple(problems))
 
 
 def _add_raw(raw: Packed, document: Document, warnings: list[str], errors: list[ConfigError]) -> None:
@@ -102,15 +112,18 @@ def _add_raw(raw: Packed, document: Document, warnings: list[str], errors: list[
     raw[(kind, name)] = packed
 
 
-def _translate(world: World, raw: Packed, errors: list[ConfigError]) -> tuple[Packed, Packed]:
+def _translate(world: World, raw: Packed, errors: list[ConfigError]) -> tuple[Packed, Packed, Packed]:
+    """The resources for gRPC-like clients, for grpc-core, and for an Envoy."""
     try:
-        clusters = _pack(make_clusters(world), errors)
+        messages = list(make_clusters(world))
+        clusters = _pack(messages, errors)
+        core = _pack([for_grpc_core(one) if one.DESCRIPTOR.name == "Cluster" else one for one in messages], errors)
         grpc = _pack(make_grpc_listeners(world), errors)
         sidecar = _pack(make_sidecar_listeners(world), errors)
     except ConfigError as error:
         errors.append(error)
-        return dict(raw), dict(raw)
-    return {**clusters, **grpc, **raw}, {**clusters, **sidecar, **raw}
+        return dict(raw), dict(raw), dict(raw)
+    return {**clusters, **grpc, **raw}, {**core, **grpc, **raw}, {**clusters, **sidecar, **raw}
 
 
 def _pack(messages: Iterable[Message], errors: list[ConfigError]) -> Packed:
@@ -160,7 +173,7 @@ class Folder:
                 logger.log(logging.ERROR if problem.is_error else logging.WARNING, "%s", problem.text)
         if new.errors and not is_first:
             logger.error("%s has errors; the last good state stays in use", self.root)
-            self.state = FolderState(self.state.version, self.state.grpc, self.state.sidecar, new.problems)
+            self.state = dataclasses.replace(self.state, problems=new.problems)
             return False
         changed = new.version != self.state.version
         self.state = new

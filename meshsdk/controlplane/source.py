@@ -59,12 +59,16 @@ class FolderSource:
     def _schedule(self) -> None:
         self._timer = self._loop.call_later(self._poll_seconds, self._poll)
 
+    def refresh(self) -> None:
+        """Look at the folder now, and pass on what changed."""
+        if self._folder.refresh():
+            for kind, names in self._wanted.items():
+                for name in names:
+                    self._supply(kind, name)
+
     def _poll(self) -> None:
         try:
-            if self._folder.refresh():
-                for kind, names in self._wanted.items():
-                    for name in names:
-                        self._supply(kind, name)
+            self.refresh()
         finally:
             self._schedule()
 

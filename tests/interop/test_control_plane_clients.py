@@ -1,0 +1,183 @@
+"""Other people's xDS clients run from the same folder: grpcio's own, and the real Envoy; and meshsdk from a server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+
+import meshsdk
+from meshsdk.controlplane import Folder
+from meshsdk.controlplane.server import ControlPlaneServer
+from meshsdk.resources import ResourceType
+from tests.conftest import destination_rule, service, virtual_service
+from tests.processes import CLEAN_ENVIRONMENT, envoy, free_ports
+from tests.servers import EchoServer
+
+MakeServer = Callable[[str], ControlPlaneServer]
+
+
+@pytest.fixture
+def make_server(tmp_path: Path, stack: ExitStack) -> MakeServer:
+    def make(yaml: str) -> ControlPlaneServer:
+        folder = tmp_path / "mesh"
+        folder.mkdir(exist_ok=True)
+        (folder / "mesh.yaml").write_text(yaml)
+        server = ControlPlaneServer(Folder(folder), "127.0.0.1:0")
+        server.start()
+        stack.callback(server.stop)
+        return server
+
+    return make
+
+
+def bootstrap(port: int) -> dict[str, Any]:
+    server = {"server_uri": f"127.0.0.1:{port}", "channel_creds": [{"type": "insecure"}], "server_features": ["xds_v3"]}
+    return {"xds_servers": [server], "node": {"id": "test"}}
+
+
+def grpc_echo(name: str, stack: ExitStack) -> int:
+    """A gRPC server that says its name."""
+
+    class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
+        def service(self, details: Any) -> Any:
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: name.encode())
+
+    server = grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers((Handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    stack.callback(lambda: server.stop(0))
+    return int(port)
+
+
+SPLIT = (
+    "[{route: [{destination: {host: a, subset: v1}, weight: 75}, {destination: {host: a, subset: v2}, weight: 25}]}]"
+)
+SUBSETS = "subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]"
+
+
+def split_service(one: int, two: int, port: int = 80) -> str:
+    return (
+        service("a", one, two, versions={one: "v1", two: "v2"}, port=port)
+        + destination_rule("a", SUBSETS)
+        + virtual_service("a", SPLIT)
+    )
+
+
+def test_a_native_grpc_client_follows_the_folder(make_server: MakeServer, stack: ExitStack) -> None:
+    one, two = grpc_echo("v1", stack), grpc_echo("v2", stack)
+    server = make_server(split_service(one, two))
+    command = [sys.executable, "-m", "tests.interop.native_client", "xds:///a.default.svc.cluster.local:80", "200"]
+    environment = {**CLEAN_ENVIRONMENT, "GRPC_XDS_BOOTSTRAP_CONFIG": json.dumps(bootstrap(server.port))}
+    output = subprocess.run(
+        command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert output.returncode == 0, output.stderr[-3000:]
+    counts = Counter(output.stdout.split())
+    # Five standard deviations of a binomial with n=200, p=0.75.
+    assert abs(counts["v1"] - 150) <= 31, counts
+
+
+@pytest.mark.parametrize("api_type", ["GRPC", "DELTA_GRPC"])
+def test_the_real_envoy_routes_by_the_folder_and_follows_an_edit(
+    make_server: MakeServer, tmp_path: Path, stack: ExitStack, api_type: str
+) -> None:
+    one, two = stack.enter_context(EchoServer("v1")), stack.enter_context(EchoServer("v2"))
+    (port,) = free_ports(1)
+    server = make_server(split_service(one.port, two.port, port))
+    stack.enter_context(envoy(envoy_bootstrap(server.port, api_type), [port], tmp_path))
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"host": "a"}) as client:
+        names = Counter(client.get("/").json()["name"] for _ in range(200))
+        assert abs(names["v1"] - 150) <= 31, names
+        path = tmp_path / "mesh" / "mesh.yaml"
+        only_two = split_service(one.port, two.port, port).replace("75", "0").replace("25", "100")
+        path.write_text(only_two)
+        deadline = time.monotonic() + 15
+        while any(client.get("/").json()["name"] == "v1" for _ in range(20)):
+            assert time.monotonic() < deadline
+
+
+def envoy_bootstrap(port: int, api_type: str) -> dict[str, object]:
+    """An Envoy that gets everything by ADS."""
+    source = {"ads": {}, "resource_api_version": "V3"}
+    endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
+    http2 = {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        }
+    }
+    return {
+        "node": {"id": "envoy", "cluster": "test"},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": api_type,
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}],
+            },
+            "lds_config": source,
+            "cds_config": source,
+        },
+        "static_resources": {
+            "clusters": [
+                {
+                    "name": "xds",
+                    "type": "STATIC",
+                    "typed_extension_protocol_options": http2,
+                    "load_assignment": {"cluster_name": "xds", "endpoints": [{"lb_endpoints": [endpoint]}]},
+                }
+            ]
+        },
+    }
+
+
+def test_meshsdk_gets_the_same_from_a_server_as_from_the_folder(
+    make_server: MakeServer, tmp_path: Path, stack: ExitStack
+) -> None:
+    one, two = stack.enter_context(EchoServer("v1")), stack.enter_context(EchoServer("v2"))
+    server = make_server(split_service(one.port, two.port))
+    remote = stack.enter_context(meshsdk.Mesh(bootstrap=bootstrap(server.port)))
+    local = stack.enter_context(meshsdk.Mesh(config=tmp_path / "mesh"))
+    for url in ("http://a/x", "http://a.default/y?z=1", "http://elsewhere.example/"):
+        ours, theirs = local.explain("GET", url), remote.explain("GET", url)
+        assert ours == theirs
+    with remote.client() as client:
+        assert client.get("http://a/").json()["name"] in ("v1", "v2")
+
+
+def test_incremental_clients_get_changes_and_removals(make_server: MakeServer, tmp_path: Path) -> None:
+    server = make_server(service("a", 1) + "---\n" + service("b", 2))
+    kind = ResourceType.LISTENER
+    name, missing = "a.default.svc.cluster.local:80", "nobody:80"
+
+    def requests() -> Any:
+        first = discovery_pb2.DeltaDiscoveryRequest(
+            type_url=kind.type_url, resource_names_subscribe=[name, "b.default.svc.cluster.local:80", missing]
+        )
+        first.node.id = "delta"
+        yield first
+        time.sleep(10)
+
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stream = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources(requests())
+        first = next(stream)
+        assert {resource.name for resource in first.resources} == {name, "b.default.svc.cluster.local:80"}
+        assert list(first.removed_resources) == [missing]
+        (tmp_path / "mesh" / "mesh.yaml").write_text(service("a", 1))
+        second = next(stream)
+        assert not second.resources
+        assert list(second.removed_resources) == ["b.default.svc.cluster.local:80"]
+        stream.cancel()

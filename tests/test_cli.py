@@ -1,0 +1,102 @@
+"""The command line, as a person or a program runs it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import service, virtual_service
+from tests.processes import CLEAN_ENVIRONMENT
+
+
+def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "meshsdk", *arguments]
+    return subprocess.run(
+        command,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**CLEAN_ENVIRONMENT, "COLUMNS": "160"},
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rule = "[{match: [{uri: {prefix: /old}}], rewrite: {uri: /new}, route: [{destination: {host: a}}]}]"
+    (tmp_path / "m.yaml").write_text(service("a", 8081) + virtual_service("a", rule))
+    return tmp_path
+
+
+def test_check_passes_a_good_folder(folder: Path) -> None:
+    result = run("check", str(folder))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "1 listener" in result.stdout
+
+
+def test_check_lists_every_problem_and_exits_with_one(folder: Path) -> None:
+    (folder / "bad.yaml").write_text(service("b", 1).replace("port: 80", "port: x") + virtual_service("c", "[{}]"))
+    result = run("check", str(folder))
+    assert result.returncode == 1
+    assert "bad.yaml document 1 Service/b.spec.ports[0].port" in result.stderr
+    assert "VirtualService/c.spec.http[0].route" in result.stderr
+
+
+def test_check_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    result = run("check", str(tmp_path / "nowhere"))
+    assert result.returncode == 1
+    assert "no such file or folder" in result.stderr
+
+
+def test_route_explains_for_people(folder: Path) -> None:
+    result = run("route", str(folder), "GET", "http://a/old/x")
+    assert result.returncode == 0
+    for words in ("/new/x", "outbound|80||a.default.svc.cluster.local", "127.0.0.1:8081"):
+        assert words in result.stdout
+
+
+def test_route_says_why_nothing_matches_and_exits_with_one(folder: Path) -> None:
+    result = run("route", str(folder), "GET", "http://a/else", "-H", "x-a: b")
+    assert result.returncode == 1
+    assert "path '/else' does not match prefix '/old'" in result.stdout
+
+
+def test_route_explains_for_programs(folder: Path) -> None:
+    decision = json.loads(run("route", str(folder), "GET", "http://a/old", "--json").stdout)
+    assert decision["action"] == "forward"
+    assert decision["path"] == "/new"
+
+
+def test_route_takes_and_gives_json_lines(folder: Path) -> None:
+    lines = '{"url": "http://a/old"}\n{"method": "PUT", "url": "http://a/x"}\n\nnonsense\n{"url": 5}\n'
+    result = run("route", str(folder), "--requests", "-", stdin=lines)
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [answer.get("action", "error") for answer in answers] == ["forward", "no_route", "error", "error"]
+
+
+def test_status_shows_what_is_known(folder: Path) -> None:
+    found = json.loads(run("status", str(folder), "--target", "a", "--json").stdout)
+    assert "outbound|80||a.default.svc.cluster.local" in found["clusters"]
+
+
+def test_without_configuration_the_error_says_what_to_do() -> None:
+    result = run("status")
+    assert result.returncode == 2
+    assert "MESHSDK_CONFIG" in result.stderr
+
+
+def test_the_control_plane_serves_until_it_is_interrupted(folder: Path) -> None:
+    command = [sys.executable, "-u", "-m", "meshsdk", "control-plane", str(folder), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=CLEAN_ENVIRONMENT) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline(), process.stdout.readline()]
+        assert "resources" in lines[0]
+        assert "serving" in lines[1]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
