@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,6 +144,11 @@ def _pack(messages: Iterable[Message], errors: list[ConfigError]) -> Packed:
     return packed
 
 
+# A file's time moves in ticks: an edit in the tick in which the file was read leaves the time as it was (as git's
+# index knows, "racy git"). So what is this young is read once more.
+_CLOCK_GRAIN_NS = 50_000_000
+
+
 class Folder:
     """Watches a folder by looking at it: names, sizes and times of its files.
 
@@ -158,15 +164,18 @@ class Folder:
         self.root = Path(root)
         self._domain = domain
         self._stamp: Stamp | None = None
+        self._may_have_missed_an_edit = False
         self.state = FolderState()
 
     def refresh(self) -> bool:
         """Look, and read again if something changed. Returns whether the resources are others now."""
         stamp = self._look()
-        if stamp == self._stamp:
+        if stamp == self._stamp and not self._may_have_missed_an_edit:
             return False
         is_first = self._stamp is None
         self._stamp = stamp
+        newest = max((modified for _, modified, _ in stamp), default=0)
+        self._may_have_missed_an_edit = newest > time.time_ns() - _CLOCK_GRAIN_NS
         new = load(self.root, self._domain)
         for problem in new.problems:
             if problem not in self.state.problems:

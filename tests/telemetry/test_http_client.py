@@ -72,7 +72,7 @@ RETRIES = "[{retries: {attempts: 2, retryOn: 5xx}, route: [{destination: {host: 
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_request_has_a_span_and_each_attempt_a_child_that_the_server_can_continue(tmp_path: Path, kind: str) -> None:
+def test_a_request_has_a_span_and_each_attempt_a_child_that_servers_continue(tmp_path: Path, kind: str) -> None:
     with EchoServer() as server:
         server.statuses = [503, 200]
         (tmp_path / "m.yaml").write_text(service("a", server.port) + virtual_service("a", RETRIES))
