@@ -56,7 +56,8 @@ points = {
 print(json.dumps({"metrics": points, "spans": [
     {"id": span.context.span_id, "trace": format(span.context.trace_id, "032x"),
      "parent": span.parent.span_id if span.parent else None, "name": span.name, "kind": span.kind.name,
-     "status": span.status.status_code.name, "attributes": dict(span.attributes)} for span in spans.get_finished_spans()]}))
+     "status": span.status.status_code.name, "attributes": dict(span.attributes)}
+    for span in spans.get_finished_spans()]}))
 """
 
 
