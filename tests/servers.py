@@ -31,6 +31,7 @@ class EchoServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
+            wbufsize = -1  # A response goes out in one piece, so that a killed server has sent all of it or nothing.
 
             def answer(self) -> None:
                 body = self._body()

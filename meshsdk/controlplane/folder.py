@@ -27,7 +27,7 @@ __all__ = ["Folder", "FolderState", "Problem", "load"]
 logger = logging.getLogger("meshsdk.controlplane")
 
 Packed = dict[tuple[ResourceType, str], bytes]
-Stamp = tuple[tuple[str, int, int], ...]
+Stamp = tuple[tuple[str, int, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,38 +144,38 @@ def _pack(messages: Iterable[Message], errors: list[ConfigError]) -> Packed:
     return packed
 
 
-# A file's time moves in ticks: an edit in the tick in which the file was read leaves the time as it was (as git's
-# index knows, "racy git"). So what is this young is read once more.
-_CLOCK_GRAIN_NS = 50_000_000
-
-
 class Folder:
-    """Watches a folder by looking at it: names, sizes and times of its files.
+    """Watches a folder by looking at it: names, inodes, times and sizes of its files.
 
     Args:
         root: The folder, or one file.
         domain: The cluster's DNS domain.
+        settle_seconds: How long an edit must be past before it is read: an editor may still be writing, and an empty
+            file is a legal configuration.
 
     Attributes:
         state: The last good state. An edit with errors changes only its problems.
     """
 
-    def __init__(self, root: str | os.PathLike[str], domain: str = "cluster.local") -> None:
+    def __init__(
+        self, root: str | os.PathLike[str], domain: str = "cluster.local", settle_seconds: float = 0.1
+    ) -> None:
         self.root = Path(root)
         self._domain = domain
         self._stamp: Stamp | None = None
-        self._may_have_missed_an_edit = False
+        self._settle_ns = int(settle_seconds * 1e9)
         self.state = FolderState()
 
     def refresh(self) -> bool:
         """Look, and read again if something changed. Returns whether the resources are others now."""
         stamp = self._look()
-        if stamp == self._stamp and not self._may_have_missed_an_edit:
+        if stamp == self._stamp:
             return False
         is_first = self._stamp is None
+        newest = max((modified for _, _, modified, _ in stamp), default=0)
+        if not is_first and time.time_ns() - newest < self._settle_ns:
+            return False
         self._stamp = stamp
-        newest = max((modified for _, modified, _ in stamp), default=0)
-        self._may_have_missed_an_edit = newest > time.time_ns() - _CLOCK_GRAIN_NS
         new = load(self.root, self._domain)
         for problem in new.problems:
             if problem not in self.state.problems:
@@ -191,7 +191,8 @@ class Folder:
     def _look(self) -> Stamp:
         try:
             return tuple(
-                (str(path), (stat := path.stat()).st_mtime_ns, stat.st_size) for path in config_files(self.root)
+                (str(path), (stat := path.stat()).st_ino, stat.st_mtime_ns, stat.st_size)
+                for path in config_files(self.root)
             )
         except (OSError, ConfigError):
             return ()

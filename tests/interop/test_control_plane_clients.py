@@ -64,16 +64,17 @@ def grpc_echo(name: str, stack: ExitStack) -> int:
 
 
 SPLIT = (
-    "[{route: [{destination: {host: a, subset: v1}, weight: 75}, {destination: {host: a, subset: v2}, weight: 25}]}]"
+    "[{{route: [{{destination: {{host: a, subset: v1}}, weight: {}}},"
+    " {{destination: {{host: a, subset: v2}}, weight: {}}}]}}]"
 )
 SUBSETS = "subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]"
 
 
-def split_service(one: int, two: int, port: int = 80) -> str:
+def split_service(one: int, two: int, port: int = 80, *, weights: tuple[int, int] = (75, 25)) -> str:
     return (
         service("a", one, two, versions={one: "v1", two: "v2"}, port=port)
         + destination_rule("a", SUBSETS)
-        + virtual_service("a", SPLIT)
+        + virtual_service("a", SPLIT.format(*weights))
     )
 
 
@@ -103,8 +104,7 @@ def test_the_real_envoy_routes_by_the_folder_and_follows_an_edit(
         names = Counter(client.get("/").json()["name"] for _ in range(200))
         assert abs(names["v1"] - 150) <= 31, names
         path = tmp_path / "mesh" / "mesh.yaml"
-        only_two = split_service(one.port, two.port, port).replace("75", "0").replace("25", "100")
-        path.write_text(only_two)
+        path.write_text(split_service(one.port, two.port, port, weights=(0, 100)))
         deadline = time.monotonic() + 15
         while any(client.get("/").json()["name"] == "v1" for _ in range(20)):
             assert time.monotonic() < deadline
