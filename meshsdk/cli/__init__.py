@@ -1,4 +1,4 @@
-"""The command line: `meshsdk demo | control-plane | check | route | status`.
+"""The command line: `meshsdk check | route | status | control-plane`.
 
 Needs the extra `meshsdk[cli]` (typer, rich).
 """
