@@ -9,7 +9,8 @@
 The names below are the public API; everything else is private by its place in a subpackage.
 """
 
-from .decision import Decision
+from typing import TYPE_CHECKING, Any
+
 from .errors import (
     BootstrapError,
     CircuitOpenError,
@@ -25,6 +26,9 @@ from .errors import (
 )
 from .http import AsyncMeshTransport, MeshResponseInfo, MeshTransport
 from .mesh import Mesh
+
+if TYPE_CHECKING:
+    from .decision import Decision
 
 __version__ = "0.1.0"
 
@@ -47,3 +51,11 @@ __all__ = [
     "UnsupportedFeatureError",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Decision":  # Loaded when it is used, as `Mesh.explain` loads it.
+        from .decision import Decision
+
+        return Decision
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

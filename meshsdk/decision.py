@@ -95,7 +95,7 @@ class Decision:
 def decide(request: httpx.Request, names: tuple[str, ...], directory: Directory, unknown_hosts: str) -> Decision:
     """The decision on a request, by the same routes that requests go by."""
     shown = Decision(method=request.method, url=str(request.url), action="no_route")
-    head = head_of(request)
+    head = head_of(request, request.url.scheme)
     for name in names:
         target = directory.targets.get(name)
         if target is not None and target.table is not None:

@@ -10,16 +10,18 @@ import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
 from .bootstrap import Bootstrap, load_bootstrap
 from .control import Control, SourceFactory
-from .decision import Decision, decide
 from .errors import BootstrapError, NoRouteError
 from .http import AsyncMeshTransport, MeshTransport
-from .xds import AdsClient, ControlLoop, ResourceCache, Source
+from .xds import ControlLoop, ResourceCache, Source
+
+if TYPE_CHECKING:
+    from .decision import Decision
 
 __all__ = ["Mesh"]
 
@@ -155,6 +157,8 @@ class Mesh:
         Raises:
             TimeoutError: It did not come in time.
         """
+        from .decision import decide  # Nobody pays for explanations who asks for none.
+
         request = httpx.Request(method, url, headers=headers)
         url_parts = request.url
         target = url_parts.host if url_parts.port is None else f"{url_parts.host}:{url_parts.port}"
@@ -251,6 +255,8 @@ def _folder_source(root: Path) -> SourceFactory:
 
 def _ads_source(bootstrap: Bootstrap) -> SourceFactory:
     def make(cache: ResourceCache, loop: ControlLoop) -> Source:
+        from .xds.ads_client import AdsClient  # gRPC's stubs are loaded where there is a server to talk to.
+
         return AdsClient(bootstrap.servers, bootstrap.node, cache, loop)
 
     return make

@@ -113,7 +113,7 @@ class Exchange:
         self.deadline: float | None = None
         self._random_fraction = random_fraction
         self._policy: RetryPolicy | None = forward.retry_policy if forward is not None else None
-        self._previous: list[Endpoint] = []
+        self._previous: tuple[Endpoint, ...] = ()
 
     @property
     def retry_policy(self) -> RetryPolicy | None:
@@ -141,11 +141,14 @@ class Exchange:
                 if deadline is None or per_try < deadline:
                     deadline, is_route_deadline = per_try, False
             if policy.avoid_previous_hosts:
-                self._previous.append(endpoint)
+                self._previous += (endpoint,)
         forward, head = self.forward, self.head
-        if forward is None or forward.is_plain:
-            return Attempt(endpoint, head.target, head.raw_headers, deadline, is_route_deadline, self.attempts)
-        target, headers = self._rewritten(forward, endpoint)
+        target, headers = head.target, head.raw_headers
+        if forward is not None:
+            if not forward.is_plain:
+                target, headers = self._rewritten(forward, endpoint)
+            if forward.include_request_attempt_count:
+                headers = _with_attempt_count(headers, self.attempts)
         return Attempt(endpoint, target, headers, deadline, is_route_deadline, self.attempts)
 
     def is_final(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bool:
@@ -209,10 +212,6 @@ class Exchange:
             target = forward.path_rewrite(head) or "/"
             if target != head.target:
                 headers.append((b"x-envoy-original-path", head.target.encode("latin-1")))
-        if forward.include_request_attempt_count:
-            size = len(_ATTEMPT_COUNT)
-            headers = [one for one in headers if len(one[0]) != size or one[0].lower() != _ATTEMPT_COUNT]
-            headers.append((_ATTEMPT_COUNT, b"%d" % self.attempts))
         return target, headers
 
     def _rewritten_authority(self, forward: CompiledForward, endpoint: Endpoint) -> str:
@@ -221,6 +220,16 @@ class Exchange:
         if forward.host_rewrite is not None:
             return forward.host_rewrite(self.head)
         return endpoint.config.hostname if forward.action.auto_host_rewrite else ""
+
+
+def _with_attempt_count(headers: Sequence[tuple[bytes, bytes]], attempts: int) -> list[tuple[bytes, bytes]]:
+    """VirtualHost.include_request_attempt_count; a count that came with the request is not passed on."""
+    size = len(_ATTEMPT_COUNT)
+    for name, _ in headers:
+        if len(name) == size and name.lower() == _ATTEMPT_COUNT:
+            headers = [header for header in headers if header[0].lower() != _ATTEMPT_COUNT]
+            break
+    return [*headers, (_ATTEMPT_COUNT, b"%d" % attempts)]
 
 
 def _with_host(headers: list[tuple[bytes, bytes]], authority: str) -> list[tuple[bytes, bytes]]:

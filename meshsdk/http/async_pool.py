@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections import deque
+from typing import TYPE_CHECKING, TypeAlias
 
 import httpx
 
@@ -15,14 +16,16 @@ from ..balancing import Endpoint
 from ..resources import HttpProtocol
 from ..security import TlsClientContext
 from .async_http1 import AsyncHttp1Connection
-from .async_http2 import AsyncHttp2Connection
 from .pool_rules import SWEEP_SECONDS, Slot, connect_timeout, keepalive_seconds
 from .timeouts import Timeouts
 from .tls import TlsChooser, verify_peer
 
+if TYPE_CHECKING:
+    from .async_http2 import AsyncHttp2Connection
+
 __all__ = ["AsyncConnection", "AsyncPool"]
 
-AsyncConnection = AsyncHttp1Connection | AsyncHttp2Connection
+AsyncConnection: TypeAlias = "AsyncHttp1Connection | AsyncHttp2Connection"
 Key = tuple[Endpoint, bool]
 
 # RFC 8305: how long the first address of a name has before the next one is tried beside it.
@@ -87,7 +90,7 @@ class AsyncPool:
             self._opening -= 1
             self._wake_one()
         self._slots[connection] = slot
-        if isinstance(connection, AsyncHttp2Connection):
+        if not isinstance(connection, AsyncHttp1Connection):
             self._shared.setdefault((endpoint, slot.is_secure), []).append(connection)
         if self._closed:
             connection.close()
@@ -191,7 +194,7 @@ class AsyncPool:
         now = time.monotonic()
         for connection, slot in list(self._slots.items()):
             idle = self._idle.get((slot.endpoint, slot.is_secure), ())
-            is_idle = connection.is_idle if isinstance(connection, AsyncHttp2Connection) else connection in idle
+            is_idle = connection in idle if isinstance(connection, AsyncHttp1Connection) else connection.is_idle
             longest = keepalive_seconds(self._limits, slot.endpoint)
             if is_idle and (slot.endpoint.is_removed or now - connection.idle_since > longest):
                 connection.close()
@@ -252,10 +255,16 @@ class _Negotiator(asyncio.Protocol):
         is_http2 = protocol == "h2" or (
             protocol is None and self._endpoint.cluster.config.protocol is HttpProtocol.HTTP2
         )
-        kind = AsyncHttp2Connection if is_http2 else AsyncHttp1Connection
-        self.connection = kind(self._pool.loop, self._pool.release)
-        transport.set_protocol(self.connection)
-        self.connection.connection_made(transport)
+        connection: AsyncConnection
+        if is_http2:
+            from .async_http2 import AsyncHttp2Connection  # h2 is loaded when a peer speaks HTTP/2.
+
+            connection = AsyncHttp2Connection(self._pool.loop, self._pool.release)
+        else:
+            connection = AsyncHttp1Connection(self._pool.loop, self._pool.release)
+        self.connection = connection
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
 
 
 def _connect_error(error: OSError, endpoint: Endpoint) -> httpx.TransportError:

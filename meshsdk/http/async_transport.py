@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from ..exchange import Attempt, Exchange, LocalReply, retrying
 from ..resources import RetryPolicy
-from ..telemetry import http_client
+from ..telemetry.lookup import http_client_observer
 from .async_http1 import AsyncHttp1Connection
 from .async_pool import AsyncPool
 from .dispatcher import IDEMPOTENT_METHODS, Dispatcher, HasRuntime, Unsettled, error_flag, outcome_of
@@ -22,6 +22,9 @@ from .raw_response import RawResponse
 from .request_body import AsyncRequestBody, content_of
 from .timeouts import Timeouts, timeouts_of
 from .tls import TlsChooser
+
+if TYPE_CHECKING:
+    from ..telemetry.http_client import RequestObservation
 
 __all__ = ["AsyncMeshTransport"]
 
@@ -61,7 +64,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         begun = self._dispatcher.begin(request)
         while type(begun) is Unsettled:
             begun = await self._settle(request, begun)
-        observer = http_client.observer()
+        observer = http_client_observer()
         if observer is not None:
             return await self._observed(request, begun, observer)
         if isinstance(begun, LocalReply):
@@ -143,7 +146,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         return self._dispatcher.local_response(request, reply, exchange)
 
     async def _carry_out(
-        self, request: httpx.Request, exchange: Exchange, observation: http_client.RequestObservation | None
+        self, request: httpx.Request, exchange: Exchange, observation: RequestObservation | None
     ) -> httpx.Response:
         if exchange.delay_seconds:
             await asyncio.sleep(exchange.delay_seconds)
@@ -155,11 +158,13 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         policy = exchange.retry_policy
         body = content if content is not None else AsyncRequestBody(request, record=policy is not None)
         sender = _Sender(pool, request, exchange, body, timeouts_of(request), observation)
-        first = await sender.send(attempt)
-        raw = first.raw
-        result: _Result | LocalReply = first
-        if policy is not None and (raw is None or not exchange.is_final(raw.status, raw.headers)):
-            result = await self._retry(sender, first, policy)
+        result: _Result | LocalReply = await sender.send(attempt)
+        assert isinstance(result, _Result)
+        raw = result.raw
+        if raw is not None and exchange.is_final(raw.status, raw.headers):
+            return self._dispatcher.response(request, exchange, attempt, raw)
+        if policy is not None:
+            result = await self._retry(sender, result, policy)
         if isinstance(result, LocalReply):
             return await self._reply(request, result, exchange)
         if result.raw is not None:
@@ -217,7 +222,7 @@ class _Sender:
         exchange: Exchange,
         body: bytes | AsyncRequestBody,
         timeouts: Timeouts,
-        observation: http_client.RequestObservation | None,
+        observation: RequestObservation | None,
     ) -> None:
         self._pool = pool
         self._request = request

@@ -84,35 +84,54 @@ class Unsettled:
 class MeshResponseInfo:
     """`response.extensions["mesh"]`: how the response came to be.
 
-    Attributes:
-        cluster: That the request was routed to; empty for an answer without one.
-        endpoint: Address that answered; empty for a local reply.
-        route: The route's name.
-        attempts: How many attempts were made.
-        flag: Envoy's response flag; empty where nothing went wrong.
-        details: Envoy's response code details.
+    Args:
+        exchange: The request's; None for an answer that needed none.
+        attempt: Whose response it is; None for a local reply.
+        reply: The local reply; None for a server's response.
     """
 
-    __slots__ = ("attempts", "cluster", "details", "endpoint", "flag", "route")
+    __slots__ = ("_attempt", "_exchange", "_reply", "attempts")
 
     def __init__(
-        self,
-        cluster: str = "",
-        endpoint: str = "",
-        route: str = "",
-        attempts: int = 0,
-        flag: str = "",
-        details: str = "via_upstream",
+        self, exchange: Exchange | None = None, attempt: Attempt | None = None, reply: LocalReply | None = None
     ) -> None:
-        self.cluster = cluster
-        self.endpoint = endpoint
-        self.route = route
-        self.attempts = attempts
-        self.flag = flag
-        self.details = details
+        self._exchange = exchange
+        self._attempt = attempt
+        self._reply = reply
+        self.attempts = exchange.attempts if exchange is not None else 0
+        """How many attempts were made."""
+
+    @property
+    def cluster(self) -> str:
+        """That the request was sent to; empty for an answer without one."""
+        if self._attempt is not None:
+            return self._attempt.endpoint.cluster.name
+        return self._exchange.cluster.name if self._exchange is not None else ""
+
+    @property
+    def endpoint(self) -> str:
+        """Address that answered; empty for a local reply."""
+        return self._attempt.endpoint.name if self._attempt is not None else ""
+
+    @property
+    def route(self) -> str:
+        """The route's name; empty where there is none."""
+        route = self._exchange.route if self._exchange is not None else None
+        return route.name if route is not None else ""
+
+    @property
+    def flag(self) -> str:
+        """Envoy's response flag; empty where nothing went wrong."""
+        return self._reply.flag if self._reply is not None else ""
+
+    @property
+    def details(self) -> str:
+        """Envoy's response code details."""
+        return self._reply.details if self._reply is not None else "via_upstream"
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__ if getattr(self, name))
+        names = ("cluster", "endpoint", "route", "attempts", "flag", "details")
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in names if getattr(self, name))
         return f"MeshResponseInfo({shown})"
 
 
@@ -152,7 +171,7 @@ class Dispatcher:
             table = found
             if len(tables) < 4 * _MAX_PASSTHROUGH_HOSTS:
                 tables[key] = table
-        head = head_of(request)
+        head = head_of(request, key[0])
         if table is None:
             return Exchange(head, None, None, None, self._passthrough_cluster(url), random.random)
         return begin(table, directory.clusters, head)
@@ -227,20 +246,14 @@ class Dispatcher:
     ) -> httpx.Response:
         """The response of an attempt."""
         headers: Sequence[tuple[bytes, bytes]] = raw.headers
-        forward, route = exchange.forward, exchange.route
-        name = ""
-        if forward is not None and route is not None:
-            name = route.name
+        forward = exchange.forward
+        if forward is not None:
             if exchange.destination is not None and exchange.destination.response_steps:
                 context = FormatContext(exchange.head, exchange.cluster.name, attempt.endpoint.name)
                 headers = apply_mutations(exchange.destination.response_steps, headers, context)
             if forward.include_attempt_count_in_response:
                 headers = [*headers, (b"x-envoy-attempt-count", b"%d" % exchange.attempts)]
-        endpoint = attempt.endpoint
-        extensions: dict[str, Any] = {
-            "http_version": raw.http_version,
-            "mesh": MeshResponseInfo(endpoint.cluster.name, endpoint.name, name, exchange.attempts),
-        }
+        extensions: dict[str, Any] = {"http_version": raw.http_version, "mesh": MeshResponseInfo(exchange, attempt)}
         if raw.trailers:
             extensions["trailing_headers"] = raw.trailers
         return httpx.Response(raw.status, headers=headers, stream=raw.stream, extensions=extensions)
@@ -255,10 +268,7 @@ class Dispatcher:
         """
         if reply.error is not None and self._runtime.local_replies == "raise":
             raise as_httpx_error(reply.error)
-        info = MeshResponseInfo(flag=reply.flag, details=reply.details)
-        if exchange is not None:
-            info.cluster, info.attempts = exchange.cluster.name, exchange.attempts
-            info.route = exchange.route.name if exchange.route is not None else ""
+        info = MeshResponseInfo(exchange, None, reply)
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
         body = b"" if request.method == "HEAD" else reply.body
         return httpx.Response(
@@ -266,16 +276,16 @@ class Dispatcher:
         )
 
 
-def head_of(request: httpx.Request) -> RequestHead:
+def head_of(request: httpx.Request, scheme: str) -> RequestHead:
     """What decisions depend on."""
     url, raw = request.url, request.headers.raw
-    authority = ""
+    authority = b""
     for name, value in raw:
         if name == b"Host" or name.lower() == b"host":
-            authority = value.decode("latin-1")
+            authority = value
             break
     return RequestHead(
-        request.method, url.scheme, authority or url.netloc.decode("ascii"), url.raw_path.decode("ascii"), raw
+        request.method, scheme, (authority or url.netloc).decode("latin-1"), url.raw_path.decode("ascii"), raw
     )
 
 

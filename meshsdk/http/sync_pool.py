@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 import time
+from typing import TYPE_CHECKING, TypeAlias
 
 import httpx
 
@@ -18,13 +19,15 @@ from ..balancing import Endpoint
 from ..resources import HttpProtocol
 from .pool_rules import SWEEP_SECONDS, Slot, connect_timeout, keepalive_seconds
 from .sync_http1 import SyncHttp1Connection
-from .sync_http2 import SyncHttp2Connection
 from .timeouts import Timeouts
 from .tls import TlsChooser, verify_peer
 
+if TYPE_CHECKING:
+    from .sync_http2 import SyncHttp2Connection
+
 __all__ = ["SyncConnection", "SyncPool"]
 
-SyncConnection = SyncHttp1Connection | SyncHttp2Connection
+SyncConnection: TypeAlias = "SyncHttp1Connection | SyncHttp2Connection"
 Key = tuple[Endpoint, bool]
 
 
@@ -177,6 +180,8 @@ class SyncPool:
                 verify_peer(context, sock.getpeercert())
                 protocol = sock.selected_alpn_protocol()
             if protocol == "h2" or (protocol is None and endpoint.cluster.config.protocol is HttpProtocol.HTTP2):
+                from .sync_http2 import SyncHttp2Connection  # h2 is loaded when a peer speaks HTTP/2.
+
                 return SyncHttp2Connection(sock, self.release)
             return SyncHttp1Connection(sock, self.release)
         except BaseException:

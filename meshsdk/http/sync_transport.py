@@ -6,13 +6,13 @@ import ssl
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from ..exchange import Attempt, Exchange, LocalReply, retrying
 from ..resources import RetryPolicy
-from ..telemetry import http_client
+from ..telemetry.lookup import http_client_observer
 from .dispatcher import IDEMPOTENT_METHODS, Dispatcher, HasRuntime, Unsettled, error_flag, outcome_of
 from .errors import DeadlineExceededError
 from .outgoing import Outgoing
@@ -23,6 +23,9 @@ from .sync_http1 import SyncHttp1Connection
 from .sync_pool import SyncPool
 from .timeouts import Timeouts, timeouts_of
 from .tls import TlsChooser
+
+if TYPE_CHECKING:
+    from ..telemetry.http_client import RequestObservation
 
 __all__ = ["MeshTransport"]
 
@@ -62,7 +65,7 @@ class MeshTransport(httpx.BaseTransport):
         begun = self._dispatcher.begin(request)
         while type(begun) is Unsettled:
             begun = self._settle(request, begun)
-        observer = http_client.observer()
+        observer = http_client_observer()
         if observer is not None:
             return self._observed(request, begun, observer)
         if isinstance(begun, LocalReply):
@@ -119,7 +122,7 @@ class MeshTransport(httpx.BaseTransport):
         return self._dispatcher.local_response(request, reply, exchange)
 
     def _carry_out(
-        self, request: httpx.Request, exchange: Exchange, observation: http_client.RequestObservation | None
+        self, request: httpx.Request, exchange: Exchange, observation: RequestObservation | None
     ) -> httpx.Response:
         if exchange.delay_seconds:
             time.sleep(exchange.delay_seconds)
@@ -130,11 +133,13 @@ class MeshTransport(httpx.BaseTransport):
         policy = exchange.retry_policy
         body = content if content is not None else RequestBody(request, record=policy is not None)
         sender = _Sender(self._pool, request, exchange, body, timeouts_of(request), observation)
-        first = sender.send(attempt)
-        raw = first.raw
-        result: _Result | LocalReply = first
-        if policy is not None and (raw is None or not exchange.is_final(raw.status, raw.headers)):
-            result = self._retry(sender, first, policy)
+        result: _Result | LocalReply = sender.send(attempt)
+        assert isinstance(result, _Result)
+        raw = result.raw
+        if raw is not None and exchange.is_final(raw.status, raw.headers):
+            return self._dispatcher.response(request, exchange, attempt, raw)
+        if policy is not None:
+            result = self._retry(sender, result, policy)
         if isinstance(result, LocalReply):
             return self._reply(request, result, exchange)
         if result.raw is not None:
@@ -182,7 +187,7 @@ class _Sender:
         exchange: Exchange,
         body: bytes | RequestBody,
         timeouts: Timeouts,
-        observation: http_client.RequestObservation | None,
+        observation: RequestObservation | None,
     ) -> None:
         self._pool = pool
         self._request = request

@@ -48,7 +48,7 @@ class CompiledForward:
         cumulative_weights: Upper bounds of the destinations' shares; empty where there is one.
         retriable_statuses: Statuses below 400 that the retry policy names; others are not looked at twice.
         retriable_headers: Names of response headers that could make a response of any status retriable.
-        is_plain: The request goes out as it came: no rewrite, no header change, no attempt count.
+        is_plain: The request goes out as it came: no rewrite, no header change (but for the attempt count).
     """
 
     action: ForwardAction
@@ -193,13 +193,7 @@ def _compile_forward(
         include_attempt_count_in_response=virtual_host.include_attempt_count_in_response,
         retriable_statuses=retry_policy.retriable_status_codes if retry_policy is not None else frozenset(),
         retriable_headers=_retriable_headers(retry_policy),
-        is_plain=not (
-            path_rewrite
-            or host_rewrite
-            or changes_headers
-            or action.auto_host_rewrite
-            or virtual_host.include_request_attempt_count
-        ),
+        is_plain=not (path_rewrite or host_rewrite or changes_headers or action.auto_host_rewrite),
     )
 
 

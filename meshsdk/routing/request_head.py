@@ -50,11 +50,12 @@ class RequestHead:
             return index.get(name)
         if self._lookups < _LOOKUPS_BEFORE_INDEX and name[0] != ":" and name != "host":
             self._lookups += 1
-            return self._scan(name.encode("latin-1"))
+            return self.scan(name.encode("latin-1", "replace"))
         index = self._index = self._make_index()
         return index.get(name)
 
-    def _scan(self, wanted: bytes) -> str | None:
+    def scan(self, wanted: bytes) -> str | None:
+        """The value of a header that is no pseudo-header, by its lower-case name in bytes."""
         size = len(wanted)
         values = [value for name, value in self.raw_headers if len(name) == size and name.lower() == wanted]
         return b",".join(values).decode("latin-1") if values else None

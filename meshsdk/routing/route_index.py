@@ -36,6 +36,7 @@ class RouteIndex:
         for ranked in enumerate(self.routes):
             self._add(ranked)
         self._prefix_lengths = sorted(self._prefixes)
+        self._in_order = tuple((_plain_prefix(route), route) for route in self.routes)
         self.find = self._find_by_index if len(self.routes) >= _WORTH_INDEXING else self._find_in_order
 
     def _add(self, ranked: Ranked) -> None:
@@ -49,8 +50,11 @@ class RouteIndex:
 
     def _find_in_order(self, head: RequestHead, random_fraction: RandomFraction) -> CompiledRoute | None:
         path = head.path
-        for route in self.routes:
-            if route.path.test(path) and _all_hold(route.conditions, head, random_fraction):
+        for prefix, route in self._in_order:
+            # Most routes are prefixes; a method of str costs less than a function of ours.
+            if not (path.startswith(prefix) if prefix is not None else route.path.test(path)):
+                continue
+            if not route.conditions or _all_hold(route.conditions, head, random_fraction):
                 return route
         return None
 
@@ -67,6 +71,11 @@ class RouteIndex:
             if route.path.test(path) and _all_hold(route.conditions, head, random_fraction):
                 return route
         return None
+
+
+def _plain_prefix(route: CompiledRoute) -> str | None:
+    match = route.path.match
+    return match.value if match.kind is PathMatchKind.PREFIX and match.case_sensitive else None
 
 
 def _all_hold(conditions: tuple[Condition, ...], head: RequestHead, random_fraction: RandomFraction) -> bool:

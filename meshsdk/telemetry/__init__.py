@@ -1,5 +1,5 @@
 """Traces and metrics, through opentelemetry-api only.
 
 Plugs into the engines from outside: nothing that decides knows that it is watched. Where the application has set no
-OpenTelemetry provider, `http_client.observer()` is None and nothing at all is spent.
+OpenTelemetry provider, `lookup.http_client_observer()` is None and nothing at all is spent.
 """

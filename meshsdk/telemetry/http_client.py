@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import ProxyTracerProvider, Span, SpanKind, StatusCode
+from opentelemetry.trace import Span, SpanKind, StatusCode
 
-__all__ = ["HttpClientObserver", "RequestObservation", "observer"]
+__all__ = ["HttpClientObserver", "RequestObservation"]
 
 _SCOPE = "meshsdk"
 # http-metrics.md, http.client.request.duration: the advised bucket boundaries, in seconds.
@@ -22,33 +22,6 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.
 
 Headers = Sequence[tuple[bytes, bytes]]
 Attributes = dict[str, str | int]
-
-
-# While there is no provider, how long a look for one holds, in seconds: looking at each request would cost more than
-# all of the routing.
-_LOOK_AGAIN_SECONDS = 0.25
-
-
-class _Found:
-    observer: HttpClientObserver | None = None
-    look_again = 0.0
-
-
-def observer() -> HttpClientObserver | None:
-    """The observer, or None while the application has set neither a tracer nor a meter provider."""
-    if _Found.observer is None:
-        now = time.monotonic()
-        if now >= _Found.look_again:
-            _Found.look_again = now + _LOOK_AGAIN_SECONDS
-            _Found.observer = _look()
-    return _Found.observer
-
-
-def _look() -> HttpClientObserver | None:
-    traced = not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
-    # The API's own stand-ins: what get_meter_provider gives before an SDK is set.
-    measured = type(metrics.get_meter_provider()).__module__ != metrics.__name__ + "._internal"
-    return HttpClientObserver() if traced or measured else None
 
 
 class HttpClientObserver:

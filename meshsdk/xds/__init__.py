@@ -8,9 +8,8 @@ their versions and errors. What a resource means is not known here.
 - `ads_client` keeps one stream open, and one server behind it.
 """
 
-from .ads_client import AdsClient
 from .cache import CachedResource, ResourceCache, Status
 from .loop import ControlLoop, Timer
 from .source import Source
 
-__all__ = ["AdsClient", "CachedResource", "ControlLoop", "ResourceCache", "Source", "Status", "Timer"]
+__all__ = ["CachedResource", "ControlLoop", "ResourceCache", "Source", "Status", "Timer"]

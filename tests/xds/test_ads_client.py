@@ -19,7 +19,8 @@ from google.protobuf import any_pb2, json_format
 
 from meshsdk.bootstrap import ChannelCredentials, Locality, Node, XdsServer
 from meshsdk.resources import ResourceType
-from meshsdk.xds import AdsClient, CachedResource, ControlLoop, ResourceCache, Status
+from meshsdk.xds import CachedResource, ControlLoop, ResourceCache, Status
+from meshsdk.xds.ads_client import AdsClient
 from meshsdk.xds.backoff import Backoff
 
 CLUSTER, ENDPOINTS = ResourceType.CLUSTER, ResourceType.ENDPOINTS
