@@ -78,10 +78,15 @@ class Exchange:
         destination: The chosen cluster of a split, with its header changes.
         cluster: That cluster.
         random_fraction: Uniform in [0, 1).
+
+    Attributes:
+        retry_policy: Of the route, or of its virtual host.
+        attempts: How many were begun.
+        deadline: When the route's time is over, on the engine's clock; None is no limit.
+        delay_seconds: How long to hold the request back first (fault injection).
     """
 
     __slots__ = (
-        "_policy",
         "_previous",
         "_random_fraction",
         "attempts",
@@ -91,6 +96,7 @@ class Exchange:
         "destination",
         "forward",
         "head",
+        "retry_policy",
         "route",
     )
 
@@ -112,13 +118,8 @@ class Exchange:
         self.attempts = 0
         self.deadline: float | None = None
         self._random_fraction = random_fraction
-        self._policy: RetryPolicy | None = forward.retry_policy if forward is not None else None
+        self.retry_policy: RetryPolicy | None = forward.retry_policy if forward is not None else None
         self._previous: tuple[Endpoint, ...] = ()
-
-    @property
-    def retry_policy(self) -> RetryPolicy | None:
-        """The policy of the route, or of its virtual host."""
-        return self._policy
 
     def begin(self, now: float) -> Attempt | LocalReply:
         """The first attempt; the route's time starts to run."""
@@ -134,7 +135,7 @@ class Exchange:
             return no_healthy_endpoint(self.cluster.name, self.cluster.problem)
         self.attempts += 1
         deadline, is_route_deadline = self.deadline, True
-        policy = self._policy
+        policy = self.retry_policy
         if policy is not None:
             if policy.per_try_timeout_seconds is not None:
                 per_try = now + policy.per_try_timeout_seconds
@@ -163,7 +164,7 @@ class Exchange:
 
     def attempt_done(self, outcome: Outcome, now: float) -> bool:
         """Whether to try again after `outcome` (RetryPolicy; the back-off is tenacity's part, see `retrying`)."""
-        policy = self._policy
+        policy = self.retry_policy
         return (
             policy is not None
             and self.attempts <= policy.num_retries
@@ -178,7 +179,7 @@ class Exchange:
         if attempt.is_route_deadline:
             seconds = self.forward.timeout_seconds if self.forward is not None else None
         else:
-            seconds = self._policy.per_try_timeout_seconds if self._policy is not None else None
+            seconds = self.retry_policy.per_try_timeout_seconds if self.retry_policy is not None else None
         return request_timeout(seconds or 0.0, per_try=not attempt.is_route_deadline)
 
     def deadline_failure(self, attempt: Attempt) -> Failure:
@@ -187,9 +188,9 @@ class Exchange:
 
     def _pick(self) -> Endpoint | None:
         endpoint = self.cluster.pick(self._random_fraction)
-        if self._previous and self._policy is not None:
+        if self._previous and self.retry_policy is not None:
             # RetryPolicy.retry_host_predicate: pick again while the choice was tried before; then take what came.
-            for _ in range(self._policy.host_selection_attempts):
+            for _ in range(self.retry_policy.host_selection_attempts):
                 if endpoint is None or endpoint not in self._previous:
                     break
                 endpoint = self.cluster.pick(self._random_fraction)

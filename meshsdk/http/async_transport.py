@@ -67,10 +67,10 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         observer = http_client_observer()
         if observer is not None:
             return await self._observed(request, begun, observer)
-        if isinstance(begun, LocalReply):
-            return await self._reply(request, begun, None)
-        assert isinstance(begun, Exchange)
-        return await self._carry_out(request, begun, None)
+        if type(begun) is Exchange:
+            return await self._carry_out(request, begun, None)
+        assert isinstance(begun, LocalReply)
+        return await self._reply(request, begun, None)
 
     async def aclose(self) -> None:
         """Close all connections; requests under way fail with an httpx exception."""

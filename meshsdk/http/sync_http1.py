@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import ssl
+import struct
 import time
 from collections.abc import Callable, Iterator
 
@@ -19,6 +21,7 @@ from .request_body import RequestBody
 __all__ = ["SyncHttp1Connection"]
 
 _READ_BYTES = 64 * 1024
+_FRESH_SECONDS = 0.005
 
 
 class SyncHttp1Connection:
@@ -29,12 +32,24 @@ class SyncHttp1Connection:
         on_release: Called when the connection may serve another request, or is closed (see `is_open`).
     """
 
-    __slots__ = ("_on_release", "_poll", "_sock", "_timeout", "idle_since", "is_open", "reader", "requests")
+    __slots__ = (
+        "_on_release",
+        "_poll",
+        "_receive_limit",
+        "_send_limit",
+        "_sock",
+        "idle_since",
+        "is_open",
+        "reader",
+        "requests",
+    )
 
     def __init__(self, sock: socket.socket, on_release: Callable[[SyncHttp1Connection], None]) -> None:
         self._sock = sock
         self._on_release = on_release
-        self._timeout: float | None = -1.0
+        self._send_limit = _Limit(sock, socket.SO_SNDTIMEO)
+        # Over TLS the two directions share one timeout, and so one memory of what it is.
+        self._receive_limit = self._send_limit if isinstance(sock, ssl.SSLSocket) else _Limit(sock, socket.SO_RCVTIMEO)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self.reader = Http1Reader()
@@ -43,7 +58,12 @@ class SyncHttp1Connection:
         self.requests = 0
 
     def is_usable(self) -> bool:
-        """Whether an idle connection can take a request: a socket that has something to say was closed, or lies."""
+        """Whether an idle connection can take a request: a socket that has something to say was closed, or lies.
+
+        One that was in use a moment ago is not asked: the look costs as much as sending.
+        """
+        if time.monotonic() - self.idle_since < _FRESH_SECONDS:
+            return self.is_open
         return self.is_open and not self._poll.poll(0)
 
     def exchange(self, outgoing: Outgoing[RequestBody]) -> RawResponse:
@@ -135,10 +155,10 @@ class SyncHttp1Connection:
             self._read(outgoing)
 
     def _send(self, data: bytes, outgoing: Outgoing[RequestBody]) -> None:
-        self._limit(outgoing.timeouts.write, outgoing.deadline)
+        self._send_limit.apply(outgoing.timeouts.write, outgoing.deadline)
         try:
             self._sock.sendall(data)
-        except TimeoutError as error:
+        except (TimeoutError, BlockingIOError) as error:
             _check_deadline(outgoing.deadline)
             raise httpx.WriteTimeout("sending the request took too long") from error
         except OSError as error:
@@ -146,10 +166,10 @@ class SyncHttp1Connection:
 
     def _read(self, outgoing: Outgoing[RequestBody]) -> None:
         """Read once and feed the reader."""
-        self._limit(outgoing.timeouts.read, outgoing.deadline)
+        self._receive_limit.apply(outgoing.timeouts.read, outgoing.deadline)
         try:
             data = self._sock.recv(_READ_BYTES)
-        except TimeoutError as error:
+        except (TimeoutError, BlockingIOError) as error:
             _check_deadline(outgoing.deadline)
             raise httpx.ReadTimeout("reading the response took too long") from error
         except OSError as error:
@@ -159,17 +179,50 @@ class SyncHttp1Connection:
         else:
             self.reader.feed_eof()
 
-    def _limit(self, seconds: float | None, deadline: float | None) -> None:
-        """Bound the next socket operation by the caller's timeout and the mesh's deadline."""
+
+class _Limit:
+    """How long operations of one direction may take.
+
+    The kernel keeps the time (SO_RCVTIMEO, SO_SNDTIMEO): Python's own timeouts cost a poll before each operation. Over
+    TLS, where an operation may need both directions, they are Python's all the same.
+    """
+
+    __slots__ = ("_option", "_seconds", "_sock")
+
+    def __init__(self, sock: socket.socket, option: int) -> None:
+        self._sock = sock
+        self._option = option
+        self._seconds: float | None = -1.0
+
+    def apply(self, seconds: float | None, deadline: float | None) -> None:
+        """Bound the next operation by the caller's timeout and the mesh's deadline.
+
+        Raises:
+            DeadlineExceededError: The deadline has passed.
+        """
         if deadline is not None:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise DeadlineExceededError
             if seconds is None or left < seconds:
                 seconds = left
-        if seconds != self._timeout:
+        if seconds == self._seconds:
+            return
+        self._seconds = seconds
+        try:
+            self._set(seconds)
+        except OSError as error:
+            raise httpx.ReadError(f"the connection was closed: {error}") from error
+
+    def _set(self, seconds: float | None) -> None:
+        if isinstance(self._sock, ssl.SSLSocket):
             self._sock.settimeout(seconds)
-            self._timeout = seconds
+            return
+        if self._sock.gettimeout() is not None:
+            self._sock.settimeout(None)
+        # A timeval of zero would mean no limit.
+        micros = 0 if seconds is None else max(1000, int(seconds * 1e6))
+        self._sock.setsockopt(socket.SOL_SOCKET, self._option, struct.pack("@ll", *divmod(micros, 1_000_000)))
 
 
 def _check_deadline(deadline: float | None) -> None:

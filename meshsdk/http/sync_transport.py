@@ -68,10 +68,10 @@ class MeshTransport(httpx.BaseTransport):
         observer = http_client_observer()
         if observer is not None:
             return self._observed(request, begun, observer)
-        if isinstance(begun, LocalReply):
-            return self._reply(request, begun, None)
-        assert isinstance(begun, Exchange)
-        return self._carry_out(request, begun, None)
+        if type(begun) is Exchange:
+            return self._carry_out(request, begun, None)
+        assert isinstance(begun, LocalReply)
+        return self._reply(request, begun, None)
 
     def close(self) -> None:
         """Close all connections; requests under way fail with an httpx exception."""

@@ -22,19 +22,18 @@ class RequestHead:
         scheme: `http` or `https`.
         authority: The Host header's value, or the URL's host and port.
         path: Without query string.
-        query: Without the question mark; empty where there is none.
         target: Path with query string, as sent.
         raw_headers: Name and value pairs in order, names in any case.
     """
 
-    __slots__ = ("_index", "_lookups", "authority", "method", "path", "query", "raw_headers", "scheme", "target")
+    __slots__ = ("_index", "_lookups", "authority", "method", "path", "raw_headers", "scheme", "target")
 
     def __init__(self, method: str, scheme: str, authority: str, target: str, raw_headers: RawHeaders = ()) -> None:
         self.method = method
         self.scheme = scheme
         self.authority = authority
         self.target = target
-        self.path, _, self.query = target.partition("?")
+        self.path = target.partition("?")[0] if "?" in target else target
         self.raw_headers = raw_headers
         self._index: dict[str, str] | None = None
         self._lookups = 0
@@ -72,6 +71,11 @@ class RequestHead:
         index[":path"] = self.target
         index["host"] = self.authority
         return index
+
+    @property
+    def query(self) -> str:
+        """The query string, without the question mark; empty where there is none."""
+        return self.target.partition("?")[2]
 
     def query_parameter(self, name: str) -> str | None:
         """The first value of a query parameter, not decoded (Envoy: QueryParamsMulti::parseQueryString)."""
