@@ -139,7 +139,7 @@ def _answer(route: CompiledRoute, head: RequestHead, delay_seconds: float) -> Lo
     """A redirect or a direct response; a route for servers only is no route (gRFC A36)."""
     context = FormatContext(head, "")
     if route.location is not None and route.redirect is not None:
-        location = route.location(head).encode("latin-1")
+        location = route.location(head).encode()
         headers = apply_mutations(route.response_steps, [(b"location", location)], context)
         return LocalReply(
             route.redirect.status, b"", tuple(headers), details="direct_response", delay_seconds=delay_seconds

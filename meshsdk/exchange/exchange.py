@@ -212,7 +212,7 @@ class Exchange:
         if forward.path_rewrite is not None:
             target = forward.path_rewrite(head) or "/"
             if target != head.target:
-                headers.append((b"x-envoy-original-path", head.target.encode("latin-1")))
+                headers.append((b"x-envoy-original-path", head.target.encode()))
         return target, headers
 
     def _rewritten_authority(self, forward: CompiledForward, endpoint: Endpoint) -> str:
@@ -236,5 +236,5 @@ def _with_attempt_count(headers: Sequence[tuple[bytes, bytes]], attempts: int) -
 def _with_host(headers: list[tuple[bytes, bytes]], authority: str) -> list[tuple[bytes, bytes]]:
     # Host stays in its place, first, as RFC 9110 section 7.2 advises.
     changed = [header for header in headers if header[0].lower() != b"host"]
-    changed.insert(0, (b"host", authority.encode("latin-1")))
+    changed.insert(0, (b"host", authority.encode()))
     return changed

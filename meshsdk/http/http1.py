@@ -26,7 +26,10 @@ def encode_head(method: str, target: str, headers: Headers) -> bytes:
     Raises:
         httpx.LocalProtocolError: Something in them would begin a new line.
     """
-    lines = [b"%b %b HTTP/1.1" % (method.encode("ascii"), target.encode("ascii"))]
+    try:
+        lines = [b"%b %b HTTP/1.1" % (method.encode("ascii"), target.encode("ascii"))]
+    except UnicodeEncodeError as error:
+        raise httpx.LocalProtocolError(f"the request's method or target is not ASCII: {error.object!r}") from error
     lines += [b"%b: %b" % header for header in headers]
     lines.append(b"\r\n")
     head = b"\r\n".join(lines)

@@ -47,7 +47,7 @@ class RequestHead:
         index = self._index
         if index is not None:
             return index.get(name)
-        if self._lookups < _LOOKUPS_BEFORE_INDEX and name[0] != ":" and name != "host":
+        if self._lookups < _LOOKUPS_BEFORE_INDEX and name[:1] != ":" and name != "host":
             self._lookups += 1
             return self.scan(name.encode("latin-1", "replace"))
         index = self._index = self._make_index()

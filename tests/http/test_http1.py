@@ -136,6 +136,7 @@ def test_any_bytes_end_in_a_response_or_a_protocol_error(pieces: list[bytes]) ->
     [
         ("/x\r\nx-evil: 1", []),
         ("/x y", []),
+        ("/é", []),
         ("/", [(b"x-a", b"b\r\nx-evil: 1")]),
         ("/", [(b"x-a\n", b"b")]),
         ("/", [(b"x-a", b"\0")]),
