@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import platform
 import statistics
 import subprocess
@@ -21,6 +22,7 @@ from rich.table import Table
 
 import meshsdk
 from meshsdk.http.raw_response import EMPTY_BODY, RawResponse
+from tests.benchmarks.bare_bones import AsyncBareBones, BareBones
 from tests.benchmarks.configuration import write_large, write_small
 from tests.benchmarks.measure import async_throughput, median_seconds, ratio, sync_throughput
 from tests.processes import envoy, free_ports, http_listener, nginx
@@ -41,7 +43,9 @@ class Result:
 
     @property
     def is_met(self) -> bool:
-        """Whether the bar is met."""
+        """Whether the bar is met; a yardstick has none."""
+        if math.isnan(self.bar):
+            return True
         return self.value >= self.bar if self.more_is_better else self.value <= self.bar
 
 
@@ -75,6 +79,7 @@ def _run(setup: Setup, folder: Path) -> list[Result]:
         lambda: [_sync_ratio(setup, setup.bare_url, "bare httpx.Client", 1.5)],
         lambda: [_envoy_async_ratio(setup)],
         lambda: [_sync_ratio(setup, setup.envoy_url, "httpx through Envoy", 1.8)],
+        lambda: _yardsticks(setup),
         lambda: _decision_cost(setup, folder),
         lambda: [_import_cost()],
     ]
@@ -127,6 +132,35 @@ def _sync_ratio(setup: Setup, url: str, name: str, bar: float) -> Result:
             lambda: sync_throughput(meshed, setup.mesh_url, 2000), lambda: sync_throughput(bare, url, 2000)
         )
     return Result(f"sync, against {name}", value, bar, "×", detail)
+
+
+def _yardsticks(setup: Setup) -> list[Result]:
+    """What an engine with no mesh at all reaches here: the rest of the ratios above is the machine's and httpx's."""
+    port = httpx.URL(setup.bare_url).port or 80
+
+    async def run(in_flight: int, requests: int) -> list[tuple[float, float]]:
+        async with httpx.AsyncClient(transport=AsyncBareBones(port)) as bones, httpx.AsyncClient() as bare:
+            await async_throughput(bones, setup.bare_url, requests, in_flight)
+            await async_throughput(bare, setup.bare_url, requests // 2, in_flight)
+            return [
+                (
+                    await async_throughput(bones, setup.bare_url, requests * 3, in_flight),
+                    await async_throughput(bare, setup.bare_url, requests, in_flight),
+                )
+                for _ in range(ROUNDS)
+            ]
+
+    results = []
+    for in_flight, requests in ((1, 1500), (100, 800)):
+        pairs = asyncio.run(run(in_flight, requests))
+        name = f"yardstick: bare-bones engine, async, {in_flight} in flight"
+        results.append(Result(name, ratio(pairs), math.nan, "×", "against bare httpx.AsyncClient"))
+    with httpx.Client(transport=BareBones(port)) as bones, httpx.Client() as bare:
+        value, detail = _compare(
+            lambda: sync_throughput(bones, setup.bare_url, 2000), lambda: sync_throughput(bare, setup.bare_url, 2000)
+        )
+    results.append(Result("yardstick: bare-bones engine, sync", value, math.nan, "×", detail))
+    return results
 
 
 class _Nothing(httpx.BaseTransport):
@@ -251,15 +285,19 @@ def _report(results: list[Result], upstream: str) -> None:
     for result in results:
         sign = "≥" if result.more_is_better else "≤"
         met = "[green]met[/green]" if result.is_met else "[red]missed[/red]"
-        table.add_row(result.name, f"{result.value:.2f} {result.unit}", f"{sign} {result.bar:g}", met, result.detail)
-    Console().print(table)
+        bar = "" if math.isnan(result.bar) else f"{sign} {result.bar:g}"
+        table.add_row(result.name, f"{result.value:.2f} {result.unit}", bar, met if bar else "", result.detail)
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
     folder = Path(__file__).parent / "results"
     folder.mkdir(exist_ok=True)
     document = {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "upstream": upstream,
-        "results": [{**asdict(result), "met": result.is_met} for result in results],
+        "results": [
+            {**asdict(result), "bar": None if math.isnan(result.bar) else result.bar, "met": result.is_met}
+            for result in results
+        ],
     }
     path = folder / "bench.json"
     path.write_text(json.dumps(document, indent=2))
