@@ -25,16 +25,19 @@ class Cluster:
     Args:
         config: The cluster's configuration.
         random_fraction: Uniform in [0, 1).
+
+    Attributes:
+        pick: From a random number in [0, 1) to an endpoint for one request, or None where none may be picked.
     """
 
     __slots__ = (
         "_endpoints",
-        "_picker",
         "_random_fraction",
         "config",
         "host_sets",
         "name",
         "overprovisioning",
+        "pick",
         "problem",
     )
 
@@ -45,13 +48,8 @@ class Cluster:
         self.host_sets: tuple[HostSet, ...] = ()
         self.overprovisioning: tuple[int, ...] = ()
         self._endpoints: dict[resources.Address, Endpoint] = {}
-        self._picker: PriorityPicker | None = None
+        self.pick: Callable[[RandomFraction], Endpoint | None] = _nobody
         self._random_fraction = random_fraction
-
-    def pick(self, random_fraction: RandomFraction) -> Endpoint | None:
-        """An endpoint for one request, or None where none may be picked."""
-        picker = self._picker
-        return None if picker is None else picker.pick(random_fraction)
 
     def update(self, config: resources.Cluster, endpoints: Endpoints | None, problem: str = "") -> None:
         """Take new configuration. Control thread only.
@@ -100,9 +98,10 @@ class Cluster:
         self.config = config
         self.host_sets = host_sets
         self.overprovisioning = overprovisioning
-        self._picker = (
-            PriorityPicker(host_sets, overprovisioning, config.healthy_panic_threshold) if host_sets else None
-        )
+        if host_sets:
+            self.pick = PriorityPicker(host_sets, overprovisioning, config.healthy_panic_threshold).pick
+        else:
+            self.pick = _nobody
 
     def _endpoint(
         self,
@@ -125,3 +124,7 @@ class Cluster:
             for locality in hosts.localities:
                 for endpoint in locality.endpoints:
                     yield priority, endpoint
+
+
+def _nobody(random_fraction: RandomFraction) -> None:
+    """Picks nobody: there are no endpoints."""

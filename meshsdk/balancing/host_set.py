@@ -38,9 +38,22 @@ class HostSet:
         overprovisioning_factor: In percent.
         locality_weighted: Whether localities have turns by weight; otherwise all endpoints are one list.
         random_fraction: Uniform in [0, 1).
+
+    Attributes:
+        pick: Picks a healthy endpoint; None where there is none.
+        pick_degraded: Picks a degraded one.
+        pick_in_panic: Picks any, whatever its health.
     """
 
-    __slots__ = ("_degraded", "_everyone", "_healthy", "degraded_count", "healthy_count", "localities", "size")
+    __slots__ = (
+        "degraded_count",
+        "healthy_count",
+        "localities",
+        "pick",
+        "pick_degraded",
+        "pick_in_panic",
+        "size",
+    )
 
     def __init__(
         self,
@@ -63,25 +76,13 @@ class HostSet:
             chosen = [endpoint for endpoint in everyone if available(endpoint)]
             return make_policy(policy, chosen, random_fraction) if chosen else None
 
-        self._healthy = picker(lambda endpoint: endpoint.is_healthy)
-        self._degraded = picker(lambda endpoint: endpoint.is_degraded) if self.degraded_count else None
+        self.pick = picker(lambda endpoint: endpoint.is_healthy)
+        self.pick_degraded = picker(lambda endpoint: endpoint.is_degraded) if self.degraded_count else None
         if self.healthy_count == self.size and not weighted:
-            self._everyone = self._healthy
+            self.pick_in_panic = self.pick
         else:
             # In panic localities do not count: Envoy balances over all hosts of the priority.
-            self._everyone = make_policy(policy, everyone, random_fraction) if everyone else None
-
-    def pick(self, random_fraction: RandomFraction) -> Endpoint | None:
-        """A healthy endpoint."""
-        return self._healthy(random_fraction) if self._healthy is not None else None
-
-    def pick_degraded(self, random_fraction: RandomFraction) -> Endpoint | None:
-        """A degraded endpoint."""
-        return self._degraded(random_fraction) if self._degraded is not None else None
-
-    def pick_in_panic(self, random_fraction: RandomFraction) -> Endpoint | None:
-        """Any endpoint, whatever its health."""
-        return self._everyone(random_fraction) if self._everyone is not None else None
+            self.pick_in_panic = make_policy(policy, everyone, random_fraction) if everyone else None
 
 
 def _by_locality(

@@ -20,11 +20,11 @@ from collections.abc import Callable, Sequence
 
 from .endpoint import Endpoint
 from .host_set import HostSet
+from .policies import PickOne
 
 __all__ = ["PriorityPicker"]
 
 RandomFraction = Callable[[], float]
-PickFrom = Callable[[RandomFraction], Endpoint | None]
 
 
 class PriorityPicker:
@@ -34,9 +34,14 @@ class PriorityPicker:
         host_sets: By priority, the highest first.
         overprovisioning_factors: In percent, one for each host set.
         panic_threshold: In percent; 0 switches panic off.
+
+    Attributes:
+        pick: From a random number in [0, 1) to an endpoint, or None where the priority that it falls on has none.
+        healthy_loads, degraded_loads: Percent of the traffic by priority.
+        in_panic: By priority.
     """
 
-    __slots__ = ("_only", "_shares", "degraded_loads", "healthy_loads", "in_panic")
+    __slots__ = ("_shares", "degraded_loads", "healthy_loads", "in_panic", "pick")
 
     def __init__(
         self, host_sets: Sequence[HostSet], overprovisioning_factors: Sequence[int], panic_threshold: float
@@ -60,11 +65,13 @@ class PriorityPicker:
             self.healthy_loads = _loads_without_health([hosts.size for hosts in host_sets], panic_threshold > 0)
             self.degraded_loads = [0] * len(host_sets)
         self._shares = self._cumulate(host_sets)
-        self._only = self._shares[0][1] if len(self._shares) == 1 else None
+        self.pick: Callable[[RandomFraction], Endpoint | None]
+        # Where all traffic goes to one list, as is usual, picking is that list's own function and nothing around it.
+        self.pick = (self._shares[0][1] or _nobody) if len(self._shares) == 1 else self._pick_by_share
 
-    def _cumulate(self, host_sets: Sequence[HostSet]) -> list[tuple[int, PickFrom]]:
+    def _cumulate(self, host_sets: Sequence[HostSet]) -> list[tuple[int, PickOne | None]]:
         """Upper bounds of each priority's share of 100, and how to pick there."""
-        shares: list[tuple[int, PickFrom]] = []
+        shares: list[tuple[int, PickOne | None]] = []
         bound = 0
         for loads, is_degraded in ((self.healthy_loads, False), (self.degraded_loads, True)):
             for hosts, load, panic in zip(host_sets, loads, self.in_panic, strict=True):
@@ -74,15 +81,16 @@ class PriorityPicker:
                     shares.append((bound, pick))
         return shares
 
-    def pick(self, random_fraction: RandomFraction) -> Endpoint | None:
-        """An endpoint, or None where the priority that was chosen has none."""
-        if self._only is not None:
-            return self._only(random_fraction)
+    def _pick_by_share(self, random_fraction: RandomFraction) -> Endpoint | None:
         point = random_fraction() * 100
         for bound, pick in self._shares:
             if point < bound:
-                return pick(random_fraction)
+                return pick(random_fraction) if pick is not None else None
         return None
+
+
+def _nobody(random_fraction: RandomFraction) -> None:
+    """Picks nobody: the only list that may be picked from is empty."""
 
 
 def _availability(available: int, size: int, factor: int) -> int:
