@@ -110,7 +110,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         reader, transport = self.reader, self._transport
         assert transport is not None
         try:
-            head = encode_head(outgoing.method, outgoing.target, outgoing.headers)
+            head = encode_head(outgoing.method, outgoing.attempt.target, outgoing.headers)
             reader.expect(outgoing.method)
             body = outgoing.body
             if not body:
@@ -125,7 +125,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
                 await self._more(outgoing)
         except BaseException:
             self.close()
-            outgoing.on_done()
+            outgoing.attempt.finish()
             raise
         if reader.complete:
             content = b"".join(reader.take())
@@ -144,7 +144,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
 
     def _finish(self, outgoing: Outgoing[AsyncRequestBody]) -> None:
         """The response is complete."""
-        outgoing.on_done()
+        outgoing.attempt.finish()
         self._resume_reading()
         if self.reader.reusable and self.is_open:
             self._on_release(self)
@@ -179,7 +179,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         if not self.is_open:
             raise httpx.ReadError("the connection was closed")
         self._resume_reading()
-        await self._timer.wait(outgoing.timeouts.read, outgoing.deadline)
+        await self._timer.wait(outgoing.timeouts.read, outgoing.attempt.deadline)
         reader = self.reader
         if self._error is not None and not reader.complete and not reader.chunks:
             raise self._error
@@ -188,7 +188,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         """Wait until the peer has taken most of what was written."""
         if self._drained is None:
             return
-        seconds, deadline = outgoing.timeouts.write, outgoing.deadline
+        seconds, deadline = outgoing.timeouts.write, outgoing.attempt.deadline
         left = None if deadline is None else deadline - self._loop.time()
         bounds = [bound for bound in (seconds, left) if bound is not None]
         try:
@@ -269,4 +269,4 @@ class _Body(httpx.AsyncByteStream):
         if not self._is_done:
             self._is_done = True
             self._connection.close()
-            self._outgoing.on_done()
+            self._outgoing.attempt.finish()

@@ -84,10 +84,10 @@ class AsyncHttp2Connection(asyncio.Protocol):
         self.requests += 1
         try:
             stream, data = self._session.open(
-                outgoing.method, outgoing.scheme, outgoing.target, outgoing.headers, end=not outgoing.body
+                outgoing.method, outgoing.scheme, outgoing.attempt.target, outgoing.headers, end=not outgoing.body
             )
         except BaseException:
-            outgoing.on_done()
+            outgoing.attempt.finish()
             self._release_if_idle()
             raise
         self._timers[stream.id] = ReadTimer(self._loop)
@@ -114,7 +114,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
         timer = self._timers.pop(stream.id, None)
         if timer is not None:
             timer.cancel()
-        outgoing.on_done()
+        outgoing.attempt.finish()
         self._write(self._session.close(stream))
         self._release_if_idle()
 
@@ -140,7 +140,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
     async def _more(self, stream: Http2Stream, outgoing: Outgoing[AsyncRequestBody]) -> None:
         if stream.error is not None:
             raise stream.error
-        await self._timers[stream.id].wait(outgoing.timeouts.read, outgoing.deadline)
+        await self._timers[stream.id].wait(outgoing.timeouts.read, outgoing.attempt.deadline)
         if stream.error is not None:
             raise stream.error
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import httpx
 
+from ..exchange import Attempt
 from .request_body import AsyncRequestBody, RequestBody
 from .timeouts import Timeouts
 
@@ -19,33 +20,29 @@ class Outgoing(Generic[B]):
     """What goes out in one attempt.
 
     Attributes:
+        attempt: Gives the target and the mesh's deadline; it is finished when the response is read or given up.
+        headers: The attempt's, and those that tracing adds.
         body: In memory, or a stream.
         timeouts: The caller's.
-        deadline: The mesh's, on the engine's clock; None is no limit.
-        on_done: Called once when the response is read or given up.
     """
 
-    __slots__ = ("body", "deadline", "headers", "method", "on_done", "scheme", "target", "timeouts")
+    __slots__ = ("attempt", "body", "headers", "method", "scheme", "timeouts")
 
     def __init__(
         self,
         method: str,
         scheme: str,
-        target: str,
+        attempt: Attempt,
         headers: Sequence[tuple[bytes, bytes]],
         body: bytes | B,
         timeouts: Timeouts,
-        deadline: float | None,
-        on_done: Callable[[], None],
     ) -> None:
         self.method = method
         self.scheme = scheme
-        self.target = target
+        self.attempt = attempt
         self.headers = headers
         self.body: bytes | B = body
         self.timeouts = timeouts
-        self.deadline = deadline
-        self.on_done = on_done
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header, by lower-case name."""

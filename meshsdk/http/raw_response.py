@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import httpx
 
 __all__ = ["RawResponse"]
@@ -45,5 +43,4 @@ class RawResponse:
         return b",".join(values).decode("latin-1") if values else None
 
 
-OnDone = Callable[[], None]
 EMPTY_BODY = httpx.ByteStream(b"")

@@ -76,7 +76,7 @@ class SyncHttp1Connection:
         self.requests += 1
         reader = self.reader
         try:
-            head = encode_head(outgoing.method, outgoing.target, outgoing.headers)
+            head = encode_head(outgoing.method, outgoing.attempt.target, outgoing.headers)
             reader.expect(outgoing.method)
             body = outgoing.body
             if not body:
@@ -89,7 +89,7 @@ class SyncHttp1Connection:
                 self._read(outgoing)
         except BaseException:
             self.close()
-            outgoing.on_done()
+            outgoing.attempt.finish()
             raise
         if reader.complete:
             content = b"".join(reader.take())
@@ -111,7 +111,7 @@ class SyncHttp1Connection:
 
     def _finish(self, outgoing: Outgoing[RequestBody]) -> None:
         """The response is complete."""
-        outgoing.on_done()
+        outgoing.attempt.finish()
         if self.reader.reusable and self.is_open:
             self._on_release(self)
         else:
@@ -155,22 +155,22 @@ class SyncHttp1Connection:
             self._read(outgoing)
 
     def _send(self, data: bytes, outgoing: Outgoing[RequestBody]) -> None:
-        self._send_limit.apply(outgoing.timeouts.write, outgoing.deadline)
+        self._send_limit.apply(outgoing.timeouts.write, outgoing.attempt.deadline)
         try:
             self._sock.sendall(data)
         except (TimeoutError, BlockingIOError) as error:
-            _check_deadline(outgoing.deadline)
+            _check_deadline(outgoing.attempt.deadline)
             raise httpx.WriteTimeout("sending the request took too long") from error
         except OSError as error:
             raise httpx.WriteError(f"sending the request failed: {error}") from error
 
     def _read(self, outgoing: Outgoing[RequestBody]) -> None:
         """Read once and feed the reader."""
-        self._receive_limit.apply(outgoing.timeouts.read, outgoing.deadline)
+        self._receive_limit.apply(outgoing.timeouts.read, outgoing.attempt.deadline)
         try:
             data = self._sock.recv(_READ_BYTES)
         except (TimeoutError, BlockingIOError) as error:
-            _check_deadline(outgoing.deadline)
+            _check_deadline(outgoing.attempt.deadline)
             raise httpx.ReadTimeout("reading the response took too long") from error
         except OSError as error:
             raise httpx.ReadError(f"reading the response failed: {error}") from error
@@ -259,4 +259,4 @@ class _Body(httpx.SyncByteStream):
         if not self._is_done:
             self._is_done = True
             self._connection.close()
-            self._outgoing.on_done()
+            self._outgoing.attempt.finish()

@@ -58,7 +58,7 @@ class SyncHttp2Connection:
         stream: Http2Stream | None = None
         try:
             stream, data = self._session.open(
-                outgoing.method, outgoing.scheme, outgoing.target, outgoing.headers, end=not outgoing.body
+                outgoing.method, outgoing.scheme, outgoing.attempt.target, outgoing.headers, end=not outgoing.body
             )
             self._send(data, outgoing)
             if outgoing.body:
@@ -67,7 +67,7 @@ class SyncHttp2Connection:
                 self._read(stream, outgoing)
         except BaseException:
             self.close()
-            outgoing.on_done()
+            outgoing.attempt.finish()
             raise
         body = _Body(self, stream, outgoing)
         return RawResponse(stream.status, stream.headers, body, b"HTTP/2", stream.trailers)
@@ -83,7 +83,7 @@ class SyncHttp2Connection:
             self._on_release(self)
 
     def _finish(self, stream: Http2Stream, outgoing: Outgoing[RequestBody]) -> None:
-        outgoing.on_done()
+        outgoing.attempt.finish()
         try:
             self._send(self._session.close(stream), outgoing)
         except (httpx.TransportError, DeadlineExceededError):
@@ -114,7 +114,7 @@ class SyncHttp2Connection:
             self._read(stream, outgoing)
 
     def _send(self, data: bytes, outgoing: Outgoing[RequestBody]) -> None:
-        self._limit(outgoing.timeouts.write, outgoing.deadline)
+        self._limit(outgoing.timeouts.write, outgoing.attempt.deadline)
         try:
             self._sock.sendall(data)
         except TimeoutError as error:
@@ -123,11 +123,11 @@ class SyncHttp2Connection:
             raise httpx.WriteError(f"sending the request failed: {error}") from error
 
     def _read(self, stream: Http2Stream, outgoing: Outgoing[RequestBody]) -> None:
-        self._limit(outgoing.timeouts.read, outgoing.deadline)
+        self._limit(outgoing.timeouts.read, outgoing.attempt.deadline)
         try:
             data = self._sock.recv(_READ_BYTES)
         except TimeoutError as error:
-            if outgoing.deadline is not None and time.monotonic() >= outgoing.deadline:
+            if outgoing.attempt.deadline is not None and time.monotonic() >= outgoing.attempt.deadline:
                 raise DeadlineExceededError from error
             raise httpx.ReadTimeout("reading the response took too long") from error
         except OSError as error:

@@ -205,16 +205,7 @@ class _Sender:
             address = attempt.endpoint.address
             headers = observation.begin_attempt(address.host, address.port, attempt.endpoint.cluster.name, headers)
         scheme = self._exchange.head.scheme
-        outgoing = Outgoing(
-            self._request.method,
-            scheme,
-            attempt.target,
-            headers,
-            self._body,
-            self._timeouts,
-            attempt.deadline,
-            attempt.finish,
-        )
+        outgoing = Outgoing(self._request.method, scheme, attempt, headers, self._body, self._timeouts)
         raw: RawResponse | None = None
         error: Exception | None = None
         try:

@@ -176,7 +176,7 @@ class _InstantConnection:
     requests = 0
 
     def exchange(self, outgoing: object) -> RawResponse:
-        outgoing.on_done()  # type: ignore[attr-defined]
+        outgoing.attempt.finish()  # type: ignore[attr-defined]
         return RawResponse(200, [(b"content-length", b"0")], EMPTY_BODY, b"HTTP/1.1", [])
 
 
