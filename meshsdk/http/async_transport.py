@@ -158,13 +158,11 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         policy = exchange.retry_policy
         body = content if content is not None else AsyncRequestBody(request, record=policy is not None)
         sender = _Sender(pool, request, exchange, body, timeouts_of(request), observation)
-        result: _Result | LocalReply = await sender.send(attempt)
-        assert isinstance(result, _Result)
-        raw = result.raw
+        first = await sender.send(attempt)
+        raw = first.raw
         if raw is not None and exchange.is_final(raw.status, raw.headers):
             return self._dispatcher.response(request, exchange, attempt, raw)
-        if policy is not None:
-            result = await self._retry(sender, result, policy)
+        result = await self._retry(sender, first, policy) if policy is not None else first
         if isinstance(result, LocalReply):
             return await self._reply(request, result, exchange)
         if result.raw is not None:

@@ -133,13 +133,11 @@ class MeshTransport(httpx.BaseTransport):
         policy = exchange.retry_policy
         body = content if content is not None else RequestBody(request, record=policy is not None)
         sender = _Sender(self._pool, request, exchange, body, timeouts_of(request), observation)
-        result: _Result | LocalReply = sender.send(attempt)
-        assert isinstance(result, _Result)
-        raw = result.raw
+        first = sender.send(attempt)
+        raw = first.raw
         if raw is not None and exchange.is_final(raw.status, raw.headers):
             return self._dispatcher.response(request, exchange, attempt, raw)
-        if policy is not None:
-            result = self._retry(sender, result, policy)
+        result = self._retry(sender, first, policy) if policy is not None else first
         if isinstance(result, LocalReply):
             return self._reply(request, result, exchange)
         if result.raw is not None:
