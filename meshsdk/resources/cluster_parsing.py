@@ -38,6 +38,7 @@ _CLUSTER_FIELDS = frozenset(
 )
 _COMMON_LB_FIELDS = frozenset("healthy_panic_threshold locality_weighted_lb_config".split())
 _THRESHOLD_FIELDS = frozenset("priority max_connections max_pending_requests max_requests max_retries".split())
+_NO_LIMIT = 0xFFFFFFFF
 _AGGREGATE = aggregate_pb2.ClusterConfig.DESCRIPTOR.full_name
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -176,6 +177,10 @@ def _parse_circuit_breakers(message: Any, where: str, notes: Notes) -> CircuitBr
             notes.add(path, "the HIGH routing priority is not acted on")
             continue
         notes.unless_acted_on(thresholds, path, _THRESHOLD_FIELDS)
+        for name in ("max_connections", "max_pending_requests", "max_requests", "max_retries"):
+            # istiod writes "no limit" as the largest number; a limit that is not kept must be told.
+            if (optional(thresholds, name) or _NO_LIMIT) < _NO_LIMIT:
+                notes.add(f"{path}.{name}", "is not acted on")
         return CircuitBreakers(
             Thresholds(
                 **{

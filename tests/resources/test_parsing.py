@@ -121,6 +121,16 @@ def test_a_field_that_is_not_acted_on_is_noted() -> None:
     assert parsed.notes == ("Cluster.outlier_detection: is not acted on",)
 
 
+def test_a_circuit_breaker_that_limits_something_is_noted_and_one_without_limits_is_not() -> None:
+    def notes(limit: int) -> tuple[str, ...]:
+        breakers = {"thresholds": [{"max_requests": limit, "max_retries": 0xFFFFFFFF}]}
+        parsed: tuple[str, ...] = parse(ResourceType.CLUSTER, {**EDS, "circuit_breakers": breakers}).notes
+        return parsed
+
+    assert notes(100) == ("Cluster.circuit_breakers.thresholds[0].max_requests: is not acted on",)
+    assert notes(0xFFFFFFFF) == ()
+
+
 def test_the_default_timeout_is_fifteen_seconds_and_zero_disables_it() -> None:
     default: RouteConfiguration = parse(ResourceType.ROUTE_CONFIGURATION, routes(route={"cluster": "c"}))
     assert default.virtual_hosts[0].routes[0].action.timeout_seconds == 15.0
