@@ -179,7 +179,8 @@ def _parse_circuit_breakers(message: Any, where: str, notes: Notes) -> CircuitBr
         notes.unless_acted_on(thresholds, path, _THRESHOLD_FIELDS)
         for name in ("max_connections", "max_pending_requests", "max_requests", "max_retries"):
             # istiod writes "no limit" as the largest number; a limit that is not kept must be told.
-            if (optional(thresholds, name) or _NO_LIMIT) < _NO_LIMIT:
+            limit = optional(thresholds, name)
+            if limit is not None and limit < _NO_LIMIT:
                 notes.add(f"{path}.{name}", "is not acted on")
         return CircuitBreakers(
             Thresholds(

@@ -127,7 +127,8 @@ def test_a_circuit_breaker_that_limits_something_is_noted_and_one_without_limits
         parsed: tuple[str, ...] = parse(ResourceType.CLUSTER, {**EDS, "circuit_breakers": breakers}).notes
         return parsed
 
-    assert notes(100) == ("Cluster.circuit_breakers.thresholds[0].max_requests: is not acted on",)
+    for limit in (0, 100):
+        assert notes(limit) == ("Cluster.circuit_breakers.thresholds[0].max_requests: is not acted on",)
     assert notes(0xFFFFFFFF) == ()
 
 
