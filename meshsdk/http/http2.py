@@ -96,6 +96,7 @@ class Http2Session:
         Raises:
             httpx.LocalProtocolError: The request is not legal HTTP/2.
         """
+        _refuse_illegal_characters(target, headers)
         try:
             stream_id = self._connection.get_next_available_stream_id()
             self._connection.send_headers(stream_id, _to_http2(method, scheme, target, headers), end_stream=end)
@@ -131,8 +132,11 @@ class Http2Session:
         except h2.exceptions.ProtocolError as error:
             self.fail(httpx.RemoteProtocolError(f"malformed HTTP/2: {error}"))
             return self._connection.data_to_send()
-        for event in events:
-            self._take(event)
+        try:
+            for event in events:
+                self._take(event)
+        except (h2.exceptions.ProtocolError, ValueError, StopIteration) as error:
+            self.fail(httpx.RemoteProtocolError(f"malformed HTTP/2: {error!r}"))
         return self._connection.data_to_send()
 
     def take(self, stream: Http2Stream) -> tuple[list[bytes], bytes]:
@@ -210,6 +214,13 @@ class Http2Session:
         for stream in self.streams.values():
             if stream.id > last and stream.error is None:
                 stream.error = RefusedStreamError("the peer went away before it took the request")
+
+
+def _refuse_illegal_characters(target: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """RFC 9113 section 8.2.1: no CR, LF or NUL. h2 lets them through; a proxy to HTTP/1.1 would make lines of them."""
+    text = b"".join([target.encode("utf-8", "replace"), *(part for header in headers for part in header)])
+    if b"\r" in text or b"\n" in text or b"\0" in text or " " in target:
+        raise httpx.LocalProtocolError("illegal character in the request's target or headers")
 
 
 def _to_http2(method: str, scheme: str, target: str, headers: Sequence[tuple[bytes, bytes]]) -> Headers:
