@@ -10,11 +10,12 @@ from typing import Any
 import httpx
 
 from .exchange import Directory
+from .exchange.request_changes import changed_request
 from .http.dispatcher import PASSTHROUGH_CLUSTER, head_of
 from .resources import RetryPolicy
 from .resources.retry_parsing import RETRY_CONDITIONS
-from .routing import CompiledForward, CompiledRoute, RequestHead, RouteTable, apply_mutations, explain_route
-from .routing.compiled_route import Destination
+from .routing import CompiledForward, CompiledRoute, RequestHead, RouteTable, explain_route
+from .routing.compiled_forward import Destination
 from .routing.formatter import FormatContext
 
 __all__ = ["CandidateCluster", "CandidateEndpoint", "Decision", "decide"]
@@ -131,7 +132,7 @@ def _by_table(shown: Decision, table: RouteTable, head: RequestHead, directory: 
         problem = "no route matches" if explanation.virtual_host else f"no virtual host has domain {head.authority!r}"
         return dataclasses.replace(shown, status=404, problem=problem)
     shown = dataclasses.replace(shown, route=route.name, fault=_fault(route))
-    if route.location is not None and route.redirect is not None:
+    if route.redirect is not None and route.location is not None:
         return dataclasses.replace(
             shown, action="redirect", status=route.redirect.status, location=route.location(head)
         )
@@ -145,28 +146,28 @@ def _by_table(shown: Decision, table: RouteTable, head: RequestHead, directory: 
 def _forwarded(shown: Decision, forward: CompiledForward, head: RequestHead, directory: Directory) -> Decision:
     weights = [cluster.weight for cluster in forward.action.clusters]
     total = sum(weights)
-    if forward.destinations:
+    if weights:
         shares = [(one, weight / total) for one, weight in zip(forward.destinations, weights, strict=True)]
     else:
         shares = [(forward.choose(head, random.random), 1.0)]
-    host = forward.host_rewrite(head) if forward.host_rewrite is not None else ""
+    changed = changed_request(forward, shares[0][0], head, FormatContext(head, shares[0][0].cluster))
+    timeouts = forward.timeouts if forward.timeouts_for is None else forward.timeouts_for(head)
     return dataclasses.replace(
         shown,
         action="forward",
-        path=forward.path_rewrite(head) if forward.path_rewrite is not None else head.target,
-        host=host or head.authority,
-        timeout_seconds=forward.timeout_seconds,
+        path=changed.target,
+        host=changed.authority,
+        timeout_seconds=timeouts.route,
         retry=_retry(forward.retry_policy),
-        clusters=tuple(_candidate(destination, share, head, directory) for destination, share in shares),
+        clusters=tuple(_candidate(forward, destination, share, head, directory) for destination, share in shares),
     )
 
 
-def _candidate(destination: Destination, share: float, head: RequestHead, directory: Directory) -> CandidateCluster:
-    context = FormatContext(head, destination.cluster)
-    headers = tuple(
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in apply_mutations(destination.request_steps, head.raw_headers, context)
-    )
+def _candidate(
+    forward: CompiledForward, destination: Destination, share: float, head: RequestHead, directory: Directory
+) -> CandidateCluster:
+    changed = changed_request(forward, destination, head, FormatContext(head, destination.cluster))
+    headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in changed.raw_headers)
     cluster = directory.clusters.get(destination.cluster)
     if cluster is None:
         view = directory.views.get(destination.cluster)
@@ -200,9 +201,10 @@ def _retry(policy: RetryPolicy | None) -> dict[str, Any]:
 
 
 def _fault(route: CompiledRoute) -> dict[str, Any]:
-    fault = route.fault
-    if fault is None:
+    filters = route.forward.destinations[0].filters if route.forward is not None else route.filters
+    if not filters.faults:
         return {}
+    fault = filters.faults[0].fault
     return {
         "delay_seconds": fault.delay_seconds,
         "delay_share": fault.delay_share.share,

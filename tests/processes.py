@@ -52,9 +52,10 @@ def envoy_path() -> str:
 @contextlib.contextmanager
 def envoy(config: dict[str, object], ports: list[int], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A real Envoy with a bootstrap, up and listening."""
-    path = folder / f"envoy-{ports[0]}.json"
+    name = f"envoy-{ports[0]}" if ports else "envoy"
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(config))
-    log = folder / f"envoy-{ports[0]}.log"
+    log = folder / f"{name}.log"
     command = [envoy_path(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"]
     with log.open("wb") as output:
         process = subprocess.Popen([*command, "--log-path", str(log)], stdout=output, stderr=output)

@@ -9,6 +9,7 @@ from ..resources import Address, EndpointConfig, HealthStatus
 
 if TYPE_CHECKING:
     from .cluster import Cluster
+    from .outlier_detection import EndpointMonitor
 
 __all__ = ["Endpoint"]
 
@@ -24,9 +25,33 @@ class Endpoint:
         cluster: The cluster it belongs to; below an aggregate cluster, the one that it really comes from.
         active_requests: Attempts that are under way.
         is_removed: It is no longer part of its cluster; its connections are to be closed as they fall idle.
+        is_ejected: Outlier detection has taken it out.
+        fails_checks: Active health checks have found it unhealthy.
+        is_checked: False before the first active health check, where there are any.
+        available_since: When it came, or became healthy again, on the cluster's clock.
+        monitor: Outlier detection's memory of it, where there is any.
+        reported_weight, reported_at, first_report_at: Of its own load reports; a weight of 0 is none.
     """
 
-    __slots__ = ("active_requests", "address", "cluster", "config", "is_removed", "locality", "name")
+    __slots__ = (
+        "active_requests",
+        "address",
+        "available_since",
+        "cluster",
+        "config",
+        "fails_checks",
+        "first_report_at",
+        "is_checked",
+        "is_degraded_by_check",
+        "is_ejected",
+        "is_removed",
+        "locality",
+        "monitor",
+        "name",
+        "priority",
+        "reported_at",
+        "reported_weight",
+    )
 
     def __init__(self, cluster: Cluster, config: EndpointConfig, locality: Locality) -> None:
         self.cluster = cluster
@@ -36,6 +61,20 @@ class Endpoint:
         self.locality = locality
         self.active_requests = 0
         self.is_removed = False
+        self.priority = 0
+        self.is_ejected = False
+        self.fails_checks = False
+        self.is_checked = True
+        self.is_degraded_by_check = False
+        self.available_since = 0.0
+        self.monitor: EndpointMonitor | None = None
+        self.reported_weight = 0.0
+        self.reported_at = self.first_report_at = 0.0
+
+    @property
+    def skips_checks(self) -> bool:
+        """Endpoint.HealthCheckConfig.disable_active_health_check."""
+        return self.config.disable_active_health_check
 
     @property
     def weight(self) -> int:
@@ -45,12 +84,19 @@ class Endpoint:
     @property
     def is_healthy(self) -> bool:
         """Whether it gets traffic while enough like it are there (Envoy: UNKNOWN counts as healthy)."""
-        return self.config.health in _HEALTHY
+        return (
+            self.config.health in _HEALTHY
+            and not (self.is_ejected or self.fails_checks or self.is_degraded_by_check)
+            and self.is_checked
+        )
 
     @property
     def is_degraded(self) -> bool:
         """Whether it gets traffic only when there are not enough healthy ones."""
-        return self.config.health is HealthStatus.DEGRADED
+        is_degraded = self.config.health is HealthStatus.DEGRADED or (
+            self.is_degraded_by_check and self.config.health in _HEALTHY
+        )
+        return is_degraded and not (self.is_ejected or self.fails_checks)
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.address} of {self.cluster.name}>"

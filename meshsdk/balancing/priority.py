@@ -16,15 +16,14 @@ Integer arithmetic as Envoy's, so that the same numbers come out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from .context import PickContext
 from .endpoint import Endpoint
 from .host_set import HostSet
 from .policies import PickOne
 
 __all__ = ["PriorityPicker"]
-
-RandomFraction = Callable[[], float]
 
 
 class PriorityPicker:
@@ -32,8 +31,8 @@ class PriorityPicker:
 
     Args:
         host_sets: By priority, the highest first.
-        overprovisioning_factors: In percent, one for each host set.
         panic_threshold: In percent; 0 switches panic off.
+        hashed: The request's hash chooses the priority, too.
 
     Attributes:
         pick: From a random number in [0, 1) to an endpoint, or None where the priority that it falls on has none.
@@ -41,18 +40,25 @@ class PriorityPicker:
         in_panic: By priority.
     """
 
-    __slots__ = ("_shares", "degraded_loads", "healthy_loads", "in_panic", "pick")
+    __slots__ = (
+        "_availability",
+        "_hashed",
+        "_host_sets",
+        "_shares",
+        "degraded_loads",
+        "healthy_loads",
+        "in_panic",
+        "pick",
+    )
 
-    def __init__(
-        self, host_sets: Sequence[HostSet], overprovisioning_factors: Sequence[int], panic_threshold: float
-    ) -> None:
-        healthy = [
-            _availability(hosts.healthy_count, hosts.size, factor)
-            for hosts, factor in zip(host_sets, overprovisioning_factors, strict=True)
+    def __init__(self, host_sets: Sequence[HostSet], panic_threshold: float, *, hashed: bool = False) -> None:
+        self._host_sets = host_sets
+        self._hashed = hashed
+        healthy = self._availability = [
+            _availability(hosts.healthy, hosts.size, hosts.settings.overprovisioning_factor) for hosts in host_sets
         ]
         degraded = [
-            _availability(hosts.degraded_count, hosts.size, factor)
-            for hosts, factor in zip(host_sets, overprovisioning_factors, strict=True)
+            _availability(hosts.degraded, hosts.size, hosts.settings.overprovisioning_factor) for hosts in host_sets
         ]
         total = min(100, sum(healthy) + sum(degraded))
         self.in_panic = [
@@ -65,7 +71,7 @@ class PriorityPicker:
             self.healthy_loads = _loads_without_health([hosts.size for hosts in host_sets], panic_threshold > 0)
             self.degraded_loads = [0] * len(host_sets)
         self._shares = self._cumulate(host_sets)
-        self.pick: Callable[[RandomFraction], Endpoint | None]
+        self.pick: Callable[[PickContext], Endpoint | None]
         # Where all traffic goes to one list, as is usual, picking is that list's own function and nothing around it.
         self.pick = (self._shares[0][1] or _nobody) if len(self._shares) == 1 else self._pick_by_share
 
@@ -81,15 +87,35 @@ class PriorityPicker:
                     shares.append((bound, pick))
         return shares
 
-    def _pick_by_share(self, random_fraction: RandomFraction) -> Endpoint | None:
-        point = random_fraction() * 100
+    def _pick_by_share(self, context: PickContext) -> Endpoint | None:
+        if self._hashed and context.hash_key is not None:
+            point: float = context.hash_key % 100
+        else:
+            point = context.random_fraction() * 100
         for bound, pick in self._shares:
             if point < bound:
-                return pick(random_fraction) if pick is not None else None
+                return pick(context) if pick is not None else None
+        return None
+
+    def pick_elsewhere(self, context: PickContext, tried: Collection[int]) -> Endpoint | None:
+        """Pick from a priority that was not tried yet; from any where all were, or none else is available.
+
+        RetryPolicy.retry_priority with previous_priorities: the healthy loads are worked out without those tried.
+        """
+        left = [0 if index in tried else one for index, one in enumerate(self._availability)]
+        if not any(left):
+            return self.pick(context)
+        loads, _ = _loads(left, [0] * len(left), min(100, sum(left)))
+        point = context.random_fraction() * 100
+        for hosts, load, panic in zip(self._host_sets, loads, self.in_panic, strict=True):
+            if point < load:
+                pick = hosts.pick_in_panic if panic else hosts.pick
+                return pick(context) if pick is not None else None
+            point -= load
         return None
 
 
-def _nobody(random_fraction: RandomFraction) -> None:
+def _nobody(context: PickContext) -> None:
     """Picks nobody: the only list that may be picked from is empty."""
 
 
@@ -100,7 +126,7 @@ def _availability(available: int, size: int, factor: int) -> int:
 def _in_panic(hosts: HostSet, threshold: float) -> bool:
     if not hosts.size:
         return True
-    return 100.0 * (hosts.healthy_count + hosts.degraded_count) / hosts.size < threshold
+    return 100.0 * (hosts.healthy + hosts.degraded) / hosts.size < threshold
 
 
 def _loads(healthy: Sequence[int], degraded: Sequence[int], total: int) -> tuple[list[int], list[int]]:

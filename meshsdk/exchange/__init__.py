@@ -9,6 +9,6 @@ from .directory import Directory
 from .exchange import Attempt, Exchange
 from .local_reply import LocalReply
 from .outcome import Failure, Outcome
-from .retry import retrying
+from .retry import asked_back_off, retrying
 
-__all__ = ["Attempt", "Directory", "Exchange", "Failure", "LocalReply", "Outcome", "retrying"]
+__all__ = ["Attempt", "Directory", "Exchange", "Failure", "LocalReply", "Outcome", "asked_back_off", "retrying"]

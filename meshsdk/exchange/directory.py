@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from .. import resources
@@ -14,8 +14,10 @@ from ..errors import ResourceError
 from ..resources import AggregateDiscovery
 from ..routing import CompiledRoute, RequestHead, RouteTable, apply_mutations
 from ..routing.formatter import FormatContext
+from ..routing.timeouts import is_grpc
 from .exchange import Exchange
-from .local_reply import LocalReply, cluster_not_found, fault_abort, no_route
+from .filters import run_filters
+from .local_reply import LocalReply, cluster_not_found, no_route, path_refused, redirect_to
 
 __all__ = ["Directory", "Target", "begin"]
 
@@ -112,43 +114,80 @@ def begin(
 
     Pure but for `random_fraction`.
     """
-    route = table.find(head, random_fraction)
+    if table.prepare is not None:
+        head, status = table.prepare(head)
+        if status == 400 or (status and is_grpc(head)):
+            return path_refused()
+        if status:
+            return redirect_to(status, head.target, "path_normalization_failed")
+    index = table.routes_for(head)
+    if index is not None and index.require_tls and head.scheme != "https":
+        return redirect_to(301, f"https://{head.authority}{head.target}", "direct_response")
+    route = index.find(head, random_fraction) if index is not None else None
     if route is None:
         return no_route(head.method, head.authority, head.path)
-    delay_seconds = 0.0
-    if route.fault is not None:
-        fault = route.fault
-        # The fault filter comes before the router, so it also meets redirects and direct responses.
-        if fault.delay_seconds and random_fraction() < fault.delay_share.share:
-            delay_seconds = fault.delay_seconds
-        if fault.abort_status and random_fraction() < fault.abort_share.share:
-            return fault_abort(fault.abort_status, delay_seconds)
     forward = route.forward
     if forward is None:
-        return _answer(route, head, delay_seconds)
+        return _answer(route, head, random_fraction)
     destination = forward.choose(head, random_fraction)
+    filters, delay_seconds = destination.filters, 0.0
+    if filters.faults or filters.rate_limits:
+        verdict = run_filters(filters, head, destination.cluster, random_fraction)
+        if verdict.reply is not None:
+            return verdict.reply.mutated(
+                destination.response_levels, _context(head, route, destination.cluster, clusters)
+            )
+        delay_seconds = verdict.delay_seconds
     cluster = clusters.get(destination.cluster)
     if cluster is None:
-        return cluster_not_found(destination.cluster, forward.action.cluster_not_found_status)
+        reply = cluster_not_found(destination.cluster, forward.action.cluster_not_found_status)
+        return reply.mutated(destination.response_levels, _context(head, route, destination.cluster, clusters))
     exchange = Exchange(head, route, forward, destination, cluster, random_fraction)
     exchange.delay_seconds = delay_seconds
     return exchange
 
 
-def _answer(route: CompiledRoute, head: RequestHead, delay_seconds: float) -> LocalReply:
-    """A redirect or a direct response; a route for servers only is no route (gRFC A36)."""
-    context = FormatContext(head, "")
-    if route.location is not None and route.redirect is not None:
-        location = route.location(head).encode()
-        headers = apply_mutations(route.response_steps, [(b"location", location)], context)
-        return LocalReply(
-            route.redirect.status, b"", tuple(headers), details="direct_response", delay_seconds=delay_seconds
-        )
-    if route.direct_response is not None:
-        body = route.direct_response.body
-        first = [(b"content-type", b"text/plain")] if body else []
-        headers = apply_mutations(route.response_steps, first, context)
-        return LocalReply(
-            route.direct_response.status, body, tuple(headers), details="direct_response", delay_seconds=delay_seconds
-        )
-    return no_route(head.method, head.authority, head.path)
+def _context(head: RequestHead, route: CompiledRoute, name: str, clusters: Mapping[str, Cluster]) -> FormatContext:
+    cluster = clusters.get(name)
+    metadata = cluster.config.metadata if cluster is not None else None
+    head = _seen_by_filters(head, route)
+    return FormatContext(head, name, route=route.route.name, cluster_metadata=metadata)
+
+
+def _seen_by_filters(head: RequestHead, route: CompiledRoute) -> RequestHead:
+    """The request as filters leave it, which is what an answer in the upstream's place may refer to."""
+    levels = route.filter_request_levels
+    if not levels:
+        return head
+    return head.with_headers(apply_mutations(levels, head.raw_headers, FormatContext(head), of_request=True))
+
+
+def _answer(route: CompiledRoute, head: RequestHead, random_fraction: RandomFraction) -> LocalReply:
+    """A redirect or a direct response; a route for servers only leads a client nowhere (gRFC A36)."""
+    context = FormatContext(_seen_by_filters(head, route), route=route.route.name)
+    verdict = run_filters(route.filters, head, "", random_fraction)
+    if verdict.reply is not None:
+        # Routes that answer by themselves have no say in what filters answer.
+        answers = route.redirect is not None or route.direct_response is not None
+        levels = route.filter_response_levels if answers else route.response_levels
+        return verdict.reply.mutated(levels, context)
+    reply = replace(_configured_answer(route, head, context), delay_seconds=verdict.delay_seconds)
+    return reply.mutated(route.response_levels, context)
+
+
+def _configured_answer(route: CompiledRoute, head: RequestHead, context: FormatContext) -> LocalReply:
+    headers: list[tuple[bytes, bytes]] = []
+    if route.location is not None:
+        headers.append((b"location", route.location(head).encode("latin-1", "replace")))
+    if route.redirect is not None:
+        return LocalReply(route.redirect.status, b"", tuple(headers), details="direct_response")
+    direct = route.direct_response
+    if direct is None:
+        return cluster_not_found("", 503)
+    body = direct.body
+    if route.body_format is not None:
+        context.body = body.decode("utf-8", "replace")
+        body = route.body_format(context).encode()
+    if body:
+        headers.insert(0, (b"content-type", direct.content_type.encode("latin-1")))
+    return LocalReply(direct.status, body, tuple(headers), details="direct_response")

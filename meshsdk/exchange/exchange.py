@@ -15,19 +15,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..balancing import Cluster, Endpoint
+from ..balancing.circuit_breaker import CircuitBreaker
+from ..balancing.client_weights import parse_report, take_report
+from ..balancing.context import MetadataMatch
 from ..resources import RetryPolicy
 from ..routing import CompiledForward, CompiledRoute, RequestHead, apply_mutations
-from ..routing.compiled_route import Destination
+from ..routing.compiled_forward import Destination
 from ..routing.formatter import FormatContext
-from .local_reply import LocalReply, no_healthy_endpoint, request_timeout
-from .outcome import Failure, Outcome
-from .retry import may_retry_request, should_retry
+from ..routing.timeouts import RouteTimeouts, format_grpc_timeout
+from . import caller_headers, sessions
+from .local_reply import LocalReply, dropped, no_healthy_endpoint, overflow, timeout_reply
+from .outcome import OUTLIER_FAILURES, TIMEOUTS, Failure, Outcome, http_status_of
+from .request_changes import changed_request, with_forwarded_host, with_header, with_host, with_original_host
+from .retry import may_retry_request, refuses, should_retry
 
 __all__ = ["Attempt", "Exchange"]
 
 RandomFraction = Callable[[], float]
 
-_ATTEMPT_COUNT = b"x-envoy-attempt-count"
+NO_TIMEOUTS = RouteTimeouts()
 
 
 class Attempt:
@@ -37,11 +43,24 @@ class Attempt:
         endpoint: Whom to send to.
         target: Path and query to ask for.
         headers: To send, Host included.
-        deadline: On the engine's clock; None is no limit. `is_route_deadline` says whose it is.
+        deadline: On the engine's clock; None is no limit. `deadline_failure` says what its passing is.
+        idle_seconds: Longest wait for a byte; None is no limit. `idle_failure` says what its passing is.
         number: 1 for the first.
+        breaker: Counts it as long as it is under way.
     """
 
-    __slots__ = ("_open", "deadline", "endpoint", "headers", "is_route_deadline", "number", "target")
+    __slots__ = (
+        "_open",
+        "breaker",
+        "deadline",
+        "deadline_failure",
+        "endpoint",
+        "headers",
+        "idle_failure",
+        "idle_seconds",
+        "number",
+        "target",
+    )
 
     def __init__(
         self,
@@ -49,27 +68,33 @@ class Attempt:
         target: str,
         headers: Sequence[tuple[bytes, bytes]],
         deadline: float | None,
-        is_route_deadline: bool,
+        deadline_failure: Failure,
         number: int,
+        breaker: CircuitBreaker,
     ) -> None:
         self.endpoint = endpoint
+        self.breaker = breaker
         self.target = target
         self.headers = headers
         self.deadline = deadline
-        self.is_route_deadline = is_route_deadline
+        self.deadline_failure = deadline_failure
+        self.idle_seconds: float | None = None
+        self.idle_failure = Failure.IDLE_TIMEOUT
         self.number = number
         self._open = True
         endpoint.active_requests += 1
+        breaker.requests += 1
 
     def finish(self) -> None:
         """The attempt is over: response read, given up or failed. Calling it again does nothing."""
         if self._open:
             self._open = False
             self.endpoint.active_requests -= 1
+            self.breaker.requests -= 1
 
 
 class Exchange:
-    """The state of one request.
+    """The state of one request. It is the `PickContext` of its picks.
 
     Args:
         head: The request.
@@ -80,24 +105,37 @@ class Exchange:
         random_fraction: Uniform in [0, 1).
 
     Attributes:
-        retry_policy: Of the route, or of its virtual host.
+        retry_policy: Of the route, or of its virtual host, with what the caller asks for.
+        timeouts: Of this request.
         attempts: How many were begun.
         deadline: When the route's time is over, on the engine's clock; None is no limit.
         delay_seconds: How long to hold the request back first (fault injection).
+        set_cookie: A Set-Cookie that the response must carry, for a hash key that was made here.
     """
 
     __slots__ = (
+        "_changed",
+        "_is_retrying",
+        "_last_failure",
         "_previous",
-        "_random_fraction",
         "attempts",
+        "breaker",
         "cluster",
         "deadline",
+        "deadline_failure",
         "delay_seconds",
         "destination",
         "forward",
+        "hash_key",
         "head",
+        "metadata_match",
+        "pick_number",
+        "random_fraction",
         "retry_policy",
         "route",
+        "session_endpoint",
+        "set_cookie",
+        "timeouts",
     )
 
     def __init__(
@@ -114,49 +152,145 @@ class Exchange:
         self.forward = forward
         self.destination = destination
         self.cluster = cluster
-        self.delay_seconds = 0.0
+        self.random_fraction = random_fraction
         self.attempts = 0
         self.deadline: float | None = None
-        self._random_fraction = random_fraction
-        self.retry_policy: RetryPolicy | None = forward.retry_policy if forward is not None else None
+        self.deadline_failure = Failure.ROUTE_TIMEOUT
+        self.delay_seconds = 0.0
+        self.pick_number = 0
+        self.hash_key: int | None = None
+        self.set_cookie = ""
+        self.session_endpoint = ""
+        self.breaker = cluster.breaker
+        self._is_retrying = False
         self._previous: tuple[Endpoint, ...] = ()
+        self._last_failure: Failure | None = None
+        self._changed: RequestHead | None = None
+        if forward is None or destination is None:
+            self.retry_policy: RetryPolicy | None = None
+            self.timeouts = NO_TIMEOUTS
+            self.metadata_match: MetadataMatch = ()
+            return
+        self.metadata_match = destination.metadata_match
+        self.retry_policy = forward.retry_policy
+        self.timeouts = forward.timeouts if forward.timeouts_for is None else forward.timeouts_for(head)
+        if forward.action.high_priority:
+            self.breaker = cluster.high_breaker
+        if destination.filters.session is not None:
+            self.session_endpoint = sessions.endpoint_of(destination.filters.session, head)
+        hash_key = cluster.hash_key or forward.hash_key
+        if hash_key is not None:
+            key = hash_key(head)
+            if key is not None:
+                self.hash_key, self.set_cookie = key.value, key.set_cookie
+        if caller_headers.has_caller_headers(head.raw_headers):
+            self.retry_policy = caller_headers.retry_policy_for(head, self.retry_policy)
+            self.timeouts = caller_headers.timeouts_for(head, self.timeouts)
+            self.head = caller_headers.without_caller_headers(head)
+
+    def header(self, name: str) -> str | None:
+        """See `PickContext`."""
+        return self.head.header(name)
 
     def begin(self, now: float) -> Attempt | LocalReply:
-        """The first attempt; the route's time starts to run."""
-        forward = self.forward
-        if forward is not None and forward.timeout_seconds is not None:
-            self.deadline = now + forward.timeout_seconds
+        """The first attempt, or the reply where none can be made."""
+        timeouts = self.timeouts
+        if timeouts.route is not None:
+            self.deadline = now + timeouts.route
+        if timeouts.stream is not None and (timeouts.route is None or timeouts.stream < timeouts.route):
+            self.deadline, self.deadline_failure = now + timeouts.stream, Failure.STREAM_DURATION
+        cluster = self.cluster
+        if cluster.drop_share and self.random_fraction() < cluster.drop_share:
+            return self._mutated(dropped(cluster.name))
+        if cluster.config.health_checks:
+            cluster.last_used_at = now
         return self.next_attempt(now)
 
     def next_attempt(self, now: float) -> Attempt | LocalReply:
         """An attempt on a newly picked endpoint, or the reply where none can be picked."""
         endpoint = self._pick()
         if endpoint is None:
-            return no_healthy_endpoint(self.cluster.name, self.cluster.problem)
+            return self._mutated(no_healthy_endpoint(self.cluster.name, self.cluster.problem))
+        breaker = self.breaker
+        if breaker.requests >= breaker.max_requests:
+            return self.overflow_reply("max_requests")
         self.attempts += 1
-        deadline, is_route_deadline = self.deadline, True
-        policy = self.retry_policy
-        if policy is not None:
-            if policy.per_try_timeout_seconds is not None:
-                per_try = now + policy.per_try_timeout_seconds
-                if deadline is None or per_try < deadline:
-                    deadline, is_route_deadline = per_try, False
-            if policy.avoid_previous_hosts:
-                self._previous += (endpoint,)
-        forward, head = self.forward, self.head
-        target, headers = head.target, head.raw_headers
-        if forward is not None:
-            if not forward.is_plain:
-                target, headers = self._rewritten(forward, endpoint)
-            if forward.include_request_attempt_count:
-                headers = _with_attempt_count(headers, self.attempts)
-        return Attempt(endpoint, target, headers, deadline, is_route_deadline, self.attempts)
+        head, forward = self.head, self.forward
+        headers = head.raw_headers
+        deadline, failure = self.deadline, self.deadline_failure
+        if forward is None:
+            return Attempt(endpoint, head.target, headers, deadline, failure, self.attempts, breaker)
+        timeouts = self.timeouts
+        if timeouts.per_try is not None and (deadline is None or now + timeouts.per_try < deadline):
+            deadline, failure = now + timeouts.per_try, Failure.PER_TRY_TIMEOUT
+        if self.destination is not None and not self.destination.is_plain:
+            head = self._changed_head(forward, self.destination)
+            headers = head.raw_headers
+            if forward.action.auto_host_rewrite and endpoint.config.hostname:
+                headers = with_original_host(headers, head.authority)
+                if forward.action.append_x_forwarded_host:
+                    headers = with_forwarded_host(headers, head.authority)
+                headers = with_host(headers, endpoint.config.hostname)
+        if timeouts.announced is not None:
+            headers = with_header(headers, b"grpc-timeout", format_grpc_timeout(timeouts.announced))
+        if forward.include_request_attempt_count:
+            headers = with_header(headers, b"x-envoy-attempt-count", b"%d" % self.attempts)
+        if forward.include_is_timeout_retry_header and self._last_failure is Failure.PER_TRY_TIMEOUT:
+            headers = with_header(headers, b"x-envoy-is-timeout-retry", b"true")
+        attempt = Attempt(endpoint, head.target, headers, deadline, failure, self.attempts, breaker)
+        if timeouts.idle is not None or timeouts.per_try_idle is not None:
+            _set_idle(attempt, timeouts)
+        if self.retry_policy is not None:
+            self._previous += (endpoint,)
+        return attempt
+
+    def report(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
+        """Tell outlier detection how an attempt ended, and take an endpoint's own report of its load."""
+        monitor = attempt.endpoint.monitor
+        if monitor is not None:
+            if outcome.status is not None:
+                monitor.responded(http_status_of(outcome), now)
+            elif outcome.failure in OUTLIER_FAILURES:
+                monitor.failed(now, timed_out=outcome.failure is not Failure.CONNECT and outcome.failure in TIMEOUTS)
+        policy = attempt.endpoint.cluster.load_reports
+        if policy is not None and outcome.status is not None:
+            report = parse_report(outcome.header("endpoint-load-metrics") or "")
+            if report is not None:
+                take_report(policy, attempt.endpoint, report, now)
+
+    @property
+    def wants_reports(self) -> bool:
+        """Whether `report` has anything to do."""
+        cluster = self.cluster
+        return cluster.outliers is not None or cluster.load_reports is not None or cluster.is_aggregate
+
+    def response_headers(
+        self, attempt: Attempt, status: int, headers: Sequence[tuple[bytes, bytes]]
+    ) -> Sequence[tuple[bytes, bytes]]:
+        """The headers of a response as the caller gets them."""
+        forward, destination = self.forward, self.destination
+        if forward is None or destination is None:
+            return headers
+        if forward.include_attempt_count_in_response:
+            headers = with_header(headers, b"x-envoy-attempt-count", b"%d" % self.attempts)
+        if destination.response_levels:
+            context = self._context(attempt.endpoint)
+            context.status = status
+            headers = apply_mutations(destination.response_levels, headers, context)
+        if self.set_cookie:
+            headers = [*headers, (b"set-cookie", self.set_cookie.encode("latin-1"))]
+        if destination.filters.session is not None:
+            name = attempt.endpoint.name
+            headers = sessions.remember(destination.filters.session, self.head, self.session_endpoint, name, headers)
+        return headers
 
     def is_final(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bool:
         """Whether a response surely stands; a quick look, which may say no of one that does."""
-        forward = self.forward
-        if forward is None or forward.retry_policy is None:
+        forward, policy = self.forward, self.retry_policy
+        if forward is None or policy is None:
             return True
+        if policy is not forward.retry_policy:
+            return False
         if status >= 400 or status in forward.retriable_statuses:
             return False
         wanted = forward.retriable_headers
@@ -165,76 +299,105 @@ class Exchange:
     def attempt_done(self, outcome: Outcome, now: float) -> bool:
         """Whether to try again after `outcome` (RetryPolicy; the back-off is tenacity's part, see `retrying`)."""
         policy = self.retry_policy
+        self._last_failure = outcome.failure
+        self.retries_over()
+        if (
+            policy is None
+            or self.attempts > policy.num_retries
+            or not outcome.can_replay
+            or (self.deadline is not None and now >= self.deadline)
+            or not should_retry(policy, outcome)
+            or not may_retry_request(policy, self.head)
+            or not self.breaker.may_retry
+        ):
+            return False
+        self.breaker.retries += 1
+        self._is_retrying = True
+        return True
+
+    def retries_over(self) -> None:
+        """No retry is under way any more; to be called when the exchange is over."""
+        if self._is_retrying:
+            self._is_retrying = False
+            self.breaker.retries -= 1
+
+    def overflow_reply(self, limit: str) -> LocalReply:
+        """What a request is answered with that a circuit breaker refuses."""
+        return self._mutated(overflow(self.cluster.name, limit))
+
+    def timeout_reply(self, failure: Failure) -> LocalReply:
+        """What is answered when the last attempt ended by a timeout."""
+        timeouts = self.timeouts
+        seconds = {
+            Failure.ROUTE_TIMEOUT: timeouts.route,
+            Failure.PER_TRY_TIMEOUT: timeouts.per_try,
+            Failure.PER_TRY_IDLE_TIMEOUT: timeouts.per_try_idle,
+            Failure.IDLE_TIMEOUT: timeouts.idle,
+            Failure.STREAM_DURATION: timeouts.stream,
+        }[failure]
+        return self._mutated(timeout_reply(failure, seconds or 0.0))
+
+    def _mutated(self, reply: LocalReply) -> LocalReply:
+        """A reply of this route, with its changes of response headers."""
         return (
-            policy is not None
-            and self.attempts <= policy.num_retries
-            and outcome.can_replay
-            and (self.deadline is None or now < self.deadline)
-            and should_retry(policy, outcome)
-            and may_retry_request(policy, self.head)
+            reply if self.destination is None else reply.mutated(self.destination.response_levels, self._context(None))
         )
 
-    def timeout_reply(self, attempt: Attempt) -> LocalReply:
-        """What is answered when the deadline of `attempt` passed and it was the last."""
-        if attempt.is_route_deadline:
-            seconds = self.forward.timeout_seconds if self.forward is not None else None
-        else:
-            seconds = self.retry_policy.per_try_timeout_seconds if self.retry_policy is not None else None
-        return request_timeout(seconds or 0.0, per_try=not attempt.is_route_deadline)
-
-    def deadline_failure(self, attempt: Attempt) -> Failure:
-        """Which of the two timeouts the deadline of `attempt` is."""
-        return Failure.ROUTE_TIMEOUT if attempt.is_route_deadline else Failure.PER_TRY_TIMEOUT
-
     def _pick(self) -> Endpoint | None:
-        endpoint = self.cluster.pick(self._random_fraction)
-        if self._previous and self.retry_policy is not None:
-            # RetryPolicy.retry_host_predicate: pick again while the choice was tried before; then take what came.
-            for _ in range(self.retry_policy.host_selection_attempts):
-                if endpoint is None or endpoint not in self._previous:
-                    break
-                endpoint = self.cluster.pick(self._random_fraction)
+        self.pick_number = 0
+        if self._previous:
+            return self._pick_for_retry()
+        if self.session_endpoint:
+            endpoint = self.cluster.override(self.session_endpoint)
+            if endpoint is not None or self._session_is_strict:
+                return endpoint
+        return self.cluster.pick(self)
+
+    @property
+    def _session_is_strict(self) -> bool:
+        session = self.destination.filters.session if self.destination is not None else None
+        return session is not None and session.strict
+
+    def _pick_for_retry(self) -> Endpoint | None:
+        """RetryPolicy.retry_priority chooses where, and retry_host_predicate refuses picks, up to so many."""
+        policy, previous, cluster = self.retry_policy, self._previous, self.cluster
+        assert policy is not None
+        frequency = policy.retry_other_priorities
+        tried = previous[: len(previous) // frequency * frequency] if frequency is not None else ()
+
+        def pick() -> Endpoint | None:
+            return cluster.pick_elsewhere(self, tried) if tried else cluster.pick(self)
+
+        endpoint = pick()
+        for _ in range(policy.host_selection_attempts):
+            if endpoint is None or not refuses(policy, endpoint, previous):
+                break
+            self.pick_number += 1
+            endpoint = pick()
         return endpoint
 
-    def _rewritten(self, forward: CompiledForward, endpoint: Endpoint) -> tuple[str, list[tuple[bytes, bytes]]]:
-        """Target and headers after the route's changes, in the order of Envoy's finalizeRequestHeaders."""
-        head = self.head
-        headers = list(head.raw_headers)
-        if self.destination is not None and self.destination.request_steps:
-            context = FormatContext(head, self.cluster.name, endpoint.name)
-            headers = apply_mutations(self.destination.request_steps, headers, context)
-        authority = self._rewritten_authority(forward, endpoint)
-        if authority and authority != head.authority:
-            if forward.action.append_x_forwarded_host:
-                headers.append((b"x-forwarded-host", head.authority.encode("latin-1")))
-            headers = _with_host(headers, authority)
-        target = head.target
-        if forward.path_rewrite is not None:
-            target = forward.path_rewrite(head) or "/"
-            if target != head.target:
-                headers.append((b"x-envoy-original-path", head.target.encode()))
-        return target, headers
+    def _changed_head(self, forward: CompiledForward, destination: Destination) -> RequestHead:
+        """The request with its route's changes; made once, since every attempt sends the same."""
+        if self._changed is None:
+            self._changed = changed_request(forward, destination, self.head, self._context(None))
+        return self._changed
 
-    def _rewritten_authority(self, forward: CompiledForward, endpoint: Endpoint) -> str:
-        if self.destination is not None and self.destination.host_rewrite:
-            return self.destination.host_rewrite
-        if forward.host_rewrite is not None:
-            return forward.host_rewrite(self.head)
-        return endpoint.config.hostname if forward.action.auto_host_rewrite else ""
+    def _context(self, endpoint: Endpoint | None) -> FormatContext:
+        cluster, route = self.cluster, self.route
+        context = FormatContext(
+            self._changed or self.head, cluster.name, route=route.route.name if route is not None else ""
+        )
+        context.cluster_metadata = cluster.config.metadata
+        context.attempts = self.attempts
+        if endpoint is not None:
+            context.upstream_address = endpoint.name
+            context.upstream_hostname = endpoint.config.hostname
+            context.upstream_metadata = endpoint.config.metadata
+        return context
 
 
-def _with_attempt_count(headers: Sequence[tuple[bytes, bytes]], attempts: int) -> list[tuple[bytes, bytes]]:
-    """VirtualHost.include_request_attempt_count; a count that came with the request is not passed on."""
-    size = len(_ATTEMPT_COUNT)
-    for name, _ in headers:
-        if len(name) == size and name.lower() == _ATTEMPT_COUNT:
-            headers = [header for header in headers if header[0].lower() != _ATTEMPT_COUNT]
-            break
-    return [*headers, (_ATTEMPT_COUNT, b"%d" % attempts)]
-
-
-def _with_host(headers: list[tuple[bytes, bytes]], authority: str) -> list[tuple[bytes, bytes]]:
-    # Host stays in its place, first, as RFC 9110 section 7.2 advises.
-    changed = [header for header in headers if header[0].lower() != b"host"]
-    changed.insert(0, (b"host", authority.encode()))
-    return changed
+def _set_idle(attempt: Attempt, timeouts: RouteTimeouts) -> None:
+    whole, per_try = timeouts.idle, timeouts.per_try_idle
+    attempt.idle_seconds = whole
+    if per_try is not None and (whole is None or per_try < whole):
+        attempt.idle_seconds, attempt.idle_failure = per_try, Failure.PER_TRY_IDLE_TIMEOUT

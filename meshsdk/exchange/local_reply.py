@@ -6,9 +6,15 @@ http_conn_man/response_code_details).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from ..errors import NoHealthyEndpointError, NoRouteError, RequestError, RequestTimeoutError
+from ..errors import CircuitOpenError, NoHealthyEndpointError, NoRouteError, RequestError, RequestTimeoutError
+from ..routing import apply_mutations
+from ..routing.formatter import FormatContext
+from ..routing.header_mutation import MutationLevel
+from .outcome import Failure
 
 __all__ = ["LocalReply"]
 
@@ -31,6 +37,36 @@ class LocalReply:
     details: str = ""
     error: RequestError | None = None
     delay_seconds: float = 0.0
+
+    def mutated(self, levels: Sequence[MutationLevel], context: FormatContext) -> LocalReply:
+        """The same with the route's changes of response headers."""
+        if not levels:
+            return self
+        # Envoy has no response code yet when it makes up a local reply's headers; the context's is 0.
+        context.flags, context.details = self.flag, self.details
+        return replace(self, headers=tuple(apply_mutations(levels, self.headers, context)))
+
+    def as_grpc(self) -> LocalReply:
+        """The same as an answer to a gRPC request: 200 and the status as gRPC's (Envoy: Utility::sendLocalReply)."""
+        if any(name == b"grpc-status" for name, _ in self.headers):
+            return self
+        kept = tuple(header for header in self.headers if header[0] != b"content-type")
+        headers: tuple[tuple[bytes, bytes], ...] = (
+            (b"content-type", b"application/grpc"),
+            (b"grpc-status", b"%d" % _GRPC_STATUSES.get(self.status, 2)),
+            *kept,
+        )
+        if self.body:
+            message = urllib.parse.quote(self.body, safe=_GRPC_MESSAGE_SAFE).encode()
+            headers += ((b"grpc-message", message),)
+        return replace(self, status=200, body=b"", headers=headers)
+
+
+# gRPC, doc/http-grpc-status-mapping.md; what is not here is UNKNOWN.
+_GRPC_STATUSES = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+
+# gRPC PROTOCOL-HTTP2, Percent-Encoded: space to tilde, but for the percent sign.
+_GRPC_MESSAGE_SAFE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 
 def no_route(method: str, authority: str, path: str) -> LocalReply:
@@ -59,25 +95,68 @@ def no_healthy_endpoint(cluster: str, problem: str) -> LocalReply:
     )
 
 
-def request_timeout(seconds: float, *, per_try: bool) -> LocalReply:
-    """The route's time, or the last attempt's, ran out before a response began."""
-    error = RequestTimeoutError(f"no response in the {'attempt' if per_try else 'route'}'s {seconds:g} s")
-    details = "upstream_per_try_timeout" if per_try else "response_timeout"
-    return LocalReply(504, b"upstream request timeout", _TEXT, flag="UT", details=details, error=error)
+def overflow(cluster: str, limit: str) -> LocalReply:
+    """A circuit breaker is open (Envoy docs, upstream/circuit_breaking)."""
+    error = CircuitOpenError(f"cluster {cluster} carries as much as {limit} of its circuit breaker allows")
+    body = b"upstream connect error or disconnect/reset before headers. reset reason: overflow"
+    headers = ((b"x-envoy-overloaded", b"true"), *_TEXT)
+    return LocalReply(503, body, headers, "UO", "upstream_reset_before_response_started{overflow}", error)
 
 
-def fault_abort(status: int, delay_seconds: float) -> LocalReply:
-    """The fault filter aborts the request (source/extensions/filters/http/fault/fault_filter.cc)."""
-    error = RequestError(f"aborted with {status} by fault injection", status=status, flag="FI")
-    return LocalReply(
-        status,
-        b"fault filter abort",
-        _TEXT,
-        flag="FI",
-        details="fault_filter_abort",
-        error=error,
-        delay_seconds=delay_seconds,
+def dropped(cluster: str) -> LocalReply:
+    """The management server asks for a share of the requests to be dropped (drop_overloads)."""
+    error = RequestError(
+        f"cluster {cluster} is overloaded, and its endpoints' policy drops requests", status=503, flag="DO"
     )
+    headers = ((b"x-envoy-drop-overload", b"true"), *_TEXT)
+    return LocalReply(503, b"drop overload", headers, "DO", "drop_overload", error)
+
+
+def timeout_reply(failure: Failure, seconds: float) -> LocalReply:
+    """A timeout ran out before a response began; the last attempt's, or the whole request's."""
+    status, body, flag, details = _TIMEOUTS[failure]
+    error = RequestTimeoutError(f"no response in {seconds:g} s ({details})", status=status, flag=flag)
+    return LocalReply(status, body, _TEXT, flag=flag, details=details, error=error)
+
+
+_TIMEOUTS: dict[Failure, tuple[int, bytes, str, str]] = {
+    Failure.ROUTE_TIMEOUT: (504, b"upstream request timeout", "UT", "response_timeout"),
+    Failure.PER_TRY_TIMEOUT: (504, b"upstream request timeout", "UT", "upstream_per_try_timeout"),
+    Failure.PER_TRY_IDLE_TIMEOUT: (504, b"upstream request timeout", "UT", "upstream_per_try_idle_timeout"),
+    Failure.IDLE_TIMEOUT: (504, b"stream timeout", "SI", "stream_idle_timeout"),
+    Failure.STREAM_DURATION: (408, b"downstream duration timeout", "DT", "max_duration_timeout"),
+}
+
+
+def fault_abort(status: int, grpc_status: int | None, delay_seconds: float) -> LocalReply:
+    """The fault filter aborts the request (source/extensions/filters/http/fault/fault_filter.cc)."""
+    if grpc_status is not None:
+        error = RequestError(f"aborted with gRPC status {grpc_status} by fault injection", status=200, flag="FI")
+        headers = (
+            (b"content-type", b"application/grpc"),
+            (b"grpc-status", b"%d" % grpc_status),
+            (b"grpc-message", b"fault filter abort"),
+        )
+        return LocalReply(200, b"", headers, "FI", "fault_filter_abort", error, delay_seconds)
+    error = RequestError(f"aborted with {status} by fault injection", status=status, flag="FI")
+    return LocalReply(status, b"fault filter abort", _TEXT, "FI", "fault_filter_abort", error, delay_seconds)
+
+
+def rate_limited(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> LocalReply:
+    """The filter local_ratelimit refuses the request."""
+    error = RequestError("the local rate limit is reached", status=status, flag="RL")
+    return LocalReply(status, b"local_rate_limited", _TEXT + headers, "RL", "local_rate_limited", error)
+
+
+def path_refused() -> LocalReply:
+    """The path cannot be made uniform, or holds escaped slashes where they are refused."""
+    error = RequestError("the path is refused by path normalization", status=400, flag="")
+    return LocalReply(400, details="path_normalization_failed", error=error)
+
+
+def redirect_to(status: int, location: str, details: str) -> LocalReply:
+    """A redirect that no route asked for."""
+    return LocalReply(status, headers=((b"location", location.encode("latin-1")),), details=details)
 
 
 _TEXT = ((b"content-type", b"text/plain"),)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["Failure", "Outcome"]
+__all__ = ["OUTLIER_FAILURES", "TIMEOUTS", "Failure", "Outcome", "http_status_of"]
 
 
 class Failure(Enum):
@@ -16,7 +16,25 @@ class Failure(Enum):
     RESET = "UC"
     REFUSED_STREAM = "UR"
     PER_TRY_TIMEOUT = "UPT"
+    PER_TRY_IDLE_TIMEOUT = "UPI"
     ROUTE_TIMEOUT = "UT"
+    IDLE_TIMEOUT = "SI"
+    STREAM_DURATION = "DT"
+    OVERFLOW = "UO"
+
+
+TIMEOUTS = frozenset(
+    {
+        Failure.PER_TRY_TIMEOUT,
+        Failure.PER_TRY_IDLE_TIMEOUT,
+        Failure.ROUTE_TIMEOUT,
+        Failure.IDLE_TIMEOUT,
+        Failure.STREAM_DURATION,
+    }
+)
+
+# What is the endpoint's fault; a stream that was refused was not even begun, and an overflow is ours.
+OUTLIER_FAILURES = frozenset({Failure.CONNECT, Failure.RESET, Failure.REFUSED_STREAM}) | TIMEOUTS
 
 
 def _no_header(name: str) -> str | None:
@@ -40,3 +58,30 @@ class Outcome:
     request_began: bool = True
     can_replay: bool = True
     header: Callable[[str], str | None] = _no_header
+
+
+# Envoy: Grpc::Utility::grpcToHttpStatus.
+_HTTP_STATUSES = {
+    0: 200,
+    1: 499,
+    3: 400,
+    4: 504,
+    5: 404,
+    6: 409,
+    7: 403,
+    8: 429,
+    9: 400,
+    10: 409,
+    11: 400,
+    12: 501,
+    14: 503,
+    16: 401,
+}
+
+
+def http_status_of(outcome: Outcome) -> int:
+    """The HTTP status of a response; that which its gRPC status means, where it has one."""
+    grpc_status = outcome.header("grpc-status") if outcome.status == 200 else None
+    if grpc_status is not None and grpc_status.isdecimal() and grpc_status.isascii() and len(grpc_status) < 4:
+        return _HTTP_STATUSES.get(int(grpc_status), 500)
+    return outcome.status or 0

@@ -7,16 +7,19 @@ so that a request that succeeds pays nothing for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..balancing import Endpoint
 from ..resources import HeaderMatcher, RetryPolicy
 from ..resources.route import RetryOn
+from ..resources.values import frozen
 from ..routing.conditions import compile_header
 from ..routing.request_head import RequestHead
 from .outcome import Failure, Outcome
 
-__all__ = ["conditions_met", "retrying", "should_retry"]
+__all__ = ["asked_back_off", "conditions_met", "refuses", "retrying", "should_retry"]
 
 if TYPE_CHECKING:
     import tenacity
@@ -29,7 +32,12 @@ _BY_FAILURE: dict[Failure, RetryOn] = {
     Failure.RESET: RetryOn.SERVER_ERROR | RetryOn.GATEWAY_ERROR | RetryOn.RESET,
     Failure.REFUSED_STREAM: RetryOn.SERVER_ERROR | RetryOn.GATEWAY_ERROR | RetryOn.RESET | RetryOn.REFUSED_STREAM,
     Failure.PER_TRY_TIMEOUT: RetryOn.SERVER_ERROR | RetryOn.GATEWAY_ERROR | RetryOn.RESET,
+    Failure.PER_TRY_IDLE_TIMEOUT: RetryOn.SERVER_ERROR | RetryOn.GATEWAY_ERROR | RetryOn.RESET,
     Failure.ROUTE_TIMEOUT: RetryOn.NONE,
+    Failure.IDLE_TIMEOUT: RetryOn.NONE,
+    Failure.STREAM_DURATION: RetryOn.NONE,
+    # Envoy never retries what a circuit breaker refused (RetryStateImpl::wouldRetryFromReset).
+    Failure.OVERFLOW: RetryOn.NONE,
 }
 
 _BY_GRPC_STATUS: dict[str, RetryOn] = {
@@ -80,6 +88,19 @@ def may_retry_request(policy: RetryPolicy, head: RequestHead) -> bool:
     return not matchers or any(compile_header(matcher).holds(head, _never) for matcher in matchers)
 
 
+def refuses(policy: RetryPolicy, endpoint: Endpoint, previous: Collection[Endpoint]) -> bool:
+    """Whether a predicate of the policy wants another endpoint for a retry (RetryPolicy.retry_host_predicate)."""
+    if policy.avoid_previous_hosts and endpoint in previous:
+        return True
+    if not (policy.omit_canary_hosts or policy.omit_host_metadata):
+        return False
+    values = endpoint.config.metadata.get("envoy.lb", {})
+    if policy.omit_canary_hosts and values.get("canary") is True:
+        return True
+    wanted = policy.omit_host_metadata
+    return bool(wanted) and all(key in values and frozen(values[key]) == value for key, value in wanted)
+
+
 def _any_header(matchers: tuple[HeaderMatcher, ...], outcome: Outcome) -> bool:
     for matcher in matchers:
         value = outcome.header(matcher.name)
@@ -93,8 +114,27 @@ def _never() -> float:
     return 1.0
 
 
+def asked_back_off(policy: RetryPolicy, header: Callable[[str], str | None], wall_time: float) -> float | None:
+    """The wait that a response asks for (RetryPolicy.rate_limited_retry_back_off), in seconds; None for none."""
+    limited = policy.rate_limited_back_off
+    if limited is None:
+        return None
+    for name, is_time in limited.reset_headers:
+        value = header(name)
+        if value is not None and value.isdecimal() and value.isascii() and len(value) <= 12:
+            seconds = int(value) - wall_time if is_time else float(int(value))
+            if 0 < seconds <= limited.max_seconds:
+                return seconds
+    return None
+
+
 def retrying(
-    kind: Callable[..., R], policy: RetryPolicy, wants_retry: Callable[[Any], bool], sleep: Callable[[float], Any]
+    kind: Callable[..., R],
+    policy: RetryPolicy,
+    wants_retry: Callable[[Any], bool],
+    sleep: Callable[[float], Any],
+    asked: Callable[[], float | None],
+    random_fraction: Callable[[], float] = random.random,
 ) -> R:
     """tenacity's loop for one request.
 
@@ -106,13 +146,24 @@ def retrying(
         policy: Gives the back-off.
         wants_retry: Asked with what each turn returned.
         sleep: How to wait, by the engine's means.
+        asked: The wait that the last response asked for, or None.
+        random_fraction: Uniform in [0, 1).
     """
     import tenacity  # When it is needed: only a failure pays for it.
 
     back_off = policy.back_off
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        seconds = asked()
+        if seconds is not None:
+            # Envoy: up to half as much again, by chance (JitteredLowerBoundBackOffStrategy).
+            return seconds * (1 + random_fraction() / 2)
+        longest = min(back_off.base_seconds * 2.0 ** min(state.attempt_number - 1, 32), back_off.max_seconds)
+        return random_fraction() * longest
+
     return kind(
         retry=tenacity.retry_if_result(wants_retry),
-        wait=tenacity.wait_random_exponential(multiplier=back_off.base_seconds, max=back_off.max_seconds),
+        wait=wait,
         stop=tenacity.stop_never,
         sleep=sleep,
     )

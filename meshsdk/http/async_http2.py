@@ -22,14 +22,20 @@ class AsyncHttp2Connection(asyncio.Protocol):
 
     Args:
         loop: The running event loop.
+        max_streams: How many requests it carries at once, at most; None leaves it to the peer.
         on_release: Called when the last request on it ended, or when it is closed (see `is_open`).
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_release: Callable[[AsyncHttp2Connection], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_release: Callable[[AsyncHttp2Connection], None],
+        max_streams: int | None = None,
+    ) -> None:
         self._loop = loop
         self._on_release = on_release
         self._transport: asyncio.Transport | None = None
-        self._session = Http2Session()
+        self._session = Http2Session(max_streams)
         self._timers: dict[int, ReadTimer] = {}
         self._drained: asyncio.Future[None] | None = None
         self.is_open = True

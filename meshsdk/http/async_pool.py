@@ -13,10 +13,19 @@ from typing import TYPE_CHECKING, TypeAlias
 import httpx
 
 from ..balancing import Endpoint
+from ..balancing.circuit_breaker import CircuitBreaker
 from ..resources import HttpProtocol
 from ..security import TlsClientContext
 from .async_http1 import AsyncHttp1Connection
-from .pool_rules import SWEEP_SECONDS, Slot, connect_timeout, keepalive_seconds
+from .errors import PendingOverflowError
+from .pool_rules import (
+    SWEEP_SECONDS,
+    Slot,
+    connect_timeout,
+    keepalive_seconds,
+    must_wait_for_connection,
+    set_keepalive,
+)
 from .timeouts import Timeouts
 from .tls import TlsChooser, verify_peer
 
@@ -50,16 +59,19 @@ class AsyncPool:
         self._slots: dict[AsyncConnection, Slot] = {}
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._opening = 0
+        self._counts: dict[Key, int] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def acquire(self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts) -> AsyncConnection:
+    async def acquire(
+        self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts, breaker: CircuitBreaker
+    ) -> AsyncConnection:
         """An idle or shared connection to an endpoint, or a new one.
 
         Raises:
-            httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout
+            httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, PendingOverflowError
         """
-        return self.try_acquire(endpoint, scheme) or await self.open(endpoint, scheme, url, timeouts)
+        return self.try_acquire(endpoint, scheme) or await self.open(endpoint, scheme, url, timeouts, breaker)
 
     def try_acquire(self, endpoint: Endpoint, scheme: str) -> AsyncConnection | None:
         """A connection that can be used at once, or None."""
@@ -75,12 +87,27 @@ class AsyncPool:
                 return shared
         return None
 
-    async def open(self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts) -> AsyncConnection:
+    async def open(
+        self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts, breaker: CircuitBreaker
+    ) -> AsyncConnection:
         """A new connection, whatever is idle (unless it has to wait for room). Raises as `acquire` does."""
-        reused = await self._take_room(endpoint, scheme, timeouts.pool)
+        if breaker.pending >= breaker.max_pending:
+            raise PendingOverflowError
+        breaker.pending += 1
+        try:
+            return await self._open(endpoint, scheme, url, timeouts, breaker)
+        finally:
+            breaker.pending -= 1
+
+    async def _open(
+        self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts, breaker: CircuitBreaker
+    ) -> AsyncConnection:
+        key = (endpoint, scheme == "https")
+        reused = await self._take_room(key, scheme, timeouts.pool, breaker)
         if reused is not None:
             return reused
-        slot = Slot(endpoint, scheme == "https")
+        connection: AsyncConnection | None = None
+        slot = Slot(endpoint, key[1], breaker)
         try:
             async with asyncio.timeout(connect_timeout(endpoint, timeouts.connect)):
                 connection = await self._connect(slot, scheme, url.host)
@@ -88,14 +115,29 @@ class AsyncPool:
             raise _connect_error(error, endpoint) from error
         finally:
             self._opening -= 1
-            self._wake_one()
+            if connection is None:
+                self._uncount(key, breaker)
+            self._wake_waiters()
         self._slots[connection] = slot
         if not isinstance(connection, AsyncHttp1Connection):
-            self._shared.setdefault((endpoint, slot.is_secure), []).append(connection)
+            self._shared.setdefault(key, []).append(connection)
         if self._closed:
             connection.close()
             raise httpx.ConnectError("the client was closed")
         return connection
+
+    def _count(self, key: Key, breaker: CircuitBreaker) -> None:
+        self._opening += 1
+        self._counts[key] = self._counts.get(key, 0) + 1
+        breaker.connections += 1
+
+    def _uncount(self, key: Key, breaker: CircuitBreaker) -> None:
+        breaker.connections -= 1
+        left = self._counts.get(key, 0) - 1
+        if left > 0:
+            self._counts[key] = left
+        else:
+            self._counts.pop(key, None)
 
     def release(self, connection: AsyncConnection) -> None:
         """A connection is idle again, or closed. Called by the connection itself."""
@@ -105,6 +147,7 @@ class AsyncPool:
         key = (slot.endpoint, slot.is_secure)
         if not connection.is_open:
             del self._slots[connection]
+            self._uncount(key, slot.breaker)
             self._forget(key, connection)
         elif self._closed or not slot.keeps(connection.requests):
             connection.close()
@@ -118,7 +161,7 @@ class AsyncPool:
             if self._sweeper is None:
                 self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
         if self._waiters:
-            self._wake_one()
+            self._wake_waiters()
 
     def close(self) -> None:
         """Close every connection; requests under way fail."""
@@ -127,8 +170,7 @@ class AsyncPool:
             self._sweeper.cancel()
         for connection in list(self._slots):
             connection.close()
-        while self._waiters:
-            self._wake_one()
+        self._wake_waiters()
 
     def _forget(self, key: Key, connection: AsyncConnection) -> None:
         table: dict[Key, list[AsyncHttp1Connection]] | dict[Key, list[AsyncHttp2Connection]] = (
@@ -141,39 +183,42 @@ class AsyncPool:
             if not entries and key[0].is_removed:
                 del table[key]
 
-    def _wake_one(self) -> None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
+    def _wake_waiters(self) -> None:
+        """Something became free: everyone who waits looks whether it is for them."""
+        waiters, self._waiters = self._waiters, deque()
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-                return
 
-    async def _take_room(self, endpoint: Endpoint, scheme: str, seconds: float | None) -> AsyncConnection | None:
+    async def _take_room(
+        self, key: Key, scheme: str, seconds: float | None, breaker: CircuitBreaker
+    ) -> AsyncConnection | None:
         """Room for one more connection; or, after a wait for it, one that can be used now."""
-        limit = self._limits.max_connections
-        if limit is None or len(self._slots) + self._opening < limit or self._evict():
-            self._opening += 1
+        if self._has_room(key, breaker):
+            self._count(key, breaker)
             return None
         try:
             async with asyncio.timeout(seconds):
                 while not self._closed:
                     waiter = self.loop.create_future()
                     self._waiters.append(waiter)
-                    try:
-                        await waiter
-                    except asyncio.CancelledError:
-                        if waiter.done() and not waiter.cancelled():
-                            self._wake_one()  # The turn that this one got goes to the next.
-                        raise
-                    connection = self.try_acquire(endpoint, scheme)
+                    await waiter
+                    connection = self.try_acquire(key[0], scheme)
                     if connection is not None:
                         return connection
-                    if len(self._slots) + self._opening < limit or self._evict():
-                        self._opening += 1
+                    if self._has_room(key, breaker):
+                        self._count(key, breaker)
                         return None
         except TimeoutError as error:
-            raise httpx.PoolTimeout(f"all {limit} connections were busy for {seconds:g} s") from error
+            raise httpx.PoolTimeout(f"no connection to {key[0].name} became free in {seconds:g} s") from error
         raise httpx.ConnectError("the client was closed")
+
+    def _has_room(self, key: Key, breaker: CircuitBreaker) -> bool:
+        """Whether neither the cluster's circuit breaker nor the client's own limit is in the way."""
+        if must_wait_for_connection(breaker, key[0], self._counts.get(key, 0)):
+            return False
+        limit = self._limits.max_connections
+        return limit is None or len(self._slots) + self._opening < limit or self._evict()
 
     def _evict(self) -> bool:
         """Close one idle connection to make room."""
@@ -242,6 +287,9 @@ class _Negotiator(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
+        keepalive = self._endpoint.cluster.config.tcp_keepalive
+        if keepalive is not None and not self._endpoint.address.is_unix:
+            set_keepalive(transport.get_extra_info("socket"), keepalive)
         protocol: str | None = None
         if self._tls is not None:
             ssl_object = transport.get_extra_info("ssl_object")
@@ -259,7 +307,8 @@ class _Negotiator(asyncio.Protocol):
         if is_http2:
             from .async_http2 import AsyncHttp2Connection  # h2 is loaded when a peer speaks HTTP/2.
 
-            connection = AsyncHttp2Connection(self._pool.loop, self._pool.release)
+            limit = self._endpoint.cluster.config.max_concurrent_streams
+            connection = AsyncHttp2Connection(self._pool.loop, self._pool.release, limit)
         else:
             connection = AsyncHttp1Connection(self._pool.loop, self._pool.release)
         self.connection = connection

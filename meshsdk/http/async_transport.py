@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from ..exchange import Attempt, Exchange, LocalReply, retrying
+from ..exchange import Attempt, Exchange, LocalReply, asked_back_off, retrying
 from ..resources import RetryPolicy
 from ..telemetry.lookup import http_client_observer
 from .async_http1 import AsyncHttp1Connection
 from .async_pool import AsyncPool
-from .dispatcher import IDEMPOTENT_METHODS, Dispatcher, HasRuntime, Unsettled, error_flag, outcome_of
-from .errors import DeadlineExceededError
+from .dispatcher import (
+    IDEMPOTENT_METHODS,
+    Dispatcher,
+    HasRuntime,
+    Unsettled,
+    error_flag,
+    outcome_of,
+    timeout_failure,
+)
+from .errors import DeadlineExceededError, IdleTimeoutError, PendingOverflowError
 from .outgoing import Outgoing
 from .pool_rules import DEFAULT_LIMITS
 from .raw_response import RawResponse
 from .request_body import AsyncRequestBody, content_of
-from .timeouts import Timeouts, timeouts_of
+from .timeouts import Timeouts, is_below, timeouts_of
 from .tls import TlsChooser
 
 if TYPE_CHECKING:
@@ -168,8 +177,11 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         if result.raw is not None:
             return self._dispatcher.response(request, exchange, result.attempt, result.raw)
         assert result.error is not None
-        if isinstance(result.error, DeadlineExceededError):
-            return await self._reply(request, exchange.timeout_reply(result.attempt), exchange)
+        timed_out = timeout_failure(result.attempt, result.error)
+        if timed_out is not None:
+            return await self._reply(request, exchange.timeout_reply(timed_out), exchange)
+        if isinstance(result.error, PendingOverflowError):
+            return await self._reply(request, exchange.overflow_reply("max_pending_requests"), exchange)
         raise result.error
 
     async def _retry(self, sender: _Sender, first: _Result, policy: RetryPolicy) -> _Result | LocalReply:
@@ -183,8 +195,11 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         async def turn() -> _Result | LocalReply:
             return pending.pop() if pending else await sender.again()
 
-        loop = retrying(tenacity.AsyncRetrying, policy, sender.wants_retry, asyncio.sleep)
-        return await loop(turn)
+        loop = retrying(tenacity.AsyncRetrying, policy, sender.wants_retry, asyncio.sleep, sender.asked_back_off)
+        try:
+            return await loop(turn)
+        finally:
+            sender.exchange.retries_over()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
@@ -211,7 +226,7 @@ class _Result:
 class _Sender:
     """Sends the attempts of one request."""
 
-    __slots__ = ("_body", "_exchange", "_last", "_observation", "_pool", "_request", "_timeouts")
+    __slots__ = ("_body", "_last", "_observation", "_pool", "_request", "_timeouts", "exchange")
 
     def __init__(
         self,
@@ -224,7 +239,7 @@ class _Sender:
     ) -> None:
         self._pool = pool
         self._request = request
-        self._exchange = exchange
+        self.exchange = exchange
         self._body = body
         self._timeouts = timeouts
         self._observation = observation
@@ -237,20 +252,30 @@ class _Sender:
         if observation is not None:
             address = attempt.endpoint.address
             headers = observation.begin_attempt(address.host, address.port, attempt.endpoint.cluster.name, headers)
-        scheme = self._exchange.head.scheme
-        outgoing = Outgoing(self._request.method, scheme, attempt, headers, self._body, self._timeouts)
+        scheme = self.exchange.head.scheme
+        timeouts = self._timeouts
+        is_idle_limited = attempt.idle_seconds is not None and is_below(attempt.idle_seconds, timeouts.read)
+        if is_idle_limited:
+            timeouts = timeouts._replace(read=attempt.idle_seconds)
+        outgoing = Outgoing(self._request.method, scheme, attempt, headers, self._body, timeouts)
         raw: RawResponse | None = None
         error: Exception | None = None
         try:
-            connection = await self._pool.acquire(attempt.endpoint, scheme, self._request.url, self._timeouts)
+            connection = await self._pool.acquire(
+                attempt.endpoint, scheme, self._request.url, self._timeouts, attempt.breaker
+            )
             raw = await self._exchange_on(connection, attempt, outgoing)
-        except (httpx.TransportError, DeadlineExceededError) as failure:
-            error = failure
+        except (httpx.TransportError, DeadlineExceededError, PendingOverflowError) as failure:
+            error = IdleTimeoutError() if is_idle_limited and isinstance(failure, httpx.ReadTimeout) else failure
         finally:
             if raw is None:
                 attempt.finish()
         if observation is not None:
             observation.end_attempt(raw.status if raw is not None else None, error)
+        if self.exchange.wants_reports:
+            outcome = outcome_of(attempt, raw, error)
+            if outcome is not None:
+                self.exchange.report(attempt, outcome, self._pool.loop.time())
         self._last = raw
         return _Result(attempt, raw, error)
 
@@ -264,7 +289,9 @@ class _Sender:
             if not (was_used and self._is_stale(connection)):
                 raise
         # The peer closed an idle connection just as it was used again: a fresh one serves (RFC 9112 section 9.3.1).
-        connection = await self._pool.open(attempt.endpoint, outgoing.scheme, self._request.url, self._timeouts)
+        connection = await self._pool.open(
+            attempt.endpoint, outgoing.scheme, self._request.url, self._timeouts, attempt.breaker
+        )
         return await connection.exchange(outgoing)  # type: ignore[no-any-return]
 
     def _is_stale(self, connection: Any) -> bool:
@@ -279,17 +306,24 @@ class _Sender:
     def _can_replay(self) -> bool:
         return isinstance(self._body, bytes) or self._body.can_replay
 
+    def asked_back_off(self) -> float | None:
+        """How long the last response asks to wait before a retry."""
+        policy, last = self.exchange.retry_policy, self._last
+        if policy is None or last is None:
+            return None
+        return asked_back_off(policy, last.header, time.time())
+
     def wants_retry(self, result: _Result | LocalReply) -> bool:
         """Whether to try again after `result`."""
         if isinstance(result, LocalReply) or not self._can_replay:
             return False
-        outcome = outcome_of(self._exchange, result.attempt, result.raw, result.error)
-        return outcome is not None and self._exchange.attempt_done(outcome, self._pool.loop.time())
+        outcome = outcome_of(result.attempt, result.raw, result.error)
+        return outcome is not None and self.exchange.attempt_done(outcome, self._pool.loop.time())
 
     async def again(self) -> _Result | LocalReply:
         """One more attempt; the response of the one before, where there is one, is let go."""
         if self._last is not None:
             assert isinstance(self._last.stream, httpx.AsyncByteStream)
             await self._last.stream.aclose()
-        attempt = self._exchange.next_attempt(self._pool.loop.time())
+        attempt = self.exchange.next_attempt(self._pool.loop.time())
         return attempt if isinstance(attempt, LocalReply) else await self.send(attempt)

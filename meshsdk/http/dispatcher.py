@@ -19,9 +19,15 @@ from ..errors import NoRouteError, RequestError
 from ..exchange import Attempt, Directory, Exchange, Failure, LocalReply, Outcome
 from ..exchange.directory import begin
 from ..resources import Address, DnsDiscovery, EndpointConfig, Endpoints, LocalityEndpoints, RoundRobin
-from ..routing import RequestHead, RouteTable, apply_mutations
-from ..routing.formatter import FormatContext
-from .errors import DeadlineExceededError, RefusedStreamError, as_httpx_error
+from ..routing import RequestHead, RouteTable
+from ..routing.timeouts import is_grpc_content
+from .errors import (
+    DeadlineExceededError,
+    IdleTimeoutError,
+    PendingOverflowError,
+    RefusedStreamError,
+    as_httpx_error,
+)
 from .raw_response import RawResponse
 
 __all__ = ["Dispatcher", "HasRuntime", "MeshResponseInfo", "Runtime", "Unsettled"]
@@ -245,14 +251,7 @@ class Dispatcher:
         self, request: httpx.Request, exchange: Exchange, attempt: Attempt, raw: RawResponse
     ) -> httpx.Response:
         """The response of an attempt."""
-        headers: Sequence[tuple[bytes, bytes]] = raw.headers
-        forward = exchange.forward
-        if forward is not None:
-            if exchange.destination is not None and exchange.destination.response_steps:
-                context = FormatContext(exchange.head, exchange.cluster.name, attempt.endpoint.name)
-                headers = apply_mutations(exchange.destination.response_steps, headers, context)
-            if forward.include_attempt_count_in_response:
-                headers = [*headers, (b"x-envoy-attempt-count", b"%d" % exchange.attempts)]
+        headers = exchange.response_headers(attempt, raw.status, raw.headers)
         extensions: dict[str, Any] = {"http_version": raw.http_version, "mesh": MeshResponseInfo(exchange, attempt)}
         if raw.trailers:
             extensions["trailing_headers"] = raw.trailers
@@ -269,6 +268,8 @@ class Dispatcher:
         if reply.error is not None and self._runtime.local_replies == "raise":
             raise as_httpx_error(reply.error)
         info = MeshResponseInfo(exchange, None, reply)
+        if is_grpc_content(request.headers.get("content-type", "")):
+            reply = reply.as_grpc()
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
         body = b"" if request.method == "HEAD" else reply.body
         return httpx.Response(
@@ -293,21 +294,28 @@ def _port_of(url: httpx.URL) -> int:
     return url.port or (443 if url.scheme == "https" else 80)
 
 
-def outcome_of(
-    exchange: Exchange, attempt: Attempt, raw: RawResponse | None, error: Exception | None
-) -> Outcome | None:
+def outcome_of(attempt: Attempt, raw: RawResponse | None, error: Exception | None) -> Outcome | None:
     """How an attempt ended, in the words of retry policies; None for an error that is never retried."""
     if raw is not None:
         return Outcome(status=raw.status, header=raw.header)
-    failure = _failure_of(exchange, attempt, error)
+    failure = _failure_of(attempt, error)
     if failure is None:
         return None
     return Outcome(failure=failure, request_began=failure is not Failure.CONNECT)
 
 
-def _failure_of(exchange: Exchange, attempt: Attempt, error: Exception | None) -> Failure | None:
+def timeout_failure(attempt: Attempt, error: Exception) -> Failure | None:
+    """Which of the mesh's timeouts an error is; None where it is none of them."""
+    return _failure_of(attempt, error) if isinstance(error, (DeadlineExceededError, IdleTimeoutError)) else None
+
+
+def _failure_of(attempt: Attempt, error: Exception | None) -> Failure | None:
     if isinstance(error, DeadlineExceededError):
-        return exchange.deadline_failure(attempt)
+        return attempt.deadline_failure
+    if isinstance(error, IdleTimeoutError):
+        return attempt.idle_failure
+    if isinstance(error, PendingOverflowError):
+        return Failure.OVERFLOW
     for kind, failure in _FAILURES:
         if isinstance(error, kind):
             return failure

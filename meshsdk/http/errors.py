@@ -37,6 +37,14 @@ class DeadlineExceededError(Exception):
     """A deadline of the route or of the attempt passed. Does not leave this package."""
 
 
+class IdleTimeoutError(Exception):
+    """No byte came in the route's idle time. Does not leave this package."""
+
+
+class PendingOverflowError(Exception):
+    """A circuit breaker lets no further request wait for a connection. Does not leave this package."""
+
+
 class RefusedStreamError(httpx.RemoteProtocolError):
     """The peer did not process the stream at all (RFC 9113 section 8.7); it may safely be sent again."""
 

@@ -58,7 +58,8 @@ class Http2Session:
         is_usable: New streams may be opened: no GOAWAY, no error.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_streams: int | None = None) -> None:
+        self._max_streams = max_streams
         config = h2.config.H2Configuration(client_side=True, header_encoding=None)
         self._connection = h2.connection.H2Connection(config)
         self.streams: dict[int, Http2Stream] = {}
@@ -82,8 +83,11 @@ class Http2Session:
 
     @property
     def has_room(self) -> bool:
-        """Whether the peer allows one more stream."""
-        return self.is_usable and len(self.streams) < self._connection.remote_settings.max_concurrent_streams
+        """Whether the peer, and the cluster's max_concurrent_streams, allow one more stream."""
+        limit = self._connection.remote_settings.max_concurrent_streams
+        if self._max_streams is not None:
+            limit = min(limit, self._max_streams)
+        return self.is_usable and len(self.streams) < limit
 
     def open(
         self, method: str, scheme: str, target: str, headers: Sequence[tuple[bytes, bytes]], *, end: bool

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from typing import Protocol
 
 import httpx
 
 from ..balancing import Endpoint
-from ..resources import Cluster
+from ..balancing.circuit_breaker import CircuitBreaker
+from ..resources import Cluster, TcpKeepalive
 
-__all__ = ["DEFAULT_LIMITS", "PooledConnection", "Slot", "connect_timeout", "keepalive_seconds"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "PooledConnection",
+    "Slot",
+    "connect_timeout",
+    "keepalive_seconds",
+    "must_wait_for_connection",
+    "set_keepalive",
+]
 
 # No limit on connections of its own: a mesh's limits are the clusters' circuit breakers.
 DEFAULT_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None)
@@ -33,18 +44,28 @@ class PooledConnection(Protocol):
 
 
 class Slot:
-    """Where a connection belongs: an endpoint, and the settings that it was opened with."""
+    """Where a connection belongs: an endpoint, and the settings that it was opened with.
 
-    __slots__ = ("config", "endpoint", "is_secure")
+    Attributes:
+        breaker: Counts the connection until it is closed.
+    """
 
-    def __init__(self, endpoint: Endpoint, is_secure: bool) -> None:
+    __slots__ = ("_membership", "_opened_at", "breaker", "config", "endpoint", "is_secure")
+
+    def __init__(self, endpoint: Endpoint, is_secure: bool, breaker: CircuitBreaker) -> None:
         self.endpoint = endpoint
         self.is_secure = is_secure
+        self.breaker = breaker
         self.config: Cluster = endpoint.cluster.config
+        self._membership = endpoint.cluster.membership
+        self._opened_at = time.monotonic()
 
     def fits(self) -> bool:
         """Whether a new connection to the endpoint would be like this one."""
-        current = self.endpoint.cluster.config
+        cluster = self.endpoint.cluster
+        current = cluster.config
+        if current.close_connections_on_host_set_change and self._membership != cluster.membership:
+            return False
         if current is self.config:
             return True
         if current.tls != self.config.tls or current.protocol is not self.config.protocol:
@@ -54,8 +75,43 @@ class Slot:
 
     def keeps(self, requests: int) -> bool:
         """Whether a connection that has served `requests` may serve another."""
-        limit = self.endpoint.cluster.config.max_requests_per_connection
-        return not self.endpoint.is_removed and (limit is None or requests < limit)
+        endpoint = self.endpoint
+        config = endpoint.cluster.config
+        limit, longest = config.max_requests_per_connection, config.max_connection_seconds
+        if endpoint.is_removed or (limit is not None and requests >= limit):
+            return False
+        if longest is not None and time.monotonic() - self._opened_at >= longest:
+            return False
+        return not (config.close_connections_on_health_failure and endpoint.fails_checks)
+
+
+def must_wait_for_connection(breaker: CircuitBreaker, endpoint: Endpoint, own_connections: int) -> bool:
+    """Whether a circuit breaker lets no further connection be opened.
+
+    An endpoint that has none always gets one, so that nobody waits for what cannot come (Envoy: ConnPoolImplBase,
+    tryCreateNewConnection).
+
+    Args:
+        breaker: Counts the cluster's connections.
+        endpoint: To connect to.
+        own_connections: How many this pool has to it.
+    """
+    if not own_connections:
+        return False
+    per_host = endpoint.cluster.config.circuit_breakers.max_connections_per_host
+    return breaker.connections >= breaker.max_connections or (per_host is not None and own_connections >= per_host)
+
+
+def set_keepalive(sock: socket.socket, settings: TcpKeepalive) -> None:
+    """Probe an idle connection (envoy.config.core.v3.TcpKeepalive)."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPCNT", settings.probes),
+        ("TCP_KEEPIDLE", settings.time_seconds),
+        ("TCP_KEEPINTVL", settings.interval_seconds),
+    ):
+        if value is not None and hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def keepalive_seconds(limits: httpx.Limits, endpoint: Endpoint) -> float:

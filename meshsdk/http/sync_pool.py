@@ -16,8 +16,17 @@ from typing import TYPE_CHECKING, TypeAlias
 import httpx
 
 from ..balancing import Endpoint
+from ..balancing.circuit_breaker import CircuitBreaker
 from ..resources import HttpProtocol
-from .pool_rules import SWEEP_SECONDS, Slot, connect_timeout, keepalive_seconds
+from .errors import PendingOverflowError
+from .pool_rules import (
+    SWEEP_SECONDS,
+    Slot,
+    connect_timeout,
+    keepalive_seconds,
+    must_wait_for_connection,
+    set_keepalive,
+)
 from .sync_http1 import SyncHttp1Connection
 from .timeouts import Timeouts
 from .tls import TlsChooser, verify_peer
@@ -44,17 +53,20 @@ class SyncPool:
         self._limits = limits
         self._idle: dict[Key, list[SyncConnection]] = {}
         self._slots: dict[SyncConnection, Slot] = {}
-        self._condition = threading.Condition()
+        self._condition = threading.Condition(threading.RLock())
         self._waiting = 0
         self._opening = 0
+        self._counts: dict[Key, int] = {}
         self._next_sweep = time.monotonic() + SWEEP_SECONDS
         self._closed = False
 
-    def acquire(self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts) -> SyncConnection:
+    def acquire(
+        self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts, breaker: CircuitBreaker
+    ) -> SyncConnection:
         """An idle connection to an endpoint, or a new one.
 
         Raises:
-            httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout
+            httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, PendingOverflowError
         """
         idle = self._idle.get((endpoint, scheme == "https"))
         while idle:
@@ -66,14 +78,29 @@ class SyncPool:
             if slot is not None and slot.fits() and connection.is_usable():
                 return connection
             connection.close()
-        return self.open(endpoint, scheme, url, timeouts)
+        return self.open(endpoint, scheme, url, timeouts, breaker)
 
-    def open(self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts) -> SyncConnection:
+    def open(
+        self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts, breaker: CircuitBreaker
+    ) -> SyncConnection:
         """A new connection, whatever is idle. Raises as `acquire` does."""
-        reused = self._take_room(endpoint, scheme == "https", timeouts.pool)
+        if breaker.pending >= breaker.max_pending:
+            raise PendingOverflowError
+        breaker.pending += 1
+        try:
+            return self._open(endpoint, scheme, url, timeouts, breaker)
+        finally:
+            breaker.pending -= 1
+
+    def _open(
+        self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts, breaker: CircuitBreaker
+    ) -> SyncConnection:
+        key = (endpoint, scheme == "https")
+        reused = self._take_room(key, timeouts.pool, breaker)
         if reused is not None:
             return reused
-        slot = Slot(endpoint, scheme == "https")
+        connection: SyncConnection | None = None
+        slot = Slot(endpoint, key[1], breaker)
         try:
             connection = self._connect(slot, scheme, url.host, connect_timeout(endpoint, timeouts.connect))
         except OSError as error:
@@ -81,12 +108,27 @@ class SyncPool:
         finally:
             with self._condition:
                 self._opening -= 1
+                if connection is None:
+                    self._uncount(key, breaker)
                 self._condition.notify()
         self._slots[connection] = slot
         if self._closed:
             connection.close()
             raise httpx.ConnectError("the client was closed")
         return connection
+
+    def _count(self, key: Key, breaker: CircuitBreaker) -> None:
+        self._opening += 1
+        self._counts[key] = self._counts.get(key, 0) + 1
+        breaker.connections += 1
+
+    def _uncount(self, key: Key, breaker: CircuitBreaker) -> None:
+        breaker.connections -= 1
+        left = self._counts.get(key, 0) - 1
+        if left > 0:
+            self._counts[key] = left
+        else:
+            self._counts.pop(key, None)
 
     def release(self, connection: SyncConnection) -> None:
         """A connection is idle again, or closed. Called by the connection itself."""
@@ -95,7 +137,9 @@ class SyncPool:
             return
         key = (slot.endpoint, slot.is_secure)
         if not connection.is_open:
-            self._slots.pop(connection, None)
+            if self._slots.pop(connection, None) is not None:
+                with self._condition:
+                    self._uncount(key, slot.breaker)
             idle = self._idle.get(key)
             if idle is not None:
                 with contextlib.suppress(ValueError):
@@ -121,31 +165,37 @@ class SyncPool:
         with self._condition:
             self._condition.notify_all()
 
-    def _take_room(self, endpoint: Endpoint, is_secure: bool, seconds: float | None) -> SyncConnection | None:
+    def _take_room(self, key: Key, seconds: float | None, breaker: CircuitBreaker) -> SyncConnection | None:
         """Room for one more connection; or, after a wait for it, an idle one that came back meanwhile."""
-        limit = self._limits.max_connections
         with self._condition:
-            if limit is None or len(self._slots) + self._opening < limit or self._evict():
-                self._opening += 1
+            if self._has_room(key, breaker):
+                self._count(key, breaker)
                 return None
             deadline = None if seconds is None else time.monotonic() + seconds
             self._waiting += 1
             try:
                 while not self._closed:
-                    idle = self._idle.get((endpoint, is_secure))
+                    idle = self._idle.get(key)
                     if idle:
                         with contextlib.suppress(IndexError):
                             return idle.pop()
-                    if len(self._slots) + self._opening < limit or self._evict():
-                        self._opening += 1
+                    if self._has_room(key, breaker):
+                        self._count(key, breaker)
                         return None
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
-                        raise httpx.PoolTimeout(f"all {limit} connections were busy for {seconds:g} s")
+                        raise httpx.PoolTimeout(f"no connection to {key[0].name} became free in {seconds:g} s")
                     self._condition.wait(left)
             finally:
                 self._waiting -= 1
         raise httpx.ConnectError("the client was closed")
+
+    def _has_room(self, key: Key, breaker: CircuitBreaker) -> bool:
+        """Whether neither the cluster's circuit breaker nor the client's own limit is in the way."""
+        if must_wait_for_connection(breaker, key[0], self._counts.get(key, 0)):
+            return False
+        limit = self._limits.max_connections
+        return limit is None or len(self._slots) + self._opening < limit or self._evict()
 
     def _evict(self) -> bool:
         """Close one idle connection to make room."""
@@ -202,6 +252,8 @@ def _open_socket(endpoint: Endpoint, seconds: float | None) -> socket.socket:
         return sock
     sock = socket.create_connection((address.host, address.port), seconds)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if endpoint.cluster.config.tcp_keepalive is not None:
+        set_keepalive(sock, endpoint.cluster.config.tcp_keepalive)
     return sock
 
 

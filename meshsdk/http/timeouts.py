@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-__all__ = ["Timeouts", "timeouts_of"]
+__all__ = ["Timeouts", "is_below", "timeouts_of"]
 
 
 class Timeouts(NamedTuple):
@@ -29,3 +29,8 @@ def timeouts_of(request: httpx.Request) -> Timeouts:
         return NO_TIMEOUTS
     get = given.get
     return Timeouts(get("connect"), get("read"), get("write"), get("pool"))
+
+
+def is_below(seconds: float, limit: float | None) -> bool:
+    """Whether a time is shorter than a limit, of which None is none."""
+    return limit is None or seconds < limit

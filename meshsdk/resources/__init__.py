@@ -13,16 +13,19 @@ from .cluster import (
     DnsDiscovery,
     EdsDiscovery,
     HttpProtocol,
-    LbPolicy,
-    LeastRequest,
-    Random,
-    RoundRobin,
     StaticDiscovery,
+    TcpKeepalive,
     Thresholds,
 )
 from .codec import RESOURCE_TYPES, ResourceType, Unparsed, decode, resource_name
 from .endpoints import Address, EndpointConfig, Endpoints, HealthStatus, LocalityEndpoints
+from .fault import Fault
+from .header_mutations import AppendAction, HeaderAddition, HeaderMutations
+from .health import HealthCheck, HealthCheckKind, OutlierDetection
+from .http_filters import FilterHeaderMutations, FilterSettings, FilterSwitch, HttpFilter
+from .lb_policy import LbPolicy, LeastRequest, Random, RoundRobin
 from .listener import Listener
+from .local_rate_limit import LocalRateLimit
 from .matchers import (
     FractionalPercent,
     HeaderMatcher,
@@ -32,15 +35,19 @@ from .matchers import (
     StringMatchKind,
 )
 from .notes import Notes
+from .path_normalization import EscapedSlashes, PathNormalization
 from .route import (
-    AppendAction,
+    CookieHash,
     DirectResponse,
     ForwardAction,
-    HeaderAddition,
-    HeaderMutations,
+    HashPolicy,
+    HeaderHash,
+    InternalRedirectPolicy,
+    MirrorPolicy,
     NonForwardingAction,
     PathMatch,
     PathMatchKind,
+    QueryParameterHash,
     Redirect,
     RegexRewrite,
     RetryBackOff,
@@ -48,9 +55,11 @@ from .route import (
     Route,
     RouteConfiguration,
     RouteMatch,
+    StreamDuration,
     VirtualHost,
     WeightedCluster,
 )
+from .stateful_session import StatefulSession
 from .tls import SanMatcher, TlsFile, UpstreamTls
 
 Resource = Listener | RouteConfiguration | Cluster | Endpoints
@@ -62,28 +71,45 @@ __all__ = [
     "AppendAction",
     "CircuitBreakers",
     "Cluster",
+    "CookieHash",
     "DirectResponse",
     "DiscoveryKind",
     "DnsDiscovery",
     "EdsDiscovery",
     "EndpointConfig",
     "Endpoints",
+    "EscapedSlashes",
+    "Fault",
+    "FilterHeaderMutations",
+    "FilterSettings",
+    "FilterSwitch",
     "ForwardAction",
     "FractionalPercent",
+    "HashPolicy",
     "HeaderAddition",
+    "HeaderHash",
     "HeaderMatchKind",
     "HeaderMatcher",
     "HeaderMutations",
+    "HealthCheck",
+    "HealthCheckKind",
     "HealthStatus",
+    "HttpFilter",
     "HttpProtocol",
+    "InternalRedirectPolicy",
     "LbPolicy",
     "LeastRequest",
     "Listener",
+    "LocalRateLimit",
     "LocalityEndpoints",
+    "MirrorPolicy",
     "NonForwardingAction",
     "Notes",
+    "OutlierDetection",
     "PathMatch",
     "PathMatchKind",
+    "PathNormalization",
+    "QueryParameterHash",
     "QueryParameterMatcher",
     "Random",
     "Redirect",
@@ -97,9 +123,12 @@ __all__ = [
     "RouteConfiguration",
     "RouteMatch",
     "SanMatcher",
+    "StatefulSession",
     "StaticDiscovery",
+    "StreamDuration",
     "StringMatchKind",
     "StringMatcher",
+    "TcpKeepalive",
     "Thresholds",
     "TlsFile",
     "Unparsed",

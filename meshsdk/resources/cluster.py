@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from .endpoints import Endpoints
+from .endpoints import Endpoints, HealthStatus
+from .health import HealthCheck, OutlierDetection
+from .lb_policy import LbPolicy, RoundRobin
 from .tls import UpstreamTls
 
 __all__ = [
@@ -19,11 +21,8 @@ __all__ = [
     "DnsDiscovery",
     "EdsDiscovery",
     "HttpProtocol",
-    "LbPolicy",
-    "LeastRequest",
-    "Random",
-    "RoundRobin",
     "StaticDiscovery",
+    "TcpKeepalive",
     "Thresholds",
 ]
 
@@ -80,25 +79,7 @@ class AggregateDiscovery:
 Discovery = EdsDiscovery | StaticDiscovery | DnsDiscovery | AggregateDiscovery
 
 
-@dataclass(frozen=True, slots=True)
-class RoundRobin:
-    """Each endpoint in turn, by weight."""
-
-
-@dataclass(frozen=True, slots=True)
-class Random:
-    """Any endpoint, by weight."""
-
-
-@dataclass(frozen=True, slots=True)
-class LeastRequest:
-    """The least busy of `choice_count` endpoints (Cluster.LeastRequestLbConfig)."""
-
-    choice_count: int = 2
-    active_request_bias: float = 1.0
-
-
-LbPolicy = RoundRobin | Random | LeastRequest
+ROUND_ROBIN = RoundRobin()
 
 
 class HttpProtocol(Enum):
@@ -111,19 +92,45 @@ class HttpProtocol(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Limits of one priority (CircuitBreakers.Thresholds); None is no limit."""
+    """Limits of one priority (CircuitBreakers.Thresholds); None is no limit.
+
+    Attributes:
+        retry_budget_percent: Of the requests under way, how many may be retries; it takes the place of max_retries.
+        min_retry_concurrency: So many retries are allowed whatever the budget says.
+    """
 
     max_connections: int | None = 1024
     max_pending_requests: int | None = 1024
     max_requests: int | None = 1024
     max_retries: int | None = 3
+    retry_budget_percent: float | None = None
+    min_retry_concurrency: int = 3
 
 
 @dataclass(frozen=True, slots=True)
 class CircuitBreakers:
-    """Limits of the DEFAULT routing priority."""
+    """Limits of the DEFAULT and of the HIGH routing priority, and of each endpoint.
+
+    Attributes:
+        max_connections_per_host: None is no limit.
+    """
 
     default: Thresholds = Thresholds()
+    high: Thresholds = Thresholds()
+    max_connections_per_host: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TcpKeepalive:
+    """When an idle connection is probed (envoy.config.core.v3.TcpKeepalive); None is the system's default."""
+
+    probes: int | None = None
+    time_seconds: int | None = None
+    interval_seconds: int | None = None
+
+
+# CommonLbConfig.override_host_status where it is not set.
+OVERRIDABLE = frozenset({HealthStatus.UNKNOWN, HealthStatus.HEALTHY, HealthStatus.DEGRADED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +145,19 @@ class Cluster:
         protocol: What HTTP is spoken.
         tls: None is plaintext.
         metadata: filter_metadata by namespace.
+        fail_traffic_on_panic: In panic nobody is picked.
+        max_connection_seconds: Age at which a connection takes no further request; None is no limit.
+        max_concurrent_streams: On one HTTP/2 connection; None leaves it to the peer.
+        tcp_keepalive: Idle time and interval in seconds and number of probes; None switches it off.
+        max_stream_duration_seconds: Longest time of a request; None is no limit.
+        ignore_new_hosts_until_first_hc: Endpoints count only after their first health check.
+        close_connections_on_host_set_change: All connections are closed when endpoints come or go.
+        override_host_status: In which health an endpoint may be named against the policy.
     """
 
     name: str
     discovery: Discovery
-    lb_policy: LbPolicy = RoundRobin()
+    lb_policy: LbPolicy = ROUND_ROBIN
     connect_timeout_seconds: float = 5.0
     healthy_panic_threshold: float = 50.0
     locality_weighted: bool = False
@@ -152,6 +167,17 @@ class Cluster:
     max_requests_per_connection: int | None = None
     idle_timeout_seconds: float | None = 3600.0
     metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    outlier_detection: OutlierDetection | None = None
+    health_checks: tuple[HealthCheck, ...] = ()
+    fail_traffic_on_panic: bool = False
+    max_connection_seconds: float | None = None
+    max_concurrent_streams: int | None = None
+    tcp_keepalive: TcpKeepalive | None = None
+    max_stream_duration_seconds: float | None = None
+    ignore_new_hosts_until_first_hc: bool = False
+    close_connections_on_host_set_change: bool = False
+    close_connections_on_health_failure: bool = False
+    override_host_status: frozenset[HealthStatus] = OVERRIDABLE
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property

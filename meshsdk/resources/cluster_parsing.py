@@ -11,6 +11,7 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from ..errors import ResourceError
 from . import constraints
 from .cluster import (
+    OVERRIDABLE,
     AggregateDiscovery,
     CircuitBreakers,
     Cluster,
@@ -19,9 +20,11 @@ from .cluster import (
     EdsDiscovery,
     HttpProtocol,
     StaticDiscovery,
+    TcpKeepalive,
     Thresholds,
 )
-from .endpoints import Endpoints, parse_endpoints
+from .endpoints import Endpoints, HealthStatus, parse_endpoints
+from .health_parsing import parse_health_check, parse_outlier_detection
 from .lb_policy_parsing import parse_lb_policy
 from .notes import Notes
 from .tls import parse_transport_socket
@@ -32,13 +35,21 @@ __all__ = ["parse_cluster"]
 _CLUSTER_FIELDS = frozenset(
     "name alt_stat_name type cluster_type eds_cluster_config connect_timeout lb_policy load_assignment"
     " typed_extension_protocol_options dns_refresh_rate dns_failure_refresh_rate dns_lookup_family"
-    " least_request_lb_config round_robin_lb_config common_lb_config transport_socket metadata http2_protocol_options"
-    " load_balancing_policy circuit_breakers max_requests_per_connection common_http_protocol_options"
-    " per_connection_buffer_limit_bytes".split()
+    " least_request_lb_config round_robin_lb_config ring_hash_lb_config maglev_lb_config lb_subset_config"
+    " common_lb_config transport_socket metadata http2_protocol_options load_balancing_policy circuit_breakers"
+    " max_requests_per_connection common_http_protocol_options per_connection_buffer_limit_bytes outlier_detection"
+    " health_checks upstream_connection_options close_connections_on_host_health_failure"
+    " wait_for_warm_on_init".split()
 )
-_COMMON_LB_FIELDS = frozenset("healthy_panic_threshold locality_weighted_lb_config".split())
-_THRESHOLD_FIELDS = frozenset("priority max_connections max_pending_requests max_requests max_retries".split())
-_NO_LIMIT = 0xFFFFFFFF
+# update_merge_window only puts changes of health and weight off; here they are merged as they come.
+_COMMON_LB_FIELDS = frozenset(
+    "healthy_panic_threshold locality_weighted_lb_config zone_aware_lb_config consistent_hashing_lb_config"
+    " update_merge_window ignore_new_hosts_until_first_hc close_connections_on_host_set_change"
+    " override_host_status".split()
+)
+_THRESHOLD_FIELDS = frozenset(
+    "priority max_connections max_pending_requests max_requests max_retries retry_budget track_remaining".split()
+)
 _AGGREGATE = aggregate_pb2.ClusterConfig.DESCRIPTOR.full_name
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -55,18 +66,26 @@ def parse_cluster(message: Any) -> Cluster:
     notes.unless_acted_on(message, where, _CLUSTER_FIELDS)
     common = message.common_lb_config
     notes.unless_acted_on(common, f"{where}.common_lb_config", _COMMON_LB_FIELDS)
-    policy, locality_weighted = parse_lb_policy(message, where, notes)
+    if common.HasField("zone_aware_lb_config"):
+        notes.unless_acted_on(
+            common.zone_aware_lb_config,
+            f"{where}.common_lb_config.zone_aware_lb_config",
+            frozenset({"fail_traffic_on_panic"}),
+        )
+    discovery = _parse_discovery(message, where, notes)
+    parsed = parse_lb_policy(message, where, notes)
     connect_timeout = seconds(message, "connect_timeout")
     panic = common.healthy_panic_threshold.value if common.HasField("healthy_panic_threshold") else 50.0
     protocol, options = _parse_protocol(message, where, notes)
     idle_timeout = _idle_timeout(message, options)
     return Cluster(
         name=message.name,
-        discovery=_parse_discovery(message, where, notes),
-        lb_policy=policy,
+        discovery=discovery,
+        lb_policy=parsed.policy,
         connect_timeout_seconds=5.0 if connect_timeout is None else connect_timeout,
         healthy_panic_threshold=panic,
-        locality_weighted=locality_weighted or common.HasField("locality_weighted_lb_config"),
+        locality_weighted=parsed.locality_weighted,
+        fail_traffic_on_panic=parsed.fail_traffic_on_panic,
         protocol=protocol,
         tls=parse_transport_socket(message.transport_socket, f"{where}.transport_socket", notes)
         if message.HasField("transport_socket")
@@ -76,16 +95,62 @@ def parse_cluster(message: Any) -> Cluster:
         or optional(options.common_http_protocol_options, "max_requests_per_connection"),
         idle_timeout_seconds=idle_timeout,
         metadata={name: struct_as_dict(struct) for name, struct in message.metadata.filter_metadata.items()},
+        outlier_detection=optional(
+            message, "outlier_detection", lambda o: parse_outlier_detection(o, f"{where}.outlier_detection", notes)
+        ),
+        health_checks=tuple(
+            parse_health_check(check, f"{where}.health_checks[{index}]", notes)
+            for index, check in enumerate(message.health_checks)
+        ),
+        max_connection_seconds=_common_http(message, options, "max_connection_duration") or None,
+        max_stream_duration_seconds=_common_http(message, options, "max_stream_duration") or None,
+        max_concurrent_streams=_max_concurrent_streams(message, options),
+        tcp_keepalive=_parse_keepalive(message),
+        ignore_new_hosts_until_first_hc=common.ignore_new_hosts_until_first_hc,
+        close_connections_on_host_set_change=common.close_connections_on_host_set_change,
+        close_connections_on_health_failure=message.close_connections_on_host_health_failure,
+        override_host_status=_override_host_status(common),
         notes=tuple(notes),
     )
 
 
+def _common_http(message: Any, options: Any, field: str) -> float | None:
+    """A duration of the cluster's common HTTP options, which stand in HttpProtocolOptions or, older, in the cluster."""
+    value = seconds(options.common_http_protocol_options, field)
+    return seconds(message.common_http_protocol_options, field) if value is None else value
+
+
 def _idle_timeout(message: Any, options: Any) -> float | None:
     """HttpProtocolOptions.idle_timeout: one hour where unset, and zero disables it."""
-    idle = seconds(options.common_http_protocol_options, "idle_timeout")
-    if idle is None:
-        idle = seconds(message.common_http_protocol_options, "idle_timeout")
+    idle = _common_http(message, options, "idle_timeout")
     return 3600.0 if idle is None else idle or None
+
+
+def _max_concurrent_streams(message: Any, options: Any) -> int | None:
+    http2 = options.explicit_http_config.http2_protocol_options
+    limit = optional(http2, "max_concurrent_streams")
+    if limit is None:
+        limit = optional(options.auto_config.http2_protocol_options, "max_concurrent_streams")
+    return optional(message.http2_protocol_options, "max_concurrent_streams") if limit is None else limit
+
+
+def _parse_keepalive(message: Any) -> TcpKeepalive | None:
+    options = message.upstream_connection_options
+    if not options.HasField("tcp_keepalive"):
+        return None
+    keepalive = options.tcp_keepalive
+    return TcpKeepalive(
+        optional(keepalive, "keepalive_probes"),
+        optional(keepalive, "keepalive_time"),
+        optional(keepalive, "keepalive_interval"),
+    )
+
+
+def _override_host_status(common: Any) -> frozenset[HealthStatus]:
+    if not common.HasField("override_host_status"):
+        return OVERRIDABLE
+    known = {status.value for status in HealthStatus}
+    return frozenset(HealthStatus(one) for one in common.override_host_status.statuses if one in known)
 
 
 def _parse_discovery(message: Any, where: str, notes: Notes) -> Discovery:
@@ -171,28 +236,31 @@ def _parse_protocol(message: Any, where: str, notes: Notes) -> tuple[HttpProtoco
 
 
 def _parse_circuit_breakers(message: Any, where: str, notes: Notes) -> CircuitBreakers:
+    """The first thresholds of each routing priority count; what is not set has Envoy's defaults."""
+    by_priority: dict[int, Thresholds] = {}
     for index, thresholds in enumerate(message.thresholds):
-        path = f"{where}.thresholds[{index}]"
-        if thresholds.priority != 0:
-            notes.add(path, "the HIGH routing priority is not acted on")
-            continue
-        notes.unless_acted_on(thresholds, path, _THRESHOLD_FIELDS)
-        for name in ("max_connections", "max_pending_requests", "max_requests", "max_retries"):
-            # istiod writes "no limit" as the largest number; a limit that is not kept must be told.
-            limit = optional(thresholds, name)
-            if limit is not None and limit < _NO_LIMIT:
-                notes.add(f"{path}.{name}", "is not acted on")
-        return CircuitBreakers(
-            Thresholds(
-                **{
-                    name: default if (value := optional(thresholds, name)) is None else value
-                    for name, default in (
-                        ("max_connections", 1024),
-                        ("max_pending_requests", 1024),
-                        ("max_requests", 1024),
-                        ("max_retries", 3),
-                    )
-                }
-            )
-        )
-    return CircuitBreakers()
+        notes.unless_acted_on(thresholds, f"{where}.thresholds[{index}]", _THRESHOLD_FIELDS)
+        by_priority.setdefault(thresholds.priority, _parse_thresholds(thresholds))
+    per_host = [optional(thresholds, "max_connections") for thresholds in message.per_host_thresholds]
+    return CircuitBreakers(
+        default=by_priority.get(0, Thresholds()),
+        high=by_priority.get(1, Thresholds()),
+        max_connections_per_host=next((limit for limit in per_host if limit is not None), None),
+    )
+
+
+def _parse_thresholds(message: Any) -> Thresholds:
+    limits: dict[str, Any] = {
+        name: value
+        for name in ("max_connections", "max_pending_requests", "max_requests", "max_retries")
+        if (value := optional(message, name)) is not None
+    }
+    if not message.HasField("retry_budget"):
+        return Thresholds(**limits)
+    budget = message.retry_budget
+    least = optional(budget, "min_retry_concurrency")
+    return Thresholds(
+        **limits,
+        retry_budget_percent=budget.budget_percent.value if budget.HasField("budget_percent") else 20.0,
+        min_retry_concurrency=3 if least is None else least,
+    )

@@ -11,6 +11,7 @@ from typing import Any
 from ..bootstrap import Locality
 from ..errors import ResourceError
 from . import constraints
+from .matchers import parse_fractional_percent
 from .notes import Notes
 from .values import optional, struct_as_dict
 
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 _ASSIGNMENT_FIELDS = frozenset("cluster_name endpoints policy".split())
-_POLICY_FIELDS = frozenset("overprovisioning_factor".split())
+_POLICY_FIELDS = frozenset("overprovisioning_factor drop_overloads weighted_priority_health".split())
 _LOCALITY_FIELDS = frozenset("locality lb_endpoints load_balancing_weight priority metadata".split())
 _LB_ENDPOINT_FIELDS = frozenset("endpoint health_status metadata load_balancing_weight".split())
 _ENDPOINT_FIELDS = frozenset("address hostname health_check_config".split())
@@ -67,13 +68,21 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class EndpointConfig:
-    """One endpoint as configured (envoy.config.endpoint.v3.LbEndpoint)."""
+    """One endpoint as configured (envoy.config.endpoint.v3.LbEndpoint).
+
+    Attributes:
+        health_check_port: Where active health checks go; 0 is the address's own.
+        health_check_hostname: Their Host; empty leaves it to the check.
+    """
 
     address: Address
     health: HealthStatus = HealthStatus.UNKNOWN
     weight: int = 1
     hostname: str = ""
     metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    health_check_port: int = 0
+    health_check_hostname: str = ""
+    disable_active_health_check: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +106,15 @@ class Endpoints:
 
     Attributes:
         overprovisioning_factor: In percent; 140 unless set (ClusterLoadAssignment.Policy).
+        drop_share: Of the requests, how many are refused at once, between 0 and 1 (drop_overloads).
+        weighted_priority_health: Availability of a priority counts weights instead of endpoints.
     """
 
     name: str
     localities: tuple[LocalityEndpoints, ...] = ()
     overprovisioning_factor: int = 140
+    drop_share: float = 0.0
+    weighted_priority_health: bool = False
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:
@@ -136,8 +149,19 @@ def parse_endpoints(
         name=message.cluster_name,
         localities=localities,
         overprovisioning_factor=optional(message.policy, "overprovisioning_factor") or 140,
+        drop_share=_drop_share(message.policy, f"{where}.policy"),
+        weighted_priority_health=message.policy.weighted_priority_health,
         notes=tuple(notes),
     )
+
+
+def _drop_share(policy: Any, where: str) -> float:
+    """Each category drops its share of what the ones before let through."""
+    kept = 1.0
+    for index, drop in enumerate(policy.drop_overloads):
+        path = f"{where}.drop_overloads[{index}].drop_percentage"
+        kept *= 1 - parse_fractional_percent(drop.drop_percentage, path).share
+    return 1 - kept
 
 
 def _check_weights(localities: tuple[LocalityEndpoints, ...], where: str) -> None:
@@ -184,6 +208,9 @@ def _parse_endpoint(message: Any, where: str, notes: Notes, host_names: bool) ->
         weight=optional(message, "load_balancing_weight") or 1,
         hostname=endpoint.hostname,
         metadata={name: struct_as_dict(struct) for name, struct in message.metadata.filter_metadata.items()},
+        health_check_port=endpoint.health_check_config.port_value,
+        health_check_hostname=endpoint.health_check_config.hostname,
+        disable_active_health_check=endpoint.health_check_config.disable_active_health_check,
     )
 
 

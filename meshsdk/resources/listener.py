@@ -9,8 +9,9 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 
 from ..errors import ResourceError
 from . import constraints
-from .fault import FAULT_FILTER_TYPE, Fault, parse_fault
+from .http_filters import FILTER_TYPES, HttpFilter, parse_filter
 from .notes import Notes
+from .path_normalization import KEEP_PATHS, PathNormalization, parse_path_normalization
 from .route import RouteConfiguration
 from .route_parsing import parse_route_configuration
 from .values import seconds, unpack
@@ -20,7 +21,9 @@ __all__ = ["Listener", "parse_listener"]
 _LISTENER_FIELDS = frozenset("name api_listener metadata traffic_direction stat_prefix".split())
 _MANAGER_FIELDS = frozenset(
     "codec_type stat_prefix rds route_config http_filters common_http_protocol_options server_name access_log"
-    " generate_request_id use_remote_address xff_num_trusted_hops tracing".split()
+    " generate_request_id use_remote_address xff_num_trusted_hops tracing normalize_path merge_slashes"
+    " path_with_escaped_slashes_action stream_idle_timeout strip_matching_host_port strip_any_host_port"
+    " strip_trailing_host_dot server_header_transformation".split()
 )
 _ROUTER_FILTER_TYPE = "envoy.extensions.filters.http.router.v3.Router"
 
@@ -32,16 +35,22 @@ class Listener:
     Attributes:
         route_name: RouteConfiguration to ask for by RDS; empty where `route_configuration` is inline.
         max_stream_duration_seconds: Longest time of a request whose route sets none; None is no limit.
-        fault: Settings of the fault filter that a route does not override.
-        has_fault_filter: Without the filter, settings of routes have no effect.
+        stream_idle_timeout_seconds: Longest time without a byte of a request whose route sets none; None is no limit.
+        filters: In order, without the router.
+        paths: How paths are made uniform before they are matched.
+        strip_port: Whether and which ports are taken off the authority: empty, `matching` or `any`.
+        strip_trailing_dot: Whether a dot at the end of the host is taken off.
     """
 
     name: str
     route_name: str = ""
     route_configuration: RouteConfiguration | None = None
     max_stream_duration_seconds: float | None = None
-    fault: Fault | None = None
-    has_fault_filter: bool = False
+    stream_idle_timeout_seconds: float | None = None
+    filters: tuple[HttpFilter, ...] = ()
+    paths: PathNormalization = KEEP_PATHS
+    strip_port: str = ""
+    strip_trailing_dot: bool = False
     notes: tuple[str, ...] = field(default=(), compare=False)
 
 
@@ -61,14 +70,18 @@ def parse_listener(message: Any) -> Listener:
     manager = unpack(message.api_listener.api_listener, http_connection_manager_pb2.HttpConnectionManager, path)
     notes.unless_acted_on(manager, path, _MANAGER_FIELDS)
     route_name, configuration = _parse_routes(manager, path)
-    fault, has_fault_filter = _parse_filters(manager, path, notes)
+    idle = seconds(manager, "stream_idle_timeout")
     return Listener(
         name=message.name,
         route_name=route_name,
         route_configuration=configuration,
         max_stream_duration_seconds=seconds(manager.common_http_protocol_options, "max_stream_duration") or None,
-        fault=fault,
-        has_fault_filter=has_fault_filter,
+        # HttpConnectionManager.stream_idle_timeout: 5 minutes where unset; zero disables it.
+        stream_idle_timeout_seconds=300.0 if idle is None else idle or None,
+        filters=_parse_filters(manager, path, notes),
+        paths=parse_path_normalization(manager, path),
+        strip_port="any" if manager.strip_any_host_port else "matching" if manager.strip_matching_host_port else "",
+        strip_trailing_dot=manager.strip_trailing_host_dot,
         notes=tuple(notes) + (configuration.notes if configuration else ()),
     )
 
@@ -87,9 +100,9 @@ def _parse_routes(manager: Any, where: str) -> tuple[str, RouteConfiguration | N
     raise ResourceError(f"{where}.{which}", "scoped routes are refused; use rds or route_config")
 
 
-def _parse_filters(manager: Any, where: str, notes: Notes) -> tuple[Fault | None, bool]:
-    """The fault filter, if there is one. gRFC A39: an unknown filter that is not optional fails the listener."""
-    fault, has_fault_filter = None, False
+def _parse_filters(manager: Any, where: str, notes: Notes) -> tuple[HttpFilter, ...]:
+    """The filters but the router. gRFC A39: an unknown filter that is not optional fails the listener."""
+    filters: list[HttpFilter] = []
     names: set[str] = set()
     for index, http_filter in enumerate(manager.http_filters):
         path = f"{where}.http_filters[{index}]"
@@ -103,13 +116,15 @@ def _parse_filters(manager: Any, where: str, notes: Notes) -> tuple[Fault | None
                 raise ResourceError(path, "the router must be the last filter")
         elif is_last and manager.http_filters:
             raise ResourceError(path, "the last filter must be the router")
-        elif kind == FAULT_FILTER_TYPE:
-            fault, has_fault_filter = parse_fault(http_filter.typed_config, f"{path}.typed_config", notes), True
+        elif http_filter.disabled:
+            notes.add(path, f"{http_filter.name!r} is disabled, and not enabled by routes")
+        elif kind in FILTER_TYPES:
+            filters.append(parse_filter(http_filter.name, http_filter.typed_config, f"{path}.typed_config", notes))
         elif http_filter.is_optional or kind in _HARMLESS_FILTERS:
             notes.add(path, f"{http_filter.name!r} is skipped")
         else:
             raise ResourceError(path, f"{http_filter.name!r} ({kind}) is not known and not optional")
-    return fault, has_fault_filter
+    return tuple(filters)
 
 
 # Filters that istiod gives every client and that change no request: they only record.

@@ -66,7 +66,7 @@ class HeaderMatcher:
         range: For RANGE: [start, end) of an integer in base 10.
         present: For PRESENT: whether the header must be there or must not.
         invert: The result is turned round.
-        missing_as_empty: A missing header is matched as if it were empty, by STRING only.
+        missing_as_empty: A missing header is matched as if it were there and empty.
     """
 
     name: str
@@ -131,7 +131,13 @@ def parse_header_matcher(message: Any, where: str) -> HeaderMatcher:
     missing_as_empty = message.treat_missing_header_as_empty
     if which in (None, "present_match"):
         present = message.present_match if which else True
-        return HeaderMatcher(name, HeaderMatchKind.PRESENT, present=present, invert=message.invert_match)
+        return HeaderMatcher(
+            name,
+            HeaderMatchKind.PRESENT,
+            present=present,
+            invert=message.invert_match,
+            missing_as_empty=missing_as_empty,
+        )
     if which == "range_match":
         bounds = (message.range_match.start, message.range_match.end)
         return HeaderMatcher(

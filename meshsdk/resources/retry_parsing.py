@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from envoy.extensions.retry.host.omit_host_metadata.v3 import omit_host_metadata_config_pb2
+from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
+
 from ..errors import ResourceError
 from .matchers import parse_header_matcher
 from .notes import Notes
-from .route import RetryBackOff, RetryOn, RetryPolicy
-from .values import optional, seconds
+from .route import RateLimitedBackOff, RetryBackOff, RetryOn, RetryPolicy
+from .values import Metadatum, lb_criteria, optional, seconds, unpack
 
 __all__ = ["RETRY_CONDITIONS", "parse_retry_on", "parse_retry_policy"]
 
@@ -31,11 +34,16 @@ RETRY_CONDITIONS: dict[str, RetryOn] = {
     "unavailable": RetryOn.GRPC_UNAVAILABLE,
 }
 
-_PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+_HOST_PREDICATES = "envoy.extensions.retry.host"
+_PREVIOUS_HOSTS = f"{_HOST_PREDICATES}.previous_hosts.v3.PreviousHostsPredicate"
+_OMIT_CANARY = f"{_HOST_PREDICATES}.omit_canary_hosts.v3.OmitCanaryHostsPredicate"
+_OMIT_METADATA = f"{_HOST_PREDICATES}.omit_host_metadata.v3.OmitHostMetadataConfig"
+_PREVIOUS_PRIORITIES = "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
 
 _ACTED_ON = frozenset(
-    "retry_on num_retries per_try_timeout retriable_status_codes retriable_headers retriable_request_headers"
-    " retry_back_off retry_host_predicate host_selection_retry_max_attempts".split()
+    "retry_on num_retries per_try_timeout per_try_idle_timeout retriable_status_codes retriable_headers"
+    " retriable_request_headers retry_back_off rate_limited_retry_back_off retry_host_predicate retry_priority"
+    " host_selection_retry_max_attempts".split()
 )
 
 
@@ -57,15 +65,15 @@ def parse_retry_policy(message: Any, where: str, notes: Notes) -> RetryPolicy:
     for word in unknown:
         notes.add(f"{where}.retry_on", f"{word!r} is not a condition that meshsdk knows")
     retries = optional(message, "num_retries")
-    hosts = [predicate.typed_config.type_url for predicate in message.retry_host_predicate]
-    for index, type_url in enumerate(hosts):
-        if not type_url.endswith(_PREVIOUS_HOSTS):
-            notes.add(f"{where}.retry_host_predicate[{index}]", "is not acted on")
+    hosts = {predicate.typed_config.type_url.rpartition("/")[2] for predicate in message.retry_host_predicate}
+    for kind in hosts - {_PREVIOUS_HOSTS, _OMIT_CANARY, _OMIT_METADATA}:
+        raise ResourceError(f"{where}.retry_host_predicate", f"{kind} is a predicate that meshsdk does not know")
     return RetryPolicy(
         conditions=conditions,
         num_retries=1 if retries is None else retries,
         # RetryPolicy.per_try_timeout: zero is the route's timeout.
         per_try_timeout_seconds=seconds(message, "per_try_timeout") or None,
+        per_try_idle_timeout_seconds=seconds(message, "per_try_idle_timeout") or None,
         retriable_status_codes=frozenset(message.retriable_status_codes),
         retriable_headers=tuple(
             parse_header_matcher(header, f"{where}.retriable_headers[{index}]")
@@ -76,8 +84,42 @@ def parse_retry_policy(message: Any, where: str, notes: Notes) -> RetryPolicy:
             for index, header in enumerate(message.retriable_request_headers)
         ),
         back_off=_parse_back_off(message, where),
-        avoid_previous_hosts=any(type_url.endswith(_PREVIOUS_HOSTS) for type_url in hosts),
+        rate_limited_back_off=_parse_rate_limited(message, where),
+        avoid_previous_hosts=_PREVIOUS_HOSTS in hosts,
+        omit_canary_hosts=_OMIT_CANARY in hosts,
+        omit_host_metadata=_parse_omitted_metadata(message, where),
         host_selection_attempts=message.host_selection_retry_max_attempts or 1,
+        retry_other_priorities=_parse_retry_priority(message, where),
+    )
+
+
+def _parse_omitted_metadata(message: Any, where: str) -> tuple[tuple[str, Metadatum], ...]:
+    for index, predicate in enumerate(message.retry_host_predicate):
+        if predicate.typed_config.type_url.endswith(_OMIT_METADATA):
+            path = f"{where}.retry_host_predicate[{index}].typed_config"
+            config = unpack(predicate.typed_config, omit_host_metadata_config_pb2.OmitHostMetadataConfig, path)
+            return lb_criteria(config.metadata_match)
+    return ()
+
+
+def _parse_retry_priority(message: Any, where: str) -> int | None:
+    if not message.HasField("retry_priority"):
+        return None
+    container, path = message.retry_priority.typed_config, f"{where}.retry_priority.typed_config"
+    if not container.type_url.endswith(_PREVIOUS_PRIORITIES):
+        raise ResourceError(path, f"{container.type_url!r} is a retry priority that meshsdk does not know")
+    config = unpack(container, previous_priorities_config_pb2.PreviousPrioritiesConfig, path)
+    return int(config.update_frequency) or 1
+
+
+def _parse_rate_limited(message: Any, where: str) -> RateLimitedBackOff | None:
+    if not message.HasField("rate_limited_retry_back_off"):
+        return None
+    back_off = message.rate_limited_retry_back_off
+    longest = seconds(back_off, "max_interval")
+    return RateLimitedBackOff(
+        reset_headers=tuple((header.name.lower(), header.format == 1) for header in back_off.reset_headers),
+        max_seconds=300.0 if longest is None else longest,
     )
 
 

@@ -8,19 +8,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag
 
-from .fault import Fault
+from .header_mutations import NO_MUTATIONS, HeaderMutations
+from .http_filters import FilterSettings
 from .matchers import FractionalPercent, HeaderMatcher, QueryParameterMatcher
+from .uri_template import RewriteTemplate, UriTemplate
+from .values import Metadatum
 
 __all__ = [
     "Action",
-    "AppendAction",
+    "CookieHash",
     "DirectResponse",
     "ForwardAction",
-    "HeaderAddition",
-    "HeaderMutations",
+    "HashPolicy",
+    "HeaderHash",
+    "InternalRedirectPolicy",
+    "MirrorPolicy",
     "NonForwardingAction",
     "PathMatch",
     "PathMatchKind",
+    "QueryParameterHash",
+    "RateLimitedBackOff",
     "Redirect",
     "RegexRewrite",
     "RetryBackOff",
@@ -29,42 +36,10 @@ __all__ = [
     "Route",
     "RouteConfiguration",
     "RouteMatch",
+    "StreamDuration",
     "VirtualHost",
     "WeightedCluster",
 ]
-
-
-class AppendAction(Enum):
-    """What adding a header does with one that is there already (HeaderValueOption.HeaderAppendAction)."""
-
-    APPEND_IF_EXISTS_OR_ADD = 0
-    ADD_IF_ABSENT = 1
-    OVERWRITE_IF_EXISTS_OR_ADD = 2
-    OVERWRITE_IF_EXISTS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class HeaderAddition:
-    """One header to add: its value is a format string (Envoy docs, http_conn_man/headers, custom headers)."""
-
-    name: str
-    value: str
-    action: AppendAction = AppendAction.APPEND_IF_EXISTS_OR_ADD
-    keep_empty_value: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class HeaderMutations:
-    """Headers that one level (route, virtual host, …) removes and adds; Envoy removes first, then adds."""
-
-    add: tuple[HeaderAddition, ...] = ()
-    remove: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.add or self.remove)
-
-
-NO_MUTATIONS = HeaderMutations()
 
 
 class PathMatchKind(Enum):
@@ -74,26 +49,39 @@ class PathMatchKind(Enum):
     EXACT = "path"
     REGEX = "safe_regex"
     SEPARATED_PREFIX = "path_separated_prefix"
+    TEMPLATE = "path_match_policy"
+    CONNECT = "connect_matcher"
 
 
 @dataclass(frozen=True, slots=True)
 class PathMatch:
-    """A condition on the path without its query string."""
+    """A condition on the path without its query string.
+
+    Attributes:
+        template: For TEMPLATE; `value` is its text.
+    """
 
     kind: PathMatchKind
     value: str
     case_sensitive: bool = True
+    template: UriTemplate | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RouteMatch:
-    """All conditions of a route; every one must hold (envoy.config.route.v3.RouteMatch)."""
+    """All conditions of a route; every one must hold (envoy.config.route.v3.RouteMatch).
+
+    Attributes:
+        never: Why no request of this process can match: a condition on what only a proxy has (filter state, dynamic
+            metadata, a downstream TLS certificate). Empty for most routes.
+    """
 
     path: PathMatch
     headers: tuple[HeaderMatcher, ...] = ()
     query_parameters: tuple[QueryParameterMatcher, ...] = ()
     runtime_fraction: FractionalPercent | None = None
     grpc: bool = False
+    never: str = ""
 
 
 class RetryOn(IntFlag):
@@ -127,29 +115,62 @@ class RetryBackOff:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimitedBackOff:
+    """Back-off that a response's header asks for (RetryPolicy.RateLimitedRetryBackOff).
+
+    Attributes:
+        reset_headers: Name, and whether the value is a Unix time rather than a number of seconds.
+        max_seconds: A longer wait than this falls back to the exponential back-off.
+    """
+
+    reset_headers: tuple[tuple[str, bool], ...]
+    max_seconds: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When and how often a request is tried again (envoy.config.route.v3.RetryPolicy)."""
+    """When and how often a request is tried again (envoy.config.route.v3.RetryPolicy).
+
+    Attributes:
+        omit_canary_hosts: Retries do not go to endpoints marked as canaries (envoy.lb: {canary: true}).
+        omit_host_metadata: Retries do not go to endpoints that carry all of these values under `envoy.lb`.
+        retry_other_priorities: Retries go to priorities not tried before (previous_priorities), which are worked out
+            anew each so many attempts; None leaves the priorities as they are.
+    """
 
     conditions: RetryOn = RetryOn.NONE
     num_retries: int = 1
     per_try_timeout_seconds: float | None = None
+    per_try_idle_timeout_seconds: float | None = None
     retriable_status_codes: frozenset[int] = frozenset()
     retriable_headers: tuple[HeaderMatcher, ...] = ()
     retriable_request_headers: tuple[HeaderMatcher, ...] = ()
     back_off: RetryBackOff = RetryBackOff()
+    rate_limited_back_off: RateLimitedBackOff | None = None
     avoid_previous_hosts: bool = False
+    omit_canary_hosts: bool = False
+    omit_host_metadata: tuple[tuple[str, Metadatum], ...] = ()
     host_selection_attempts: int = 1
+    retry_other_priorities: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WeightedCluster:
-    """One cluster of a split, with its own header changes (envoy.config.route.v3.WeightedCluster.ClusterWeight)."""
+    """One cluster of a split, with its own header changes (envoy.config.route.v3.WeightedCluster.ClusterWeight).
+
+    Attributes:
+        name: Empty where `cluster_header` names the request header that holds it.
+        metadata_match: The route's and its own: endpoints must carry these values under `envoy.lb`.
+    """
 
     name: str
     weight: int
+    cluster_header: str = ""
+    metadata_match: tuple[tuple[str, Metadatum], ...] = ()
     request_headers: HeaderMutations = NO_MUTATIONS
     response_headers: HeaderMutations = NO_MUTATIONS
     host_rewrite: str = ""
+    filters: FilterSettings = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,34 +182,144 @@ class RegexRewrite:
 
 
 @dataclass(frozen=True, slots=True)
+class HeaderHash:
+    """Hash the values of a request header, each rewritten first where `rewrite` is set."""
+
+    name: str
+    rewrite: RegexRewrite | None = None
+    terminal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CookieHash:
+    """Hash a cookie; one that is missing is made and set where `ttl_seconds` is not None (0: a session cookie)."""
+
+    name: str
+    ttl_seconds: int | None = None
+    path: str = ""
+    attributes: tuple[tuple[str, str], ...] = ()
+    terminal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QueryParameterHash:
+    """Hash the first value of a query parameter."""
+
+    name: str
+    terminal: bool = False
+
+
+# Hashes of a connection's source address and of filter state have nothing to hash in a client; they are skipped.
+HashPolicy = HeaderHash | CookieHash | QueryParameterHash
+
+
+ALWAYS = FractionalPercent(100, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorPolicy:
+    """Send a copy of the request elsewhere and forget it (RouteAction.RequestMirrorPolicy).
+
+    Attributes:
+        cluster: Empty where `cluster_header` names the request header that holds it.
+        host_suffix: Whether `-shadow` is added to the host.
+    """
+
+    cluster: str
+    cluster_header: str = ""
+    fraction: FractionalPercent = ALWAYS
+    host_suffix: bool = True
+    host_rewrite: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDuration:
+    """The longest time of a request (RouteAction.MaxStreamDuration).
+
+    Attributes:
+        max_seconds: None leaves it to the connection manager; 0 is no limit.
+        grpc_timeout_header_max_seconds: Where set, a grpc-timeout header sets the time, up to this (0: as it says).
+        grpc_timeout_header_offset_seconds: Taken off the header's time.
+    """
+
+    max_seconds: float | None = None
+    grpc_timeout_header_max_seconds: float | None = None
+    grpc_timeout_header_offset_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class InternalRedirectPolicy:
+    """Follow an upstream's redirect here, by the routes of the same listener (RouteAction.InternalRedirectPolicy).
+
+    Attributes:
+        same_scheme_only: As https from http and back (allow_cross_scheme_redirect turned round).
+        safe_cross_scheme: Only from https to http or the same is refused: http may become https.
+        previous_routes: A route that was taken before may not be taken again.
+        response_headers_to_copy: From the redirect to the new request.
+    """
+
+    statuses: frozenset[int] = frozenset({302})
+    max_redirects: int = 1
+    same_scheme_only: bool = True
+    safe_cross_scheme: bool = False
+    previous_routes: bool = False
+    allowed_routes: frozenset[str] | None = None
+    response_headers_to_copy: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ForwardAction:
     """Send the request to a cluster (envoy.config.route.v3.RouteAction).
 
     Attributes:
         clusters: One, or the split; weights count only where there are several.
         cluster_header: Request header that names the cluster; then `clusters` is empty.
+        split_header: Request header whose number chooses of a split in place of chance; empty is chance.
+        split_by_hash: The hash policy chooses of a split in place of chance.
         timeout_seconds: From the whole request sent to the whole response received; None is no limit.
+        idle_timeout_seconds: Longest time without a byte; None where the route sets none, 0 is no limit.
+        max_grpc_timeout_seconds: Where set, a gRPC request's grpc-timeout is its timeout, up to this (0: as it says);
+            deprecated in favour of `stream_duration`.
         cluster_not_found_status: What a missing cluster is answered with.
         host_rewrite_regex: Applied to the path without query, as host_rewrite_path_regex says.
+        template_rewrite: The new path, from the variables of the match's path template.
+        path_format, host_format: The new path and host as format strings.
+        high_priority: Count against the HIGH thresholds of circuit breakers.
+        metadata_match: Endpoints must carry these values under `envoy.lb`.
     """
 
     clusters: tuple[WeightedCluster, ...] = ()
     cluster_header: str = ""
+    split_header: str = ""
+    split_by_hash: bool = False
     timeout_seconds: float | None = 15.0
+    idle_timeout_seconds: float | None = None
+    stream_duration: StreamDuration | None = None
+    max_grpc_timeout_seconds: float | None = None
+    grpc_timeout_offset_seconds: float = 0.0
     prefix_rewrite: str = ""
     regex_rewrite: RegexRewrite | None = None
+    template_rewrite: RewriteTemplate | None = None
+    path_format: str = ""
+    host_format: str = ""
     host_rewrite: str = ""
     host_rewrite_header: str = ""
     host_rewrite_regex: RegexRewrite | None = None
     auto_host_rewrite: bool = False
     append_x_forwarded_host: bool = False
     retry_policy: RetryPolicy | None = None
+    hedge_on_per_try_timeout: bool | None = None
     cluster_not_found_status: int = 503
+    hash_policies: tuple[HashPolicy, ...] = ()
+    mirrors: tuple[MirrorPolicy, ...] = ()
+    internal_redirect: InternalRedirectPolicy | None = None
+    high_priority: bool = False
+    metadata_match: tuple[tuple[str, Metadatum], ...] = ()
 
     @property
     def cluster_names(self) -> tuple[str, ...]:
         """Every cluster that configuration names; a cluster_header's are known only at the request."""
-        return tuple(cluster.name for cluster in self.clusters)
+        return tuple(cluster.name for cluster in self.clusters if cluster.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +339,16 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class DirectResponse:
-    """Answer at once, without any cluster (envoy.config.route.v3.DirectResponseAction)."""
+    """Answer at once, without any cluster (envoy.config.route.v3.DirectResponseAction).
+
+    Attributes:
+        body_format: The body as a format string, in which %LOCAL_REPLY_BODY% is `body`; empty is `body` as it is.
+    """
 
     status: int
     body: bytes = b""
+    body_format: str = ""
+    content_type: str = "text/plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +368,7 @@ class Route:
     name: str = ""
     request_headers: HeaderMutations = NO_MUTATIONS
     response_headers: HeaderMutations = NO_MUTATIONS
-    fault: Fault | None = None
+    filters: FilterSettings = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,9 +381,13 @@ class VirtualHost:
     request_headers: HeaderMutations = NO_MUTATIONS
     response_headers: HeaderMutations = NO_MUTATIONS
     retry_policy: RetryPolicy | None = None
+    hedge_on_per_try_timeout: bool = False
     include_request_attempt_count: bool = False
     include_attempt_count_in_response: bool = False
-    fault: Fault | None = None
+    include_is_timeout_retry_header: bool = False
+    require_tls: bool = False
+    mirrors: tuple[MirrorPolicy, ...] = ()
+    filters: FilterSettings = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,16 +399,21 @@ class RouteConfiguration:
     request_headers: HeaderMutations = NO_MUTATIONS
     response_headers: HeaderMutations = NO_MUTATIONS
     ignore_port_in_host_matching: bool = False
+    ignore_path_parameters: bool = False
+    vhost_header: str = ""
     most_specific_header_mutations_wins: bool = False
+    mirrors: tuple[MirrorPolicy, ...] = ()
+    filters: FilterSettings = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def cluster_names(self) -> frozenset[str]:
-        """Every cluster that some route names."""
-        return frozenset(
-            name
-            for virtual_host in self.virtual_hosts
-            for route in virtual_host.routes
-            if isinstance(route.action, ForwardAction)
-            for name in route.action.cluster_names
-        )
+        """Every cluster that some route names, as its destination or for copies of its requests."""
+        names = {mirror.cluster for mirror in self.mirrors}
+        for virtual_host in self.virtual_hosts:
+            names.update(mirror.cluster for mirror in virtual_host.mirrors)
+            for route in virtual_host.routes:
+                if isinstance(route.action, ForwardAction):
+                    names.update(route.action.cluster_names)
+                    names.update(mirror.cluster for mirror in route.action.mirrors)
+        return frozenset(names - {""})

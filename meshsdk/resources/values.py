@@ -12,7 +12,10 @@ from google.protobuf.message import DecodeError, Message
 from ..errors import ResourceError
 from . import constraints
 
-__all__ = ["checked_regex", "optional", "seconds", "struct_as_dict", "unpack"]
+__all__ = ["Metadatum", "checked_regex", "frozen", "lb_criteria", "optional", "seconds", "struct_as_dict", "unpack"]
+
+# A value inside metadata, made hashable: lists become tuples, structs frozen sets of pairs.
+Metadatum = object
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -63,3 +66,21 @@ def struct_as_dict(struct: Message) -> Mapping[str, Any]:
     """A google.protobuf.Struct as a dict."""
     converted: Mapping[str, Any] = json_format.MessageToDict(struct)
     return converted
+
+
+def frozen(value: Any) -> Metadatum:
+    """A value of a struct, made hashable so that it can be compared and looked up."""
+    if isinstance(value, Mapping):
+        return frozenset((key, frozen(inner)) for key, inner in value.items())
+    if isinstance(value, list):
+        return tuple(frozen(inner) for inner in value)
+    # True == 1.0 in Python; in a struct they differ.
+    return ("bool", value) if isinstance(value, bool) else value
+
+
+def lb_criteria(metadata: Any) -> tuple[tuple[str, Metadatum], ...]:
+    """The values under `envoy.lb` of an envoy.config.core.v3.Metadata, in order of their keys."""
+    if "envoy.lb" not in metadata.filter_metadata:
+        return ()
+    values = struct_as_dict(metadata.filter_metadata["envoy.lb"])
+    return tuple((key, frozen(values[key])) for key in sorted(values))

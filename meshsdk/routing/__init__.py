@@ -7,7 +7,8 @@ Route configurations are compiled once, when they arrive (`route_table`); decidi
 `explain` walks the same conditions and says why each earlier route did not match.
 """
 
-from .compiled_route import CompiledForward, CompiledRoute
+from .compiled_forward import CompiledForward
+from .compiled_route import CompiledRoute
 from .explain import RouteExplanation, explain_route
 from .header_mutation import HeaderList, apply_mutations
 from .request_head import RequestHead

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+import re2
+
 from ..resources import (
     FractionalPercent,
     HeaderMatcher,
@@ -23,6 +25,7 @@ from ..resources import (
 )
 from .request_head import RequestHead
 from .string_match import compile_regex_match, compile_string
+from .timeouts import is_grpc
 
 __all__ = ["Condition", "compile_conditions", "compile_header", "compile_path"]
 
@@ -45,6 +48,10 @@ def compile_conditions(match: RouteMatch) -> tuple[Condition, ...]:
 
 
 def _conditions(match: RouteMatch) -> Iterable[Condition]:
+    if match.never:
+        yield _NeverCondition(match.never)
+    if match.path.kind is PathMatchKind.CONNECT:
+        yield _MethodCondition("CONNECT")
     for header in match.headers:
         yield compile_header(header)
     for parameter in match.query_parameters:
@@ -72,10 +79,36 @@ class PathCondition:
         return f"path {head.path!r} does not match {self.match.kind.value} {self.match.value!r}{case}"
 
 
-def compile_path(match: PathMatch) -> PathCondition:
-    """The compiled path condition (RouteMatch.path_specifier)."""
+def compile_path(match: PathMatch, *, ignore_parameters: bool = False) -> PathCondition:
+    """The compiled path condition (RouteMatch.path_specifier).
+
+    Args:
+        match: The condition.
+        ignore_parameters: Leave out path parameters (RouteConfiguration.ignore_path_parameters_in_path_matching).
+    """
+    condition = _compile_path(match)
+    # Envoy: path templates look at parameters all the same.
+    if not ignore_parameters or match.kind is PathMatchKind.TEMPLATE:
+        return condition
+    test = condition.test
+    return PathCondition(match, lambda path: test(without_parameters(path)))
+
+
+_PARAMETERS = re2.compile(";[^/]*")
+
+
+def without_parameters(path: str) -> str:
+    """The path without what follows a semicolon in each segment."""
+    return str(_PARAMETERS.sub("", path)) if ";" in path else path
+
+
+def _compile_path(match: PathMatch) -> PathCondition:
     if match.kind is PathMatchKind.REGEX:
         return PathCondition(match, compile_regex_match(match.value))
+    if match.template is not None:
+        return PathCondition(match, compile_regex_match(match.template.regex))
+    if match.kind is PathMatchKind.CONNECT:
+        return PathCondition(match, lambda path: True)
     value = match.value if match.case_sensitive else match.value.lower()
     if match.kind is PathMatchKind.PREFIX:
         test = _starts_with(value)
@@ -100,12 +133,25 @@ def _starts_with_segment(prefix: str) -> Callable[[str], bool]:
 
 @dataclass(frozen=True, slots=True)
 class _HeaderCondition:
+    """A header has, or has not, a value that passes a test; of several values one is enough.
+
+    Attributes:
+        test: Of one value.
+        expected: Whether some value must pass, or none may (HeaderMatcher.invert_match).
+        if_missing: The result where the header is not there.
+    """
+
     name: str
-    test: Callable[[str | None], bool]
+    test: Callable[[str], bool]
+    expected: bool
+    if_missing: bool
     wanted: str
 
     def holds(self, head: RequestHead, random_fraction: RandomFraction) -> bool:
-        return self.test(head.header(self.name))
+        values = head.values(self.name)
+        if not values:
+            return self.if_missing
+        return any(map(self.test, values)) is self.expected
 
     def why_not(self, head: RequestHead) -> str:
         return f"header {self.name} {self.wanted}: {_shown(head.header(self.name))}"
@@ -117,11 +163,15 @@ class _ExactHeaderCondition:
 
     name: str
     raw_name: bytes
-    value: str
+    raw_value: bytes
     wanted: str
 
     def holds(self, head: RequestHead, random_fraction: RandomFraction) -> bool:
-        return head.scan(self.raw_name) == self.value
+        name, value, size = self.raw_name, self.raw_value, len(self.raw_name)
+        for one, found in head.raw_headers:  # noqa: SIM110 - every request comes by here.
+            if found == value and len(one) == size and one.lower() == name:
+                return True
+        return False
 
     def why_not(self, head: RequestHead) -> str:
         return f"header {self.name} {self.wanted}: {_shown(head.header(self.name))}"
@@ -129,25 +179,20 @@ class _ExactHeaderCondition:
 
 def compile_header(matcher: HeaderMatcher) -> Condition:
     """The compiled condition of a HeaderMatcher."""
-    string = matcher.string
+    string, wanted = matcher.string, _describe_header(matcher)
     is_exact = string is not None and string.kind is StringMatchKind.EXACT and not string.ignore_case
     is_ordinary = not matcher.name.startswith(":") and matcher.name != "host"
     if string is not None and is_exact and is_ordinary and not (matcher.invert or matcher.missing_as_empty):
         raw_name = matcher.name.encode("latin-1", "replace")
-        return _ExactHeaderCondition(matcher.name, raw_name, string.value, _describe_header(matcher))
-    return _HeaderCondition(matcher.name, _header_test(matcher), _describe_header(matcher))
-
-
-def _header_test(matcher: HeaderMatcher) -> Callable[[str | None], bool]:
-    invert = matcher.invert
+        return _ExactHeaderCondition(matcher.name, raw_name, string.value.encode("latin-1", "replace"), wanted)
     if matcher.kind is HeaderMatchKind.PRESENT:
-        expected = matcher.present != invert
-        return lambda value: (value is not None) is expected
-    test = _value_test(matcher)
-    if matcher.missing_as_empty:
-        return lambda value: test(value or "") is not invert
-    # A missing header does not match, inverted or not.
-    return lambda value: value is not None and test(value) is not invert
+        expected = matcher.present != matcher.invert
+        if_missing = expected if matcher.missing_as_empty else not expected
+        return _HeaderCondition(matcher.name, lambda value: True, expected, if_missing, wanted)
+    test, expected = _value_test(matcher), not matcher.invert
+    # A missing header does not match, inverted or not, unless it counts as empty.
+    if_missing = matcher.missing_as_empty and test("") is expected
+    return _HeaderCondition(matcher.name, test, expected, if_missing, wanted)
 
 
 def _value_test(matcher: HeaderMatcher) -> Callable[[str], bool]:
@@ -205,11 +250,33 @@ def _compile_query_parameter(matcher: QueryParameterMatcher) -> Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class _NeverCondition:
+    """A condition that no request of a client meets."""
+
+    reason: str
+
+    def holds(self, head: RequestHead, random_fraction: RandomFraction) -> bool:
+        return False
+
+    def why_not(self, head: RequestHead) -> str:
+        return self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class _MethodCondition:
+    method: str
+
+    def holds(self, head: RequestHead, random_fraction: RandomFraction) -> bool:
+        return head.method == self.method
+
+    def why_not(self, head: RequestHead) -> str:
+        return f"the method must be {self.method}: it is {head.method}"
+
+
+@dataclass(frozen=True, slots=True)
 class _GrpcCondition:
     def holds(self, head: RequestHead, random_fraction: RandomFraction) -> bool:
-        """Envoy: Grpc::Common::isGrpcRequestHeaders."""
-        content_type = head.header("content-type") or ""
-        return content_type == "application/grpc" or content_type.startswith("application/grpc+")
+        return is_grpc(head)
 
     def why_not(self, head: RequestHead) -> str:
         return f"the request must be gRPC: content-type {_shown(head.header('content-type'))}"

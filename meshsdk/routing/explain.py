@@ -29,7 +29,7 @@ class RouteExplanation:
 
 def explain_route(table: RouteTable, head: RequestHead, random_fraction: RandomFraction) -> RouteExplanation:
     """The decision that `table.find` makes, with its reasons."""
-    index = table.routes_for(head.authority)
+    index = table.routes_for(head)
     if index is None:
         return RouteExplanation("", None, ())
     skipped: list[tuple[str, tuple[str, ...]]] = []

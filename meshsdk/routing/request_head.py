@@ -12,6 +12,14 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 _LOOKUPS_BEFORE_INDEX = 4
 
 
+# Headers that Envoy knows by name and holds as one value, several joined (envoy/http/header_map.h, inline headers).
+_JOINED = frozenset(
+    "connection content-length content-type expect forwarded grpc-timeout keep-alive proxy-connection te"
+    " transfer-encoding upgrade user-agent via x-client-trace-id x-envoy-attempt-count x-forwarded-client-cert"
+    " x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto x-request-id".split()
+)
+
+
 class RequestHead:
     """Method, scheme, authority, path and headers of a request.
 
@@ -49,15 +57,44 @@ class RequestHead:
             return index.get(name)
         if self._lookups < _LOOKUPS_BEFORE_INDEX and name[:1] != ":" and name != "host":
             self._lookups += 1
-            return self.scan(name.encode("latin-1", "replace"))
+            return self._scan(name.encode("latin-1", "replace"))
         index = self._index = self._make_index()
         return index.get(name)
 
-    def scan(self, wanted: bytes) -> str | None:
-        """The value of a header that is no pseudo-header, by its lower-case name in bytes."""
+    def _scan(self, wanted: bytes) -> str | None:
         size = len(wanted)
         values = [value for name, value in self.raw_headers if len(name) == size and name.lower() == wanted]
         return b",".join(values).decode("latin-1") if values else None
+
+    def values(self, name: str) -> list[str]:
+        """Every value of a header by its lower-case name, in order; one value where Envoy joins several."""
+        if name[:1] == ":" or name == "host":
+            only = self.header(name)
+            return [] if only is None else [only]
+        wanted, size = name.encode("latin-1", "replace"), len(name)
+        found = [
+            value.decode("latin-1") for key, value in self.raw_headers if len(key) == size and key.lower() == wanted
+        ]
+        return [",".join(found)] if len(found) > 1 and name in _JOINED else found
+
+    def first_header(self, name: str) -> str | None:
+        """The first value of a header by its lower-case name, or None."""
+        values = self.values(name)
+        return values[0] if values else None
+
+    def cookie(self, name: str) -> str:
+        """The value of a cookie without its quotes; empty where it is missing (Envoy: Utility::parseCookieValue)."""
+        for line in self.values("cookie"):
+            for part in line.split(";"):
+                key, equals, value = part.strip().partition("=")
+                if equals and key == name:
+                    is_quoted = len(value) >= 2 and value[0] == value[-1] == '"'
+                    return value[1:-1] if is_quoted else value
+        return ""
+
+    def with_headers(self, raw_headers: RawHeaders) -> RequestHead:
+        """The same request with other headers."""
+        return RequestHead(self.method, self.scheme, self.authority, self.target, raw_headers)
 
     def _make_index(self) -> dict[str, str]:
         index: dict[str, str] = {}

@@ -7,24 +7,56 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import re2
+
 from ..resources import ForwardAction, PathMatch, PathMatchKind, Redirect, RegexRewrite
+from ..resources.uri_template import RewriteTemplate, UriTemplate
+from .formatter import FormatContext, compile_format
 from .request_head import RequestHead
 from .string_match import compile_regex_rewrite
 
-__all__ = ["compile_host_rewrite", "compile_location", "compile_path_rewrite"]
+__all__ = ["compile_forward_path", "compile_host_rewrite", "compile_location"]
 
 Rewrite = Callable[[RequestHead], str]
 
 
+def compile_forward_path(match: PathMatch, action: ForwardAction, where: str) -> Rewrite | None:
+    """A function to a forwarded request's new target (path and query), or None where it stays as it is.
+
+    Raises:
+        ResourceError: The format string is wrong.
+    """
+    if action.path_format:
+        value = compile_format(action.path_format, f"{where} path_rewrite")
+        return lambda head: value(FormatContext(head)) + head.target[len(head.path) :]
+    if action.template_rewrite is not None and match.template is not None:
+        by_template = _template_rewrite(match.template, action.template_rewrite)
+        return lambda head: by_template(head.path) + head.target[len(head.path) :]
+    return compile_path_rewrite(match, action.prefix_rewrite, action.regex_rewrite)
+
+
+def _template_rewrite(template: UriTemplate, rewrite: RewriteTemplate) -> Callable[[str], str]:
+    full_match = re2.compile(template.regex).fullmatch
+
+    def new_path(path: str) -> str:
+        found = full_match(path)
+        if found is None:
+            return path
+        return "".join((found[text] or "") if is_variable else text for text, is_variable in rewrite)
+
+    return new_path
+
+
 def compile_path_rewrite(match: PathMatch, prefix: str, regex: RegexRewrite | None) -> Rewrite | None:
-    """A function to the new target (path and query), or None where the path stays as it is."""
+    """A function to the new target (path and query; empty is the old one), or None where the path always stays."""
     path_of = _path_rewrite(match, prefix, regex)
     if path_of is None:
         return None
 
     def rewrite(head: RequestHead) -> str:
         path = path_of(head.path)
-        return path + head.target[len(head.path) :]
+        # Envoy: a rewrite to nothing is none.
+        return path + head.target[len(head.path) :] if path else ""
 
     return rewrite
 
@@ -37,22 +69,29 @@ def _path_rewrite(match: PathMatch, prefix: str, regex: RegexRewrite | None) -> 
     if match.kind in (PathMatchKind.PREFIX, PathMatchKind.SEPARATED_PREFIX):
         matched = len(match.value)
         return lambda path: prefix + path[matched:]
-    # Exact and regex matches cover the whole path, so all of it is replaced.
+    # Exact, template and regex matches cover the whole path, so all of it is replaced.
     return lambda path: prefix
 
 
-def compile_host_rewrite(action: ForwardAction) -> Rewrite | None:
-    """A function to the new authority, or None where it stays; an empty result leaves it too."""
+def compile_host_rewrite(action: ForwardAction, where: str) -> Rewrite | None:
+    """A function to the new authority, or None where it stays; an empty result leaves it too.
+
+    Raises:
+        ResourceError: The format string is wrong.
+    """
     if action.host_rewrite:
         literal = action.host_rewrite
         return lambda head: literal
     if action.host_rewrite_header:
         name = action.host_rewrite_header
         # RouteAction.host_rewrite_header: "If the header appears multiple times only the first value is used."
-        return lambda head: (head.header(name) or "").partition(",")[0]
+        return lambda head: head.first_header(name) or ""
     if action.host_rewrite_regex is not None:
         rewrite = compile_regex_rewrite(action.host_rewrite_regex)
         return lambda head: rewrite(head.path)
+    if action.host_format:
+        value = compile_format(action.host_format, f"{where} host_rewrite")
+        return lambda head: value(FormatContext(head))
     return None
 
 
@@ -85,7 +124,7 @@ def _redirect_target(redirect: Redirect, head: RequestHead, path_of: Rewrite | N
         # RedirectAction.path_redirect: a query of its own replaces the request's.
         target = redirect.path if "?" in redirect.path else redirect.path + head.target[len(head.path) :]
     else:
-        target = path_of(head) if path_of is not None else head.target
+        target = (path_of(head) if path_of is not None else "") or head.target
     return target.partition("?")[0] if redirect.strip_query else target
 
 

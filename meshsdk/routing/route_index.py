@@ -12,7 +12,7 @@ from operator import itemgetter
 
 from ..resources import PathMatchKind
 from .compiled_route import CompiledRoute
-from .conditions import Condition, RandomFraction
+from .conditions import Condition, RandomFraction, without_parameters
 from .request_head import RequestHead
 
 __all__ = ["RouteIndex"]
@@ -26,10 +26,21 @@ _rank = itemgetter(0)
 
 
 class RouteIndex:
-    """First-match lookup over the routes of a virtual host."""
+    """First-match lookup over the routes of a virtual host.
 
-    def __init__(self, routes: Sequence[CompiledRoute]) -> None:
+    Args:
+        routes: In order.
+        ignore_parameters: Match paths without their parameters
+            (RouteConfiguration.ignore_path_parameters_in_path_matching).
+        require_tls: Requests that are not https are redirected (VirtualHost.require_tls).
+    """
+
+    def __init__(
+        self, routes: Sequence[CompiledRoute], *, ignore_parameters: bool = False, require_tls: bool = False
+    ) -> None:
         self.routes = tuple(routes)
+        self.ignore_parameters = ignore_parameters
+        self.require_tls = require_tls
         self._exact: dict[str, list[Ranked]] = {}
         self._prefixes: dict[int, dict[str, list[Ranked]]] = {}
         self._others: list[Ranked] = []
@@ -49,17 +60,17 @@ class RouteIndex:
             self._others.append(ranked)
 
     def _find_in_order(self, head: RequestHead, random_fraction: RandomFraction) -> CompiledRoute | None:
-        path = head.path
+        path = without_parameters(head.path) if self.ignore_parameters else head.path
         for prefix, route in self._in_order:
             # Most routes are prefixes; a method of str costs less than a function of ours.
-            if not (path.startswith(prefix) if prefix is not None else route.path.test(path)):
+            if not (path.startswith(prefix) if prefix is not None else route.path.test(head.path)):
                 continue
             if not route.conditions or _all_hold(route.conditions, head, random_fraction):
                 return route
         return None
 
     def _find_by_index(self, head: RequestHead, random_fraction: RandomFraction) -> CompiledRoute | None:
-        path = head.path
+        path = without_parameters(head.path) if self.ignore_parameters else head.path
         candidates = list(self._others)
         candidates += self._exact.get(path, ())
         for length in self._prefix_lengths:
@@ -68,7 +79,7 @@ class RouteIndex:
             candidates += self._prefixes[length].get(path[:length], ())
         candidates.sort(key=_rank)
         for _, route in candidates:
-            if route.path.test(path) and _all_hold(route.conditions, head, random_fraction):
+            if route.path.test(head.path) and _all_hold(route.conditions, head, random_fraction):
                 return route
         return None
 

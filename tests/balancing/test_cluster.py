@@ -11,6 +11,7 @@ import pytest
 
 from meshsdk import resources
 from meshsdk.balancing import Cluster
+from meshsdk.balancing.context import AnyRequest
 from meshsdk.bootstrap import Locality
 from meshsdk.resources import (
     Address,
@@ -50,10 +51,10 @@ def cluster(*groups: Group, seed: int = 7, **config: Any) -> Cluster:
 
 
 def picks(one: Cluster, count: int = 10_000, seed: int = 11) -> Counter[int]:
-    rng = random.Random(seed)
+    request = AnyRequest(random.Random(seed).random)
     found: Counter[int] = Counter()
     for _ in range(count):
-        picked = one.pick(rng.random)
+        picked = one.pick(request)
         found[picked.address.port if picked is not None else 0] += 1
     return found
 

@@ -99,7 +99,7 @@ def test_matches_retries_faults_and_rewrites_are_translated(tmp_path: Path) -> N
     assert (policy.num_retries, policy.per_try_timeout_seconds) == (4, 0.5)
     assert policy.conditions == RetryOn.SERVER_ERROR | RetryOn.RETRIABLE_STATUS_CODES
     assert policy.retriable_status_codes == {418}
-    assert route.fault.abort_share.share == pytest.approx(0.005)
+    assert route.filters[0].setting.abort_share.share == pytest.approx(0.005)
 
 
 POD = """

@@ -107,29 +107,40 @@ def test_the_error_carries_the_name_of_the_resource() -> None:
         parse(ResourceType.CLUSTER, {**EDS, "name": "outbound", "connect_timeout": "-1s"})
 
 
-def test_a_condition_that_is_not_evaluated_is_refused_rather_than_ignored() -> None:
-    with pytest.raises(ResourceError, match="dynamic_metadata"):
-        match = {
-            "prefix": "/",
-            "dynamic_metadata": [{"filter": "f", "path": [{"key": "k"}], "value": {"present_match": True}}],
-        }
-        parse(ResourceType.ROUTE_CONFIGURATION, routes(match=match, route={"cluster": "c"}))
+def test_a_condition_on_what_only_a_proxy_has_never_holds_and_says_so() -> None:
+    metadata = [{"filter": "f", "path": [{"key": "k"}], "value": {"present_match": True}}]
+    parsed = parse(
+        ResourceType.ROUTE_CONFIGURATION,
+        routes(match={"prefix": "/", "dynamic_metadata": metadata}, route={"cluster": "c"}),
+    )
+    assert "dynamic metadata" in parsed.virtual_hosts[0].routes[0].match.never
+
+
+def test_a_condition_newer_than_the_library_is_refused_rather_than_ignored() -> None:
+    message = route_pb2.RouteConfiguration(name="r")
+    match = message.virtual_hosts.add(name="v", domains=["*"]).routes.add().match
+    # Field 100 of RouteMatch, which does not exist yet: a string.
+    match.MergeFromString(b"\x0a\x01/" + b"\xa2\x06\x01x")
+    message.virtual_hosts[0].routes[0].route.cluster = "c"
+    with pytest.raises(ResourceError, match="newer than this meshsdk"):
+        decode(ResourceType.ROUTE_CONFIGURATION, message.SerializeToString())
 
 
 def test_a_field_that_is_not_acted_on_is_noted() -> None:
-    parsed = parse(ResourceType.CLUSTER, {**EDS, "outlier_detection": {}})
-    assert parsed.notes == ("Cluster.outlier_detection: is not acted on",)
+    parsed = parse(ResourceType.CLUSTER, {**EDS, "track_timeout_budgets": {}})
+    assert parsed.notes == ("Cluster.track_timeout_budgets: is not acted on",)
 
 
-def test_a_circuit_breaker_that_limits_something_is_noted_and_one_without_limits_is_not() -> None:
-    def notes(limit: int) -> tuple[str, ...]:
-        breakers = {"thresholds": [{"max_requests": limit, "max_retries": 0xFFFFFFFF}]}
-        parsed: tuple[str, ...] = parse(ResourceType.CLUSTER, {**EDS, "circuit_breakers": breakers}).notes
-        return parsed
-
-    for limit in (0, 100):
-        assert notes(limit) == ("Cluster.circuit_breakers.thresholds[0].max_requests: is not acted on",)
-    assert notes(0xFFFFFFFF) == ()
+def test_the_first_thresholds_of_a_priority_count_and_unset_limits_have_defaults() -> None:
+    thresholds = [
+        {"max_requests": 7, "retry_budget": {"budget_percent": {"value": 25}}},
+        {"max_requests": 9},
+        {"priority": "HIGH", "max_retries": 0},
+    ]
+    breakers = parse(ResourceType.CLUSTER, {**EDS, "circuit_breakers": {"thresholds": thresholds}}).circuit_breakers
+    assert (breakers.default.max_requests, breakers.default.max_pending_requests) == (7, 1024)
+    assert (breakers.default.retry_budget_percent, breakers.default.min_retry_concurrency) == (25.0, 3)
+    assert (breakers.high.max_requests, breakers.high.max_retries) == (1024, 0)
 
 
 def test_the_default_timeout_is_fifteen_seconds_and_zero_disables_it() -> None:

@@ -1,0 +1,117 @@
+"""Filters that act before the router: faults and rate limits.
+
+Sources: Envoy docs, http_filters/fault_filter and http_filters/local_rate_limit_filter;
+source/extensions/filters/http/fault/fault_filter.cc.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..resources import Fault, FractionalPercent
+from ..routing import RequestHead
+from ..routing.compiled_filters import CompiledFilters
+from ..routing.token_bucket import TokenBucket
+from .local_reply import LocalReply, fault_abort, rate_limited
+
+__all__ = ["FilterVerdict", "run_filters"]
+
+RandomFraction = Callable[[], float]
+
+_DELAY = "x-envoy-fault-delay-request"
+_ABORT = "x-envoy-fault-abort-request"
+_ABORT_GRPC = "x-envoy-fault-abort-grpc-request"
+
+
+@dataclass(frozen=True, slots=True)
+class FilterVerdict:
+    """What filters have to say: how long to hold the request, and an answer in the upstream's place."""
+
+    delay_seconds: float = 0.0
+    reply: LocalReply | None = None
+
+
+PASSED = FilterVerdict()
+
+
+def run_filters(
+    filters: CompiledFilters,
+    head: RequestHead,
+    cluster: str,
+    random_fraction: RandomFraction,
+    clock: Callable[[], float] = time.monotonic,
+) -> FilterVerdict:
+    """Carry out the filters that may answer in the upstream's place: rate limits, then faults."""
+    for bucket in filters.rate_limits:
+        reply = _limit(bucket, random_fraction, clock())
+        if reply is not None:
+            return FilterVerdict(reply=reply)
+    delay = 0.0
+    for one in filters.faults:
+        fault = one.fault
+        if fault.upstream_cluster and fault.upstream_cluster != cluster:
+            continue
+        if not all(condition.holds(head, random_fraction) for condition in one.headers):
+            continue
+        delay += _delay(fault, head, random_fraction)
+        reply = _abort(fault, head, delay, random_fraction)
+        if reply is not None:
+            return FilterVerdict(delay, reply)
+    return FilterVerdict(delay) if delay else PASSED
+
+
+def _delay(fault: Fault, head: RequestHead, random_fraction: RandomFraction) -> float:
+    seconds = fault.delay_seconds
+    if fault.delay_by_header:
+        milliseconds = _number(head.header(_DELAY))
+        if milliseconds is None:
+            return 0.0
+        seconds = milliseconds / 1000
+    if not seconds:
+        return 0.0
+    falls = _falls(fault.delay_share, head, f"{_DELAY}-percentage", fault.delay_by_header, random_fraction)
+    return seconds if falls else 0.0
+
+
+def _abort(fault: Fault, head: RequestHead, delay: float, random_fraction: RandomFraction) -> LocalReply | None:
+    status, grpc_status = fault.abort_status, fault.abort_grpc_status
+    if fault.abort_by_header:
+        asked = _number(head.header(_ABORT))
+        status = asked if asked is not None and 200 <= asked < 600 else 0
+        grpc_status = _number(head.header(_ABORT_GRPC)) if not status else None
+    if not status and grpc_status is None:
+        return None
+    if not _falls(fault.abort_share, head, f"{_ABORT}-percentage", fault.abort_by_header, random_fraction):
+        return None
+    return fault_abort(status, grpc_status, delay)
+
+
+def _falls(
+    share: FractionalPercent, head: RequestHead, header: str, by_header: bool, random_fraction: RandomFraction
+) -> bool:
+    """Whether chance picks this request; a header may lower the configured share, never raise it."""
+    numerator = share.numerator
+    if by_header:
+        asked = _number(head.header(header))
+        if asked is not None:
+            numerator = min(asked, numerator)
+    return random_fraction() < numerator / share.denominator
+
+
+def _number(value: str | None) -> int | None:
+    if value is None or not value.isdecimal() or not value.isascii() or len(value) > 15:
+        return None
+    return int(value)
+
+
+def _limit(bucket: TokenBucket, random_fraction: RandomFraction, now: float) -> LocalReply | None:
+    """A refusal where the limit is reached; it takes no token from requests that it is not enabled for."""
+    limit = bucket.limit
+    if random_fraction() >= limit.enabled.share or bucket.take(now):
+        return None
+    if random_fraction() >= limit.enforced.share:
+        return None
+    headers = tuple((one.name.encode("latin-1"), one.value.encode("latin-1")) for one in limit.response_headers.add)
+    return rate_limited(limit.status, headers)

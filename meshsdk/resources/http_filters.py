@@ -1,0 +1,167 @@
+"""HTTP filters of a client, and what routes say of them (typed_per_filter_config).
+
+A listener names its filters in order; a route configuration, a virtual host, a route and a cluster of a split may each
+have settings for a filter of that name. The most specific one holds (Envoy docs, http_filters, route specific config).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from envoy.config.route.v3 import route_components_pb2
+from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
+
+from ..errors import ResourceError
+from .fault import FAULT_FILTER_TYPE, Fault, parse_fault
+from .header_mutations import HeaderMutations, check_name, parse_addition
+from .local_rate_limit import LOCAL_RATE_LIMIT_TYPE, LocalRateLimit, parse_local_rate_limit
+from .notes import Notes
+from .stateful_session import (
+    STATEFUL_SESSION_ROUTE_TYPE,
+    STATEFUL_SESSION_TYPE,
+    StatefulSession,
+    parse_stateful_session,
+    parse_stateful_session_per_route,
+)
+from .values import unpack
+
+__all__ = [
+    "FILTER_TYPES",
+    "FilterHeaderMutations",
+    "FilterSetting",
+    "FilterSettings",
+    "FilterSwitch",
+    "HttpFilter",
+    "parse_filter",
+    "parse_filter_settings",
+]
+
+
+class FilterSwitch(Enum):
+    """A filter that a route switches off."""
+
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class FilterHeaderMutations:
+    """What the filter header_mutation does (envoy.extensions.filters.http.header_mutation.v3).
+
+    Each mutation is a level of its own, since this filter carries them out one after the other.
+    """
+
+    request: tuple[HeaderMutations, ...] = ()
+    response: tuple[HeaderMutations, ...] = ()
+    most_specific_wins: bool = False
+
+
+FilterSetting = Fault | FilterHeaderMutations | LocalRateLimit | StatefulSession | FilterSwitch
+
+
+@dataclass(frozen=True, slots=True)
+class HttpFilter:
+    """A filter: the name that routes know it by, and its settings, the listener's or some route's."""
+
+    name: str
+    setting: FilterSetting
+
+
+FilterSettings = tuple[HttpFilter, ...]
+
+
+def _parse_header_mutation(container: Any, where: str, notes: Notes) -> FilterHeaderMutations:
+    message = unpack(container, header_mutation_pb2.HeaderMutation, where)
+    return _mutations(message.mutations, where, notes, message.most_specific_header_mutations_wins)
+
+
+def _parse_header_mutation_per_route(container: Any, where: str, notes: Notes) -> FilterHeaderMutations:
+    message = unpack(container, header_mutation_pb2.HeaderMutationPerRoute, where)
+    return _mutations(message.mutations, where, notes, False)
+
+
+_MUTATION_FIELDS = frozenset({"request_mutations", "response_mutations"})
+
+
+def _mutations(message: Any, where: str, notes: Notes, most_specific_wins: bool) -> FilterHeaderMutations:
+    notes.unless_acted_on(message, f"{where}.mutations", _MUTATION_FIELDS)
+    return FilterHeaderMutations(
+        request=_steps(message.request_mutations, f"{where}.mutations.request_mutations"),
+        response=_steps(message.response_mutations, f"{where}.mutations.response_mutations"),
+        most_specific_wins=most_specific_wins,
+    )
+
+
+def _steps(mutations: Any, where: str) -> tuple[HeaderMutations, ...]:
+    steps = []
+    for index, mutation in enumerate(mutations):
+        path = f"{where}[{index}]"
+        which = mutation.WhichOneof("action")
+        if which == "remove":
+            check_name(mutation.remove, f"{path}.remove", "removed")
+            steps.append(HeaderMutations(remove=(mutation.remove.lower(),)))
+        elif which == "append":
+            steps.append(HeaderMutations(add=(parse_addition(mutation.append, f"{path}.append"),)))
+        else:
+            raise ResourceError(f"{path}.{which}", "is a mutation that meshsdk does not know")
+    return tuple(steps)
+
+
+Parse = Callable[[Any, str, Notes], FilterSetting]
+
+_HEADER_MUTATION_TYPE = header_mutation_pb2.HeaderMutation.DESCRIPTOR.full_name
+
+_FILTERS: dict[str, Parse] = {
+    FAULT_FILTER_TYPE: parse_fault,
+    _HEADER_MUTATION_TYPE: _parse_header_mutation,
+    LOCAL_RATE_LIMIT_TYPE: parse_local_rate_limit,
+    STATEFUL_SESSION_TYPE: parse_stateful_session,
+}
+_PER_ROUTE: dict[str, Parse] = {
+    FAULT_FILTER_TYPE: parse_fault,
+    header_mutation_pb2.HeaderMutationPerRoute.DESCRIPTOR.full_name: _parse_header_mutation_per_route,
+    LOCAL_RATE_LIMIT_TYPE: parse_local_rate_limit,
+    STATEFUL_SESSION_ROUTE_TYPE: parse_stateful_session_per_route,
+}
+FILTER_TYPES = frozenset(_FILTERS)
+
+
+def parse_filter(name: str, container: Any, where: str, notes: Notes) -> HttpFilter:
+    """A filter of a listener whose type is one of FILTER_TYPES."""
+    return HttpFilter(name, _FILTERS[container.type_url.rpartition("/")[2]](container, where, notes))
+
+
+_WRAPPER = route_components_pb2.FilterConfig.DESCRIPTOR.full_name
+
+
+def parse_filter_settings(message: Any, where: str, notes: Notes) -> FilterSettings:
+    """The typed_per_filter_config of a message.
+
+    Raises:
+        ResourceError: One is for a filter that meshsdk does not have, and not optional (gRFC A39).
+    """
+    settings = []
+    for name, container in message.typed_per_filter_config.items():
+        setting = _parse_setting(container, f"{where}.typed_per_filter_config[{name!r}]", notes)
+        if setting is not None:
+            settings.append(HttpFilter(name, setting))
+    return tuple(settings)
+
+
+def _parse_setting(container: Any, where: str, notes: Notes) -> FilterSetting | None:
+    kind = container.type_url.rpartition("/")[2]
+    if kind == _WRAPPER:
+        wrapper = unpack(container, route_components_pb2.FilterConfig, where)
+        if wrapper.disabled:
+            return FilterSwitch.DISABLED
+        if not wrapper.config.type_url:
+            return None
+        container, where = wrapper.config, f"{where}.config"
+        kind = container.type_url.rpartition("/")[2]
+    parse = _PER_ROUTE.get(kind)
+    if parse is not None:
+        return parse(container, where, notes)
+    notes.add(where, "is for a filter that meshsdk does not have")
+    return None

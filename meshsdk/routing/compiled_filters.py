@@ -1,0 +1,99 @@
+"""A listener's HTTP filters as they hold for one route: the most specific settings, compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..resources import (
+    Fault,
+    FilterHeaderMutations,
+    FilterSettings,
+    FilterSwitch,
+    HeaderMutations,
+    Listener,
+    LocalRateLimit,
+    StatefulSession,
+)
+from .conditions import Condition, compile_header
+from .token_bucket import TokenBucket
+
+__all__ = ["Buckets", "CompiledFault", "CompiledFilters", "compile_filters"]
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledFault:
+    """A fault with its header conditions compiled, and the setting that counts its active faults."""
+
+    fault: Fault
+    headers: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledFilters:
+    """What a listener's filters do for one route, by kind.
+
+    Attributes:
+        request_mutations: Of the header_mutation filters, in order, before the router's own.
+        response_mutations: The same for the response, after the router's own.
+    """
+
+    faults: tuple[CompiledFault, ...] = ()
+    rate_limits: tuple[TokenBucket, ...] = ()
+    session: StatefulSession | None = None
+    request_mutations: tuple[HeaderMutations, ...] = ()
+    response_mutations: tuple[HeaderMutations, ...] = ()
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether a filter may answer in the upstream's place, or hold the request up."""
+        return bool(self.faults or self.rate_limits)
+
+
+NO_FILTERS = CompiledFilters()
+
+
+# One bucket for each setting of a rate limit, by the setting's identity: what inherits a setting shares its bucket.
+Buckets = dict[int, TokenBucket]
+
+
+def compile_filters(listener: Listener, levels: Sequence[FilterSettings], buckets: Buckets) -> CompiledFilters:
+    """The filters of a listener for one route.
+
+    Args:
+        listener: Gives the filters.
+        levels: What is said about filters, the most specific (a cluster of a split, or the route) first.
+        buckets: Those of the listener's other routes; new ones are added.
+    """
+    if not listener.filters:
+        return NO_FILTERS
+    faults: list[CompiledFault] = []
+    limits: list[TokenBucket] = []
+    session: StatefulSession | None = None
+    requests: list[HeaderMutations] = []
+    responses: list[HeaderMutations] = []
+    for http_filter in listener.filters:
+        given = [one.setting for level in levels for one in level if one.name == http_filter.name]
+        own = http_filter.setting
+        setting = given[0] if given else own
+        if isinstance(setting, FilterSwitch):
+            continue
+        if isinstance(own, FilterHeaderMutations):
+            mutations = [one for one in given if isinstance(one, FilterHeaderMutations)]
+            # The filter's own come first; of the routes', the last one carried out has the last word.
+            ordered = [own, *(reversed(mutations) if own.most_specific_wins else mutations)]
+            for one in ordered:
+                requests += one.request
+                responses += one.response
+        elif isinstance(setting, Fault) and _does_something(setting):
+            faults.append(CompiledFault(setting, tuple(compile_header(header) for header in setting.headers)))
+        elif isinstance(setting, LocalRateLimit) and setting.max_tokens:
+            limits.append(buckets.setdefault(id(setting), TokenBucket(setting)))
+        elif isinstance(setting, StatefulSession) and (setting.cookie or setting.header):
+            session = setting
+    return CompiledFilters(tuple(faults), tuple(limits), session, tuple(requests), tuple(responses))
+
+
+def _does_something(fault: Fault) -> bool:
+    delays = fault.delay_seconds or fault.delay_by_header
+    return bool(delays or fault.abort_status or fault.abort_grpc_status is not None or fault.abort_by_header)
