@@ -21,6 +21,7 @@ from .bootstrap import Bootstrap
 from .discovery import DnsResolver, Graph, Snapshot
 from .errors import RequestError
 from .exchange import Directory
+from .health import HealthWatcher
 from .http.dispatcher import Forkable, LocalReplies, UnknownHosts
 from .xds import ControlLoop, ResourceCache, Source, Status
 
@@ -79,6 +80,7 @@ class Control:
         self._source: Source | None = None
         self._dns: DnsResolver | None = None
         self._graph: Graph | None = None
+        self._health: HealthWatcher | None = None
         self._roots: dict[str, None] = {}
         self._waiters: list[_Waiter] = []
         self._seen_changes = -1
@@ -187,6 +189,7 @@ class Control:
                 self._source = self._make_source(self._cache, loop)
                 self._dns = DnsResolver(loop, self._mark_dirty)
                 self._graph = Graph(self._cache, self._dns)
+                self._health = HealthWatcher(loop)
                 loop.start()
                 self._loop = loop
             return self._loop
@@ -229,7 +232,9 @@ class Control:
         self._source.subscribe(resolution.wanted)
 
     def _publish(self, snapshot: Snapshot) -> None:
+        assert self._health is not None
         self.directory = self.directory.advance(snapshot)
+        self._health.watch(self.directory.clusters.values())
         for target in self.directory.targets.values():
             if target.problem and not target.view.does_not_exist:
                 self._log_once(target.problem)
@@ -265,6 +270,8 @@ class Control:
             self._source.close()
         if self._dns is not None:
             self._dns.close()
+        if self._health is not None:
+            self._health.close()
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback()
@@ -287,7 +294,8 @@ class Control:
                 {
                     "address": str(endpoint.address),
                     "priority": priority,
-                    "health": endpoint.config.health.name,
+                    "health": endpoint.health.name,
+                    "is_ejected": endpoint.is_ejected,
                     "weight": endpoint.weight,
                     "locality": "/".join(
                         part

@@ -176,7 +176,7 @@ def _candidate(
     endpoints = tuple(
         CandidateEndpoint(
             address=str(endpoint.address),
-            health=endpoint.config.health.name,
+            health=endpoint.health.name,
             weight=endpoint.weight,
             priority=priority,
             locality="/".join(filter(None, dataclasses.astuple(endpoint.locality))),

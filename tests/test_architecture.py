@@ -26,6 +26,7 @@ RANKS = {
     "http": 8,
     "grpc": 8,
     "controlplane": 9,
+    "health": 9,
     "control": 10,
     "decision": 10,
     "mesh": 11,

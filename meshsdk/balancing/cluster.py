@@ -43,6 +43,7 @@ class Cluster:
         outliers: Takes out endpoints that fail; None where none is configured.
         drop_share: Share of requests to refuse at once, between 0 and 1 (ClusterLoadAssignment.Policy.drop_overloads).
         membership: Counts up when endpoints come or go.
+        children: Of an aggregate cluster, in order of preference.
         hash_key: From a request to its hash, in place of the route's; None leaves the route's.
         load_reports: The policy that weighs endpoints by their own reports; None where none does.
         last_used_at: When a request last picked here, on `clock`; only kept up where there are health checks.
@@ -56,6 +57,7 @@ class Cluster:
         "_priorities",
         "_random_fraction",
         "breaker",
+        "children",
         "config",
         "drop_share",
         "endpoints_config",
@@ -91,6 +93,7 @@ class Cluster:
         self.hash_key: Callable[[RequestHead], HashKey | None] | None = None
         self.load_reports: ClientSideWeightedRoundRobin | None = None
         self.is_aggregate = False
+        self.children: tuple[Cluster, ...] = ()
         self.endpoints_config: Endpoints | None = None
         self._endpoints: dict[resources.Address, Endpoint] = {}
         self._by_name: dict[str, Endpoint] = {}
@@ -144,8 +147,13 @@ class Cluster:
         """Become the priorities of other clusters, one after the other (Envoy docs, upstream/aggregate_cluster)."""
         self.problem = ""
         self.is_aggregate = True
+        self.children = tuple(children)
         self._configure(config)
-        self.host_sets = tuple(hosts for child in children for hosts in child.host_sets)
+        self.refresh_aggregate()
+
+    def refresh_aggregate(self) -> None:
+        """Take the present endpoints of the clusters below into account. Control thread only."""
+        self.host_sets = tuple(hosts for child in self.children for hosts in child.host_sets)
         self._publish()
 
     def override(self, names: str) -> Endpoint | None:
@@ -155,7 +163,7 @@ class Cluster:
         """
         for name in names.split(","):
             endpoint = self._by_name.get(name.strip())
-            if endpoint is not None and _status(endpoint) in self._overridable:
+            if endpoint is not None and endpoint.health in self._overridable:
                 return endpoint
         return None
 
@@ -261,17 +269,6 @@ def _by_header(
         return fallback(context)
 
     return pick
-
-
-def _status(endpoint: Endpoint) -> HealthStatus:
-    """An endpoint's health as it is found, in the words of EDS."""
-    if endpoint.is_healthy:
-        return endpoint.config.health
-    if endpoint.is_degraded:
-        return HealthStatus.DEGRADED
-    configured = endpoint.config.health
-    is_found_here = configured in (HealthStatus.UNKNOWN, HealthStatus.HEALTHY, HealthStatus.DEGRADED)
-    return HealthStatus.UNHEALTHY if is_found_here else configured
 
 
 def _nobody(context: PickContext) -> None:

@@ -82,6 +82,11 @@ class Endpoint:
         return self.config.weight
 
     @property
+    def is_draining(self) -> bool:
+        """Whether it is about to go: it gets nothing, and nobody minds that it is not healthy."""
+        return self.config.health is HealthStatus.DRAINING
+
+    @property
     def is_healthy(self) -> bool:
         """Whether it gets traffic while enough like it are there (Envoy: UNKNOWN counts as healthy)."""
         return (
@@ -97,6 +102,17 @@ class Endpoint:
             self.is_degraded_by_check and self.config.health in _HEALTHY
         )
         return is_degraded and not (self.is_ejected or self.fails_checks)
+
+    @property
+    def health(self) -> HealthStatus:
+        """Its health as it is found: that which is configured, unless ejection or checks say worse."""
+        if self.is_healthy:
+            return self.config.health
+        if self.is_degraded:
+            return HealthStatus.DEGRADED
+        configured = self.config.health
+        is_found_here = configured in _HEALTHY or configured is HealthStatus.DEGRADED
+        return HealthStatus.UNHEALTHY if is_found_here else configured
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.address} of {self.cluster.name}>"

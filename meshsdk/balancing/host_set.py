@@ -75,7 +75,10 @@ class HostSet:
         self.localities = tuple(localities)
         self.settings = settings
         everyone = [endpoint for locality in localities for endpoint in locality.endpoints]
-        counted = [one for one in everyone if one.is_checked] if settings.ignore_unchecked else everyone
+        # Envoy: endpoints that are draining do not count at all, nor do those that wait for their first check.
+        counted = [one for one in everyone if not one.is_draining]
+        if settings.ignore_unchecked:
+            counted = [one for one in counted if one.is_checked]
         healthy = [endpoint for endpoint in counted if endpoint.is_healthy]
         degraded = [endpoint for endpoint in counted if endpoint.is_degraded]
         count = _total_weight if settings.weighted_health else len

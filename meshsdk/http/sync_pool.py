@@ -218,6 +218,25 @@ class SyncPool:
                         idle.remove(connection)
                         connection.close()
 
+    def connect_socket(self, endpoint: Endpoint, seconds: float | None) -> socket.socket:
+        """A socket of one's own to an endpoint, through the cluster's TLS where it has some.
+
+        Raises:
+            OSError, httpx.ConnectError
+        """
+        chosen = self._tls.choose(endpoint, "http", "")
+        sock = _open_socket(endpoint, seconds)
+        if chosen is None:
+            return sock
+        context, server_name = chosen
+        try:
+            secured = context.context.wrap_socket(sock, server_hostname=server_name or None)
+            verify_peer(context, secured.getpeercert())
+        except BaseException:
+            sock.close()
+            raise
+        return secured
+
     def _connect(self, slot: Slot, scheme: str, host: str, seconds: float | None) -> SyncConnection:
         endpoint = slot.endpoint
         chosen = self._tls.choose(endpoint, scheme, host)

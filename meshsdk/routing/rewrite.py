@@ -125,6 +125,8 @@ def _redirect_target(redirect: Redirect, head: RequestHead, path_of: Rewrite | N
         target = redirect.path if "?" in redirect.path else redirect.path + head.target[len(head.path) :]
     else:
         target = (path_of(head) if path_of is not None else "") or head.target
+        if not target.startswith("/"):
+            target = f"/{target}"
     return target.partition("?")[0] if redirect.strip_query else target
 
 

@@ -16,7 +16,7 @@ from meshsdk.balancing import Cluster
 from meshsdk.errors import ResourceError
 from meshsdk.exchange import LocalReply
 from meshsdk.exchange.directory import begin
-from meshsdk.resources import Listener, ResourceType, RouteConfiguration, StaticDiscovery, decode
+from meshsdk.resources import DnsDiscovery, Listener, ResourceType, RouteConfiguration, StaticDiscovery, decode
 from meshsdk.routing import RequestHead, RouteTable
 from meshsdk.routing.timeouts import is_grpc
 
@@ -33,7 +33,7 @@ def make_clusters(configs: Sequence[dict[str, object]]) -> dict[str, Cluster]:
         message = json_format.ParseDict(config, cluster_pb2.Cluster())
         parsed = decode(ResourceType.CLUSTER, message.SerializeToString())
         cluster = Cluster(parsed)
-        assert isinstance(parsed.discovery, StaticDiscovery)
+        assert isinstance(parsed.discovery, StaticDiscovery | DnsDiscovery)
         cluster.update(parsed, parsed.discovery.endpoints)
         clusters[parsed.name] = cluster
     return clusters

@@ -7,6 +7,8 @@ import json
 import threading
 from pathlib import Path
 
+from ..processes import free_ports
+
 __all__ = ["RESPONSE_HEADERS", "EchoUpstreams"]
 
 # What every response carries, so that response header changes have something to change.
@@ -48,12 +50,17 @@ class EchoUpstreams:
     """Echo servers by name, on a thread of their own.
 
     Args:
-        folder: Where their sockets are made.
+        folder: Where their sockets are made; None has them listen on ports of loopback.
         names: One server for each.
+
+    Attributes:
+        paths: Of the sockets, by name.
+        ports: By name, where there is no folder.
     """
 
-    def __init__(self, folder: Path, names: list[str]) -> None:
-        self.paths = {name: str(folder / f"{name}.sock") for name in names}
+    def __init__(self, folder: Path | None, names: list[str]) -> None:
+        self.paths = {name: str(folder / f"{name}.sock") for name in names} if folder is not None else {}
+        self.ports = {} if folder is not None else dict(zip(names, free_ports(len(names)), strict=True))
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="echo-upstreams")
@@ -72,6 +79,10 @@ class EchoUpstreams:
         servers = [
             loop.run_until_complete(loop.create_unix_server(lambda name=name: _Echo(name), path))
             for name, path in self.paths.items()
+        ]
+        servers += [
+            loop.run_until_complete(loop.create_server(lambda name=name: _Echo(name), "127.0.0.1", port))
+            for name, port in self.ports.items()
         ]
         loop.call_soon(self._ready.set)
         loop.run_forever()
