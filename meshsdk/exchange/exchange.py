@@ -201,7 +201,7 @@ class Exchange:
             self.deadline, self.deadline_failure = now + timeouts.stream, Failure.STREAM_DURATION
         cluster = self.cluster
         if cluster.drop_share and self.random_fraction() < cluster.drop_share:
-            return self._mutated(dropped(cluster.name))
+            return self._mutated(dropped(cluster.name, cluster.drop_share))
         if cluster.config.health_checks:
             cluster.last_used_at = now
         return self.next_attempt(now)

@@ -103,11 +103,14 @@ def overflow(cluster: str, limit: str) -> LocalReply:
     return LocalReply(503, body, headers, "UO", "upstream_reset_before_response_started{overflow}", error)
 
 
-def dropped(cluster: str) -> LocalReply:
+def dropped(cluster: str, share: float) -> LocalReply:
     """The management server asks for a share of the requests to be dropped (drop_overloads)."""
     error = RequestError(
         f"cluster {cluster} is overloaded, and its endpoints' policy drops requests", status=503, flag="DO"
     )
+    if share >= 1:
+        headers = ((b"x-envoy-unconditional-drop-overload", b"true"), *_TEXT)
+        return LocalReply(503, b"unconditional drop overload", headers, "UDO", "unconditional_drop_overload", error)
     headers = ((b"x-envoy-drop-overload", b"true"), *_TEXT)
     return LocalReply(503, b"drop overload", headers, "DO", "drop_overload", error)
 
@@ -124,7 +127,7 @@ _TIMEOUTS: dict[Failure, tuple[int, bytes, str, str]] = {
     Failure.PER_TRY_TIMEOUT: (504, b"upstream request timeout", "UT", "upstream_per_try_timeout"),
     Failure.PER_TRY_IDLE_TIMEOUT: (504, b"upstream request timeout", "UT", "upstream_per_try_idle_timeout"),
     Failure.IDLE_TIMEOUT: (504, b"stream timeout", "SI", "stream_idle_timeout"),
-    Failure.STREAM_DURATION: (408, b"downstream duration timeout", "DT", "max_duration_timeout"),
+    Failure.STREAM_DURATION: (504, b"downstream duration timeout", "DT", "max_duration_timeout"),
 }
 
 

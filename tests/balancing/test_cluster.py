@@ -101,8 +101,14 @@ def test_unhealthy_endpoints_get_nothing_while_others_are_there() -> None:
 
 
 def test_below_the_panic_threshold_health_is_ignored() -> None:
-    members = [endpoint(1), endpoint(2, health=HealthStatus.UNHEALTHY), endpoint(3, health=HealthStatus.DRAINING)]
-    assert set(picks(cluster((0, None, members)))) == {1, 2, 3}
+    sick = [endpoint(port, health=HealthStatus.UNHEALTHY) for port in (2, 3)]
+    members = [endpoint(1), *sick, endpoint(4, health=HealthStatus.DRAINING)]
+    assert set(picks(cluster((0, None, members)))) == {1, 2, 3, 4}
+
+
+def test_endpoints_that_drain_are_not_counted_as_missing() -> None:
+    members = [endpoint(1), *(endpoint(port, health=HealthStatus.DRAINING) for port in (2, 3, 4))]
+    assert set(picks(cluster((0, None, members), (1, None, [endpoint(5)])))) == {1}
 
 
 def test_without_panic_a_dead_cluster_has_nobody_to_pick() -> None:
