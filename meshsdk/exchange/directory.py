@@ -144,6 +144,7 @@ def begin(
         return reply.mutated(destination.response_levels, _context(head, route, destination.cluster, clusters))
     exchange = Exchange(head, route, forward, destination, cluster, random_fraction)
     exchange.delay_seconds = delay_seconds
+    exchange.table = table
     return exchange
 
 

@@ -19,7 +19,7 @@ from ..balancing.circuit_breaker import CircuitBreaker
 from ..balancing.client_weights import parse_report, take_report
 from ..balancing.context import MetadataMatch
 from ..resources import RetryPolicy
-from ..routing import CompiledForward, CompiledRoute, RequestHead, apply_mutations
+from ..routing import CompiledForward, CompiledRoute, RequestHead, RouteTable, apply_mutations
 from ..routing.compiled_forward import Destination
 from ..routing.formatter import FormatContext
 from ..routing.timeouts import RouteTimeouts, format_grpc_timeout
@@ -110,14 +110,17 @@ class Exchange:
         attempts: How many were begun.
         deadline: When the route's time is over, on the engine's clock; None is no limit.
         delay_seconds: How long to hold the request back first (fault injection).
+        table: Where the route was found, for internal redirects.
+        redirects, routes_taken: Internal redirects that led here.
+        hedges: A per-try timeout starts another attempt beside the slow one, which goes on.
         set_cookie: A Set-Cookie that the response must carry, for a hash key that was made here.
     """
 
     __slots__ = (
         "_changed",
-        "_is_retrying",
         "_last_failure",
         "_previous",
+        "_retries_under_way",
         "attempts",
         "breaker",
         "cluster",
@@ -128,13 +131,17 @@ class Exchange:
         "forward",
         "hash_key",
         "head",
+        "hedges",
         "metadata_match",
         "pick_number",
         "random_fraction",
+        "redirects",
         "retry_policy",
         "route",
+        "routes_taken",
         "session_endpoint",
         "set_cookie",
+        "table",
         "timeouts",
     )
 
@@ -161,8 +168,12 @@ class Exchange:
         self.hash_key: int | None = None
         self.set_cookie = ""
         self.session_endpoint = ""
+        self.table: RouteTable | None = None
+        self.redirects = 0
+        self.routes_taken: tuple[CompiledRoute | None, ...] = ()
         self.breaker = cluster.breaker
-        self._is_retrying = False
+        self.hedges = False
+        self._retries_under_way = 0
         self._previous: tuple[Endpoint, ...] = ()
         self._last_failure: Failure | None = None
         self._changed: RequestHead | None = None
@@ -186,7 +197,12 @@ class Exchange:
         if caller_headers.has_caller_headers(head.raw_headers):
             self.retry_policy = caller_headers.retry_policy_for(head, self.retry_policy)
             self.timeouts = caller_headers.timeouts_for(head, self.timeouts)
+            self.hedges = caller_headers.hedges(head, forward.hedge_on_per_try_timeout)
             self.head = caller_headers.without_caller_headers(head)
+        else:
+            self.hedges = forward.hedge_on_per_try_timeout
+        if self.retry_policy is None or self.timeouts.per_try is None:
+            self.hedges = False
 
     def header(self, name: str) -> str | None:
         """See `PickContext`."""
@@ -221,7 +237,7 @@ class Exchange:
         if forward is None:
             return Attempt(endpoint, head.target, headers, deadline, failure, self.attempts, breaker)
         timeouts = self.timeouts
-        if timeouts.per_try is not None and (deadline is None or now + timeouts.per_try < deadline):
+        if timeouts.per_try is not None and not self.hedges and (deadline is None or now + timeouts.per_try < deadline):
             deadline, failure = now + timeouts.per_try, Failure.PER_TRY_TIMEOUT
         if self.destination is not None and not self.destination.is_plain:
             head = self._changed_head(forward, self.destination)
@@ -287,7 +303,12 @@ class Exchange:
     def is_final(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bool:
         """Whether a response surely stands; a quick look, which may say no of one that does."""
         forward, policy = self.forward, self.retry_policy
-        if forward is None or policy is None:
+        if forward is None:
+            return True
+        redirect = forward.internal_redirect
+        if redirect is not None and status in redirect.statuses:
+            return False
+        if policy is None:
             return True
         if policy is not forward.retry_policy:
             return False
@@ -312,14 +333,33 @@ class Exchange:
         ):
             return False
         self.breaker.retries += 1
-        self._is_retrying = True
+        self._retries_under_way += 1
         return True
+
+    def hedge(self, now: float) -> Attempt | LocalReply | None:
+        """One more attempt beside those under way, as a try took too long; None where there may be none.
+
+        HedgePolicy.hedge_on_per_try_timeout: it is a retry, but the slow one goes on, and the first good answer counts.
+        """
+        policy = self.retry_policy
+        if policy is None or self.attempts > policy.num_retries or not self.breaker.may_retry:
+            return None
+        if self.deadline is not None and now >= self.deadline:
+            return None
+        self.breaker.retries += 1
+        self._retries_under_way += 1
+        self._last_failure = Failure.PER_TRY_TIMEOUT
+        return self.next_attempt(now)
+
+    def is_good(self, outcome: Outcome) -> bool:
+        """Whether an outcome ends a hedged request: the policy would not retry it."""
+        policy = self.retry_policy
+        return policy is None or not should_retry(policy, outcome)
 
     def retries_over(self) -> None:
         """No retry is under way any more; to be called when the exchange is over."""
-        if self._is_retrying:
-            self._is_retrying = False
-            self.breaker.retries -= 1
+        self.breaker.retries -= self._retries_under_way
+        self._retries_under_way = 0
 
     def overflow_reply(self, limit: str) -> LocalReply:
         """What a request is answered with that a circuit breaker refuses."""
@@ -375,6 +415,13 @@ class Exchange:
             self.pick_number += 1
             endpoint = pick()
         return endpoint
+
+    @property
+    def outgoing_head(self) -> RequestHead:
+        """The request as it goes upstream, but for what each attempt adds."""
+        if self.forward is None or self.destination is None or self.destination.is_plain:
+            return self.head
+        return self._changed_head(self.forward, self.destination)
 
     def _changed_head(self, forward: CompiledForward, destination: Destination) -> RequestHead:
         """The request with its route's changes; made once, since every attempt sends the same."""

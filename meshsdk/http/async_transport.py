@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from .dispatcher import (
     timeout_failure,
 )
 from .errors import DeadlineExceededError, IdleTimeoutError, PendingOverflowError
+from .mirror import MAX_MIRRORS, MIRROR_TIMEOUTS
 from .outgoing import Outgoing
 from .pool_rules import DEFAULT_LIMITS
 from .raw_response import RawResponse
@@ -63,6 +65,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         self._tls = TlsChooser(lambda: httpx.create_ssl_context(verify), http2=http2)
         self._limits = limits
         self._pools: dict[asyncio.AbstractEventLoop, AsyncPool] = {}
+        self._mirrors: set[asyncio.Task[None]] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request; called by httpx.
@@ -83,6 +86,9 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close all connections; requests under way fail with an httpx exception."""
+        for task in list(self._mirrors):
+            if task.get_loop() is asyncio.get_running_loop():
+                task.cancel()
         for loop, pool in list(self._pools.items()):
             if loop.is_closed():
                 continue
@@ -105,6 +111,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
     def after_fork(self) -> None:
         """In a forked child: forget the parent's connections, without a word to their peers."""
         self._pools = {}
+        self._mirrors = set()
 
     async def _settle(self, request: httpx.Request, unsettled: Unsettled) -> Exchange | LocalReply | Unsettled:
         """Wait for the configuration of the request's host, as long as connecting may take."""
@@ -165,17 +172,45 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
             return await self._reply(request, attempt, exchange)
         content = content_of(request)
         policy = exchange.retry_policy
-        body = content if content is not None else AsyncRequestBody(request, record=policy is not None)
+        keeps = policy is not None or (exchange.forward is not None and exchange.forward.copies_requests)
+        body = content if content is not None else AsyncRequestBody(request, record=keeps)
+        return await self._send(request, exchange, attempt, body, observation)
+
+    async def _send(
+        self,
+        request: httpx.Request,
+        exchange: Exchange,
+        attempt: Attempt,
+        body: bytes | AsyncRequestBody,
+        observation: RequestObservation | None,
+    ) -> httpx.Response:
+        policy = exchange.retry_policy
+        pool = self._pool()
         sender = _Sender(pool, request, exchange, body, timeouts_of(request), observation)
+        if exchange.forward is not None and exchange.forward.mirrors and isinstance(body, bytes):
+            self._mirror(request, exchange, body)
+        if exchange.hedges and isinstance(body, bytes):
+            return await self._conclude(request, exchange, await self._hedged(sender, attempt), body, observation)
         first = await sender.send(attempt)
         raw = first.raw
         if raw is not None and exchange.is_final(raw.status, raw.headers):
             return self._dispatcher.response(request, exchange, attempt, raw)
         result = await self._retry(sender, first, policy) if policy is not None else first
+        return await self._conclude(request, exchange, result, body, observation)
+
+    async def _conclude(
+        self,
+        request: httpx.Request,
+        exchange: Exchange,
+        result: _Result | LocalReply,
+        body: bytes | AsyncRequestBody,
+        observation: RequestObservation | None,
+    ) -> httpx.Response:
+        """What the caller gets of the last attempt's result."""
         if isinstance(result, LocalReply):
             return await self._reply(request, result, exchange)
         if result.raw is not None:
-            return self._dispatcher.response(request, exchange, result.attempt, result.raw)
+            return await self._answer(request, exchange, result.attempt, result.raw, body, observation)
         assert result.error is not None
         timed_out = timeout_failure(result.attempt, result.error)
         if timed_out is not None:
@@ -183,6 +218,82 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         if isinstance(result.error, PendingOverflowError):
             return await self._reply(request, exchange.overflow_reply("max_pending_requests"), exchange)
         raise result.error
+
+    async def _hedged(self, sender: _Sender, attempt: Attempt) -> _Result | LocalReply:
+        """Attempts side by side: one more whenever the last has not answered in its time; the first good one counts."""
+        exchange, loop = sender.exchange, self._pool().loop
+        running = {loop.create_task(sender.send(attempt))}
+        last: _Result | LocalReply | None = None
+        wait: float | None = exchange.timeouts.per_try
+        try:
+            while running:
+                done, running = await asyncio.wait(running, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    if last is not None:
+                        await _let_go(last)
+                    last = task.result()
+                    if sender.is_good(last):
+                        return last
+                another = exchange.hedge(loop.time())
+                if isinstance(another, Attempt):
+                    running.add(loop.create_task(sender.send(another)))
+                else:
+                    wait = None
+            assert last is not None
+            return last
+        finally:
+            exchange.retries_over()
+            for task in running:
+                task.cancel()
+                task.add_done_callback(_discard)
+
+    def _mirror(self, request: httpx.Request, exchange: Exchange, body: bytes) -> None:
+        """Send copies of a request elsewhere, in other tasks; when too many are under way, they are left out."""
+        for copy in self._dispatcher.mirrored(exchange):
+            if len(self._mirrors) < MAX_MIRRORS:
+                task = asyncio.create_task(self._send_mirror(request, copy, body))
+                self._mirrors.add(task)
+                task.add_done_callback(self._mirrors.discard)
+
+    async def _send_mirror(self, request: httpx.Request, copy: Exchange, body: bytes) -> None:
+        pool = self._pool()
+        attempt = copy.begin(pool.loop.time())
+        if isinstance(attempt, LocalReply):
+            return
+        result = await _Sender(pool, request, copy, body, MIRROR_TIMEOUTS, None).send(attempt)
+        if result.raw is not None:
+            assert isinstance(result.raw.stream, httpx.AsyncByteStream)
+            try:
+                with contextlib.suppress(httpx.TransportError):
+                    async for _ in result.raw.stream:
+                        pass
+            finally:
+                await result.raw.stream.aclose()
+
+    async def _answer(
+        self,
+        request: httpx.Request,
+        exchange: Exchange,
+        attempt: Attempt,
+        raw: RawResponse,
+        body: bytes | AsyncRequestBody,
+        observation: RequestObservation | None,
+    ) -> httpx.Response:
+        """The response, or that of the request that it redirects to (RouteAction.internal_redirect_policy)."""
+        can_replay = isinstance(body, bytes) or body.can_replay
+        following = self._dispatcher.follow(exchange, raw) if can_replay else None
+        if following is None:
+            return self._dispatcher.response(request, exchange, attempt, raw)
+        assert isinstance(raw.stream, httpx.AsyncByteStream)
+        await raw.stream.aclose()
+        if isinstance(following, LocalReply):
+            return await self._reply(request, following, exchange)
+        begun = following.begin(self._pool().loop.time())
+        if isinstance(begun, LocalReply):
+            return await self._reply(request, begun, following)
+        if following.head.method != exchange.head.method:
+            body = b""
+        return await self._send(request, following, begun, body, observation)
 
     async def _retry(self, sender: _Sender, first: _Result, policy: RetryPolicy) -> _Result | LocalReply:
         """Attempts after the first, driven by tenacity."""
@@ -210,6 +321,20 @@ def _running_loop() -> asyncio.AbstractEventLoop:
             "meshsdk's async transport runs on asyncio; under trio, use mesh.client() in a worker thread"
             " (trio.to_thread.run_sync)"
         ) from None
+
+
+async def _let_go(result: _Result | LocalReply) -> None:
+    """A response that is not used after all."""
+    if isinstance(result, _Result) and result.raw is not None:
+        assert isinstance(result.raw.stream, httpx.AsyncByteStream)
+        await result.raw.stream.aclose()
+
+
+def _discard(task: asyncio.Task[_Result]) -> None:
+    """A hedged attempt that came too late."""
+    if not task.cancelled() and task.exception() is None:
+        letting_go = task.get_loop().create_task(_let_go(task.result()))
+        letting_go.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 class _Result:
@@ -257,7 +382,7 @@ class _Sender:
         is_idle_limited = attempt.idle_seconds is not None and is_below(attempt.idle_seconds, timeouts.read)
         if is_idle_limited:
             timeouts = timeouts._replace(read=attempt.idle_seconds)
-        outgoing = Outgoing(self._request.method, scheme, attempt, headers, self._body, timeouts)
+        outgoing = Outgoing(self.exchange.head.method, scheme, attempt, headers, self._body, timeouts)
         raw: RawResponse | None = None
         error: Exception | None = None
         try:
@@ -319,6 +444,11 @@ class _Sender:
             return False
         outcome = outcome_of(result.attempt, result.raw, result.error)
         return outcome is not None and self.exchange.attempt_done(outcome, self._pool.loop.time())
+
+    def is_good(self, result: _Result) -> bool:
+        """Whether a hedged request may end with `result`."""
+        outcome = outcome_of(result.attempt, result.raw, result.error)
+        return outcome is None or self.exchange.is_good(outcome)
 
     async def again(self) -> _Result | LocalReply:
         """One more attempt; the response of the one before, where there is one, is let go."""

@@ -18,6 +18,8 @@ from ..balancing import Cluster
 from ..errors import NoRouteError, RequestError
 from ..exchange import Attempt, Directory, Exchange, Failure, LocalReply, Outcome
 from ..exchange.directory import begin
+from ..exchange.internal_redirect import follow
+from ..exchange.mirror import mirrored
 from ..resources import Address, DnsDiscovery, EndpointConfig, Endpoints, LocalityEndpoints, RoundRobin
 from ..routing import RequestHead, RouteTable
 from ..routing.timeouts import is_grpc_content
@@ -181,6 +183,14 @@ class Dispatcher:
         if table is None:
             return Exchange(head, None, None, None, self._passthrough_cluster(url), random.random)
         return begin(table, directory.clusters, head)
+
+    def mirrored(self, exchange: Exchange) -> list[Exchange]:
+        """The copies of a request to send elsewhere."""
+        return mirrored(exchange, self._runtime.directory.clusters)
+
+    def follow(self, exchange: Exchange, raw: RawResponse) -> Exchange | LocalReply | None:
+        """What takes the place of an exchange whose upstream redirects; None where the response stands."""
+        return follow(exchange, raw.status, raw.headers, self._runtime.directory.clusters)
 
     def _find_table(self, url: httpx.URL, directory: Directory) -> RouteTable | Unsettled | None:
         """The routes of a URL's host; None for a host that is passed through."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import ssl
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -23,6 +26,7 @@ from .dispatcher import (
     timeout_failure,
 )
 from .errors import DeadlineExceededError, IdleTimeoutError, PendingOverflowError
+from .mirror import MIRROR_TIMEOUTS, MirrorThreads
 from .outgoing import Outgoing
 from .pool_rules import DEFAULT_LIMITS
 from .raw_response import RawResponse
@@ -63,6 +67,7 @@ class MeshTransport(httpx.BaseTransport):
         self._tls = TlsChooser(lambda: httpx.create_ssl_context(verify), http2=http2)
         self._limits = limits
         self._pool = SyncPool(self._tls, limits)
+        self._mirrors = MirrorThreads()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request; called by httpx.
@@ -83,11 +88,13 @@ class MeshTransport(httpx.BaseTransport):
 
     def close(self) -> None:
         """Close all connections; requests under way fail with an httpx exception."""
+        self._mirrors.close()
         self._pool.close()
 
     def after_fork(self) -> None:
         """In a forked child: forget the parent's connections, without a word to their peers."""
         self._pool = SyncPool(self._tls, self._limits)
+        self._mirrors = MirrorThreads()
 
     def _settle(self, request: httpx.Request, unsettled: Unsettled) -> Exchange | LocalReply | Unsettled:
         """Wait for the configuration of the request's host, as long as connecting may take."""
@@ -139,17 +146,44 @@ class MeshTransport(httpx.BaseTransport):
             return self._reply(request, attempt, exchange)
         content = content_of(request)
         policy = exchange.retry_policy
-        body = content if content is not None else RequestBody(request, record=policy is not None)
+        keeps = policy is not None or (exchange.forward is not None and exchange.forward.copies_requests)
+        body = content if content is not None else RequestBody(request, record=keeps)
+        return self._send(request, exchange, attempt, body, observation)
+
+    def _send(
+        self,
+        request: httpx.Request,
+        exchange: Exchange,
+        attempt: Attempt,
+        body: bytes | RequestBody,
+        observation: RequestObservation | None,
+    ) -> httpx.Response:
+        policy = exchange.retry_policy
         sender = _Sender(self._pool, request, exchange, body, timeouts_of(request), observation)
+        if exchange.forward is not None and exchange.forward.mirrors and isinstance(body, bytes):
+            self._mirror(request, exchange, body)
+        if exchange.hedges and isinstance(body, bytes):
+            return self._conclude(request, exchange, self._hedged(sender, attempt), body, observation)
         first = sender.send(attempt)
         raw = first.raw
         if raw is not None and exchange.is_final(raw.status, raw.headers):
             return self._dispatcher.response(request, exchange, attempt, raw)
         result = self._retry(sender, first, policy) if policy is not None else first
+        return self._conclude(request, exchange, result, body, observation)
+
+    def _conclude(
+        self,
+        request: httpx.Request,
+        exchange: Exchange,
+        result: _Result | LocalReply,
+        body: bytes | RequestBody,
+        observation: RequestObservation | None,
+    ) -> httpx.Response:
+        """What the caller gets of the last attempt's result."""
         if isinstance(result, LocalReply):
             return self._reply(request, result, exchange)
         if result.raw is not None:
-            return self._dispatcher.response(request, exchange, result.attempt, result.raw)
+            return self._answer(request, exchange, result.attempt, result.raw, body, observation)
         assert result.error is not None
         timed_out = timeout_failure(result.attempt, result.error)
         if timed_out is not None:
@@ -157,6 +191,106 @@ class MeshTransport(httpx.BaseTransport):
         if isinstance(result.error, PendingOverflowError):
             return self._reply(request, exchange.overflow_reply("max_pending_requests"), exchange)
         raise result.error
+
+    def _hedged(self, sender: _Sender, attempt: Attempt) -> _Result | LocalReply:
+        """Attempts side by side: one more whenever the last has not answered in its time; the first good one counts.
+
+        Each has a thread, which lasts as long as the attempt does.
+        """
+        exchange = sender.exchange
+        results: queue.SimpleQueue[_Result | BaseException] = queue.SimpleQueue()
+        is_over = threading.Event()
+
+        def run(one: Attempt) -> None:
+            try:
+                result = sender.send(one)
+            except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread.
+                results.put(error)
+            else:
+                results.put(result)
+            if is_over.is_set():
+                let_go_of_late_ones()
+
+        def let_go_of_late_ones() -> None:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    late = results.get_nowait()
+                    if isinstance(late, _Result):
+                        _let_go(late)
+
+        def begin(one: Attempt) -> None:
+            threading.Thread(target=run, args=(one,), name="meshsdk-hedge", daemon=True).start()
+
+        begin(attempt)
+        running, last, wait = 1, None, exchange.timeouts.per_try
+        try:
+            while running:
+                try:
+                    result = results.get(timeout=wait)
+                except queue.Empty:
+                    pass
+                else:
+                    running -= 1
+                    if isinstance(result, BaseException):
+                        raise result
+                    if last is not None:
+                        _let_go(last)
+                    last = result
+                    if sender.is_good(last):
+                        return last
+                another = exchange.hedge(time.monotonic())
+                if isinstance(another, Attempt):
+                    begin(another)
+                    running += 1
+                else:
+                    wait = None
+            assert last is not None
+            return last
+        finally:
+            is_over.set()
+            let_go_of_late_ones()
+            exchange.retries_over()
+
+    def _mirror(self, request: httpx.Request, exchange: Exchange, body: bytes) -> None:
+        """Send copies of a request elsewhere, on other threads; when too many are under way, they are left out."""
+        for copy in self._dispatcher.mirrored(exchange):
+            self._mirrors.submit(partial(self._send_mirror, request, copy, body))
+
+    def _send_mirror(self, request: httpx.Request, copy: Exchange, body: bytes) -> None:
+        attempt = copy.begin(time.monotonic())
+        if isinstance(attempt, LocalReply):
+            return
+        result = _Sender(self._pool, request, copy, body, MIRROR_TIMEOUTS, None).send(attempt)
+        if result.raw is not None:
+            assert isinstance(result.raw.stream, httpx.SyncByteStream)
+            with contextlib.suppress(httpx.TransportError), contextlib.closing(result.raw.stream):
+                for _ in result.raw.stream:
+                    pass
+
+    def _answer(
+        self,
+        request: httpx.Request,
+        exchange: Exchange,
+        attempt: Attempt,
+        raw: RawResponse,
+        body: bytes | RequestBody,
+        observation: RequestObservation | None,
+    ) -> httpx.Response:
+        """The response, or that of the request that it redirects to (RouteAction.internal_redirect_policy)."""
+        can_replay = isinstance(body, bytes) or body.can_replay
+        following = self._dispatcher.follow(exchange, raw) if can_replay else None
+        if following is None:
+            return self._dispatcher.response(request, exchange, attempt, raw)
+        assert isinstance(raw.stream, httpx.SyncByteStream)
+        raw.stream.close()
+        if isinstance(following, LocalReply):
+            return self._reply(request, following, exchange)
+        begun = following.begin(time.monotonic())
+        if isinstance(begun, LocalReply):
+            return self._reply(request, begun, following)
+        if following.head.method != exchange.head.method:
+            body = b""
+        return self._send(request, following, begun, body, observation)
 
     def _retry(self, sender: _Sender, first: _Result, policy: RetryPolicy) -> _Result | LocalReply:
         """Attempts after the first, driven by tenacity."""
@@ -174,6 +308,13 @@ class MeshTransport(httpx.BaseTransport):
             return loop(turn)
         finally:
             sender.exchange.retries_over()
+
+
+def _let_go(result: _Result) -> None:
+    """A response that is not used after all."""
+    if result.raw is not None:
+        assert isinstance(result.raw.stream, httpx.SyncByteStream)
+        result.raw.stream.close()
 
 
 class _Result:
@@ -221,7 +362,7 @@ class _Sender:
         is_idle_limited = attempt.idle_seconds is not None and is_below(attempt.idle_seconds, timeouts.read)
         if is_idle_limited:
             timeouts = timeouts._replace(read=attempt.idle_seconds)
-        outgoing = Outgoing(self._request.method, scheme, attempt, headers, self._body, timeouts)
+        outgoing = Outgoing(self.exchange.head.method, scheme, attempt, headers, self._body, timeouts)
         raw: RawResponse | None = None
         error: Exception | None = None
         try:
@@ -281,6 +422,11 @@ class _Sender:
             return False
         outcome = outcome_of(result.attempt, result.raw, result.error)
         return outcome is not None and self.exchange.attempt_done(outcome, time.monotonic())
+
+    def is_good(self, result: _Result) -> bool:
+        """Whether a hedged request may end with `result`."""
+        outcome = outcome_of(result.attempt, result.raw, result.error)
+        return outcome is None or self.exchange.is_good(outcome)
 
     def again(self) -> _Result | LocalReply:
         """One more attempt; the response of the one before, where there is one, is let go."""

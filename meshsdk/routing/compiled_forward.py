@@ -85,6 +85,11 @@ class CompiledForward:
     retriable_statuses: frozenset[int]
     retriable_headers: frozenset[bytes]
 
+    @property
+    def copies_requests(self) -> bool:
+        """Whether the body of a request may be needed more than once, retries apart."""
+        return bool(self.mirrors) or self.internal_redirect is not None
+
     def choose(self, head: RequestHead, random_fraction: RandomFraction) -> Destination:
         """The destination of one request (Envoy docs, http_conn_man/traffic_splitting)."""
         if self.cumulative_weights:

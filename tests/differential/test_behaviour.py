@@ -454,3 +454,131 @@ def test_a_fault_delays_by_header(start: Start, upstream: MakeUpstream) -> None:
     began = time.monotonic()
     assert subject.get(headers={"x-envoy-fault-delay-request": "300"}).status_code == 200
     assert time.monotonic() - began >= 0.29
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_a_mirror_gets_a_copy_and_its_answer_is_not_waited_for(start: Start, upstream: MakeUpstream) -> None:
+    real, shadow = upstream(), upstream(lambda request, number: Answer(500, delay=1.0))
+    mirrors = [{"cluster": "shadow"}]
+    clusters = [cluster("c", real.port), cluster("shadow", shadow.port)]
+    subject = start(clusters, {"cluster": "c", "prefix_rewrite": "/new/", "request_mirror_policies": mirrors})
+    began = time.monotonic()
+    response = subject.client.post(f"http://{subject.host}/x", content=b"payload", headers={"host": "a.test:81"})
+    assert response.text == "ok"
+    assert time.monotonic() - began < 0.9
+    assert eventually(lambda: bool(shadow.received))
+    copy = shadow.received[0]
+    assert (copy.method, copy.target, copy.body, copy.headers["host"]) == (
+        "POST",
+        "/new/x",
+        b"payload",
+        "a.test-shadow:81",
+    )
+
+
+def test_mirrors_may_keep_or_replace_the_host_and_take_a_share(start: Start, upstream: MakeUpstream) -> None:
+    real, first, second, never = upstream(), upstream(), upstream(), upstream()
+    mirrors = [
+        {"cluster": "first", "disable_shadow_host_suffix_append": True},
+        {"cluster": "second", "host_rewrite_literal": "other.test"},
+        {"cluster": "never", "runtime_fraction": {"default_value": {"numerator": 0}}},
+    ]
+    clusters = [
+        cluster("c", real.port),
+        cluster("first", first.port),
+        cluster("second", second.port),
+        cluster("never", never.port),
+    ]
+    subject = start(clusters, {"cluster": "c", "request_mirror_policies": mirrors})
+    subject.get(headers={"host": "a.test"})
+    assert eventually(lambda: bool(first.received and second.received))
+    assert first.received[0].headers["host"] == "a.test"
+    assert second.received[0].headers["host"] in ("other.test-shadow", "other.test")
+    assert not never.received
+
+
+def redirecting(location: str, status: int = 302, **headers: str) -> Callable[[Received, int], Answer]:
+    """An upstream that redirects from /old."""
+    return lambda request, number: (
+        Answer(status, {"location": location, **headers}) if request.target.startswith("/old") else Answer()
+    )
+
+
+def test_a_redirect_of_an_upstream_is_followed_inside(start: Start, upstream: MakeUpstream) -> None:
+    server = upstream(redirecting("http://other.test/new?a=1", x_copied="yes"))
+    policy = {"response_headers_to_copy": ["x_copied"]}
+    subject = start([cluster("c", server.port)], {"cluster": "c", "internal_redirect_policy": policy})
+    response = subject.get("/old", headers={"host": "a.test"})
+    assert response.status_code == 200
+    followed = server.received[1]
+    assert (followed.target, followed.headers["host"]) == ("/new?a=1", "other.test")
+    assert followed.headers["x-envoy-original-url"] == "http://a.test/old"
+    assert followed.headers["x_copied"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("location", "status", "policy"),
+    [
+        ("https://other.test/new", 302, {}),
+        ("http://other.test/new", 301, {}),
+        ("http://other.test/old/again", 302, {"max_internal_redirects": 3}),
+    ],
+)
+def test_other_redirects_are_passed_on(
+    location: str, status: int, policy: dict[str, Any], start: Start, upstream: MakeUpstream
+) -> None:
+    server = upstream(redirecting(location, status))
+    subject = start([cluster("c", server.port)], {"cluster": "c", "internal_redirect_policy": policy})
+    assert subject.get("/old").status_code == status
+    assert len(server.received) == 1 + policy.get("max_internal_redirects", 0)
+
+
+def test_a_redirect_to_see_other_becomes_a_get_without_a_body(start: Start, upstream: MakeUpstream) -> None:
+    server = upstream(redirecting("http://other.test/new", 303))
+    policy = {"redirect_response_codes": [303]}
+    subject = start([cluster("c", server.port)], {"cluster": "c", "internal_redirect_policy": policy})
+    response = subject.client.post(f"http://{subject.host}/old", content=b"payload")
+    assert response.status_code == 200
+    assert [(request.method, request.body) for request in server.received] == [("POST", b"payload"), ("GET", b"")]
+
+
+def test_a_slow_try_is_hedged_and_the_first_good_answer_counts(start: Start, upstream: MakeUpstream) -> None:
+    def slow_at_first(request: Received, number: int) -> Answer:
+        return Answer(body=b"slow", delay=0.6) if number == 0 else Answer(body=b"fast", delay=0.1)
+
+    server = upstream(slow_at_first)
+    policy = {"retry_on": "5xx", "per_try_timeout": "0.2s", "retry_back_off": FAST}
+    action = {
+        "cluster": "c",
+        "timeout": "5s",
+        "retry_policy": policy,
+        "hedge_policy": {"hedge_on_per_try_timeout": True},
+    }
+    subject = start([cluster("c", server.port)], action)
+    began = time.monotonic()
+    assert subject.get().text == "fast"
+    assert time.monotonic() - began < 0.55
+    assert len(server.received) == 2
+
+
+def test_a_hedged_try_that_answers_first_after_all_counts(start: Start, upstream: MakeUpstream) -> None:
+    def slow(request: Received, number: int) -> Answer:
+        return Answer(body=b"slow", delay=0.4) if number == 0 else Answer(body=b"slower", delay=1.0)
+
+    server = upstream(slow)
+    policy = {"retry_on": "5xx", "per_try_timeout": "0.2s", "retry_back_off": FAST}
+    action = {
+        "cluster": "c",
+        "timeout": "5s",
+        "retry_policy": policy,
+        "hedge_policy": {"hedge_on_per_try_timeout": True},
+    }
+    subject = start([cluster("c", server.port)], action)
+    assert subject.get().text == "slow"
+    assert len(server.received) == 2

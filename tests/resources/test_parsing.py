@@ -127,7 +127,7 @@ def test_a_condition_newer_than_the_library_is_refused_rather_than_ignored() -> 
 
 
 def test_a_field_that_is_not_acted_on_is_noted() -> None:
-    parsed = parse(ResourceType.CLUSTER, {**EDS, "track_timeout_budgets": {}})
+    parsed = parse(ResourceType.CLUSTER, {**EDS, "track_timeout_budgets": True})
     assert parsed.notes == ("Cluster.track_timeout_budgets: is not acted on",)
 
 
