@@ -45,7 +45,8 @@ def bounded(pick: HashedPick, weights: NormalizedWeights, balance_factor: int) -
 
     def pick_bounded(key: int, pick_number: int) -> Endpoint:
         first = best = pick(key, pick_number)
-        active = sum(endpoint.active_requests for endpoint in endpoints)
+        cluster = first.cluster
+        active = cluster.breaker.requests + cluster.high_breaker.requests
         total_slots = ((active + 1) * balance_factor + 99) // 100
         least = overload(first, total_slots)
         if least <= 1.0:

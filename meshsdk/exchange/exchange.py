@@ -291,6 +291,10 @@ class Exchange:
             headers = with_header(headers, b"x-envoy-attempt-count", b"%d" % self.attempts)
         if destination.response_levels:
             context = self._context(attempt.endpoint)
+            hostname = attempt.endpoint.config.hostname
+            if forward.action.auto_host_rewrite and hostname:
+                head = context.head
+                context.head = RequestHead(head.method, head.scheme, hostname, head.target, head.raw_headers)
             context.status = status
             headers = apply_mutations(destination.response_levels, headers, context)
         if self.set_cookie:

@@ -22,8 +22,10 @@ from rich.table import Table
 
 import meshsdk
 from meshsdk.http.raw_response import EMPTY_BODY, RawResponse
+from meshsdk.resources import PathMatchKind
 from tests.benchmarks.bare_bones import AsyncBareBones, BareBones
 from tests.benchmarks.configuration import write_large, write_small
+from tests.benchmarks.decisions import picks_per_second, route_cost_ratio, update_ratio
 from tests.benchmarks.measure import async_throughput, median_seconds, ratio, sync_throughput
 from tests.processes import envoy, free_ports, http_listener, nginx
 
@@ -81,6 +83,7 @@ def _run(setup: Setup, folder: Path) -> list[Result]:
         lambda: [_sync_ratio(setup, setup.envoy_url, "httpx through Envoy", 1.8)],
         lambda: _yardsticks(setup),
         lambda: _decision_cost(setup, folder),
+        _decisions_alone,
         lambda: [_import_cost()],
     ]
     results = []
@@ -266,6 +269,36 @@ envoy.extensions.load_balancing_policies.round_robin.v3.round_robin_pb2
 envoy.extensions.load_balancing_policies.wrr_locality.v3.wrr_locality_pb2
 """
 _IMPORTS = "import httpx, grpc, google.protobuf.json_format, " + ", ".join(_PROTOBUFS.split())
+
+
+def _decisions_alone() -> list[Result]:
+    """Routes and picks without requests around them."""
+    results = [
+        Result(
+            f"1,000 {kind.value} routes in one virtual host, vs 10",
+            route_cost_ratio(kind),
+            3.0,
+            "×",
+            "finding the last one",
+            more_is_better=False,
+        )
+        for kind in (PathMatchKind.EXACT, PathMatchKind.PREFIX)
+    ]
+    results += [
+        Result(f"picks among 10,000 endpoints: {name}", rate, 100_000, "/s", "equal or unequal weights")
+        for name, rate in picks_per_second().items()
+    ]
+    results.append(
+        Result(
+            "one endpoint of 10,000 changed, vs all brought in",
+            update_ratio(),
+            0.5,
+            "×",
+            "statistics are kept, not copied",
+            more_is_better=False,
+        )
+    )
+    return results
 
 
 def _import_cost() -> Result:
