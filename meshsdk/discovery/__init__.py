@@ -5,7 +5,7 @@ nothing that it refers to is missing, or it says exactly what is; and the names 
 """
 
 from .dns import DnsResolver
-from .graph import Graph, Resolution
+from .graph import CLUSTER_ROOT, Graph, Resolution
 from .snapshot import ClusterView, ListenerView, Snapshot
 
-__all__ = ["ClusterView", "DnsResolver", "Graph", "ListenerView", "Resolution", "Snapshot"]
+__all__ = ["CLUSTER_ROOT", "ClusterView", "DnsResolver", "Graph", "ListenerView", "Resolution", "Snapshot"]

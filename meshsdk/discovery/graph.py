@@ -33,7 +33,13 @@ from ..xds import CachedResource, ResourceCache, Status
 from .dns import DnsResolver
 from .snapshot import ClusterView, ListenerView, Snapshot
 
-__all__ = ["Graph", "Resolution"]
+__all__ = ["CLUSTER_ROOT", "Graph", "Resolution"]
+
+# A root of this form is a cluster that some request named itself (RouteAction.cluster_header), not a listener.
+CLUSTER_ROOT = "cluster_header: "
+
+# What stands for such a root once its cluster is settled; whether it is there is for the clusters to say.
+_ON_DEMAND = ListenerView(problem="a cluster, not a listener", does_not_exist=True)
 
 # gRFC A37: an aggregate cluster may nest this deep.
 _MAX_AGGREGATE_DEPTH = 16
@@ -68,6 +74,11 @@ class Graph:
         names_seen: dict[int, tuple[RouteConfiguration, frozenset[str]]] = {}
         views: dict[str, ListenerView] = {}
         for root in roots:
+            if root.startswith(CLUSTER_ROOT):
+                settled = walk.clusters_settled(frozenset([root.removeprefix(CLUSTER_ROOT)]))
+                if settled or root in self._published.listeners:
+                    views[root] = _ON_DEMAND
+                continue
             view = walk.listener(root)
             previous = self._published.listeners.get(root)
             complete = view is not None and walk.clusters_settled(self._names_of(view, names_seen))

@@ -141,6 +141,8 @@ def begin(
     cluster = clusters.get(destination.cluster)
     if cluster is None:
         reply = cluster_not_found(destination.cluster, forward.action.cluster_not_found_status)
+        if destination.cluster_header:
+            reply = replace(reply, missing_cluster=destination.cluster)
         return reply.mutated(destination.response_levels, _context(head, route, destination.cluster, clusters))
     exchange = Exchange(head, route, forward, destination, cluster, random_fraction)
     exchange.delay_seconds = delay_seconds

@@ -28,6 +28,7 @@ class LocalReply:
         details: Envoy's response code details.
         error: What `local_replies="raise"` raises; None for answers that are no failure.
         delay_seconds: How long to hold it back (fault injection).
+        missing_cluster: The cluster that is not there, where the request itself named it; it may be asked for.
     """
 
     status: int
@@ -37,6 +38,7 @@ class LocalReply:
     details: str = ""
     error: RequestError | None = None
     delay_seconds: float = 0.0
+    missing_cluster: str = ""
 
     def mutated(self, levels: Sequence[MutationLevel], context: FormatContext) -> LocalReply:
         """The same with the route's changes of response headers."""

@@ -15,6 +15,7 @@ import httpx
 
 from .. import resources
 from ..balancing import Cluster
+from ..discovery import CLUSTER_ROOT
 from ..errors import NoRouteError, RequestError
 from ..exchange import Attempt, Directory, Exchange, Failure, LocalReply, Outcome
 from ..exchange.directory import begin
@@ -182,7 +183,13 @@ class Dispatcher:
         head = head_of(request, key[0])
         if table is None:
             return Exchange(head, None, None, None, self._passthrough_cluster(url), random.random)
-        return begin(table, directory.clusters, head)
+        begun = begin(table, directory.clusters, head)
+        if type(begun) is LocalReply and begun.missing_cluster:
+            # The request named its cluster itself, so nobody has asked for it yet.
+            root = f"{CLUSTER_ROOT}{begun.missing_cluster}"
+            if root not in directory.targets:
+                return Unsettled((root,))
+        return begun
 
     def mirrored(self, exchange: Exchange) -> list[Exchange]:
         """The copies of a request to send elsewhere."""
