@@ -15,15 +15,17 @@ import urllib.parse
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .bootstrap import Bootstrap
 from .discovery import DnsResolver, Graph, Snapshot
 from .errors import RequestError
 from .exchange import Directory
-from .health import HealthWatcher
 from .http.dispatcher import Forkable, LocalReplies, UnknownHosts
 from .xds import ControlLoop, ResourceCache, Source, Status
+
+if TYPE_CHECKING:
+    from .health import HealthWatcher
 
 __all__ = ["Control", "SourceFactory"]
 
@@ -189,6 +191,8 @@ class Control:
                 self._source = self._make_source(self._cache, loop)
                 self._dns = DnsResolver(loop, self._mark_dirty)
                 self._graph = Graph(self._cache, self._dns)
+                from .health import HealthWatcher  # When traffic begins: importing meshsdk stays quick.
+
                 self._health = HealthWatcher(loop)
                 loop.start()
                 self._loop = loop

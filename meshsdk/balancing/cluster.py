@@ -45,6 +45,7 @@ class Cluster:
         membership: Counts up when endpoints come or go.
         children: Of an aggregate cluster, in order of preference.
         hash_key: From a request to its hash, in place of the route's; None leaves the route's.
+        wants_reports: Whether somebody wants to know how requests end.
         load_reports: The policy that weighs endpoints by their own reports; None where none does.
         last_used_at: When a request last picked here, on `clock`; only kept up where there are health checks.
     """
@@ -72,6 +73,7 @@ class Cluster:
         "outliers",
         "pick",
         "problem",
+        "wants_reports",
     )
 
     def __init__(
@@ -93,6 +95,7 @@ class Cluster:
         self.hash_key: Callable[[RequestHead], HashKey | None] | None = None
         self.load_reports: ClientSideWeightedRoundRobin | None = None
         self.is_aggregate = False
+        self.wants_reports = False
         self.children: tuple[Cluster, ...] = ()
         self.endpoints_config: Endpoints | None = None
         self._endpoints: dict[resources.Address, Endpoint] = {}
@@ -190,6 +193,7 @@ class Cluster:
             self.outliers = OutlierDetector(config.outlier_detection, self._random_fraction)
         else:
             self.outliers.configure(config.outlier_detection)
+        self.wants_reports = self.is_aggregate or self.outliers is not None or self.load_reports is not None
 
     def _settings(self, endpoints: Endpoints | None) -> HostSetSettings:
         config = self.config

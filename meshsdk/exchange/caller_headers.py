@@ -96,7 +96,7 @@ def timeouts_for(head: RequestHead, timeouts: RouteTimeouts) -> RouteTimeouts:
         timeouts = replace(timeouts, route=whole / 1000 or None)
     if per_try is not None:
         timeouts = replace(timeouts, per_try=per_try / 1000 or None)
-    return timeouts.with_per_try_below_route()
+    return timeouts.settled()
 
 
 def hedges(head: RequestHead, configured: bool) -> bool:

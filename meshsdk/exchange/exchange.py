@@ -44,7 +44,6 @@ class Attempt:
         target: Path and query to ask for.
         headers: To send, Host included.
         deadline: On the engine's clock; None is no limit. `deadline_failure` says what its passing is.
-        idle_seconds: Longest wait for a byte; None is no limit. `idle_failure` says what its passing is.
         number: 1 for the first.
         breaker: Counts it as long as it is under way.
     """
@@ -56,8 +55,6 @@ class Attempt:
         "deadline_failure",
         "endpoint",
         "headers",
-        "idle_failure",
-        "idle_seconds",
         "number",
         "target",
     )
@@ -78,8 +75,6 @@ class Attempt:
         self.headers = headers
         self.deadline = deadline
         self.deadline_failure = deadline_failure
-        self.idle_seconds: float | None = None
-        self.idle_failure = Failure.IDLE_TIMEOUT
         self.number = number
         self._open = True
         endpoint.active_requests += 1
@@ -254,8 +249,6 @@ class Exchange:
         if forward.include_is_timeout_retry_header and self._last_failure is Failure.PER_TRY_TIMEOUT:
             headers = with_header(headers, b"x-envoy-is-timeout-retry", b"true")
         attempt = Attempt(endpoint, head.target, headers, deadline, failure, self.attempts, breaker)
-        if timeouts.idle is not None or timeouts.per_try_idle is not None:
-            _set_idle(attempt, timeouts)
         if self.retry_policy is not None:
             self._previous += (endpoint,)
         return attempt
@@ -275,10 +268,10 @@ class Exchange:
                 take_report(policy, attempt.endpoint, report, now)
 
     @property
-    def wants_reports(self) -> bool:
-        """Whether `report` has anything to do."""
-        cluster = self.cluster
-        return cluster.outliers is not None or cluster.load_reports is not None or cluster.is_aggregate
+    def idle_failure(self) -> Failure:
+        """Which of the two idle timeouts comes first."""
+        is_per_try = self.timeouts.is_per_try_idle_shorter
+        return Failure.PER_TRY_IDLE_TIMEOUT if is_per_try else Failure.IDLE_TIMEOUT
 
     def response_headers(
         self, attempt: Attempt, status: int, headers: Sequence[tuple[bytes, bytes]]
@@ -445,10 +438,3 @@ class Exchange:
             context.upstream_hostname = endpoint.config.hostname
             context.upstream_metadata = endpoint.config.metadata
         return context
-
-
-def _set_idle(attempt: Attempt, timeouts: RouteTimeouts) -> None:
-    whole, per_try = timeouts.idle, timeouts.per_try_idle
-    attempt.idle_seconds = whole
-    if per_try is not None and (whole is None or per_try < whole):
-        attempt.idle_seconds, attempt.idle_failure = per_try, Failure.PER_TRY_IDLE_TIMEOUT

@@ -162,30 +162,25 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         return self._dispatcher.local_response(request, reply, exchange)
 
     async def _carry_out(
-        self, request: httpx.Request, exchange: Exchange, observation: RequestObservation | None
+        self,
+        request: httpx.Request,
+        exchange: Exchange,
+        observation: RequestObservation | None,
+        body: bytes | AsyncRequestBody | None = None,
     ) -> httpx.Response:
+        """Send a request by an exchange; `body` is that of the request that was redirected to this one."""
         if exchange.delay_seconds:
             await asyncio.sleep(exchange.delay_seconds)
         pool = self._pool()
         attempt = exchange.begin(pool.loop.time())
         if isinstance(attempt, LocalReply):
             return await self._reply(request, attempt, exchange)
-        content = content_of(request)
         policy = exchange.retry_policy
-        keeps = policy is not None or (exchange.forward is not None and exchange.forward.copies_requests)
-        body = content if content is not None else AsyncRequestBody(request, record=keeps)
-        return await self._send(request, exchange, attempt, body, observation)
-
-    async def _send(
-        self,
-        request: httpx.Request,
-        exchange: Exchange,
-        attempt: Attempt,
-        body: bytes | AsyncRequestBody,
-        observation: RequestObservation | None,
-    ) -> httpx.Response:
-        policy = exchange.retry_policy
-        pool = self._pool()
+        if body is None:
+            body = content_of(request)
+        if body is None:
+            keeps = policy is not None or (exchange.forward is not None and exchange.forward.copies_requests)
+            body = AsyncRequestBody(request, record=keeps)
         sender = _Sender(pool, request, exchange, body, timeouts_of(request), observation)
         if exchange.forward is not None and exchange.forward.mirrors and isinstance(body, bytes):
             self._mirror(request, exchange, body)
@@ -288,12 +283,9 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         await raw.stream.aclose()
         if isinstance(following, LocalReply):
             return await self._reply(request, following, exchange)
-        begun = following.begin(self._pool().loop.time())
-        if isinstance(begun, LocalReply):
-            return await self._reply(request, begun, following)
         if following.head.method != exchange.head.method:
             body = b""
-        return await self._send(request, following, begun, body, observation)
+        return await self._carry_out(request, following, observation, body)
 
     async def _retry(self, sender: _Sender, first: _Result, policy: RetryPolicy) -> _Result | LocalReply:
         """Attempts after the first, driven by tenacity."""
@@ -379,9 +371,10 @@ class _Sender:
             headers = observation.begin_attempt(address.host, address.port, attempt.endpoint.cluster.name, headers)
         scheme = self.exchange.head.scheme
         timeouts = self._timeouts
-        is_idle_limited = attempt.idle_seconds is not None and is_below(attempt.idle_seconds, timeouts.read)
+        idle = self.exchange.timeouts.shortest_idle
+        is_idle_limited = idle is not None and is_below(idle, timeouts.read)
         if is_idle_limited:
-            timeouts = timeouts._replace(read=attempt.idle_seconds)
+            timeouts = timeouts._replace(read=idle)
         outgoing = Outgoing(self.exchange.head.method, scheme, attempt, headers, self._body, timeouts)
         raw: RawResponse | None = None
         error: Exception | None = None
@@ -391,13 +384,15 @@ class _Sender:
             )
             raw = await self._exchange_on(connection, attempt, outgoing)
         except (httpx.TransportError, DeadlineExceededError, PendingOverflowError) as failure:
-            error = IdleTimeoutError() if is_idle_limited and isinstance(failure, httpx.ReadTimeout) else failure
+            error = failure
+            if is_idle_limited and isinstance(failure, httpx.ReadTimeout):
+                error = IdleTimeoutError(self.exchange.idle_failure)
         finally:
             if raw is None:
                 attempt.finish()
         if observation is not None:
             observation.end_attempt(raw.status if raw is not None else None, error)
-        if self.exchange.wants_reports:
+        if self.exchange.cluster.wants_reports:
             outcome = outcome_of(attempt, raw, error)
             if outcome is not None:
                 self.exchange.report(attempt, outcome, self._pool.loop.time())

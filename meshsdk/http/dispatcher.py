@@ -330,7 +330,7 @@ def _failure_of(attempt: Attempt, error: Exception | None) -> Failure | None:
     if isinstance(error, DeadlineExceededError):
         return attempt.deadline_failure
     if isinstance(error, IdleTimeoutError):
-        return attempt.idle_failure
+        return error.failure
     if isinstance(error, PendingOverflowError):
         return Failure.OVERFLOW
     for kind, failure in _FAILURES:

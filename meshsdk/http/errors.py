@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 
 from .. import errors
+from ..exchange import Failure
 
 __all__ = ["DeadlineExceededError", "RefusedStreamError", "as_httpx_error"]
 
@@ -38,7 +39,11 @@ class DeadlineExceededError(Exception):
 
 
 class IdleTimeoutError(Exception):
-    """No byte came in the route's idle time. Does not leave this package."""
+    """No byte came in the route's idle time, or in the attempt's. Does not leave this package."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
+        self.failure = failure
 
 
 class PendingOverflowError(Exception):

@@ -137,28 +137,24 @@ class MeshTransport(httpx.BaseTransport):
         return self._dispatcher.local_response(request, reply, exchange)
 
     def _carry_out(
-        self, request: httpx.Request, exchange: Exchange, observation: RequestObservation | None
+        self,
+        request: httpx.Request,
+        exchange: Exchange,
+        observation: RequestObservation | None,
+        body: bytes | RequestBody | None = None,
     ) -> httpx.Response:
+        """Send a request by an exchange; `body` is that of the request that was redirected to this one."""
         if exchange.delay_seconds:
             time.sleep(exchange.delay_seconds)
         attempt = exchange.begin(time.monotonic())
         if isinstance(attempt, LocalReply):
             return self._reply(request, attempt, exchange)
-        content = content_of(request)
         policy = exchange.retry_policy
-        keeps = policy is not None or (exchange.forward is not None and exchange.forward.copies_requests)
-        body = content if content is not None else RequestBody(request, record=keeps)
-        return self._send(request, exchange, attempt, body, observation)
-
-    def _send(
-        self,
-        request: httpx.Request,
-        exchange: Exchange,
-        attempt: Attempt,
-        body: bytes | RequestBody,
-        observation: RequestObservation | None,
-    ) -> httpx.Response:
-        policy = exchange.retry_policy
+        if body is None:
+            body = content_of(request)
+        if body is None:
+            keeps = policy is not None or (exchange.forward is not None and exchange.forward.copies_requests)
+            body = RequestBody(request, record=keeps)
         sender = _Sender(self._pool, request, exchange, body, timeouts_of(request), observation)
         if exchange.forward is not None and exchange.forward.mirrors and isinstance(body, bytes):
             self._mirror(request, exchange, body)
@@ -285,12 +281,9 @@ class MeshTransport(httpx.BaseTransport):
         raw.stream.close()
         if isinstance(following, LocalReply):
             return self._reply(request, following, exchange)
-        begun = following.begin(time.monotonic())
-        if isinstance(begun, LocalReply):
-            return self._reply(request, begun, following)
         if following.head.method != exchange.head.method:
             body = b""
-        return self._send(request, following, begun, body, observation)
+        return self._carry_out(request, following, observation, body)
 
     def _retry(self, sender: _Sender, first: _Result, policy: RetryPolicy) -> _Result | LocalReply:
         """Attempts after the first, driven by tenacity."""
@@ -359,9 +352,10 @@ class _Sender:
             headers = observation.begin_attempt(address.host, address.port, attempt.endpoint.cluster.name, headers)
         scheme = self.exchange.head.scheme
         timeouts = self._timeouts
-        is_idle_limited = attempt.idle_seconds is not None and is_below(attempt.idle_seconds, timeouts.read)
+        idle = self.exchange.timeouts.shortest_idle
+        is_idle_limited = idle is not None and is_below(idle, timeouts.read)
         if is_idle_limited:
-            timeouts = timeouts._replace(read=attempt.idle_seconds)
+            timeouts = timeouts._replace(read=idle)
         outgoing = Outgoing(self.exchange.head.method, scheme, attempt, headers, self._body, timeouts)
         raw: RawResponse | None = None
         error: Exception | None = None
@@ -371,13 +365,15 @@ class _Sender:
             )
             raw = self._exchange_on(connection, attempt, outgoing)
         except (httpx.TransportError, DeadlineExceededError, PendingOverflowError) as failure:
-            error = IdleTimeoutError() if is_idle_limited and isinstance(failure, httpx.ReadTimeout) else failure
+            error = failure
+            if is_idle_limited and isinstance(failure, httpx.ReadTimeout):
+                error = IdleTimeoutError(self.exchange.idle_failure)
         finally:
             if raw is None:
                 attempt.finish()
         if observation is not None:
             observation.end_attempt(raw.status if raw is not None else None, error)
-        if self.exchange.wants_reports:
+        if self.exchange.cluster.wants_reports:
             outcome = outcome_of(attempt, raw, error)
             if outcome is not None:
                 self.exchange.report(attempt, outcome, time.monotonic())

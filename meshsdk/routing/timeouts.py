@@ -35,6 +35,7 @@ class RouteTimeouts:
         per_try_idle: The same for one attempt; such an attempt may be retried.
         stream: From the request to the end of the response.
         announced: What is said to the upstream in grpc-timeout; None says nothing.
+        shortest_idle, is_per_try_idle_shorter: The one of `idle` and `per_try_idle` that comes first.
     """
 
     route: float | None = None
@@ -43,12 +44,22 @@ class RouteTimeouts:
     per_try_idle: float | None = None
     stream: float | None = None
     announced: float | None = None
+    shortest_idle: float | None = None
+    is_per_try_idle_shorter: bool = False
 
-    def with_per_try_below_route(self) -> RouteTimeouts:
-        """Without a per-try timeout that could never come before the route's (FilterUtility::finalTimeout)."""
-        if self.per_try is not None and self.route is not None and self.per_try >= self.route:
-            return replace(self, per_try=None)
-        return self
+    def settled(self) -> RouteTimeouts:
+        """Ready for use: without a per-try timeout that could never come before the route's, and with the shorter of
+        the two idle times worked out (FilterUtility::finalTimeout)."""
+        per_try = self.per_try
+        if per_try is not None and self.route is not None and per_try >= self.route:
+            per_try = None
+        is_shorter = self.per_try_idle is not None and (self.idle is None or self.per_try_idle < self.idle)
+        return replace(
+            self,
+            per_try=per_try,
+            shortest_idle=self.per_try_idle if is_shorter else self.idle,
+            is_per_try_idle_shorter=is_shorter,
+        )
 
 
 Compute = Callable[[RequestHead], RouteTimeouts]
@@ -67,7 +78,7 @@ def compile_timeouts(
         idle=listener.stream_idle_timeout_seconds if idle is None else idle or None,
         per_try_idle=retry_policy.per_try_idle_timeout_seconds if retry_policy is not None else None,
         stream=listener.max_stream_duration_seconds if duration.max_seconds is None else duration.max_seconds or None,
-    ).with_per_try_below_route()
+    ).settled()
     if action.stream_duration is None and action.max_grpc_timeout_seconds is None:
         return plain, None
 
@@ -82,7 +93,7 @@ def compile_timeouts(
             return replace(plain, stream=stream, announced=stream)
         wanted = _less(asked, action.grpc_timeout_offset_seconds) if asked is not None else None
         route = _bounded(wanted, action.max_grpc_timeout_seconds or 0.0)
-        return replace(plain, route=route, announced=route).with_per_try_below_route()
+        return replace(plain, route=route, announced=route).settled()
 
     return plain, for_request
 

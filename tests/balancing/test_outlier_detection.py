@@ -136,7 +136,7 @@ def test_chance_spreads_the_return_of_endpoints() -> None:
 
 
 def test_one_endpoint_may_always_be_ejected() -> None:
-    cluster, members = make(2, max_ejection_percent=0, always_eject_one_host=True)
+    _, members = make(2, max_ejection_percent=0, always_eject_one_host=True)
     answer(members[0], 500, 5)
     answer(members[1], 500, 5)
     assert [endpoint.is_ejected for endpoint in members] == [True, False]

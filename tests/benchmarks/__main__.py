@@ -267,6 +267,22 @@ envoy.extensions.load_balancing_policies.least_request.v3.least_request_pb2
 envoy.extensions.load_balancing_policies.random.v3.random_pb2
 envoy.extensions.load_balancing_policies.round_robin.v3.round_robin_pb2
 envoy.extensions.load_balancing_policies.wrr_locality.v3.wrr_locality_pb2
+envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.client_side_weighted_round_robin_pb2
+envoy.extensions.load_balancing_policies.maglev.v3.maglev_pb2
+envoy.extensions.load_balancing_policies.override_host.v3.override_host_pb2
+envoy.extensions.load_balancing_policies.pick_first.v3.pick_first_pb2
+envoy.extensions.load_balancing_policies.ring_hash.v3.ring_hash_pb2
+envoy.extensions.load_balancing_policies.subset.v3.subset_pb2
+envoy.extensions.filters.http.header_mutation.v3.header_mutation_pb2
+envoy.extensions.filters.http.local_ratelimit.v3.local_rate_limit_pb2
+envoy.extensions.filters.http.stateful_session.v3.stateful_session_pb2
+envoy.extensions.http.stateful_session.cookie.v3.cookie_pb2
+envoy.extensions.http.stateful_session.header.v3.header_pb2
+envoy.extensions.internal_redirect.allow_listed_routes.v3.allow_listed_routes_config_pb2
+envoy.extensions.path.match.uri_template.v3.uri_template_match_pb2
+envoy.extensions.path.rewrite.uri_template.v3.uri_template_rewrite_pb2
+envoy.extensions.retry.host.omit_host_metadata.v3.omit_host_metadata_config_pb2
+envoy.extensions.retry.priority.previous_priorities.v3.previous_priorities_config_pb2
 """
 _IMPORTS = "import httpx, grpc, google.protobuf.json_format, " + ", ".join(_PROTOBUFS.split())
 
