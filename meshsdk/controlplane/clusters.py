@@ -80,6 +80,17 @@ def rule_for(world: World, host: str) -> DestinationRule | None:
     return best
 
 
+def policy_for(world: World, host: str, port: int, subset: str) -> TrafficPolicy:
+    """The traffic policy of one port of a service, or of one of its subsets."""
+    rule = rule_for(world, host)
+    if rule is None:
+        return TrafficPolicy()
+    for one in rule.subsets:
+        if one.name == subset:
+            return one.policy.over(rule.policy).for_port(port)
+    return rule.policy.for_port(port)
+
+
 def _make_port(service: Service, port: Port, rule: DestinationRule | None) -> Iterable[Message]:
     entries = service.endpoints.get(port.number, [])
     policy = rule.policy if rule is not None else TrafficPolicy()
@@ -166,6 +177,11 @@ def _apply_policy(cluster: cluster_pb2.Cluster, port: Port, policy: TrafficPolic
 
 
 def _apply_balancer(cluster: cluster_pb2.Cluster, policy: TrafficPolicy) -> None:
+    if policy.consistent_hash is not None and policy.consistent_hash.is_maglev:
+        cluster.lb_policy = cluster_pb2.Cluster.MAGLEV
+        if policy.consistent_hash.maglev_table_size is not None:
+            cluster.maglev_lb_config.table_size.value = policy.consistent_hash.maglev_table_size
+        return
     if policy.consistent_hash is not None:
         cluster.lb_policy = cluster_pb2.Cluster.RING_HASH
         # HashLB.minimumRingSize: 1024 by default.

@@ -81,6 +81,10 @@ def _parse_hash(hashing: Fields) -> ConsistentHash:
     if ring is not None:
         size = ring.integer("minimumRingSize", size)
         ring.finish()
+    maglev = hashing.child("maglev")
+    table_size = maglev.integer("tableSize") if maglev is not None else None
+    if maglev is not None:
+        maglev.finish()
     parsed = ConsistentHash(
         header=hashing.text("httpHeaderName"),
         cookie=cookie.required_text("name") if cookie is not None else "",
@@ -89,6 +93,8 @@ def _parse_hash(hashing: Fields) -> ConsistentHash:
         query_parameter=hashing.text("httpQueryParameterName"),
         source_ip=hashing.boolean("useSourceIp"),
         minimum_ring_size=size,
+        maglev_table_size=table_size,
+        is_maglev=maglev is not None,
     )
     hashing.finish()
     return parsed

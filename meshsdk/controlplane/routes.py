@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2 as pb
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 
+from .clusters import policy_for
 from .names import cluster_name
 from .world import (
     Destination,
@@ -41,7 +42,7 @@ def make_virtual_host(world: World, service: Service, port: Port, domains: list[
     virtual_host = pb.VirtualHost(name=name, domains=domains, include_request_attempt_count=True)
     rule = rule_of(world, service.host)
     if rule is None:
-        virtual_host.routes.append(_default_route(service, port))
+        virtual_host.routes.append(_default_route(world, service, port))
         return virtual_host
     for route in rule.routes:
         for match in route.matches or (HttpMatch(),):
@@ -63,11 +64,12 @@ def rule_of(world: World, host: str) -> VirtualService | None:
     return best[1] if best is not None else None
 
 
-def _default_route(service: Service, port: Port) -> pb.Route:
+def _default_route(world: World, service: Service, port: Port) -> pb.Route:
     destination = Destination(service.host, port=port.number)
     route = pb.Route(name="default")
     route.match.prefix = "/"
     route.route.cluster = cluster_name(port.number, "", destination.host)
+    _apply_hash(world, route.route, [destination], port)
     _apply_timeout(route.route, None)
     route.route.retry_policy.CopyFrom(_make_retry(DEFAULT_RETRY))
     return route
@@ -149,6 +151,7 @@ def _apply_forward(world: World, action: pb.RouteAction, rule: HttpRoute, port: 
             weighted = action.weighted_clusters.clusters.add(name=_cluster_of(world, destination, port))
             weighted.weight.value = destination.weight
             _apply_headers(weighted, destination.request_headers, destination.response_headers)
+    _apply_hash(world, action, rule.destinations, port)
     _apply_timeout(action, rule.timeout_seconds)
     retry = rule.retry if rule.retry is not None else DEFAULT_RETRY
     if retry.attempts:
@@ -163,6 +166,33 @@ def _apply_forward(world: World, action: pb.RouteAction, rule: HttpRoute, port: 
         mirror = action.request_mirror_policies.add(cluster=_cluster_of(world, destination, port))
         mirror.runtime_fraction.default_value.numerator = int(percent * 10_000)
         mirror.runtime_fraction.default_value.denominator = 2  # MILLION
+
+
+def _apply_hash(world: World, action: pb.RouteAction, destinations: Sequence[Destination], port: Port) -> None:
+    """What requests are hashed by, from the DestinationRules of where they may go.
+
+    istio/istio pilot/pkg/networking/core/route/route.go, consistentHashToHashPolicy.
+    """
+    for destination in destinations:
+        number = destination.port or port.number
+        key = policy_for(world, destination.host, number, destination.subset).consistent_hash
+        if key is None:
+            continue
+        policy = pb.RouteAction.HashPolicy()
+        if key.header:
+            policy.header.header_name = key.header
+        elif key.cookie:
+            policy.cookie.name, policy.cookie.path = key.cookie, key.cookie_path
+            if key.cookie_ttl_seconds is not None:
+                policy.cookie.ttl.FromMilliseconds(int(key.cookie_ttl_seconds * 1000))
+        elif key.query_parameter:
+            policy.query_parameter.name = key.query_parameter
+        elif key.source_ip:
+            policy.connection_properties.source_ip = True
+        else:
+            continue
+        if policy not in action.hash_policy:
+            action.hash_policy.append(policy)
 
 
 def _cluster_of(world: World, destination: Destination, port: Port) -> str:

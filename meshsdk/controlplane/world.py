@@ -126,6 +126,8 @@ class ConsistentHash:
     query_parameter: str = ""
     source_ip: bool = False
     minimum_ring_size: int | None = None
+    maglev_table_size: int | None = None
+    is_maglev: bool = False
 
 
 @dataclass(frozen=True, slots=True)
