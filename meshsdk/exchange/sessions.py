@@ -40,7 +40,7 @@ def _decoded(value: str) -> str:
     except (binascii.Error, ValueError):
         return ""
     if decoded[:1] == b"\n" and len(decoded) > 2 and len(decoded) >= 2 + decoded[1]:
-        # envoy.type? Cookie: field 1 is the address.
+        # envoy.Cookie (stateful_session/cookie.proto): field 1 is the address.
         decoded = decoded[2 : 2 + decoded[1]]
     return decoded.decode("latin-1")
 
