@@ -16,7 +16,7 @@ from ..routing import CompiledRoute, RequestHead, RouteTable, apply_mutations
 from ..routing.formatter import FormatContext
 from ..routing.timeouts import is_grpc
 from .exchange import Exchange
-from .filters import run_filters
+from .filters import PASSED, run_filters
 from .local_reply import LocalReply, cluster_not_found, no_route, path_refused, redirect_to
 
 __all__ = ["Directory", "Target", "begin"]
@@ -130,22 +130,23 @@ def begin(
     if forward is None:
         return _answer(route, head, random_fraction)
     destination = forward.choose(head, random_fraction)
-    filters, delay_seconds = destination.filters, 0.0
+    filters, verdict = destination.filters, PASSED
     if filters.faults or filters.rate_limits:
         verdict = run_filters(filters, head, destination.cluster, random_fraction)
         if verdict.reply is not None:
             return verdict.reply.mutated(
                 destination.response_levels, _context(head, route, destination.cluster, clusters)
             )
-        delay_seconds = verdict.delay_seconds
     cluster = clusters.get(destination.cluster)
     if cluster is None:
+        if verdict.tally is not None:
+            verdict.tally.end()
         reply = cluster_not_found(destination.cluster, forward.action.cluster_not_found_status)
         if destination.cluster_header:
             reply = replace(reply, missing_cluster=destination.cluster)
         return reply.mutated(destination.response_levels, _context(head, route, destination.cluster, clusters))
     exchange = Exchange(head, route, forward, destination, cluster, random_fraction)
-    exchange.delay_seconds = delay_seconds
+    exchange.delay_seconds, exchange.fault_tally = verdict.delay_seconds, verdict.tally
     exchange.table = table
     return exchange
 
@@ -174,7 +175,7 @@ def _answer(route: CompiledRoute, head: RequestHead, random_fraction: RandomFrac
         answers = route.redirect is not None or route.direct_response is not None
         levels = route.filter_response_levels if answers else route.response_levels
         return verdict.reply.mutated(levels, context)
-    reply = replace(_configured_answer(route, head, context), delay_seconds=verdict.delay_seconds)
+    reply = replace(_configured_answer(route, head, context), delay_seconds=verdict.delay_seconds, tally=verdict.tally)
     return reply.mutated(route.response_levels, context)
 
 

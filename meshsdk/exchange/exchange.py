@@ -20,6 +20,7 @@ from ..balancing.client_weights import parse_report, take_report
 from ..balancing.context import MetadataMatch
 from ..resources import RetryPolicy
 from ..routing import CompiledForward, CompiledRoute, RequestHead, RouteTable, apply_mutations
+from ..routing.compiled_filters import FaultTally
 from ..routing.compiled_forward import Destination
 from ..routing.formatter import FormatContext
 from ..routing.timeouts import RouteTimeouts, format_grpc_timeout
@@ -104,7 +105,7 @@ class Exchange:
         timeouts: Of this request.
         attempts: How many were begun.
         deadline: When the route's time is over, on the engine's clock; None is no limit.
-        delay_seconds: How long to hold the request back first (fault injection).
+        delay_seconds, fault_tally: How long to hold the request back first (fault injection), and what to tell after.
         table: Where the route was found, for internal redirects.
         redirects, routes_taken: Internal redirects that led here.
         hedges: A per-try timeout starts another attempt beside the slow one, which goes on.
@@ -123,6 +124,7 @@ class Exchange:
         "deadline_failure",
         "delay_seconds",
         "destination",
+        "fault_tally",
         "forward",
         "hash_key",
         "head",
@@ -159,6 +161,7 @@ class Exchange:
         self.deadline: float | None = None
         self.deadline_failure = Failure.ROUTE_TIMEOUT
         self.delay_seconds = 0.0
+        self.fault_tally: FaultTally | None = None
         self.pick_number = 0
         self.hash_key: int | None = None
         self.set_cookie = ""

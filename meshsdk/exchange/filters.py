@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..resources import Fault, FractionalPercent
 from ..routing import RequestHead
-from ..routing.compiled_filters import CompiledFilters
+from ..routing.compiled_filters import CompiledFilters, FaultTally
 from ..routing.token_bucket import TokenBucket
 from .local_reply import LocalReply, fault_abort, rate_limited
 
@@ -27,10 +27,15 @@ _ABORT_GRPC = "x-envoy-fault-abort-grpc-request"
 
 @dataclass(frozen=True, slots=True)
 class FilterVerdict:
-    """What filters have to say: how long to hold the request, and an answer in the upstream's place."""
+    """What filters have to say: how long to hold the request, and an answer in the upstream's place.
+
+    Attributes:
+        tally: Told when a request that is held up goes on, where it counts.
+    """
 
     delay_seconds: float = 0.0
     reply: LocalReply | None = None
+    tally: FaultTally | None = None
 
 
 PASSED = FilterVerdict()
@@ -48,18 +53,28 @@ def run_filters(
         reply = _limit(bucket, random_fraction, clock())
         if reply is not None:
             return FilterVerdict(reply=reply)
-    delay = 0.0
+    delay, tally = 0.0, None
     for one in filters.faults:
         fault = one.fault
         if fault.upstream_cluster and fault.upstream_cluster != cluster:
             continue
         if not all(condition.holds(head, random_fraction) for condition in one.headers):
             continue
-        delay += _delay(fault, head, random_fraction)
+        if fault.max_active is not None and one.tally.active >= fault.max_active:
+            continue
+        seconds = _delay(fault, head, random_fraction)
+        if seconds:
+            delay, tally = delay + seconds, one.tally
         reply = _abort(fault, head, delay, random_fraction)
         if reply is not None:
-            return FilterVerdict(delay, reply)
-    return FilterVerdict(delay) if delay else PASSED
+            return _held_up(delay, replace(reply, tally=tally), tally)
+    return _held_up(delay, None, tally) if delay else PASSED
+
+
+def _held_up(delay: float, reply: LocalReply | None, tally: FaultTally | None) -> FilterVerdict:
+    if tally is not None:
+        tally.begin()
+    return FilterVerdict(delay, reply, tally)
 
 
 def _delay(fault: Fault, head: RequestHead, random_fraction: RandomFraction) -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import CircuitOpenError, NoHealthyEndpointError, NoRouteError, RequestError, RequestTimeoutError
 from ..routing import apply_mutations
+from ..routing.compiled_filters import FaultTally
 from ..routing.formatter import FormatContext
 from ..routing.header_mutation import MutationLevel
 from .outcome import Failure
@@ -28,6 +29,7 @@ class LocalReply:
         details: Envoy's response code details.
         error: What `local_replies="raise"` raises; None for answers that are no failure.
         delay_seconds: How long to hold it back (fault injection).
+        tally: Told when the delay is over.
         missing_cluster: The cluster that is not there, where the request itself named it; it may be asked for.
     """
 
@@ -39,6 +41,7 @@ class LocalReply:
     error: RequestError | None = None
     delay_seconds: float = 0.0
     missing_cluster: str = ""
+    tally: FaultTally | None = None
 
     def mutated(self, levels: Sequence[MutationLevel], context: FormatContext) -> LocalReply:
         """The same with the route's changes of response headers."""

@@ -13,6 +13,7 @@ import httpx
 
 from ..exchange import Attempt, Exchange, LocalReply, asked_back_off, retrying
 from ..resources import RetryPolicy
+from ..routing.compiled_filters import FaultTally
 from ..telemetry.lookup import http_client_observer
 from .async_http1 import AsyncHttp1Connection
 from .async_pool import AsyncPool
@@ -156,9 +157,17 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         observation.end(response.status_code, None, info.cluster, info.endpoint, info.flag)
         return response
 
+    async def _hold_up(self, seconds: float, tally: FaultTally | None) -> None:
+        """Delay a request, as fault injection wants it."""
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            if tally is not None:
+                tally.end()
+
     async def _reply(self, request: httpx.Request, reply: LocalReply, exchange: Exchange | None) -> httpx.Response:
         if reply.delay_seconds:
-            await asyncio.sleep(reply.delay_seconds)
+            await self._hold_up(reply.delay_seconds, reply.tally)
         return self._dispatcher.local_response(request, reply, exchange)
 
     async def _carry_out(
@@ -170,7 +179,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
     ) -> httpx.Response:
         """Send a request by an exchange; `body` is that of the request that was redirected to this one."""
         if exchange.delay_seconds:
-            await asyncio.sleep(exchange.delay_seconds)
+            await self._hold_up(exchange.delay_seconds, exchange.fault_tally)
         pool = self._pool()
         attempt = exchange.begin(pool.loop.time())
         if isinstance(attempt, LocalReply):

@@ -61,10 +61,13 @@ class Slot:
         self._opened_at = time.monotonic()
 
     def fits(self) -> bool:
-        """Whether a new connection to the endpoint would be like this one."""
+        """Whether the connection may still be used: a new one would be like it, and it is not too old."""
         cluster = self.endpoint.cluster
         current = cluster.config
         if current.close_connections_on_host_set_change and self._membership != cluster.membership:
+            return False
+        longest = current.max_connection_seconds
+        if longest is not None and time.monotonic() - self._opened_at >= longest:
             return False
         if current is self.config:
             return True
@@ -77,10 +80,8 @@ class Slot:
         """Whether a connection that has served `requests` may serve another."""
         endpoint = self.endpoint
         config = endpoint.cluster.config
-        limit, longest = config.max_requests_per_connection, config.max_connection_seconds
+        limit = config.max_requests_per_connection
         if endpoint.is_removed or (limit is not None and requests >= limit):
-            return False
-        if longest is not None and time.monotonic() - self._opened_at >= longest:
             return False
         return not (config.close_connections_on_health_failure and endpoint.fails_checks)
 

@@ -15,6 +15,7 @@ import httpx
 
 from ..exchange import Attempt, Exchange, LocalReply, asked_back_off, retrying
 from ..resources import RetryPolicy
+from ..routing.compiled_filters import FaultTally
 from ..telemetry.lookup import http_client_observer
 from .dispatcher import (
     IDEMPOTENT_METHODS,
@@ -131,9 +132,17 @@ class MeshTransport(httpx.BaseTransport):
         observation.end(response.status_code, None, info.cluster, info.endpoint, info.flag)
         return response
 
+    def _hold_up(self, seconds: float, tally: FaultTally | None) -> None:
+        """Delay a request, as fault injection wants it."""
+        try:
+            time.sleep(seconds)
+        finally:
+            if tally is not None:
+                tally.end()
+
     def _reply(self, request: httpx.Request, reply: LocalReply, exchange: Exchange | None) -> httpx.Response:
         if reply.delay_seconds:
-            time.sleep(reply.delay_seconds)
+            self._hold_up(reply.delay_seconds, reply.tally)
         return self._dispatcher.local_response(request, reply, exchange)
 
     def _carry_out(
@@ -145,7 +154,7 @@ class MeshTransport(httpx.BaseTransport):
     ) -> httpx.Response:
         """Send a request by an exchange; `body` is that of the request that was redirected to this one."""
         if exchange.delay_seconds:
-            time.sleep(exchange.delay_seconds)
+            self._hold_up(exchange.delay_seconds, exchange.fault_tally)
         attempt = exchange.begin(time.monotonic())
         if isinstance(attempt, LocalReply):
             return self._reply(request, attempt, exchange)

@@ -18,15 +18,33 @@ from ..resources import (
 from .conditions import Condition, compile_header
 from .token_bucket import TokenBucket
 
-__all__ = ["Buckets", "CompiledFault", "CompiledFilters", "compile_filters"]
+__all__ = ["Buckets", "CompiledFault", "CompiledFilters", "FaultTally", "compile_filters"]
+
+
+class FaultTally:
+    """How many requests a fault holds up now (HTTPFault.max_active_faults)."""
+
+    __slots__ = ("active",)
+
+    def __init__(self) -> None:
+        self.active = 0
+
+    def begin(self) -> None:
+        """One more is held up."""
+        self.active += 1
+
+    def end(self) -> None:
+        """One is no longer."""
+        self.active -= 1
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledFault:
-    """A fault with its header conditions compiled, and the setting that counts its active faults."""
+    """A fault with its header conditions compiled, and the count of requests that it holds up."""
 
     fault: Fault
     headers: tuple[Condition, ...]
+    tally: FaultTally
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +71,20 @@ class CompiledFilters:
 NO_FILTERS = CompiledFilters()
 
 
-# One bucket for each setting of a rate limit, by the setting's identity: what inherits a setting shares its bucket.
-Buckets = dict[int, TokenBucket]
+class Buckets:
+    """What filters count, by the identity of their settings: routes that inherit a setting share its count."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, TokenBucket] = {}
+        self._tallies: dict[int, FaultTally] = {}
+
+    def bucket(self, limit: LocalRateLimit) -> TokenBucket:
+        """The bucket of a rate limit."""
+        return self._buckets.setdefault(id(limit), TokenBucket(limit))
+
+    def tally(self, fault: Fault) -> FaultTally:
+        """The count of a fault."""
+        return self._tallies.setdefault(id(fault), FaultTally())
 
 
 def compile_filters(listener: Listener, levels: Sequence[FilterSettings], buckets: Buckets) -> CompiledFilters:
@@ -86,9 +116,10 @@ def compile_filters(listener: Listener, levels: Sequence[FilterSettings], bucket
                 requests += one.request
                 responses += one.response
         elif isinstance(setting, Fault) and _does_something(setting):
-            faults.append(CompiledFault(setting, tuple(compile_header(header) for header in setting.headers)))
+            conditions = tuple(compile_header(header) for header in setting.headers)
+            faults.append(CompiledFault(setting, conditions, buckets.tally(setting)))
         elif isinstance(setting, LocalRateLimit) and setting.max_tokens:
-            limits.append(buckets.setdefault(id(setting), TokenBucket(setting)))
+            limits.append(buckets.bucket(setting))
         elif isinstance(setting, StatefulSession) and (setting.cookie or setting.header):
             session = setting
     return CompiledFilters(tuple(faults), tuple(limits), session, tuple(requests), tuple(responses))

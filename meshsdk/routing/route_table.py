@@ -36,7 +36,7 @@ class RouteTable:
         self.prepare = _compile_preparation(listener)
         self._vhost_header = configuration.vhost_header
         domains: dict[str, RouteIndex] = {}
-        buckets: Buckets = {}
+        buckets = Buckets()
         for virtual_host in configuration.virtual_hosts:
             index = RouteIndex(
                 [compile_route(route, virtual_host, configuration, listener, buckets) for route in virtual_host.routes],
