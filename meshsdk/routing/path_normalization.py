@@ -41,7 +41,8 @@ def compile_path_normalization(settings: PathNormalization) -> Callable[[str], N
                 return target, 400
             path = normalized
         if settings.merge_slashes:
-            path = str(_SLASHES.sub("/", path))
+            # Envoy joins what stands between the slashes; where that is nothing, the first and the last one stay.
+            path = str(_SLASHES.sub("/", path)) if path.strip("/") else path[:2]
         return path + question_mark + query, status
 
     return normalize

@@ -90,7 +90,7 @@ def compile_host_rewrite(action: ForwardAction, where: str) -> Rewrite | None:
         rewrite = compile_regex_rewrite(action.host_rewrite_regex)
         return lambda head: rewrite(head.path)
     if action.host_format:
-        value = compile_format(action.host_format, f"{where} host_rewrite")
+        value = compile_format(action.host_format, f"{where} host_rewrite", missing="-")
         return lambda head: value(FormatContext(head))
     return None
 
@@ -113,8 +113,8 @@ def _redirect_authority(redirect: Redirect, head: RequestHead, scheme: str) -> s
         port = f":{redirect.port}"
     elif redirect.host:
         port = ""
-    elif (scheme, port) in (("https", ":80"), ("http", ":443")) and scheme != head.scheme:
-        # RedirectAction: a default port is dropped when the scheme changes.
+    elif scheme != head.scheme and port == (":443" if head.scheme == "https" else ":80"):
+        # RedirectAction: the default port of the old scheme is dropped when the scheme changes.
         port = ""
     return (redirect.host or host) + port
 
@@ -122,7 +122,10 @@ def _redirect_authority(redirect: Redirect, head: RequestHead, scheme: str) -> s
 def _redirect_target(redirect: Redirect, head: RequestHead, path_of: Rewrite | None) -> str:
     if redirect.path:
         # RedirectAction.path_redirect: a query of its own replaces the request's.
-        target = redirect.path if "?" in redirect.path else redirect.path + head.target[len(head.path) :]
+        # Its own query stays, whatever strip_query says.
+        if "?" in redirect.path:
+            return redirect.path
+        target = redirect.path + head.target[len(head.path) :]
     else:
         target = (path_of(head) if path_of is not None else "") or head.target
         if not target.startswith("/"):

@@ -6,6 +6,7 @@ several routes compete for a request. Everything is drawn by hypothesis, so that
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
@@ -13,6 +14,9 @@ from hypothesis import strategies as st
 from .judge import ManagerOptions, Request
 
 __all__ = ["CLUSTERS", "FILTERS", "OPTIONS", "requests", "route_configurations"]
+
+# A file that any checkout has, for direct responses that come from one.
+BODY_FILE = str(Path(__file__).with_name("__init__.py"))
 
 CLUSTERS = ["c0", "c1", "c2"]
 
@@ -307,14 +311,23 @@ def hash_policies(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
+def mirrors(draw: st.DrawFn) -> dict[str, Any]:
+    """Copies change nothing about the request itself."""
+    share = {"default_value": {"numerator": draw(st.sampled_from([0, 100]))}}
+    target = draw(st.sampled_from([{"cluster": "c2"}, {"cluster_header": "x-cluster"}]))
+    return {**target, "runtime_fraction": share, "disable_shadow_host_suffix_append": draw(st.booleans())}
+
+
+@st.composite
 def splits(draw: st.DrawFn) -> dict[str, Any]:
     """Weighted clusters whose choice does not depend on chance."""
     count = draw(st.integers(1, 3))
-    by_header = draw(st.booleans())
+    by = draw(st.sampled_from(["header", "hash", "nothing"]))
+    by_header = by == "header"
     clusters = []
     only = draw(st.integers(0, count - 1))
     for index in range(count):
-        weight = draw(st.integers(1, 50)) if by_header else int(index == only)
+        weight = draw(st.integers(1, 50)) if by != "nothing" else int(index == only)
         cluster: dict[str, Any] = {"weight": weight, **draw(mutations()), **draw(filter_configs())}
         if draw(st.integers(0, 5)) == 0:
             cluster["cluster_header"] = "x-cluster"
@@ -322,11 +335,16 @@ def splits(draw: st.DrawFn) -> dict[str, Any]:
             cluster["name"] = draw(st.sampled_from(CLUSTERS))
         if draw(st.integers(0, 4)) == 0:
             cluster["host_rewrite_literal"] = "split.host"
+        if draw(st.integers(0, 5)) == 0:
+            cluster["metadata_match"] = {"filter_metadata": {"envoy.lb": {"version": "2"}}}
         clusters.append(cluster)
     split: dict[str, Any] = {"clusters": clusters}
     if by_header:
         # Every request of the generator carries exactly one legal number in this header.
         split["header_name"] = "x-random"
+    if by == "hash":
+        split["use_hash_policy"] = True
+        return {"weighted_clusters": split, "hash_policy": [{"header": {"header_name": "x-random"}}]}
     return {"weighted_clusters": split}
 
 
@@ -339,11 +357,15 @@ def forwards(draw: st.DrawFn, template: str | None) -> dict[str, Any]:
         action = {"cluster_header": "x-cluster"}
     else:
         action = draw(splits())
-    rewrite = draw(st.sampled_from(["none", "none", "prefix_rewrite", "regex_rewrite", "path_rewrite_policy"]))
+    rewrite = draw(
+        st.sampled_from(["none", "none", "prefix_rewrite", "regex_rewrite", "path_rewrite_policy", "path_rewrite"])
+    )
     if rewrite == "prefix_rewrite":
         action[rewrite] = draw(paths())
     elif rewrite == "regex_rewrite":
         action[rewrite] = draw(regex_rewrites())
+    elif rewrite == "path_rewrite":
+        action[rewrite] = draw(st.sampled_from(["/formatted%REQ(x-num)%", "/%PATH(NQ)%", "/fixed"]))
     elif rewrite == "path_rewrite_policy" and template is not None:
         names = [name for name in ("x", "y") if f"{{{name}" in template]
         fitting = [one for one in TEMPLATE_REWRITES if all(n in names for n in ("x", "y") if f"{{{n}}}" in one)]
@@ -358,6 +380,7 @@ def forwards(draw: st.DrawFn, template: str | None) -> dict[str, Any]:
                 "auto_host_rewrite",
                 "host_rewrite_header",
                 "host_rewrite_path_regex",
+                "host_rewrite",
             ]
         )
     )
@@ -367,6 +390,8 @@ def forwards(draw: st.DrawFn, template: str | None) -> dict[str, Any]:
         action[host] = draw(st.booleans())
     elif host == "host_rewrite_header":
         action[host] = draw(st.sampled_from(["x-a", "x-b"]))
+    elif host == "host_rewrite":
+        action[host] = draw(st.sampled_from(["%REQ(x-cluster)%.formatted", "formatted", "%REQ(x-none)%"]))
     elif host == "host_rewrite_path_regex":
         action[host] = {"pattern": {"regex": "^/([a-z]*).*$"}, "substitution": "\\1.host"}
     if draw(st.integers(0, 3)) == 0:
@@ -375,7 +400,7 @@ def forwards(draw: st.DrawFn, template: str | None) -> dict[str, Any]:
         action["cluster_not_found_response_code"] = draw(
             st.sampled_from(["SERVICE_UNAVAILABLE", "NOT_FOUND", "INTERNAL_SERVER_ERROR"])
         )
-    if draw(st.integers(0, 4)) == 0:
+    if "hash_policy" not in action and draw(st.integers(0, 4)) == 0:
         action["hash_policy"] = draw(st.lists(hash_policies(), min_size=1, max_size=2))
     if draw(st.integers(0, 5)) == 0:
         action["timeout"] = draw(st.sampled_from(["5s", "0s"]))
@@ -387,6 +412,11 @@ def forwards(draw: st.DrawFn, template: str | None) -> dict[str, Any]:
         action["idle_timeout"] = "60s"
     if draw(st.integers(0, 9)) == 0:
         action["max_stream_duration"] = {"max_stream_duration": "60s", "grpc_timeout_header_max": "0s"}
+    elif draw(st.integers(0, 9)) == 0:
+        action["max_grpc_timeout"] = draw(st.sampled_from(["3s", "0s"]))
+        action["grpc_timeout_offset"] = "0.1s"
+    if draw(st.integers(0, 9)) == 0:
+        action["request_mirror_policies"] = draw(st.lists(mirrors(), min_size=1, max_size=2))
     if draw(st.integers(0, 9)) == 0:
         action["hedge_policy"] = {"hedge_on_per_try_timeout": True}
     if draw(st.integers(0, 9)) == 0:
@@ -431,7 +461,9 @@ def direct_responses(draw: st.DrawFn) -> dict[str, Any]:
     action: dict[str, Any] = {"status": draw(st.sampled_from([200, 204, 301, 403, 404, 503, 599]))}
     if draw(st.booleans()):
         action["body"] = draw(
-            st.sampled_from([{"inline_string": "hello"}, {"inline_string": ""}, {"inline_bytes": "aGk="}])
+            st.sampled_from(
+                [{"inline_string": "hello"}, {"inline_string": ""}, {"inline_bytes": "aGk="}, {"filename": BODY_FILE}]
+            )
         )
         if draw(st.integers(0, 2)) == 0:
             action["body_format"] = {
@@ -473,11 +505,17 @@ def route_configurations(draw: st.DrawFn) -> dict[str, Any]:
             **draw(mutations()),
             **draw(filter_configs()),
         }
-        for flag in ("include_request_attempt_count", "include_attempt_count_in_response"):
+        for flag in (
+            "include_request_attempt_count",
+            "include_attempt_count_in_response",
+            "include_is_timeout_retry_header",
+        ):
             if draw(st.integers(0, 4)) == 0:
                 virtual_host[flag] = True
         if draw(st.integers(0, 9)) == 0:
             virtual_host["require_tls"] = draw(st.sampled_from(["ALL", "EXTERNAL_ONLY", "NONE"]))
+        if draw(st.integers(0, 9)) == 0:
+            virtual_host["request_mirror_policies"] = [draw(mirrors())]
         if draw(st.integers(0, 6)) == 0:
             virtual_host["retry_policy"] = {"retry_on": "connect-failure"}
         virtual_hosts.append(virtual_host)
@@ -522,5 +560,7 @@ def requests(draw: st.DrawFn) -> Request:
         headers.append(("x-forwarded-host", draw(st.sampled_from(["first.host", "a.com"]))))
     if draw(st.integers(0, 9)) == 0:
         headers.append(("x-envoy-retry-on", "5xx"))
+    if draw(st.integers(0, 9)) == 0:
+        headers.append(("grpc-timeout", draw(st.sampled_from(["1S", "250m", "9H", "nonsense"]))))
     method = draw(st.sampled_from(["GET", "GET", "GET", "POST", "DELETE", "OPTIONS"]))
     return Request(method, draw(st.sampled_from(HOSTS)), target, tuple(headers))

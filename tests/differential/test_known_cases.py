@@ -104,6 +104,24 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str, Request]] = {
         "plain",
         Request("GET", "a", "/x"),
     ),
+    "the query of a path redirect is not stripped": (
+        {"match": {"prefix": "/"}, "redirect": {"path_redirect": "/to?own=1", "strip_query": True}},
+        {},
+        "plain",
+        Request("GET", "a", "/x?q=1"),
+    ),
+    "a host format without a value is a dash": (
+        {"match": {"prefix": "/"}, "route": {"cluster": "c0", "host_rewrite": "%REQ(x-none)%"}},
+        {},
+        "plain",
+        Request("GET", "a", "/x?q=1"),
+    ),
+    "slashes alone are merged to two": (
+        {"match": {"prefix": "/"}, **TO_C0},
+        {},
+        "both",
+        Request("GET", "a", "/.///?q"),
+    ),
     "path parameters are ignored in each segment": (
         {"match": {"safe_regex": {"regex": "/a/b"}}, **TO_C0},
         {"ignore_path_parameters_in_path_matching": True},
