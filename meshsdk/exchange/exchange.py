@@ -25,7 +25,7 @@ from ..routing.compiled_forward import Destination
 from ..routing.formatter import FormatContext
 from ..routing.timeouts import RouteTimeouts, format_grpc_timeout
 from . import caller_headers, sessions
-from .local_reply import LocalReply, dropped, no_healthy_endpoint, overflow, timeout_reply
+from .local_reply import LocalReply, dropped, no_healthy_endpoint, overflow, payload_too_large, timeout_reply
 from .outcome import OUTLIER_FAILURES, TIMEOUTS, Failure, Outcome, http_status_of
 from .request_changes import changed_request, with_forwarded_host, with_header, with_host, with_original_host
 from .retry import may_retry_request, refuses, should_retry
@@ -47,6 +47,7 @@ class Attempt:
         deadline: On the engine's clock; None is no limit. `deadline_failure` says what its passing is.
         number: 1 for the first.
         breaker: Counts it as long as it is under way.
+        on_finish: Called when it is over.
     """
 
     __slots__ = (
@@ -57,6 +58,7 @@ class Attempt:
         "endpoint",
         "headers",
         "number",
+        "on_finish",
         "target",
     )
 
@@ -77,6 +79,7 @@ class Attempt:
         self.deadline = deadline
         self.deadline_failure = deadline_failure
         self.number = number
+        self.on_finish: Callable[[], None] | None = None
         self._open = True
         endpoint.active_requests += 1
         breaker.requests += 1
@@ -87,6 +90,13 @@ class Attempt:
             self._open = False
             self.endpoint.active_requests -= 1
             self.breaker.requests -= 1
+            if self.on_finish is not None:
+                self.on_finish()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is over."""
+        return not self._open
 
 
 class Exchange:
@@ -264,11 +274,15 @@ class Exchange:
                 monitor.responded(http_status_of(outcome), now)
             elif outcome.failure in OUTLIER_FAILURES:
                 monitor.failed(now, timed_out=outcome.failure is not Failure.CONNECT and outcome.failure in TIMEOUTS)
+        if outcome.status is not None:
+            self.take_load_report(attempt, outcome.header("endpoint-load-metrics"), now)
+
+    def take_load_report(self, attempt: Attempt, text: str | None, now: float) -> None:
+        """What an endpoint says of its load, in a header or a trailer (gRFC A51)."""
         policy = attempt.endpoint.cluster.load_reports
-        if policy is not None and outcome.status is not None:
-            report = parse_report(outcome.header("endpoint-load-metrics") or "")
-            if report is not None:
-                take_report(policy, attempt.endpoint, report, now)
+        report = parse_report(text) if text and policy is not None else None
+        if policy is not None and report is not None:
+            take_report(policy, attempt.endpoint, report, now)
 
     @property
     def idle_failure(self) -> Failure:
@@ -360,6 +374,15 @@ class Exchange:
         """No retry is under way any more; to be called when the exchange is over."""
         self.breaker.retries -= self._retries_under_way
         self._retries_under_way = 0
+
+    @property
+    def max_request_bytes(self) -> int | None:
+        """The longest body that may be sent, which is then held until it is whole; None is no limit."""
+        return self.destination.filters.max_request_bytes if self.destination is not None else None
+
+    def too_large_reply(self) -> LocalReply:
+        """What a request with a longer body is answered with."""
+        return self._mutated(payload_too_large(self.max_request_bytes or 0))
 
     def overflow_reply(self, limit: str) -> LocalReply:
         """What a request is answered with that a circuit breaker refuses."""

@@ -156,6 +156,12 @@ def rate_limited(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> Local
     return LocalReply(status, b"local_rate_limited", _TEXT + headers, "RL", "local_rate_limited", error)
 
 
+def payload_too_large(limit: int) -> LocalReply:
+    """The filter buffer takes no body as long as this one."""
+    error = RequestError(f"the request's body is longer than the {limit} bytes that are taken", status=413, flag="")
+    return LocalReply(413, b"Payload Too Large", _TEXT, details="request_payload_too_large", error=error)
+
+
 def path_refused() -> LocalReply:
     """The path cannot be made uniform, or holds escaped slashes where they are refused."""
     error = RequestError("the path is refused by path normalization", status=400, flag="")

@@ -181,6 +181,11 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         if exchange.delay_seconds:
             await self._hold_up(exchange.delay_seconds, exchange.fault_tally)
         pool = self._pool()
+        if exchange.max_request_bytes is not None:
+            whole = await self._whole_body(request, exchange, body)
+            if whole is None:
+                return await self._reply(request, exchange.too_large_reply(), exchange)
+            body = whole
         attempt = exchange.begin(pool.loop.time())
         if isinstance(attempt, LocalReply):
             return await self._reply(request, attempt, exchange)
@@ -201,6 +206,17 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
             return self._dispatcher.response(request, exchange, attempt, raw)
         result = await self._retry(sender, first, policy) if policy is not None else first
         return await self._conclude(request, exchange, result, body, observation)
+
+    async def _whole_body(
+        self, request: httpx.Request, exchange: Exchange, body: bytes | AsyncRequestBody | None
+    ) -> bytes | None:
+        """The body in memory, as the filter buffer wants it; None where it is too long."""
+        limit = exchange.max_request_bytes or 0
+        whole = content_of(request) if body is None else body
+        if not isinstance(whole, bytes):
+            whole = await (whole or AsyncRequestBody(request, record=False)).whole(limit)
+            exchange.head = exchange.head.with_content_length(len(whole))
+        return whole if len(whole) <= limit else None
 
     async def _conclude(
         self,
@@ -405,6 +421,8 @@ class _Sender:
             outcome = outcome_of(attempt, raw, error)
             if outcome is not None:
                 self.exchange.report(attempt, outcome, self._pool.loop.time())
+            if raw is not None and self.exchange.cluster.load_reports is not None:
+                self._expect_trailers(attempt, raw)
         self._last = raw
         return _Result(attempt, raw, error)
 
@@ -434,6 +452,19 @@ class _Sender:
     @property
     def _can_replay(self) -> bool:
         return isinstance(self._body, bytes) or self._body.can_replay
+
+    def _expect_trailers(self, attempt: Attempt, raw: RawResponse) -> None:
+        """Take a load report that comes after the body."""
+
+        def take() -> None:
+            text = next((value for name, value in raw.trailers if name.lower() == b"endpoint-load-metrics"), None)
+            if text is not None:
+                self.exchange.take_load_report(attempt, text.decode("latin-1"), self._pool.loop.time())
+
+        if attempt.is_finished:
+            take()
+        else:
+            attempt.on_finish = take
 
     def asked_back_off(self) -> float | None:
         """How long the last response asks to wait before a retry."""

@@ -40,6 +40,10 @@ UnknownHosts = Literal["allow", "deny"]
 
 PASSTHROUGH_CLUSTER = "PassthroughCluster"
 
+# istiod sets no limits for what is outside the mesh.
+_NO_LIMITS = resources.Thresholds(None, None, None, None)
+_NO_BREAKERS = resources.CircuitBreakers(_NO_LIMITS, _NO_LIMITS)
+
 # Hosts outside the mesh whose endpoints are remembered; a crawler must not grow memory without bound.
 _MAX_PASSTHROUGH_HOSTS = 1024
 
@@ -238,6 +242,7 @@ class Dispatcher:
                 # The caller's own connect timeout governs, as it does without a mesh.
                 connect_timeout_seconds=float("inf"),
                 idle_timeout_seconds=5.0,
+                circuit_breakers=_NO_BREAKERS,
             )
             cluster = Cluster(config)
             cluster.update(config, endpoints)

@@ -67,6 +67,15 @@ class RequestBody:
         """Whether the body can be sent from its beginning (again)."""
         return self._rest is None or self._recording.can_replay
 
+    def whole(self, limit: int) -> bytes:
+        """All of it, or somewhat more than `limit` bytes of a longer one."""
+        read = bytearray()
+        for chunk in self._stream:
+            read += chunk
+            if len(read) > limit:
+                break
+        return bytes(read)
+
     def __iter__(self) -> Iterator[bytes]:
         yield from self._recording.sent_before()
         if self._rest is None:
@@ -97,6 +106,15 @@ class AsyncRequestBody:
     def can_replay(self) -> bool:
         """Whether the body can be sent from its beginning (again)."""
         return self._rest is None or self._recording.can_replay
+
+    async def whole(self, limit: int) -> bytes:
+        """All of it, or somewhat more than `limit` bytes of a longer one."""
+        read = bytearray()
+        async for chunk in self._stream:
+            read += chunk
+            if len(read) > limit:
+                break
+        return bytes(read)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for chunk in self._recording.sent_before():

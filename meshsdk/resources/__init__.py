@@ -5,6 +5,7 @@ Protobuf types stop here: nothing to the right of this package sees one. Parsing
 rules refuse (`constraints`) and reports what is valid but not acted on (`notes`); past it a value is legal by its type.
 """
 
+from .buffer import Buffer
 from .cluster import (
     AggregateDiscovery,
     CircuitBreakers,
@@ -69,6 +70,7 @@ __all__ = [
     "Address",
     "AggregateDiscovery",
     "AppendAction",
+    "Buffer",
     "CircuitBreakers",
     "Cluster",
     "CookieHash",

@@ -15,6 +15,7 @@ from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 
 from ..errors import ResourceError
+from .buffer import BUFFER_ROUTE_TYPE, BUFFER_TYPE, Buffer, parse_buffer, parse_buffer_per_route
 from .fault import FAULT_FILTER_TYPE, Fault, parse_fault
 from .header_mutations import HeaderMutations, check_name, parse_addition
 from .local_rate_limit import LOCAL_RATE_LIMIT_TYPE, LocalRateLimit, parse_local_rate_limit
@@ -58,7 +59,7 @@ class FilterHeaderMutations:
     most_specific_wins: bool = False
 
 
-FilterSetting = Fault | FilterHeaderMutations | LocalRateLimit | StatefulSession | FilterSwitch
+FilterSetting = Buffer | Fault | FilterHeaderMutations | LocalRateLimit | StatefulSession | FilterSwitch
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +115,14 @@ Parse = Callable[[Any, str, Notes], FilterSetting]
 _HEADER_MUTATION_TYPE = header_mutation_pb2.HeaderMutation.DESCRIPTOR.full_name
 
 _FILTERS: dict[str, Parse] = {
+    BUFFER_TYPE: parse_buffer,
     FAULT_FILTER_TYPE: parse_fault,
     _HEADER_MUTATION_TYPE: _parse_header_mutation,
     LOCAL_RATE_LIMIT_TYPE: parse_local_rate_limit,
     STATEFUL_SESSION_TYPE: parse_stateful_session,
 }
 _PER_ROUTE: dict[str, Parse] = {
+    BUFFER_ROUTE_TYPE: parse_buffer_per_route,
     FAULT_FILTER_TYPE: parse_fault,
     header_mutation_pb2.HeaderMutationPerRoute.DESCRIPTOR.full_name: _parse_header_mutation_per_route,
     LOCAL_RATE_LIMIT_TYPE: parse_local_rate_limit,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..resources import (
+    Buffer,
     Fault,
     FilterHeaderMutations,
     FilterSettings,
@@ -52,6 +53,7 @@ class CompiledFilters:
     """What a listener's filters do for one route, by kind.
 
     Attributes:
+        max_request_bytes: Of the buffer filter: the longest body that is sent; None is no limit.
         request_mutations: Of the header_mutation filters, in order, before the router's own.
         response_mutations: The same for the response, after the router's own.
     """
@@ -59,6 +61,7 @@ class CompiledFilters:
     faults: tuple[CompiledFault, ...] = ()
     rate_limits: tuple[TokenBucket, ...] = ()
     session: StatefulSession | None = None
+    max_request_bytes: int | None = None
     request_mutations: tuple[HeaderMutations, ...] = ()
     response_mutations: tuple[HeaderMutations, ...] = ()
 
@@ -100,6 +103,7 @@ def compile_filters(listener: Listener, levels: Sequence[FilterSettings], bucket
     faults: list[CompiledFault] = []
     limits: list[TokenBucket] = []
     session: StatefulSession | None = None
+    max_bytes: int | None = None
     requests: list[HeaderMutations] = []
     responses: list[HeaderMutations] = []
     for http_filter in listener.filters:
@@ -120,9 +124,11 @@ def compile_filters(listener: Listener, levels: Sequence[FilterSettings], bucket
             faults.append(CompiledFault(setting, conditions, buckets.tally(setting)))
         elif isinstance(setting, LocalRateLimit) and setting.max_tokens:
             limits.append(buckets.bucket(setting))
+        elif isinstance(setting, Buffer) and setting.max_request_bytes is not None:
+            max_bytes = setting.max_request_bytes if max_bytes is None else min(max_bytes, setting.max_request_bytes)
         elif isinstance(setting, StatefulSession) and (setting.cookie or setting.header):
             session = setting
-    return CompiledFilters(tuple(faults), tuple(limits), session, tuple(requests), tuple(responses))
+    return CompiledFilters(tuple(faults), tuple(limits), session, max_bytes, tuple(requests), tuple(responses))
 
 
 def _does_something(fault: Fault) -> bool:

@@ -96,6 +96,12 @@ class RequestHead:
         """The same request with other headers."""
         return RequestHead(self.method, self.scheme, self.authority, self.target, raw_headers)
 
+    def with_content_length(self, length: int) -> RequestHead:
+        """The same request with a body of known length instead of chunks."""
+        framing = (b"transfer-encoding", b"content-length")
+        kept = [header for header in self.raw_headers if header[0].lower() not in framing]
+        return self.with_headers([*kept, (b"content-length", b"%d" % length)])
+
     def _make_index(self) -> dict[str, str]:
         index: dict[str, str] = {}
         for raw_name, raw_value in self.raw_headers:

@@ -582,3 +582,28 @@ def test_a_hedged_try_that_answers_first_after_all_counts(start: Start, upstream
     subject = start([cluster("c", server.port)], action)
     assert subject.get().text == "slow"
     assert len(server.received) == 2
+
+
+def buffering(**settings: Any) -> list[dict[str, Any]]:
+    kind = "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer"
+    return [{"name": "buffer", "typed_config": {"@type": kind, **settings}}]
+
+
+def test_a_body_that_is_too_long_is_refused(start: Start, upstream: MakeUpstream) -> None:
+    server = upstream()
+    subject = start([cluster("c", server.port)], {"cluster": "c"}, filters=buffering(max_request_bytes=10))
+    url = f"http://{subject.host}/"
+    assert subject.client.post(url, content=b"0123456789").status_code == 200
+    refused = subject.client.post(url, content=b"0123456789a")
+    assert (refused.status_code, refused.text) == (413, "Payload Too Large")
+    assert len(server.received) == 1
+
+
+def test_a_streamed_body_is_held_until_it_is_whole(start: Start, upstream: MakeUpstream) -> None:
+    server = upstream()
+    subject = start([cluster("c", server.port)], {"cluster": "c"}, filters=buffering(max_request_bytes=10))
+    url = f"http://{subject.host}/"
+    assert subject.client.post(url, content=iter([b"in ", b"parts"])).status_code == 200
+    assert server.received[0].body == b"in parts"
+    assert server.received[0].headers["content-length"] == "8"
+    assert subject.client.post(url, content=iter([b"0123456789", b"a"])).status_code == 413

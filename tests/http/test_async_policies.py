@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ import pytest
 
 import meshsdk
 from tests.differential.subjects import Answer, Upstream, cluster
+from tests.servers import ScriptedServer, read_head
 
 TYPE = "type.googleapis.com/envoy"
 
@@ -155,3 +157,35 @@ def test_consecutive_errors_eject_an_endpoint(run: Callable[..., Any], stack: Ex
         return {(await client.get(URL)).status_code for _ in range(10)}
 
     assert run([cluster("c", sick.port, well.port, outlier_detection=detection)], {"cluster": "c"}, use) == {200}
+
+
+def test_load_reports_come_in_headers_and_trailers(run: Callable[..., Any], stack: ExitStack) -> None:
+    def script(name: bytes, utilization: str, *, in_trailer: bool) -> Callable[[socket.socket, int], None]:
+        report = f"endpoint-load-metrics: TEXT rps_fractional=100, application_utilization={utilization}\r\n".encode()
+        head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n" + (b"" if in_trailer else report) + b"\r\n"
+        answer = head + b"1\r\n%b\r\n0\r\n" % name + (report if in_trailer else b"") + b"\r\n"
+
+        def serve(connection: socket.socket, number: int) -> None:
+            while read_head(connection):
+                connection.sendall(answer)
+
+        return serve
+
+    light = stack.enter_context(ScriptedServer(script(b"l", "0.1", in_trailer=True)))
+    heavy = stack.enter_context(ScriptedServer(script(b"h", "0.9", in_trailer=False)))
+    policy = {
+        "@type": f"{TYPE}.extensions.load_balancing_policies.client_side_weighted_round_robin.v3"
+        ".ClientSideWeightedRoundRobin",
+        "blackout_period": "0s",
+        "weight_update_period": "0.1s",
+    }
+    policies = {"policies": [{"typed_extension_config": {"name": "weighted", "typed_config": policy}}]}
+
+    async def use(client: httpx.AsyncClient) -> Counter[str]:
+        for _ in range(6):
+            await client.get(URL)
+        await asyncio.sleep(0.15)
+        return Counter([(await client.get(URL)).text for _ in range(50)])
+
+    found = run([cluster("c", light.port, heavy.port, load_balancing_policy=policies)], {"cluster": "c"}, use)
+    assert found["l"] >= 40
