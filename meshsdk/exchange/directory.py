@@ -18,6 +18,7 @@ from ..routing.timeouts import is_grpc
 from .exchange import Exchange
 from .filters import PASSED, run_filters
 from .local_reply import LocalReply, cluster_not_found, no_route, path_refused, redirect_to
+from .request_changes import with_header
 
 __all__ = ["Directory", "Target", "begin"]
 
@@ -184,6 +185,12 @@ def _configured_answer(route: CompiledRoute, head: RequestHead, context: FormatC
     if route.location is not None:
         headers.append((b"location", route.location(head).encode("latin-1", "replace")))
     if route.redirect is not None:
+        rewritten = route.path_rewrite(head) if route.path_rewrite is not None else ""
+        if rewritten:
+            # Envoy rewrites the path of a request that it redirects, and remembers the old one.
+            seen = context.head
+            headers_seen = with_header(seen.raw_headers, b"x-envoy-original-path", head.target.encode("latin-1"))
+            context.head = RequestHead(seen.method, seen.scheme, seen.authority, rewritten, headers_seen)
         return LocalReply(route.redirect.status, b"", tuple(headers), details="direct_response")
     direct = route.direct_response
     if direct is None:

@@ -12,7 +12,7 @@ from .conditions import Condition, PathCondition, compile_conditions, compile_pa
 from .formatter import Formatter, compile_format
 from .header_mutation import MutationLevel, compile_mutations
 from .request_head import RequestHead
-from .rewrite import compile_location
+from .rewrite import compile_location, compile_path_rewrite
 
 __all__ = ["CompiledRoute", "compile_route"]
 
@@ -25,6 +25,7 @@ class CompiledRoute:
         location: Of a redirect, or of a direct response with a redirect's status.
         response_levels, filters: Of an answer without an upstream; a forwarded request has its destination's.
         filter_request_levels, filter_response_levels: Header changes of filters, which routes of any kind have.
+        path_rewrite: Of a redirect: its response headers may refer to the new path.
         body_format: Of a direct response's body; None is the body as it is.
     """
 
@@ -35,6 +36,7 @@ class CompiledRoute:
     forward: CompiledForward | None = None
     location: Callable[[RequestHead], str] | None = None
     redirect: Redirect | None = None
+    path_rewrite: Callable[[RequestHead], str] | None = None
     direct_response: DirectResponse | None = None
     body_format: Formatter | None = None
     response_levels: tuple[MutationLevel, ...] = ()
@@ -83,7 +85,12 @@ def compile_route(
             forward = compile_forward(action, route, virtual_host, configuration, listener, buckets)
             return replace(compiled, forward=forward)
         case Redirect() as redirect:
-            return replace(compiled, location=compile_location(route.match.path, redirect), redirect=redirect)
+            return replace(
+                compiled,
+                location=compile_location(route.match.path, redirect),
+                redirect=redirect,
+                path_rewrite=compile_path_rewrite(route.match.path, redirect.prefix_rewrite, redirect.regex_rewrite),
+            )
         case DirectResponse() as direct:
             text = direct.body_format
             return replace(

@@ -15,7 +15,7 @@ from .formatter import FormatContext, compile_format
 from .request_head import RequestHead
 from .string_match import compile_regex_rewrite
 
-__all__ = ["compile_forward_path", "compile_host_rewrite", "compile_location"]
+__all__ = ["compile_forward_path", "compile_host_rewrite", "compile_location", "compile_path_rewrite"]
 
 Rewrite = Callable[[RequestHead], str]
 

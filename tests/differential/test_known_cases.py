@@ -116,6 +116,19 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str, Request]] = {
         "plain",
         Request("GET", "a", "/x?q=1"),
     ),
+    "a redirect's response headers see the new path and the old one": (
+        {
+            "match": {"prefix": "/a"},
+            "redirect": {"prefix_rewrite": "/b"},
+            "response_headers_to_add": [
+                {"header": {"key": "x-path", "value": "%REQ(:path)%"}},
+                {"header": {"key": "x-original", "value": "%REQ(x-envoy-original-path)%|%PATH(NQ)%"}},
+            ],
+        },
+        {},
+        "plain",
+        Request("GET", "a", "/a/x?q"),
+    ),
     "slashes alone are merged to two": (
         {"match": {"prefix": "/"}, **TO_C0},
         {},
