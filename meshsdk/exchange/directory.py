@@ -153,10 +153,12 @@ def begin(
 
 
 def _context(head: RequestHead, route: CompiledRoute, name: str, clusters: Mapping[str, Cluster]) -> FormatContext:
-    cluster = clusters.get(name)
-    metadata = cluster.config.metadata if cluster is not None else None
     head = _seen_by_filters(head, route)
-    return FormatContext(head, name, route=route.route.name, cluster_metadata=metadata)
+    cluster = clusters.get(name)
+    if cluster is None:
+        # Envoy knows no upstream cluster then, not even its name.
+        return FormatContext(head, route=route.route.name)
+    return FormatContext(head, name, route=route.route.name, cluster_metadata=cluster.config.metadata)
 
 
 def _seen_by_filters(head: RequestHead, route: CompiledRoute) -> RequestHead:

@@ -58,14 +58,15 @@ def run_filters(
         fault = one.fault
         if fault.upstream_cluster and fault.upstream_cluster != cluster:
             continue
-        if not all(condition.holds(head, random_fraction) for condition in one.headers):
+        seen = one.seen(head)
+        if not all(condition.holds(seen, random_fraction) for condition in one.headers):
             continue
         if fault.max_active is not None and one.tally.active >= fault.max_active:
             continue
-        seconds = _delay(fault, head, random_fraction)
+        seconds = _delay(fault, seen, random_fraction)
         if seconds:
             delay, tally = delay + seconds, one.tally
-        reply = _abort(fault, head, delay, random_fraction)
+        reply = _abort(fault, seen, delay, random_fraction)
         if reply is not None:
             return _held_up(delay, replace(reply, tally=tally), tally)
     return _held_up(delay, None, tally) if delay else PASSED

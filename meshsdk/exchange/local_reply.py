@@ -62,7 +62,7 @@ class LocalReply:
             *kept,
         )
         if self.body:
-            message = urllib.parse.quote(self.body, safe=_GRPC_MESSAGE_SAFE).encode()
+            message = urllib.parse.quote(self.body.strip(), safe=_GRPC_MESSAGE_SAFE).encode()
             headers += ((b"grpc-message", message),)
         return replace(self, status=200, body=b"", headers=headers)
 

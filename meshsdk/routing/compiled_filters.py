@@ -17,6 +17,9 @@ from ..resources import (
     StatefulSession,
 )
 from .conditions import Condition, compile_header
+from .formatter import FormatContext
+from .header_mutation import MutationLevel, apply_mutations, compile_mutations
+from .request_head import RequestHead
 from .token_bucket import TokenBucket
 
 __all__ = ["Buckets", "CompiledFault", "CompiledFilters", "FaultTally", "compile_filters"]
@@ -41,11 +44,24 @@ class FaultTally:
 
 @dataclass(frozen=True, slots=True)
 class CompiledFault:
-    """A fault with its header conditions compiled, and the count of requests that it holds up."""
+    """A fault with its header conditions compiled.
+
+    Attributes:
+        tally: The count of requests that it holds up.
+        changes: What filters before it make of the request.
+    """
 
     fault: Fault
     headers: tuple[Condition, ...]
     tally: FaultTally
+    changes: tuple[MutationLevel, ...] = ()
+
+    def seen(self, head: RequestHead) -> RequestHead:
+        """The request as the fault meets it."""
+        if not self.changes:
+            return head
+        changed = apply_mutations(self.changes, head.raw_headers, FormatContext(head), of_request=True)
+        return head.with_headers(changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +137,8 @@ def compile_filters(listener: Listener, levels: Sequence[FilterSettings], bucket
                 responses += one.response
         elif isinstance(setting, Fault) and _does_something(setting):
             conditions = tuple(compile_header(header) for header in setting.headers)
-            faults.append(CompiledFault(setting, conditions, buckets.tally(setting)))
+            changes = compile_mutations(requests, f"filter {http_filter.name}")
+            faults.append(CompiledFault(setting, conditions, buckets.tally(setting), changes))
         elif isinstance(setting, LocalRateLimit) and setting.max_tokens:
             limits.append(buckets.bucket(setting))
         elif isinstance(setting, Buffer) and setting.max_request_bytes is not None:

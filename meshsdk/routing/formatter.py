@@ -131,26 +131,30 @@ def _compile_operator(match: Any, where: str, missing: str) -> str | Formatter:
     if match[0] == "%":
         raise ResourceError(where, f"a lone % in {match.string!r}; write %% for a percent sign")
     name, arguments, length = match[1], match[2] or "", match[3]
-    operator = _operator(name, arguments, where)
-    if missing and name != "LOCAL_REPLY_BODY":
-        found = operator
-        operator = lambda context: found(context) or missing  # noqa: E731
+    operator = _operator(name, arguments, where, missing)
     if length is None:
         return operator
     limit = int(length)
     return lambda context: operator(context)[:limit]
 
 
-def _operator(name: str, arguments: str, where: str) -> Formatter:
+def _operator(name: str, arguments: str, where: str, missing: str) -> Formatter:
+    if name in _HEADERS:
+        # A header that is there and empty is not missing.
+        return _HEADERS[name](arguments, f"{where} %{name}%", missing)
     if name in _WITH_ARGUMENTS:
-        return _WITH_ARGUMENTS[name](arguments, f"{where} %{name}%")
-    if arguments:
+        operator = _WITH_ARGUMENTS[name](arguments, f"{where} %{name}%")
+    elif arguments:
         raise ResourceError(where, f"%{name}% takes no arguments")
-    if name in _SIMPLE:
-        return _SIMPLE[name]
-    if name in _NEVER_THERE or name.startswith("DOWNSTREAM_"):
-        return _nothing
-    raise ResourceError(where, f"%{name}% is an operator that meshsdk does not know")
+    elif name in _SIMPLE:
+        operator = _SIMPLE[name]
+    elif name in _NEVER_THERE or name.startswith("DOWNSTREAM_"):
+        operator = _nothing
+    else:
+        raise ResourceError(where, f"%{name}% is an operator that meshsdk does not know")
+    if not missing or name == "LOCAL_REPLY_BODY":
+        return operator
+    return lambda context: operator(context) or missing
 
 
 def _nothing(context: FormatContext) -> str:
@@ -165,26 +169,26 @@ def _header_names(arguments: str, where: str) -> tuple[str, str]:
     return first, second
 
 
-def _request_header(arguments: str, where: str) -> Formatter:
+def _request_header(arguments: str, where: str, missing: str) -> Formatter:
     first, second = _header_names(arguments, where)
 
     def value(context: FormatContext) -> str:
         found = context.head.first_header(first)
         if found is None and second:
             found = context.head.first_header(second)
-        return found or ""
+        return missing if found is None else found
 
     return value
 
 
-def _response_header(arguments: str, where: str) -> Formatter:
+def _response_header(arguments: str, where: str, missing: str) -> Formatter:
     first, second = _header_names(arguments, where)
 
     def value(context: FormatContext) -> str:
         found = context.response_header(first)
         if found is None and second:
             found = context.response_header(second)
-        return found or ""
+        return missing if found is None else found
 
     return value
 
@@ -315,10 +319,13 @@ def _query_parameters(arguments: str, where: str) -> Formatter:
     return lambda context: context.head.query
 
 
-_WITH_ARGUMENTS: dict[str, Callable[[str, str], Formatter]] = {
+_HEADERS: dict[str, Callable[[str, str, str], Formatter]] = {
     "REQ": _request_header,
     "REQUEST_HEADER": _request_header,
     "RESP": _response_header,
+}
+
+_WITH_ARGUMENTS: dict[str, Callable[[str, str], Formatter]] = {
     "TRAILER": _never_there,
     "START_TIME": _start_time,
     "EMIT_TIME": _emit_time,

@@ -129,6 +129,42 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str, Request]] = {
         "plain",
         Request("GET", "a", "/a/x?q"),
     ),
+    "a cluster that is not there has no name": (
+        {
+            "match": {"prefix": "/"},
+            "route": {"cluster": "missing"},
+            "response_headers_to_add": [{"header": {"key": "x-c", "value": "%UPSTREAM_CLUSTER%"}}],
+        },
+        {},
+        "plain",
+        Request("GET", "a", "/"),
+    ),
+    "a fault sees what filters before it made of the request": (
+        {"match": {"prefix": "/"}, **TO_C0},
+        {
+            "typed_per_filter_config": {
+                "fault": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
+                    "abort": {"http_status": 418, "percentage": {"numerator": 100}},
+                    "headers": [{"name": "x-filter", "string_match": {"exact": "listener"}}],
+                }
+            }
+        },
+        "plain",
+        Request("GET", "a", "/"),
+    ),
+    "an empty header is not missing in a body": (
+        {
+            "match": {"prefix": "/"},
+            "direct_response": {
+                "status": 503,
+                "body_format": {"text_format_source": {"inline_string": "[%REQ(x-a)%][%REQ(x-b)%]"}},
+            },
+        },
+        {},
+        "plain",
+        Request("GET", "a", "/", (("x-a", ""),)),
+    ),
     "slashes alone are merged to two": (
         {"match": {"prefix": "/"}, **TO_C0},
         {},
