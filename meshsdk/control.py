@@ -85,6 +85,8 @@ class Control:
         self._health: HealthWatcher | None = None
         self._roots: dict[str, None] = {}
         self._waiters: list[_Waiter] = []
+        self._watchers: list[Callable[[], None]] = []
+        self._seen_by_watchers = -1
         self._seen_changes = -1
         self._is_dirty = False
         self._logged_notes: set[str] = set()
@@ -134,6 +136,10 @@ class Control:
         loop = self._started()
         loop.post(lambda: self._add_waiter(waiter))
         return lambda: loop.post(lambda: self._drop_waiter(waiter))
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Have `callback` run on the control thread now, and whenever the directory or an endpoint's health changed."""
+        self._started().post(lambda: self._add_watcher(callback))
 
     def register(self, transport: Forkable) -> None:
         """See `Runtime.register`."""
@@ -211,6 +217,10 @@ class Control:
             self._roots[name] = None
         self._is_dirty = True
 
+    def _add_watcher(self, callback: Callable[[], None]) -> None:
+        self._watchers.append(callback)
+        callback()
+
     def _drop_waiter(self, waiter: _Waiter) -> None:
         if waiter in self._waiters:
             self._waiters.remove(waiter)
@@ -223,6 +233,7 @@ class Control:
             self._is_dirty = False
             self._seen_changes = self._cache.changes
             self._resolve()
+        self._tell_watchers()
         self._tell_waiters()
 
     def _resolve(self) -> None:
@@ -257,6 +268,14 @@ class Control:
         for waiter in settled:
             self._waiters.remove(waiter)
             waiter.callback()
+
+    def _tell_watchers(self) -> None:
+        assert self._health is not None
+        seen = self.directory.version + self._health.changes
+        if seen != self._seen_by_watchers:
+            self._seen_by_watchers = seen
+            for watcher in self._watchers:
+                watcher()
 
     def _forget_unknown_hosts(self) -> None:
         if len(self._roots) <= _MAX_LISTENERS:

@@ -6,17 +6,14 @@ For development, tests and small fleets: each stream has a thread. Plaintext, an
 from __future__ import annotations
 
 import logging
-import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import grpc
-from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from ..errors import ConfigError
-from .ads_session import DeltaSession, SotwSession
+from ..xds.ads_server import AdsService
 from .folder import Folder, FolderState
 
 __all__ = ["ControlPlaneServer"]
@@ -47,15 +44,14 @@ class ControlPlaneServer:
     ) -> None:
         self._folder = folder
         self._on_change = on_change
-        self._streams: set[queue.SimpleQueue[Any]] = set()
-        self._lock = threading.Lock()
+        self._service = AdsService(folder.state)
         self._stopping = threading.Event()
         self._server = grpc.server(
             ThreadPoolExecutor(_MAX_STREAMS, thread_name_prefix="meshsdk-ads-server"),
             # Without it a second server on the same port would take half of the clients.
             options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 << 20)],
         )
-        ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(_Servicer(self), self._server)
+        self._service.add_to(self._server)
         try:
             self.port = self._server.add_insecure_port(address)
         except RuntimeError as error:
@@ -70,6 +66,7 @@ class ControlPlaneServer:
     def start(self) -> None:
         """Read the folder and begin to serve it."""
         self._folder.refresh()
+        self._service.publish(self._folder.state)
         self._on_change(self._folder.state)
         self._server.start()
         self._watcher.start()
@@ -77,9 +74,7 @@ class ControlPlaneServer:
     def stop(self, grace_seconds: float = 0.0) -> None:
         """Stop serving; streams are ended after `grace_seconds`."""
         self._stopping.set()
-        with self._lock:
-            for stream in self._streams:
-                stream.put(None)
+        self._service.close()
         self._server.stop(grace_seconds).wait()
         if self._watcher.is_alive():
             self._watcher.join()
@@ -95,39 +90,4 @@ class ControlPlaneServer:
             if self._folder.state is not before:
                 self._on_change(self._folder.state)
             if changed:
-                with self._lock:
-                    for stream in self._streams:
-                        stream.put(self._folder.state)
-
-    def serve_stream(self, session: SotwSession | DeltaSession, requests: Iterator[Any], context: Any) -> Iterator[Any]:
-        """One stream, until its client or this server ends it."""
-        inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        with self._lock:
-            self._streams.add(inbox)
-
-        def read() -> None:
-            try:
-                for request in requests:
-                    inbox.put(request)
-            except grpc.RpcError:
-                pass  # The client is gone; that ends the stream below.
-            inbox.put(None)
-
-        threading.Thread(target=read, name="meshsdk-ads-reader", daemon=True).start()
-        try:
-            while (item := inbox.get()) is not None:
-                yield from session.update(item) if isinstance(item, FolderState) else session.receive(item)
-        finally:
-            with self._lock:
-                self._streams.discard(inbox)
-
-
-class _Servicer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
-    def __init__(self, server: ControlPlaneServer) -> None:
-        self._server = server
-
-    def StreamAggregatedResources(self, request_iterator: Iterator[Any], context: Any) -> Iterator[Any]:
-        return self._server.serve_stream(SotwSession(self._server.state), request_iterator, context)
-
-    def DeltaAggregatedResources(self, request_iterator: Iterator[Any], context: Any) -> Iterator[Any]:
-        return self._server.serve_stream(DeltaSession(self._server.state), request_iterator, context)
+                self._service.publish(self._folder.state)

@@ -31,10 +31,14 @@ class HealthWatcher:
 
     Args:
         loop: The control thread.
+
+    Attributes:
+        changes: Counts up whenever the health of some endpoint was found to have changed.
     """
 
     def __init__(self, loop: ControlLoop) -> None:
         self._loop = loop
+        self.changes = 0
         self._clusters: dict[str, Cluster] = {}
         self._intervals: dict[str, Timer] = {}
         self._checkers: dict[str, _Checker] = {}
@@ -109,6 +113,7 @@ class HealthWatcher:
 
     def _finish_refresh(self, cluster: Cluster) -> None:
         self._refreshing.discard(cluster.name)
+        self.changes += 1
         cluster.refresh()
         for other in self._clusters.values():
             if other.is_aggregate and any(child is cluster for child in other.children):

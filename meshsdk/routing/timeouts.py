@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import re2
-
+from ..deadline import parse_grpc_timeout
 from ..resources import ForwardAction, Listener, RetryPolicy, StreamDuration
 from .request_head import RequestHead
 
@@ -119,15 +118,10 @@ def format_grpc_timeout(seconds: float) -> bytes:
     return b"%dH" % (milliseconds // 3_600_000)
 
 
-_GRPC_TIMEOUT = re2.compile("([0-9]{1,8})([HMSmun])")
-_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-
-
 def grpc_timeout_seconds(head: RequestHead) -> float | None:
     """The grpc-timeout header; None where it is missing or is none."""
     value = head.header("grpc-timeout")
-    match = _GRPC_TIMEOUT.fullmatch(value) if value is not None else None
-    return None if match is None else int(match[1]) * _UNITS[match[2]]
+    return None if value is None else parse_grpc_timeout(value)
 
 
 def is_grpc(head: RequestHead) -> bool:

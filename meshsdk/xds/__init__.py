@@ -6,6 +6,7 @@ their versions and errors. What a resource means is not known here.
 - `loop` is the control thread: everything in this package and in `discovery` runs on it, so nothing there locks.
 - `sotw` is the protocol itself, without I/O: subscriptions, versions, nonces, ACK and NACK.
 - `ads_client` keeps one stream open, and one server behind it.
+- `server_session` and `ads_server` are the other side, for those who serve resources.
 """
 
 from .cache import CachedResource, ResourceCache, Status

@@ -10,11 +10,11 @@ from typing import Any
 import grpc
 import pytest
 import trustme
-from envoy.service.discovery.v3 import ads_pb2_grpc
 
 import meshsdk
 from meshsdk.controlplane import Folder
-from meshsdk.controlplane.server import ControlPlaneServer, _Servicer
+from meshsdk.controlplane.server import ControlPlaneServer
+from meshsdk.xds.ads_server import AdsService
 from tests.conftest import service
 
 INSECURE = [{"type": "insecure"}]
@@ -56,11 +56,9 @@ def test_mutual_tls_with_files_and_a_refusal_that_is_told(folder: Folder, tmp_pa
     mine, theirs = ca.issue_cert("client.example"), ca.issue_cert("localhost")
     mine.private_key_pem.write_to_path(tmp_path / "key.pem")
     mine.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    plain = ControlPlaneServer(folder, "127.0.0.1:0")
-    plain.start()
-    stack.callback(plain.stop)
+    folder.refresh()
     server = grpc.server(ThreadPoolExecutor(4))
-    ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(_Servicer(plain), server)
+    AdsService(folder.state).add_to(server)
     chain = b"".join(pem.bytes() for pem in theirs.cert_chain_pems)
     credentials = grpc.ssl_server_credentials(
         [(theirs.private_key_pem.bytes(), chain)], ca.cert_pem.bytes(), require_client_auth=True

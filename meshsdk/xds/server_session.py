@@ -1,11 +1,11 @@
 """The server's side of xDS, without I/O: what one client asked for, and what to send it.
 
 Theory of operation (Envoy docs, xds_protocol). A session belongs to one stream. A request changes what is subscribed
-to, or answers a response (ACK, NACK); a new state of the folder may change what is subscribed to. Both come down to
+to, or answers a response (ACK, NACK); a new state of the resources may change what is subscribed to. Both come down to
 one question for each type: is there something that the client should have and was not sent? A NACK is not answered
 with the same again.
 
-`SotwSession` sends whole sets; `DeltaSession` sends what changed and what is gone.
+`SotwServerSession` sends whole sets; `DeltaServerSession` sends what changed and what is gone.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2
 
 from ..resources import RESOURCE_TYPES, ResourceType
-from .folder import FolderState
 
-__all__ = ["DeltaSession", "SotwSession"]
+__all__ = ["DeltaServerSession", "Served", "SotwServerSession"]
 
-logger = logging.getLogger("meshsdk.controlplane")
+logger = logging.getLogger("meshsdk.xds")
 
 # Clusters, their endpoints, listeners, their routes: make before break (xds_protocol, eventual consistency).
 _SEND_ORDER = (
@@ -35,6 +34,13 @@ _SEND_ORDER = (
     ResourceType.LISTENER,
     ResourceType.ROUTE_CONFIGURATION,
 )
+
+
+class Served(Protocol):
+    """What a server has at one moment."""
+
+    def for_client(self, user_agent: str) -> Mapping[tuple[ResourceType, str], bytes]:
+        """The resources in the shape that a client wants, by its node's user_agent_name."""
 
 
 @dataclass(slots=True)
@@ -52,7 +58,7 @@ class _Subscription:
 class _Session(ABC):
     """What both variants share: the client's shape of resources, and its subscriptions."""
 
-    def __init__(self, state: FolderState) -> None:
+    def __init__(self, state: Served) -> None:
         self._state = state
         self._user_agent = ""
         self._knows_node = False
@@ -79,8 +85,8 @@ class _Session(ABC):
         if request.HasField("error_detail"):
             logger.error("%s was refused: %s", request.type_url, request.error_detail.message)
 
-    def update(self, state: FolderState) -> Iterator[Any]:
-        """The folder changed: what to send."""
+    def update(self, state: Served) -> Iterator[Any]:
+        """There is a new state: what to send."""
         self._state = state
         for kind in _SEND_ORDER:
             subscription = self._subscriptions.get(kind)
@@ -92,7 +98,7 @@ class _Session(ABC):
         """The responses that bring the client up to date with one type."""
 
 
-class SotwSession(_Session):
+class SotwServerSession(_Session):
     """State of the world: DiscoveryRequests in, DiscoveryResponses out."""
 
     def receive(self, request: Any) -> Iterator[Any]:
@@ -139,7 +145,7 @@ class SotwSession(_Session):
         )
 
 
-class DeltaSession(_Session):
+class DeltaServerSession(_Session):
     """Incremental: DeltaDiscoveryRequests in, DeltaDiscoveryResponses out."""
 
     def receive(self, request: Any) -> Iterator[Any]:
