@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,9 @@ __all__ = [
 
 BOOTSTRAP_PATH_VARIABLE = "GRPC_XDS_BOOTSTRAP"
 BOOTSTRAP_JSON_VARIABLE = "GRPC_XDS_BOOTSTRAP_CONFIG"
+
+# grpc-core is given a bootstrap through the environment (`grpc.process_bootstrap`); that one is not for us to read.
+ENVIRONMENT_LOCK = threading.RLock()
 
 # gRFC A27 leaves the list open; these are the kinds meshsdk can use. `google_default` is a known kind that needs
 # Google's own credential chain, so it is refused by name rather than skipped like an unknown one.
@@ -157,8 +161,9 @@ def load_bootstrap(source: str | os.PathLike[str] | Mapping[str, Any] | None = N
     """
     if isinstance(source, Mapping):
         return parse_bootstrap(source)
-    if source is None and not (source := os.environ.get(BOOTSTRAP_PATH_VARIABLE)):
-        inline = os.environ.get(BOOTSTRAP_JSON_VARIABLE)
+    with ENVIRONMENT_LOCK:
+        path, inline = os.environ.get(BOOTSTRAP_PATH_VARIABLE), os.environ.get(BOOTSTRAP_JSON_VARIABLE)
+    if source is None and not (source := path):
         return _parse_json(inline, f"environment variable {BOOTSTRAP_JSON_VARIABLE}") if inline else None
     try:
         text = Path(source).read_text(encoding="utf-8")

@@ -13,11 +13,12 @@ import logging
 import threading
 import urllib.parse
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .bootstrap import Bootstrap
+from .bootstrap import Bootstrap, CertificateProvider
 from .discovery import DnsResolver, Graph, Snapshot
 from .errors import RequestError
 from .exchange import Directory
@@ -99,6 +100,11 @@ class Control:
         source = self._source
         return source.problem if source is not None else ""
 
+    @property
+    def certificate_providers(self) -> Mapping[str, CertificateProvider]:
+        """See `Runtime.certificate_providers`."""
+        return self.bootstrap.certificate_providers
+
     def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
         """Names of the listeners that may stand for a target: as written, then as a Kubernetes short name."""
         host = host.lower()
@@ -136,6 +142,18 @@ class Control:
         loop = self._started()
         loop.post(lambda: self._add_waiter(waiter))
         return lambda: loop.post(lambda: self._drop_waiter(waiter))
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Have `callback` run on the control thread. Never blocks; nothing happens where the Mesh is closed."""
+        loop = self._loop
+        if loop is not None and not self._is_closed:
+            loop.post(callback)
+
+    def call_later(self, delay_seconds: float, callback: Callable[[], None]) -> None:
+        """Have `callback` run on the control thread after `delay_seconds`. From any thread."""
+        loop = self._loop
+        if loop is not None and not self._is_closed:
+            loop.post(partial(loop.call_later, delay_seconds, callback))
 
     def watch(self, callback: Callable[[], None]) -> None:
         """Have `callback` run on the control thread now, and whenever the directory or an endpoint's health changed."""
@@ -199,7 +217,7 @@ class Control:
                 self._graph = Graph(self._cache, self._dns)
                 from .health import HealthWatcher  # When traffic begins: importing meshsdk stays quick.
 
-                self._health = HealthWatcher(loop)
+                self._health = HealthWatcher(loop, self.certificate_providers)
                 loop.start()
                 self._loop = loop
             return self._loop

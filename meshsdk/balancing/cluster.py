@@ -170,6 +170,10 @@ class Cluster:
                 return endpoint
         return None
 
+    def endpoint(self, name: str) -> Endpoint | None:
+        """The endpoint of an address as text, or None."""
+        return self._by_name.get(name)
+
     def pick_elsewhere(self, context: PickContext, tried: Sequence[Endpoint]) -> Endpoint | None:
         """Pick from a priority that none of some endpoints is of, where there is one."""
         if self._priorities is None:

@@ -300,19 +300,28 @@ class Exchange:
         if forward.include_attempt_count_in_response:
             headers = with_header(headers, b"x-envoy-attempt-count", b"%d" % self.attempts)
         if destination.response_levels:
-            context = self._context(attempt.endpoint)
-            hostname = attempt.endpoint.config.hostname
-            if forward.action.auto_host_rewrite and hostname:
-                head = context.head
-                context.head = RequestHead(head.method, head.scheme, hostname, head.target, head.raw_headers)
-            context.status = status
-            headers = apply_mutations(destination.response_levels, headers, context)
+            headers = self.changed_response(attempt.endpoint, status, headers)
         if self.set_cookie:
             headers = [*headers, (b"set-cookie", self.set_cookie.encode("latin-1"))]
         if destination.filters.session is not None:
             name = attempt.endpoint.name
             headers = sessions.remember(destination.filters.session, self.head, self.session_endpoint, name, headers)
         return headers
+
+    def changed_response(
+        self, endpoint: Endpoint | None, status: int, headers: Sequence[tuple[bytes, bytes]]
+    ) -> Sequence[tuple[bytes, bytes]]:
+        """The headers of a response with the changes that the route makes to them; `endpoint` None is not known."""
+        forward, destination = self.forward, self.destination
+        if forward is None or destination is None or not destination.response_levels:
+            return headers
+        context = self._context(endpoint)
+        hostname = endpoint.config.hostname if endpoint is not None else ""
+        if forward.action.auto_host_rewrite and hostname:
+            head = context.head
+            context.head = RequestHead(head.method, head.scheme, hostname, head.target, head.raw_headers)
+        context.status = status
+        return apply_mutations(destination.response_levels, headers, context)
 
     def is_final(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bool:
         """Whether a response surely stands; a quick look, which may say no of one that does."""

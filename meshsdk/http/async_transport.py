@@ -63,7 +63,9 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         self._runtime = mesh.runtime
         self._dispatcher = Dispatcher(self._runtime)
         self._runtime.register(self)
-        self._tls = TlsChooser(lambda: httpx.create_ssl_context(verify), http2=http2)
+        self._tls = TlsChooser(
+            lambda: httpx.create_ssl_context(verify), http2=http2, providers=self._runtime.certificate_providers
+        )
         self._limits = limits
         self._pools: dict[asyncio.AbstractEventLoop, AsyncPool] = {}
         self._mirrors: set[asyncio.Task[None]] = set()

@@ -7,7 +7,7 @@ then `exchange.begin`.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -15,6 +15,7 @@ import httpx
 
 from .. import resources
 from ..balancing import Cluster
+from ..bootstrap import CertificateProvider
 from ..discovery import CLUSTER_ROOT
 from ..errors import NoRouteError, RequestError
 from ..exchange import Attempt, Directory, Exchange, Failure, LocalReply, Outcome
@@ -73,6 +74,10 @@ class Runtime(Protocol):
 
     def register(self, transport: Forkable) -> None:
         """Have `transport.after_fork` called in a forked child."""
+
+    @property
+    def certificate_providers(self) -> Mapping[str, CertificateProvider]:
+        """Those of the bootstrap, by instance name."""
 
     @property
     def problem(self) -> str:

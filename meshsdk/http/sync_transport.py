@@ -65,7 +65,9 @@ class MeshTransport(httpx.BaseTransport):
         self._runtime = mesh.runtime
         self._dispatcher = Dispatcher(self._runtime)
         self._runtime.register(self)
-        self._tls = TlsChooser(lambda: httpx.create_ssl_context(verify), http2=http2)
+        self._tls = TlsChooser(
+            lambda: httpx.create_ssl_context(verify), http2=http2, providers=self._runtime.certificate_providers
+        )
         self._limits = limits
         self._pool = SyncPool(self._tls, limits)
         self._mirrors = MirrorThreads()

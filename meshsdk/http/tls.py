@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -12,7 +13,7 @@ import httpx
 from ..balancing import Endpoint
 from ..errors import PeerIdentityError, ResourceError
 from ..resources import HttpProtocol, TlsFile, UpstreamTls
-from ..security import TlsClientContext, check_peer, make_client_context
+from ..security import Providers, TlsClientContext, check_peer, make_client_context, with_provider_files
 from .errors import as_httpx_error
 
 __all__ = ["TlsChooser"]
@@ -30,9 +31,13 @@ class TlsChooser:
     Args:
         make_default: Makes the context of https URLs whose cluster has no TLS settings; called once, when needed.
         http2: Whether that context offers HTTP/2.
+        providers: The bootstrap's certificate providers.
     """
 
-    def __init__(self, make_default: Callable[[], ssl.SSLContext], *, http2: bool) -> None:
+    def __init__(
+        self, make_default: Callable[[], ssl.SSLContext], *, http2: bool, providers: Providers = MappingProxyType({})
+    ) -> None:
+        self._providers = providers
         self._make_default = make_default
         self._http2 = http2
         self._default: ssl.SSLContext | None = None
@@ -47,7 +52,7 @@ class TlsChooser:
         config = endpoint.cluster.config
         if config.tls is not None:
             try:
-                context = self._cluster_context(config.tls, config.protocol)
+                context = self._cluster_context(with_provider_files(config.tls, self._providers), config.protocol)
             except (ResourceError, OSError) as error:
                 raise httpx.ConnectError(f"cluster {config.name}: TLS settings cannot be used: {error}") from error
             return context, endpoint.config.hostname if context.auto_sni else context.server_name

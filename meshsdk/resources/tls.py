@@ -19,19 +19,30 @@ from .values import unpack
 __all__ = ["SanMatcher", "TlsFile", "UpstreamTls", "parse_transport_socket"]
 
 _UPSTREAM_FIELDS = frozenset("common_tls_context sni auto_host_sni auto_sni_san_validation".split())
-_COMMON_FIELDS = frozenset("tls_params tls_certificates validation_context alpn_protocols".split())
+_COMMON_FIELDS = frozenset(
+    "tls_params tls_certificates validation_context alpn_protocols tls_certificate_provider_instance"
+    " tls_certificate_certificate_provider_instance combined_validation_context".split()
+)
+_COMBINED_FIELDS = frozenset("default_validation_context validation_context_certificate_provider_instance".split())
 _VALIDATION_FIELDS = frozenset(
-    "trusted_ca system_root_certs match_typed_subject_alt_names match_subject_alt_names".split()
+    "trusted_ca system_root_certs match_typed_subject_alt_names match_subject_alt_names"
+    " ca_certificate_provider_instance".split()
 )
 _PARAMETER_FIELDS = frozenset("tls_minimum_protocol_version tls_maximum_protocol_version".split())
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFile:
-    """PEM text: in the resource itself, or in a file that is read when a connection's context is built."""
+    """PEM text: in the resource itself, in a file that is read when a connection's context is built, or whatever a
+    certificate provider of the bootstrap has at that time (gRFC A29).
+
+    Attributes:
+        provider: Name of the certificate provider instance; then the others are empty.
+    """
 
     inline: bytes = b""
     path: str = ""
+    provider: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +98,10 @@ def parse_transport_socket(message: Any, where: str, notes: Notes) -> UpstreamTl
     path = f"{where}.typed_config"
     notes.unless_acted_on(context, path, _UPSTREAM_FIELDS)
     common = context.common_tls_context
-    _refuse_unverifiable(common, f"{path}.common_tls_context")
     notes.unless_acted_on(common, f"{path}.common_tls_context", _COMMON_FIELDS)
     notes.unless_acted_on(common.tls_params, f"{path}.common_tls_context.tls_params", _PARAMETER_FIELDS)
     certificate, key = _parse_certificate(common, f"{path}.common_tls_context")
-    trusted_ca, matchers = _parse_validation(
-        common.validation_context, f"{path}.common_tls_context.validation_context", notes
-    )
+    trusted_ca, matchers = _parse_trust(common, f"{path}.common_tls_context", notes)
     return UpstreamTls(
         sni=context.sni,
         auto_sni=context.auto_host_sni,
@@ -108,18 +116,31 @@ def parse_transport_socket(message: Any, where: str, notes: Notes) -> UpstreamTl
     )
 
 
-def _refuse_unverifiable(common: Any, where: str) -> None:
-    if common.WhichOneof("validation_context_type") != "validation_context":
-        raise ResourceError(
-            f"{where}.validation_context",
-            "must be set: without it the peer could be anyone, and certificates from SDS or providers are not"
-            " carried out",
-        )
-    if common.tls_certificate_sds_secret_configs:
-        raise ResourceError(f"{where}.tls_certificate_sds_secret_configs", "certificates from SDS are not carried out")
+def _parse_trust(common: Any, where: str, notes: Notes) -> tuple[TlsFile | None, tuple[SanMatcher, ...]]:
+    """Roots and names that the peer is held to, in any of the three places where they may stand (gRFC A29)."""
+    which = common.WhichOneof("validation_context_type")
+    if which == "validation_context":
+        return _parse_validation(common.validation_context, f"{where}.{which}", notes)
+    if which == "combined_validation_context":
+        combined = common.combined_validation_context
+        notes.unless_acted_on(combined, f"{where}.{which}", _COMBINED_FIELDS)
+        instance = combined.validation_context_certificate_provider_instance
+        provider = TlsFile(provider=instance.instance_name) if instance.instance_name else None
+        path = f"{where}.{which}.default_validation_context"
+        return _parse_validation(combined.default_validation_context, path, notes, provider)
+    raise ResourceError(
+        f"{where}.validation_context",
+        "must be set: without it the peer could be anyone, and certificates from SDS are not carried out",
+    )
 
 
 def _parse_certificate(common: Any, where: str) -> tuple[TlsFile | None, TlsFile | None]:
+    if common.tls_certificate_sds_secret_configs:
+        raise ResourceError(f"{where}.tls_certificate_sds_secret_configs", "certificates from SDS are not carried out")
+    # The second one is deprecated, and what istiod sends to gRPC clients (pilot/pkg/networking/grpcgen/cds.go).
+    for instance in (common.tls_certificate_provider_instance, common.tls_certificate_certificate_provider_instance):
+        if instance.instance_name:
+            return TlsFile(provider=instance.instance_name), TlsFile(provider=instance.instance_name)
     if not common.tls_certificates:
         return None, None
     if len(common.tls_certificates) > 1:
@@ -148,19 +169,24 @@ _UNVERIFIED_CONDITIONS = (
     "verify_certificate_hash",
     "crl",
     "custom_validator_config",
-    "ca_certificate_provider_instance",
     "require_signed_certificate_timestamp",
 )
 
 
-def _parse_validation(message: Any, where: str, notes: Notes) -> tuple[TlsFile | None, tuple[SanMatcher, ...]]:
+def _parse_validation(
+    message: Any, where: str, notes: Notes, provider: TlsFile | None = None
+) -> tuple[TlsFile | None, tuple[SanMatcher, ...]]:
     for descriptor, _ in message.ListFields():
         if descriptor.name in _UNVERIFIED_CONDITIONS:
             raise ResourceError(f"{where}.{descriptor.name}", "is a check of the peer that is not carried out")
     notes.unless_acted_on(message, where, _VALIDATION_FIELDS)
-    trusted_ca = _parse_file(message.trusted_ca, f"{where}.trusted_ca") if message.HasField("trusted_ca") else None
+    trusted_ca = _parse_file(message.trusted_ca, f"{where}.trusted_ca") if message.HasField("trusted_ca") else provider
+    if message.ca_certificate_provider_instance.instance_name:
+        trusted_ca = TlsFile(provider=message.ca_certificate_provider_instance.instance_name)
     if trusted_ca is None and not message.HasField("system_root_certs"):
-        raise ResourceError(f"{where}.trusted_ca", "must be set, or system_root_certs: the peer could be anyone")
+        raise ResourceError(
+            f"{where}.trusted_ca", "must be set, or system_root_certs or a provider: the peer could be anyone"
+        )
     matchers = []
     for index, matcher in enumerate(message.match_typed_subject_alt_names):
         path = f"{where}.match_typed_subject_alt_names[{index}]"

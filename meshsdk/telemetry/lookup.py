@@ -1,4 +1,4 @@
-"""Whether the application watches: the observer, where it has set an OpenTelemetry provider.
+"""Whether the application watches: the observers, where it has set an OpenTelemetry provider.
 
 A provider is set through opentelemetry's API modules, so while nobody has imported those there is none, and a look
 costs nothing. Where they are imported and no provider is set (yet), a look costs about what routing a request costs;
@@ -13,9 +13,10 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .grpc_calls import GrpcClientObserver, GrpcServerObserver
     from .http_client import HttpClientObserver
 
-__all__ = ["http_client_observer"]
+__all__ = ["grpc_client_observer", "grpc_server_observer", "http_client_observer"]
 
 _LOOK_AGAIN_SECONDS = 0.25
 
@@ -24,31 +25,55 @@ _VARIABLES = ("OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER")
 
 
 class _Found:
-    observer: HttpClientObserver | None = None
+    http_client: HttpClientObserver | None = None
+    grpc_client: GrpcClientObserver | None = None
+    grpc_server: GrpcServerObserver | None = None
     look_again = 0.0
 
 
 def http_client_observer() -> HttpClientObserver | None:
     """The observer of HTTP requests, or None while the application has set neither a tracer nor a meter provider."""
-    if _Found.observer is None:
-        now = time.monotonic()
-        if now >= _Found.look_again:
-            _Found.look_again = now + _LOOK_AGAIN_SECONDS
-            _Found.observer = _look()
-    return _Found.observer
+    if _Found.http_client is None:
+        _look()
+    return _Found.http_client
 
 
-def _look() -> HttpClientObserver | None:
+def grpc_client_observer() -> GrpcClientObserver | None:
+    """The observer of outgoing gRPC calls, or None as for HTTP."""
+    if _Found.grpc_client is None:
+        _look()
+    return _Found.grpc_client
+
+
+def grpc_server_observer() -> GrpcServerObserver | None:
+    """The observer of incoming gRPC calls, or None as for HTTP."""
+    if _Found.grpc_server is None:
+        _look()
+    return _Found.grpc_server
+
+
+def _look() -> None:
+    now = time.monotonic()
+    if now < _Found.look_again:
+        return
+    _Found.look_again = now + _LOOK_AGAIN_SECONDS
+    if not _is_watched():
+        return
+    from .grpc_calls import GrpcClientObserver, GrpcServerObserver
+    from .http_client import HttpClientObserver
+
+    _Found.http_client = HttpClientObserver()
+    _Found.grpc_client = GrpcClientObserver()
+    _Found.grpc_server = GrpcServerObserver()
+
+
+def _is_watched() -> bool:
     imported = "opentelemetry.trace" in sys.modules or "opentelemetry.metrics" in sys.modules
     if not imported and not any(name in os.environ for name in _VARIABLES):
-        return None
+        return False
     from opentelemetry import metrics, trace
 
     traced = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
     # The API's own stand-in is what get_meter_provider gives before an SDK is set.
     measured = type(metrics.get_meter_provider()).__module__ != "opentelemetry.metrics._internal"
-    if not traced and not measured:
-        return None
-    from .http_client import HttpClientObserver
-
-    return HttpClientObserver()
+    return traced or measured

@@ -18,7 +18,7 @@ __all__ = ["ControlLoop", "Timer"]
 
 logger = logging.getLogger("meshsdk.control")
 
-Callback = Callable[[], None]
+Callback = Callable[[], object]
 
 
 class Timer:

@@ -1,0 +1,482 @@
+"""`grpc.Channel`s on the mesh.
+
+A call whose plan is native and that nobody watches goes to grpc-core as it came; that is the usual case, and the
+fast one. Every other call is decided or watched here first.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from .. import deadline
+from ..control import Control
+from ..errors import RequestError
+from ..exchange import Directory, LocalReply
+from ..telemetry.lookup import grpc_client_observer
+from .call_error import MeshRpcError
+from .call_plan import CallPlan, make_plan
+from .call_view import CallView, error_view
+from .explain_failure import explained
+from .lines import Lines, channel_credentials
+from .mirrors import MirrorLimit
+from .outgoing_call import OutgoingCall, bounded_timeout, copies_of, decide, shorter, with_attempt_count
+from .relayed_mesh import RelayedMesh, parse_target
+from .settling import SETTLE_SECONDS, not_settled
+
+__all__ = ["MeshChannel"]
+
+Options = Sequence[tuple[str, Any]]
+_DEFAULT_AUTHORITY = "grpc.default_authority"
+
+
+class MeshChannel(grpc.Channel):  # type: ignore[misc]
+    """A channel whose calls go where the mesh says. Made at once; it connects with its first call.
+
+    Args:
+        relayed: The Mesh on the relay.
+        target: `host:port` or `xds:///host:port`.
+        options: As grpc's.
+        compression: As grpc's.
+        credentials: For clusters that have no TLS settings in the mesh, and for hosts outside it; None is plaintext.
+    """
+
+    def __init__(
+        self,
+        relayed: RelayedMesh,
+        target: str,
+        *,
+        options: Options | None = None,
+        compression: grpc.Compression | None = None,
+        credentials: Any = None,
+    ) -> None:
+        name = parse_target(target)
+        given = dict(options or ())
+        authority = given.pop(_DEFAULT_AUTHORITY, name.authority)
+
+        def open_channel(uri: str, authority: str) -> Any:
+            # Without the interceptors that opentelemetry-instrumentation-grpc puts around: calls are traced here.
+            secure_channel = inspect.unwrap(grpc.secure_channel)
+            settings = [*given.items(), (_DEFAULT_AUTHORITY, authority)]
+            return secure_channel(uri, channel_credentials(credentials), options=settings, compression=compression)
+
+        self.lines: Lines[Any] = Lines(relayed, name, authority, open_channel)
+        self.mirrors = MirrorLimit()
+
+    def subscribe(self, callback: Callable[[Any], None], try_to_connect: bool | None = False) -> None:
+        """See grpc.Channel."""
+        self.lines.main().subscribe(callback, try_to_connect)
+
+    def unsubscribe(self, callback: Callable[[Any], None]) -> None:
+        """See grpc.Channel."""
+        self.lines.main().unsubscribe(callback)
+
+    def unary_unary(self, method: str, *arguments: Any, **options: Any) -> MeshUnaryUnary:
+        """See grpc.Channel."""
+        return MeshUnaryUnary(self, method, "unary_unary", arguments, options)
+
+    def unary_stream(self, method: str, *arguments: Any, **options: Any) -> MeshUnaryStream:
+        """See grpc.Channel."""
+        return MeshUnaryStream(self, method, "unary_stream", arguments, options)
+
+    def stream_unary(self, method: str, *arguments: Any, **options: Any) -> MeshStreamUnary:
+        """See grpc.Channel."""
+        return MeshStreamUnary(self, method, "stream_unary", arguments, options)
+
+    def stream_stream(self, method: str, *arguments: Any, **options: Any) -> MeshStreamStream:
+        """See grpc.Channel."""
+        return MeshStreamStream(self, method, "stream_stream", arguments, options)
+
+    def close(self) -> None:
+        """See grpc.Channel."""
+        for channel in self.lines.take_all():
+            channel.close()
+
+    def __enter__(self) -> MeshChannel:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How calls of a method go, for one Directory.
+
+    Attributes:
+        straight: grpc-core's own callable, where calls need nothing of us unless somebody watches; else None.
+        timeout: That a native call has at most.
+        counts_attempts: A native call carries x-envoy-attempt-count.
+    """
+
+    directory: Directory | None
+    plan: CallPlan | None = None
+    straight: Any = None
+    timeout: float | None = None
+    counts_attempts: bool = False
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A call that is about to go out: by which callable, and what to do when it is over."""
+
+    callable: Any
+    call: OutgoingCall
+
+
+class _Method:
+    """What the four kinds of calls share."""
+
+    has_one_request = True
+
+    def __init__(
+        self, channel: MeshChannel, method: str, kind: str, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> None:
+        self._channel = channel
+        self._method = method
+        self._open: Callable[[Any, str], Any] = lambda line, name: getattr(line, kind)(name, *arguments, **options)
+        self._relayed = channel.lines.relayed
+        self._control: Control = self._relayed.control
+        self._names = self._relayed.listener_names(channel.lines.target)
+        self._native: Any = None
+        self._destinations: dict[tuple[str, str, str, str], Any] = {}
+        self._policies: dict[int, tuple[Any, str]] = {}
+        self._way = _Way(None)
+
+    def _ready(self, timeout: float | None, wait_for_ready: bool | None) -> _Way:
+        """The way for the present Directory; waits for the target's configuration where that is not here yet."""
+        way = self._way
+        if way.plan is not None and way.directory is self._control.directory:
+            return way
+        plan = self._make_plan()
+        if not plan.is_settled:
+            self._settle(self._names, timeout, wait_for_ready)
+            plan = self._make_plan()
+            if not plan.is_settled:
+                raise MeshRpcError.of_reply(not_settled(self._control, self._names))
+        straight = None
+        if plan.is_native and not plan.watches_outcomes and not self._relayed.reveals_peers:
+            straight = self._native_callable()
+        elif plan.is_native and plan.watches_outcomes:
+            self._relayed.reveal_peers()
+        timeout = plan.timeout_seconds if self.has_one_request else None
+        way = _Way(plan.directory, plan, straight, timeout, plan.counts_attempts)
+        self._policies = {}
+        self._way = way
+        return way
+
+    def _make_plan(self) -> CallPlan:
+        control = self._control
+        return make_plan(
+            control.directory, self._names, self._channel.lines.authority, self._method, control.unknown_hosts
+        )
+
+    def _settle(self, names: tuple[str, ...], timeout: float | None, wait_for_ready: bool | None) -> None:
+        """Wait until listeners are here or known to be missing.
+
+        Raises:
+            MeshRpcError: The time is over.
+        """
+        seconds = deadline.bounded(timeout)
+        if not wait_for_ready:
+            seconds = shorter(seconds, SETTLE_SECONDS)
+        settled = threading.Event()
+        self._relayed.start()
+        try:
+            cancel = self._control.when_settled(names, settled.set)
+        except RequestError as error:
+            raise MeshRpcError(grpc.StatusCode.CANCELLED, str(error)) from None
+        try:
+            if not settled.wait(seconds):
+                reply = not_settled(self._control, names)
+                is_deadline = seconds is not None and seconds < SETTLE_SECONDS
+                code = grpc.StatusCode.DEADLINE_EXCEEDED if is_deadline else grpc.StatusCode.UNAVAILABLE
+                raise MeshRpcError(code, reply.body.decode())
+        finally:
+            cancel()
+
+    def _native_callable(self) -> Any:
+        if self._native is None:
+            self._native = self._open(self._channel.lines.main(), self._method)
+        return self._native
+
+    def _begin(self, request: Any, timeout: float | None, metadata: Any, wait_for_ready: bool | None) -> _Begun:
+        """Decide on a call.
+
+        Raises:
+            MeshRpcError: It is answered here.
+        """
+        way = self._ready(timeout, wait_for_ready)
+        plan = way.plan
+        assert plan is not None
+        if plan.is_native:
+            if way.counts_attempts:
+                metadata = with_attempt_count(metadata)
+            call = OutgoingCall(plan.directory, metadata, bounded_timeout(timeout, way.timeout))
+            self._observe(call)
+            return _Begun(self._native_callable(), call)
+        reply = plan.reply
+        if reply is None:
+            decided = self._decide(plan, metadata, timeout, wait_for_ready)
+            if isinstance(decided, OutgoingCall):
+                return self._outgoing(decided, request, timeout)
+            reply = decided
+        call = OutgoingCall(plan.directory, None, None)
+        self._observe(call)
+        if reply.delay_seconds:
+            self._hold(reply.delay_seconds, reply.tally, deadline.bounded(timeout), call)
+        raise call.refused(reply)
+
+    def _decide(
+        self, plan: CallPlan, metadata: Any, timeout: float | None, wait_for_ready: bool | None
+    ) -> OutgoingCall | LocalReply:
+        authority = self._channel.lines.authority
+        decided = decide(plan, authority, self._method, metadata, timeout)
+        if isinstance(decided, str):
+            # The call names a cluster that nobody has asked for yet.
+            self._settle((decided,), timeout, wait_for_ready)
+            plan = self._make_plan()
+            decided = decide(plan, authority, self._method, metadata, timeout)
+        assert not isinstance(decided, str)
+        return decided
+
+    def _outgoing(self, call: OutgoingCall, request: Any, timeout: float | None) -> _Begun:
+        exchange = call.exchange
+        assert exchange is not None
+        self._observe(call)
+        timeouts = exchange.timeouts
+        limit = shorter(timeouts.stream, timeouts.route if self.has_one_request else None)
+        call.timeout = bounded_timeout(timeout, limit)
+        if exchange.delay_seconds:
+            self._hold(exchange.delay_seconds, exchange.fault_tally, call.timeout, call)
+            call.timeout = None if call.timeout is None else call.timeout - exchange.delay_seconds
+        head = exchange.outgoing_head
+        callable_ = self._destination(head.authority, head.path, exchange.cluster.name, self._policy(exchange))
+        if self.has_one_request:
+            for copy in copies_of(call):
+                self._mirror(copy, request, call)
+        return _Begun(callable_, call)
+
+    def _observe(self, call: OutgoingCall) -> None:
+        observer = grpc_client_observer()
+        if observer is not None:
+            self._relayed.reveal_peers()
+            target = self._channel.lines.target
+            call.observe(observer.start(self._method[1:], target.host, target.port))
+
+    def _hold(self, seconds: float, tally: Any, timeout: float | None, call: OutgoingCall) -> None:
+        """Hold a call back for a fault's delay, but not beyond its deadline."""
+        try:
+            time.sleep(seconds if timeout is None else min(seconds, timeout))
+        finally:
+            if tally is not None:
+                tally.end()
+        if timeout is not None and timeout <= seconds:
+            error = MeshRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", flag="DI")
+            call.end(error.code(), error.details(), (), ())
+            raise error
+
+    def _policy(self, exchange: Any) -> str:
+        """The key of a route's policy, worked out once for each configuration."""
+        known = self._policies.get(id(exchange.forward))
+        if known is None:
+            known = (exchange.forward, self._relayed.policy_key(exchange.forward, exchange.table))
+            self._policies[id(exchange.forward)] = known
+        return known[1]
+
+    def _destination(self, authority: str, method: str, cluster: str, policy: str) -> Any:
+        key = (authority, method, cluster, policy)
+        found = self._destinations.get(key)
+        if found is None:
+            if len(self._destinations) >= 128:
+                self._destinations = {}
+            found = self._open(self._channel.lines.to(authority, cluster, policy), method)
+            self._destinations[key] = found
+        return found
+
+    def _mirror(self, copy: Any, request: Any, call: OutgoingCall) -> None:
+        """Send a copy whose answer nobody waits for."""
+        mirrors = self._channel.mirrors
+        if not mirrors.begin():
+            return
+        policy = self._relayed.policy_key(None, None)
+        callable_ = self._destination(copy.head.authority, copy.head.path, copy.cluster.name, policy)
+        future = callable_.future(request, timeout=call.timeout, metadata=call.metadata)
+        if not future.add_callback(mirrors.end):
+            mirrors.end()
+
+    def _blocking(
+        self, request: Any, timeout: Any, metadata: Any, credentials: Any, wait_for_ready: Any, compression: Any
+    ) -> tuple[Any, Any]:
+        """A call that blocks until its one response is here."""
+        begun = self._begin(request, timeout, metadata, wait_for_ready)
+        call = begun.call
+        try:
+            response, inner = begun.callable.with_call(
+                request, call.timeout, call.metadata, credentials, wait_for_ready, compression
+            )
+        except grpc.RpcError as error:
+            raise explained(error_view(error, call)) from None
+        return response, CallView(inner, call)
+
+    def _running(
+        self,
+        invoke: Callable[[Any], Any],
+        request: Any,
+        timeout: Any,
+        metadata: Any,
+        credentials: Any,
+        wait_for_ready: Any,
+        compression: Any,
+    ) -> Any:
+        """A call that goes on while its caller does something else."""
+        try:
+            begun = self._begin(request, timeout, metadata, wait_for_ready)
+        except MeshRpcError as error:
+            return error
+        call = begun.call
+        inner = invoke(begun.callable)(request, call.timeout, call.metadata, credentials, wait_for_ready, compression)
+        return CallView(inner, call)
+
+
+def _future(callable_: Any) -> Any:
+    return callable_.future
+
+
+def _itself(callable_: Any) -> Any:
+    return callable_
+
+
+class MeshUnaryUnary(_Method, grpc.UnaryUnaryMultiCallable):  # type: ignore[misc]
+    """One request, one response."""
+
+    def __call__(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+    ) -> Any:
+        """See grpc.UnaryUnaryMultiCallable."""
+        way = self._way
+        if way.directory is not self._control.directory:
+            way = self._ready(timeout, wait_for_ready)
+        if way.straight is not None and grpc_client_observer() is None:
+            if way.timeout is not None or deadline.current.get() is not None:
+                timeout = bounded_timeout(timeout, way.timeout)
+            if way.counts_attempts:
+                metadata = with_attempt_count(metadata)
+            try:
+                return way.straight(request, timeout, metadata, credentials, wait_for_ready, compression)
+            except grpc.RpcError as error:
+                raise explained(error) from None
+        return self._blocking(request, timeout, metadata, credentials, wait_for_ready, compression)[0]
+
+    def with_call(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+    ) -> tuple[Any, Any]:
+        """See grpc.UnaryUnaryMultiCallable."""
+        return self._blocking(request, timeout, metadata, credentials, wait_for_ready, compression)
+
+    def future(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+    ) -> Any:
+        """See grpc.UnaryUnaryMultiCallable."""
+        return self._running(_future, request, timeout, metadata, credentials, wait_for_ready, compression)
+
+
+class _Streaming(_Method):
+    """Kinds whose call is an iterator of responses."""
+
+    def __call__(
+        self,
+        request: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+    ) -> Any:
+        """See grpc.UnaryStreamMultiCallable and grpc.StreamStreamMultiCallable."""
+        try:
+            way = self._ready(timeout, wait_for_ready)
+        except MeshRpcError as error:
+            return error
+        if way.straight is not None and grpc_client_observer() is None:
+            timeout = bounded_timeout(timeout, way.timeout)
+            if way.counts_attempts:
+                metadata = with_attempt_count(metadata)
+            return way.straight(request, timeout, metadata, credentials, wait_for_ready, compression)
+        return self._running(_itself, request, timeout, metadata, credentials, wait_for_ready, compression)
+
+
+class MeshUnaryStream(_Streaming, grpc.UnaryStreamMultiCallable):  # type: ignore[misc]
+    """One request, a stream of responses."""
+
+
+class MeshStreamStream(_Streaming, grpc.StreamStreamMultiCallable):  # type: ignore[misc]
+    """A stream of requests, a stream of responses."""
+
+    has_one_request = False
+
+
+class MeshStreamUnary(_Method, grpc.StreamUnaryMultiCallable):  # type: ignore[misc]
+    """A stream of requests, one response."""
+
+    has_one_request = False
+
+    def __call__(
+        self,
+        request_iterator: Iterator[Any],
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+    ) -> Any:
+        """See grpc.StreamUnaryMultiCallable."""
+        return self._blocking(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)[0]
+
+    def with_call(
+        self,
+        request_iterator: Iterator[Any],
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+    ) -> tuple[Any, Any]:
+        """See grpc.StreamUnaryMultiCallable."""
+        return self._blocking(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+
+    def future(
+        self,
+        request_iterator: Iterator[Any],
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+    ) -> Any:
+        """See grpc.StreamUnaryMultiCallable."""
+        return self._running(_future, request_iterator, timeout, metadata, credentials, wait_for_ready, compression)

@@ -1,0 +1,103 @@
+"""The grpc-core channels behind one channel of a Mesh.
+
+One leads to the target, and grpc-core finds its way from there. Others, made when a call needs them, lead to one
+cluster each; they share connections, since grpc-core keeps those by address for the whole process.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import grpc
+import grpc.experimental
+
+from .relayed_mesh import RelayedMesh, TargetName
+
+__all__ = ["Lines", "channel_credentials"]
+
+C = TypeVar("C")
+Open = Callable[[str, str], C]
+
+# Destinations of one channel; beyond this the longest unused is let go (its calls end as they would).
+_MAX_DESTINATIONS = 128
+
+
+def channel_credentials(fallback: Any) -> Any:
+    """Credentials of the inner channels: the mesh's TLS settings where a cluster has them, else `fallback`."""
+    return grpc.xds_channel_credentials(fallback or grpc.experimental.insecure_channel_credentials())
+
+
+class Lines(Generic[C]):
+    """Opens inner channels when they are first needed.
+
+    Args:
+        relayed: The Mesh on the relay.
+        target: Where the channel leads.
+        authority: Of its calls.
+        open_channel: Makes a channel to a URI with an authority.
+    """
+
+    def __init__(self, relayed: RelayedMesh, target: TargetName, authority: str, open_channel: Open[C]) -> None:
+        self.relayed = relayed
+        self.target = target
+        self.authority = authority
+        self._open = open_channel
+        self._lock = threading.Lock()
+        self._main: C | None = None
+        self._destinations: dict[tuple[str, str, str], C] = {}
+        self._is_closed = False
+
+    def main(self) -> C:
+        """The channel to the target.
+
+        Raises:
+            ValueError: The channel is closed.
+        """
+        channel = self._main
+        if channel is None:
+            with self._lock:
+                self._check_open()
+                if self._main is None:
+                    self.relayed.start().check_socket()
+                    self._main = self._open(self.relayed.target_uri(self.target, self.authority), self.authority)
+                channel = self._main
+        return channel
+
+    def to(self, authority: str, cluster: str, policy: str) -> C:
+        """The channel to one cluster.
+
+        Args:
+            authority: Of calls.
+            cluster: Its name.
+            policy: What `RelayedMesh.policy_key` says of the route.
+
+        Raises:
+            ValueError: The channel is closed.
+        """
+        key = (authority, cluster, policy)
+        with self._lock:
+            self._check_open()
+            channel = self._destinations.pop(key, None)
+            if channel is None:
+                self.relayed.start().check_socket()
+                channel = self._open(self.relayed.destination_uri(cluster, policy), authority)
+                while len(self._destinations) >= _MAX_DESTINATIONS:
+                    del self._destinations[next(iter(self._destinations))]
+            self._destinations[key] = channel
+            return channel
+
+    def take_all(self) -> list[C]:
+        """Every channel, to be closed; none can be opened any more."""
+        with self._lock:
+            self._is_closed = True
+            channels = [*self._destinations.values(), *([self._main] if self._main is not None else [])]
+            self._destinations.clear()
+            self._main = None
+            return channels
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            # What grpc's own channels say.
+            raise ValueError("Cannot invoke RPC on closed channel!")

@@ -1,0 +1,178 @@
+"""Spans and metrics of gRPC calls, out and in.
+
+One span a call, CLIENT or SERVER, that ends when the call ends, also where messages stream (open-telemetry/
+semantic-conventions, docs/rpc/rpc-spans.md, rpc-metrics.md and grpc.md), with what a mesh knows besides:
+`meshsdk.cluster`, `meshsdk.endpoint`, `meshsdk.response_flag`. Messages make no events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+
+from opentelemetry import metrics, propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+__all__ = ["CallObservation", "GrpcClientObserver", "GrpcServerObserver"]
+
+_SCOPE = "meshsdk"
+# rpc-metrics.md: the advised bucket boundaries, in seconds.
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+
+# grpc.md: of a server's statuses, only these are its own errors.
+_SERVER_ERRORS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+
+Attributes = dict[str, str | int]
+Metadata = Iterable[tuple[str, str | bytes]]
+
+
+class _Observer:
+    """What both sides share: a tracer, and the histogram of durations."""
+
+    kind = SpanKind.INTERNAL
+    metric = ""
+
+    def __init__(self) -> None:
+        self._tracer = trace.get_tracer(_SCOPE)
+        meter = metrics.get_meter(_SCOPE)
+        self._duration = meter.create_histogram(
+            self.metric,
+            unit="s",
+            description="Duration of gRPC calls, from the first byte to the status.",
+            explicit_bucket_boundaries_advisory=_BUCKETS,
+        )
+        self._calls = meter.create_counter(
+            f"meshsdk.{self.kind.name.lower()}.calls",
+            unit="{call}",
+            description="gRPC calls by cluster and Envoy response flag.",
+        )
+
+    def record(self, seconds: float, attributes: Attributes, cluster: str, flag: str) -> None:
+        """A call ended."""
+        self._duration.record(seconds, attributes)
+        self._calls.add(1, {"meshsdk.cluster": cluster, "meshsdk.response_flag": flag or "-"})
+
+    def is_error(self, code: str) -> bool:
+        """Whether a status counts as an error on this side."""
+        return code != "OK"
+
+
+class GrpcClientObserver(_Observer):
+    """Observes calls that go out."""
+
+    kind = SpanKind.CLIENT
+    metric = "rpc.client.call.duration"
+
+    def start(self, method: str, host: str, port: int) -> CallObservation:
+        """A call begins.
+
+        Args:
+            method: `package.Service/Method`.
+            host, port: Of the channel's target.
+        """
+        attributes: Attributes = {
+            "rpc.system.name": "grpc",
+            "rpc.method": method,
+            "server.address": host,
+            "server.port": port,
+        }
+        span = self._tracer.start_span(method, kind=SpanKind.CLIENT, attributes=attributes)
+        return CallObservation(self, span, attributes)
+
+
+class GrpcServerObserver(_Observer):
+    """Observes calls that come in."""
+
+    kind = SpanKind.SERVER
+    metric = "rpc.server.call.duration"
+
+    def start(self, method: str, metadata: Metadata, peer: str) -> CallObservation | None:
+        """A call begins; None where somebody else's instrumentation observes it already.
+
+        Args:
+            method: `package.Service/Method`.
+            metadata: The call's; the trace goes on from it.
+            peer: As the server's context has it, such as `ipv4:127.0.0.1:4711`.
+        """
+        if self._is_observed():
+            return None
+        attributes: Attributes = {"rpc.system.name": "grpc", "rpc.method": method}
+        span = self._tracer.start_span(
+            method, context=_extracted(metadata), kind=SpanKind.SERVER, attributes={**attributes, **_peer(peer)}
+        )
+        return CallObservation(self, span, attributes)
+
+    def is_error(self, code: str) -> bool:
+        """See `_Observer`."""
+        return code in _SERVER_ERRORS
+
+    @staticmethod
+    def _is_observed() -> bool:
+        span = trace.get_current_span()
+        return span.is_recording() and getattr(span, "kind", None) is SpanKind.SERVER
+
+
+class CallObservation:
+    """One call while it lasts."""
+
+    __slots__ = ("_attributes", "_observer", "_span", "_started")
+
+    def __init__(self, observer: _Observer, span: Span, attributes: Attributes) -> None:
+        self._observer = observer
+        self._span = span
+        self._attributes = attributes
+        self._started = time.monotonic()
+
+    @property
+    def context(self) -> Context:
+        """The context whose current span is the call's."""
+        return trace.set_span_in_context(self._span)
+
+    def injected(self, metadata: Metadata | None) -> tuple[tuple[str, str | bytes], ...]:
+        """The metadata with the propagators' fields set, W3C traceparent by default; old ones are replaced."""
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier, self.context)
+        kept = tuple(entry for entry in metadata or () if entry[0] not in carrier)
+        return (*kept, *((name.lower(), value) for name, value in carrier.items()))
+
+    def end(self, code: str, details: str, cluster: str = "", endpoint: str = "", flag: str = "") -> None:
+        """The call is over.
+
+        Args:
+            code: Name of its status, such as `OK`.
+            details: The status's message.
+            cluster, endpoint, flag: As far as they are known.
+        """
+        span, observer = self._span, self._observer
+        attributes = {**self._attributes, "rpc.response.status_code": code}
+        if observer.is_error(code):
+            attributes["error.type"] = code
+        if span.is_recording():
+            for name, value in (("cluster", cluster), ("endpoint", endpoint), ("response_flag", flag)):
+                if value:
+                    span.set_attribute(f"meshsdk.{name}", value)
+            span.set_attributes(attributes)
+            if "error.type" in attributes:
+                span.set_status(Status(StatusCode.ERROR, details or None))
+        span.end()
+        observer.record(time.monotonic() - self._started, attributes, cluster, flag)
+
+
+def _extracted(metadata: Metadata) -> Context:
+    carrier: dict[str, str] = {}
+    for name, value in metadata:
+        if isinstance(value, str):
+            carrier[name] = f"{carrier[name]},{value}" if name in carrier else value
+    return propagate.extract(carrier)
+
+
+def _peer(peer: str) -> Mapping[str, str | int]:
+    family, _, rest = peer.partition(":")
+    host, _, port = rest.rpartition(":")
+    if family not in ("ipv4", "ipv6") or not port.isdecimal():
+        return {"network.transport": "unix"} if family == "unix" else {}
+    return {
+        "network.peer.address": host.strip("[]").replace("%5B", "").replace("%5D", ""),
+        "network.peer.port": int(port),
+    }
