@@ -140,6 +140,28 @@ class Mesh:
 
         return grpc.intercept_channel(channel, *interceptors)
 
+    def aio_channel(
+        self,
+        target: str,
+        *,
+        options: Sequence[tuple[str, Any]] | None = None,
+        interceptors: Sequence[Any] = (),
+        compression: grpc.Compression | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> grpc.aio.Channel:
+        """A grpc.aio.Channel on the mesh. Arguments and errors as for `channel`."""
+        from .grpc.aio_channel import MeshAioChannel
+
+        channel: Any = MeshAioChannel(
+            self._grpc(),
+            target,
+            options=options,
+            interceptors=interceptors,
+            compression=compression,
+            credentials=credentials,
+        )
+        return channel
+
     def _grpc(self) -> RelayedMesh:
         if self._relayed is None:
             from .grpc.relayed_mesh import RelayedMesh

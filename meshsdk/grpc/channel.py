@@ -17,18 +17,18 @@ import grpc
 
 from .. import deadline
 from ..control import Control
-from ..errors import RequestError
-from ..exchange import Directory, LocalReply
+from ..exchange import LocalReply
 from ..telemetry.lookup import grpc_client_observer
 from .call_error import MeshRpcError
-from .call_plan import CallPlan, make_plan
+from .call_plan import CallPlan
 from .call_view import CallView, error_view
 from .explain_failure import explained
 from .lines import Lines, channel_credentials
+from .method_ways import MethodWays, Way
 from .mirrors import MirrorLimit
-from .outgoing_call import OutgoingCall, bounded_timeout, copies_of, decide, shorter, with_attempt_count
+from .outgoing_call import OutgoingCall, bounded_timeout, decide, with_attempt_count
 from .relayed_mesh import RelayedMesh, parse_target
-from .settling import SETTLE_SECONDS, not_settled
+from .settling import not_settled, settling_failed, settling_seconds, when_settled
 
 __all__ = ["MeshChannel"]
 
@@ -105,26 +105,9 @@ class MeshChannel(grpc.Channel):  # type: ignore[misc]
         self.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """How calls of a method go, for one Directory.
-
-    Attributes:
-        straight: grpc-core's own callable, where calls need nothing of us unless somebody watches; else None.
-        timeout: That a native call has at most.
-        counts_attempts: A native call carries x-envoy-attempt-count.
-    """
-
-    directory: Directory | None
-    plan: CallPlan | None = None
-    straight: Any = None
-    timeout: float | None = None
-    counts_attempts: bool = False
-
-
 @dataclass(slots=True)
 class _Begun:
-    """A call that is about to go out: by which callable, and what to do when it is over."""
+    """A call that is about to go out, and by which callable."""
 
     callable: Any
     call: OutgoingCall
@@ -139,72 +122,40 @@ class _Method:
         self, channel: MeshChannel, method: str, kind: str, arguments: tuple[Any, ...], options: dict[str, Any]
     ) -> None:
         self._channel = channel
-        self._method = method
-        self._open: Callable[[Any, str], Any] = lambda line, name: getattr(line, kind)(name, *arguments, **options)
-        self._relayed = channel.lines.relayed
-        self._control: Control = self._relayed.control
-        self._names = self._relayed.listener_names(channel.lines.target)
-        self._native: Any = None
-        self._destinations: dict[tuple[str, str, str, str], Any] = {}
-        self._policies: dict[int, tuple[Any, str]] = {}
-        self._way = _Way(None)
-
-    def _ready(self, timeout: float | None, wait_for_ready: bool | None) -> _Way:
-        """The way for the present Directory; waits for the target's configuration where that is not here yet."""
-        way = self._way
-        if way.plan is not None and way.directory is self._control.directory:
-            return way
-        plan = self._make_plan()
-        if not plan.is_settled:
-            self._settle(self._names, timeout, wait_for_ready)
-            plan = self._make_plan()
-            if not plan.is_settled:
-                raise MeshRpcError.of_reply(not_settled(self._control, self._names))
-        straight = None
-        if plan.is_native and not plan.watches_outcomes and not self._relayed.reveals_peers:
-            straight = self._native_callable()
-        elif plan.is_native and plan.watches_outcomes:
-            self._relayed.reveal_peers()
-        timeout = plan.timeout_seconds if self.has_one_request else None
-        way = _Way(plan.directory, plan, straight, timeout, plan.counts_attempts)
-        self._policies = {}
-        self._way = way
-        return way
-
-    def _make_plan(self) -> CallPlan:
-        control = self._control
-        return make_plan(
-            control.directory, self._names, self._channel.lines.authority, self._method, control.unknown_hosts
+        self._ways = MethodWays(
+            channel.lines,
+            method,
+            self.has_one_request,
+            lambda line, name: getattr(line, kind)(name, *arguments, **options),
         )
+        self._control: Control = self._ways.control
 
-    def _settle(self, names: tuple[str, ...], timeout: float | None, wait_for_ready: bool | None) -> None:
-        """Wait until listeners are here or known to be missing.
+    def _ready(self, timeout: float | None, wait_for_ready: bool | None) -> Way:
+        """The way for the present Directory; waits for the target's configuration where that is not here yet.
 
         Raises:
-            MeshRpcError: The time is over.
+            MeshRpcError: It did not come in time.
         """
-        seconds = deadline.bounded(timeout)
-        if not wait_for_ready:
-            seconds = shorter(seconds, SETTLE_SECONDS)
+        ways = self._ways
+        way = ways.current()
+        if way is None:
+            self._settle(ways.names, timeout, wait_for_ready)
+            way = ways.current()
+        if way is None:
+            raise MeshRpcError.of_reply(not_settled(self._control, ways.names))
+        return way
+
+    def _settle(self, names: tuple[str, ...], timeout: float | None, wait_for_ready: bool | None) -> None:
+        """Wait until listeners are here or known to be missing."""
+        self._ways.relayed.start()
         settled = threading.Event()
-        self._relayed.start()
-        try:
-            cancel = self._control.when_settled(names, settled.set)
-        except RequestError as error:
-            raise MeshRpcError(grpc.StatusCode.CANCELLED, str(error)) from None
+        seconds = settling_seconds(timeout, wait_for_ready)
+        cancel = when_settled(self._control, names, settled.set)
         try:
             if not settled.wait(seconds):
-                reply = not_settled(self._control, names)
-                is_deadline = seconds is not None and seconds < SETTLE_SECONDS
-                code = grpc.StatusCode.DEADLINE_EXCEEDED if is_deadline else grpc.StatusCode.UNAVAILABLE
-                raise MeshRpcError(code, reply.body.decode())
+                raise settling_failed(self._control, names, seconds)
         finally:
             cancel()
-
-    def _native_callable(self) -> Any:
-        if self._native is None:
-            self._native = self._open(self._channel.lines.main(), self._method)
-        return self._native
 
     def _begin(self, request: Any, timeout: float | None, metadata: Any, wait_for_ready: bool | None) -> _Begun:
         """Decide on a call.
@@ -212,15 +163,13 @@ class _Method:
         Raises:
             MeshRpcError: It is answered here.
         """
-        way = self._ready(timeout, wait_for_ready)
+        way, ways = self._ready(timeout, wait_for_ready), self._ways
         plan = way.plan
         assert plan is not None
         if plan.is_native:
             if way.counts_attempts:
                 metadata = with_attempt_count(metadata)
-            call = OutgoingCall(plan.directory, metadata, bounded_timeout(timeout, way.timeout))
-            self._observe(call)
-            return _Begun(self._native_callable(), call)
+            return _Begun(ways.native(), ways.native_call(way, metadata, timeout))
         reply = plan.reply
         if reply is None:
             decided = self._decide(plan, metadata, timeout, wait_for_ready)
@@ -228,7 +177,7 @@ class _Method:
                 return self._outgoing(decided, request, timeout)
             reply = decided
         call = OutgoingCall(plan.directory, None, None)
-        self._observe(call)
+        ways.observe(call)
         if reply.delay_seconds:
             self._hold(reply.delay_seconds, reply.tally, deadline.bounded(timeout), call)
         raise call.refused(reply)
@@ -236,39 +185,25 @@ class _Method:
     def _decide(
         self, plan: CallPlan, metadata: Any, timeout: float | None, wait_for_ready: bool | None
     ) -> OutgoingCall | LocalReply:
-        authority = self._channel.lines.authority
-        decided = decide(plan, authority, self._method, metadata, timeout)
+        ways = self._ways
+        decided = decide(plan, ways.lines.authority, ways.method, metadata)
         if isinstance(decided, str):
             # The call names a cluster that nobody has asked for yet.
             self._settle((decided,), timeout, wait_for_ready)
-            plan = self._make_plan()
-            decided = decide(plan, authority, self._method, metadata, timeout)
+            decided = decide(ways.plan(), ways.lines.authority, ways.method, metadata)
         assert not isinstance(decided, str)
         return decided
 
     def _outgoing(self, call: OutgoingCall, request: Any, timeout: float | None) -> _Begun:
-        exchange = call.exchange
+        exchange, ways = call.exchange, self._ways
         assert exchange is not None
-        self._observe(call)
-        timeouts = exchange.timeouts
-        limit = shorter(timeouts.stream, timeouts.route if self.has_one_request else None)
-        call.timeout = bounded_timeout(timeout, limit)
+        ways.observe(call)
+        ways.limit(call, timeout)
         if exchange.delay_seconds:
             self._hold(exchange.delay_seconds, exchange.fault_tally, call.timeout, call)
             call.timeout = None if call.timeout is None else call.timeout - exchange.delay_seconds
-        head = exchange.outgoing_head
-        callable_ = self._destination(head.authority, head.path, exchange.cluster.name, self._policy(exchange))
-        if self.has_one_request:
-            for copy in copies_of(call):
-                self._mirror(copy, request, call)
-        return _Begun(callable_, call)
-
-    def _observe(self, call: OutgoingCall) -> None:
-        observer = grpc_client_observer()
-        if observer is not None:
-            self._relayed.reveal_peers()
-            target = self._channel.lines.target
-            call.observe(observer.start(self._method[1:], target.host, target.port))
+        ways.mirror(call, self._channel.mirrors, lambda callable_, call: self._send_copy(callable_, request, call))
+        return _Begun(ways.destination(exchange), call)
 
     def _hold(self, seconds: float, tally: Any, timeout: float | None, call: OutgoingCall) -> None:
         """Hold a call back for a fault's delay, but not beyond its deadline."""
@@ -278,35 +213,10 @@ class _Method:
             if tally is not None:
                 tally.end()
         if timeout is not None and timeout <= seconds:
-            error = MeshRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", flag="DI")
-            call.end(error.code(), error.details(), (), ())
-            raise error
+            raise call.out_of_time()
 
-    def _policy(self, exchange: Any) -> str:
-        """The key of a route's policy, worked out once for each configuration."""
-        known = self._policies.get(id(exchange.forward))
-        if known is None:
-            known = (exchange.forward, self._relayed.policy_key(exchange.forward, exchange.table))
-            self._policies[id(exchange.forward)] = known
-        return known[1]
-
-    def _destination(self, authority: str, method: str, cluster: str, policy: str) -> Any:
-        key = (authority, method, cluster, policy)
-        found = self._destinations.get(key)
-        if found is None:
-            if len(self._destinations) >= 128:
-                self._destinations = {}
-            found = self._open(self._channel.lines.to(authority, cluster, policy), method)
-            self._destinations[key] = found
-        return found
-
-    def _mirror(self, copy: Any, request: Any, call: OutgoingCall) -> None:
-        """Send a copy whose answer nobody waits for."""
+    def _send_copy(self, callable_: Any, request: Any, call: OutgoingCall) -> None:
         mirrors = self._channel.mirrors
-        if not mirrors.begin():
-            return
-        policy = self._relayed.policy_key(None, None)
-        callable_ = self._destination(copy.head.authority, copy.head.path, copy.cluster.name, policy)
         future = callable_.future(request, timeout=call.timeout, metadata=call.metadata)
         if not future.add_callback(mirrors.end):
             mirrors.end()
@@ -366,7 +276,7 @@ class MeshUnaryUnary(_Method, grpc.UnaryUnaryMultiCallable):  # type: ignore[mis
         compression: Any = None,
     ) -> Any:
         """See grpc.UnaryUnaryMultiCallable."""
-        way = self._way
+        way = self._ways.way
         if way.directory is not self._control.directory:
             way = self._ready(timeout, wait_for_ready)
         if way.straight is not None and grpc_client_observer() is None:

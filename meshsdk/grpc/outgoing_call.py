@@ -129,6 +129,12 @@ class OutgoingCall:
             self.observation.end(error.code().name, error.details(), self.cluster, flag=reply.flag)
         return error
 
+    def out_of_time(self) -> MeshRpcError:
+        """The call's time is over before it was sent."""
+        error = MeshRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", flag="DI")
+        self.end(error.code(), error.details(), (), ())
+        return error
+
     def _endpoint(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> Endpoint | None:
         for entry in metadata or ():
             if _is_peer_cookie(entry):
@@ -144,11 +150,7 @@ def _outcome(code: grpc.StatusCode) -> Outcome:
 
 
 def decide(
-    plan: CallPlan,
-    authority: str,
-    method: str,
-    metadata: Iterable[tuple[str, str | bytes]] | None,
-    timeout: float | None,
+    plan: CallPlan, authority: str, method: str, metadata: Iterable[tuple[str, str | bytes]] | None
 ) -> OutgoingCall | LocalReply | str:
     """The decision on one call.
 
@@ -157,7 +159,6 @@ def decide(
         authority: Of the channel.
         method: `/package.Service/Method`.
         metadata: The caller's.
-        timeout: In seconds, before the route has its say.
 
     Returns:
         The call, a reply in its place, or the name of what must be settled first (a cluster that the call itself
@@ -176,7 +177,7 @@ def decide(
         entries = to_metadata(begun.outgoing_head.raw_headers, headers, entries)
     if begun.forward is not None and begun.forward.include_request_attempt_count:
         entries = with_attempt_count(entries)
-    return OutgoingCall(plan.directory, entries or None, timeout, begun)
+    return OutgoingCall(plan.directory, entries or None, None, begun)
 
 
 # VirtualHost.include_request_attempt_count; grpc-core counts further tries in grpc-previous-rpc-attempts (gRFC A6).

@@ -11,9 +11,10 @@ import hashlib
 import logging
 import threading
 import urllib.parse
+import weakref
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from envoy.config.route.v3 import route_components_pb2
 
@@ -106,6 +107,13 @@ class _State:
     logged: set[str] = field(default_factory=set)
 
 
+class Forgetful(Protocol):
+    """Something that remembers how calls go."""
+
+    def forget(self) -> None:
+        """Work it out anew."""
+
+
 class RelayedMesh:
     """Gives grpc-core what a Mesh has. Made at once; it joins the process's relay when the first call needs it.
 
@@ -115,6 +123,7 @@ class RelayedMesh:
 
     def __init__(self, control: Control) -> None:
         self.control = control
+        self._ways: weakref.WeakSet[Forgetful] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._clear()
 
@@ -177,7 +186,13 @@ class RelayedMesh:
         """Have responses say which endpoint they come from, from now on."""
         if not self.reveals_peers:
             self.reveals_peers = True
+            for ways in list(self._ways):
+                ways.forget()
             self.control.post(self._refresh)
+
+    def register(self, ways: Forgetful) -> None:
+        """Have `ways` forget what was worked out before peers were revealed."""
+        self._ways.add(ways)
 
     def listener_names(self, target: TargetName) -> tuple[str, ...]:
         """The listeners that may stand for a target, best first."""
