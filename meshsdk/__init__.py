@@ -9,8 +9,10 @@
 The names below are the public API; everything else is private by its place in a subpackage.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import deadline
 from .errors import (
     BootstrapError,
     CircuitOpenError,
@@ -29,6 +31,8 @@ from .mesh import Mesh
 
 if TYPE_CHECKING:
     from .decision import Decision
+    from .grpc.call_error import MeshRpcError
+    from .grpc.load_reports import LoadReport, LoadReports, current_load_report
 
 __version__ = "0.1.0"
 
@@ -38,9 +42,12 @@ __all__ = [
     "CircuitOpenError",
     "ConfigError",
     "Decision",
+    "LoadReport",
+    "LoadReports",
     "Mesh",
     "MeshError",
     "MeshResponseInfo",
+    "MeshRpcError",
     "MeshTransport",
     "NoHealthyEndpointError",
     "NoRouteError",
@@ -50,12 +57,23 @@ __all__ = [
     "ResourceError",
     "UnsupportedFeatureError",
     "__version__",
+    "current_load_report",
+    "deadline",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Decision":  # Loaded when it is used, as `Mesh.explain` loads it.
-        from .decision import Decision
+# What not every process needs, and what takes time to import.
+_LOADED_WHEN_USED = {
+    "Decision": ".decision",
+    "LoadReport": ".grpc.load_reports",
+    "LoadReports": ".grpc.load_reports",
+    "MeshRpcError": ".grpc.call_error",
+    "current_load_report": ".grpc.load_reports",
+}
 
-        return Decision
+
+def __getattr__(name: str) -> Any:
+    module = _LOADED_WHEN_USED.get(name)
+    if module is not None:
+        return getattr(importlib.import_module(module, __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 import re2
@@ -45,7 +45,9 @@ def limit(seconds: float | None) -> Iterator[None]:
     try:
         yield
     finally:
-        current.reset(token)
+        # A generator may be closed in another context than it ran in; there is nothing to undo there.
+        with suppress(ValueError):
+            current.reset(token)
 
 
 @contextmanager

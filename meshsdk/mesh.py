@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import grpc
 
     from .decision import Decision
+    from .grpc.load_reports import LoadReports
     from .grpc.relayed_mesh import RelayedMesh
 
 __all__ = ["Mesh"]
@@ -161,6 +162,59 @@ class Mesh:
             credentials=credentials,
         )
         return channel
+
+    def client_interceptors(self, target: str = "") -> list[Any]:
+        """Interceptors for a grpc.Channel that somebody else builds: tracing, metrics, deadlines; no balancing.
+
+        Args:
+            target: `host:port` of the channel; with it, calls also get what the target's routes do before sending:
+                header changes, faults, rate limits, timeouts, direct responses.
+        """
+        from .grpc.client_interceptors import MeshClientInterceptor
+        from .grpc.relayed_mesh import parse_target
+
+        return [MeshClientInterceptor(self._runtime, parse_target(target) if target else None)]
+
+    def aio_client_interceptors(self, target: str = "") -> list[Any]:
+        """`client_interceptors` for a grpc.aio.Channel."""
+        from .grpc.client_interceptors import AIO_INTERCEPTORS
+        from .grpc.relayed_mesh import parse_target
+
+        return [make(self._runtime, parse_target(target) if target else None) for make in AIO_INTERCEPTORS]
+
+    def server_interceptor(self, *, load_reports: LoadReports | None = None) -> grpc.ServerInterceptor:
+        """The interceptor for a grpc.server: tracing, metrics, and deadlines that bound what its handlers send.
+
+        Args:
+            load_reports: The server's load, to be told to clients with each call.
+        """
+        from .grpc.server_interceptors import MeshServerInterceptor
+
+        return MeshServerInterceptor(load_reports)
+
+    def aio_server_interceptor(self, *, load_reports: LoadReports | None = None) -> grpc.aio.ServerInterceptor:
+        """`server_interceptor` for a grpc.aio.server."""
+        from .grpc.server_interceptors import MeshAioServerInterceptor
+
+        return MeshAioServerInterceptor(load_reports)
+
+    def server_credentials(
+        self, *, provider: str = "default", require_client_certificate: bool = True
+    ) -> grpc.ServerCredentials:
+        """mTLS credentials for a grpc.server or grpc.aio.server; rotated files are used from the next handshake on.
+
+        Args:
+            provider: Certificate provider instance of the bootstrap (Istio's is `default`).
+            require_client_certificate: Refuse clients that show no certificate of the mesh.
+
+        Raises:
+            BootstrapError: The bootstrap has no such provider, or its files cannot be used.
+        """
+        from .grpc.server_credentials import server_credentials
+
+        return server_credentials(
+            self._runtime.certificate_providers, provider, require_client_certificate=require_client_certificate
+        )
 
     def _grpc(self) -> RelayedMesh:
         if self._relayed is None:

@@ -13,7 +13,9 @@ engine's own monotonic clock, since timeouts of the route and of the attempt run
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from .. import deadline as inbound
 from ..balancing import Cluster, Endpoint
 from ..balancing.circuit_breaker import CircuitBreaker
 from ..balancing.client_weights import parse_report, take_report
@@ -119,6 +121,7 @@ class Exchange:
         table: Where the route was found, for internal redirects.
         redirects, routes_taken: Internal redirects that led here.
         hedges: A per-try timeout starts another attempt beside the slow one, which goes on.
+        tells_deadline: Attempts say how long the response may take.
         set_cookie: A Set-Cookie that the response must carry, for a hash key that was made here.
     """
 
@@ -149,6 +152,7 @@ class Exchange:
         "session_endpoint",
         "set_cookie",
         "table",
+        "tells_deadline",
         "timeouts",
     )
 
@@ -181,6 +185,7 @@ class Exchange:
         self.routes_taken: tuple[CompiledRoute | None, ...] = ()
         self.breaker = cluster.breaker
         self.hedges = False
+        self.tells_deadline = False
         self._retries_under_way = 0
         self._previous: tuple[Endpoint, ...] = ()
         self._last_failure: Failure | None = None
@@ -218,6 +223,8 @@ class Exchange:
 
     def begin(self, now: float) -> Attempt | LocalReply:
         """The first attempt, or the reply where none can be made."""
+        if inbound.current.get() is not None:
+            self._bound_by_inbound_deadline()
         timeouts = self.timeouts
         if timeouts.route is not None:
             self.deadline = now + timeouts.route
@@ -229,6 +236,14 @@ class Exchange:
         if cluster.config.health_checks:
             cluster.last_used_at = now
         return self.next_attempt(now)
+
+    def _bound_by_inbound_deadline(self) -> None:
+        """What this request is sent for has a deadline of its own; it bounds the response to its end."""
+        left, stream = inbound.remaining(), self.timeouts.stream
+        if left is not None:
+            self.tells_deadline = True
+            if stream is None or left < stream:
+                self.timeouts = replace(self.timeouts, stream=left)
 
     def next_attempt(self, now: float) -> Attempt | LocalReply:
         """An attempt on a newly picked endpoint, or the reply where none can be picked."""
@@ -257,6 +272,10 @@ class Exchange:
                 headers = with_host(headers, endpoint.config.hostname)
         if timeouts.announced is not None:
             headers = with_header(headers, b"grpc-timeout", format_grpc_timeout(timeouts.announced))
+        if self.tells_deadline and deadline is not None:
+            # As Envoy says it (http_filters/router_filter), so that the next one has no more time than is left.
+            milliseconds = max(1, round((deadline - now) * 1000))
+            headers = with_header(headers, b"x-envoy-expected-rq-timeout-ms", b"%d" % milliseconds)
         if forward.include_request_attempt_count:
             headers = with_header(headers, b"x-envoy-attempt-count", b"%d" % self.attempts)
         if forward.include_is_timeout_retry_header and self._last_failure is Failure.PER_TRY_TIMEOUT:

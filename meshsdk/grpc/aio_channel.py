@@ -7,13 +7,12 @@ through an interceptor of grpc.aio's, which is where that library lets a call wa
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
+from grpc.aio import _channel as plain_aio
 
 from .. import deadline
 from ..exchange import LocalReply
@@ -25,7 +24,7 @@ from .method_ways import MethodWays, Way
 from .mirrors import MirrorLimit
 from .outgoing_call import OutgoingCall, bounded_timeout, decide, with_attempt_count
 from .relayed_mesh import RelayedMesh, parse_target
-from .settling import not_settled, settling_failed, settling_seconds, when_settled
+from .settling import not_settled, settling_failed, settling_seconds, wake, when_settled
 
 __all__ = ["MeshAioChannel"]
 
@@ -62,10 +61,9 @@ class MeshAioChannel(grpc.aio.Channel):  # type: ignore[misc]
 
         def open_with(inner_interceptors: Sequence[Any]) -> Callable[[str, str], Any]:
             def open_channel(uri: str, authority: str) -> Any:
-                # Without what opentelemetry-instrumentation-grpc puts around: calls are traced here.
-                secure_channel = inspect.unwrap(grpc.aio.secure_channel)
                 settings = [*given.items(), (_DEFAULT_AUTHORITY, authority)]
-                return secure_channel(
+                # From where opentelemetry-instrumentation-grpc has not replaced it: calls are traced here.
+                return plain_aio.secure_channel(
                     uri,
                     channel_credentials(credentials),
                     options=settings,
@@ -291,7 +289,7 @@ class _Method:
         self.ways.relayed.start()
         loop, settled = asyncio.get_running_loop(), asyncio.Event()
         seconds = settling_seconds(timeout, wait_for_ready)
-        cancel = when_settled(self._control, names, lambda: _wake(loop, settled))
+        cancel = when_settled(self._control, names, lambda: wake(loop, settled))
         try:
             async with asyncio.timeout(seconds):
                 await settled.wait()
@@ -317,11 +315,6 @@ class _Method:
 
 def _metadata(call: OutgoingCall) -> grpc.aio.Metadata | None:
     return grpc.aio.Metadata(*call.metadata) if call.metadata else None
-
-
-def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
-        loop.call_soon_threadsafe(event.set)
 
 
 def _interceptor(kind: str, base: type) -> Callable[[dict[tuple[str, str], _Method]], Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 
 import grpc
@@ -12,7 +14,7 @@ from ..errors import NoRouteError, RequestError
 from ..exchange import LocalReply
 from .call_error import MeshRpcError
 
-__all__ = ["not_settled", "settling_failed", "settling_seconds", "when_settled"]
+__all__ = ["not_settled", "settling_failed", "settling_seconds", "wake", "when_settled"]
 
 # A little more than the time after which a resource counts as missing (Envoy docs, xds_protocol: 15 seconds).
 _LONGEST_SECONDS = 20.0
@@ -36,6 +38,12 @@ def when_settled(control: Control, names: tuple[str, ...], callback: Callable[[]
         return control.when_settled(names, callback)
     except RequestError as error:
         raise MeshRpcError(grpc.StatusCode.CANCELLED, str(error)) from None
+
+
+def wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    """Set an asyncio event from the control thread."""
+    with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+        loop.call_soon_threadsafe(event.set)
 
 
 def settling_failed(control: Control, names: tuple[str, ...], seconds: float | None) -> MeshRpcError:

@@ -16,6 +16,7 @@ import shutil
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from ..errors import ResourceError
 from ..resources import TlsFile
 from .private_folder import write_private
 
-__all__ = ["SlotSource", "TlsSlots"]
+__all__ = ["CERTIFICATE", "KEY", "ROOTS", "SlotSource", "TlsSlots", "check_files"]
 
 logger = logging.getLogger("meshsdk.grpc")
 
@@ -129,11 +130,11 @@ class TlsSlots:
     def _fill(self, slot: _Slot) -> None:
         """Bring a slot's files up to date; what cannot be read or used leaves the last good ones in place."""
         try:
-            stamp = tuple(_stamp(file) for _, file in slot.source)
+            stamp = tuple(file.stamp() for _, file in slot.source)
             if stamp == slot.stamp:
                 return
-            contents = {name: _read(file) for name, file in slot.source}
-            _check(contents)
+            contents = {name: file.read() for name, file in slot.source}
+            check_files(contents)
         except (OSError, ValueError) as error:
             if str(error) != slot.problem:
                 slot.problem = str(error)
@@ -171,25 +172,18 @@ def _file_watcher(**files: str) -> dict[str, Any]:
     return {"plugin_name": "file_watcher", "config": {**files, "refresh_interval": "1s"}}
 
 
-def _stamp(file: TlsFile) -> object:
-    if not file.path:
-        return file.inline
-    status = Path(file.path).stat()
-    return status.st_mtime_ns, status.st_ino, status.st_size
+def check_files(contents: Mapping[str, bytes]) -> None:
+    """Refuse what gRPC could not use, such as a key that is not (yet) the certificate's.
 
-
-def _read(file: TlsFile) -> bytes:
-    return file.inline or Path(file.path).read_bytes()
-
-
-def _check(contents: dict[str, bytes]) -> None:
-    """Refuse what grpc-core could not use, such as a key that is not (yet) the certificate's.
+    Args:
+        contents: By file name: roots, or certificate and key, or all three.
 
     Raises:
         ValueError: It says what is wrong.
     """
     if ROOTS in contents:
         x509.load_pem_x509_certificates(contents[ROOTS])
+    if CERTIFICATE not in contents:
         return
     chain = x509.load_pem_x509_certificates(contents[CERTIFICATE])
     key = serialization.load_pem_private_key(contents[KEY], password=None)

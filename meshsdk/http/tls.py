@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -41,7 +40,7 @@ class TlsChooser:
         self._make_default = make_default
         self._http2 = http2
         self._default: ssl.SSLContext | None = None
-        self._contexts: dict[tuple[UpstreamTls, HttpProtocol, tuple[float, ...]], TlsClientContext] = {}
+        self._contexts: dict[tuple[UpstreamTls, HttpProtocol, tuple[object, ...]], TlsClientContext] = {}
 
     def choose(self, endpoint: Endpoint, scheme: str, url_host: str) -> tuple[TlsClientContext, str] | None:
         """Context and server name for a connection, or None for plaintext. An https URL never goes out in plaintext.
@@ -66,7 +65,7 @@ class TlsChooser:
 
     def _cluster_context(self, tls: UpstreamTls, protocol: HttpProtocol) -> TlsClientContext:
         # Files that were replaced make another key, so that rotated certificates are used by new connections.
-        key = (tls, protocol, _modification_times(tls))
+        key = (tls, protocol, _stamps(tls))
         context = self._contexts.get(key)
         if context is None:
             context = make_client_context(tls, _ALPN[protocol])
@@ -88,6 +87,6 @@ def verify_peer(chosen: TlsClientContext, certificate: Mapping[str, Any] | None)
             raise as_httpx_error(error) from error
 
 
-def _modification_times(tls: UpstreamTls) -> tuple[float, ...]:
+def _stamps(tls: UpstreamTls) -> tuple[object, ...]:
     files: tuple[TlsFile | None, ...] = (tls.trusted_ca, tls.certificate, tls.private_key)
-    return tuple(Path(file.path).stat().st_mtime for file in files if file is not None and file.path)
+    return tuple(file.stamp() for file in files if file is not None and file.path)

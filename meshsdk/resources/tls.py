@@ -7,6 +7,7 @@ certificate, is an error here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
@@ -43,6 +44,25 @@ class TlsFile:
     inline: bytes = b""
     path: str = ""
     provider: str = ""
+
+    def stamp(self) -> object:
+        """What is another one when the text may have changed.
+
+        Raises:
+            OSError: There is no such file.
+        """
+        if not self.path:
+            return self.inline
+        status = Path(self.path).stat()
+        return status.st_mtime_ns, status.st_ino, status.st_size
+
+    def read(self) -> bytes:
+        """The text.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        return self.inline or Path(self.path).read_bytes()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ import ssl
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import ResourceError
 from ..resources import SanMatcher, TlsFile, UpstreamTls
@@ -69,7 +68,7 @@ def _load_roots(context: ssl.SSLContext, trusted_ca: TlsFile | None) -> None:
         context.load_default_certs()
         return
     try:
-        context.load_verify_locations(cadata=_read(trusted_ca).decode("ascii"))
+        context.load_verify_locations(cadata=trusted_ca.read().decode("ascii"))
     except (OSError, ValueError) as error:
         raise ResourceError("validation_context.trusted_ca", f"cannot be used: {error}") from error
 
@@ -96,7 +95,3 @@ def _as_file(source: TlsFile) -> tuple[str, bool]:
     with os.fdopen(descriptor, "wb") as file:
         file.write(source.inline)
     return path, True
-
-
-def _read(source: TlsFile) -> bytes:
-    return source.inline or Path(source.path).read_bytes()

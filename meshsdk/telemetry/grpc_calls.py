@@ -8,13 +8,14 @@ semantic-conventions, docs/rpc/rpc-spans.md, rpc-metrics.md and grpc.md), with w
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from opentelemetry import metrics, propagate, trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach, set_value
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-__all__ = ["CallObservation", "GrpcClientObserver", "GrpcServerObserver"]
+__all__ = ["CallObservation", "GrpcClientObserver", "GrpcServerObserver", "without_other_instrumentation"]
 
 _SCOPE = "meshsdk"
 # rpc-metrics.md: the advised bucket boundaries, in seconds.
@@ -69,14 +70,11 @@ class GrpcClientObserver(_Observer):
 
         Args:
             method: `package.Service/Method`.
-            host, port: Of the channel's target.
+            host, port: Of the channel's target; empty where it is not known.
         """
-        attributes: Attributes = {
-            "rpc.system.name": "grpc",
-            "rpc.method": method,
-            "server.address": host,
-            "server.port": port,
-        }
+        attributes: Attributes = {"rpc.system.name": "grpc", "rpc.method": method}
+        if host:
+            attributes["server.address"], attributes["server.port"] = host, port
         span = self._tracer.start_span(method, kind=SpanKind.CLIENT, attributes=attributes)
         return CallObservation(self, span, attributes)
 
@@ -98,10 +96,11 @@ class GrpcServerObserver(_Observer):
         if self._is_observed():
             return None
         attributes: Attributes = {"rpc.system.name": "grpc", "rpc.method": method}
+        parent = _extracted(metadata)
         span = self._tracer.start_span(
-            method, context=_extracted(metadata), kind=SpanKind.SERVER, attributes={**attributes, **_peer(peer)}
+            method, context=parent, kind=SpanKind.SERVER, attributes={**attributes, **_peer(peer)}
         )
-        return CallObservation(self, span, attributes)
+        return CallObservation(self, span, attributes, parent)
 
     def is_error(self, code: str) -> bool:
         """See `_Observer`."""
@@ -116,9 +115,10 @@ class GrpcServerObserver(_Observer):
 class CallObservation:
     """One call while it lasts."""
 
-    __slots__ = ("_attributes", "_observer", "_span", "_started")
+    __slots__ = ("_attributes", "_observer", "_parent", "_span", "_started")
 
-    def __init__(self, observer: _Observer, span: Span, attributes: Attributes) -> None:
+    def __init__(self, observer: _Observer, span: Span, attributes: Attributes, parent: Context | None = None) -> None:
+        self._parent = parent
         self._observer = observer
         self._span = span
         self._attributes = attributes
@@ -126,8 +126,17 @@ class CallObservation:
 
     @property
     def context(self) -> Context:
-        """The context whose current span is the call's."""
-        return trace.set_span_in_context(self._span)
+        """The context whose current span is the call's; on a server it also holds the caller's baggage."""
+        return trace.set_span_in_context(self._span, self._parent)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Within this block the call's span is the current one."""
+        token = attach(self.context)
+        try:
+            yield
+        finally:
+            detach(token)
 
     def injected(self, metadata: Metadata | None) -> tuple[tuple[str, str | bytes], ...]:
         """The metadata with the propagators' fields set, W3C traceparent by default; old ones are replaced."""
@@ -157,6 +166,16 @@ class CallObservation:
                 span.set_status(Status(StatusCode.ERROR, details or None))
         span.end()
         observer.record(time.monotonic() - self._started, attributes, cluster, flag)
+
+
+@contextmanager
+def without_other_instrumentation() -> Iterator[None]:
+    """Within this block opentelemetry-instrumentation-… makes no spans of its own."""
+    token = attach(set_value("suppress_instrumentation", True))
+    try:
+        yield
+    finally:
+        detach(token)
 
 
 def _extracted(metadata: Metadata) -> Context:
