@@ -143,6 +143,14 @@ class Control:
         loop.post(lambda: self._add_waiter(waiter))
         return lambda: loop.post(lambda: self._drop_waiter(waiter))
 
+    def start(self) -> None:
+        """Start the control thread, where that has not been done.
+
+        Raises:
+            RequestError: The Mesh is closed.
+        """
+        self._started()
+
     def post(self, callback: Callable[[], None]) -> None:
         """Have `callback` run on the control thread. Never blocks; nothing happens where the Mesh is closed."""
         loop = self._loop

@@ -182,7 +182,10 @@ class _Method:
             if not self._channel.has_interceptors:
                 return self._watched(way, request, timeout, metadata, credentials, wait_for_ready, compression)
         if self._deciding is None:
-            self._deciding = self._open(self._channel.deciding_line(), self.ways.method)
+            try:
+                self._deciding = self._open(self._channel.deciding_line(), self.ways.method)
+            except MeshRpcError as error:
+                raise error.for_asyncio() from None
         return self._deciding(
             request,
             timeout=deadline.bounded(timeout),
@@ -222,12 +225,7 @@ class _Method:
         try:
             return await self._decide(continuation, details, request)
         except MeshRpcError as error:
-            raise grpc.aio.AioRpcError(
-                error.code(),
-                grpc.aio.Metadata(*error.initial_metadata()),
-                grpc.aio.Metadata(*error.trailing_metadata()),
-                error.details(),
-            ) from None
+            raise error.for_asyncio() from None
 
     async def _decide(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
         ways, timeout = self.ways, details.timeout
@@ -286,7 +284,6 @@ class _Method:
 
     async def _settle(self, names: tuple[str, ...], timeout: float | None, wait_for_ready: bool | None) -> None:
         """Wait until listeners are here or known to be missing."""
-        self.ways.relayed.start()
         loop, settled = asyncio.get_running_loop(), asyncio.Event()
         seconds = settling_seconds(timeout, wait_for_ready)
         cancel = when_settled(self._control, names, lambda: wake(loop, settled))
@@ -313,8 +310,8 @@ class _Method:
         copy.add_done_callback(lambda copy: self._channel.mirrors.end())
 
 
-def _metadata(call: OutgoingCall) -> grpc.aio.Metadata | None:
-    return grpc.aio.Metadata(*call.metadata) if call.metadata else None
+def _metadata(call: OutgoingCall) -> grpc.aio.Metadata:
+    return grpc.aio.Metadata(*(call.metadata or ()))
 
 
 def _interceptor(kind: str, base: type) -> Callable[[dict[tuple[str, str], _Method]], Any]:

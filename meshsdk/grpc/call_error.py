@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import grpc
+import grpc.aio
 
 from ..exchange import LocalReply
 
@@ -47,6 +48,16 @@ class MeshRpcError(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[misc]
         """What Envoy would answer a gRPC request with, as the error that a client makes of it."""
         code, details, metadata = status_of(reply)
         return cls(code, details, trailing_metadata=metadata, flag=reply.flag)
+
+    def for_asyncio(self) -> grpc.aio.AioRpcError:
+        """The same as calls of grpc.aio end with."""
+        return grpc.aio.AioRpcError(
+            self._code,
+            grpc.aio.Metadata(*self._initial_metadata),
+            grpc.aio.Metadata(*self._trailing_metadata),
+            self._details,
+            self._debug,
+        )
 
     def code(self) -> grpc.StatusCode:
         """See grpc.Call."""

@@ -147,7 +147,6 @@ class _Method:
 
     def _settle(self, names: tuple[str, ...], timeout: float | None, wait_for_ready: bool | None) -> None:
         """Wait until listeners are here or known to be missing."""
-        self._ways.relayed.start()
         settled = threading.Event()
         seconds = settling_seconds(timeout, wait_for_ready)
         cancel = when_settled(self._control, names, settled.set)

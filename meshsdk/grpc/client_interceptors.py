@@ -199,10 +199,8 @@ class _AioInterceptor:
             if call.exchange is not None and call.exchange.delay_seconds:
                 await self._hold(call)
         except MeshRpcError as error:
-            raise grpc.aio.AioRpcError(
-                error.code(), grpc.aio.Metadata(), grpc.aio.Metadata(*error.trailing_metadata()), error.details()
-            ) from None
-        metadata = grpc.aio.Metadata(*call.metadata) if call.metadata else None
+            raise error.for_asyncio() from None
+        metadata = grpc.aio.Metadata(*(call.metadata or ()))
         changed = details._replace(timeout=call.timeout, metadata=metadata)
         with _suppressed(call):
             return VIEWS[self.kind](await continuation(changed, request), call)

@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 import grpc
 import grpc.experimental
 
+from ..errors import RequestError
+from .call_error import MeshRpcError
 from .relayed_mesh import RelayedMesh, TargetName
 
 __all__ = ["Lines", "channel_credentials"]
@@ -54,13 +56,14 @@ class Lines(Generic[C]):
 
         Raises:
             ValueError: The channel is closed.
+            MeshRpcError: The Mesh is closed.
         """
         channel = self._main
         if channel is None:
             with self._lock:
                 self._check_open()
                 if self._main is None:
-                    self.relayed.start().check_socket()
+                    self._start()
                     self._main = self._open(self.relayed.target_uri(self.target, self.authority), self.authority)
                 channel = self._main
         return channel
@@ -75,13 +78,14 @@ class Lines(Generic[C]):
 
         Raises:
             ValueError: The channel is closed.
+            MeshRpcError: The Mesh is closed.
         """
         key = (authority, cluster, policy)
         with self._lock:
             self._check_open()
             channel = self._destinations.pop(key, None)
             if channel is None:
-                self.relayed.start().check_socket()
+                self._start()
                 channel = self._open(self.relayed.destination_uri(cluster, policy), authority)
                 while len(self._destinations) >= _MAX_DESTINATIONS:
                     del self._destinations[next(iter(self._destinations))]
@@ -96,6 +100,13 @@ class Lines(Generic[C]):
             self._destinations.clear()
             self._main = None
             return channels
+
+    def _start(self) -> None:
+        try:
+            relay = self.relayed.start()
+        except RequestError as error:
+            raise MeshRpcError(grpc.StatusCode.CANCELLED, str(error)) from None
+        relay.check_socket()
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -93,7 +93,7 @@ def open_keeper(document: Mapping[str, Any], asked: threading.Event) -> Any:
         asked.wait(_KEEPER_SECONDS)
     channel.unsubscribe(watch)
     if failed.is_set() or not asked.is_set():
-        channel.close()
+        # Not closed: grpc's thread that watches its state does not take that well.
         raise UnsupportedFeatureError(
             "grpc-core already works with an xDS bootstrap that knows nothing of meshsdk, because an xds:/// channel of"
             " the application's was opened first, and it reads one only once. Make the first call on a channel of the"

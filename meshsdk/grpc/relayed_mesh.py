@@ -137,12 +137,18 @@ class RelayedMesh:
     # From any thread.
 
     def start(self) -> Relay:
-        """Join the relay, where that has not been done. Errors as of `relay.join`."""
+        """Join the relay, where that has not been done.
+
+        Raises:
+            RequestError: The Mesh is closed.
+            MeshError: As of `relay.join`.
+        """
         relay = self._relay
         if relay is None:
             with self._lock:
                 relay = self._relay
                 if relay is None:
+                    self.control.start()
                     relay, self._id = join(self)
                     self._relay = relay
                     self.control.watch(self._refresh)
