@@ -177,8 +177,9 @@ class AioClient:
         return self.run(ask())  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        self.run(self.channel.close())
-        self.loop.close()
+        if not self.loop.is_closed():
+            self.run(self.channel.close())
+            self.loop.close()
 
 
 async def _each(requests: Sequence[bytes]) -> Any:

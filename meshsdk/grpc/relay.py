@@ -1,8 +1,8 @@
 """grpc-core's management server: an ADS server in this process, on a unix socket in a private folder.
 
-One for the process, whatever the number of Meshes, since grpc-core reads one bootstrap; it starts with the first call
-on a channel of a Mesh, and stops when the last Mesh that used it is closed. Its socket keeps its path all the time,
-since grpc-core remembers it.
+One for the process, whatever the number of Meshes, since grpc-core reads one bootstrap. It starts with the first call
+on a channel of a Mesh and runs as long as the process does: grpc-core remembers its socket, and would come back to
+one that was closed and opened again only after its own back-off.
 
 What grpc-core refuses (NACK) is remembered for the Mesh's status, and logged with the resource's name; grpc-core itself
 goes on with the last good one.
@@ -65,7 +65,8 @@ class Relay:
         self._lock = threading.Lock()
         self._asked = threading.Event()
         self._service = AdsService(_State({}), self._on_request)
-        self._server: Any = None
+        # All that were ever started: one that is let go takes the socket's name with it.
+        self._servers: list[Any] = []
         self._keeper: Any = None
         self._process = os.getpid()
 
@@ -85,7 +86,7 @@ class Relay:
             for key in [key for key in self._refused if parts_of(*key)[:1] == (name,)]:
                 del self._refused[key]
             if not self._clients:
-                self._stop()
+                self.slots.clear()
 
     def publish(self, name: str, resources: Packed) -> None:
         """From now on serve these resources for a Mesh."""
@@ -108,14 +109,14 @@ class Relay:
     def check_socket(self) -> None:
         """Open the socket again where somebody has removed it, such as a cleaner of temporary files."""
         with self._lock:
-            if self._server is not None and not self._socket.exists():
+            if self._servers and not self._socket.exists():
                 logger.warning("the relay's socket %s is gone, it is opened again", self._socket)
                 self._folder.path.mkdir(mode=0o700, exist_ok=True)
                 # The old server goes on with the streams that it has.
                 self._listen()
 
     def _start(self) -> None:
-        if self._server is not None:
+        if self._servers:
             return
         document = merged_bootstrap(self._socket, self.slots.bootstrap_entries())
         self._asked.clear()
@@ -132,15 +133,12 @@ class Relay:
         self._service.add_to(server)
         server.add_insecure_port(f"unix:{self._socket}")
         server.start()
-        self._server = server
+        self._servers.append(server)
 
     def _stop(self) -> None:
-        if self._keeper is not None:
-            self._keeper.close()
-            self._keeper = None
         self._service.close()
-        self._server.stop(0)
-        self._server = None
+        while self._servers:
+            self._servers.pop().stop(0)
 
     def _on_request(self, request: Any) -> None:
         self._asked.set()

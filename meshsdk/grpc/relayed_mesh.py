@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+import time
 import urllib.parse
 import weakref
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from envoy.config.route.v3 import route_components_pb2
@@ -39,6 +40,7 @@ __all__ = ["RelayedMesh", "TargetName", "parse_target"]
 logger = logging.getLogger("meshsdk.grpc")
 
 _ROTATION_SECONDS = 0.25
+_LINGER_SECONDS = 5.0
 _PASSTHROUGH = "passthrough:"
 # A call's own header may name the cluster, so what is asked for must not grow without bound.
 _MAX_DESTINATIONS = 4096
@@ -83,14 +85,19 @@ def parse_target(target: str) -> TargetName:
     return TargetName(host, port or 80, port is not None)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Written:
     """A resource as it was last written, and what from."""
 
     made_from: tuple[Hashable, ...]
     packed: bytes
     clusters: frozenset[str] = frozenset()
+    unused_since: float | None = None
     kept: tuple[Any, ...] = ()  # Objects whose identity `made_from` holds must not be replaced by others meanwhile.
+
+    def in_use(self) -> _Written:
+        """The same, not unused."""
+        return self if self.unused_since is None else replace(self, unused_since=None)
 
 
 @dataclass(slots=True)
@@ -103,6 +110,7 @@ class _State:
     published: dict[tuple[ResourceType, str], bytes] = field(default_factory=dict)
     sources: dict[str, tuple[SlotSource, ...]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+    has_unused: bool = False
     notes: dict[str, None] = field(default_factory=dict)
     logged: set[str] = field(default_factory=set)
 
@@ -160,10 +168,10 @@ class RelayedMesh:
         with self._lock:
             relay, self._relay = self._relay, None
         if relay is not None:
-            leave(relay, self._id)
             for sources in self._state.sources.values():
                 for source in sources:
                     relay.slots.release(source)
+            leave(relay, self._id)
 
     def after_fork(self) -> None:
         """In a forked child: start afresh at the next call."""
@@ -245,6 +253,9 @@ class RelayedMesh:
             return
         try:
             relay.slots.refresh()
+            if self._state.has_unused:
+                self._state.has_unused = False
+                self._refresh()
             for name, sources in self._state.sources.items():
                 problem = "; ".join(filter(None, map(relay.slots.problem, sources)))
                 self._report(name, problem)
@@ -275,12 +286,25 @@ class RelayedMesh:
             cluster_view = directory.clusters.get(name)
             if cluster_view is not None:
                 self._write_cluster(cluster_view, relay, written)
+        self._keep_unused(written)
         self._release_unused(relay, written)
         state.written = written
         published = {key: one.packed for key, one in written.items()}
         if published != state.published:
             state.published = published
             relay.publish(self._id, published)
+
+    def _keep_unused(self, written: dict[tuple[ResourceType, str], _Written]) -> None:
+        """Make before break: what grpc-core may still be using stays, until it has surely taken over what is new."""
+        now = time.monotonic()
+        for key, one in self._state.written.items():
+            if key in written or key[0] is ResourceType.LISTENER:
+                continue
+            if one.unused_since is None:
+                one = replace(one, unused_since=now)
+            if now - (one.unused_since or now) < _LINGER_SECONDS:
+                written[key] = one
+                self._state.has_unused = True
 
     def _write_target(
         self,
@@ -320,7 +344,7 @@ class RelayedMesh:
             if choice.name
         )
         packed = listener.SerializeToString(deterministic=True)
-        written[key] = _Written(made_from, packed, names_of_clusters, (table,))
+        written[key] = _Written(made_from, packed, names_of_clusters, kept=(table,))
         self._note(limits.of_routes(table, authority))
 
     def _write_passthrough(
@@ -355,7 +379,7 @@ class RelayedMesh:
         key = (ResourceType.CLUSTER, self._cluster_name(cluster.name))
         known = self._state.written.get(key)
         if known is not None and known.made_from == (id(config),):
-            written[key] = known
+            written[key] = known.in_use()
         else:
             try:
                 tls = self._write_tls(cluster, relay)
@@ -373,7 +397,7 @@ class RelayedMesh:
         made_from = (id(cluster.host_sets), id(config), cluster.drop_share)
         known = self._state.written.get(key)
         if known is not None and known.made_from == made_from:
-            written[key] = known
+            written[key] = known.in_use()
             return
         packed = write_endpoints(self._id, cluster).SerializeToString(deterministic=True)
         written[key] = _Written(made_from, packed, kept=(cluster.host_sets, config))

@@ -35,6 +35,8 @@ logger = logging.getLogger("meshsdk.grpc")
 _SLOTS = 64
 # A slot that was let go may still be in use by a connection of grpc-core's that is being closed.
 _REUSE_AFTER_SECONDS = 60.0
+# grpc-core looks at its files for a moment longer, and complains where they are gone.
+_LINGER_SECONDS = 3.0
 
 CERTIFICATE, KEY, ROOTS = "certificate.pem", "key.pem", "roots.pem"
 
@@ -105,13 +107,18 @@ class TlsSlots:
                 del self._slots[source]
                 slot.freed_at = time.monotonic()
                 self._freed[slot.name.partition("-")[0]].append(slot)
-                self._remove_files(slot)
 
     def refresh(self) -> None:
-        """Look at all sources, and put what is new in place."""
+        """Look at all sources, put what is new in place, and remove what nobody needs any more."""
         with self._lock:
             for slot in self._slots.values():
                 self._fill(slot)
+            self._remove_freed(_LINGER_SECONDS)
+
+    def clear(self) -> None:
+        """Remove the files of all slots that were let go."""
+        with self._lock:
+            self._remove_freed(0.0)
 
     def problem(self, source: SlotSource) -> str:
         """Why a slot's files are not there or not current; empty where all is well."""
@@ -156,6 +163,13 @@ class TlsSlots:
         os.replace(fresh, link)
         # grpc-core may be reading the version before this one; the one before that is not needed any more.
         shutil.rmtree(self._folder / f"{slot.name}.{slot.version - 2}", ignore_errors=True)
+
+    def _remove_freed(self, after_seconds: float) -> None:
+        now = time.monotonic()
+        for slot in (slot for freed in self._freed.values() for slot in freed):
+            if slot.version and now - slot.freed_at >= after_seconds:
+                self._remove_files(slot)
+                slot.version = 0
 
     def _remove_files(self, slot: _Slot) -> None:
         (self._folder / slot.name).unlink(missing_ok=True)

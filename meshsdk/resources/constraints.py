@@ -27,9 +27,14 @@ from ..errors import ResourceError
 __all__ = ["check"]
 
 # Rules that hold for an Envoy and not for a client library: gRFC A27's clients take a listener without a name for
-# statistics, and istiod's grpc profile sends none.
+# statistics and, in a combined validation context, a provider instance instead of SDS; istiod's grpc profile sends
+# both.
 _NOT_APPLIED = frozenset(
-    ["envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.stat_prefix"]
+    [
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.stat_prefix",
+        "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext"
+        ".validation_context_sds_secret_config",
+    ]
 )
 
 Check = Callable[[Message, str], None]
