@@ -203,7 +203,9 @@ def shorter(one: float | None, other: float | None) -> float | None:
 
 def bounded_timeout(timeout: float | None, route_timeout: float | None) -> float | None:
     """A call's own timeout, the route's, and what is left of the inbound request's time: the shortest."""
-    return deadline.bounded(shorter(timeout, route_timeout))
+    shortest = deadline.bounded(shorter(timeout, route_timeout))
+    # grpc-core takes a deadline of this very moment for one that is still to come.
+    return -1.0 if shortest is not None and shortest <= 0.0 else shortest
 
 
 def to_headers(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[tuple[bytes, bytes], ...]:

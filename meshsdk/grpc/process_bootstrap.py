@@ -9,6 +9,7 @@ environment is as before right after, so that child processes inherit nothing.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import threading
@@ -88,7 +89,7 @@ def open_keeper(document: Mapping[str, Any], asked: threading.Event) -> Any:
             asked.set()
 
     with ENVIRONMENT_LOCK, _environment(document):
-        channel = grpc.insecure_channel(channel_target("keeper"))
+        channel = inspect.unwrap(grpc.insecure_channel)(channel_target("keeper"))
         channel.subscribe(watch, try_to_connect=True)
         asked.wait(_KEEPER_SECONDS)
     channel.unsubscribe(watch)

@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any, Protocol, TypeVar
 
-import grpc
 import re2
+from grpc import _server
 
 from ..errors import UnsupportedFeatureError
 from ..resources import RESOURCE_TYPES, ResourceType
@@ -129,7 +129,16 @@ class Relay:
 
     def _listen(self) -> None:
         self._socket.unlink(missing_ok=True)
-        server = grpc.server(_DaemonThreads(), options=[("grpc.so_reuseport", 0)])
+        # Not grpc.server, which opentelemetry-instrumentation-grpc replaces: nobody wants spans of this server.
+        server = _server.create_server(
+            thread_pool=_DaemonThreads(),
+            generic_rpc_handlers=(),
+            interceptors=(),
+            options=(("grpc.so_reuseport", 0),),
+            maximum_concurrent_rpcs=None,
+            compression=None,
+            xds=False,
+        )
         self._service.add_to(server)
         server.add_insecure_port(f"unix:{self._socket}")
         server.start()

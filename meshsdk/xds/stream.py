@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -96,9 +97,11 @@ def open_channel(server: XdsServer) -> Any:
     Raises:
         BootstrapError: A certificate file cannot be read.
     """
+    # As grpc made them, without the spans of opentelemetry-instrumentation-grpc: this stream is no part of any trace.
+    insecure_channel, secure_channel = inspect.unwrap(grpc.insecure_channel), inspect.unwrap(grpc.secure_channel)
     if server.credentials.kind == "insecure":
-        return grpc.insecure_channel(server.uri, options=_CHANNEL_OPTIONS)
-    return grpc.secure_channel(server.uri, _tls_credentials(server.credentials), options=_CHANNEL_OPTIONS)
+        return insecure_channel(server.uri, options=_CHANNEL_OPTIONS)
+    return secure_channel(server.uri, _tls_credentials(server.credentials), options=_CHANNEL_OPTIONS)
 
 
 def _tls_credentials(credentials: ChannelCredentials) -> Any:
