@@ -256,11 +256,11 @@ class _Method:
     async def _decision(self, way: Way, details: Any) -> OutgoingCall | LocalReply:
         ways, plan = self.ways, way.plan
         assert plan is not None
-        decided = decide(plan, ways.lines.authority, ways.method, details.metadata)
+        decided = decide(plan, ways.lines.authority, ways.method, details.metadata, details.timeout)
         if isinstance(decided, str):
             # The call names a cluster that nobody has asked for yet.
             await self._settle((decided,), details.timeout, details.wait_for_ready)
-            decided = decide(ways.plan(), ways.lines.authority, ways.method, details.metadata)
+            decided = decide(ways.plan(), ways.lines.authority, ways.method, details.metadata, details.timeout)
         assert not isinstance(decided, str)
         return decided
 

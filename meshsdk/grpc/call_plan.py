@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from ..errors import NoRouteError
 from ..exchange import Directory, LocalReply
 from ..routing import RouteTable
-from ..routing.compiled_forward import CompiledForward
 from ..routing.compiled_route import CompiledRoute
 from .native_listener import routes_of
 from .native_match import NotNative, call_head, native_match
 
-__all__ = ["CallPlan", "make_plan", "why_not_native"]
+__all__ = ["CallPlan", "make_plan", "shorter", "why_not_native"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,9 @@ class CallPlan:
         is_native: grpc-core carries the calls out whole.
         table: The target's routes, where there are any.
         reply: The answer to every call, in place of sending it.
-        timeout_seconds: Of a native call whose request is one message (RouteAction.timeout); None is no limit.
+        timeout_seconds: That a native call has whose request is one message: RouteAction.timeout, or
+            max_stream_duration; None is no limit.
+        stream_seconds: That a native call has whose request is a stream: max_stream_duration.
         counts_attempts: A native call says in x-envoy-attempt-count that it is the first try.
         clusters: What a native call may reach.
         why: Why it is not native, for people.
@@ -42,6 +43,7 @@ class CallPlan:
     table: RouteTable | None = None
     reply: LocalReply | None = None
     timeout_seconds: float | None = None
+    stream_seconds: float | None = None
     counts_attempts: bool = False
     clusters: tuple[str, ...] = ()
     why: str = ""
@@ -108,7 +110,7 @@ def _native_plan(directory: Directory, table: RouteTable, authority: str, method
     if index.require_tls:
         raise NotNative("the virtual host wants https")
     clusters: dict[str, None] = {}
-    timeouts: set[float | None] = set()
+    timeouts: set[tuple[float | None, float | None]] = set()
     for route, is_certain in _candidates(index.routes, authority, method):
         reason = why_not_native(route)
         if reason or route.forward is None:
@@ -118,16 +120,18 @@ def _native_plan(directory: Directory, table: RouteTable, authority: str, method
         if missing:
             raise NotNative(f"cluster {missing[0]} does not exist")
         clusters.update(dict.fromkeys(names))
-        timeouts.add(_timeout_of(route.forward))
+        timeouts.add((route.forward.timeouts.route, route.forward.timeouts.stream))
         if is_certain:
             if len(timeouts) > 1:
                 raise NotNative("the routes that may match have different timeouts")
+            whole, stream = timeouts.pop()
             return CallPlan(
                 directory,
                 is_native=True,
                 table=table,
                 counts_attempts=route.forward.include_request_attempt_count,
-                timeout_seconds=timeouts.pop(),
+                timeout_seconds=shorter(whole, stream),
+                stream_seconds=stream,
                 clusters=_with_children(clusters, directory),
             )
     raise NotNative("perhaps no route matches")
@@ -163,8 +167,11 @@ def why_not_native(route: CompiledRoute) -> str:
         return "a rewrite"
     if forward.mirrors:
         return "a mirror"
-    if action.max_grpc_timeout_seconds is not None:
-        return "max_grpc_timeout"
+    duration = action.stream_duration
+    if action.max_grpc_timeout_seconds is not None or (
+        duration is not None and duration.grpc_timeout_header_max_seconds is not None
+    ):
+        return "a limit on the caller's own deadline"
     if forward.include_attempt_count_in_response:
         return "x-envoy-attempt-count in responses"
     for destination in forward.destinations:
@@ -182,8 +189,11 @@ def why_not_native(route: CompiledRoute) -> str:
     return ""
 
 
-def _timeout_of(forward: CompiledForward) -> float | None:
-    return forward.timeouts.route
+def shorter(one: float | None, other: float | None) -> float | None:
+    """The shorter of two timeouts; None is no limit."""
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)
 
 
 def _with_children(names: dict[str, None], directory: Directory) -> tuple[str, ...]:

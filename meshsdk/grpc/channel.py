@@ -185,11 +185,11 @@ class _Method:
         self, plan: CallPlan, metadata: Any, timeout: float | None, wait_for_ready: bool | None
     ) -> OutgoingCall | LocalReply:
         ways = self._ways
-        decided = decide(plan, ways.lines.authority, ways.method, metadata)
+        decided = decide(plan, ways.lines.authority, ways.method, metadata, timeout)
         if isinstance(decided, str):
             # The call names a cluster that nobody has asked for yet.
             self._settle((decided,), timeout, wait_for_ready)
-            decided = decide(ways.plan(), ways.lines.authority, ways.method, metadata)
+            decided = decide(ways.plan(), ways.lines.authority, ways.method, metadata, timeout)
         assert not isinstance(decided, str)
         return decided
 

@@ -22,9 +22,9 @@ from ..exchange import LocalReply
 from ..telemetry.lookup import grpc_client_observer
 from .aio_call_view import VIEWS
 from .call_error import MeshRpcError
-from .call_plan import make_plan
+from .call_plan import make_plan, shorter
 from .call_view import CallView
-from .outgoing_call import OutgoingCall, bounded_timeout, decide, shorter
+from .outgoing_call import OutgoingCall, bounded_timeout, decide
 from .relayed_mesh import TargetName
 from .settling import settling_failed, settling_seconds, wake, when_settled
 
@@ -76,7 +76,7 @@ class _Decider:
             raise self._refused(call, plan.reply, method)
         route_timeout = plan.timeout_seconds
         if plan.table is not None and not plan.is_native:
-            decided = decide(plan, self.target.authority, method, details.metadata)
+            decided = decide(plan, self.target.authority, method, details.metadata, details.timeout)
             if isinstance(decided, LocalReply):
                 raise self._refused(call, decided, method)
             if isinstance(decided, OutgoingCall) and decided.exchange is not None:

@@ -11,10 +11,10 @@ from typing import Any
 
 from ..exchange import Directory, Exchange
 from ..telemetry.lookup import grpc_client_observer
-from .call_plan import CallPlan, make_plan
+from .call_plan import CallPlan, make_plan, shorter
 from .lines import Lines
 from .mirrors import MirrorLimit
-from .outgoing_call import OutgoingCall, bounded_timeout, copies_of, shorter
+from .outgoing_call import OutgoingCall, bounded_timeout, copies_of
 
 __all__ = ["MethodWays", "Way"]
 
@@ -108,7 +108,7 @@ class MethodWays:
             self.relayed.reveal_peers()
         elif plan.is_native and not self.relayed.reveals_peers:
             straight = self.native()
-        timeout = plan.timeout_seconds if self.has_one_request else None
+        timeout = plan.timeout_seconds if self.has_one_request else plan.stream_seconds
         self._policies = {}
         self.way = way = Way(plan.directory, plan, straight, timeout, plan.counts_attempts)
         return way
@@ -128,7 +128,7 @@ class MethodWays:
         """The callable that leads to a decision's cluster, with its route's policies."""
         known = self._policies.get(id(exchange.forward))
         if known is None:
-            known = (exchange.forward, self.relayed.policy_key(exchange.forward, exchange.table))
+            known = (exchange.forward, self.relayed.policy_key(exchange.forward))
             self._policies[id(exchange.forward)] = known
         head = exchange.outgoing_head
         key = (head.authority, head.path, exchange.cluster.name, known[1])

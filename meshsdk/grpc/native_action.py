@@ -1,6 +1,9 @@
-"""A route's action as grpc-core takes it: retries, hashing, the longest duration.
+"""A route's action as grpc-core takes it: retries and hashing.
 
-Sources: gRFC A31 (max_stream_duration), A42 (hash policies), A44 (retries), A81 (auto_host_rewrite).
+Durations are not left to it: they are given to each call as its timeout, since grpc-core reckons them from the cycle
+counter of the processor, which was seen to be seconds off on virtual machines.
+
+Sources: gRFC A42 (hash policies), A44 (retries), A81 (auto_host_rewrite).
 """
 
 from __future__ import annotations
@@ -10,11 +13,11 @@ from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2
 
-from ..resources import HashPolicy, HeaderHash, RetryPolicy, StreamDuration
+from ..resources import HashPolicy, HeaderHash, RetryPolicy
 from ..resources.route import RetryOn
-from ..routing import CompiledForward, RouteTable
+from ..routing import CompiledForward
 
-__all__ = ["set_duration", "write_action", "write_policy"]
+__all__ = ["write_action", "write_policy"]
 
 # Envoy's conditions that are gRPC's own.
 _GRPC_CONDITIONS = {
@@ -31,12 +34,11 @@ _GRPC_CONDITIONS = {
 _SEEN_AS_UNAVAILABLE = RetryOn.SERVER_ERROR | RetryOn.GATEWAY_ERROR | RetryOn.RESET
 
 
-def write_action(forward: CompiledForward, table: RouteTable, cluster_name: Callable[[str], str], message: Any) -> None:
+def write_action(forward: CompiledForward, cluster_name: Callable[[str], str], message: Any) -> None:
     """Write a forwarding route's action; clusters whose names come in a header are not in it.
 
     Args:
         forward: The route's.
-        table: Whose route it is.
         cluster_name: From a cluster to the name of its resource.
         message: The envoy.config.route.v3.RouteAction to write to.
     """
@@ -48,10 +50,10 @@ def write_action(forward: CompiledForward, table: RouteTable, cluster_name: Call
             if choice.weight:
                 entry = message.weighted_clusters.clusters.add(name=cluster_name(choice.name))
                 entry.weight.value = choice.weight
-    write_policy(forward, table, message)
+    write_policy(forward, message)
 
 
-def write_policy(forward: CompiledForward, table: RouteTable, message: Any) -> None:
+def write_policy(forward: CompiledForward, message: Any) -> None:
     """Write all of an action but where it leads."""
     if forward.retry_policy is not None:
         _write_retry_policy(forward.retry_policy, message.retry_policy)
@@ -59,7 +61,6 @@ def write_policy(forward: CompiledForward, table: RouteTable, message: Any) -> N
         _write_hash_policy(policy, message)
     if forward.action.auto_host_rewrite:
         message.auto_host_rewrite.value = True
-    set_duration(forward.action.stream_duration, table.listener.max_stream_duration_seconds, message)
 
 
 def _write_retry_policy(policy: RetryPolicy, message: route_components_pb2.RetryPolicy) -> None:
@@ -82,15 +83,6 @@ def _write_hash_policy(policy: HashPolicy, message: Any) -> None:
     if policy.rewrite is not None:
         entry.header.regex_rewrite.pattern.regex = policy.rewrite.pattern
         entry.header.regex_rewrite.substitution = policy.rewrite.substitution
-
-
-def set_duration(duration: StreamDuration | None, default_seconds: float | None, message: Any) -> None:
-    """Write max_stream_duration: the route's, or the connection manager's."""
-    seconds = default_seconds if duration is None or duration.max_seconds is None else duration.max_seconds
-    if seconds is not None:
-        _set_seconds(message.max_stream_duration.max_stream_duration, seconds)
-    if duration is not None and duration.grpc_timeout_header_max_seconds is not None:
-        _set_seconds(message.max_stream_duration.grpc_timeout_header_max, duration.grpc_timeout_header_max_seconds)
 
 
 def _set_seconds(message: Any, seconds: float) -> None:

@@ -63,7 +63,7 @@ def write_target(
         message = virtual_host.routes.add(name=route.name)
         message.match.CopyFrom(match)
         if route.forward is not None and any(one.name for one in route.forward.action.clusters):
-            write_action(route.forward, table, cluster_name, message.route)
+            write_action(route.forward, cluster_name, message.route)
             if session is not None:
                 own = route.forward.destinations[0].filters.session
                 message.typed_per_filter_config[_SESSION_FILTER].Pack(_session_per_route(own))

@@ -22,13 +22,14 @@ from ..exchange import Directory, Exchange, LocalReply, Outcome
 from ..exchange.directory import begin
 from ..exchange.mirror import mirrored
 from ..exchange.outcome import http_status_of
+from ..routing.timeouts import format_grpc_timeout
 from .call_error import MeshRpcError
-from .call_plan import CallPlan
+from .call_plan import CallPlan, shorter
 from .names import cluster_of
 from .native_listener import PEER_COOKIE
 from .native_match import call_head
 
-__all__ = ["CallObserver", "OutgoingCall", "bounded_timeout", "copies_of", "decide", "shorter", "with_attempt_count"]
+__all__ = ["CallObserver", "OutgoingCall", "bounded_timeout", "copies_of", "decide", "with_attempt_count"]
 
 Metadata = Sequence[tuple[str, str | bytes]]
 RawHeaders = Sequence[tuple[bytes, bytes]]
@@ -150,7 +151,11 @@ def _outcome(code: grpc.StatusCode) -> Outcome:
 
 
 def decide(
-    plan: CallPlan, authority: str, method: str, metadata: Iterable[tuple[str, str | bytes]] | None
+    plan: CallPlan,
+    authority: str,
+    method: str,
+    metadata: Iterable[tuple[str, str | bytes]] | None,
+    timeout: float | None,
 ) -> OutgoingCall | LocalReply | str:
     """The decision on one call.
 
@@ -159,6 +164,7 @@ def decide(
         authority: Of the channel.
         method: `/package.Service/Method`.
         metadata: The caller's.
+        timeout: The caller's, in seconds; routes may bound it.
 
     Returns:
         The call, a reply in its place, or the name of what must be settled first (a cluster that the call itself
@@ -167,7 +173,8 @@ def decide(
     assert plan.table is not None
     entries = tuple(metadata or ())
     headers = to_headers(entries)
-    begun = begin(plan.table, plan.directory.clusters, call_head(authority, method, headers))
+    seen = headers if timeout is None else (*headers, (b"grpc-timeout", format_grpc_timeout(timeout)))
+    begun = begin(plan.table, plan.directory.clusters, call_head(authority, method, seen))
     if isinstance(begun, LocalReply):
         root = f"{CLUSTER_ROOT}{begun.missing_cluster}"
         if begun.missing_cluster and root not in plan.directory.targets:
@@ -192,13 +199,6 @@ def with_attempt_count(metadata: Iterable[tuple[str, str | bytes]] | None) -> tu
 def copies_of(call: OutgoingCall) -> list[Exchange]:
     """The mirrored copies of a call."""
     return mirrored(call.exchange, call.directory.clusters) if call.exchange is not None else []
-
-
-def shorter(one: float | None, other: float | None) -> float | None:
-    """The shorter of two timeouts; None is no limit."""
-    if one is None or other is None:
-        return one if other is None else other
-    return min(one, other)
 
 
 def bounded_timeout(timeout: float | None, route_timeout: float | None) -> float | None:

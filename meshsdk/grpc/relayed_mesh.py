@@ -24,7 +24,7 @@ from ..control import Control
 from ..errors import ResourceError
 from ..exchange import Directory
 from ..resources import AggregateDiscovery, ResourceType, StatefulSession
-from ..routing import CompiledForward, RouteTable
+from ..routing import CompiledForward
 from ..security import with_provider_files
 from . import limits
 from .names import channel_target, resource_name
@@ -186,11 +186,11 @@ class RelayedMesh:
         """What a channel to one cluster asks grpc-core for."""
         return channel_target(self._id, "to", cluster, policy)
 
-    def policy_key(self, forward: CompiledForward | None, table: RouteTable | None) -> str:
+    def policy_key(self, forward: CompiledForward | None) -> str:
         """A name for all that a route says but where it leads, to open a channel with."""
         message = route_components_pb2.RouteAction()
-        if forward is not None and table is not None:
-            write_policy(forward, table, message)
+        if forward is not None:
+            write_policy(forward, message)
         packed = message.SerializeToString(deterministic=True)
         key = hashlib.sha256(packed).hexdigest()[:16]
         self._policies[key] = packed
