@@ -52,7 +52,7 @@ def write_cluster(mesh: str, cluster: Cluster, tls: tls_pb2.UpstreamTlsContext |
         names = [resource_name(ResourceType.CLUSTER, mesh, name) for name in discovery.clusters]
         message.cluster_type.name = "envoy.clusters.aggregate"
         message.cluster_type.typed_config.Pack(aggregate_pb2.ClusterConfig(clusters=names))
-        message.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
+        message.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN  # grpc-core refuses CLUSTER_PROVIDED.
         return message
     message.type = cluster_pb2.Cluster.EDS
     message.eds_cluster_config.eds_config.ads.SetInParent()
