@@ -287,6 +287,7 @@ class _Method:
         loop, settled = asyncio.get_running_loop(), asyncio.Event()
         seconds = settling_seconds(timeout, wait_for_ready)
         cancel = when_settled(self._control, names, lambda: wake(loop, settled))
+        self.ways.relayed.start_beside()
         try:
             async with asyncio.timeout(seconds):
                 await settled.wait()

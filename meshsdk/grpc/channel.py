@@ -150,6 +150,7 @@ class _Method:
         settled = threading.Event()
         seconds = settling_seconds(timeout, wait_for_ready)
         cancel = when_settled(self._control, names, settled.set)
+        self._ways.relayed.start_beside()
         try:
             if not settled.wait(seconds):
                 raise settling_failed(self._control, names, seconds)
@@ -222,8 +223,8 @@ class _Method:
 
     def _blocking(
         self, request: Any, timeout: Any, metadata: Any, credentials: Any, wait_for_ready: Any, compression: Any
-    ) -> tuple[Any, Any]:
-        """A call that blocks until its one response is here."""
+    ) -> tuple[Any, Any, OutgoingCall]:
+        """A call that blocks until its one response is here: that, grpc-core's call, and ours."""
         begun = self._begin(request, timeout, metadata, wait_for_ready)
         call = begun.call
         try:
@@ -232,6 +233,21 @@ class _Method:
             )
         except grpc.RpcError as error:
             raise explained(error_view(error, call)) from None
+        return response, inner, call
+
+    def _response(
+        self, request: Any, timeout: Any, metadata: Any, credentials: Any, wait_for_ready: Any, compression: Any
+    ) -> Any:
+        """The one response of a call that blocks."""
+        response, inner, call = self._blocking(request, timeout, metadata, credentials, wait_for_ready, compression)
+        call.end(grpc.StatusCode.OK, "", inner.initial_metadata(), ())
+        return response
+
+    def _response_and_call(
+        self, request: Any, timeout: Any, metadata: Any, credentials: Any, wait_for_ready: Any, compression: Any
+    ) -> tuple[Any, Any]:
+        """The one response of a call that blocks, and the call."""
+        response, inner, call = self._blocking(request, timeout, metadata, credentials, wait_for_ready, compression)
         return response, CallView(inner, call)
 
     def _running(
@@ -287,7 +303,7 @@ class MeshUnaryUnary(_Method, grpc.UnaryUnaryMultiCallable):  # type: ignore[mis
                 return way.straight(request, timeout, metadata, credentials, wait_for_ready, compression)
             except grpc.RpcError as error:
                 raise explained(error) from None
-        return self._blocking(request, timeout, metadata, credentials, wait_for_ready, compression)[0]
+        return self._response(request, timeout, metadata, credentials, wait_for_ready, compression)
 
     def with_call(
         self,
@@ -299,7 +315,7 @@ class MeshUnaryUnary(_Method, grpc.UnaryUnaryMultiCallable):  # type: ignore[mis
         compression: Any = None,
     ) -> tuple[Any, Any]:
         """See grpc.UnaryUnaryMultiCallable."""
-        return self._blocking(request, timeout, metadata, credentials, wait_for_ready, compression)
+        return self._response_and_call(request, timeout, metadata, credentials, wait_for_ready, compression)
 
     def future(
         self,
@@ -364,7 +380,7 @@ class MeshStreamUnary(_Method, grpc.StreamUnaryMultiCallable):  # type: ignore[m
         compression: Any = None,
     ) -> Any:
         """See grpc.StreamUnaryMultiCallable."""
-        return self._blocking(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)[0]
+        return self._response(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
 
     def with_call(
         self,
@@ -376,7 +392,7 @@ class MeshStreamUnary(_Method, grpc.StreamUnaryMultiCallable):  # type: ignore[m
         compression: Any = None,
     ) -> tuple[Any, Any]:
         """See grpc.StreamUnaryMultiCallable."""
-        return self._blocking(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+        return self._response_and_call(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
 
     def future(
         self,

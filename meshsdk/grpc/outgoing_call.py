@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -251,6 +252,7 @@ def _is_peer_cookie(entry: tuple[str, str | bytes]) -> bool:
     return entry[0] == "set-cookie" and isinstance(entry[1], str) and entry[1].startswith(_COOKIE_START)
 
 
+@functools.lru_cache(4096)
 def _peer_of(cookie: str) -> tuple[str, str]:
     """Address and cluster that grpc-core has written down (gRFC A60: `address;cluster`, the address first)."""
     encoded = cookie[len(_COOKIE_START) :].partition(";")[0]

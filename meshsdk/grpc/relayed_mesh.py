@@ -19,13 +19,16 @@ from typing import Any, Protocol
 
 from envoy.config.route.v3 import route_components_pb2
 
+# Loaded with this module, so that the first call does not wait for them: the control thread uses both.
+from .. import health as _health  # noqa: F401
 from ..balancing import Cluster
 from ..control import Control
-from ..errors import ResourceError
+from ..errors import MeshError, ResourceError
 from ..exchange import Directory
 from ..resources import AggregateDiscovery, ResourceType, StatefulSession
 from ..routing import CompiledForward
 from ..security import with_provider_files
+from ..xds import ads_client as _ads_client  # noqa: F401
 from . import limits
 from .names import channel_target, resource_name
 from .native_action import write_policy
@@ -141,6 +144,7 @@ class RelayedMesh:
         self._state = _State()
         self._policies: dict[str, bytes] = {}
         self.reveals_peers = False
+        self._is_starting = False
 
     # From any thread.
 
@@ -162,6 +166,18 @@ class RelayedMesh:
                     self.control.watch(self._refresh)
                     self.control.call_later(_ROTATION_SECONDS, self._rotate)
         return relay
+
+    def start_beside(self) -> None:
+        """Begin to join the relay on a thread of its own, while the target's configuration is being fetched."""
+        if self._relay is None and not self._is_starting:
+            self._is_starting = True
+            threading.Thread(target=self._try_start, name="meshsdk-relay-start", daemon=True).start()
+
+    def _try_start(self) -> None:
+        try:
+            self.start()
+        except MeshError:
+            self._is_starting = False  # The call that needs it will be told.
 
     def close(self) -> None:
         """Leave the relay."""

@@ -154,18 +154,22 @@ class CallObservation:
             cluster, endpoint, flag: As far as they are known.
         """
         span, observer = self._span, self._observer
-        attributes = {**self._attributes, "rpc.response.status_code": code}
+        outcome: Attributes = {"rpc.response.status_code": code}
         if observer.is_error(code):
-            attributes["error.type"] = code
+            outcome["error.type"] = code
         if span.is_recording():
-            for name, value in (("cluster", cluster), ("endpoint", endpoint), ("response_flag", flag)):
-                if value:
-                    span.set_attribute(f"meshsdk.{name}", value)
-            span.set_attributes(attributes)
-            if "error.type" in attributes:
+            span.set_attributes(
+                {
+                    **outcome,
+                    **({"meshsdk.cluster": cluster} if cluster else {}),
+                    **({"meshsdk.endpoint": endpoint} if endpoint else {}),
+                    **({"meshsdk.response_flag": flag} if flag else {}),
+                }
+            )
+            if "error.type" in outcome:
                 span.set_status(Status(StatusCode.ERROR, details or None))
         span.end()
-        observer.record(time.monotonic() - self._started, attributes, cluster, flag)
+        observer.record(time.monotonic() - self._started, {**self._attributes, **outcome}, cluster, flag)
 
 
 @contextmanager

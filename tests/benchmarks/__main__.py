@@ -23,6 +23,7 @@ from rich.table import Table
 import meshsdk
 from meshsdk.http.raw_response import EMPTY_BODY, RawResponse
 from meshsdk.resources import PathMatchKind
+from tests.benchmarks import grpc_channels
 from tests.benchmarks.bare_bones import AsyncBareBones, BareBones
 from tests.benchmarks.configuration import write_large, write_small
 from tests.benchmarks.decisions import picks_per_second, route_cost_ratio, update_ratio
@@ -85,6 +86,7 @@ def _run(setup: Setup, folder: Path) -> list[Result]:
         lambda: _decision_cost(setup, folder),
         _decisions_alone,
         lambda: [_import_cost()],
+        _grpc_channels,
     ]
     results = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -314,6 +316,37 @@ def _decisions_alone() -> list[Result]:
             more_is_better=False,
         )
     )
+    return results
+
+
+def _grpc_channels() -> list[Result]:
+    """Channels of a Mesh against grpc-core's own xDS channels."""
+    measured = grpc_channels.measure()
+    results = []
+    for part, bars in (("untraced", (0.95, 0.98)), ("traced", (0.85, math.nan)), ("sampled", (math.nan, math.nan))):
+        words = {"untraced": "tracing off", "traced": "every call traced", "sampled": "one in ten traced"}[part]
+        for name, (value, ours, theirs) in measured[part].items():
+            unit = "messages/s" if name == "streaming" else "calls/s"
+            bar = bars[1] if name == "streaming" else bars[0]
+            results.append(
+                Result(
+                    f"gRPC {name}, {words}, against native xDS",
+                    value,
+                    bar,
+                    "×",
+                    f"{ours:,.0f} against {theirs:,.0f} {unit}",
+                )
+            )
+    for part, words, bar in (
+        ("start", "channel() to first response, new process", 1.2),
+        ("warm", "channel() to first response, Mesh at work", 1.2),
+    ):
+        value, ours, theirs = measured[part]
+        detail = f"{ours * 1000:.1f} against {theirs * 1000:.1f} ms"
+        results.append(Result(f"gRPC {words}, against native", value, bar, "×", detail, False))
+    value, ours, theirs = measured["memory"]
+    detail = f"{ours / 1024:.0f} against {theirs / 1024:.0f} KiB"
+    results.append(Result("gRPC memory of one more channel, against native", value, math.nan, "×", detail, False))
     return results
 
 
