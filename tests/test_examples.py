@@ -9,11 +9,10 @@ from pathlib import Path
 from tests.processes import CLEAN_ENVIRONMENT
 
 
-def test_bookinfo_shows_what_its_yaml_says() -> None:
-    root = Path(__file__).parent.parent
+def run(module: str) -> str:
     result = subprocess.run(
-        [sys.executable, "-m", "examples.bookinfo"],
-        cwd=root,
+        [sys.executable, "-m", module],
+        cwd=Path(__file__).parent.parent,
         env=CLEAN_ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -21,4 +20,14 @@ def test_bookinfo_shows_what_its_yaml_says() -> None:
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "each as the YAML says" in result.stdout
+    return result.stdout
+
+
+def test_bookinfo_shows_what_its_yaml_says() -> None:
+    assert "each as the YAML says" in run("examples.bookinfo")
+
+
+def test_the_greeter_is_called_as_its_yaml_says() -> None:
+    output = run("examples.grpc")
+    assert "v2: hello Tom the tester" in output
+    assert output.count("you said good morning") == 2

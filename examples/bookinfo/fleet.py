@@ -14,6 +14,9 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 __all__ = ["Fleet"]
 
 # Name of the process: module, and the port that mesh/services.yaml gives it.
@@ -46,7 +49,7 @@ class Fleet:
         path = self.folder / "services.yaml"
         text = path.read_text()
         for name, (_, port) in SERVICES.items():
-            text = re.sub(rf"ports: {{http: {port}}}", f"ports: {{http: {self._ports[name]}}}", text)
+            text = re.sub(rf"ports: {{(http|grpc): {port}}}", rf"ports: {{\1: {self._ports[name]}}}", text)
         path.write_text(text)
 
     def __enter__(self) -> Fleet:
@@ -86,6 +89,8 @@ class Fleet:
         """
         if self._processes[name].poll() is not None:
             raise RuntimeError(f"{name} ended with {self._processes[name].returncode}")
+        if SERVICES[name][0] == "ratings":
+            return _serves_grpc(self._ports[name])
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self._ports[name]}/health", timeout=1):
                 return True
@@ -104,6 +109,16 @@ class Fleet:
         """End a service as a crash would."""
         self._processes[name].kill()
         self._processes[name].wait()
+
+
+def _serves_grpc(port: int) -> bool:
+    """Whether a gRPC server says that it is well."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
+        except grpc.RpcError:
+            return False
+        return True
 
 
 def _free_ports(count: int) -> list[int]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import httpx
+import grpc
 import uvicorn
 from fastapi import FastAPI
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.wrappers_pb2 import StringValue
 
 import meshsdk
+from examples.bookinfo import ratings_api
 
 version = sys.argv[2] if len(sys.argv) > 2 else "v1"
 mesh = meshsdk.Mesh()
-client = mesh.async_client()
+ratings = ratings_api.get_method(mesh.aio_channel("ratings:9080"))
 app = FastAPI()
 
 
@@ -33,11 +36,9 @@ async def reviews(product: str) -> dict[str, Any]:
 
 async def stars(product: str) -> dict[str, Any]:
     try:
-        response = await client.get(f"http://ratings:9080/ratings/{product}")
-        response.raise_for_status()
-    except httpx.HTTPError as error:
-        return {"error": f"{type(error).__name__}: {error}"}
-    return {**response.json(), "attempts": response.extensions["mesh"].attempts}
+        return MessageToDict(await ratings(StringValue(value=product), timeout=5))
+    except grpc.aio.AioRpcError as error:
+        return {"error": f"{error.code().name}: {error.details()}"}
 
 
 if __name__ == "__main__":

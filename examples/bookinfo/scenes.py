@@ -36,7 +36,7 @@ class Seen:
         stars = reviews.get("ratings")
         if stars is not None:
             self.ratings["unavailable" if "error" in stars else stars["replica"]] += 1
-            self.retries += stars.get("attempts", 1) - 1
+            self.retries += int(stars.get("attempts", 1)) - 1
 
 
 Change = Callable[[Fleet], None]

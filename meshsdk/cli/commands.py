@@ -16,6 +16,7 @@ from rich.table import Table
 from ..controlplane.folder import Folder, FolderState, load
 from ..controlplane.server import ControlPlaneServer
 from ..errors import MeshError
+from ..grpc.check import notes_of
 from ..mesh import Mesh
 from .render import render_decision
 
@@ -37,6 +38,9 @@ def check(folder: FolderArgument) -> None:
         kind = "[red]error[/red]" if problem.is_error else "[yellow]warning[/yellow]"
         (errors if problem.is_error else console).print(f"{kind}: ", end="")
         (errors if problem.is_error else console).print(problem.text, markup=False, highlight=False, soft_wrap=True)
+    for note in notes_of(state.grpc):
+        console.print("[yellow]over gRPC[/yellow]: ", end="")
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     if state.errors:
         raise typer.Exit(1)
     counts: dict[str, int] = {}

@@ -24,6 +24,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import grpc.experimental
 
 __all__ = ["measure"]
 
@@ -113,6 +114,11 @@ def measure() -> dict[str, Any]:
         }
 
 
+def _credentials() -> Any:
+    """Of native channels: those that take TLS settings from xDS, as a Mesh's channels do."""
+    return grpc.xds_channel_credentials(grpc.experimental.insecure_channel_credentials())
+
+
 def _resources(ports: list[int]) -> str:
     """What istiod would say of a service, in the shape that grpc-core takes."""
     from tests.conftest import service
@@ -191,7 +197,7 @@ def _channels() -> dict[str, Any]:
     with meshsdk.Mesh() as mesh, mesh.channel(TARGET) as meshed:
         ours = meshed.unary_unary(SAY)
         ours(b"", timeout=20)
-        with grpc.insecure_channel(NATIVE) as native:
+        with grpc.secure_channel(NATIVE, _credentials()) as native:
             theirs = native.unary_unary(SAY)
             theirs(b"", timeout=20)
             for threads in (1, 8):
@@ -209,7 +215,7 @@ def _channels() -> dict[str, Any]:
 
 async def _aio_channels(mesh: Any) -> dict[str, Any]:
     figures = {}
-    async with mesh.aio_channel(TARGET) as meshed, grpc.aio.insecure_channel(NATIVE) as native:
+    async with mesh.aio_channel(TARGET) as meshed, grpc.aio.secure_channel(NATIVE, _credentials()) as native:
         ours, theirs = meshed.unary_unary(SAY), native.unary_unary(SAY)
         await ours(b"", timeout=20)
         await theirs(b"", timeout=20)
@@ -248,7 +254,7 @@ def _memory_mesh() -> float:
 
 
 def _memory_native() -> float:
-    return _memory(lambda: grpc.insecure_channel(NATIVE))
+    return _memory(lambda: grpc.secure_channel(NATIVE, _credentials()))
 
 
 def _warm_mesh() -> float:
@@ -263,10 +269,10 @@ def _warm_mesh() -> float:
 
 def _warm_native() -> float:
     """With grpc-core's xDS client at work for another target."""
-    grpc.insecure_channel("xds:///other.default.svc.cluster.local:9080").unary_unary(SAY).future(
+    grpc.secure_channel("xds:///other.default.svc.cluster.local:9080", _credentials()).unary_unary(SAY).future(
         b"", timeout=1
     ).exception()
-    return _first_response(grpc.insecure_channel(NATIVE))
+    return _first_response(grpc.secure_channel(NATIVE, _credentials()))
 
 
 def _first_response(channel: Any) -> float:
@@ -284,7 +290,7 @@ def _start_mesh() -> float:
 
 
 def _start_native() -> float:
-    return _first_response(grpc.insecure_channel(NATIVE))
+    return _first_response(grpc.secure_channel(NATIVE, _credentials()))
 
 
 def _trace(share: float) -> None:
