@@ -19,7 +19,7 @@ from ..exchange import LocalReply
 from ..telemetry.lookup import grpc_client_observer
 from .aio_call_view import VIEWS
 from .call_error import MeshRpcError
-from .lines import Lines, channel_credentials
+from .lines import Lines, channel_credentials, taken_options, with_authority
 from .method_ways import MethodWays, Way
 from .mirrors import MirrorLimit
 from .outgoing_call import OutgoingCall, bounded_timeout, decide, with_attempt_count
@@ -29,7 +29,6 @@ from .settling import not_settled, settling_failed, settling_seconds, wake, when
 __all__ = ["MeshAioChannel"]
 
 Options = Sequence[tuple[str, Any]]
-_DEFAULT_AUTHORITY = "grpc.default_authority"
 _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
@@ -56,12 +55,11 @@ class MeshAioChannel(grpc.aio.Channel):  # type: ignore[misc]
         credentials: Any = None,
     ) -> None:
         name = parse_target(target)
-        given = dict(options or ())
-        authority = given.pop(_DEFAULT_AUTHORITY, name.authority)
+        given, authority = taken_options(options, name.authority)
 
         def open_with(inner_interceptors: Sequence[Any]) -> Callable[[str, str], Any]:
             def open_channel(uri: str, authority: str) -> Any:
-                settings = [*given.items(), (_DEFAULT_AUTHORITY, authority)]
+                settings = with_authority(given, authority)
                 # From where opentelemetry-instrumentation-grpc has not replaced it: calls are traced here.
                 return plain_aio.secure_channel(
                     uri,

@@ -23,7 +23,7 @@ from .call_error import MeshRpcError
 from .call_plan import CallPlan
 from .call_view import CallView, error_view
 from .explain_failure import explained
-from .lines import Lines, channel_credentials
+from .lines import Lines, channel_credentials, taken_options, with_authority
 from .method_ways import MethodWays, Way
 from .mirrors import MirrorLimit
 from .outgoing_call import OutgoingCall, bounded_timeout, decide, with_attempt_count
@@ -33,7 +33,6 @@ from .settling import not_settled, settling_failed, settling_seconds, when_settl
 __all__ = ["MeshChannel"]
 
 Options = Sequence[tuple[str, Any]]
-_DEFAULT_AUTHORITY = "grpc.default_authority"
 
 
 class MeshChannel(grpc.Channel):  # type: ignore[misc]
@@ -57,13 +56,12 @@ class MeshChannel(grpc.Channel):  # type: ignore[misc]
         credentials: Any = None,
     ) -> None:
         name = parse_target(target)
-        given = dict(options or ())
-        authority = given.pop(_DEFAULT_AUTHORITY, name.authority)
+        given, authority = taken_options(options, name.authority)
 
         def open_channel(uri: str, authority: str) -> Any:
             # Without the interceptors that opentelemetry-instrumentation-grpc puts around: calls are traced here.
             secure_channel = inspect.unwrap(grpc.secure_channel)
-            settings = [*given.items(), (_DEFAULT_AUTHORITY, authority)]
+            settings = with_authority(given, authority)
             return secure_channel(uri, channel_credentials(credentials), options=settings, compression=compression)
 
         self.lines: Lines[Any] = Lines(relayed, name, authority, open_channel)

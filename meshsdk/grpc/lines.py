@@ -6,8 +6,9 @@ cluster each; they share connections, since grpc-core keeps those by address for
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -17,18 +18,46 @@ from ..errors import RequestError
 from .call_error import MeshRpcError
 from .relayed_mesh import RelayedMesh, TargetName
 
-__all__ = ["Lines", "channel_credentials"]
+__all__ = ["Lines", "channel_credentials", "taken_options", "with_authority"]
+
+logger = logging.getLogger("meshsdk.grpc")
 
 C = TypeVar("C")
 Open = Callable[[str, str], C]
+
+_DEFAULT_AUTHORITY = "grpc.default_authority"
 
 # Destinations of one channel; beyond this the longest unused is let go (its calls end as they would).
 _MAX_DESTINATIONS = 128
 
 
+def taken_options(options: Sequence[tuple[str, Any]] | None, authority: str) -> tuple[list[tuple[str, Any]], str]:
+    """A caller's channel options, but for the authority, which is the target's unless they name one.
+
+    Args:
+        options: As grpc takes them.
+        authority: Of the target.
+    """
+    given = dict(options or ())
+    if "grpc.service_config" in given:
+        # gRFC A44: with xDS the service config is the routes'. Retries have one owner.
+        logger.warning(
+            "channel to %s: the option grpc.service_config has no effect; retries are those of the mesh's routes,"
+            " carried out by grpc-core",
+            authority,
+        )
+    chosen = given.pop(_DEFAULT_AUTHORITY, authority)
+    return list(given.items()), str(chosen)
+
+
 def channel_credentials(fallback: Any) -> Any:
     """Credentials of the inner channels: the mesh's TLS settings where a cluster has them, else `fallback`."""
     return grpc.xds_channel_credentials(fallback or grpc.experimental.insecure_channel_credentials())
+
+
+def with_authority(options: Sequence[tuple[str, Any]], authority: str) -> list[tuple[str, Any]]:
+    """Channel options of an inner channel, whose calls carry an authority."""
+    return [*options, (_DEFAULT_AUTHORITY, authority)]
 
 
 class Lines(Generic[C]):

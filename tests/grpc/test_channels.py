@@ -128,6 +128,15 @@ def test_compression_credentials_and_options_are_passed_on(mesh: meshsdk.Mesh, c
     assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+def test_a_service_config_of_the_callers_is_said_to_have_no_effect(
+    mesh: meshsdk.Mesh, connect: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Retries have one owner, which is named."""
+    client = connect(mesh, options=[("grpc.service_config", '{"methodConfig": []}')])
+    assert client.call()["name"] == "one"
+    assert "retries are those of the mesh's routes, carried out by grpc-core" in caplog.text
+
+
 def test_an_authority_of_the_callers_own_is_kept(make_mesh: MakeMesh, connect: MakeClient, server: GrpcServer) -> None:
     mesh = make_mesh(service("ratings", server.port, port=9080))
     client = connect(mesh, options=[("grpc.default_authority", "ratings.default:9080")])

@@ -338,3 +338,31 @@ def test_the_same_folder_splits_httpx_and_grpc_traffic_alike(make_mesh: MakeMesh
             assert abs(share - 450) <= 53, (ask, share)
             assert {ask(**{"end-user": "jason"}) for _ in range(20)} == {"v2"}
     assert isinstance(client, httpx.Client)
+
+
+def test_the_same_endpoints_fail_over_httpx_and_grpc_traffic_alike(
+    make_mesh: MakeMesh, serve: Serve, stack: Any
+) -> None:
+    """Half of the first priority is unhealthy: 70 percent stay there, the rest goes to the second, for both."""
+    ports = {
+        "web": [stack.enter_context(EchoServer(name)).port for name in ("first", "first", "second")],
+        "rpc": [serve(name).port for name in ("first", "first", "second")],
+    }
+    resources: list[Any] = []
+    for name, (one, two, three) in ports.items():
+        host = f"{name}.default.svc.cluster.local:9080"
+        resources += [
+            listener(host, [{"match": {"prefix": ""}, "route": to(name)}]),
+            cluster(name),
+            endpoints(name, [[{"port": one, "health_status": "UNHEALTHY"}, two], [three]]),
+        ]
+    mesh = make_mesh(documents(*resources))
+    with mesh.client() as client, mesh.channel("rpc:9080") as channel:
+        say = channel.unary_unary(SAY)
+        say(b"", timeout=20)
+        first = {
+            "httpx": sum(client.get("http://web:9080/").json()["name"] == "first" for _ in range(600)),
+            "gRPC": sum(b'"first"' in say(b"", timeout=20) for _ in range(600)),
+        }
+    # Five standard deviations of a binomial with n=600, p=0.7.
+    assert all(abs(count - 420) <= 57 for count in first.values()), first
