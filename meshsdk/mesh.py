@@ -171,14 +171,14 @@ class Mesh:
                 header changes, faults, rate limits, timeouts, direct responses.
         """
         from .grpc.client_interceptors import MeshClientInterceptor
-        from .grpc.relayed_mesh import parse_target
+        from .grpc.target import parse_target
 
         return [MeshClientInterceptor(self._runtime, parse_target(target) if target else None)]
 
     def aio_client_interceptors(self, target: str = "") -> list[Any]:
         """`client_interceptors` for a grpc.aio.Channel."""
         from .grpc.client_interceptors import AIO_INTERCEPTORS
-        from .grpc.relayed_mesh import parse_target
+        from .grpc.target import parse_target
 
         return [make(self._runtime, parse_target(target) if target else None) for make in AIO_INTERCEPTORS]
 

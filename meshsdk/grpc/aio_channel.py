@@ -23,8 +23,9 @@ from .lines import Lines, channel_credentials, taken_options, with_authority
 from .method_ways import MethodWays, Way
 from .mirrors import MirrorLimit
 from .outgoing_call import OutgoingCall, bounded_timeout, decide, with_attempt_count
-from .relayed_mesh import RelayedMesh, parse_target
-from .settling import not_settled, settling_failed, settling_seconds, wake, when_settled
+from .relayed_mesh import RelayedMesh
+from .target import parse_target
+from .waiting import hold_async, not_settled, settle_async
 
 __all__ = ["MeshAioChannel"]
 
@@ -245,10 +246,10 @@ class _Method:
             if isinstance(decided, OutgoingCall):
                 return await self._outgoing(decided, details, request)
             reply = decided
-        call = OutgoingCall(plan.directory, None, None)
+        call = OutgoingCall(plan.directory, None, deadline.bounded(timeout))
         ways.observe(call)
         if reply.delay_seconds:
-            await self._hold(reply.delay_seconds, reply.tally, deadline.bounded(timeout), call)
+            await hold_async(call, reply.delay_seconds, reply.tally)
         raise call.refused(reply)
 
     async def _decision(self, way: Way, details: Any) -> OutgoingCall | LocalReply:
@@ -268,8 +269,7 @@ class _Method:
         ways.observe(call)
         ways.limit(call, details.timeout)
         if exchange.delay_seconds:
-            await self._hold(exchange.delay_seconds, exchange.fault_tally, call.timeout, call)
-            call.timeout = None if call.timeout is None else call.timeout - exchange.delay_seconds
+            await hold_async(call, exchange.delay_seconds, exchange.fault_tally)
         ways.mirror(call, self._channel.mirrors, lambda callable_, call: self._send_copy(callable_, request, call))
         inner = ways.destination(exchange)(
             request,
@@ -281,28 +281,8 @@ class _Method:
         return self._view(inner, call)
 
     async def _settle(self, names: tuple[str, ...], timeout: float | None, wait_for_ready: bool | None) -> None:
-        """Wait until listeners are here or known to be missing."""
-        loop, settled = asyncio.get_running_loop(), asyncio.Event()
-        seconds = settling_seconds(timeout, wait_for_ready)
-        cancel = when_settled(self._control, names, lambda: wake(loop, settled))
         self.ways.relayed.start_beside()
-        try:
-            async with asyncio.timeout(seconds):
-                await settled.wait()
-        except TimeoutError:
-            raise settling_failed(self._control, names, seconds) from None
-        finally:
-            cancel()
-
-    async def _hold(self, seconds: float, tally: Any, timeout: float | None, call: OutgoingCall) -> None:
-        """Hold a call back for a fault's delay, but not beyond its deadline."""
-        try:
-            await asyncio.sleep(seconds if timeout is None else min(seconds, timeout))
-        finally:
-            if tally is not None:
-                tally.end()
-        if timeout is not None and timeout <= seconds:
-            raise call.out_of_time()
+        await settle_async(self._control, names, timeout, wait_for_ready)
 
     def _send_copy(self, callable_: Any, request: Any, call: OutgoingCall) -> None:
         copy = callable_(request, timeout=call.timeout, metadata=_metadata(call))

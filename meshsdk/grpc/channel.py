@@ -7,8 +7,6 @@ fast one. Every other call is decided or watched here first.
 from __future__ import annotations
 
 import inspect
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +25,9 @@ from .lines import Lines, channel_credentials, taken_options, with_authority
 from .method_ways import MethodWays, Way
 from .mirrors import MirrorLimit
 from .outgoing_call import OutgoingCall, bounded_timeout, decide, with_attempt_count
-from .relayed_mesh import RelayedMesh, parse_target
-from .settling import not_settled, settling_failed, settling_seconds, when_settled
+from .relayed_mesh import RelayedMesh
+from .target import parse_target
+from .waiting import hold, not_settled, settle
 
 __all__ = ["MeshChannel"]
 
@@ -144,16 +143,8 @@ class _Method:
         return way
 
     def _settle(self, names: tuple[str, ...], timeout: float | None, wait_for_ready: bool | None) -> None:
-        """Wait until listeners are here or known to be missing."""
-        settled = threading.Event()
-        seconds = settling_seconds(timeout, wait_for_ready)
-        cancel = when_settled(self._control, names, settled.set)
         self._ways.relayed.start_beside()
-        try:
-            if not settled.wait(seconds):
-                raise settling_failed(self._control, names, seconds)
-        finally:
-            cancel()
+        settle(self._control, names, timeout, wait_for_ready)
 
     def _begin(self, request: Any, timeout: float | None, metadata: Any, wait_for_ready: bool | None) -> _Begun:
         """Decide on a call.
@@ -174,10 +165,10 @@ class _Method:
             if isinstance(decided, OutgoingCall):
                 return self._outgoing(decided, request, timeout)
             reply = decided
-        call = OutgoingCall(plan.directory, None, None)
+        call = OutgoingCall(plan.directory, None, deadline.bounded(timeout))
         ways.observe(call)
         if reply.delay_seconds:
-            self._hold(reply.delay_seconds, reply.tally, deadline.bounded(timeout), call)
+            hold(call, reply.delay_seconds, reply.tally)
         raise call.refused(reply)
 
     def _decide(
@@ -198,20 +189,9 @@ class _Method:
         ways.observe(call)
         ways.limit(call, timeout)
         if exchange.delay_seconds:
-            self._hold(exchange.delay_seconds, exchange.fault_tally, call.timeout, call)
-            call.timeout = None if call.timeout is None else call.timeout - exchange.delay_seconds
+            hold(call, exchange.delay_seconds, exchange.fault_tally)
         ways.mirror(call, self._channel.mirrors, lambda callable_, call: self._send_copy(callable_, request, call))
         return _Begun(ways.destination(exchange), call)
-
-    def _hold(self, seconds: float, tally: Any, timeout: float | None, call: OutgoingCall) -> None:
-        """Hold a call back for a fault's delay, but not beyond its deadline."""
-        try:
-            time.sleep(seconds if timeout is None else min(seconds, timeout))
-        finally:
-            if tally is not None:
-                tally.end()
-        if timeout is not None and timeout <= seconds:
-            raise call.out_of_time()
 
     def _send_copy(self, callable_: Any, request: Any, call: OutgoingCall) -> None:
         mirrors = self._channel.mirrors

@@ -6,10 +6,7 @@ it is sent: header changes, faults, rate limits, answers in a server's place.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import threading
-import time
 from collections import namedtuple
 from collections.abc import Callable
 from typing import Any
@@ -25,8 +22,8 @@ from .call_error import MeshRpcError
 from .call_plan import make_plan, shorter
 from .call_view import CallView
 from .outgoing_call import OutgoingCall, bounded_timeout, decide
-from .relayed_mesh import TargetName
-from .settling import settling_failed, settling_seconds, wake, when_settled
+from .target import TargetName
+from .waiting import hold, hold_async, settle, settle_async
 
 __all__ = ["AIO_INTERCEPTORS", "MeshClientInterceptor"]
 
@@ -126,13 +123,13 @@ class MeshClientInterceptor(
         self._decider = _Decider(control, target)
 
     def _intercept(self, continuation: Callable[[Any, Any], Any], client_call_details: Any, request: Any) -> Any:
-        details = client_call_details
+        details, decider = client_call_details, self._decider
         try:
-            if self._decider.is_unsettled():
-                self._settle(details)
-            call = self._decider.decide(details.method, details)
+            if decider.is_unsettled():
+                settle(decider.control, decider.names, details.timeout, details.wait_for_ready)
+            call = decider.decide(details.method, details)
             if call.exchange is not None and call.exchange.delay_seconds:
-                self._hold(call)
+                hold(call, call.exchange.delay_seconds, call.exchange.fault_tally)
         except MeshRpcError as error:
             return error
         changed = _Details(
@@ -151,30 +148,6 @@ class MeshClientInterceptor(
     intercept_stream_unary = _intercept
     intercept_stream_stream = _intercept
 
-    def _settle(self, details: Any) -> None:
-        decider, settled = self._decider, threading.Event()
-        seconds = settling_seconds(details.timeout, details.wait_for_ready)
-        cancel = when_settled(decider.control, decider.names, settled.set)
-        try:
-            if not settled.wait(seconds):
-                raise settling_failed(decider.control, decider.names, seconds)
-        finally:
-            cancel()
-
-    def _hold(self, call: OutgoingCall) -> None:
-        exchange = call.exchange
-        assert exchange is not None
-        seconds, timeout = exchange.delay_seconds, call.timeout
-        try:
-            time.sleep(seconds if timeout is None else min(seconds, timeout))
-        finally:
-            if exchange.fault_tally is not None:
-                exchange.fault_tally.end()
-        if timeout is not None:
-            if timeout <= seconds:
-                raise call.out_of_time()
-            call.timeout = timeout - seconds
-
 
 class _AioInterceptor:
     """For `grpc.aio` channels; one kind of calls each, as grpc.aio wants them.
@@ -190,46 +163,20 @@ class _AioInterceptor:
         self._decider = _Decider(control, target)
 
     async def _intercept(self, continuation: Callable[[Any, Any], Any], client_call_details: Any, request: Any) -> Any:
-        details = client_call_details
+        details, decider = client_call_details, self._decider
         name = details.method
         try:
-            if self._decider.is_unsettled():
-                await self._settle(details)
-            call = self._decider.decide(name.decode() if isinstance(name, bytes) else name, details)
+            if decider.is_unsettled():
+                await settle_async(decider.control, decider.names, details.timeout, details.wait_for_ready)
+            call = decider.decide(name.decode() if isinstance(name, bytes) else name, details)
             if call.exchange is not None and call.exchange.delay_seconds:
-                await self._hold(call)
+                await hold_async(call, call.exchange.delay_seconds, call.exchange.fault_tally)
         except MeshRpcError as error:
             raise error.for_asyncio() from None
         metadata = grpc.aio.Metadata(*(call.metadata or ()))
         changed = details._replace(timeout=call.timeout, metadata=metadata)
         with _suppressed(call):
             return VIEWS[self.kind](await continuation(changed, request), call)
-
-    async def _settle(self, details: Any) -> None:
-        decider, loop, settled = self._decider, asyncio.get_running_loop(), asyncio.Event()
-        seconds = settling_seconds(details.timeout, details.wait_for_ready)
-        cancel = when_settled(decider.control, decider.names, lambda: wake(loop, settled))
-        try:
-            async with asyncio.timeout(seconds):
-                await settled.wait()
-        except TimeoutError:
-            raise settling_failed(decider.control, decider.names, seconds) from None
-        finally:
-            cancel()
-
-    async def _hold(self, call: OutgoingCall) -> None:
-        exchange = call.exchange
-        assert exchange is not None
-        seconds, timeout = exchange.delay_seconds, call.timeout
-        try:
-            await asyncio.sleep(seconds if timeout is None else min(seconds, timeout))
-        finally:
-            if exchange.fault_tally is not None:
-                exchange.fault_tally.end()
-        if timeout is not None:
-            if timeout <= seconds:
-                raise call.out_of_time()
-            call.timeout = timeout - seconds
 
 
 class _AioUnaryUnary(_AioInterceptor, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]

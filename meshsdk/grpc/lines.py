@@ -16,7 +16,8 @@ import grpc.experimental
 
 from ..errors import RequestError
 from .call_error import MeshRpcError
-from .relayed_mesh import RelayedMesh, TargetName
+from .relayed_mesh import RelayedMesh
+from .target import TargetName
 
 __all__ = ["Lines", "channel_credentials", "taken_options", "with_authority"]
 

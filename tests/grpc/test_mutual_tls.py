@@ -22,7 +22,7 @@ from tests.certificates import SpiffeCa, provider, spiffe, write_identity
 from tests.conftest import MakeMesh, destination_rule, service
 from tests.grpc.conftest import MakeClient
 from tests.grpc.xds import RATINGS, cluster, documents, endpoints, listener
-from tests.grpc_client import Status, counts, failures
+from tests.grpc_client import Status, SyncClient, counts, failures
 from tests.grpc_server import GrpcServer
 
 Serve = Callable[..., GrpcServer]
@@ -359,13 +359,15 @@ def test_certificates_rotated_every_second_under_load_fail_no_call(
 
 
 def test_keys_lie_in_a_private_folder_and_go_when_they_are_not_needed(
-    make_mesh: MakeMesh, connect: MakeClient, serve: Serve, ca: SpiffeCa, identity: Path, tmp_path: Path
+    make_mesh: MakeMesh, clients: ExitStack, serve: Serve, ca: SpiffeCa, identity: Path, tmp_path: Path
 ) -> None:
     from meshsdk.grpc.relay import _Process
 
     server = serve("one", credentials(ca.issue(spiffe("ratings")), ca.pem))
     mesh = make_mesh(secured(server.port, identity))
-    assert connect(mesh).call()["name"] == "one"
+    client = SyncClient(mesh, "ratings:9080")
+    clients.callback(client.close)
+    assert client.call()["name"] == "one"
     assert _Process.relay is not None
     folder = _Process.relay._folder.path
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700

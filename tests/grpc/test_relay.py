@@ -19,7 +19,7 @@ from meshsdk.grpc.relay import _Process
 from meshsdk.resources import ResourceType
 from tests.conftest import MakeMesh, destination_rule, service
 from tests.grpc.conftest import MakeClient
-from tests.grpc_client import counts, failures
+from tests.grpc_client import SyncClient, counts, failures
 from tests.grpc_server import GrpcServer
 
 Serve = Callable[..., GrpcServer]
@@ -45,8 +45,8 @@ def test_a_nack_of_grpc_cores_names_resource_and_reason(
     relayed = mesh._grpc()
     relay = _Process.relay
     assert relay is not None
-    name = next(name for kind, name in relayed._state.published if kind is ResourceType.CLUSTER)
-    bad = dict(relayed._state.published)
+    name = next(name for kind, name in relayed._book.published if kind is ResourceType.CLUSTER)
+    bad = dict(relayed._book.published)
     from envoy.config.cluster.v3 import cluster_pb2
 
     broken = cluster_pb2.Cluster(name=name, lb_policy=cluster_pb2.Cluster.MAGLEV)
@@ -59,7 +59,7 @@ def test_a_nack_of_grpc_cores_names_resource_and_reason(
     assert "INVALID_ARGUMENT" in refused["error"]
     assert any(refused["name"] in record.getMessage() for record in caplog.records)
     assert client.call()["name"] == "one"  # The last good configuration.
-    relay.publish(relayed._id, relayed._state.published)
+    relay.publish(relayed._id, relayed._book.published)
     until(lambda: not mesh.status()["grpc"]["refused"])
 
 
@@ -130,15 +130,17 @@ def test_configuration_churned_under_load_fails_no_call(
 
 
 def test_resources_that_are_no_longer_used_are_no_longer_served(
-    make_mesh: MakeMesh, connect: MakeClient, serve: Serve, tmp_path: Path
+    make_mesh: MakeMesh, clients: ExitStack, serve: Serve, tmp_path: Path
 ) -> None:
     server = serve("one")
     mesh = make_mesh(service("ratings", server.port, port=9080))
-    assert connect(mesh).call()["name"] == "one"
+    client = SyncClient(mesh, "ratings:9080")
+    clients.callback(client.close)
+    assert client.call()["name"] == "one"
     relayed = mesh._grpc()
-    assert [kind.name for kind, _ in relayed._state.published] == ["LISTENER", "CLUSTER", "ENDPOINTS"]
+    assert [kind.name for kind, _ in relayed._book.published] == ["LISTENER", "CLUSTER", "ENDPOINTS"]
     (tmp_path / "mesh" / "mesh.yaml").write_text("# nothing\n")
-    until(lambda: all("outbound" not in name for _, name in relayed._state.published))
+    until(lambda: all("outbound" not in name for _, name in relayed._book.published))
 
 
 @pytest.mark.parametrize("parts", [("1", "a"), ("1", "a/b", "~c~1"), ("1", "outbound|9080||x"), ("1", "%2F?#[]", "é ")])
