@@ -286,7 +286,7 @@ class _Method:
 
     def _send_copy(self, callable_: Any, request: Any, call: OutgoingCall) -> None:
         copy = callable_(request, timeout=call.timeout, metadata=_metadata(call))
-        copy.add_done_callback(lambda copy: self._channel.mirrors.end())
+        copy.add_done_callback(self._channel.mirrors.end)
 
 
 def _metadata(call: OutgoingCall) -> grpc.aio.Metadata:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -196,8 +197,9 @@ class _Method:
     def _send_copy(self, callable_: Any, request: Any, call: OutgoingCall) -> None:
         mirrors = self._channel.mirrors
         future = callable_.future(request, timeout=call.timeout, metadata=call.metadata)
-        if not future.add_callback(mirrors.end):
-            mirrors.end()
+        # The callback refers to the call until it is over: grpc cancels a call that nobody refers to.
+        if not future.add_callback(partial(mirrors.end, future)):
+            mirrors.end(future)
 
     def _blocking(
         self, request: Any, timeout: Any, metadata: Any, credentials: Any, wait_for_ready: Any, compression: Any

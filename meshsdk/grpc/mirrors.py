@@ -19,6 +19,6 @@ class MirrorLimit:
         """Whether one more may be sent."""
         return self._room.acquire(blocking=False)
 
-    def end(self) -> None:
-        """One is over."""
+    def end(self, copy: object) -> None:
+        """One is over; it is passed so that it is referred to until then."""
         self._room.release()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -82,10 +82,17 @@ def test_a_call_can_be_cancelled(mesh: meshsdk.Mesh, server: GrpcServer) -> None
         time.sleep(0.1)
         assert future.cancel()
         assert future.code() is grpc.StatusCode.CANCELLED
-        responses = channel.stream_stream("/test.Echo/Both")(iter([b"a"]), timeout=20)
+        over = threading.Event()
+
+        def requests() -> Iterator[bytes]:
+            yield b"a"
+            over.wait(20)
+
+        responses = channel.stream_stream("/test.Echo/Both")(requests(), timeout=20)
         assert next(responses) == b"one:a"
         responses.cancel()
         assert responses.code() is grpc.StatusCode.CANCELLED
+        over.set()
 
 
 def test_an_asyncio_call_can_be_cancelled(mesh: meshsdk.Mesh, server: GrpcServer) -> None:

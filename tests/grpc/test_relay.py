@@ -121,7 +121,10 @@ def test_configuration_churned_under_load_fails_no_call(
             f"spec: {{hosts: [ratings], http: [{{{f'headers: {header}, ' if number % 3 else ''}"
             f"route: [{{destination: {{host: ratings, subset: {subset}}}}}]}}]}}\n"
         )
-        path.write_text(service("ratings", one.port, two.port, versions=versions, port=9080) + subsets + rule)
+        # In one step: a file that is found empty is a folder without services.
+        fresh = tmp_path / "fresh.yaml"
+        fresh.write_text(service("ratings", one.port, two.port, versions=versions, port=9080) + subsets + rule)
+        fresh.replace(path)
         end = time.monotonic() + 0.6
         while time.monotonic() < end:
             answers += client.try_many(10, at_once=2)
