@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from envoy.config.route.v3 import route_components_pb2
 
@@ -37,8 +37,8 @@ logger = logging.getLogger("meshsdk.grpc")
 _ROTATION_SECONDS = 0.25
 _LINGER_SECONDS = 5.0
 _PASSTHROUGH = "passthrough:"
-# A call's own header may name the cluster, so what is asked for must not grow without bound.
-_MAX_DESTINATIONS = 4096
+# Callers may open channels to whatever host they are told; what is asked for must not grow without bound.
+_MAX_LISTENERS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class _State:
     published: dict[tuple[ResourceType, str], bytes] = field(default_factory=dict)
     sources: dict[str, tuple[SlotSource, ...]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
     has_unused: bool = False
     notes: dict[str, None] = field(default_factory=dict)
     logged: set[str] = field(default_factory=set)
@@ -123,16 +124,12 @@ class ResourceBook:
 
     def want_target(self, target: str, authority: str, names: tuple[str, ...]) -> None:
         """grpc-core asks for the listener of a target, for which one of `names` stands."""
-        self._state.targets[(target, authority)] = names
+        _remember(self._state.targets, (target, authority), names)
         self.refresh()
 
     def want_destination(self, cluster: str, policy: str) -> None:
         """grpc-core asks for the listener that leads to one cluster."""
-        destinations = self._state.destinations
-        destinations.pop((cluster, policy), None)
-        destinations[(cluster, policy)] = None
-        while len(destinations) > _MAX_DESTINATIONS:
-            del destinations[next(iter(destinations))]
+        _remember(self._state.destinations, (cluster, policy), None)
         self.refresh()
 
     def _rotate(self) -> None:
@@ -164,6 +161,7 @@ class ResourceBook:
         state, directory = self._state, self.control.directory
         written: dict[tuple[ResourceType, str], _Written] = {}
         clusters: dict[str, None] = {}
+        state.refused.clear()
         for (target, authority), names in state.targets.items():
             self._write_target(target, authority, names, directory, written)
         for cluster, policy in state.destinations:
@@ -186,7 +184,7 @@ class ResourceBook:
         """Make before break: what grpc-core may still be using stays, until it has surely taken over what is new."""
         now = time.monotonic()
         for key, one in self._state.written.items():
-            if key in written or key[0] is ResourceType.LISTENER:
+            if key in written or key[0] is ResourceType.LISTENER or key[1] in self._state.refused:
                 continue
             if one.unused_since is None:
                 one = replace(one, unused_since=now)
@@ -272,9 +270,12 @@ class ResourceBook:
             try:
                 tls = self._write_tls(cluster, relay)
             except ResourceError as error:
-                # Without its TLS settings the cluster must not be reached at all.
-                self._report(cluster.name, f"cannot be used over gRPC: {error}")
-                logger.error("cluster %s cannot be used over gRPC: %s", cluster.name, error)
+                # Without its TLS settings the cluster must not be reached at all, nor by those that it had before.
+                problem = f"cannot be used over gRPC: {error}"
+                if self._state.problems.get(cluster.name) != problem:
+                    logger.error("cluster %s %s", cluster.name, problem)
+                self._report(cluster.name, problem)
+                self._state.refused.add(key[1])
                 return
             packed = write_cluster(self._id, cluster, tls).SerializeToString(deterministic=True)
             written[key] = _Written((id(config),), packed, kept=(config,))
@@ -309,7 +310,8 @@ class ResourceBook:
         for name in [name for name in state.sources if (ResourceType.CLUSTER, self._cluster_name(name)) not in written]:
             for source in state.sources.pop(name):
                 relay.slots.release(source)
-            state.problems.pop(name, None)
+            if self._cluster_name(name) not in state.refused:
+                state.problems.pop(name, None)
 
     def _note(self, notes: Iterable[str]) -> None:
         for note in notes:
@@ -324,6 +326,18 @@ class ResourceBook:
 
     def _cluster_name(self, cluster: str) -> str:
         return resource_name(ResourceType.CLUSTER, self._id, cluster)
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _remember(asked: dict[K, V], key: K, value: V) -> None:
+    """Put something last in line; beyond the limit the first in line is forgotten."""
+    asked.pop(key, None)
+    asked[key] = value
+    while len(asked) > _MAX_LISTENERS:
+        del asked[next(iter(asked))]
 
 
 def _with_children(names: Iterable[str], directory: Directory) -> Iterable[str]:

@@ -259,6 +259,34 @@ def test_names_that_grpc_core_could_confuse_are_refused_rather_than_compared_les
     assert not server.calls
 
 
+def test_a_cluster_that_comes_to_ask_for_more_than_can_be_checked_is_no_longer_reached(
+    make_mesh: MakeMesh, connect: MakeClient, serve: Serve, identity: Path, tmp_path: Path
+) -> None:
+    """It was plaintext before; it is not called that way any more."""
+    server = serve("plaintext")
+    context = {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "common_tls_context": {
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
+            "validation_context": {"trusted_ca": {"filename": f"{identity}/roots.pem"}},
+        },
+    }
+    names = [listener(RATINGS, [{"match": {"prefix": ""}, "route": {"cluster": "a"}}]), endpoints("a", [[server.port]])]
+    mesh = make_mesh(documents(*names, cluster("a")))
+    client = connect(mesh)
+    assert client.call()["name"] == "plaintext"
+    asked = cluster("a", transport_socket={"name": "tls", "typed_config": context})
+    (tmp_path / "mesh" / "mesh.yaml").write_text(documents(*names, asked))
+    until = time.monotonic() + 20
+    while "tls_params" not in mesh.status()["grpc"]["problems"].get("a", ""):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    while not failures(client.try_many(1, timeout=1)):
+        assert time.monotonic() < until
+    time.sleep(0.3)  # A few looks at the certificates later it is still said.
+    assert "tls_params" in mesh.status()["grpc"]["problems"]["a"]
+
+
 def test_a_rotated_identity_is_used_by_new_connections(
     make_mesh: MakeMesh, connect: MakeClient, serve: Serve, ca: SpiffeCa, identity: Path
 ) -> None:
