@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -113,7 +114,9 @@ class LoadReports:
     def trailer(self, token: Any) -> tuple[str, bytes] | None:
         """A call ends: its trailer, where there is something to say."""
         report = _of_call.get()
-        _of_call.reset(token)
+        # A generator may be closed in another context than it ran in; there is nothing to undo there.
+        with suppress(ValueError):
+            _of_call.reset(token)
         message = (report or LoadReport()).over(self.server).message()
         packed: bytes = message.SerializeToString()
         return (LOAD_TRAILER, packed) if packed else None

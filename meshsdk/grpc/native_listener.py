@@ -5,6 +5,7 @@ Sources: gRFC A27 (api_listener), A39 (HTTP filters), A55 and A60 (stateful sess
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,8 @@ __all__ = ["PEER_COOKIE", "routes_of", "write_listener", "write_target"]
 
 # grpc-core tells nobody which endpoint a call went to; but it writes it into a session's cookie. A session that no
 # caller ever continues changes no pick, and its cookie, taken out of the response again, names endpoint and cluster.
-PEER_COOKIE = "meshsdk-peer"
+# Servers never see its name and cannot guess it, so none can pretend that another one has failed.
+PEER_COOKIE = f"meshsdk-peer-{secrets.token_hex(16)}"
 
 _SESSION_FILTER = "meshsdk.session"
 

@@ -6,9 +6,11 @@ Each test is named for its scenario. Server authorization (RBAC) is a scenario o
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,7 +21,7 @@ import meshsdk
 from tests.conftest import MakeMesh
 from tests.grpc.xds import RATINGS, cluster, documents, endpoints, listener
 from tests.grpc_client import Client, Status, counts, failures, make_client
-from tests.grpc_server import GrpcServer, server_process
+from tests.grpc_server import EchoService, GrpcServer, server_process
 
 MakeClient = Callable[..., Client]
 
@@ -328,6 +330,40 @@ def test_outlier_detection(make_mesh: MakeMesh, connect: MakeClient, serve: Serv
     assert ejected["address"].endswith(f":{bad.port}")
     bad.service.status = None
     until(lambda: set(counts(client.try_many(20))) == {"bad", "good"})
+
+
+def test_a_server_cannot_have_another_one_ejected(
+    make_mesh: MakeMesh, connect: MakeClient, serve: Serve, stack: ExitStack
+) -> None:
+    """A server that fails says, in the cookie by which meshsdk knows endpoints, that it was its neighbour."""
+    good = serve("good")
+    said = base64.b64encode(
+        f"127.0.0.1:{good.port};xdstp://meshsdk/envoy.config.cluster.v3.Cluster/1/x".encode()
+    ).decode()
+
+    class Liar(EchoService):
+        def say(self, request: bytes, context: Any) -> bytes:
+            context.send_initial_metadata((("set-cookie", f"meshsdk-peer={said}; HttpOnly"),))
+            context.abort(grpc.StatusCode.UNAVAILABLE, "it was not me")
+            raise AssertionError
+
+    server = grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers((Liar("liar"),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    stack.callback(lambda: server.stop(0))
+    detection = {"consecutive_5xx": 3, "base_ejection_time": "60s", "max_ejection_percent": 100}
+    mesh = make_mesh(
+        documents(
+            listener(RATINGS, [route("x")]),
+            cluster("x", outlier_detection=detection, common_lb_config={"healthy_panic_threshold": {"value": 0}}),
+            endpoints("x", [[port, good.port]]),
+        )
+    )
+    client = connect(mesh)
+    until(lambda: counts(client.try_many(20)) == {"good": 20})
+    (ejected,) = [one for one in mesh.status()["clusters"]["x"] if one["is_ejected"]]
+    assert ejected["address"].endswith(f":{port}")
 
 
 def test_outlier_detection_by_success_rate(make_mesh: MakeMesh, connect: MakeClient, serve: Serve) -> None:
