@@ -16,17 +16,20 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .bootstrap import Bootstrap, CertificateProvider
-from .discovery import DnsResolver, Graph, Snapshot
-from .errors import RequestError
+from .bootstrap import Bootstrap
+from .discovery import SERVER_ROOT, DnsResolver, Graph, Snapshot
+from .errors import BootstrapError, RequestError
 from .exchange import Directory
 from .http.dispatcher import Forkable, LocalReplies, UnknownHosts
+from .security import Identity, Secrets
 from .xds import ControlLoop, ResourceCache, Source, Status
 
 if TYPE_CHECKING:
     from .health import HealthWatcher
+    from .inbound import InboundPolicy
 
 __all__ = ["Control", "SourceFactory"]
 
@@ -57,6 +60,7 @@ class Control:
         make_source: Makes the source of resources, when it is first needed.
         local_replies: `respond` or `raise`.
         unknown_hosts: `allow` or `deny`.
+        identity: The process's own, where it has one.
     """
 
     def __init__(
@@ -66,11 +70,13 @@ class Control:
         *,
         local_replies: LocalReplies = "respond",
         unknown_hosts: UnknownHosts = "allow",
+        identity: Identity | None = None,
     ) -> None:
         self.bootstrap = bootstrap
         self.local_replies: LocalReplies = local_replies
         self.unknown_hosts: UnknownHosts = unknown_hosts
         self._make_source = make_source
+        self._secrets = Secrets(bootstrap.certificate_providers, identity)
         self._transports: weakref.WeakSet[Forkable] = weakref.WeakSet()
         self._start_lock = threading.Lock()
         self._is_closed = False
@@ -78,6 +84,7 @@ class Control:
 
     def _clear(self) -> None:
         self.directory = Directory()
+        self.policies: Mapping[str, InboundPolicy] = MappingProxyType({})
         self._loop: ControlLoop | None = None
         self._cache = ResourceCache()
         self._source: Source | None = None
@@ -101,9 +108,9 @@ class Control:
         return source.problem if source is not None else ""
 
     @property
-    def certificate_providers(self) -> Mapping[str, CertificateProvider]:
-        """See `Runtime.certificate_providers`."""
-        return self.bootstrap.certificate_providers
+    def secrets(self) -> Secrets:
+        """See `Runtime.secrets`."""
+        return self._secrets
 
     def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
         """Names of the listeners that may stand for a target: as written, then as a Kubernetes short name."""
@@ -129,6 +136,19 @@ class Control:
         if len(labels) == 2:
             return f"{host}.svc.{node.cluster_domain}"
         return f"{host}.{node.cluster_domain}" if len(labels) == 3 and labels[2] == "svc" else None
+
+    def server_listener_name(self, address: str, port: int) -> str:
+        """Name of the listener of a server's socket (server_listener_resource_name_template, gRFC A36)."""
+        template = self.bootstrap.server_listener_template
+        if not template:
+            raise BootstrapError(
+                "server_listener_resource_name_template", "must be set for a server to find its listener"
+            )
+        host = f"[{address}]" if ":" in address else address
+        target = f"{host}:{port}"
+        if template.startswith("xdstp:"):
+            target = urllib.parse.quote(target, safe=":/~-._!$&'()*+,;=@")
+        return template.replace("%s", target)
 
     def _listener_name(self, target: str) -> str:
         # gRFC A47: what goes into an xdstp template is percent-encoded.
@@ -225,7 +245,7 @@ class Control:
                 self._graph = Graph(self._cache, self._dns)
                 from .health import HealthWatcher  # When traffic begins: importing meshsdk stays quick.
 
-                self._health = HealthWatcher(loop, self.certificate_providers)
+                self._health = HealthWatcher(loop, self._secrets)
                 loop.start()
                 self._loop = loop
             return self._loop
@@ -275,6 +295,7 @@ class Control:
     def _publish(self, snapshot: Snapshot) -> None:
         assert self._health is not None
         self.directory = self.directory.advance(snapshot)
+        self._publish_policies(snapshot)
         self._health.watch(self.directory.clusters.values())
         for target in self.directory.targets.values():
             if target.problem and not target.view.does_not_exist:
@@ -283,6 +304,20 @@ class Control:
             for note in getattr(entry.resource, "notes", ()):
                 self._log_once(f"{name}: {note}")
 
+    def _publish_policies(self, snapshot: Snapshot) -> None:
+        before, policies = self.policies, {}
+        for name, view in snapshot.servers.items():
+            known = before.get(name)
+            if known is None or known.view is not view:
+                from .inbound import compile_policy  # Nobody pays for servers who runs none.
+
+                policies[name] = compile_policy(view, known)
+                if policies[name].problem:
+                    self._log_once(policies[name].problem)
+            else:
+                policies[name] = known
+        self.policies = policies
+
     def _log_once(self, message: str) -> None:
         if message not in self._logged_notes and len(self._logged_notes) < 10_000:
             self._logged_notes.add(message)
@@ -290,7 +325,8 @@ class Control:
 
     def _tell_waiters(self) -> None:
         targets = self.directory.targets
-        settled = [waiter for waiter in self._waiters if all(name in targets for name in waiter.names)]
+        servers = {f"{SERVER_ROOT}{name}" for name in self.policies}
+        settled = [waiter for waiter in self._waiters if all(n in targets or n in servers for n in waiter.names)]
         for waiter in settled:
             self._waiters.remove(waiter)
             waiter.callback()

@@ -11,13 +11,13 @@ x-envoy-expected-rq-timeout-ms (Envoy docs, http_filters/router_filter).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 import re2
 
-__all__ = ["bounded", "current", "limit", "limit_from_headers", "parse_grpc_timeout", "remaining"]
+__all__ = ["bounded", "current", "limit", "limit_from_headers", "of_headers", "parse_grpc_timeout", "remaining"]
 
 # On time.monotonic's clock. None: nobody has set a limit.
 current: ContextVar[float | None] = ContextVar("meshsdk_deadline", default=None)
@@ -57,14 +57,22 @@ def limit_from_headers(headers: Mapping[str, str]) -> Iterator[None]:
     Args:
         headers: Of the request, by lower-case name or in a mapping that ignores case, as web frameworks have them.
     """
-    seconds = parse_grpc_timeout(headers.get("grpc-timeout") or "")
-    if seconds is None:
-        text = headers.get("x-envoy-expected-rq-timeout-ms") or ""
-        milliseconds = int(text) if _MILLISECONDS.fullmatch(text) else 0
-        # Envoy leaves the header out where there is no limit; 0 is its way to say so in configuration.
-        seconds = milliseconds / 1000 if milliseconds else None
-    with limit(seconds):
+    with limit(of_headers(headers.get)):
         yield
+
+
+def of_headers(header: Callable[[str], str | None]) -> float | None:
+    """The seconds that an inbound HTTP request gives; `header` looks one up by its lower-case name."""
+    text = header("grpc-timeout")
+    seconds = parse_grpc_timeout(text) if text else None
+    if seconds is not None:
+        return seconds
+    text = header("x-envoy-expected-rq-timeout-ms")
+    if not text:
+        return None
+    milliseconds = int(text) if _MILLISECONDS.fullmatch(text) else 0
+    # Envoy leaves the header out where there is no limit; 0 is its way to say so in configuration.
+    return milliseconds / 1000 if milliseconds else None
 
 
 def bounded(timeout: float | None) -> float | None:

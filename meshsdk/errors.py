@@ -4,6 +4,7 @@
     ├── BootstrapError          the bootstrap document is wrong           (names the JSON path)
     ├── ConfigError             a document of a YAML folder is wrong      (names file, document and field)
     ├── ResourceError           an xDS resource is invalid                (names the resource and the field)
+    ├── IdentityError           the process's own identity cannot be had (says why)
     ├── UnsupportedFeatureError something valid that meshsdk refuses      (names it and what to do instead)
     └── RequestError            one request cannot be sent as configured
         ├── NoRouteError            no virtual host or route matches, or the mesh does not know the host
@@ -22,6 +23,7 @@ __all__ = [
     "BootstrapError",
     "CircuitOpenError",
     "ConfigError",
+    "IdentityError",
     "MeshError",
     "NoHealthyEndpointError",
     "NoRouteError",
@@ -79,6 +81,10 @@ class ResourceError(MeshError):
     def named(self, resource: str) -> ResourceError:
         """The same error, with the name of the resource it was found in."""
         return ResourceError(self.field, self.problem, resource)
+
+
+class IdentityError(MeshError):
+    """The process's own certificate cannot be had, or cannot be used. The message says why, and what to look at."""
 
 
 class UnsupportedFeatureError(MeshError):

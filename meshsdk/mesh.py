@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from .decision import Decision
     from .grpc.load_reports import LoadReports
     from .grpc.relayed_mesh import RelayedMesh
+    from .server import Inbound
 
 __all__ = ["Mesh"]
 
 CONFIG_VARIABLE = "MESHSDK_CONFIG"
+SERVER_LISTENER_TEMPLATE = "xds.istio.io/grpc/lds/inbound/%s"
 
 _meshes: weakref.WeakSet[Mesh] = weakref.WeakSet()
 
@@ -213,8 +215,22 @@ class Mesh:
         from .grpc.server_credentials import server_credentials
 
         return server_credentials(
-            self._runtime.certificate_providers, provider, require_client_certificate=require_client_certificate
+            self._runtime.secrets, provider, require_client_certificate=require_client_certificate
         )
+
+    def inbound(self, port: int, *, address: str = "0.0.0.0") -> Inbound:
+        """The policy for requests that come to a port of this process.
+
+        Args:
+            port: That a server of this process listens on, as configuration knows it.
+            address: That it listens on.
+
+        Raises:
+            BootstrapError: The bootstrap does not say how listeners of servers are named.
+        """
+        from .server import Inbound
+
+        return Inbound(self._runtime, port, address)
 
     def _grpc(self) -> RelayedMesh:
         if self._relayed is None:
@@ -370,7 +386,8 @@ def _find_configuration(
     root = Path(config)
     if not root.exists():
         raise BootstrapError("", f"there is no file or folder {os.fspath(config)!r}")
-    return Bootstrap(), _folder_source(root)
+    # The name that istiod has for the inbound listeners of gRPC servers (pkg/istio-agent/grpcxds/grpc_bootstrap.go).
+    return Bootstrap(server_listener_template=SERVER_LISTENER_TEMPLATE), _folder_source(root)
 
 
 def _folder_source(root: Path) -> SourceFactory:

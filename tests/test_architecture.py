@@ -30,6 +30,7 @@ RANKS = {
     "control": 10,
     "decision": 10,
     "grpc": 10,
+    "server": 10,
     "mesh": 11,
     "__init__": 12,
     "admin": 13,
@@ -38,7 +39,7 @@ RANKS = {
 }
 DECISION_SIDE = ("routing", "balancing", "exchange", "inbound")
 FORBIDDEN_TO_DECISIONS = ("grpc", "httpx", "asyncio", "threading", "ssl", "socket")
-MAY_SEE_PROTOBUF = ("resources", "xds", "controlplane", "grpc")
+MAY_SEE_PROTOBUF = ("resources", "xds", "controlplane", "grpc", "server")
 FILES = sorted(ROOT.rglob("*.py"))
 
 

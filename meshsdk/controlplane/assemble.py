@@ -6,11 +6,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ..errors import ConfigError
+from .authorization import make_rbac
 from .destination_rule import parse_destination_rule
 from .documents import Document
 from .fields import Fields
-from .istio import endpoint_of, parse_peer_authentication, parse_service_entry, parse_workload_entry
+from .istio import endpoint_of, parse_service_entry, parse_workload_entry
 from .kubernetes import Meta, PendingEndpoints, parse_endpoint_slice, parse_endpoints, parse_pod, parse_service
+from .security_policies import (
+    parse_authorization_policy,
+    parse_mesh_config,
+    parse_peer_authentication,
+    parse_request_authentication,
+)
 from .virtual_service import parse_virtual_service
 from .world import Resolution, Service, Workload, World
 
@@ -46,6 +53,8 @@ def assemble(documents: Iterable[Document], domain: str, errors: list[ConfigErro
             _read_object(assembly, document)
         except ConfigError as error:
             errors.append(error)
+            if document.data.get("kind") in _SECURITY_KINDS:
+                assembly.world.security.broken.append(str(error))
     _join(assembly, errors)
     return assembly.world
 
@@ -127,7 +136,29 @@ def _read_destination_rule(assembly: _Assembly, fields: Fields, meta: Meta) -> N
 
 
 def _read_peer_authentication(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
-    parse_peer_authentication(_spec(fields), assembly.world)
+    assembly.world.security.peers.append(parse_peer_authentication(fields.child("spec"), meta))
+
+
+def _read_request_authentication(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
+    assembly.world.security.requests.append(parse_request_authentication(fields.child("spec"), meta))
+
+
+def _read_authorization_policy(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
+    metadata = fields.child("metadata")
+    annotations = metadata.labels("annotations") if metadata is not None else {}
+    policy = parse_authorization_policy(fields.child("spec"), meta, annotations, fields.where)
+    make_rbac([policy], 0)  # Its conditions are checked now, not when a server asks.
+    assembly.world.security.authorizations.append(policy)
+
+
+def _read_config_map(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
+    if meta.name == "istio":
+        assembly.world.security.mesh = parse_mesh_config(fields, assembly.world.warnings)
+    fields.ignore("data", "binaryData", "immutable")
+
+
+# Kinds of which one that is left out would let somebody in.
+_SECURITY_KINDS = ("PeerAuthentication", "RequestAuthentication", "AuthorizationPolicy")
 
 
 _READERS: dict[tuple[str, str], Reader] = {
@@ -140,6 +171,9 @@ _READERS: dict[tuple[str, str], Reader] = {
     ("networking.istio.io", "VirtualService"): _read_virtual_service,
     ("networking.istio.io", "DestinationRule"): _read_destination_rule,
     ("security.istio.io", "PeerAuthentication"): _read_peer_authentication,
+    ("security.istio.io", "RequestAuthentication"): _read_request_authentication,
+    ("security.istio.io", "AuthorizationPolicy"): _read_authorization_policy,
+    ("", "ConfigMap"): _read_config_map,
 }
 
 

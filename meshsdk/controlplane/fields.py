@@ -154,15 +154,19 @@ class Fields:
             raise self.error(name, f"must be a map, is {_kind(value)}")
         return {str(key): Fields(f"{self.path(name)}[{key!r}]", entry, self._warnings) for key, entry in value.items()}
 
+    @property
+    def unread(self) -> list[str]:
+        """Names of fields that are there and were not read."""
+        return [str(name) for name in self._data if name not in self._read and self._data[name] is not None]
+
     def ignore(self, *names: str) -> None:
         """These fields have no meaning here, and may be there."""
         self._read.update(names)
 
     def finish(self) -> None:
         """Warn about every field that was not read."""
-        for name in self._data:
-            if name not in self._read and self._data[name] is not None:
-                self.warn(str(name), "is not translated, and has no effect")
+        for name in self.unread:
+            self.warn(name, "is not translated, and has no effect")
 
     def _list_of(self, name: str, kind: type, words: str) -> list[Any]:
         value = self.raw(name)

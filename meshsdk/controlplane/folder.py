@@ -18,6 +18,7 @@ from ..resources import RESOURCE_TYPES, ResourceType, decode, resource_name
 from .assemble import assemble
 from .clusters import for_grpc_core, make_clusters
 from .documents import Document, config_files, read_documents
+from .inbound import make_inbound_listener, make_keys_clusters
 from .listeners import make_grpc_listeners, make_sidecar_listeners
 from .raw import parse_raw
 from .world import World
@@ -25,6 +26,9 @@ from .world import World
 __all__ = ["Folder", "FolderState", "Problem", "load"]
 
 logger = logging.getLogger("meshsdk.controlplane")
+
+# The name that istiod has for inbound listeners of servers without a sidecar.
+INBOUND_PREFIX = "xds.istio.io/grpc/lds/inbound/"
 
 Packed = dict[tuple[ResourceType, str], bytes]
 Stamp = tuple[tuple[str, int, int, int], ...]
@@ -55,6 +59,19 @@ class FolderState:
     grpc_core: Mapping[tuple[ResourceType, str], bytes] = field(default_factory=dict)
     sidecar: Mapping[tuple[ResourceType, str], bytes] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    world: World = field(default_factory=World, compare=False)
+
+    def inbound(self, name: str) -> bytes | None:
+        """The inbound listener of a name that holds address and port; None where the name is not one.
+
+        Raises:
+            ConfigError: It cannot be made.
+        """
+        address, _, port = name.removeprefix(INBOUND_PREFIX).rpartition(":")
+        if not name.startswith(INBOUND_PREFIX) or not port.isdecimal():
+            return None
+        listener = make_inbound_listener(self.world, name, address.strip("[]"), int(port))
+        return bytes(listener.SerializeToString(deterministic=True))
 
     def for_client(self, user_agent: str) -> Mapping[tuple[ResourceType, str], bytes]:
         """The resources in the shape that a client wants, by its node's user_agent_name."""
@@ -98,7 +115,8 @@ def load(root: Path, domain: str = "cluster.local") -> FolderState:
     version = hashlib.sha256()
     for (kind, name), packed in sorted(views[0].items(), key=lambda item: (item[0][0].value, item[0][1])):
         version.update(f"{kind.value} {name} {len(packed)}".encode() + packed)
-    return FolderState(version.hexdigest()[:16], *views, problems=tuple(problems))
+    version.update(repr(world.security).encode())
+    return FolderState(version.hexdigest()[:16], *views, problems=tuple(problems), world=world)
 
 
 def _add_raw(raw: Packed, document: Document, warnings: list[str], errors: list[ConfigError]) -> None:
@@ -116,7 +134,7 @@ def _add_raw(raw: Packed, document: Document, warnings: list[str], errors: list[
 def _translate(world: World, raw: Packed, errors: list[ConfigError]) -> tuple[Packed, Packed, Packed]:
     """The resources for gRPC-like clients, for grpc-core, and for an Envoy."""
     try:
-        messages = list(make_clusters(world))
+        messages = [*make_clusters(world), *make_keys_clusters(world)]
         clusters = _pack(messages, errors)
         core = _pack([for_grpc_core(one) if one.DESCRIPTOR.name == "Cluster" else one for one in messages], errors)
         grpc = _pack(make_grpc_listeners(world), errors)
@@ -137,9 +155,8 @@ def _pack(messages: Iterable[Message], errors: list[ConfigError]) -> Packed:
         try:
             decode(kind, body)
         except ResourceError as error:
-            if "is a listener for a server" not in error.problem:
-                errors.append(ConfigError(f"{name}: {error.field}", error.problem))
-                continue
+            errors.append(ConfigError(f"{name}: {error.field}", error.problem))
+            continue
         packed[(kind, name)] = body
     return packed
 

@@ -1,12 +1,12 @@
-"""Istio objects about who serves: ServiceEntry, WorkloadEntry, PeerAuthentication (istio/api networking, security)."""
+"""Istio objects about who serves: ServiceEntry, WorkloadEntry (istio/api networking)."""
 
 from __future__ import annotations
 
 from .fields import Fields
 from .kubernetes import Meta, parse_protocol
-from .world import EndpointEntry, Port, Resolution, Service, Workload, World
+from .world import EndpointEntry, Port, Resolution, Service, Workload
 
-__all__ = ["parse_peer_authentication", "parse_service_entry", "parse_workload_entry"]
+__all__ = ["parse_service_entry", "parse_workload_entry"]
 
 
 def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
@@ -96,15 +96,3 @@ def _parse_workload(spec: Fields, meta: Meta) -> Workload:
     spec.ignore("serviceAccount", "network")
     spec.finish()
     return workload
-
-
-def parse_peer_authentication(spec: Fields, world: World) -> None:
-    """A PeerAuthentication. Its mode decides what servers accept; a client of theirs cannot show an identity yet."""
-    mtls = spec.child("mtls")
-    mode = mtls.text("mode", "UNSET") if mtls is not None else "UNSET"
-    if mode not in ("UNSET", "DISABLE", "PERMISSIVE", "STRICT"):
-        raise spec.error("mtls.mode", f"must be UNSET, DISABLE, PERMISSIVE or STRICT, is {mode!r}")
-    spec.ignore("selector", "portLevelMtls")
-    if mode == "STRICT":
-        spec.warn("mtls.mode", "STRICT has no effect: mutual TLS with mesh identities is not carried out")
-    spec.finish()

@@ -37,9 +37,10 @@ def parse_raw(document: Document, warnings: list[str]) -> RawResource:
     try:
         resource = decode(kind, packed)
     except ResourceError as error:
-        if kind is not ResourceType.LISTENER or "is a listener for a server" not in error.problem:
+        if kind is not ResourceType.LISTENER or "api_listener" in body or "apiListener" in body:
             raise ConfigError(f"{document.where}: {error.field}", error.problem) from error
-        # A listener for a server's socket is no use to a client, but is served to an Envoy.
+        # A server of this process could not use this listener, but an Envoy may.
+        warnings.append(f"{document.where}: {error.field}: {error.problem}; it is served to Envoys only")
     else:
         warnings.extend(f"{document.where}: {note}" for note in resource.notes)
     return kind, resource_name(kind, packed), packed

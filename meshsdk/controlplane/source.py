@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import ConfigError, ResourceError
 from ..resources import ResourceType, decode
 from ..xds import ControlLoop, ResourceCache, Status, Timer
 from ..xds.source import Wanted
@@ -76,10 +77,21 @@ class FolderSource:
         """Put one resource, as the folder has it now, into the cache."""
         state = self._folder.state
         packed = state.grpc.get((kind, name))
+        if packed is None and kind is ResourceType.LISTENER:
+            try:
+                packed = state.inbound(name)
+            except ConfigError as error:
+                self._cache.remove(kind, name, Status.DOES_NOT_EXIST, str(error))
+                return
         known = self._cache.get(kind, name)
         if packed is None:
             if known is None or known.status is not Status.DOES_NOT_EXIST:
                 self._cache.remove(kind, name, Status.DOES_NOT_EXIST, f"{self._folder.root} has no such resource")
         elif known is None or known.packed != packed:
-            # The state was checked when it was read, so this does not raise.
-            self._cache.accept(kind, name, decode(kind, packed), state.version, packed)
+            try:
+                resource = decode(kind, packed)
+            except ResourceError as error:
+                # A raw listener for Envoys; everything else was checked when it was read.
+                self._cache.remove(kind, name, Status.DOES_NOT_EXIST, str(error))
+                return
+            self._cache.accept(kind, name, resource, state.version, packed)

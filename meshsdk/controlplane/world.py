@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from .security_world import SecurityWorld
+
 __all__ = [
     "DestinationRule",
     "EndpointEntry",
@@ -322,6 +324,7 @@ class World:
     workloads: list[Workload] = field(default_factory=list)
     virtual_services: list[VirtualService] = field(default_factory=list)
     destination_rules: list[DestinationRule] = field(default_factory=list)
+    security: SecurityWorld = field(default_factory=SecurityWorld)
     warnings: list[str] = field(default_factory=list)
 
     def full_host(self, host: str, namespace: str) -> str:

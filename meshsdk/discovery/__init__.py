@@ -5,7 +5,17 @@ nothing that it refers to is missing, or it says exactly what is; and the names 
 """
 
 from .dns import DnsResolver
-from .graph import CLUSTER_ROOT, Graph, Resolution
-from .snapshot import ClusterView, ListenerView, Snapshot
+from .graph import CLUSTER_ROOT, SERVER_ROOT, Graph, Resolution
+from .snapshot import ClusterView, ListenerView, ServerView, Snapshot
 
-__all__ = ["CLUSTER_ROOT", "ClusterView", "DnsResolver", "Graph", "ListenerView", "Resolution", "Snapshot"]
+__all__ = [
+    "CLUSTER_ROOT",
+    "SERVER_ROOT",
+    "ClusterView",
+    "DnsResolver",
+    "Graph",
+    "ListenerView",
+    "Resolution",
+    "ServerView",
+    "Snapshot",
+]

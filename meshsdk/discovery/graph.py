@@ -27,16 +27,20 @@ from ..resources import (
     Listener,
     ResourceType,
     RouteConfiguration,
+    ServerListener,
     StaticDiscovery,
 )
 from ..xds import CachedResource, ResourceCache, Status
 from .dns import DnsResolver
-from .snapshot import ClusterView, ListenerView, Snapshot
+from .snapshot import ClusterView, ListenerView, ServerView, Snapshot
 
-__all__ = ["CLUSTER_ROOT", "Graph", "Resolution"]
+__all__ = ["CLUSTER_ROOT", "SERVER_ROOT", "Graph", "Resolution"]
 
 # A root of this form is a cluster that some request named itself (RouteAction.cluster_header), not a listener.
 CLUSTER_ROOT = "cluster_header: "
+
+# A root of this form is a listener of a server of this process.
+SERVER_ROOT = "server: "
 
 # What stands for such a root once its cluster is settled; whether it is there is for the clusters to say.
 _ON_DEMAND = ListenerView(problem="a cluster, not a listener", does_not_exist=True)
@@ -73,7 +77,17 @@ class Graph:
         walk = _Walk(self._cache, self._dns)
         names_seen: dict[int, tuple[RouteConfiguration, frozenset[str]]] = {}
         views: dict[str, ListenerView] = {}
+        servers: dict[str, ServerView] = {}
         for root in roots:
+            if root.startswith(SERVER_ROOT):
+                name = root.removeprefix(SERVER_ROOT)
+                server = walk.server(name)
+                known = self._published.servers.get(name)
+                if server is not None:
+                    servers[name] = _same_server(known, server)
+                elif known is not None:
+                    servers[name] = known
+                continue
             if root.startswith(CLUSTER_ROOT):
                 settled = walk.clusters_settled(frozenset([root.removeprefix(CLUSTER_ROOT)]))
                 if settled or root in self._published.listeners:
@@ -89,8 +103,10 @@ class Graph:
                 views[root] = previous
         self._cluster_names = names_seen
         clusters = self._cluster_views(walk)
-        if not _same_items(views, self._published.listeners) or not _same_items(clusters, self._published.clusters):
-            self._published = Snapshot(self._published.version + 1, views, clusters)
+        before = self._published
+        pairs = ((views, before.listeners), (clusters, before.clusters), (servers, before.servers))
+        if not all(_same_items(new, old) for new, old in pairs):
+            self._published = Snapshot(before.version + 1, views, clusters, servers)
         wanted = {kind: frozenset(names) for kind, names in walk.wanted.items()}
         return Resolution(wanted, list(walk.dns_clusters.values()), self._published)
 
@@ -129,6 +145,13 @@ def _same_or(old: V | None, new: V) -> V:
     return new
 
 
+def _same_server(old: ServerView | None, new: ServerView) -> ServerView:
+    """The old view where the new one holds the very same objects."""
+    if old is None or old.listener is not new.listener or old.problem != new.problem:
+        return new
+    return old if _same_items(new.routes, old.routes) else new
+
+
 def _same_items(new: Mapping[str, object], old: Mapping[str, object]) -> bool:
     return new.keys() == old.keys() and all(old[key] is value for key, value in new.items())
 
@@ -152,7 +175,8 @@ class _Walk:
         listener = entry.resource
         if not isinstance(listener, Listener):
             missing = entry.status in (Status.DOES_NOT_EXIST, Status.TIMEOUT)
-            return ListenerView(problem=f"listener {name}: {entry.error}", does_not_exist=missing)
+            why = "it is a listener for servers" if isinstance(listener, ServerListener) else entry.error
+            return ListenerView(problem=f"listener {name}: {why}", does_not_exist=missing)
         if listener.route_configuration is not None:
             return ListenerView(listener, listener.route_configuration)
         routes = self._want(ResourceType.ROUTE_CONFIGURATION, listener.route_name)
@@ -161,6 +185,27 @@ class _Walk:
         if not isinstance(routes.resource, RouteConfiguration):
             return ListenerView(listener, problem=f"route configuration {listener.route_name}: {routes.error}")
         return ListenerView(listener, routes.resource)
+
+    def server(self, name: str) -> ServerView | None:
+        """A server's listener with its routes; None while one of them is not settled."""
+        entry = self._want(ResourceType.LISTENER, name)
+        if entry is None or not entry.is_settled:
+            return None
+        listener = entry.resource
+        if not isinstance(listener, ServerListener):
+            missing = entry.status in (Status.DOES_NOT_EXIST, Status.TIMEOUT)
+            why = "it is a listener for clients" if isinstance(listener, Listener) else entry.error
+            return ServerView(problem=f"listener {name}: {why}", does_not_exist=missing)
+        routes: dict[str, RouteConfiguration] = {}
+        for route_name in listener.route_names:
+            found = self._want(ResourceType.ROUTE_CONFIGURATION, route_name)
+            if found is None or not found.is_settled:
+                return None
+            if not isinstance(found.resource, RouteConfiguration):
+                return ServerView(problem=f"route configuration {route_name}: {found.error}")
+            routes[route_name] = found.resource
+        self.clusters_settled(listener.cluster_names)
+        return ServerView(listener, routes)
 
     def clusters_settled(self, names: frozenset[str]) -> bool:
         """Whether nothing more is to be waited for below any of these clusters."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..resources import Cluster, Endpoints, Listener, RouteConfiguration
+from ..resources import Cluster, Endpoints, Listener, RouteConfiguration, ServerListener
 
-__all__ = ["ClusterView", "ListenerView", "Snapshot"]
+__all__ = ["ClusterView", "ListenerView", "ServerView", "Snapshot"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,22 @@ class ListenerView:
 
     listener: Listener | None = None
     routes: RouteConfiguration | None = None
+    problem: str = ""
+    does_not_exist: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServerView:
+    """A server's listener with its routes, or why it has none.
+
+    Attributes:
+        routes: Those that its chains ask for by name.
+        problem: Why there is no listener; empty where there is one.
+        does_not_exist: The management server says so; it is not failing.
+    """
+
+    listener: ServerListener | None = None
+    routes: Mapping[str, RouteConfiguration] = field(default_factory=dict)
     problem: str = ""
     does_not_exist: bool = False
 
@@ -42,8 +58,10 @@ class Snapshot:
         version: Counts up with each snapshot of a Mesh.
         listeners: By listener name; one that is not here is still being fetched.
         clusters: Every cluster that some listener's routes refer to.
+        servers: Listeners of servers, by name; as for `listeners`.
     """
 
     version: int = 0
     listeners: Mapping[str, ListenerView] = field(default_factory=dict)
     clusters: Mapping[str, ClusterView] = field(default_factory=dict)
+    servers: Mapping[str, ServerView] = field(default_factory=dict)

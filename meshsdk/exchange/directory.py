@@ -15,10 +15,10 @@ from ..resources import AggregateDiscovery
 from ..routing import CompiledRoute, RequestHead, RouteTable, apply_mutations
 from ..routing.formatter import FormatContext
 from ..routing.timeouts import is_grpc
+from .configured_answer import configured_answer
 from .exchange import Exchange
 from .filters import PASSED, run_filters
 from .local_reply import LocalReply, cluster_not_found, no_route, path_refused, redirect_to
-from .request_changes import with_header
 
 __all__ = ["Directory", "Target", "begin"]
 
@@ -178,29 +178,5 @@ def _answer(route: CompiledRoute, head: RequestHead, random_fraction: RandomFrac
         answers = route.redirect is not None or route.direct_response is not None
         levels = route.filter_response_levels if answers else route.response_levels
         return verdict.reply.mutated(levels, context)
-    reply = replace(_configured_answer(route, head, context), delay_seconds=verdict.delay_seconds, tally=verdict.tally)
+    reply = replace(configured_answer(route, head, context), delay_seconds=verdict.delay_seconds, tally=verdict.tally)
     return reply.mutated(route.response_levels, context)
-
-
-def _configured_answer(route: CompiledRoute, head: RequestHead, context: FormatContext) -> LocalReply:
-    headers: list[tuple[bytes, bytes]] = []
-    if route.location is not None:
-        headers.append((b"location", route.location(head).encode("latin-1", "replace")))
-    if route.redirect is not None:
-        rewritten = route.path_rewrite(head) if route.path_rewrite is not None else ""
-        if rewritten:
-            # Envoy rewrites the path of a request that it redirects, and remembers the old one.
-            seen = context.head
-            headers_seen = with_header(seen.raw_headers, b"x-envoy-original-path", head.target.encode("latin-1"))
-            context.head = RequestHead(seen.method, seen.scheme, seen.authority, rewritten, headers_seen)
-        return LocalReply(route.redirect.status, b"", tuple(headers), details="direct_response")
-    direct = route.direct_response
-    if direct is None:
-        return cluster_not_found("", 503)
-    body = direct.body
-    if route.body_format is not None:
-        context.body = body.decode("utf-8", "replace")
-        body = route.body_format(context).encode()
-    if body:
-        headers.insert(0, (b"content-type", direct.content_type.encode("latin-1")))
-    return LocalReply(direct.status, body, tuple(headers), details="direct_response")

@@ -9,14 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from ..resources import Fault, FractionalPercent
 from ..routing import RequestHead
-from ..routing.compiled_filters import CompiledFilters, FaultTally
+from ..routing.compiled_filters import CompiledFault, CompiledFilters, FaultTally
 from ..routing.token_bucket import TokenBucket
 from .local_reply import LocalReply, fault_abort, rate_limited
 
-__all__ = ["FilterVerdict", "run_filters"]
+__all__ = ["PASSED", "FilterVerdict", "Over", "limit_reply", "over_limit", "run_fault", "run_filters"]
 
 RandomFraction = Callable[[], float]
 
@@ -50,26 +51,32 @@ def run_filters(
 ) -> FilterVerdict:
     """Carry out the filters that may answer in the upstream's place: rate limits, then faults."""
     for bucket in filters.rate_limits:
-        reply = _limit(bucket, random_fraction, clock())
-        if reply is not None:
-            return FilterVerdict(reply=reply)
+        if over_limit(bucket, random_fraction, clock()) is Over.ENFORCED:
+            return FilterVerdict(reply=limit_reply(bucket))
     delay, tally = 0.0, None
     for one in filters.faults:
-        fault = one.fault
-        if fault.upstream_cluster and fault.upstream_cluster != cluster:
-            continue
-        seen = one.seen(head)
-        if not all(condition.holds(seen, random_fraction) for condition in one.headers):
-            continue
-        if fault.max_active is not None and one.tally.active >= fault.max_active:
-            continue
-        seconds = _delay(fault, seen, random_fraction)
-        if seconds:
-            delay, tally = delay + seconds, one.tally
-        reply = _abort(fault, seen, delay, random_fraction)
-        if reply is not None:
-            return _held_up(delay, replace(reply, tally=tally), tally)
+        verdict = run_fault(one, head, cluster, random_fraction, delay)
+        if verdict.delay_seconds:
+            delay, tally = delay + verdict.delay_seconds, one.tally
+        if verdict.reply is not None:
+            return _held_up(delay, replace(verdict.reply, tally=tally), tally)
     return _held_up(delay, None, tally) if delay else PASSED
+
+
+def run_fault(
+    one: CompiledFault, head: RequestHead, cluster: str, random_fraction: RandomFraction, delayed: float = 0.0
+) -> FilterVerdict:
+    """What one fault does to a request that others before it have held up for `delayed` seconds; counts nothing."""
+    fault = one.fault
+    if fault.upstream_cluster and fault.upstream_cluster != cluster:
+        return PASSED
+    seen = one.seen(head)
+    if not all(condition.holds(seen, random_fraction) for condition in one.headers):
+        return PASSED
+    if fault.max_active is not None and one.tally.active >= fault.max_active:
+        return PASSED
+    seconds = _delay(fault, seen, random_fraction)
+    return FilterVerdict(seconds, _abort(fault, seen, delayed + seconds, random_fraction))
 
 
 def _held_up(delay: float, reply: LocalReply | None, tally: FaultTally | None) -> FilterVerdict:
@@ -122,12 +129,24 @@ def _number(value: str | None) -> int | None:
     return int(value)
 
 
-def _limit(bucket: TokenBucket, random_fraction: RandomFraction, now: float) -> LocalReply | None:
-    """A refusal where the limit is reached; it takes no token from requests that it is not enabled for."""
+class Over(Enum):
+    """Where a request stands to a rate limit."""
+
+    NO = 0
+    NOT_ENFORCED = 1
+    ENFORCED = 2
+
+
+def over_limit(bucket: TokenBucket, random_fraction: RandomFraction, now: float) -> Over:
+    """Whether the limit is reached; it takes no token from requests that it is not enabled for."""
     limit = bucket.limit
     if random_fraction() >= limit.enabled.share or bucket.take(now):
-        return None
-    if random_fraction() >= limit.enforced.share:
-        return None
+        return Over.NO
+    return Over.NOT_ENFORCED if random_fraction() >= limit.enforced.share else Over.ENFORCED
+
+
+def limit_reply(bucket: TokenBucket) -> LocalReply:
+    """The refusal of a request over the limit."""
+    limit = bucket.limit
     headers = tuple((one.name.encode("latin-1"), one.value.encode("latin-1")) for one in limit.response_headers.add)
     return rate_limited(limit.status, headers)

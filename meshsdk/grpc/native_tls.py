@@ -22,14 +22,14 @@ __all__ = ["identity_source", "roots_source", "write_tls"]
 
 def identity_source(tls: UpstreamTls) -> SlotSource | None:
     """What goes into an identity slot; None where the client shows no certificate."""
-    if tls.certificate is None or tls.private_key is None:
+    if tls.identity is None:
         return None
-    return ((CERTIFICATE, tls.certificate), (KEY, tls.private_key))
+    return ((CERTIFICATE, tls.identity.certificate), (KEY, tls.identity.private_key))
 
 
 def roots_source(tls: UpstreamTls) -> SlotSource | None:
     """What goes into a roots slot; None for the system's roots."""
-    return None if tls.trusted_ca is None else ((ROOTS, tls.trusted_ca),)
+    return None if tls.trust.trusted_ca is None else ((ROOTS, tls.trust.trusted_ca),)
 
 
 def write_tls(tls: UpstreamTls, identity: str, roots: str) -> tls_pb2.UpstreamTlsContext:
@@ -52,17 +52,20 @@ def write_tls(tls: UpstreamTls, identity: str, roots: str) -> tls_pb2.UpstreamTl
         validation.ca_certificate_provider_instance.instance_name = roots
     else:
         validation.system_root_certs.SetInParent()
-    for matcher in tls.san_matchers:
+    for matcher in tls.trust.san_matchers:
         _check_kind(matcher)
         _write_string(matcher.value, validation.match_subject_alt_names.add())
     if tls.match_sni:
-        if tls.san_matchers or not tls.sni:
+        if tls.trust.san_matchers or not tls.sni:
             raise ResourceError("auto_sni_san_validation", "goes with a fixed sni and no other name matchers over gRPC")
         validation.match_subject_alt_names.add().exact = tls.sni
-    if tls.minimum_version or tls.maximum_version:
+    if tls.protocol.minimum_version or tls.protocol.maximum_version or tls.protocol.ciphers:
         raise ResourceError(
             "common_tls_context.tls_params", "cannot be set for gRPC channels: grpc-core does not read it"
         )
+    for field in ("spki_hashes", "certificate_hashes", "crl"):
+        if getattr(tls.trust, field):
+            raise ResourceError(f"validation_context: {field}", "is a check of the peer that grpc-core does not make")
     message.sni = tls.sni
     message.auto_host_sni = tls.auto_sni
     return message

@@ -19,8 +19,7 @@ from ..balancing import Cluster
 from ..control import Control
 from ..errors import ResourceError
 from ..exchange import Directory
-from ..resources import AggregateDiscovery, ResourceType, StatefulSession
-from ..security import with_provider_files
+from ..resources import AggregateDiscovery, ResourceType, StatefulSession, UpstreamTls
 from . import limits
 from .names import resource_name
 from .native_cluster import passthrough_cluster, write_cluster, write_endpoints
@@ -264,11 +263,12 @@ class ResourceBook:
         config = cluster.config
         key = (ResourceType.CLUSTER, self._cluster_name(cluster.name))
         known = self._state.written.get(key)
-        if known is not None and known.made_from == (id(config),):
+        settings = frozenset(config.tls_of(endpoint.config) for _, endpoint in cluster) or frozenset([config.tls])
+        if known is not None and known.made_from == (id(config), settings):
             written[key] = known.in_use()
         else:
             try:
-                tls = self._write_tls(cluster, relay)
+                tls = self._write_tls(cluster.name, settings, relay)
             except ResourceError as error:
                 # Without its TLS settings the cluster must not be reached at all, nor by those that it had before.
                 problem = f"cannot be used over gRPC: {error}"
@@ -278,7 +278,7 @@ class ResourceBook:
                 self._state.refused.add(key[1])
                 return
             packed = write_cluster(self._id, cluster, tls).SerializeToString(deterministic=True)
-            written[key] = _Written((id(config),), packed, kept=(config,))
+            written[key] = _Written((id(config), settings), packed, kept=(config,))
             self._note(limits.of_cluster(config))
         if isinstance(config.discovery, AggregateDiscovery):
             return
@@ -291,17 +291,23 @@ class ResourceBook:
         packed = write_endpoints(self._id, cluster).SerializeToString(deterministic=True)
         written[key] = _Written(made_from, packed, kept=(cluster.host_sets, config))
 
-    def _write_tls(self, cluster: Cluster, relay: Relay) -> Any:
-        if cluster.config.tls is None:
+    def _write_tls(self, cluster: str, settings: frozenset[UpstreamTls | None], relay: Relay) -> Any:
+        """The TLS settings of a cluster, which grpc-core has one of, whatever transport_socket_matches says."""
+        if len(settings) > 1:
+            raise ResourceError(
+                "transport_socket_matches", "endpoints of one cluster that differ in TLS cannot be told to grpc-core"
+            )
+        [only] = settings
+        if only is None:
             return None
-        tls = with_provider_files(cluster.config.tls, self.control.certificate_providers)
+        tls = self.control.secrets.of_client(only)
         sources = tuple(source for source in (identity_source(tls), roots_source(tls)) if source is not None)
         write_tls(tls, "", "")  # Refuses what grpc-core cannot check, before any slot is taken.
         taken = {source: relay.slots.take(source) for source in sources}
-        for source in self._state.sources.pop(cluster.name, ()):
+        for source in self._state.sources.pop(cluster, ()):
             relay.slots.release(source)
-        self._state.sources[cluster.name] = sources
-        self._report(cluster.name, "; ".join(filter(None, map(relay.slots.problem, sources))))
+        self._state.sources[cluster] = sources
+        self._report(cluster, "; ".join(filter(None, map(relay.slots.problem, sources))))
         identity, roots = identity_source(tls), roots_source(tls)
         return write_tls(tls, taken[identity] if identity else "", taken[roots] if roots else "")
 

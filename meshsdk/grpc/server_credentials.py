@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import grpc
 
-from ..bootstrap import CertificateProvider
 from ..errors import BootstrapError, ResourceError
-from ..resources import TlsFile
-from ..security.certificate_provider import provider_file
+from ..resources import PemSource, TlsFile, TlsIdentity, TlsTrust
+from ..resources.downstream_tls import DownstreamTls
+from ..security import Secrets
 from .tls_slots import CERTIFICATE, KEY, ROOTS, check_files
 
 __all__ = ["server_credentials"]
@@ -25,21 +23,19 @@ __all__ = ["server_credentials"]
 logger = logging.getLogger("meshsdk.grpc")
 
 
-def server_credentials(
-    providers: Mapping[str, CertificateProvider], instance: str, *, require_client_certificate: bool
-) -> grpc.ServerCredentials:
+def server_credentials(secrets: Secrets, instance: str, *, require_client_certificate: bool) -> grpc.ServerCredentials:
     """Credentials for `server.add_secure_port`.
 
     Args:
-        providers: Of the bootstrap.
-        instance: Which of them.
+        secrets: What names of certificates stand for.
+        instance: Certificate provider instance.
         require_client_certificate: Refuse clients that show no certificate of the mesh.
 
     Raises:
         BootstrapError: There is no such provider, or its files cannot be used.
     """
     try:
-        source = _Files(providers, instance)
+        source = _Sources(secrets, instance)
         first = source.read()
     except (ResourceError, OSError, ValueError) as error:
         raise BootstrapError("certificate_providers", f"no identity to serve with: {error}") from error
@@ -48,15 +44,18 @@ def server_credentials(
     )
 
 
-class _Files:
-    """The files of a provider instance."""
+class _Sources:
+    """What a provider instance has."""
 
-    def __init__(self, providers: Mapping[str, CertificateProvider], instance: str) -> None:
-        where = "server_credentials"
-        self._paths = {
-            CERTIFICATE: provider_file(instance, providers, "certificate_file", where),
-            KEY: provider_file(instance, providers, "private_key_file", where),
-            ROOTS: provider_file(instance, providers, "ca_certificate_file", where),
+    def __init__(self, secrets: Secrets, instance: str) -> None:
+        name = TlsFile(provider=instance)
+        tls = secrets.of_server(DownstreamTls(TlsIdentity(name, name), TlsTrust(name)))
+        assert tls.trust is not None
+        assert tls.trust.trusted_ca is not None
+        self._sources: dict[str, PemSource] = {
+            CERTIFICATE: tls.identity.certificate,
+            KEY: tls.identity.private_key,
+            ROOTS: tls.trust.trusted_ca,
         }
         self._lock = threading.Lock()
         self._stamp: Any = None
@@ -70,7 +69,7 @@ class _Files:
             ValueError: They cannot be used.
         """
         self._stamp = self._look()
-        contents = {name: Path(path).read_bytes() for name, path in self._paths.items()}
+        contents = {name: source.read() for name, source in self._sources.items()}
         check_files(contents)
         return grpc.ssl_server_certificate_configuration(
             [(contents[KEY], contents[CERTIFICATE])], root_certificates=contents[ROOTS]
@@ -95,4 +94,4 @@ class _Files:
             return renewed
 
     def _look(self) -> tuple[object, ...]:
-        return tuple(TlsFile(path=path).stamp() for path in self._paths.values())
+        return tuple(source.stamp() for source in self._sources.values())

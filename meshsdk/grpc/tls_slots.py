@@ -25,7 +25,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from ..errors import ResourceError
-from ..resources import TlsFile
+from ..resources import PemSource
 from .private_folder import write_private
 
 __all__ = ["CERTIFICATE", "KEY", "ROOTS", "SlotSource", "TlsSlots", "check_files"]
@@ -41,7 +41,7 @@ _LINGER_SECONDS = 3.0
 CERTIFICATE, KEY, ROOTS = "certificate.pem", "key.pem", "roots.pem"
 
 # What a slot holds: file names with where their contents come from.
-SlotSource = tuple[tuple[str, TlsFile], ...]
+SlotSource = tuple[tuple[str, PemSource], ...]
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ import httpx
 from ..balancing import Cluster, Endpoint
 from ..http.tls import TlsChooser
 from ..resources import HealthCheck
-from ..security import Providers
+from ..security import Secrets
 from ..xds import ControlLoop, Timer
 from .check_state import CheckResult, CheckState
 from .probes import Prober
@@ -32,13 +32,13 @@ class HealthWatcher:
 
     Args:
         loop: The control thread.
-        providers: The bootstrap's certificate providers.
+        secrets: What names of certificates stand for.
 
     Attributes:
         changes: Counts up whenever the health of some endpoint was found to have changed.
     """
 
-    def __init__(self, loop: ControlLoop, providers: Providers) -> None:
+    def __init__(self, loop: ControlLoop, secrets: Secrets) -> None:
         self._loop = loop
         self.changes = 0
         self._clusters: dict[str, Cluster] = {}
@@ -46,7 +46,7 @@ class HealthWatcher:
         self._checkers: dict[str, _Checker] = {}
         self._refreshing: set[str] = set()
         self._executor: ThreadPoolExecutor | None = None
-        self._tls = TlsChooser(httpx.create_ssl_context, http2=False, providers=providers)
+        self._tls = TlsChooser(httpx.create_ssl_context, http2=False, secrets=secrets)
 
     def watch(self, clusters: Iterable[Cluster]) -> None:
         """From now on, look after exactly these clusters."""

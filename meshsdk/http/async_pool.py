@@ -294,7 +294,7 @@ class _Negotiator(asyncio.Protocol):
         if self._tls is not None:
             ssl_object = transport.get_extra_info("ssl_object")
             try:
-                verify_peer(self._tls, ssl_object.getpeercert())
+                verify_peer(self._tls, ssl_object)
             except httpx.ConnectError as error:
                 self.error = error
                 transport.abort()

@@ -63,9 +63,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         self._runtime = mesh.runtime
         self._dispatcher = Dispatcher(self._runtime)
         self._runtime.register(self)
-        self._tls = TlsChooser(
-            lambda: httpx.create_ssl_context(verify), http2=http2, providers=self._runtime.certificate_providers
-        )
+        self._tls = TlsChooser(lambda: httpx.create_ssl_context(verify), http2=http2, secrets=self._runtime.secrets)
         self._limits = limits
         self._pools: dict[asyncio.AbstractEventLoop, AsyncPool] = {}
         self._mirrors: set[asyncio.Task[None]] = set()
@@ -83,7 +81,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         if observer is not None:
             return await self._observed(request, begun, observer)
         if type(begun) is Exchange:
-            return await self._carry_out(request, begun, None)
+            return await self.carry_out(request, begun, None)
         assert isinstance(begun, LocalReply)
         return await self._reply(request, begun, None)
 
@@ -151,7 +149,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
                 response = await self._reply(request, begun, None)
             else:
                 assert isinstance(begun, Exchange)
-                response = await self._carry_out(request, begun, observation)
+                response = await self.carry_out(request, begun, observation)
         except BaseException as error:
             observation.end(None, error, cluster, "", error_flag(error))
             raise
@@ -172,7 +170,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
             await self._hold_up(reply.delay_seconds, reply.tally)
         return self._dispatcher.local_response(request, reply, exchange)
 
-    async def _carry_out(
+    async def carry_out(
         self,
         request: httpx.Request,
         exchange: Exchange,
@@ -312,7 +310,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
             return await self._reply(request, following, exchange)
         if following.head.method != exchange.head.method:
             body = b""
-        return await self._carry_out(request, following, observation, body)
+        return await self.carry_out(request, following, observation, body)
 
     async def _retry(self, sender: _Sender, first: _Result, policy: RetryPolicy) -> _Result | LocalReply:
         """Attempts after the first, driven by tenacity."""

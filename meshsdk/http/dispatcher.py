@@ -7,7 +7,7 @@ then `exchange.begin`.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -15,7 +15,6 @@ import httpx
 
 from .. import resources
 from ..balancing import Cluster
-from ..bootstrap import CertificateProvider
 from ..discovery import CLUSTER_ROOT
 from ..errors import NoRouteError, RequestError
 from ..exchange import Attempt, Directory, Exchange, Failure, LocalReply, Outcome
@@ -25,6 +24,7 @@ from ..exchange.mirror import mirrored
 from ..resources import Address, DnsDiscovery, EndpointConfig, Endpoints, LocalityEndpoints, RoundRobin
 from ..routing import RequestHead, RouteTable
 from ..routing.timeouts import is_grpc_content
+from ..security import Secrets
 from .errors import (
     DeadlineExceededError,
     IdleTimeoutError,
@@ -76,8 +76,8 @@ class Runtime(Protocol):
         """Have `transport.after_fork` called in a forked child."""
 
     @property
-    def certificate_providers(self) -> Mapping[str, CertificateProvider]:
-        """Those of the bootstrap, by instance name."""
+    def secrets(self) -> Secrets:
+        """What names of certificates stand for."""
 
     @property
     def problem(self) -> str:

@@ -231,7 +231,7 @@ class SyncPool:
         context, server_name = chosen
         try:
             secured = context.context.wrap_socket(sock, server_hostname=server_name or None)
-            verify_peer(context, secured.getpeercert())
+            verify_peer(context, secured)
         except BaseException:
             sock.close()
             raise
@@ -246,7 +246,7 @@ class SyncPool:
             if chosen is not None:
                 context, server_name = chosen
                 sock = context.context.wrap_socket(sock, server_hostname=server_name or None)
-                verify_peer(context, sock.getpeercert())
+                verify_peer(context, sock)
                 protocol = sock.selected_alpn_protocol()
             if protocol == "h2" or (protocol is None and endpoint.cluster.config.protocol is HttpProtocol.HTTP2):
                 from .sync_http2 import SyncHttp2Connection  # h2 is loaded when a peer speaks HTTP/2.

@@ -65,9 +65,7 @@ class MeshTransport(httpx.BaseTransport):
         self._runtime = mesh.runtime
         self._dispatcher = Dispatcher(self._runtime)
         self._runtime.register(self)
-        self._tls = TlsChooser(
-            lambda: httpx.create_ssl_context(verify), http2=http2, providers=self._runtime.certificate_providers
-        )
+        self._tls = TlsChooser(lambda: httpx.create_ssl_context(verify), http2=http2, secrets=self._runtime.secrets)
         self._limits = limits
         self._pool = SyncPool(self._tls, limits)
         self._mirrors = MirrorThreads()
@@ -85,7 +83,7 @@ class MeshTransport(httpx.BaseTransport):
         if observer is not None:
             return self._observed(request, begun, observer)
         if type(begun) is Exchange:
-            return self._carry_out(request, begun, None)
+            return self.carry_out(request, begun, None)
         assert isinstance(begun, LocalReply)
         return self._reply(request, begun, None)
 
@@ -126,7 +124,7 @@ class MeshTransport(httpx.BaseTransport):
                 response = self._reply(request, begun, None)
             else:
                 assert isinstance(begun, Exchange)
-                response = self._carry_out(request, begun, observation)
+                response = self.carry_out(request, begun, observation)
         except BaseException as error:
             observation.end(None, error, cluster, "", error_flag(error))
             raise
@@ -147,7 +145,7 @@ class MeshTransport(httpx.BaseTransport):
             self._hold_up(reply.delay_seconds, reply.tally)
         return self._dispatcher.local_response(request, reply, exchange)
 
-    def _carry_out(
+    def carry_out(
         self,
         request: httpx.Request,
         exchange: Exchange,
@@ -308,7 +306,7 @@ class MeshTransport(httpx.BaseTransport):
             return self._reply(request, following, exchange)
         if following.head.method != exchange.head.method:
             body = b""
-        return self._carry_out(request, following, observation, body)
+        return self.carry_out(request, following, observation, body)
 
     def _retry(self, sender: _Sender, first: _Result, policy: RetryPolicy) -> _Result | LocalReply:
         """Attempts after the first, driven by tenacity."""

@@ -60,10 +60,12 @@ from .route import (
     VirtualHost,
     WeightedCluster,
 )
+from .server_listener import ServerListener
 from .stateful_session import StatefulSession
-from .tls import SanMatcher, TlsFile, UpstreamTls
+from .tls import PemSource, SanMatcher, TlsFile, TlsIdentity, TlsProtocol, TlsTrust
+from .upstream_tls import UpstreamTls
 
-Resource = Listener | RouteConfiguration | Cluster | Endpoints
+Resource = Listener | ServerListener | RouteConfiguration | Cluster | Endpoints
 
 __all__ = [
     "RESOURCE_TYPES",
@@ -111,6 +113,7 @@ __all__ = [
     "PathMatch",
     "PathMatchKind",
     "PathNormalization",
+    "PemSource",
     "QueryParameterHash",
     "QueryParameterMatcher",
     "Random",
@@ -125,6 +128,7 @@ __all__ = [
     "RouteConfiguration",
     "RouteMatch",
     "SanMatcher",
+    "ServerListener",
     "StatefulSession",
     "StaticDiscovery",
     "StreamDuration",
@@ -133,6 +137,9 @@ __all__ = [
     "TcpKeepalive",
     "Thresholds",
     "TlsFile",
+    "TlsIdentity",
+    "TlsProtocol",
+    "TlsTrust",
     "Unparsed",
     "UpstreamTls",
     "VirtualHost",

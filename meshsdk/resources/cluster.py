@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from .endpoints import Endpoints, HealthStatus
+from .endpoints import EndpointConfig, Endpoints, HealthStatus
 from .health import HealthCheck, OutlierDetection
 from .lb_policy import LbPolicy, RoundRobin
-from .tls import UpstreamTls
+from .upstream_tls import UpstreamTls
+from .values import Metadatum, frozen
 
 __all__ = [
     "AggregateDiscovery",
@@ -24,6 +25,7 @@ __all__ = [
     "StaticDiscovery",
     "TcpKeepalive",
     "Thresholds",
+    "TlsMatch",
 ]
 
 
@@ -129,8 +131,23 @@ class TcpKeepalive:
     interval_seconds: int | None = None
 
 
+# Endpoint metadata that chooses among transport_socket_matches; Istio sets `tlsMode: istio` there.
+_TLS_METADATA = "envoy.transport_socket_match"
+
 # CommonLbConfig.override_host_status where it is not set.
 OVERRIDABLE = frozenset({HealthStatus.UNKNOWN, HealthStatus.HEALTHY, HealthStatus.DEGRADED})
+
+
+@dataclass(frozen=True, slots=True)
+class TlsMatch:
+    """TLS settings for the endpoints whose metadata has all of these values (Cluster.TransportSocketMatch).
+
+    Attributes:
+        tls: None is plaintext.
+    """
+
+    criteria: tuple[tuple[str, Metadatum], ...]
+    tls: UpstreamTls | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +161,7 @@ class Cluster:
         locality_weighted: Whether localities get traffic by their weights.
         protocol: What HTTP is spoken.
         tls: None is plaintext.
+        tls_matches: In order, what some endpoints have instead of `tls` (transport_socket_matches).
         metadata: filter_metadata by namespace.
         fail_traffic_on_panic: In panic nobody is picked.
         max_connection_seconds: Age at which a connection takes no further request; None is no limit.
@@ -163,6 +181,7 @@ class Cluster:
     locality_weighted: bool = False
     protocol: HttpProtocol = HttpProtocol.HTTP1
     tls: UpstreamTls | None = None
+    tls_matches: tuple[TlsMatch, ...] = ()
     circuit_breakers: CircuitBreakers = CircuitBreakers()
     max_requests_per_connection: int | None = None
     idle_timeout_seconds: float | None = 3600.0
@@ -179,6 +198,15 @@ class Cluster:
     close_connections_on_health_failure: bool = False
     override_host_status: frozenset[HealthStatus] = OVERRIDABLE
     notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def tls_of(self, endpoint: EndpointConfig) -> UpstreamTls | None:
+        """The TLS settings of one endpoint: of the first match, or the cluster's own."""
+        if self.tls_matches:
+            values = endpoint.metadata.get(_TLS_METADATA, {})
+            for match in self.tls_matches:
+                if all(key in values and frozen(values[key]) == wanted for key, wanted in match.criteria):
+                    return match.tls
+        return self.tls
 
     @property
     def kind(self) -> DiscoveryKind:

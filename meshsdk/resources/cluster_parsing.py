@@ -22,13 +22,14 @@ from .cluster import (
     StaticDiscovery,
     TcpKeepalive,
     Thresholds,
+    TlsMatch,
 )
 from .endpoints import Endpoints, HealthStatus, parse_endpoints
 from .health_parsing import parse_health_check, parse_outlier_detection
 from .lb_policy_parsing import parse_lb_policy
 from .notes import Notes
-from .tls import parse_transport_socket
-from .values import optional, seconds, struct_as_dict, unpack
+from .upstream_tls import parse_transport_socket
+from .values import frozen, optional, seconds, struct_as_dict, unpack
 
 __all__ = ["parse_cluster"]
 
@@ -39,7 +40,7 @@ _CLUSTER_FIELDS = frozenset(
     " common_lb_config transport_socket metadata http2_protocol_options load_balancing_policy circuit_breakers"
     " max_requests_per_connection common_http_protocol_options per_connection_buffer_limit_bytes outlier_detection"
     " health_checks upstream_connection_options close_connections_on_host_health_failure"
-    " wait_for_warm_on_init".split()
+    " wait_for_warm_on_init transport_socket_matches".split()
 )
 # update_merge_window only puts changes of health and weight off; here they are merged as they come.
 _COMMON_LB_FIELDS = frozenset(
@@ -90,6 +91,15 @@ def parse_cluster(message: Any) -> Cluster:
         tls=parse_transport_socket(message.transport_socket, f"{where}.transport_socket", notes)
         if message.HasField("transport_socket")
         else None,
+        tls_matches=tuple(
+            TlsMatch(
+                criteria=tuple((key, frozen(value)) for key, value in struct_as_dict(match.match).items()),
+                tls=parse_transport_socket(
+                    match.transport_socket, f"{where}.transport_socket_matches[{index}].transport_socket", notes
+                ),
+            )
+            for index, match in enumerate(message.transport_socket_matches)
+        ),
         circuit_breakers=_parse_circuit_breakers(message.circuit_breakers, f"{where}.circuit_breakers", notes),
         max_requests_per_connection=optional(message, "max_requests_per_connection")
         or optional(options.common_http_protocol_options, "max_requests_per_connection"),

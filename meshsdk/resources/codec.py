@@ -14,10 +14,12 @@ from envoy.config.route.v3 import route_pb2
 from google.protobuf.message import DecodeError, Message
 
 from ..errors import ResourceError
+from . import constraints
 from .cluster_parsing import parse_cluster
 from .endpoints import parse_endpoints
-from .listener import parse_listener
+from .listener import Listener, parse_listener
 from .route_parsing import parse_route_configuration
+from .server_listener import ServerListener, parse_server_listener
 
 __all__ = ["RESOURCE_TYPES", "ResourceType", "Unparsed", "decode", "resource_name"]
 
@@ -54,8 +56,16 @@ class _Codec:
     parse: Callable[[Any], Any]
 
 
+def _parse_either(message: Any) -> Listener | ServerListener:
+    """A listener of a client has an api_listener (gRFC A27), one of a server has none (gRFC A36)."""
+    if message.HasField("api_listener"):
+        return parse_listener(message)
+    constraints.check(message)
+    return parse_server_listener(message)
+
+
 _CODECS: dict[ResourceType, _Codec] = {
-    ResourceType.LISTENER: _Codec(listener_pb2.Listener, "name", parse_listener),
+    ResourceType.LISTENER: _Codec(listener_pb2.Listener, "name", _parse_either),
     ResourceType.ROUTE_CONFIGURATION: _Codec(route_pb2.RouteConfiguration, "name", parse_route_configuration),
     ResourceType.CLUSTER: _Codec(cluster_pb2.Cluster, "name", parse_cluster),
     ResourceType.ENDPOINTS: _Codec(endpoint_pb2.ClusterLoadAssignment, "cluster_name", parse_endpoints),

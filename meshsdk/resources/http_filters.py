@@ -1,4 +1,4 @@
-"""HTTP filters of a client, and what routes say of them (typed_per_filter_config).
+"""HTTP filters, and what routes say of them (typed_per_filter_config).
 
 A listener names its filters in order; a route configuration, a virtual host, a route and a cluster of a split may each
 have settings for a filter of that name. The most specific one holds (Envoy docs, http_filters, route specific config).
@@ -15,11 +15,39 @@ from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 
 from ..errors import ResourceError
+from .browser_policy import (
+    CORS_ROUTE_TYPE,
+    CORS_TYPE,
+    CSRF_TYPE,
+    Cors,
+    CorsPolicy,
+    Csrf,
+    parse_cors,
+    parse_cors_policy,
+    parse_csrf,
+)
 from .buffer import BUFFER_ROUTE_TYPE, BUFFER_TYPE, Buffer, parse_buffer, parse_buffer_per_route
+from .ext_authz import (
+    EXT_AUTHZ_ROUTE_TYPE,
+    EXT_AUTHZ_TYPE,
+    ExtAuthz,
+    ExtAuthzPerRoute,
+    parse_ext_authz,
+    parse_ext_authz_per_route,
+)
 from .fault import FAULT_FILTER_TYPE, Fault, parse_fault
 from .header_mutations import HeaderMutations, check_name, parse_addition
+from .jwt import (
+    JWT_ROUTE_TYPE,
+    JWT_TYPE,
+    JwtAuthentication,
+    JwtPerRoute,
+    parse_jwt_authentication,
+    parse_jwt_per_route,
+)
 from .local_rate_limit import LOCAL_RATE_LIMIT_TYPE, LocalRateLimit, parse_local_rate_limit
 from .notes import Notes
+from .rbac import RBAC_ROUTE_TYPE, RBAC_TYPE, Rbac, parse_rbac, parse_rbac_per_route
 from .stateful_session import (
     STATEFUL_SESSION_ROUTE_TYPE,
     STATEFUL_SESSION_TYPE,
@@ -30,21 +58,22 @@ from .stateful_session import (
 from .values import unpack
 
 __all__ = [
-    "FILTER_TYPES",
     "FilterHeaderMutations",
     "FilterSetting",
     "FilterSettings",
     "FilterSwitch",
     "HttpFilter",
+    "Side",
     "parse_filter",
     "parse_filter_settings",
 ]
 
 
 class FilterSwitch(Enum):
-    """A filter that a route switches off."""
+    """A filter that a route switches off, or on as the listener has it."""
 
     DISABLED = "disabled"
+    ENABLED = "enabled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +88,35 @@ class FilterHeaderMutations:
     most_specific_wins: bool = False
 
 
-FilterSetting = Buffer | Fault | FilterHeaderMutations | LocalRateLimit | StatefulSession | FilterSwitch
+FilterSetting = (
+    Buffer
+    | Cors
+    | CorsPolicy
+    | Csrf
+    | ExtAuthz
+    | ExtAuthzPerRoute
+    | Fault
+    | FilterHeaderMutations
+    | JwtAuthentication
+    | JwtPerRoute
+    | LocalRateLimit
+    | Rbac
+    | StatefulSession
+    | FilterSwitch
+)
 
 
 @dataclass(frozen=True, slots=True)
 class HttpFilter:
-    """A filter: the name that routes know it by, and its settings, the listener's or some route's."""
+    """A filter: the name that routes know it by, and its settings, the listener's or some route's.
+
+    Attributes:
+        is_disabled: It does nothing but for routes that say something of it (HttpFilter.disabled).
+    """
 
     name: str
     setting: FilterSetting
+    is_disabled: bool = False
 
 
 FilterSettings = tuple[HttpFilter, ...]
@@ -110,30 +159,56 @@ def _steps(mutations: Any, where: str) -> tuple[HeaderMutations, ...]:
     return tuple(steps)
 
 
-Parse = Callable[[Any, str, Notes], FilterSetting]
+Parse = Callable[[Any, str, Notes], FilterSetting | None]
 
 _HEADER_MUTATION_TYPE = header_mutation_pb2.HeaderMutation.DESCRIPTOR.full_name
 
-_FILTERS: dict[str, Parse] = {
+_ON_BOTH_SIDES: dict[str, Parse] = {
     BUFFER_TYPE: parse_buffer,
     FAULT_FILTER_TYPE: parse_fault,
     _HEADER_MUTATION_TYPE: _parse_header_mutation,
     LOCAL_RATE_LIMIT_TYPE: parse_local_rate_limit,
-    STATEFUL_SESSION_TYPE: parse_stateful_session,
 }
+_OF_CLIENTS: dict[str, Parse] = {**_ON_BOTH_SIDES, STATEFUL_SESSION_TYPE: parse_stateful_session}
+_OF_SERVERS: dict[str, Parse] = {
+    **_ON_BOTH_SIDES,
+    CORS_TYPE: parse_cors,
+    CSRF_TYPE: parse_csrf,
+    EXT_AUTHZ_TYPE: parse_ext_authz,
+    JWT_TYPE: parse_jwt_authentication,
+    RBAC_TYPE: parse_rbac,
+}
+# None from one of these switches the filter off for the route.
 _PER_ROUTE: dict[str, Parse] = {
     BUFFER_ROUTE_TYPE: parse_buffer_per_route,
+    CORS_ROUTE_TYPE: parse_cors_policy,
+    CSRF_TYPE: parse_csrf,
+    EXT_AUTHZ_ROUTE_TYPE: parse_ext_authz_per_route,
     FAULT_FILTER_TYPE: parse_fault,
+    JWT_ROUTE_TYPE: parse_jwt_per_route,
+    RBAC_ROUTE_TYPE: parse_rbac_per_route,
     header_mutation_pb2.HeaderMutationPerRoute.DESCRIPTOR.full_name: _parse_header_mutation_per_route,
     LOCAL_RATE_LIMIT_TYPE: parse_local_rate_limit,
     STATEFUL_SESSION_ROUTE_TYPE: parse_stateful_session_per_route,
 }
-FILTER_TYPES = frozenset(_FILTERS)
 
 
-def parse_filter(name: str, container: Any, where: str, notes: Notes) -> HttpFilter:
-    """A filter of a listener whose type is one of FILTER_TYPES."""
-    return HttpFilter(name, _FILTERS[container.type_url.rpartition("/")[2]](container, where, notes))
+class Side(Enum):
+    """Whose filters they are: a filter that only servers have is not known to a client (gRFC A39, A41)."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+
+_OF_SIDE = {Side.CLIENT: _OF_CLIENTS, Side.SERVER: _OF_SERVERS}
+
+
+def parse_filter(message: Any, where: str, notes: Notes, side: Side) -> HttpFilter | None:
+    """A filter of a listener (http_connection_manager.v3.HttpFilter); None where its type is not known on this side."""
+    container = message.typed_config
+    parse = _OF_SIDE[side].get(container.type_url.rpartition("/")[2])
+    setting = parse(container, f"{where}.typed_config", notes) if parse is not None else None
+    return HttpFilter(message.name, setting, message.disabled) if setting is not None else None
 
 
 _WRAPPER = route_components_pb2.FilterConfig.DESCRIPTOR.full_name
@@ -160,11 +235,12 @@ def _parse_setting(container: Any, where: str, notes: Notes) -> FilterSetting | 
         if wrapper.disabled:
             return FilterSwitch.DISABLED
         if not wrapper.config.type_url:
-            return None
+            return FilterSwitch.ENABLED
         container, where = wrapper.config, f"{where}.config"
         kind = container.type_url.rpartition("/")[2]
     parse = _PER_ROUTE.get(kind)
     if parse is not None:
-        return parse(container, where, notes)
+        setting = parse(container, where, notes)
+        return FilterSwitch.DISABLED if setting is None else setting
     notes.add(where, "is for a filter that meshsdk does not have")
     return None

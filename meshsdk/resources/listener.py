@@ -9,11 +9,11 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 
 from ..errors import ResourceError
 from . import constraints
-from .http_filters import FILTER_TYPES, HttpFilter, parse_filter
+from .connection_manager import parse_filters, parse_routes
+from .http_filters import HttpFilter, Side
 from .notes import Notes
 from .path_normalization import KEEP_PATHS, PathNormalization, parse_path_normalization
 from .route import RouteConfiguration
-from .route_parsing import parse_route_configuration
 from .values import seconds, unpack
 
 __all__ = ["Listener", "parse_listener"]
@@ -25,7 +25,6 @@ _MANAGER_FIELDS = frozenset(
     " path_with_escaped_slashes_action stream_idle_timeout strip_matching_host_port strip_any_host_port"
     " strip_trailing_host_dot server_header_transformation".split()
 )
-_ROUTER_FILTER_TYPE = "envoy.extensions.filters.http.router.v3.Router"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ def parse_listener(message: Any) -> Listener:
     path = f"{where}.api_listener.api_listener"
     manager = unpack(message.api_listener.api_listener, http_connection_manager_pb2.HttpConnectionManager, path)
     notes.unless_acted_on(manager, path, _MANAGER_FIELDS)
-    route_name, configuration = _parse_routes(manager, path)
+    route_name, configuration = parse_routes(manager, path)
     idle = seconds(manager, "stream_idle_timeout")
     return Listener(
         name=message.name,
@@ -78,61 +77,9 @@ def parse_listener(message: Any) -> Listener:
         max_stream_duration_seconds=seconds(manager.common_http_protocol_options, "max_stream_duration") or None,
         # HttpConnectionManager.stream_idle_timeout: 5 minutes where unset; zero disables it.
         stream_idle_timeout_seconds=300.0 if idle is None else idle or None,
-        filters=_parse_filters(manager, path, notes),
+        filters=parse_filters(manager, path, notes, Side.CLIENT),
         paths=parse_path_normalization(manager, path),
         strip_port="any" if manager.strip_any_host_port else "matching" if manager.strip_matching_host_port else "",
         strip_trailing_dot=manager.strip_trailing_host_dot,
         notes=tuple(notes) + (configuration.notes if configuration else ()),
     )
-
-
-def _parse_routes(manager: Any, where: str) -> tuple[str, RouteConfiguration | None]:
-    which = manager.WhichOneof("route_specifier")
-    if which == "route_config":
-        return "", parse_route_configuration(manager.route_config)
-    if which == "rds":
-        source = manager.rds.config_source.WhichOneof("config_source_specifier")
-        if source not in (None, "ads", "self", "api_config_source"):
-            raise ResourceError(f"{where}.rds.config_source", f"{source} is refused; routes come by ADS")
-        if not manager.rds.route_config_name:
-            raise ResourceError(f"{where}.rds.route_config_name", "must be set")
-        return manager.rds.route_config_name, None
-    raise ResourceError(f"{where}.{which}", "scoped routes are refused; use rds or route_config")
-
-
-def _parse_filters(manager: Any, where: str, notes: Notes) -> tuple[HttpFilter, ...]:
-    """The filters but the router. gRFC A39: an unknown filter that is not optional fails the listener."""
-    filters: list[HttpFilter] = []
-    names: set[str] = set()
-    for index, http_filter in enumerate(manager.http_filters):
-        path = f"{where}.http_filters[{index}]"
-        if http_filter.name in names:
-            raise ResourceError(f"{path}.name", f"{http_filter.name!r} stands twice")
-        names.add(http_filter.name)
-        kind = http_filter.typed_config.type_url.rpartition("/")[2]
-        is_last = index == len(manager.http_filters) - 1
-        if kind == _ROUTER_FILTER_TYPE:
-            if not is_last:
-                raise ResourceError(path, "the router must be the last filter")
-        elif is_last and manager.http_filters:
-            raise ResourceError(path, "the last filter must be the router")
-        elif http_filter.disabled:
-            notes.add(path, f"{http_filter.name!r} is disabled, and not enabled by routes")
-        elif kind in FILTER_TYPES:
-            filters.append(parse_filter(http_filter.name, http_filter.typed_config, f"{path}.typed_config", notes))
-        elif http_filter.is_optional or kind in _HARMLESS_FILTERS:
-            notes.add(path, f"{http_filter.name!r} is skipped")
-        else:
-            raise ResourceError(path, f"{http_filter.name!r} ({kind}) is not known and not optional")
-    return tuple(filters)
-
-
-# Filters that istiod gives every client and that change no request: they only record.
-_HARMLESS_FILTERS = frozenset(
-    {
-        "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
-        "envoy.extensions.filters.http.alpn.v3.FilterConfig",
-        "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
-        "stats.PluginConfig",
-    }
-)

@@ -127,7 +127,7 @@ def _parse_virtual_host(message: Any, where: str, notes: Notes) -> VirtualHost:
 
 def _parse_route(message: Any, where: str, notes: Notes) -> Route:
     notes.unless_acted_on(message, where, _ROUTE_FIELDS)
-    match = _parse_match(message.match, f"{where}.match", notes)
+    match = parse_match(message.match, f"{where}.match", notes)
     return Route(
         match=match,
         action=parse_action(message, match.path, where, notes),
@@ -138,7 +138,7 @@ def _parse_route(message: Any, where: str, notes: Notes) -> Route:
     )
 
 
-def _parse_match(message: Any, where: str, notes: Notes) -> RouteMatch:
+def parse_match(message: Any, where: str, notes: Notes) -> RouteMatch:
     if len(UnknownFieldSet(message)):
         # A condition that is not evaluated would let the route match more than it may.
         raise ResourceError(where, "holds a condition newer than this meshsdk knows; it is refused")

@@ -125,7 +125,9 @@ def compile_filters(listener: Listener, levels: Sequence[FilterSettings], bucket
     for http_filter in listener.filters:
         given = [one.setting for level in levels for one in level if one.name == http_filter.name]
         own = http_filter.setting
-        setting = given[0] if given else own
+        if http_filter.is_disabled and not given:
+            continue
+        setting = given[0] if given and given[0] is not FilterSwitch.ENABLED else own
         if isinstance(setting, FilterSwitch):
             continue
         if isinstance(own, FilterHeaderMutations):

@@ -30,7 +30,11 @@ def compile_path_normalization(settings: PathNormalization) -> Callable[[str], N
     def normalize(target: str) -> NormalizedTarget:
         path, question_mark, query = target.partition("?")
         status = 0
-        if settings.escaped_slashes is not EscapedSlashes.KEEP and _ESCAPED_SLASH.search(path) is not None:
+        if (
+            settings.escaped_slashes is not EscapedSlashes.KEEP
+            and "%" in path
+            and _ESCAPED_SLASH.search(path) is not None
+        ):
             if settings.escaped_slashes is EscapedSlashes.REJECT:
                 return target, 400
             path = str(_ESCAPED_SLASH.sub(_unescaped_slash, path))
@@ -40,7 +44,7 @@ def compile_path_normalization(settings: PathNormalization) -> Callable[[str], N
             if normalized is None:
                 return target, 400
             path = normalized
-        if settings.merge_slashes:
+        if settings.merge_slashes and "//" in path:
             # Envoy joins what stands between the slashes; where that is nothing, the first and the last one stay.
             path = str(_SLASHES.sub("/", path)) if path.strip("/") else path[:2]
         return path + question_mark + query, status
@@ -56,6 +60,8 @@ def normalized_path(path: str) -> str | None:
     """The path in RFC 3986's normal form; None where it has none."""
     if not path.startswith("/"):
         return None
+    if "%" not in path and "\\" not in path and "/." not in path:
+        return path
     path = str(_ESCAPE.sub(_unescaped, path)).replace("\\", "/")
     segments: list[str] = []
     parts = path[1:].split("/")

@@ -24,6 +24,7 @@ class RouteTable:
     """Routes of one listener: from a request head to the route that matches.
 
     Attributes:
+        routes: All of them, in no order.
         prepare: What the connection manager does to a request before its route is sought; None is nothing.
 
     Raises:
@@ -44,6 +45,7 @@ class RouteTable:
                 require_tls=virtual_host.require_tls,
             )
             domains.update(dict.fromkeys(virtual_host.domains, index))
+        self.routes = tuple(route for index in set(domains.values()) for route in index.routes)
         self._virtual_hosts = VirtualHostIndex(domains, ignore_port=configuration.ignore_port_in_host_matching)
 
     def find(self, head: RequestHead, random_fraction: RandomFraction) -> CompiledRoute | None:

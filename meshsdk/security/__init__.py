@@ -1,10 +1,23 @@
 """Identities, trust and TLS.
 
-Enters: TLS settings of clusters. Leaves: `ssl.SSLContext`s, and the check that a peer is who the settings say.
+Enters: TLS settings of clusters and filter chains, and where the process's own identity comes from. Leaves:
+`ssl.SSLContext`s, and the check that a peer is who the settings say.
 """
 
-from .certificate_provider import Providers, with_provider_files
-from .peer_identity import check_peer
-from .tls_context import TlsClientContext, make_client_context
+from .identity import Credentials, Identity
+from .peer_identity import PeerCertificate, check_peer, read_peer
+from .secrets import NO_SECRETS, Secrets
+from .tls_context import TlsClientContext, make_client_context, make_server_context
 
-__all__ = ["Providers", "TlsClientContext", "check_peer", "make_client_context", "with_provider_files"]
+__all__ = [
+    "NO_SECRETS",
+    "Credentials",
+    "Identity",
+    "PeerCertificate",
+    "Secrets",
+    "TlsClientContext",
+    "check_peer",
+    "make_client_context",
+    "make_server_context",
+    "read_peer",
+]

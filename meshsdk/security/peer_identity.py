@@ -1,46 +1,129 @@
-"""Whether a peer's certificate names who the configuration asks for.
+"""Who the peer is by its certificate, and whether that is whom the configuration asks for.
 
-The chain itself has been verified by the TLS handshake. Here its subject alternative names are compared with the
-cluster's matchers (CertificateValidationContext.match_typed_subject_alt_names): one matcher must match one name.
+The chain itself has been verified by the TLS handshake. Here its names and its fingerprints are compared with the
+settings (CertificateValidationContext): one matcher must match one name, and one pin must be the certificate's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from ..errors import PeerIdentityError
-from ..resources import SanMatcher, StringMatchKind
+from ..resources import SanMatcher, StringMatchKind, TlsTrust
 from ..routing.string_match import compile_string
 
-__all__ = ["check_peer"]
-
-# The names that ssl.SSLSocket.getpeercert() gives to the kinds of alternative name.
-_KINDS = {"URI": "URI", "DNS": "DNS", "IP Address": "IP", "email": "EMAIL"}
+__all__ = ["PeerCertificate", "check_peer", "read_peer"]
 
 
-def check_peer(certificate: Mapping[str, Any] | None, matchers: Iterable[SanMatcher]) -> None:
-    """Refuse a peer whose certificate matches none of `matchers`.
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """A verified certificate of a peer.
 
-    Args:
-        certificate: As `getpeercert()` gives it.
-        matchers: At least one.
+    Attributes:
+        names: Its subject alternative names: kind (`URI`, `DNS`, `IP`, `EMAIL`) and value, in order.
+        subject: As Envoy writes it (RFC 2253).
+        sha256: Of the certificate, in hexadecimal.
+        der: The certificate.
+    """
+
+    names: tuple[tuple[str, str], ...]
+    subject: str
+    sha256: str
+    der: bytes
+
+    @property
+    def spiffe_id(self) -> str:
+        """Its SPIFFE ID; empty where it has none, or more than one URI (SPIFFE X509-SVID, section 2)."""
+        uris = self.values("URI")
+        return uris[0] if len(uris) == 1 and uris[0].startswith("spiffe://") else ""
+
+    def values(self, kind: str) -> list[str]:
+        """The names of one kind."""
+        return [value for one, value in self.names if one == kind]
+
+
+@lru_cache(maxsize=1024)
+def read_peer(der: bytes) -> PeerCertificate:
+    """What a certificate says of its owner.
 
     Raises:
-        PeerIdentityError: No name matches; the message says which names the peer has and which were wanted.
+        PeerIdentityError: It does not parse, or has names that do not.
     """
-    names = [(_KINDS.get(kind, ""), value) for kind, value in (certificate or {}).get("subjectAltName", ())]
-    wanted = list(matchers)
-    for matcher in wanted:
-        test = compile_string(matcher.value)
-        for kind, value in names:
-            if matcher.kind in (None, kind) and (test(value) or _dns_wildcard_matches(matcher, kind, value)):
-                return
-    shown = ", ".join(f"{kind}:{value}" for kind, value in names) or "no alternative names"
-    asked = ", ".join(
-        f"{matcher.kind or 'any'} {matcher.value.kind.value} {matcher.value.value!r}" for matcher in wanted
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        names = _names(certificate)
+        subject = certificate.subject.rfc4514_string()
+    except ValueError as error:
+        raise PeerIdentityError(f"the peer's certificate cannot be read: {error}") from error
+    return PeerCertificate(names, subject, hashlib.sha256(der).hexdigest(), der)
+
+
+def _names(certificate: x509.Certificate) -> tuple[tuple[str, str], ...]:
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    names = []
+    for name in extension:
+        kind = _KINDS.get(type(name))
+        if kind is not None:
+            names.append((kind, str(name.value)))
+    return tuple(names)
+
+
+_KINDS: dict[type[x509.GeneralName], str] = {
+    x509.UniformResourceIdentifier: "URI",
+    x509.DNSName: "DNS",
+    x509.IPAddress: "IP",
+    x509.RFC822Name: "EMAIL",
+}
+
+
+def check_peer(der: bytes | None, trust: TlsTrust) -> None:
+    """Refuse a peer whose certificate is not what `trust` asks for.
+
+    Args:
+        der: The peer's certificate, None where it showed none.
+        trust: Names, of which one must match, and pins, of which one must be the certificate's.
+
+    Raises:
+        PeerIdentityError: The message says what the peer has and what was wanted.
+    """
+    if der is None:
+        raise PeerIdentityError("the peer shows no certificate")
+    peer = read_peer(der)
+    if trust.san_matchers and not any(_matches(matcher, peer) for matcher in trust.san_matchers):
+        shown = ", ".join(f"{kind}:{value}" for kind, value in peer.names) or "no alternative names"
+        asked = ", ".join(
+            f"{matcher.kind or 'any'} {matcher.value.kind.value} {matcher.value.value!r}"
+            for matcher in trust.san_matchers
+        )
+        raise PeerIdentityError(f"the peer's certificate has {shown}; the cluster asks for {asked}")
+    if not trust.spki_hashes and not trust.certificate_hashes:
+        return
+    # Envoy: with both lists, a match in either is enough (CertificateValidationContext.verify_certificate_hash).
+    if bytes.fromhex(peer.sha256) in trust.certificate_hashes or _spki_hash(der) in trust.spki_hashes:
+        return
+    raise PeerIdentityError(f"the peer's certificate (SHA-256 {peer.sha256}) is none of those that are pinned")
+
+
+def _spki_hash(der: bytes) -> bytes:
+    key = x509.load_der_x509_certificate(der).public_key()
+    encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(encoded).digest()
+
+
+def _matches(matcher: SanMatcher, peer: PeerCertificate) -> bool:
+    test = compile_string(matcher.value)
+    return any(
+        matcher.kind in (None, kind) and (test(value) or _dns_wildcard_matches(matcher, kind, value))
+        for kind, value in peer.names
     )
-    raise PeerIdentityError(f"the peer's certificate has {shown}; the cluster asks for {asked}")
 
 
 def _dns_wildcard_matches(matcher: SanMatcher, kind: str, name: str) -> bool:

@@ -1,17 +1,19 @@
-"""`ssl.SSLContext`s for the connections to a cluster (UpstreamTlsContext)."""
+"""`ssl.SSLContext`s of clients and servers."""
 
 from __future__ import annotations
 
 import os
 import ssl
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..errors import ResourceError
-from ..resources import SanMatcher, TlsFile, UpstreamTls
+from ..resources import PemSource, TlsIdentity, TlsProtocol, TlsTrust, UpstreamTls
+from ..resources.downstream_tls import DownstreamTls
 
-__all__ = ["TlsClientContext", "make_client_context"]
+__all__ = ["TlsClientContext", "make_client_context", "make_server_context"]
 
 _VERSIONS = {
     "TLSv1": ssl.TLSVersion.TLSv1,
@@ -29,13 +31,13 @@ class TlsClientContext:
         context: For the handshake; it always verifies the chain.
         server_name: SNI to send; empty sends none.
         auto_sni: Send the endpoint's hostname instead.
-        san_matchers: For `check_peer` after the handshake; empty asks for nothing more.
+        trust: For `check_peer` after the handshake; None where the chain and the host name are all that is asked.
     """
 
     context: ssl.SSLContext
     server_name: str = ""
     auto_sni: bool = False
-    san_matchers: Sequence[SanMatcher] = ()
+    trust: TlsTrust | None = None
 
 
 def make_client_context(tls: UpstreamTls, alpn: Sequence[str]) -> TlsClientContext:
@@ -52,46 +54,100 @@ def make_client_context(tls: UpstreamTls, alpn: Sequence[str]) -> TlsClientConte
     # The name in the certificate is checked by SAN matchers, or by OpenSSL where match_sni asks for it.
     context.check_hostname = tls.match_sni
     context.verify_mode = ssl.CERT_REQUIRED
-    # Envoy offers TLS 1.2 and 1.3 to upstreams unless told otherwise; older versions are never offered unasked.
-    context.minimum_version = _VERSIONS.get(tls.minimum_version, ssl.TLSVersion.TLSv1_2)
-    if tls.maximum_version:
-        context.maximum_version = _VERSIONS[tls.maximum_version]
-    context.set_alpn_protocols(list(tls.alpn or alpn))
-    _load_roots(context, tls.trusted_ca)
-    if tls.certificate is not None and tls.private_key is not None:
-        _load_identity(context, tls.certificate, tls.private_key)
-    return TlsClientContext(context, tls.sni, tls.auto_sni, tls.san_matchers)
+    _set_protocol(context, tls.protocol, alpn)
+    _load_trust(context, tls.trust)
+    if tls.identity is not None:
+        _load_identity(context, tls.identity)
+    trust = tls.trust
+    asks_more = bool(trust.san_matchers or trust.spki_hashes or trust.certificate_hashes)
+    return TlsClientContext(context, tls.sni, tls.auto_sni, trust if asks_more else None)
 
 
-def _load_roots(context: ssl.SSLContext, trusted_ca: TlsFile | None) -> None:
-    if trusted_ca is None:
-        context.load_default_certs()
-        return
-    try:
-        context.load_verify_locations(cadata=trusted_ca.read().decode("ascii"))
-    except (OSError, ValueError) as error:
-        raise ResourceError("validation_context.trusted_ca", f"cannot be used: {error}") from error
+def make_server_context(tls: DownstreamTls, alpn: Sequence[str] = ("http/1.1",)) -> ssl.SSLContext:
+    """The context of a server's connections.
+
+    Args:
+        tls: Its settings.
+        alpn: Protocols to take where the settings name none.
+
+    Raises:
+        ResourceError: A certificate or key cannot be read or used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    load_server_context(context, tls, alpn)
+    return context
 
 
-def _load_identity(context: ssl.SSLContext, certificate: TlsFile, key: TlsFile) -> None:
-    """Python loads a key from a file only, so an inline one is put into a private file for the moment of loading."""
-    try:
-        chain_path, chain_is_ours = _as_file(certificate)
-        key_path, key_is_ours = _as_file(key)
+def load_server_context(context: ssl.SSLContext, tls: DownstreamTls, alpn: Sequence[str]) -> None:
+    """Give a server's context its settings.
+
+    Raises:
+        ResourceError: A certificate or key cannot be read or used.
+    """
+    _set_protocol(context, tls.protocol, alpn)
+    if tls.trust is not None:
+        context.verify_mode = ssl.CERT_REQUIRED if tls.require_client_certificate else ssl.CERT_OPTIONAL
+        _load_trust(context, tls.trust)
+    _load_identity(context, tls.identity)
+
+
+def _set_protocol(context: ssl.SSLContext, protocol: TlsProtocol, alpn: Sequence[str]) -> None:
+    # Envoy offers TLS 1.2 and 1.3 unless told otherwise; older versions are never offered unasked.
+    context.minimum_version = _VERSIONS.get(protocol.minimum_version, ssl.TLSVersion.TLSv1_2)
+    if protocol.maximum_version:
+        context.maximum_version = _VERSIONS[protocol.maximum_version]
+    if protocol.ciphers:
         try:
-            context.load_cert_chain(chain_path, key_path)
-        finally:
-            for path, is_ours in ((chain_path, chain_is_ours), (key_path, key_is_ours)):
-                if is_ours:
-                    os.unlink(path)
+            context.set_ciphers(":".join(protocol.ciphers))
+        except ssl.SSLError as error:
+            raise ResourceError("tls_params.cipher_suites", f"none of them is known here: {error}") from error
+    context.set_alpn_protocols(list(protocol.alpn or alpn))
+
+
+def _load_trust(context: ssl.SSLContext, trust: TlsTrust) -> None:
+    if trust.trusted_ca is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    else:
+        _load_pem(context, trust.trusted_ca, "validation_context.trusted_ca")
+    if trust.crl is not None:
+        _load_pem(context, trust.crl, "validation_context.crl")
+        # Envoy: a chain whose issuer has no list in it is refused as well.
+        flag = ssl.VERIFY_CRL_CHECK_LEAF if trust.crl_of_leaf_only else ssl.VERIFY_CRL_CHECK_CHAIN
+        context.verify_flags |= flag
+
+
+def _load_pem(context: ssl.SSLContext, source: PemSource, where: str) -> None:
+    try:
+        # By file, since text given as cadata may hold certificates only, and lists of revoked ones are none.
+        with _in_a_file(source.read()) as path:
+            context.load_verify_locations(cafile=path)
+    except (OSError, ValueError) as error:
+        raise ResourceError(where, f"cannot be used: {error}") from error
+
+
+def _load_identity(context: ssl.SSLContext, identity: TlsIdentity) -> None:
+    try:
+        with _in_a_file(identity.certificate.read()) as chain, _in_a_file(identity.private_key.read()) as key:
+            context.load_cert_chain(chain, key)
     except (OSError, ValueError) as error:
         raise ResourceError("tls_certificates", f"cannot be used: {error}") from error
 
 
-def _as_file(source: TlsFile) -> tuple[str, bool]:
-    if source.path:
-        return source.path, False
+@contextmanager
+def _in_a_file(content: bytes) -> Iterator[str]:
+    """A path with this content. Python's ssl takes keys from files only; on Linux this one never leaves memory."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("meshsdk", os.MFD_CLOEXEC)
+        try:
+            os.write(descriptor, content)
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+        return
     descriptor, path = tempfile.mkstemp(prefix="meshsdk-")  # mode 0600
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(source.inline)
-    return path, True
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        yield path
+    finally:
+        os.unlink(path)

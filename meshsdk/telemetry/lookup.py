@@ -10,13 +10,21 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .grpc_calls import GrpcClientObserver, GrpcServerObserver
     from .http_client import HttpClientObserver
+    from .http_server import HttpServerObserver
 
-__all__ = ["grpc_client_observer", "grpc_server_observer", "http_client_observer"]
+__all__ = [
+    "denial_counter",
+    "grpc_client_observer",
+    "grpc_server_observer",
+    "http_client_observer",
+    "http_server_observer",
+]
 
 _LOOK_AGAIN_SECONDS = 0.25
 
@@ -26,6 +34,7 @@ _VARIABLES = ("OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER")
 
 class _Found:
     http_client: HttpClientObserver | None = None
+    http_server: HttpServerObserver | None = None
     grpc_client: GrpcClientObserver | None = None
     grpc_server: GrpcServerObserver | None = None
     look_again = 0.0
@@ -36,6 +45,19 @@ def http_client_observer() -> HttpClientObserver | None:
     if _Found.http_client is None:
         _look()
     return _Found.http_client
+
+
+def http_server_observer() -> HttpServerObserver | None:
+    """The observer of HTTP requests that come in, or None as for those that go out."""
+    if _Found.http_server is None:
+        _look()
+    return _Found.http_server
+
+
+def denial_counter() -> Callable[[str, int], None] | None:
+    """Counts a request that policy refused, by its details and status; None as for the observers."""
+    observer = http_server_observer()
+    return observer.count_denial if observer is not None else None
 
 
 def grpc_client_observer() -> GrpcClientObserver | None:
@@ -61,8 +83,10 @@ def _look() -> None:
         return
     from .grpc_calls import GrpcClientObserver, GrpcServerObserver
     from .http_client import HttpClientObserver
+    from .http_server import HttpServerObserver
 
     _Found.http_client = HttpClientObserver()
+    _Found.http_server = HttpServerObserver()
     _Found.grpc_client = GrpcClientObserver()
     _Found.grpc_server = GrpcServerObserver()
 

@@ -158,7 +158,12 @@ TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTls
     [
         ({}, "the peer could be anyone"),
         ({"validation_context": {}}, "trusted_ca"),
-        ({"validation_context": {"system_root_certs": {}, "verify_certificate_hash": ["a" * 64]}}, "not carried out"),
+        ({"validation_context": {"system_root_certs": {}, "max_verify_depth": 2}}, "not carried out"),
+        ({"validation_context": {"system_root_certs": {}, "allow_expired_certificate": True}}, "could be anyone"),
+        (
+            {"validation_context": {"system_root_certs": {}, "verify_certificate_hash": ["ab"]}},
+            "verify_certificate_hash",
+        ),
     ],
 )
 def test_tls_that_cannot_be_verified_is_refused(common: dict[str, Any], problem: str) -> None:

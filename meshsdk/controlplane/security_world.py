@@ -1,0 +1,155 @@
+"""What Istio's security policies say (istio/api security/v1beta1/*.proto, mesh/v1alpha1/config.proto)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = [
+    "AuthorizationPolicy",
+    "Condition",
+    "JwtRule",
+    "MeshConfig",
+    "Operation",
+    "PeerAuthentication",
+    "Provider",
+    "RequestAuthentication",
+    "Rule",
+    "SecurityWorld",
+    "Source",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAuthentication:
+    """Whether peers must prove who they are; `selector` None is for the whole namespace."""
+
+    name: str
+    namespace: str
+    selector: Mapping[str, str] | None
+    mode: str
+    ports: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JwtRule:
+    """One issuer (istio.security.v1beta1.JWTRule)."""
+
+    issuer: str
+    audiences: tuple[str, ...] = ()
+    jwks: str = ""
+    jwks_uri: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    params: tuple[str, ...] = ()
+    cookies: tuple[str, ...] = ()
+    output_payload_header: str = ""
+    claim_headers: tuple[tuple[str, str], ...] = ()
+    forward_token: bool = False
+    timeout_seconds: float = 5.0
+    space_delimited_claims: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAuthentication:
+    """Whose tokens are good."""
+
+    name: str
+    namespace: str
+    selector: Mapping[str, str] | None
+    rules: tuple[JwtRule, ...]
+
+
+Values = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who asks (istio.security.v1beta1.Source): by field, values and values that must not be."""
+
+    values: Mapping[str, Values]
+    not_values: Mapping[str, Values]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What is asked (istio.security.v1beta1.Operation)."""
+
+    values: Mapping[str, Values]
+    not_values: Mapping[str, Values]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A further condition (istio.security.v1beta1.Condition)."""
+
+    key: str
+    values: Values
+    not_values: Values
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Sources and operations, each any of several, and conditions that must all hold."""
+
+    sources: tuple[Source, ...]
+    operations: tuple[Operation, ...]
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationPolicy:
+    """Who may do what."""
+
+    name: str
+    namespace: str
+    selector: Mapping[str, str] | None
+    action: str
+    rules: tuple[Rule, ...]
+    provider: str = ""
+    is_dry_run: bool = False
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """An authorization server (MeshConfig.ExtensionProvider, envoyExtAuthzGrpc and envoyExtAuthzHttp)."""
+
+    name: str
+    service: str
+    port: int
+    is_http: bool
+    timeout_seconds: float = 600.0
+    fail_open: bool = False
+    status_on_error: int = 403
+    path_prefix: str = ""
+    request_headers: Values = ()
+    headers_to_add: Mapping[str, str] = field(default_factory=dict)
+    upstream_headers: Values = ()
+    client_headers: Values = ()
+    client_headers_on_success: Values = ()
+    max_body_bytes: int | None = None
+    allow_partial_body: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MeshConfig:
+    """What of MeshConfig matters to servers."""
+
+    trust_domain: str = "cluster.local"
+    trust_domain_aliases: Values = ()
+    path_normalization: str = "DEFAULT"
+    root_namespace: str = "istio-system"
+    providers: Mapping[str, Provider] = field(default_factory=dict)
+    enable_auto_mtls: bool = True
+
+
+@dataclass(slots=True)
+class SecurityWorld:
+    """All security policies of a folder."""
+
+    mesh: MeshConfig = MeshConfig()
+    peers: list[PeerAuthentication] = field(default_factory=list)
+    requests: list[RequestAuthentication] = field(default_factory=list)
+    authorizations: list[AuthorizationPolicy] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)

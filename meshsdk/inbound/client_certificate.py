@@ -1,0 +1,84 @@
+"""X-Forwarded-Client-Cert: whom proxies before this process say that they have seen.
+
+Sources: Envoy docs, http_conn_man/headers, x-forwarded-client-cert; source/common/http/conn_manager_utility.cc
+(ConnectionManagerUtility::mutateXfccRequestHeader).
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Callable
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from ..resources.server_listener import ForwardClientCertificate, ServerManager
+from .request import InboundRequest
+
+__all__ = ["compile_client_certificate"]
+
+_HEADER = b"x-forwarded-client-cert"
+
+
+def compile_client_certificate(manager: ServerManager) -> Callable[[InboundRequest], None]:
+    """A function that makes a request's header what the settings say."""
+    mode = manager.forward_certificate
+
+    def sanitize(request: InboundRequest) -> None:
+        request.remove_header(_HEADER)
+
+    def keep(request: InboundRequest) -> None:
+        pass
+
+    def keep_of_peers(request: InboundRequest) -> None:
+        if request.connection.peer is None:
+            request.remove_header(_HEADER)
+
+    def add(request: InboundRequest) -> None:
+        if request.connection.peer is None:
+            request.remove_header(_HEADER)
+            return
+        own = _element(manager, request)
+        before = request.head.header(_HEADER.decode()) if mode is ForwardClientCertificate.APPEND_FORWARD else None
+        value = f"{before},{own}" if before and own else own or before or ""
+        if value:
+            request.set_header(_HEADER, value.encode("latin-1", "replace"))
+        else:
+            request.remove_header(_HEADER)
+
+    match mode:
+        case ForwardClientCertificate.SANITIZE:
+            return sanitize
+        case ForwardClientCertificate.ALWAYS_FORWARD_ONLY:
+            return keep
+        case ForwardClientCertificate.FORWARD_ONLY:
+            return keep_of_peers
+        case _:
+            return add
+
+
+def _element(manager: ServerManager, request: InboundRequest) -> str:
+    connection, details = request.connection, manager.certificate_details
+    peer = connection.peer
+    assert peer is not None
+    parts = []
+    if connection.own_uri:
+        parts.append(f"By={connection.own_uri}")
+    parts.append(f"Hash={peer.sha256}")
+    if details.certificate or details.chain:
+        pem = x509.load_der_x509_certificate(peer.der).public_bytes(Encoding.PEM).decode()
+        if details.certificate:
+            parts.append(f'Cert="{urllib.parse.quote(pem, safe="")}"')
+        if details.chain:
+            parts.append(f'Chain="{urllib.parse.quote(pem, safe="")}"')
+    if details.subject:
+        parts.append(f'Subject="{_quoted(peer.subject)}"')
+    if details.uri:
+        parts += [f"URI={uri}" for uri in peer.values("URI")] or ["URI="]
+    if details.dns:
+        parts += [f"DNS={name}" for name in peer.values("DNS")]
+    return ";".join(parts)
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')

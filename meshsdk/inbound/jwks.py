@@ -1,0 +1,96 @@
+"""Keys of an issuer: from the configuration, or fetched, kept, and fetched again when they have become old.
+
+A key set that cannot be fetched again leaves the last one in use for as long as it may be: an issuer that is away for a
+minute locks nobody out. Fetches are one at a time: requests that come while one is under way wait for theirs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from ..resources.jwt import MAX_JWKS_BYTES, JwtProvider, LocalJwks, RemoteJwks
+from .token import FETCH_FAILED, BadTokenError, KeySet, Token, parse_keys
+from .waits import FetchKeys, Wait
+
+__all__ = ["KeyStore"]
+
+# Tokens whose signature is known to be good; a token comes with every request of a session.
+_MAX_KNOWN = 1024
+# How long a failed fetch answers for those that come after it.
+_FAILURE_SECONDS = 1.0
+
+
+class KeyStore:
+    """The keys of one provider. It lives as long as the provider's settings stay the same.
+
+    Args:
+        provider: Whose.
+    """
+
+    def __init__(self, provider: JwtProvider) -> None:
+        self.provider = provider
+        self._source: LocalJwks | RemoteJwks = provider.jwks
+        self._keys: KeySet | None = None
+        self._problem: BadTokenError | None = None
+        self._known: dict[str, None] = {}
+        self._fresh_until = 0.0
+        self._failed_until = 0.0
+        if isinstance(self._source, LocalJwks):
+            self._load_local(self._source)
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def _load_local(self, source: LocalJwks) -> None:
+        try:
+            text = Path(source.path).read_text() if source.path else source.text
+            self._keys = parse_keys(text)
+        except OSError as error:
+            self._problem = BadTokenError(f"Jwks cannot be read: {error}")
+        except BadTokenError as error:
+            self._problem = error
+
+    def verify(self, token: Token, now: float) -> Generator[Wait, Any, None]:
+        """Check a token's signature.
+
+        Raises:
+            BadTokenError: It is not good, or there are no keys to check it with.
+        """
+        if isinstance(self._source, RemoteJwks) and now >= self._fresh_until and now >= self._failed_until:
+            yield from self._fetch(self._source, now)
+        if token.text in self._known:
+            return
+        if self._keys is None:
+            raise self._problem or BadTokenError(FETCH_FAILED)
+        self._keys.verify(token)
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.pop(next(iter(self._known)), None)
+        self._known[token.text] = None
+
+    def _fetch(self, source: RemoteJwks, now: float) -> Generator[Wait, Any, None]:
+        had_keys = self._keys is not None
+        if had_keys:
+            # Others go on with the old keys while this request fetches the new ones.
+            self._failed_until = now + source.timeout_seconds
+        text = yield FetchKeys(source)
+        self.take(text, now)
+
+    def take(self, text: str | None, now: float) -> None:
+        """A fetched key set, or None where there is none."""
+        assert isinstance(self._source, RemoteJwks)
+        try:
+            if text is None or len(text) > MAX_JWKS_BYTES:
+                raise BadTokenError(FETCH_FAILED)
+            keys = parse_keys(text)
+        except BadTokenError as error:
+            self._problem = error
+            self._failed_until = now + _FAILURE_SECONDS
+            return
+        self._keys, self._problem = keys, None
+        self._known = {}
+        self._fresh_until = now + self._source.cache_seconds
+        self._failed_until = 0.0

@@ -1,0 +1,234 @@
+"""A server's policy: every filter chain of its listener, compiled.
+
+Theory of operation.
+
+    connection ──► filter chain ──► request made uniform ──► route ──► its filters, in order ──► the application
+                      │ none                │ bad path          │ none: those of the listener
+                      ▼                     ▼                   ▼
+                   refused               400, 307         answers: 401, 403, 429, redirect, …
+
+`begin` gives the answer, None to let the request in, or a generator of what it waits for first. The route's own changes
+of headers and path come after the filters, as in Envoy's router; answers pass the response changes of the filters that
+saw the request.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from ..discovery import ServerView
+from ..errors import ResourceError
+from ..exchange.configured_answer import configured_answer
+from ..exchange.local_reply import LocalReply, no_route, path_refused, redirect_to
+from ..exchange.request_changes import changed_request
+from ..resources import FilterSettings, NonForwardingAction, RouteConfiguration
+from ..resources.server_listener import FilterChain, ServerListener, ServerManager
+from ..routing import CompiledRoute, RouteTable, apply_mutations
+from ..routing.compiled_forward import filter_levels, mutation_levels
+from ..routing.formatter import FormatContext
+from ..routing.header_mutation import MutationLevel, compile_mutations
+from ..routing.timeouts import is_grpc
+from .client_address import remote_address
+from .client_certificate import compile_client_certificate
+from .connection import Connection
+from .filter_chains import ChainFinder
+from .replies import not_configured
+from .request import InboundRequest
+from .steps import FilterStates, Result, Step, compile_steps
+from .waits import Wait
+
+__all__ = ["CompiledChain", "InboundPolicy", "compile_policy"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _RouteSteps:
+    """One route's filters, and its changes of the request."""
+
+    route: CompiledRoute | None
+    steps: tuple[Step, ...]
+    request_levels: tuple[MutationLevel, ...] = ()
+
+
+class CompiledChain:
+    """A filter chain, ready to decide.
+
+    Args:
+        chain: As configured; it has a connection manager.
+        routes: Its routes.
+        states: What its filters remember.
+
+    Raises:
+        ResourceError: A format string is wrong.
+    """
+
+    def __init__(self, chain: FilterChain, routes: RouteConfiguration, states: FilterStates) -> None:
+        manager = chain.manager
+        assert manager is not None
+        self.config = chain
+        self.manager: ServerManager = manager
+        filters = manager.listener.filters
+        # The table's own filters would be a client's.
+        self.table = RouteTable(dataclasses.replace(manager.listener, filters=()), routes)
+        self._mark_certificate = compile_client_certificate(manager)
+        self._by_route: dict[int, _RouteSteps] = {}
+        self._kept: list[CompiledRoute] = []
+        for route in self.table.routes:
+            levels = filter_levels(routes, route.virtual_host, route.route)
+            steps = compile_steps(filters, levels, states, f"{routes.name} {route.name}")
+            changes: tuple[MutationLevel, ...] = ()
+            if isinstance(route.route.action, NonForwardingAction):
+                own = mutation_levels(routes, route.virtual_host, route.route, None, response=False)
+                changes = compile_mutations(own, f"{routes.name} {route.name}")
+            self._by_route[id(route)] = _RouteSteps(route, steps, changes)
+        no_settings: Sequence[FilterSettings] = (routes.filters,)
+        self._without_route = _RouteSteps(None, compile_steps(filters, no_settings, states, routes.name))
+
+    def begin(self, request: InboundRequest) -> Result:
+        """Decide on a request: see the module."""
+        request.remote = remote_address(self.manager, request)
+        if self.table.prepare is not None:
+            head, status = self.table.prepare(request.head)
+            if status == 400 or (status and is_grpc(head)):
+                return path_refused()
+            if status:
+                return redirect_to(status, head.target, "path_normalization_failed")
+            request.head = head
+        self._mark_certificate(request)
+        index = self.table.routes_for(request.head)
+        if index is not None and index.require_tls and request.head.scheme != "https":
+            target = f"https://{request.head.authority}{request.head.target}"
+            return redirect_to(301, target, "direct_response")
+        route = index.find(request.head, random.random) if index is not None else None
+        compiled = self._by_route[id(route)] if route is not None else self._without_route
+        request.route_name = route.route.name if route is not None else ""
+        for number, step in enumerate(compiled.steps):
+            result = step(request)
+            if result is None:
+                continue
+            if isinstance(result, LocalReply):
+                return self._answered(request, route, result)
+            return self._rest(request, compiled, number, result)
+        return self._arrived(request, compiled)
+
+    def _rest(
+        self, request: InboundRequest, compiled: _RouteSteps, number: int, waiting: Generator[Wait, Any, Any]
+    ) -> Generator[Wait, Any, LocalReply | None]:
+        """The steps from the first one on that waits for something."""
+        result: Any = yield from waiting
+        for step in compiled.steps[number + 1 :]:
+            if result is not None:
+                break
+            result = step(request)
+            if result is not None and not isinstance(result, LocalReply):
+                result = yield from result
+        if result is not None:
+            return self._answered(request, compiled.route, result)
+        return self._arrived(request, compiled)
+
+    def _arrived(self, request: InboundRequest, compiled: _RouteSteps) -> LocalReply | None:
+        """The request has passed all filters: what the route itself does."""
+        route, head = compiled.route, request.head
+        if route is None:
+            return self._answered(request, None, no_route(head.method, head.authority, head.path))
+        context = FormatContext(head, route=route.route.name)
+        if route.forward is not None:
+            destination = route.forward.choose(head, random.random)
+            if not destination.is_plain:
+                request.head = changed_request(route.forward, destination, head, context)
+            levels = destination.response_levels
+        elif isinstance(route.route.action, NonForwardingAction):
+            if compiled.request_levels:
+                changed = apply_mutations(compiled.request_levels, head.raw_headers, context, of_request=True)
+                request.head = head.with_headers(changed)
+            levels = route.response_levels
+        else:
+            reply = configured_answer(route, head, context).mutated(route.response_levels, context)
+            return self._answered(request, None, reply)
+        if levels:
+            request.response_changes.append(
+                lambda headers, status: apply_mutations(
+                    levels, headers, FormatContext(request.head, route=route.route.name, status=status)
+                )
+            )
+        return None
+
+    def _answered(self, request: InboundRequest, route: CompiledRoute | None, reply: LocalReply) -> LocalReply:
+        """A filter's answer, as it leaves: with the route's changes of responses, and the filters'."""
+        headers = list(reply.headers)
+        if route is not None and (route.forward is not None or isinstance(route.route.action, NonForwardingAction)):
+            levels = (
+                route.forward.choose(request.head, random.random).response_levels
+                if route.forward is not None
+                else route.response_levels
+            )
+            context = FormatContext(request.head, route=route.route.name, flags=reply.flag, details=reply.details)
+            headers = apply_mutations(levels, headers, context)
+        for change in reversed(request.response_changes):
+            headers = change(headers, reply.status)
+        reply = dataclasses.replace(reply, headers=tuple(headers))
+        return reply.as_grpc() if is_grpc(request.head) else reply
+
+
+class InboundPolicy:
+    """What one server does with its requests.
+
+    Args:
+        view: The listener with its routes.
+        before: The policy that this one takes the place of.
+
+    Attributes:
+        problem: Why nobody gets in; empty where there is a policy.
+    """
+
+    def __init__(self, view: ServerView, before: InboundPolicy | None = None) -> None:
+        self.view = view
+        self.problem = view.problem
+        self.listener: ServerListener | None = view.listener
+        self._states: FilterStates = before._states if before is not None else FilterStates()
+        self._chains: dict[int, CompiledChain] = {}
+        self._finder: ChainFinder | None = None
+        if view.listener is None:
+            return
+        self._finder = ChainFinder(view.listener)
+        for chain in view.listener.all_chains:
+            if chain.manager is not None:
+                routes = chain.manager.listener.route_configuration or view.routes[chain.manager.listener.route_name]
+                self._chains[id(chain)] = CompiledChain(chain, routes, self._states)
+
+    def chain_of(self, connection: Connection) -> CompiledChain | None:
+        """The chain of a connection; None where it must be refused."""
+        if self._finder is None:
+            return None
+        chain = self._finder.find(connection)
+        return self._chains.get(id(chain)) if chain is not None else None
+
+    def begin(self, request: InboundRequest) -> Result:
+        """Decide on a request: an answer, None to let it in, or a generator of what is waited for first."""
+        if self.listener is None:
+            return not_configured(self.problem)
+        chain = self.chain_of(request.connection)
+        if chain is None:
+            return not_configured("no filter chain is for this connection")
+        return chain.begin(request)
+
+    @property
+    def needs_peers(self) -> bool:
+        """Whether some decision depends on the peer's certificate."""
+        return self.listener is not None and any(
+            chain.tls is not None and chain.tls.trust is not None for chain in self.listener.all_chains
+        )
+
+
+def compile_policy(view: ServerView, before: InboundPolicy | None) -> InboundPolicy:
+    """A policy. One that does not compile leaves the last good one in use."""
+    try:
+        return InboundPolicy(view, before)
+    except ResourceError as error:
+        problem = f"listener {view.listener.name if view.listener else ''}: {error}"
+        if before is not None and before.listener is not None:
+            before.problem = problem
+            return before
+        return InboundPolicy(dataclasses.replace(view, listener=None, problem=problem))

@@ -1,0 +1,207 @@
+"""Role-based access control, carried out.
+
+A policy's conditions are compiled to functions of the request once; a request costs a walk of those that are needed.
+
+Sources: Envoy source/extensions/filters/common/rbac/{engine_impl,matchers}.cc; docs, http_filters/rbac_filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..errors import ResourceError
+from ..exchange.local_reply import LocalReply
+from ..resources.rbac import (
+    AddressKind,
+    AllOf,
+    AnyOf,
+    Authenticated,
+    DestinationPortIs,
+    FromAddress,
+    HeaderIs,
+    MetadataIs,
+    Not,
+    PathIs,
+    PathTemplateIs,
+    Rbac,
+    RbacAction,
+    RbacCondition,
+    RbacPolicy,
+    RbacRules,
+    ServerNameIs,
+)
+from ..routing.conditions import compile_header
+from ..routing.string_match import compile_regex_match, compile_string
+from .connection import Address, parse_address
+from .metadata import compile_metadata
+from .replies import access_denied
+from .request import InboundRequest
+
+__all__ = ["RbacStep", "compile_condition"]
+
+Test = Callable[[InboundRequest], bool]
+
+
+def _always(request: InboundRequest) -> bool:
+    return True
+
+
+def _never(request: InboundRequest) -> bool:
+    return False
+
+
+def _no_chance() -> float:
+    """Header conditions take a random number, which none of those that can stand here uses."""
+    return 0.0
+
+
+def compile_condition(condition: RbacCondition) -> Test:
+    """A function that says whether a condition holds for a request."""
+    match condition:
+        case AllOf(conditions=inner):
+            return _all([compile_condition(one) for one in inner])
+        case AnyOf(conditions=inner):
+            return _any([compile_condition(one) for one in inner])
+        case Not(condition=inner_one):
+            test = compile_condition(inner_one)
+            return lambda request: not test(request)
+        case HeaderIs(matcher=header):
+            holds = compile_header(header).holds
+            return lambda request: holds(request.head, _no_chance)
+        case PathIs(matcher=string):
+            matches = compile_string(string)
+            # Envoy's PathMatcher leaves out the query and the fragment.
+            return lambda request: matches(request.head.path.partition("#")[0])
+        case PathTemplateIs(template=template):
+            full_match = compile_regex_match(template.regex)
+            return lambda request: full_match(request.head.path.partition("#")[0])
+        case FromAddress():
+            return _from_address(condition)
+        case DestinationPortIs(start=start, end=end):
+            return lambda request: start <= request.connection.destination_port < end
+        case ServerNameIs(matcher=string):
+            matches = compile_string(string)
+            return lambda request: matches(request.connection.server_name)
+        case Authenticated():
+            return _authenticated(condition)
+        case MetadataIs(matcher=metadata):
+            return compile_metadata(metadata)
+        case _:
+            raise ResourceError("rbac", f"{type(condition).__name__} is a condition that is not carried out")
+
+
+def _all(tests: list[Test]) -> Test:
+    if not tests:
+        return _always
+    if len(tests) == 1:
+        return tests[0]
+
+    def test(request: InboundRequest) -> bool:
+        for one in tests:  # noqa: SIM110 - a generator costs as much as the tests.
+            if not one(request):
+                return False
+        return True
+
+    return test
+
+
+def _any(tests: list[Test]) -> Test:
+    if not tests:
+        return _never
+    if len(tests) == 1:
+        return tests[0]
+
+    def test(request: InboundRequest) -> bool:
+        for one in tests:  # noqa: SIM110 - as above.
+            if one(request):
+                return True
+        return False
+
+    return test
+
+
+def _from_address(condition: FromAddress) -> Test:
+    network, kind = condition.network, condition.kind
+
+    def holds(address: Address | None) -> bool:
+        return address is not None and address.version == network.version and address in network
+
+    if kind is AddressKind.REMOTE:
+        return lambda request: holds(request.remote)
+    if kind is AddressKind.DESTINATION:
+        return lambda request: holds(parse_address(request.connection.destination_ip))
+    return lambda request: holds(parse_address(request.connection.source_ip))
+
+
+def _authenticated(condition: Authenticated) -> Test:
+    if condition.matcher is None:
+        return lambda request: request.connection.peer is not None
+    matches = compile_string(condition.matcher)
+
+    def test(request: InboundRequest) -> bool:
+        peer = request.connection.peer
+        if peer is None:
+            return False
+        # Envoy: the URIs, then the DNS names; the subject only of a certificate that has neither.
+        names = [value for kind, value in peer.names if kind in ("URI", "DNS")]
+        return any(map(matches, names or [peer.subject]))
+
+    return test
+
+
+@dataclass(frozen=True, slots=True)
+class _CompiledRules:
+    action: RbacAction
+    policies: tuple[tuple[str, Test], ...]
+
+    def matching(self, request: InboundRequest) -> str | None:
+        """The first policy that matches, in order of names."""
+        for name, test in self.policies:
+            if test(request):
+                return name
+        return None
+
+
+def _compile_rules(rules: RbacRules | None) -> _CompiledRules | None:
+    if rules is None:
+        return None
+    return _CompiledRules(rules.action, tuple((policy.name, _compile_policy(policy)) for policy in rules.policies))
+
+
+def _compile_policy(policy: RbacPolicy) -> Test:
+    return _all([compile_condition(policy.permissions), compile_condition(policy.principals)])
+
+
+class RbacStep:
+    """The filter for one route."""
+
+    __slots__ = ("_prefix", "_rules", "_shadow", "_shadow_prefix")
+
+    def __init__(self, settings: Rbac) -> None:
+        self._rules = _compile_rules(settings.rules)
+        self._shadow = _compile_rules(settings.shadow_rules)
+        self._prefix = settings.rules_prefix
+        self._shadow_prefix = settings.shadow_prefix
+
+    def __call__(self, request: InboundRequest) -> LocalReply | None:
+        """Let the request pass, or refuse it."""
+        shadow, rules = self._shadow, self._rules
+        if shadow is not None:
+            policy = shadow.matching(request)
+            allowed = (policy is not None) == (shadow.action is RbacAction.ALLOW)
+            # What Istio's CUSTOM action and dry runs look at (docs, rbac_filter, dynamic metadata).
+            told = request.metadata.setdefault("envoy.filters.http.rbac", {})
+            told[f"{self._shadow_prefix}shadow_engine_result"] = "allowed" if allowed else "denied"
+            if policy is not None:
+                told[f"{self._shadow_prefix}shadow_effective_policy_id"] = policy
+        if rules is None:
+            return None
+        policy = rules.matching(request)
+        if rules.action is RbacAction.LOG:
+            if policy is not None:
+                request.audit.append(("audit_policy", policy))
+            return None
+        if (policy is not None) == (rules.action is RbacAction.ALLOW):
+            return None
+        return access_denied(self._prefix + policy if policy is not None else "none")

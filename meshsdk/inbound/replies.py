@@ -1,0 +1,52 @@
+"""Answers in the application's place: statuses, bodies, headers and details are Envoy's.
+
+Sources: Envoy docs, http_conn_man/response_code_details, and the filters' own sources.
+"""
+
+from __future__ import annotations
+
+from ..exchange.local_reply import LocalReply
+
+__all__ = ["access_denied", "cors_preflight", "csrf_denied", "jwt_denied", "not_configured"]
+
+_TEXT = ((b"content-type", b"text/plain"),)
+
+
+def access_denied(policy: str) -> LocalReply:
+    """RBAC refuses (source/extensions/filters/http/rbac/rbac_filter.cc)."""
+    details = f"rbac_access_denied_matched_policy[{policy}]".replace(" ", "_")
+    return LocalReply(403, b"RBAC: access denied", _TEXT, details=details)
+
+
+def jwt_denied(status: int, message: str, challenge: str) -> LocalReply:
+    """jwt_authn refuses (source/extensions/filters/http/jwt_authn/filter.cc)."""
+    headers: tuple[tuple[bytes, bytes], ...] = _TEXT if message else ()
+    if challenge:
+        headers = ((b"www-authenticate", challenge.encode("latin-1", "replace")), *headers)
+    details = f"jwt_authn_access_denied{{{message.replace(' ', '_')}}}"
+    return LocalReply(status, message.encode(), headers, flag="UAEX", details=details)
+
+
+def csrf_denied() -> LocalReply:
+    """csrf refuses (source/extensions/filters/http/csrf/csrf_filter.cc)."""
+    return LocalReply(403, b"Invalid origin", _TEXT, details="csrf_origin_mismatch")
+
+
+def cors_preflight(headers: tuple[tuple[bytes, bytes], ...]) -> LocalReply:
+    """cors answers a preflight (source/extensions/filters/http/cors/cors_filter.cc)."""
+    return LocalReply(200, b"", headers, details="cors_response")
+
+
+def authorization_denied(status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> LocalReply:
+    """An authorization server refuses, or cannot be asked."""
+    return LocalReply(status, body, headers, flag="UAEX", details="ext_authz_denied")
+
+
+def authorization_failed(status: int) -> LocalReply:
+    """The authorization server cannot be asked, and requests do not pass without it."""
+    return LocalReply(status, flag="UAEX", details="ext_authz_error")
+
+
+def not_configured(why: str) -> LocalReply:
+    """There is no policy to decide by: nobody gets in. Why is for the log, and not for strangers."""
+    return LocalReply(503, b"no inbound policy", _TEXT, details=f"no_inbound_policy{{{why}}}")

@@ -1,0 +1,241 @@
+"""One JSON web token: taken apart, and its signature checked.
+
+What is wrong with a token is said in Envoy's words (google/jwt_verify_lib, status.cc). The signature is checked by
+PyJWT's algorithms, with a key that its set says is for that algorithm: a token never chooses how its key is used.
+
+Sources: RFC 7515, 7517, 7519, 8725; google/jwt_verify_lib jwt.cc and verify.cc.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jwt as pyjwt
+from jwt.algorithms import get_default_algorithms
+
+__all__ = ["BadTokenError", "KeySet", "Token", "parse_keys", "parse_token"]
+
+# Beyond this is an attack or an error; Envoy's own limit on all headers is 60 KiB.
+_MAX_TOKEN_BYTES = 64 * 1024
+_MAX_KEYS = 256
+
+# Envoy's list; "none" is not on it.
+_ALGORITHMS = {
+    name: algorithm
+    for name, algorithm in get_default_algorithms().items()
+    if name in "HS256 HS384 HS512 RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA".split()
+}
+_KEY_TYPES = {"HS": "oct", "RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
+_CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
+
+
+class BadTokenError(Exception):
+    """A token, or the keys it is checked with, are not good. The message is Envoy's.
+
+    Attributes:
+        status: 401, or 403 for a good token that is for somebody else.
+    """
+
+    def __init__(self, message: str, status: int = 401) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+MISSING = "Jwt is missing"
+UNKNOWN_ISSUER = "Jwt issuer is not configured"
+FETCH_FAILED = "Jwks remote fetch is failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token taken apart; nothing about it is believed yet.
+
+    Attributes:
+        text: As it came.
+        payload_text: Its payload, still base64url.
+        signed: What the signature is over.
+    """
+
+    text: str
+    header: Mapping[str, Any]
+    claims: Mapping[str, Any]
+    payload_text: str
+    signed: bytes
+    signature: bytes
+
+    @property
+    def issuer(self) -> str:
+        """Its `iss`; empty where it has none."""
+        return str(self.claims.get("iss", ""))
+
+    @property
+    def audiences(self) -> list[str]:
+        """Its `aud`, which may be one or several."""
+        found = self.claims.get("aud", [])
+        return [found] if isinstance(found, str) else list(found)
+
+    def check_times(self, now: float, skew_seconds: float) -> None:
+        """Refuse a token before its time or after it.
+
+        Raises:
+            BadTokenError: It is one.
+        """
+        starts, ends = self.claims.get("nbf", 0), self.claims.get("exp", 0)
+        if starts and now + skew_seconds < starts:
+            raise BadTokenError("Jwt not yet valid")
+        if ends and now > ends + skew_seconds:
+            raise BadTokenError("Jwt is expired")
+
+
+def parse_token(text: str) -> Token:
+    """Take a token apart.
+
+    Raises:
+        BadTokenError: It is none.
+    """
+    parts = text.split(".")
+    if len(parts) != 3 or not text.isascii() or len(text) > _MAX_TOKEN_BYTES:
+        raise BadTokenError("Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections")
+    header = _section(parts[0], "header")
+    algorithm = header.get("alg")
+    if not isinstance(algorithm, str):
+        raise BadTokenError("Jwt header [alg] field is required and must be a string")
+    if algorithm not in _ALGORITHMS:
+        raise BadTokenError("Jwt header [alg] is not supported")
+    if not isinstance(header.get("kid", ""), str):
+        raise BadTokenError("Jwt header [kid] field is not a string")
+    claims = _section(parts[1], "payload")
+    _check_claims(claims)
+    signature = _decoded(parts[2])
+    if signature is None:
+        raise BadTokenError("Jwt signature is an invalid Base64url encoded")
+    return Token(text, header, claims, parts[1], f"{parts[0]}.{parts[1]}".encode(), signature)
+
+
+def _section(text: str, name: str) -> dict[str, Any]:
+    content = _decoded(text)
+    if content is None:
+        raise BadTokenError(f"Jwt {name} is an invalid Base64url encoded")
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise BadTokenError(f"Jwt {name} is an invalid JSON")
+    return value
+
+
+def _decoded(text: str) -> bytes | None:
+    """Base64url without padding; None where it is not that."""
+    if len(text) % 4 == 1 or "=" in text or "+" in text or "/" in text:
+        return None
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _check_claims(claims: Mapping[str, Any]) -> None:
+    for name in ("iss", "sub"):
+        if not isinstance(claims.get(name, ""), str):
+            raise BadTokenError(f"Jwt payload [{name}] field is not a string")
+    for name in ("iat", "nbf", "exp"):
+        value = claims.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise BadTokenError(f"Jwt payload [{name}] field is not an integer")
+        if value < 0:
+            raise BadTokenError(f"Jwt payload [{name}] field is not a positive integer")
+    if not isinstance(claims.get("jti", ""), str):
+        raise BadTokenError("Jwt payload [jti] field is not a string")
+    audience = claims.get("aud", "")
+    if isinstance(audience, str):
+        return
+    if not isinstance(audience, list) or not all(isinstance(one, str) for one in audience):
+        raise BadTokenError("Jwt payload [aud] field is not a string or string list")
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    kid: str
+    algorithm: str
+    kind: str
+    curve: str
+    key: Any
+
+
+class KeySet:
+    """The keys of an issuer (RFC 7517).
+
+    Args:
+        keys: In order.
+    """
+
+    def __init__(self, keys: list[_Key]) -> None:
+        self._keys = keys
+
+    def verify(self, token: Token) -> None:
+        """Refuse a token that none of the keys has signed.
+
+        Raises:
+            BadTokenError: It is one.
+        """
+        algorithm, kid = token.header["alg"], token.header.get("kid", "")
+        is_candidate = False
+        for key in self._keys:
+            if (kid and key.kid and key.kid != kid) or (key.algorithm and key.algorithm != algorithm):
+                continue
+            is_candidate = True
+            # A key is used for its own kind of algorithm and for no other (RFC 8725, section 3.1): an RSA key is
+            # never the secret of an HMAC.
+            if key.kind != _KEY_TYPES[algorithm[:2]] or key.curve != _CURVES.get(algorithm, key.curve):
+                continue
+            if _ALGORITHMS[algorithm].verify(token.signed, key.key, token.signature):
+                return
+        raise BadTokenError(
+            "Jwt verification fails" if is_candidate else "Jwks doesn't have key to match kid or alg from Jwt"
+        )
+
+
+def parse_keys(text: str) -> KeySet:
+    """A JSON web key set. Keys that are not understood are left out.
+
+    Raises:
+        BadTokenError: There is no set, or no key in it that can be used.
+    """
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise BadTokenError("Jwks is an invalid JSON")
+    entries = document.get("keys")
+    if entries is None:
+        raise BadTokenError("Jwks does not have [keys] field")
+    if not isinstance(entries, list):
+        raise BadTokenError("[keys] in Jwks is not a list")
+    keys = [key for entry in entries[:_MAX_KEYS] if (key := _parse_key(entry)) is not None]
+    if not keys:
+        raise BadTokenError("Jwks doesn't have any valid public key")
+    return KeySet(keys)
+
+
+def _parse_key(entry: Any) -> _Key | None:
+    if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
+        return None
+    kid, algorithm, kind = entry.get("kid", ""), entry.get("alg", ""), entry.get("kty", "")
+    if not isinstance(kid, str) or not isinstance(algorithm, str) or kind not in _KEY_TYPES.values():
+        return None
+    try:
+        name = algorithm or {"oct": "HS256", "RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}[kind]
+        key = _ALGORITHMS[name].from_jwk(entry)
+    except (KeyError, ValueError, TypeError, pyjwt.PyJWTError):
+        return None
+    if hasattr(key, "private_numbers") or hasattr(key, "private_bytes"):
+        key = key.public_key()
+    curve = entry.get("crv", "") if kind == "EC" else ""
+    return _Key(kid, algorithm, kind, curve, key)

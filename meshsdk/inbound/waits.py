@@ -1,0 +1,76 @@
+"""What the engine may wait for. Whoever drives it carries one out and sends the result back in.
+
+wait = next(steps)
+wait = steps.send(result)      # until StopIteration, whose value is the answer, or None to let the request in
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..resources.ext_authz import ExtAuthz
+from ..resources.jwt import RemoteJwks
+from ..routing import RequestHead
+from .connection import Connection
+
+__all__ = ["AskAuthorization", "AuthorizationAnswer", "Delay", "FetchKeys", "ReadBody", "Wait"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """Let this time pass. The result is None."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FetchKeys:
+    """Fetch a key set. The result is its text, or None where that failed."""
+
+    remote: RemoteJwks
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBody:
+    """Read the request's body. The result is its beginning: one byte more than the limit where it is longer."""
+
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationAnswer:
+    """What an authorization server says.
+
+    Attributes:
+        allowed: Whether the request may go on.
+        status: Of the refusal, as HTTP.
+        body: Of the refusal.
+        set_headers, append_headers, remove_headers: Changes of the request.
+        response_headers: Of the refusal, or added to the response where it is allowed.
+        metadata: Told to later filters.
+    """
+
+    allowed: bool
+    status: int = 403
+    body: bytes = b""
+    set_headers: tuple[tuple[str, str], ...] = ()
+    append_headers: tuple[tuple[str, str], ...] = ()
+    remove_headers: tuple[str, ...] = ()
+    response_headers: tuple[tuple[str, str], ...] = ()
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AskAuthorization:
+    """Ask an authorization server. The result is an AuthorizationAnswer, or None where it could not be asked."""
+
+    settings: ExtAuthz
+    head: RequestHead
+    connection: Connection
+    body: bytes
+    context_extensions: Mapping[str, str]
+    metadata: Mapping[str, Mapping[str, object]]
+
+
+Wait = Delay | FetchKeys | ReadBody | AskAuthorization

@@ -1,0 +1,65 @@
+"""What a connection manager says on either side: its routes and its HTTP filters (HttpConnectionManager)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ResourceError
+from .http_filters import HttpFilter, Side, parse_filter
+from .notes import Notes
+from .route import RouteConfiguration
+from .route_parsing import parse_route_configuration
+
+__all__ = ["parse_filters", "parse_routes"]
+
+_ROUTER_FILTER_TYPE = "envoy.extensions.filters.http.router.v3.Router"
+
+
+def parse_routes(manager: Any, where: str) -> tuple[str, RouteConfiguration | None]:
+    which = manager.WhichOneof("route_specifier")
+    if which == "route_config":
+        return "", parse_route_configuration(manager.route_config)
+    if which == "rds":
+        source = manager.rds.config_source.WhichOneof("config_source_specifier")
+        if source not in (None, "ads", "self", "api_config_source"):
+            raise ResourceError(f"{where}.rds.config_source", f"{source} is refused; routes come by ADS")
+        if not manager.rds.route_config_name:
+            raise ResourceError(f"{where}.rds.route_config_name", "must be set")
+        return manager.rds.route_config_name, None
+    raise ResourceError(f"{where}.{which}", "scoped routes are refused; use rds or route_config")
+
+
+def parse_filters(manager: Any, where: str, notes: Notes, side: Side) -> tuple[HttpFilter, ...]:
+    """The filters but the router. gRFC A39: an unknown filter that is not optional fails the listener."""
+    filters: list[HttpFilter] = []
+    names: set[str] = set()
+    for index, http_filter in enumerate(manager.http_filters):
+        path = f"{where}.http_filters[{index}]"
+        if http_filter.name in names:
+            raise ResourceError(f"{path}.name", f"{http_filter.name!r} stands twice")
+        names.add(http_filter.name)
+        kind = http_filter.typed_config.type_url.rpartition("/")[2]
+        is_last = index == len(manager.http_filters) - 1
+        if kind == _ROUTER_FILTER_TYPE:
+            if not is_last:
+                raise ResourceError(path, "the router must be the last filter")
+        elif is_last and manager.http_filters:
+            raise ResourceError(path, "the last filter must be the router")
+        elif (parsed := parse_filter(http_filter, path, notes, side)) is not None:
+            filters.append(parsed)
+        elif http_filter.is_optional or kind in _HARMLESS_FILTERS:
+            notes.add(path, f"{http_filter.name!r} is skipped")
+        else:
+            raise ResourceError(path, f"{http_filter.name!r} ({kind}) is not known and not optional")
+    return tuple(filters)
+
+
+# Filters that istiod gives everybody and that change no request: they only record.
+_HARMLESS_FILTERS = frozenset(
+    {
+        "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+        "envoy.extensions.filters.http.alpn.v3.FilterConfig",
+        "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
+        "stats.PluginConfig",
+    }
+)

@@ -1,0 +1,71 @@
+"""TLS towards a cluster (envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
+
+from ..errors import ResourceError
+from .notes import Notes
+from .tls import (
+    DEFAULT_PROTOCOL,
+    SYSTEM_TRUST,
+    TlsIdentity,
+    TlsProtocol,
+    TlsTrust,
+    parse_identity,
+    parse_protocol,
+    parse_trust,
+)
+from .values import unpack
+
+__all__ = ["UpstreamTls", "parse_transport_socket"]
+
+_FIELDS = frozenset("common_tls_context sni auto_host_sni auto_sni_san_validation max_session_keys".split())
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTls:
+    """How connections to a cluster's endpoints are secured.
+
+    Attributes:
+        sni: Server name that is sent; empty sends none unless `auto_sni`.
+        auto_sni: Send the endpoint's hostname.
+        match_sni: The peer's certificate must name the server name that was sent.
+        identity: The certificate that this side shows, or None.
+        trust: What the peer is held to.
+    """
+
+    sni: str = ""
+    auto_sni: bool = False
+    match_sni: bool = False
+    identity: TlsIdentity | None = None
+    trust: TlsTrust = SYSTEM_TRUST
+    protocol: TlsProtocol = DEFAULT_PROTOCOL
+
+
+def parse_transport_socket(message: Any, where: str, notes: Notes) -> UpstreamTls | None:
+    """The TLS settings of an envoy.config.core.v3.TransportSocket; None for a raw buffer.
+
+    Raises:
+        ResourceError: It is another kind of socket, or asks for something that cannot be verified here.
+    """
+    if message.typed_config.type_url.endswith(".RawBuffer"):
+        return None
+    path = f"{where}.typed_config"
+    context = unpack(message.typed_config, tls_pb2.UpstreamTlsContext, path)
+    notes.unless_acted_on(context, path, _FIELDS)
+    common = f"{path}.common_tls_context"
+    trust = parse_trust(context.common_tls_context, common, notes)
+    if trust is None:
+        raise ResourceError(f"{common}.validation_context", "must be set: without it the peer could be anyone")
+    return UpstreamTls(
+        sni=context.sni,
+        auto_sni=context.auto_host_sni,
+        match_sni=context.auto_sni_san_validation,
+        identity=parse_identity(context.common_tls_context, common),
+        trust=trust,
+        protocol=parse_protocol(context.common_tls_context, common, notes),
+    )

@@ -1,0 +1,166 @@
+"""What names of certificates stand for: provider instances of the bootstrap (gRFC A29) and secrets (SDS).
+
+Istio names a workload's own certificate `default` and its roots `ROOTCA`; both are the process's identity. A provider
+instance is the files that the bootstrap names, or the identity where the instance is the one that it stands for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from ..bootstrap import CertificateProvider
+from ..errors import IdentityError, ResourceError
+from ..resources import PemSource, TlsFile, TlsIdentity, TlsTrust, UpstreamTls
+from ..resources.downstream_tls import DownstreamTls
+from .identity import Identity
+
+__all__ = ["NO_SECRETS", "IdentityPart", "Providers", "Secrets"]
+
+Providers = Mapping[str, CertificateProvider]
+
+# The provider instance and the secrets that Istio gives a workload for its own identity.
+IDENTITY_PROVIDER = "default"
+IDENTITY_SECRETS = ("default", "ROOTCA")
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityPart:
+    """One part of an identity's current credentials: `certificate`, `private_key` or `roots`."""
+
+    identity: Identity
+    part: str
+
+    def stamp(self) -> object:
+        """See `PemSource`."""
+        return self.read()
+
+    def read(self) -> bytes:
+        """See `PemSource`."""
+        try:
+            text: bytes = getattr(self.identity.credentials(), self.part)
+        except IdentityError as error:
+            raise OSError(str(error)) from error
+        return text
+
+
+class Secrets:
+    """Certificates by name.
+
+    Args:
+        providers: The bootstrap's certificate provider instances.
+        identity: The process's identity, where it has one.
+    """
+
+    def __init__(self, providers: Providers = MappingProxyType({}), identity: Identity | None = None) -> None:
+        self.providers = providers
+        self.identity = identity
+
+    def of_client(self, tls: UpstreamTls) -> UpstreamTls:
+        """Settings with every name replaced by what it stands for.
+
+        Raises:
+            ResourceError: A name stands for nothing.
+        """
+        return dataclasses.replace(tls, identity=self._identity(tls.identity), trust=self.trust(tls.trust))
+
+    def of_server(self, tls: DownstreamTls) -> DownstreamTls:
+        """The same for a server's.
+
+        Raises:
+            ResourceError: A name stands for nothing.
+        """
+        identity = self._identity(tls.identity)
+        assert identity is not None
+        return dataclasses.replace(
+            tls, identity=identity, trust=self.trust(tls.trust) if tls.trust is not None else None
+        )
+
+    def trust(self, trust: TlsTrust) -> TlsTrust:
+        """Trust with its roots found."""
+        roots = self._find(trust.trusted_ca, "roots", "validation_context")
+        return trust if roots is trust.trusted_ca else dataclasses.replace(trust, trusted_ca=roots)
+
+    def own_identity(self) -> TlsIdentity:
+        """The process's own certificate and key.
+
+        Raises:
+            ResourceError: It has no identity.
+        """
+        name = TlsFile(secret=IDENTITY_SECRETS[0])
+        found = self._identity(TlsIdentity(name, name))
+        assert found is not None
+        return found
+
+    def own_trust(self) -> TlsTrust:
+        """The roots of the process's own identity.
+
+        Raises:
+            ResourceError: It has no identity.
+        """
+        return self.trust(TlsTrust(TlsFile(secret=IDENTITY_SECRETS[1])))
+
+    @property
+    def has_identity(self) -> bool:
+        """Whether the process has an identity."""
+        return self.identity is not None or IDENTITY_PROVIDER in self.providers
+
+    def _identity(self, identity: TlsIdentity | None) -> TlsIdentity | None:
+        if identity is None:
+            return None
+        where = "tls_certificates"
+        certificate = self._find(identity.certificate, "certificate", where)
+        key = self._find(identity.private_key, "private_key", where)
+        assert certificate is not None
+        assert key is not None
+        return TlsIdentity(certificate, key)
+
+    def _find(self, source: PemSource | None, part: str, where: str) -> PemSource | None:
+        if not isinstance(source, TlsFile) or not (source.provider or source.secret):
+            return source
+        if source.secret:
+            if source.secret not in IDENTITY_SECRETS:
+                known = " and ".join(map(repr, IDENTITY_SECRETS))
+                raise ResourceError(where, f"secret {source.secret!r} is not known; this process has {known}")
+            return self._own(part, where)
+        if source.provider == IDENTITY_PROVIDER and self.identity is not None:
+            return self._own(part, where)
+        return TlsFile(path=provider_file(source.provider, self.providers, _FILE_KEYS[part], where))
+
+    def _own(self, part: str, where: str) -> PemSource:
+        if self.identity is not None:
+            return IdentityPart(self.identity, part)
+        if IDENTITY_PROVIDER in self.providers:
+            return TlsFile(path=provider_file(IDENTITY_PROVIDER, self.providers, _FILE_KEYS[part], where))
+        raise ResourceError(
+            where,
+            "this process has no mesh identity: pass Mesh(identity=…), or give the bootstrap a certificate provider"
+            f" {IDENTITY_PROVIDER!r}",
+        )
+
+
+NO_SECRETS = Secrets()
+
+_FILE_KEYS = {"certificate": "certificate_file", "private_key": "private_key_file", "roots": "ca_certificate_file"}
+
+
+def provider_file(name: str, providers: Providers, key: str, where: str) -> str:
+    """The path that a provider instance has for `certificate_file`, `private_key_file` or `ca_certificate_file`.
+
+    Raises:
+        ResourceError: There is none.
+    """
+    provider = providers.get(name)
+    if provider is None:
+        known = ", ".join(map(repr, providers)) or "none"
+        raise ResourceError(where, f"the bootstrap has no certificate provider {name!r} (it has: {known})")
+    if provider.plugin != "file_watcher":
+        raise ResourceError(
+            where, f"certificate provider {name!r} is a {provider.plugin!r}; only file_watcher is known"
+        )
+    path = provider.config.get(key)
+    if not isinstance(path, str) or not path:
+        raise ResourceError(where, f"certificate provider {name!r} has no {key}")
+    return path

@@ -1,0 +1,244 @@
+"""Policy in front of an ASGI application.
+
+Theory of operation. A request's scope becomes a head and a connection; policy decides; the application gets the scope
+with the head as policy left it, so that both have seen the same path and headers. What it answers passes the response
+changes on its way out. Streams and websockets go through untouched.
+
+Sources: ASGI specification (HTTP and WebSocket, TLS extension, lifespan).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.parse
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import ExitStack
+from typing import Any
+
+from .. import deadline
+from ..exchange.local_reply import LocalReply, payload_too_large
+from ..inbound import Connection, InboundRequest
+from ..routing import RequestHead
+from ..telemetry.lookup import http_server_observer
+from .connections import asgi_connection
+from .drive import AsyncDriver
+from .inbound import HasControl, Inbound
+from .malformed import malformed
+
+__all__ = ["AsgiMiddleware"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# Headers of the body that an answer in the application's place has.
+_HTTP_DENIAL = "websocket.http.response"
+
+
+class AsgiMiddleware:
+    """Has an ASGI application behind the mesh's inbound policy.
+
+    Args:
+        app: The application.
+        mesh: Whose policy.
+        port: That the server listens on, as configuration knows it; by default what each connection came to.
+        address: That it listens on.
+        closes_mesh: Close the mesh when the application's lifespan ends.
+    """
+
+    def __init__(
+        self, app: App, *, mesh: HasControl, port: int | None = None, address: str = "0.0.0.0", closes_mesh: bool = True
+    ) -> None:
+        self.app = app
+        self._mesh = mesh
+        self._address = address
+        self._closes_mesh = closes_mesh
+        self._port = port
+        self._drivers: dict[int, AsyncDriver] = {}
+        if port is not None:
+            self._driver(port)
+
+    def _driver(self, port: int) -> AsyncDriver:
+        driver = self._drivers.get(port)
+        if driver is None:
+            driver = self._drivers[port] = AsyncDriver(Inbound(self._mesh.runtime, port, self._address))
+        return driver
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the ASGI specification."""
+        kind = scope["type"]
+        if kind == "http" or kind == "websocket":
+            await self._request(scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The mesh is ready before the application is, and drains after it."""
+
+        async def started() -> MutableMapping[str, Any]:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                for driver in list(self._drivers.values()):
+                    await driver.inbound.wait_ready_async()
+            return message
+
+        try:
+            await self.app(scope, started, send)
+        finally:
+            for driver in self._drivers.values():
+                await driver.close()
+            if self._closes_mesh:
+                await asyncio.get_running_loop().run_in_executor(None, self._mesh.close)
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = asgi_connection(scope)
+        head = _head(scope, connection)
+        observer = http_server_observer()
+        if observer is None:
+            return await self._decide(scope, receive, send, head, connection, _Outcome())
+        outcome = _Outcome()
+        raw = head.raw_headers
+        observation = observer.start(
+            head.method, head.scheme, head.path, raw, connection.principal, connection.source_ip
+        )
+        if observation is None:
+            return await self._decide(scope, receive, send, head, connection, outcome)
+        try:
+            with observation.current():
+                await self._decide(scope, receive, send, head, connection, outcome)
+        except BaseException as error:
+            observation.end(outcome.status, error, outcome.flag)
+            raise
+        observation.end(outcome.status, None, outcome.flag, _route_path(scope))
+
+    async def _decide(
+        self, scope: Scope, receive: Receive, send: Send, head: RequestHead, connection: Connection, outcome: _Outcome
+    ) -> None:
+        refusal = malformed(head)
+        request = InboundRequest(head, connection)
+        if refusal is not None:
+            return await _answer(scope, send, refusal, outcome)
+        body = _Body(receive)
+        port = self._port if self._port is not None else connection.destination_port
+        reply = await self._driver(port).decide(request, body.peek)
+        if reply is None and request.max_body_bytes is not None:
+            reply = await _bound(request, request.max_body_bytes, body)
+        if reply is not None:
+            return await _answer(scope, send, reply, outcome)
+        _write_back(scope, head, request)
+        changes = request.response_changes
+
+        async def answer(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                outcome.status = message["status"]
+                if changes:
+                    headers = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
+                    for change in reversed(changes):
+                        headers = change(headers, outcome.status)
+                    message = {**message, "headers": headers}
+            await send(message)
+
+        with ExitStack() as scopes:
+            limit = deadline.of_headers(request.head.header)
+            if limit is not None:
+                scopes.enter_context(deadline.limit(limit))
+            await self.app(scope, body.receive if body.is_read else receive, answer)
+
+
+class _Outcome:
+    """What became of a request."""
+
+    __slots__ = ("flag", "status")
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.flag = ""
+
+
+class _Body:
+    """A request's body, of which policy may read the beginning before the application reads all."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._messages: list[MutableMapping[str, Any]] = []
+        self.is_read = False
+
+    async def peek(self, max_bytes: int) -> bytes:
+        """At most so many bytes and one more."""
+        self.is_read = True
+        read = b"".join(message.get("body", b"") for message in self._messages)
+        while len(read) <= max_bytes and not self._is_whole():
+            message = await self._receive()
+            self._messages.append(message)
+            if message["type"] != "http.request":
+                break
+            read += message.get("body", b"")
+        return read[: max_bytes + 1]
+
+    def _is_whole(self) -> bool:
+        return bool(self._messages) and not self._messages[-1].get("more_body", False)
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """The next message: what was read beforehand comes first."""
+        return self._messages.pop(0) if self._messages else await self._receive()
+
+
+async def _bound(request: InboundRequest, max_bytes: int, body: _Body) -> LocalReply | None:
+    """Refuse a body that is longer than the filter buffer takes."""
+    declared = request.head.header("content-length")
+    if declared is not None and declared.isdecimal() and int(declared) > max_bytes:
+        return payload_too_large(max_bytes)
+    if declared is None and request.head.header("transfer-encoding") is not None:
+        return payload_too_large(max_bytes) if len(await body.peek(max_bytes)) > max_bytes else None
+    return None
+
+
+def _head(scope: Scope, connection: Connection) -> RequestHead:
+    headers: list[tuple[bytes, bytes]] = list(scope["headers"])
+    raw_path = scope.get("raw_path")
+    path = raw_path.decode("latin-1") if raw_path else urllib.parse.quote(scope["path"])
+    query = scope.get("query_string", b"")
+    target = f"{path}?{query.decode('latin-1')}" if query else path
+    authority = next((value for name, value in headers if name == b"host" or name == b":authority"), b"")
+    scheme = "https" if connection.is_tls else "http"
+    return RequestHead(scope.get("method", "GET"), scheme, authority.decode("latin-1"), target, headers)
+
+
+def _write_back(scope: Scope, before: RequestHead, request: InboundRequest) -> None:
+    """Give the application the request as policy has left it."""
+    head = request.head
+    if head.raw_headers is not before.raw_headers:
+        scope["headers"] = list(head.raw_headers)
+    if head.target != before.target:
+        path, _, query = head.target.partition("?")
+        scope["raw_path"] = path.encode("latin-1")
+        scope["path"] = urllib.parse.unquote(path)
+        scope["query_string"] = query.encode("latin-1")
+    state = scope.get("state")
+    if state is None:
+        state = scope["state"] = {}
+    state["mesh_peer"] = request.connection.principal
+
+
+def _route_path(scope: Scope) -> str:
+    """The template that a framework matched, such as /users/{id}; empty where it does not tell."""
+    path = getattr(scope.get("route"), "path", "")
+    return path if isinstance(path, str) else ""
+
+
+async def _answer(scope: Scope, send: Send, reply: LocalReply, outcome: _Outcome) -> None:
+    outcome.status, outcome.flag = reply.status, reply.flag
+    headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
+    prefix = "http.response"
+    if scope["type"] == "websocket":
+        if _HTTP_DENIAL not in scope.get("extensions", {}):
+            # The handshake is answered with 403, whatever the reason (ASGI specification, WebSocket close).
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        prefix = _HTTP_DENIAL
+    body = b"" if scope.get("method") == "HEAD" else reply.body
+    await send({"type": f"{prefix}.start", "status": reply.status, "headers": headers})
+    await send({"type": f"{prefix}.body", "body": body})

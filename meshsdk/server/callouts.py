@@ -1,0 +1,114 @@
+"""Requests that policy itself makes: to authorization servers, and for keys.
+
+They go through the mesh to the cluster that configuration names, with its balancing, health and TLS. Nothing of an
+answer is believed before its size is bounded.
+
+Sources: envoy.service.auth.v3 (Authorization.Check); Envoy docs, http_filters/ext_authz_filter; gRPC PROTOCOL-HTTP2.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import httpx
+
+from ..http.cluster_client import AsyncClusterClient, ClusterClient
+from ..inbound.waits import AskAuthorization, AuthorizationAnswer
+from ..resources.ext_authz import GrpcAuthorization, HttpAuthorization
+from ..resources.jwt import MAX_JWKS_BYTES, RemoteJwks
+from . import check_request, http_check
+
+if TYPE_CHECKING:
+    from ..control import Control
+
+__all__ = ["Callouts"]
+
+logger = logging.getLogger("meshsdk.server")
+
+_MAX_ANSWER_BYTES = 1 << 20
+
+
+class Callouts:
+    """Asks other servers.
+
+    Args:
+        control: The control side.
+    """
+
+    def __init__(self, control: Control) -> None:
+        self._client = ClusterClient(control)
+        self._async_client = AsyncClusterClient(control)
+
+    def fetch_keys(self, remote: RemoteJwks) -> str | None:
+        """A key set's text; None where it cannot be fetched."""
+        try:
+            answer = self._client.send(
+                remote.cluster, httpx.Request("GET", remote.uri), remote.timeout_seconds, MAX_JWKS_BYTES
+            )
+            return _keys(answer)
+        except (httpx.HTTPError, OSError, ValueError) as error:
+            logger.warning("keys cannot be fetched from %s: %s", remote.uri, error)
+            return None
+
+    async def fetch_keys_async(self, remote: RemoteJwks) -> str | None:
+        """See `fetch_keys`."""
+        try:
+            answer = await self._async_client.send(
+                remote.cluster, httpx.Request("GET", remote.uri), remote.timeout_seconds, MAX_JWKS_BYTES
+            )
+            return _keys(answer)
+        except (httpx.HTTPError, OSError, ValueError) as error:
+            logger.warning("keys cannot be fetched from %s: %s", remote.uri, error)
+            return None
+
+    def ask(self, question: AskAuthorization) -> AuthorizationAnswer | None:
+        """What an authorization server says; None where it cannot be asked."""
+        service = question.settings.service
+        try:
+            answer = self._client.send(
+                service.cluster, _question(service, question), service.timeout_seconds, _MAX_ANSWER_BYTES
+            )
+            return _answer(service, answer)
+        except (httpx.HTTPError, OSError, ValueError) as error:
+            logger.warning("authorization server %s cannot be asked: %s", service.cluster, error)
+            return None
+
+    async def ask_async(self, question: AskAuthorization) -> AuthorizationAnswer | None:
+        """See `ask`."""
+        service = question.settings.service
+        try:
+            answer = await self._async_client.send(
+                service.cluster, _question(service, question), service.timeout_seconds, _MAX_ANSWER_BYTES
+            )
+            return _answer(service, answer)
+        except (httpx.HTTPError, OSError, ValueError) as error:
+            logger.warning("authorization server %s cannot be asked: %s", service.cluster, error)
+            return None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    async def close_async(self) -> None:
+        """Close the connections."""
+        await self._async_client.close()
+        self._client.close()
+
+
+def _keys(answer: httpx.Response) -> str:
+    if answer.status_code != 200:
+        raise ValueError(f"the answer is {answer.status_code}")
+    return answer.text
+
+
+def _question(service: GrpcAuthorization | HttpAuthorization, question: AskAuthorization) -> httpx.Request:
+    if isinstance(service, GrpcAuthorization):
+        return check_request.write(service, question)
+    return http_check.write(service, question)
+
+
+def _answer(service: GrpcAuthorization | HttpAuthorization, answer: httpx.Response) -> AuthorizationAnswer | None:
+    if isinstance(service, GrpcAuthorization):
+        return check_request.read(answer)
+    return http_check.read(service, answer)

@@ -1,0 +1,105 @@
+"""What each kind of server tells of a connection, and of its peer's certificate.
+
+- `meshsdk.connection` in the scope or environ: our own `serve`, and servers whose protocol classes are ours.
+- ASGI's TLS extension (`scope["extensions"]["tls"]["client_cert_chain"]`): PEM, leaf first.
+- gunicorn's and cheroot's sockets in a WSGI environ.
+
+Headers such as X-SSL-Client-Cert are never looked at: anybody can send them.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import PeerIdentityError
+from ..inbound import Connection
+from ..security import PeerCertificate, read_peer
+
+__all__ = ["CONNECTION", "asgi_connection", "connection_of_transport", "wsgi_connection"]
+
+CONNECTION = "meshsdk.connection"
+
+
+def asgi_connection(scope: Mapping[str, Any]) -> Connection:
+    """The connection of an ASGI scope."""
+    known = scope.get(CONNECTION)
+    if known is not None:
+        return known  # type: ignore[no-any-return]
+    tls = (scope.get("extensions") or {}).get("tls")
+    client, server = scope.get("client") or ("", 0), scope.get("server") or ("", 0)
+    return Connection(
+        is_tls=tls is not None or scope.get("scheme") in ("https", "wss"),
+        peer=_peer_of_chain(tls.get("client_cert_chain")) if tls else None,
+        source_ip=client[0],
+        source_port=client[1] or 0,
+        destination_ip=server[0],
+        destination_port=server[1] or 0,
+    )
+
+
+def _peer_of_chain(chain: Any) -> PeerCertificate | None:
+    for pem in chain or ():
+        return _read(ssl.PEM_cert_to_DER_cert(pem))
+    return None
+
+
+def wsgi_connection(environ: Mapping[str, Any]) -> Connection:
+    """The connection of a WSGI environ."""
+    known = environ.get(CONNECTION)
+    if known is not None:
+        return known  # type: ignore[no-any-return]
+    secured = environ.get("gunicorn.socket")
+    peer = None
+    if isinstance(secured, ssl.SSLSocket):
+        peer = _read(secured.getpeercert(binary_form=True))
+    return Connection(
+        is_tls=isinstance(secured, ssl.SSLSocket) or environ.get("wsgi.url_scheme") == "https",
+        peer=peer,
+        source_ip=environ.get("REMOTE_ADDR", ""),
+        source_port=_port(environ.get("REMOTE_PORT")),
+        destination_ip=environ.get("SERVER_NAME", ""),
+        destination_port=_port(environ.get("SERVER_PORT")),
+    )
+
+
+def connection_of_transport(transport: Any) -> Connection:
+    """The connection of an asyncio transport, its TLS handshake done."""
+    secured = transport.get_extra_info("ssl_object")
+    client, server = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+    return connection_of(secured, client, server)
+
+
+def connection_of(secured: ssl.SSLObject | ssl.SSLSocket | None, client: Any, server: Any) -> Connection:
+    """A connection by its parts; addresses as sockets have them."""
+    source, destination = _address(client), _address(server)
+    chosen = secured.selected_alpn_protocol() if secured is not None else None
+    return Connection(
+        is_tls=secured is not None,
+        peer=_read(secured.getpeercert(binary_form=True)) if secured is not None else None,
+        source_ip=source[0],
+        source_port=source[1],
+        destination_ip=destination[0],
+        destination_port=destination[1],
+        server_name=getattr(secured, "meshsdk_server_name", "") if secured is not None else "",
+        application_protocols=(chosen,) if chosen else (),
+    )
+
+
+def _address(address: Any) -> tuple[str, int]:
+    return (str(address[0]), int(address[1])) if isinstance(address, tuple) and len(address) >= 2 else ("", 0)
+
+
+def _read(der: bytes | None) -> PeerCertificate | None:
+    """A certificate that cannot be read proves nothing."""
+    if der is None:
+        return None
+    try:
+        return read_peer(der)
+    except PeerIdentityError:
+        return None
+
+
+def _port(text: Any) -> int:
+    return int(text) if str(text).isdecimal() else 0

@@ -1,0 +1,119 @@
+"""Carrying out what the engine waits for, in threads and in asyncio.
+
+The two differ in nothing but how they wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from ..exchange.local_reply import LocalReply
+from ..inbound import AskAuthorization, Delay, FetchKeys, InboundRequest, ReadBody, Wait
+from ..inbound.replies import not_configured
+from .audit import audit
+from .callouts import Callouts
+
+if TYPE_CHECKING:
+    from .inbound import Inbound
+
+__all__ = ["AsyncDriver", "Driver"]
+
+logger = logging.getLogger("meshsdk.server")
+
+# How long requests that come before the policy does are held back.
+_FIRST_POLICY_SECONDS = 15.0
+
+
+class Driver:
+    """Decides on requests in threads.
+
+    Args:
+        inbound: The port's policy.
+    """
+
+    def __init__(self, inbound: Inbound) -> None:
+        self.inbound = inbound
+        self._callouts = Callouts(inbound.control)
+
+    def decide(self, request: InboundRequest, read_body: Callable[[int], bytes]) -> LocalReply | None:
+        """The answer, or None to let the request in.
+
+        Args:
+            request: It is left as the application is to get it.
+            read_body: Reads the body's beginning: at most so many bytes and one more.
+        """
+        policy = self.inbound.policy
+        if policy is None:
+            try:
+                policy = self.inbound.wait_ready(_FIRST_POLICY_SECONDS)
+            except Exception as error:  # noqa: BLE001 - whatever it is, nobody gets in.
+                return audit(request, not_configured(str(error)))
+        result = policy.begin(request)
+        if result is None or isinstance(result, LocalReply):
+            return result if result is None else audit(request, result)
+        try:
+            wait = next(result)
+            while True:
+                wait = result.send(self._carry_out(wait, read_body))
+        except StopIteration as stop:
+            return None if stop.value is None else audit(request, stop.value)
+
+    def _carry_out(self, wait: Wait, read_body: Callable[[int], bytes]) -> Any:
+        match wait:
+            case Delay(seconds=seconds):
+                return time.sleep(seconds)
+            case ReadBody(max_bytes=max_bytes):
+                return read_body(max_bytes)
+            case FetchKeys(remote=remote):
+                return self._callouts.fetch_keys(remote)
+            case AskAuthorization():
+                return self._callouts.ask(wait)
+
+    def close(self) -> None:
+        """Close the connections to servers that were asked."""
+        self._callouts.close()
+
+
+class AsyncDriver:
+    """Decides on requests in asyncio. Twin of `Driver`."""
+
+    def __init__(self, inbound: Inbound) -> None:
+        self.inbound = inbound
+        self._callouts = Callouts(inbound.control)
+
+    async def decide(self, request: InboundRequest, read_body: Callable[[int], Awaitable[bytes]]) -> LocalReply | None:
+        """See `Driver.decide`."""
+        policy = self.inbound.policy
+        if policy is None:
+            try:
+                policy = await self.inbound.wait_ready_async(_FIRST_POLICY_SECONDS)
+            except Exception as error:  # noqa: BLE001 - whatever it is, nobody gets in.
+                return audit(request, not_configured(str(error)))
+        result = policy.begin(request)
+        if result is None or isinstance(result, LocalReply):
+            return result if result is None else audit(request, result)
+        try:
+            wait = next(result)
+            while True:
+                wait = result.send(await self._carry_out(wait, read_body))
+        except StopIteration as stop:
+            return None if stop.value is None else audit(request, stop.value)
+
+    async def _carry_out(self, wait: Wait, read_body: Callable[[int], Awaitable[bytes]]) -> Any:
+        match wait:
+            case Delay(seconds=seconds):
+                return await asyncio.sleep(seconds)
+            case ReadBody(max_bytes=max_bytes):
+                return await read_body(max_bytes)
+            case FetchKeys(remote=remote):
+                return await self._callouts.fetch_keys_async(remote)
+            case AskAuthorization():
+                return await self._callouts.ask_async(wait)
+
+    async def close(self) -> None:
+        """Close the connections to servers that were asked."""
+        await self._callouts.close_async()

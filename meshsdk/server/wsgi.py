@@ -1,0 +1,294 @@
+"""Policy in front of a WSGI application.
+
+Twin of `asgi`. A WSGI server has put the request's headers into names that cannot be told apart any more (X-A and X_A
+are both HTTP_X_A), so policy decides by those names, which are what the application sees.
+
+Source: PEP 3333.
+"""
+
+from __future__ import annotations
+
+import io
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from .. import deadline
+from ..exchange.local_reply import LocalReply, payload_too_large
+from ..inbound import Connection, InboundRequest
+from ..routing import RequestHead
+from ..telemetry.lookup import http_server_observer
+from .connections import wsgi_connection
+from .drive import Driver
+from .inbound import HasControl, Inbound
+from .malformed import malformed
+
+__all__ = ["WsgiMiddleware"]
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+App = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+
+class WsgiMiddleware:
+    """Has a WSGI application behind the mesh's inbound policy.
+
+    Args:
+        app: The application.
+        mesh: Whose policy.
+        port: That the server listens on, as configuration knows it; by default what each connection came to.
+        address: That it listens on.
+    """
+
+    def __init__(self, app: App, *, mesh: HasControl, port: int | None = None, address: str = "0.0.0.0") -> None:
+        self.app = app
+        self._mesh = mesh
+        self._address = address
+        self._port = port
+        self._drivers: dict[int, Driver] = {}
+        if port is not None:
+            self._driver(port)
+
+    def _driver(self, port: int) -> Driver:
+        driver = self._drivers.get(port)
+        if driver is None:
+            driver = self._drivers.setdefault(port, Driver(Inbound(self._mesh.runtime, port, self._address)))
+        return driver
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """See PEP 3333."""
+        connection = wsgi_connection(environ)
+        head = _head(environ, connection)
+        observer = http_server_observer()
+        observation = (
+            observer.start(
+                head.method, head.scheme, head.path, head.raw_headers, connection.principal, connection.source_ip
+            )
+            if observer is not None
+            else None
+        )
+        scopes = ExitStack()
+        outcome = _Outcome()
+        try:
+            if observation is not None:
+                scopes.enter_context(observation.current())
+            chunks = self._decide(environ, start_response, head, connection, scopes, outcome)
+        except BaseException as error:
+            scopes.close()
+            if observation is not None:
+                observation.end(outcome.status, error, outcome.flag)
+            raise
+        return _Response(chunks, scopes, outcome, observation)
+
+    def _decide(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        head: RequestHead,
+        connection: Connection,
+        scopes: ExitStack,
+        outcome: _Outcome,
+    ) -> Iterable[bytes]:
+        refusal = malformed(head)
+        if refusal is not None:
+            return _answer(head, start_response, refusal, outcome)
+        request = InboundRequest(head, connection)
+        body = _Body(environ)
+        port = self._port if self._port is not None else connection.destination_port
+        reply = self._driver(port).decide(request, body.peek)
+        if reply is None and request.max_body_bytes is not None:
+            reply = _bound(request, request.max_body_bytes, body)
+        if reply is not None:
+            return _answer(head, start_response, reply, outcome)
+        _write_back(environ, head, request)
+        changes = request.response_changes
+
+        def answer(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            outcome.status = int(status[:3])
+            if changes:
+                raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+                for change in reversed(changes):
+                    raw = change(raw, outcome.status)
+                headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
+            return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
+
+        limit = deadline.of_headers(request.head.header)
+        if limit is not None:
+            scopes.enter_context(deadline.limit(limit))
+        return self.app(environ, answer)
+
+
+class _Outcome:
+    """What became of a request."""
+
+    __slots__ = ("flag", "status")
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.flag = ""
+
+
+class _Response:
+    """An application's chunks; the request is over when they are, or when the server closes them."""
+
+    def __init__(self, chunks: Iterable[bytes], scopes: ExitStack, outcome: _Outcome, observation: Any) -> None:
+        self._chunks = chunks
+        self._scopes = scopes
+        self._outcome = outcome
+        self._observation = observation
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._chunks
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    def close(self) -> None:
+        """See PEP 3333."""
+        try:
+            if hasattr(self._chunks, "close"):
+                self._chunks.close()
+        finally:
+            self._end(None)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._scopes.close()
+        observation, self._observation = self._observation, None
+        if observation is not None:
+            observation.end(self._outcome.status, error, self._outcome.flag)
+
+
+class _Body:
+    """A request's body, of which policy may read the beginning before the application reads all."""
+
+    def __init__(self, environ: Environ) -> None:
+        self._environ = environ
+
+    def peek(self, max_bytes: int) -> bytes:
+        """At most so many bytes and one more."""
+        stream = self._environ["wsgi.input"]
+        declared = self._environ.get("CONTENT_LENGTH") or ""
+        length = max_bytes + 1
+        if declared.isdecimal():
+            length = min(length, int(declared))
+        elif not self._environ.get("wsgi.input_terminated") and not self._environ.get("HTTP_TRANSFER_ENCODING"):
+            return b""
+        read: bytes = stream.read(length) if length else b""
+        self._environ["wsgi.input"] = _Rejoined(read, stream)
+        return read
+
+
+class _Rejoined(io.RawIOBase):
+    """What was read beforehand, and then the rest."""
+
+    def __init__(self, read: bytes, rest: Any) -> None:
+        self._read = io.BytesIO(read)
+        self._rest = rest
+
+    def readable(self) -> bool:
+        """See io.RawIOBase."""
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
+        """See io.RawIOBase."""
+        size = -1 if size is None else size
+        first = self._read.read(size)
+        if size < 0:
+            return first + bytes(self._rest.read())
+        return first + bytes(self._rest.read(size - len(first))) if len(first) < size else first
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """See io.RawIOBase."""
+        first = self._read.readline(-1 if size is None else size)
+        if first.endswith(b"\n") or (size is not None and 0 <= size <= len(first)):
+            return first
+        return first + bytes(
+            self._rest.readline() if size is None or size < 0 else self._rest.readline(size - len(first))
+        )
+
+    def __iter__(self) -> Iterator[bytes]:
+        while line := self.readline():
+            yield line
+
+
+def _bound(request: InboundRequest, max_bytes: int, body: _Body) -> LocalReply | None:
+    """Refuse a body that is longer than the filter buffer takes."""
+    declared = request.head.header("content-length")
+    if declared is not None and declared.isdecimal():
+        return payload_too_large(max_bytes) if int(declared) > max_bytes else None
+    return payload_too_large(max_bytes) if len(body.peek(max_bytes)) > max_bytes else None
+
+
+def _head(environ: Environ, connection: Connection) -> RequestHead:
+    headers = [
+        (name[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1"))
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
+    ]
+    for name, header in (("CONTENT_TYPE", b"content-type"), ("CONTENT_LENGTH", b"content-length")):
+        if environ.get(name):
+            headers.append((header, environ[name].encode("latin-1")))
+    scheme = "https" if connection.is_tls else "http"
+    return RequestHead(environ["REQUEST_METHOD"], scheme, environ.get("HTTP_HOST", ""), _target(environ), headers)
+
+
+def _target(environ: Environ) -> str:
+    """The path as it was sent, where the server tells; otherwise escaped anew from what the application gets."""
+    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    if isinstance(raw, str) and raw.startswith("/"):
+        return raw.partition("#")[0]
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    target = urllib.parse.quote(path.encode("latin-1"), safe="/!$&'()*+,;=:@-._~")
+    query = environ.get("QUERY_STRING", "")
+    return f"{target}?{query}" if query else target
+
+
+def _write_back(environ: Environ, before: RequestHead, request: InboundRequest) -> None:
+    """Give the application the request as policy has left it."""
+    head = request.head
+    if head.raw_headers is not before.raw_headers:
+        _write_headers(environ, head)
+    if head.target != before.target:
+        path, _, query = head.target.partition("?")
+        environ["SCRIPT_NAME"] = ""
+        environ["PATH_INFO"] = urllib.parse.unquote_to_bytes(path).decode("latin-1")
+        environ["QUERY_STRING"] = query
+        for name in ("RAW_URI", "REQUEST_URI"):
+            if name in environ:
+                environ[name] = head.target
+    environ["meshsdk.peer"] = request.connection.principal
+
+
+def _write_headers(environ: Environ, head: RequestHead) -> None:
+    for name in [name for name in environ if name.startswith("HTTP_")]:
+        del environ[name]
+    environ.pop("CONTENT_TYPE", None)
+    for raw_name, raw_value in head.raw_headers:
+        name, value = raw_name.decode("latin-1").upper().replace("-", "_"), raw_value.decode("latin-1")
+        key = name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
+        environ[key] = f"{environ[key]},{value}" if key in environ and key != "CONTENT_LENGTH" else value
+
+
+def _answer(head: RequestHead, start_response: StartResponse, reply: LocalReply, outcome: _Outcome) -> Iterable[bytes]:
+    outcome.status, outcome.flag = reply.status, reply.flag
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in reply.headers]
+    headers.append(("content-length", str(len(reply.body))))
+    start_response(f"{reply.status} {_REASONS.get(reply.status, 'Refused')}", headers)
+    return [] if head.method == "HEAD" else [reply.body]
+
+
+_REASONS = {
+    200: "OK",
+    301: "Moved Permanently",
+    302: "Found",
+    307: "Temporary Redirect",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    413: "Payload Too Large",
+    429: "Too Many Requests",
+    503: "Service Unavailable",
+}
