@@ -23,11 +23,12 @@ _NOTHING_ADDED = ExtAuthzPerRoute()
 class ExtAuthzStep:
     """The filter for one route."""
 
-    __slots__ = ("_is_asked", "_max_body", "_per_route", "_random", "_settings")
+    __slots__ = ("_is_asked", "_max_body", "_per_route", "_place", "_random", "_settings")
 
     def __init__(
-        self, settings: ExtAuthz, per_route: ExtAuthzPerRoute | None, random_fraction: Callable[[], float]
+        self, settings: ExtAuthz, per_route: ExtAuthzPerRoute | None, place: int, random_fraction: Callable[[], float]
     ) -> None:
+        self._place = place
         self._settings = settings
         self._per_route = per_route or _NOTHING_ADDED
         self._random = random_fraction
@@ -84,7 +85,7 @@ class ExtAuthzStep:
             def add(headers: Headers, status: int) -> Headers:
                 return [*headers, *own]
 
-            request.response_changes.append(add)
+            request.response_changes.append((self._place, add))
 
 
 def _encoded(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[bytes, bytes], ...]:

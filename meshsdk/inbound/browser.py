@@ -32,9 +32,10 @@ def is_preflight(request: InboundRequest) -> bool:
 class CorsStep:
     """Cross-origin resource sharing of one route."""
 
-    __slots__ = ("_origins", "_policy", "_preflight_headers", "_random", "_response_headers")
+    __slots__ = ("_origins", "_place", "_policy", "_preflight_headers", "_random", "_response_headers")
 
-    def __init__(self, policy: CorsPolicy, random_fraction: RandomFraction) -> None:
+    def __init__(self, policy: CorsPolicy, place: int, random_fraction: RandomFraction) -> None:
+        self._place = place
         self._policy = policy
         self._random = random_fraction
         self._origins = [compile_string(origin) for origin in policy.origins]
@@ -62,15 +63,19 @@ class CorsStep:
                 return None
             headers: tuple[tuple[bytes, bytes], ...] = ()
             if allowed:
+                self._expect(request, origin)
                 headers = ((b"access-control-allow-origin", origin), *self._preflight_headers)
                 asked = request.head.header("access-control-request-private-network")
                 if self._policy.allow_private_network and asked == "true":
                     headers += ((b"access-control-allow-private-network", b"true"),)
             return cors_preflight(headers)
         if allowed:
-            own = ((b"access-control-allow-origin", origin), *self._response_headers)
-            request.response_changes.append(lambda headers, status: _replaced(headers, own))
+            self._expect(request, origin)
         return None
+
+    def _expect(self, request: InboundRequest, origin: bytes) -> None:
+        own = ((b"access-control-allow-origin", origin), *self._response_headers)
+        request.response_changes.append((self._place, lambda headers, status: _replaced(headers, own)))
 
     def _allows(self, origin: str) -> bool:
         return any(matches(origin) for matches in self._origins)

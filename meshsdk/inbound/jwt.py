@@ -45,6 +45,8 @@ __all__ = ["JwtStep", "compile_jwt"]
 _DEFAULT_HEADERS = (JwtHeader("authorization", "Bearer "),)
 _DEFAULT_PARAMS = ("access_token",)
 _TOKEN_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")
+# Envoy: of the path, the realm of a challenge has so much.
+_MAX_REALM_PATH = 256
 # Tokens of one request that are looked at; a client that sends more tries something.
 _MAX_TOKENS = 16
 _FILTER = "envoy.filters.http.jwt_authn"
@@ -55,9 +57,14 @@ Checked = Generator[Wait, Any, BadTokenError | None]
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A token's text and where it was."""
+    """A token's text and where it was.
+
+    Attributes:
+        place: Kind and name of the place, in the order in which Envoy looks: headers, parameters, cookies.
+    """
 
     text: str
+    place: tuple[int, str]
     header: str = ""
     param: str = ""
 
@@ -71,6 +78,11 @@ class _Provider:
         has_own = bool(config.headers or config.params or config.cookies)
         self._headers = config.headers if has_own else _DEFAULT_HEADERS
         self._params = config.params if has_own else _DEFAULT_PARAMS
+        self._places = {
+            *((0, header.name + header.prefix) for header in self._headers),
+            *((1, param) for param in self._params),
+            *((2, cookie) for cookie in config.cookies),
+        }
         self._subject = compile_string(config.subjects) if config.subjects is not None else None
 
     def tokens(self, request: InboundRequest) -> Iterator[_Found]:
@@ -85,16 +97,20 @@ class _Provider:
                 if not found:
                     continue
                 value = _token_in(after)
-            yield _Found(value, header=header.name)
+            yield _Found(value, (0, header.name + header.prefix), header=header.name)
         if "?" in head.target:
             for param in self._params:
                 value = _query_parameter(head.query, param)
                 if value is not None:
-                    yield _Found(value, param=param)
+                    yield _Found(value, (1, param), param=param)
         for cookie in self.config.cookies:
             value = head.cookie(cookie)
             if value:
-                yield _Found(value)
+                yield _Found(value, (2, cookie))
+
+    def looks_in(self, place: tuple[int, str]) -> bool:
+        """Whether this provider's tokens may be there."""
+        return place in self._places
 
     def sanitize(self, request: InboundRequest) -> None:
         """Headers that only this provider may set are taken from a request before it is checked."""
@@ -239,37 +255,26 @@ class _Leaf:
         self._allow_failed = allow_failed
 
     def check(self, request: InboundRequest, now: float) -> Checked:
-        """Every token of the request must be good."""
-        found: dict[str, _Found] = {}
-        for provider in self._providers:
-            for one in provider.tokens(request):
-                found.setdefault(one.text, one)
-        for provider in self._providers:
-            provider.sanitize(request)
+        """Check the tokens from the last place to the first, as Envoy does.
+
+        All must be good; where they may be missing, Envoy goes on after a bad one, and what it says of the last counts.
+        """
+        found = {one.place: one for provider in self._providers for one in provider.tokens(request)}
         if not found:
             return None if self._allow_missing or self._allow_failed else BadTokenError(MISSING)
         if len(found) > _MAX_TOKENS:
             return BadTokenError("Found multiple Jwt tokens")
-        good: list[tuple[_Provider, Token, _Found]] = []
-        # Envoy takes them from the last to the first, and stops at one that is bad.
-        for text in reversed(found):
-            error = yield from self._check_one(request, text, found[text], now, good)
-            if error is not None and not self._allow_failed:
+        error: BadTokenError | None = None
+        for place in sorted(found, reverse=True):
+            error = yield from self._check_one(request, found[place], now)
+            if error is not None and not self._allow_missing:
                 return error
-        for provider, token, where in good:
-            provider.accept(request, token, where)
-        return None
+        return None if self._allow_failed else error
 
-    def _check_one(
-        self,
-        request: InboundRequest,
-        text: str,
-        where: _Found,
-        now: float,
-        good: list[tuple[_Provider, Token, _Found]],
-    ) -> Checked:
+    def _check_one(self, request: InboundRequest, found: _Found, now: float) -> Checked:
+        """One token; a good one is accepted."""
         try:
-            token = parse_token(text)
+            token = parse_token(found.text)
         except BadTokenError as error:
             return error
         last: BadTokenError | None = BadTokenError(UNKNOWN_ISSUER)
@@ -277,13 +282,17 @@ class _Leaf:
             issuer = provider.config.issuer
             if issuer and issuer != token.issuer:
                 continue
-            if all(text != one.text for one in provider.tokens(request)):
+            if not provider.looks_in(found.place):
                 continue
             last = yield from provider.check(token, self._audiences, now)
             if last is None:
-                good.append((provider, token, where))
+                provider.accept(request, token, found)
                 return None
         return last
+
+
+# How much an error says: that there is no token, or another issuer's, says less than what is wrong with one.
+_LITTLE = {MISSING: 0, UNKNOWN_ISSUER: 1}
 
 
 class _AnyOf:
@@ -292,16 +301,14 @@ class _AnyOf:
 
     def check(self, request: InboundRequest, now: float) -> Checked:
         """The first that is met; else the error that says most."""
-        worst: BadTokenError | None = None
-        last = BadTokenError(MISSING)
+        said = BadTokenError(MISSING)
         for one in self._inner:
             error = yield from one.check(request, now)
             if error is None:
                 return None
-            last = error
-            if str(error) not in (MISSING, UNKNOWN_ISSUER):
-                worst = error
-        return worst or last
+            if _LITTLE.get(str(error), 2) >= _LITTLE.get(str(said), 2):
+                said = error
+        return said
 
 
 class _AllOf:
@@ -378,8 +385,12 @@ class JwtStep:
         """Let the request pass, or refuse it; where its requirement is known, as a generator of waits."""
         if self._settings.bypass_cors_preflight and is_preflight(request):
             return None
+        for provider in self._providers.values():
+            provider.sanitize(request)
         if self._unknown:
-            return jwt_denied(403, f"Wrong requirement_name: {self._unknown}", "")
+            known = ",".join(sorted(self._settings.requirements))
+            wrong = f"Wrong requirement_name: {self._unknown}. It should be one of [{known}]"
+            return jwt_denied(403, f"Failed JWT authentication: {wrong}", "")
         requirement = self._fixed if self._is_fixed else self._required(request)
         return None if requirement is None else self._check(requirement, request)
 
@@ -396,13 +407,11 @@ class JwtStep:
         if error is None:
             return None
         message = str(error)
-        challenge = ""
-        if error.status == 401:
-            challenge = f'Bearer realm="{head.scheme}://{head.authority}{head.target}"'
-            if message != MISSING:
-                challenge += ', error="invalid_token"'
         if self._settings.strip_failure_response:
-            return jwt_denied(error.status, "", "Bearer" if challenge else "")
+            return jwt_denied(error.status, "", "Bearer")
+        challenge = f'Bearer realm="{head.scheme}://{head.authority}{head.target[:_MAX_REALM_PATH]}"'
+        if message != MISSING:
+            challenge += ', error="invalid_token"'
         return jwt_denied(error.status, message, challenge)
 
     def _now(self) -> float:

@@ -36,8 +36,8 @@ from .client_certificate import compile_client_certificate
 from .connection import Connection
 from .filter_chains import ChainFinder
 from .replies import not_configured
-from .request import InboundRequest
-from .steps import FilterStates, Result, Step, compile_steps
+from .request import ROUTER, InboundRequest
+from .steps import FilterStates, Result, RouteFilters, compile_steps, response_change
 from .waits import Wait
 
 __all__ = ["CompiledChain", "InboundPolicy", "compile_policy"]
@@ -48,7 +48,7 @@ class _RouteSteps:
     """One route's filters, and its changes of the request."""
 
     route: CompiledRoute | None
-    steps: tuple[Step, ...]
+    filters: RouteFilters
     request_levels: tuple[MutationLevel, ...] = ()
 
 
@@ -91,20 +91,21 @@ class CompiledChain:
         request.remote = remote_address(self.manager, request)
         if self.table.prepare is not None:
             head, status = self.table.prepare(request.head)
-            if status == 400 or (status and is_grpc(head)):
-                return path_refused()
             if status:
-                return redirect_to(status, head.target, "path_normalization_failed")
+                is_refused = status == 400 or is_grpc(head)
+                reply = path_refused() if is_refused else redirect_to(status, head.target, "path_normalization_failed")
+                return self._answered_early(request, reply)
             request.head = head
         self._mark_certificate(request)
         index = self.table.routes_for(request.head)
         if index is not None and index.require_tls and request.head.scheme != "https":
             target = f"https://{request.head.authority}{request.head.target}"
-            return redirect_to(301, target, "direct_response")
+            return self._answered_early(request, redirect_to(301, target, "direct_response"))
         route = index.find(request.head, random.random) if index is not None else None
         compiled = self._by_route[id(route)] if route is not None else self._without_route
         request.route_name = route.route.name if route is not None else ""
-        for number, step in enumerate(compiled.steps):
+        self._expect_answers(request, compiled)
+        for number, step in enumerate(compiled.filters.steps):
             result = step(request)
             if result is None:
                 continue
@@ -113,12 +114,21 @@ class CompiledChain:
             return self._rest(request, compiled, number, result)
         return self._arrived(request, compiled)
 
+    def _expect_answers(self, request: InboundRequest, compiled: _RouteSteps) -> None:
+        for place, levels in compiled.filters.response_levels:
+            request.response_changes.append((place, response_change(levels, request)))
+
+    def _answered_early(self, request: InboundRequest, reply: LocalReply) -> LocalReply:
+        """An answer before there is a route."""
+        self._expect_answers(request, self._without_route)
+        return self._answered(request, None, reply)
+
     def _rest(
         self, request: InboundRequest, compiled: _RouteSteps, number: int, waiting: Generator[Wait, Any, Any]
     ) -> Generator[Wait, Any, LocalReply | None]:
         """The steps from the first one on that waits for something."""
         result: Any = yield from waiting
-        for step in compiled.steps[number + 1 :]:
+        for step in compiled.filters.steps[number + 1 :]:
             if result is not None:
                 break
             result = step(request)
@@ -148,17 +158,19 @@ class CompiledChain:
             reply = configured_answer(route, head, context).mutated(route.response_levels, context)
             return self._answered(request, None, reply)
         if levels:
-            request.response_changes.append(
-                lambda headers, status: apply_mutations(
-                    levels, headers, FormatContext(request.head, route=route.route.name, status=status)
-                )
-            )
+            request.response_changes.append((ROUTER, response_change(levels, request)))
         return None
 
     def _answered(self, request: InboundRequest, route: CompiledRoute | None, reply: LocalReply) -> LocalReply:
         """A filter's answer, as it leaves: with the route's changes of responses, and the filters'."""
         headers = list(reply.headers)
-        if route is not None and (route.forward is not None or isinstance(route.route.action, NonForwardingAction)):
+        # The filter cors answers preflights past the ways of other answers: routes do not see them, nor their status.
+        is_preflight = reply.details == "cors_response"
+        if (
+            route is not None
+            and not is_preflight
+            and (route.forward is not None or isinstance(route.route.action, NonForwardingAction))
+        ):
             levels = (
                 route.forward.choose(request.head, random.random).response_levels
                 if route.forward is not None
@@ -166,9 +178,9 @@ class CompiledChain:
             )
             context = FormatContext(request.head, route=route.route.name, flags=reply.flag, details=reply.details)
             headers = apply_mutations(levels, headers, context)
-        for change in reversed(request.response_changes):
-            headers = change(headers, reply.status)
-        reply = dataclasses.replace(reply, headers=tuple(headers))
+        reply = dataclasses.replace(
+            reply, headers=tuple(request.changed_response(headers, 0 if is_preflight else reply.status))
+        )
         return reply.as_grpc() if is_grpc(request.head) else reply
 
 
@@ -187,7 +199,7 @@ class InboundPolicy:
         self.view = view
         self.problem = view.problem
         self.listener: ServerListener | None = view.listener
-        self._states: FilterStates = before._states if before is not None else FilterStates()
+        self._states: FilterStates = FilterStates(before._states if before is not None else None)
         self._chains: dict[int, CompiledChain] = {}
         self._finder: ChainFinder | None = None
         if view.listener is None:
@@ -197,6 +209,7 @@ class InboundPolicy:
             if chain.manager is not None:
                 routes = chain.manager.listener.route_configuration or view.routes[chain.manager.listener.route_name]
                 self._chains[id(chain)] = CompiledChain(chain, routes, self._states)
+        self._states.settle()
 
     def chain_of(self, connection: Connection) -> CompiledChain | None:
         """The chain of a connection; None where it must be refused."""

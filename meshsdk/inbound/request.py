@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 
 from ..routing import RequestHead
 from .connection import Address, Connection, parse_address
 
-__all__ = ["InboundRequest"]
+__all__ = ["ROUTER", "InboundRequest"]
 
 Headers = list[tuple[bytes, bytes]]
 ResponseChange = Callable[[Headers, int], Headers]
+
+# The place of the router, which is the last filter.
+ROUTER = 1_000_000
+
+_place = itemgetter(0)
 
 
 class InboundRequest:
@@ -21,7 +27,7 @@ class InboundRequest:
         connection: That it came by.
         remote: Whom it comes from: the connection's peer, or whom X-Forwarded-For names where that is believed.
         metadata: What filters tell later ones, by filter.
-        response_changes: What filters do to the headers of the answer, in the order of the filters.
+        response_changes: What filters do to the headers of the answer, each with the filter's place in the chain.
         audit: What was decided and why, for the log: pairs of name and value.
         body: What was read of it; None where nothing was.
         max_body_bytes: The longest that the application is given; None is no limit.
@@ -44,11 +50,20 @@ class InboundRequest:
         self.connection = connection
         self.remote: Address | None = parse_address(connection.source_ip)
         self.metadata: dict[str, dict[str, object]] = {}
-        self.response_changes: list[ResponseChange] = []
+        self.response_changes: list[tuple[int, ResponseChange]] = []
         self.audit: list[tuple[str, str]] = []
         self.body: bytes | None = None
         self.max_body_bytes: int | None = None
         self.route_name = ""
+
+    def changed_response(self, headers: Headers, status: int) -> Headers:
+        """The headers of an answer, as they leave: the filters change them from the last to the first."""
+        changes = self.response_changes
+        if len(changes) > 1:
+            changes = sorted(changes, key=_place, reverse=True)
+        for _, change in changes:
+            headers = change(headers, status)
+        return headers
 
     def set_header(self, name: bytes, value: bytes) -> None:
         """Set a request header, whatever it was."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,7 @@ from ..resources import (
 from ..resources.browser_policy import CorsPolicy, Csrf
 from ..resources.ext_authz import ExtAuthz, ExtAuthzPerRoute
 from ..resources.http_filters import FilterSetting
-from ..resources.jwt import JwtAuthentication, JwtPerRoute
+from ..resources.jwt import JwtAuthentication, JwtPerRoute, JwtProvider
 from ..resources.rbac import Rbac
 from ..routing import apply_mutations
 from ..routing.compiled_filters import Buckets, CompiledFault
@@ -42,38 +43,72 @@ from .rbac import RbacStep
 from .request import Headers, InboundRequest
 from .waits import Delay, Wait
 
-__all__ = ["FilterStates", "Step", "compile_steps"]
+__all__ = ["FilterStates", "RouteFilters", "Step", "compile_steps"]
 
 Result = Generator[Wait, Any, LocalReply | None] | LocalReply | None
 Step = Callable[[InboundRequest], Result]
 
 
 class FilterStates:
-    """What filters remember from request to request, by their settings: tokens, faults under way, keys.
+    """What filters remember from request to request: tokens, faults under way, keys.
 
     Settings that an update leaves as they were keep what they remember.
+
+    Args:
+        before: Of the policy that is replaced.
     """
 
-    def __init__(self) -> None:
-        self._buckets: dict[LocalRateLimit, TokenBucket] = {}
-        self._stores: dict[object, KeyStore] = {}
+    def __init__(self, before: FilterStates | None = None) -> None:
+        self._buckets: dict[int, TokenBucket] = {}
+        self._old_buckets = list(before._buckets.values()) if before is not None else []
+        self._stores: dict[JwtProvider, KeyStore] = {}
+        self._old_stores = dict(before._stores) if before is not None else {}
         self.tallies = Buckets()
 
     def bucket(self, limit: LocalRateLimit) -> TokenBucket:
-        """The bucket of a rate limit; routes that inherit one share it."""
-        return self._buckets.setdefault(limit, TokenBucket(limit))
+        """The bucket of a rate limit; routes that inherit one share it, those that have an equal one do not."""
+        known = self._buckets.get(id(limit))
+        if known is None:
+            old = next((one for one in self._old_buckets if one.limit == limit), None)
+            if old is not None:
+                self._old_buckets.remove(old)
+                old.limit = limit
+            known = self._buckets[id(limit)] = old or TokenBucket(limit)
+        return known
 
     def stores(self, settings: JwtAuthentication) -> dict[str, KeyStore]:
         """The keys of each provider."""
-        return {
-            name: self._stores.setdefault(provider, KeyStore(provider)) for name, provider in settings.providers.items()
-        }
+        return {name: self._store(provider) for name, provider in settings.providers.items()}
+
+    def _store(self, provider: JwtProvider) -> KeyStore:
+        known = self._stores.get(provider)
+        if known is None:
+            known = self._stores[provider] = self._old_stores.get(provider) or KeyStore(provider)
+        return known
+
+    def settle(self) -> None:
+        """The policy is compiled: what the one before remembered and nobody took over is forgotten."""
+        self._old_buckets = []
+        self._old_stores = {}
+
+
+@dataclass(frozen=True, slots=True)
+class RouteFilters:
+    """The filters of one route.
+
+    Attributes:
+        steps: In order.
+        response_levels: What header_mutation does to every answer, also to those of filters before it, by its place.
+    """
+
+    steps: tuple[Step, ...]
+    response_levels: tuple[tuple[int, tuple[MutationLevel, ...]], ...]
 
 
 def compile_steps(
     filters: Sequence[HttpFilter], levels: Sequence[FilterSettings], states: FilterStates, where: str
-) -> tuple[Step, ...]:
-    """The steps of one route.
+) -> RouteFilters:
+    """The filters of one route, compiled.
 
     Args:
         filters: The listener's.
@@ -84,32 +119,39 @@ def compile_steps(
     Raises:
         ResourceError: A format string is wrong.
     """
-    steps = []
-    for http_filter in filters:
+    steps: list[Step] = []
+    response_levels = []
+    for place, http_filter in enumerate(filters):
         said = [one.setting for level in levels for one in level if one.name == http_filter.name]
-        step = _compile(http_filter, said, states, where)
+        if (http_filter.is_disabled and not said) or (said and said[0] is FilterSwitch.DISABLED):
+            continue
+        if isinstance(http_filter.setting, FilterHeaderMutations):
+            request, response = _compile_mutations(http_filter.setting, said, f"{where} filter {http_filter.name}")
+            if request:
+                steps.append(partial(_mutate, request))
+            if response:
+                response_levels.append((place, response))
+            continue
+        step = _compile(http_filter.setting, said, place, states, where)
         if step is not None:
             steps.append(step)
-    return tuple(steps)
+    return RouteFilters(tuple(steps), tuple(response_levels))
 
 
-def _compile(http_filter: HttpFilter, said: list[FilterSetting], states: FilterStates, where: str) -> Step | None:
-    if (http_filter.is_disabled and not said) or (said and said[0] is FilterSwitch.DISABLED):
-        return None
-    own = http_filter.setting
+def _compile(
+    own: FilterSetting, said: list[FilterSetting], place: int, states: FilterStates, where: str
+) -> Step | None:
     given = next((one for one in said[:1] if one is not FilterSwitch.ENABLED), None)
     match own:
-        case FilterHeaderMutations():
-            return _compile_mutations(own, said, f"{where} filter {http_filter.name}")
         case JwtAuthentication():
             return compile_jwt(own, given if isinstance(given, JwtPerRoute) else None, states.stores(own))
         case ExtAuthz():
-            return ExtAuthzStep(own, given if isinstance(given, ExtAuthzPerRoute) else None, random.random)
+            return ExtAuthzStep(own, given if isinstance(given, ExtAuthzPerRoute) else None, place, random.random)
     match given if given is not None else own:
         case Rbac() as rbac if rbac.rules is not None or rbac.shadow_rules is not None:
             return RbacStep(rbac)
         case CorsPolicy() as cors:
-            return CorsStep(cors, random.random)
+            return CorsStep(cors, place, random.random)
         case Csrf() as csrf:
             return CsrfStep(csrf, random.random)
         case LocalRateLimit() as limit if limit.max_tokens:
@@ -123,29 +165,31 @@ def _compile(http_filter: HttpFilter, said: list[FilterSetting], states: FilterS
             return None
 
 
-def _compile_mutations(own: FilterHeaderMutations, said: list[FilterSetting], where: str) -> Step | None:
+def _compile_mutations(
+    own: FilterHeaderMutations, said: list[FilterSetting], where: str
+) -> tuple[tuple[MutationLevel, ...], tuple[MutationLevel, ...]]:
     """Envoy: the filter's own come first; of the routes', the last one carried out has the last word."""
     of_routes = [one for one in said if isinstance(one, FilterHeaderMutations)]
     ordered = [own, *(reversed(of_routes) if own.most_specific_wins else of_routes)]
     request = compile_mutations([one for each in ordered for one in each.request], where)
     response = compile_mutations([one for each in ordered for one in each.response], where)
-    return partial(_mutate, request, response) if request or response else None
+    return request, response
 
 
-def _mutate(
-    request_levels: tuple[MutationLevel, ...], response_levels: tuple[MutationLevel, ...], request: InboundRequest
-) -> None:
-    if request_levels:
-        context = FormatContext(request.head, route=request.route_name)
-        headers = apply_mutations(request_levels, request.head.raw_headers, context, of_request=True)
-        request.head = request.head.with_headers(headers)
-    if response_levels:
+def _mutate(levels: tuple[MutationLevel, ...], request: InboundRequest) -> None:
+    context = FormatContext(request.head, route=request.route_name)
+    headers = apply_mutations(levels, request.head.raw_headers, context, of_request=True)
+    request.head = request.head.with_headers(headers)
 
-        def change(headers: Headers, status: int) -> Headers:
-            context = FormatContext(request.head, route=request.route_name, status=status)
-            return apply_mutations(response_levels, headers, context)
 
-        request.response_changes.append(change)
+def response_change(levels: tuple[MutationLevel, ...], request: InboundRequest) -> Callable[[Headers, int], Headers]:
+    """What levels of header changes do to the answer to a request."""
+
+    def change(headers: Headers, status: int) -> Headers:
+        context = FormatContext(request.head, route=request.route_name, status=status)
+        return apply_mutations(levels, headers, context)
+
+    return change
 
 
 def _limit_step(limit: LocalRateLimit, bucket: TokenBucket, where: str) -> Step:
@@ -156,7 +200,7 @@ def _limit_step(limit: LocalRateLimit, bucket: TokenBucket, where: str) -> Step:
         if over is Over.ENFORCED:
             return limit_reply(bucket)
         if over is Over.NOT_ENFORCED and unenforced:
-            _mutate(unenforced, (), request)
+            _mutate(unenforced, request)
         return None
 
     return step

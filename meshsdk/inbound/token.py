@@ -99,7 +99,7 @@ def parse_token(text: str) -> Token:
         BadTokenError: It is none.
     """
     parts = text.split(".")
-    if len(parts) != 3 or not text.isascii() or len(text) > _MAX_TOKEN_BYTES:
+    if len(parts) != 3 or not all(parts) or not text.isascii() or len(text) > _MAX_TOKEN_BYTES:
         raise BadTokenError("Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections")
     header = _section(parts[0], "header")
     algorithm = header.get("alg")

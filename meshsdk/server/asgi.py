@@ -129,16 +129,14 @@ class AsgiMiddleware:
         if reply is not None:
             return await _answer(scope, send, reply, outcome)
         _write_back(scope, head, request)
-        changes = request.response_changes
+        changes_response = bool(request.response_changes)
 
         async def answer(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 outcome.status = message["status"]
-                if changes:
+                if changes_response:
                     headers = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
-                    for change in reversed(changes):
-                        headers = change(headers, outcome.status)
-                    message = {**message, "headers": headers}
+                    message = {**message, "headers": request.changed_response(headers, message["status"])}
             await send(message)
 
         with ExitStack() as scopes:

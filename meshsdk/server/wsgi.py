@@ -102,14 +102,13 @@ class WsgiMiddleware:
         if reply is not None:
             return _answer(head, start_response, reply, outcome)
         _write_back(environ, head, request)
-        changes = request.response_changes
+        changes_response = bool(request.response_changes)
 
         def answer(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             outcome.status = int(status[:3])
-            if changes:
+            if changes_response:
                 raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-                for change in reversed(changes):
-                    raw = change(raw, outcome.status)
+                raw = request.changed_response(raw, outcome.status)
                 headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
             return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
 
@@ -268,7 +267,9 @@ def _write_headers(environ: Environ, head: RequestHead) -> None:
     for raw_name, raw_value in head.raw_headers:
         name, value = raw_name.decode("latin-1").upper().replace("-", "_"), raw_value.decode("latin-1")
         key = name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
-        environ[key] = f"{environ[key]},{value}" if key in environ and key != "CONTENT_LENGTH" else value
+        # An empty value says nothing in a list (RFC 9110, section 5.6.1).
+        is_list = bool(environ.get(key)) and key != "CONTENT_LENGTH"
+        environ[key] = f"{environ[key]},{value}" if is_list and value else environ[key] if is_list else value
 
 
 def _answer(head: RequestHead, start_response: StartResponse, reply: LocalReply, outcome: _Outcome) -> Iterable[bytes]:

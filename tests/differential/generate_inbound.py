@@ -1,0 +1,452 @@
+"""Server policies and requests that have a good chance to meet: RBAC, tokens, limits, faults, CORS, CSRF, mutations.
+
+The filters stand in the listener and do nothing by themselves; routes say what they do, so that each example brings
+other policies without another listener.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import strategies as st
+
+from .generate import HOSTS
+from .judge import ManagerOptions, Request
+from .tokens import ISSUERS, TOKENS
+
+__all__ = ["FILTERS", "OPTIONS", "policies", "requests"]
+
+_HTTP = "type.googleapis.com/envoy.extensions.filters.http"
+_TEMPLATE = "type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig"
+
+
+def _provider(issuer: str, **fields: Any) -> dict[str, Any]:
+    return {"issuer": issuer, "local_jwks": {"inline_string": json.dumps(ISSUERS[issuer])}, **fields}
+
+
+PROVIDERS = {
+    "one": _provider("one", payload_in_metadata="payload", audiences=["a1", "https://a2/"]),
+    "two": _provider(
+        "two",
+        forward=True,
+        forward_payload_header="x-payload",
+        from_headers=[{"name": "x-jwt", "value_prefix": "Token "}],
+        from_params=["token"],
+        payload_in_metadata="two",
+        claim_to_headers=[
+            {"header_name": "x-sub", "claim_name": "sub"},
+            {"header_name": "x-n", "claim_name": "nest.n"},
+        ],
+    ),
+    "cookie": _provider("cookies", from_cookies=["jwt"], forward=True),
+}
+_MISSING: dict[str, Any] = {"allow_missing": {}}
+_FAILED: dict[str, Any] = {"allow_missing_or_failed": {}}
+REQUIREMENTS: dict[str, dict[str, Any]] = {
+    "one": {"provider_name": "one"},
+    "two": {"provider_name": "two"},
+    "cookie": {"provider_name": "cookie"},
+    "audience": {"provider_and_audiences": {"provider_name": "two", "audiences": ["b1"]}},
+    "any": {"requires_any": {"requirements": [{"provider_name": "one"}, {"provider_name": "two"}]}},
+    "all": {"requires_all": {"requirements": [{"provider_name": "one"}, {"provider_name": "two"}]}},
+    "maybe": {"requires_any": {"requirements": [{"provider_name": "one"}, _MISSING]}},
+    "whatever": {"requires_any": {"requirements": [{"provider_name": "two"}, _FAILED]}},
+    "missing": _MISSING,
+    "failed": _FAILED,
+}
+
+FILTERS: list[dict[str, Any]] = [
+    {"name": "cors", "typed_config": {"@type": f"{_HTTP}.cors.v3.Cors"}},
+    {
+        "name": "csrf",
+        "typed_config": {"@type": f"{_HTTP}.csrf.v3.CsrfPolicy", "filter_enabled": {"default_value": {"numerator": 0}}},
+    },
+    {
+        "name": "jwt",
+        "typed_config": {
+            "@type": f"{_HTTP}.jwt_authn.v3.JwtAuthentication",
+            "providers": PROVIDERS,
+            "requirement_map": REQUIREMENTS,
+            "rules": [
+                {"match": {"prefix": "/ruled/free"}},
+                {"match": {"prefix": "/ruled"}, "requires": {"provider_name": "one"}},
+            ],
+        },
+    },
+    {"name": "early", "typed_config": {"@type": f"{_HTTP}.header_mutation.v3.HeaderMutation"}},
+    {"name": "rbac", "typed_config": {"@type": f"{_HTTP}.rbac.v3.RBAC"}},
+    {
+        "name": "limit",
+        "typed_config": {"@type": f"{_HTTP}.local_ratelimit.v3.LocalRateLimit", "stat_prefix": "limit"},
+    },
+    {"name": "fault", "typed_config": {"@type": f"{_HTTP}.fault.v3.HTTPFault"}},
+    {
+        "name": "mutation",
+        "typed_config": {
+            "@type": f"{_HTTP}.header_mutation.v3.HeaderMutation",
+            "mutations": {
+                "request_mutations": [{"append": {"header": {"key": "x-late", "value": "1"}}}],
+                "response_mutations": [{"append": {"header": {"key": "x-out", "value": "%RESPONSE_CODE%"}}}],
+            },
+        },
+    },
+]
+
+OPTIONS = [
+    ManagerOptions("plain"),
+    ManagerOptions("base", {"normalize_path": True}),
+    ManagerOptions("strict", {"normalize_path": True, "merge_slashes": True}),
+    ManagerOptions(
+        "decoded",
+        {
+            "normalize_path": True,
+            "merge_slashes": True,
+            "path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD",
+            "xff_num_trusted_hops": 1,
+        },
+    ),
+    ManagerOptions("reject", {"path_with_escaped_slashes_action": "REJECT_REQUEST"}),
+]
+
+PATHS = [
+    "/",
+    "/a",
+    "/a/b",
+    "/admin",
+    "/Admin",
+    "/%61dmin",
+    "/admin/",
+    "//admin",
+    "/x/../admin",
+    "/x/%2e%2e/admin",
+    "/admin%2Fx",
+    "/admin;x=1",
+    "/a\\b",
+    "/a/./b",
+    "/admin?token=x",
+    "/ruled",
+    "/ruled/free",
+    "/a/b/c",
+    "/a#frag",
+]
+_NAMES = ["x-user", "x-role", "x-gone", ":method", ":path", ":authority", "host"]
+_VALUES = ["", "admin", "Admin", "adm", "user", "GET", "a.com", "/a", "1"]
+_ORIGINS = ["http://a.com", "https://a.com", "http://b.com", "null", "http://a.com:8080", "", "junk"]
+
+_texts = st.sampled_from(["admin", "/admin", "/a", "a.com", "GET", "adm", "one", "user"])
+
+
+def _strings() -> st.SearchStrategy[dict[str, Any]]:
+    return st.one_of(
+        st.builds(
+            lambda kind, value, case: {kind: value, "ignore_case": case},
+            st.sampled_from(["exact", "prefix", "suffix", "contains"]),
+            _texts,
+            st.booleans(),
+        ),
+        st.sampled_from([".*", "/a.*", "(?i)admin", "[^/]+", "a|admin"]).map(
+            lambda one: {"safe_regex": {"regex": one}}
+        ),
+    )
+
+
+def _headers() -> st.SearchStrategy[dict[str, Any]]:
+    match = st.one_of(
+        _strings().map(lambda one: {"string_match": one}),
+        st.just({"present_match": True}),
+        st.just({"range_match": {"start": 0, "end": 5}}),
+    )
+    return st.builds(
+        lambda name, match, invert, empty: {
+            "name": name,
+            **match,
+            "invert_match": invert,
+            "treat_missing_header_as_empty": empty,
+        },
+        st.sampled_from(_NAMES),
+        match,
+        st.booleans(),
+        st.booleans(),
+    )
+
+
+def _metadata() -> st.SearchStrategy[dict[str, Any]]:
+    value = st.one_of(
+        st.sampled_from(["s1", "s2", "one", "a1"]).map(lambda one: {"string_match": {"exact": one}}),
+        st.just({"present_match": True}),
+        st.sampled_from(["a1", "b1"]).map(lambda one: {"list_match": {"one_of": {"string_match": {"exact": one}}}}),
+        st.just({"double_match": {"exact": 7}}),
+        st.just({"bool_match": True}),
+        st.just(
+            {
+                "or_match": {
+                    "value_matchers": [
+                        {"string_match": {"exact": "a1"}},
+                        {"list_match": {"one_of": {"string_match": {"prefix": "b"}}}},
+                    ]
+                }
+            }
+        ),
+    )
+    return st.builds(
+        lambda name, claims, value, invert: {
+            "filter": "envoy.filters.http.jwt_authn",
+            "path": [{"key": key} for key in (name, *claims)],
+            "value": value,
+            "invert": invert,
+        },
+        st.sampled_from(["payload", "two"]),
+        st.sampled_from([["sub"], ["iss"], ["aud"], ["nest", "n"], ["flag"], ["none"]]),
+        value,
+        st.booleans(),
+    )
+
+
+_RANGES = [("10.0.0.0", 8), ("10.1.0.0", 16), ("192.168.1.1", 32), ("::1", 128), ("0.0.0.0", 0)]
+_ranges = st.sampled_from(_RANGES).map(lambda one: {"address_prefix": one[0], "prefix_len": one[1]})
+
+
+def _nested(leaves: st.SearchStrategy[Any], all_of: str, any_of: str, not_of: str, inner: str) -> Any:
+    return st.recursive(
+        leaves,
+        lambda deeper: st.one_of(
+            st.lists(deeper, min_size=1, max_size=3).map(lambda some: {all_of: {inner: some}}),
+            st.lists(deeper, min_size=1, max_size=3).map(lambda some: {any_of: {inner: some}}),
+            deeper.map(lambda one: {not_of: one}),
+        ),
+        max_leaves=4,
+    )
+
+
+def _permissions() -> Any:
+    leaves = st.one_of(
+        st.just({"any": True}),
+        _headers().map(lambda one: {"header": one}),
+        _strings().map(lambda one: {"url_path": {"path": one}}),
+        st.sampled_from(["/a/*", "/a/**", "/{x}/b", "/admin"]).map(
+            lambda text: {"uri_template": {"name": "t", "typed_config": {"@type": _TEMPLATE, "path_template": text}}}
+        ),
+        _metadata().map(lambda one: {"metadata": one}),
+        st.just({"requested_server_name": {"exact": "a.com"}}),
+    )
+    return _nested(leaves, "and_rules", "or_rules", "not_rule", "rules")
+
+
+def _principals() -> Any:
+    leaves = st.one_of(
+        st.just({"any": True}),
+        _headers().map(lambda one: {"header": one}),
+        _strings().map(lambda one: {"url_path": {"path": one}}),
+        _ranges.map(lambda one: {"remote_ip": one}),
+        _ranges.map(lambda one: {"direct_remote_ip": one}),
+        _metadata().map(lambda one: {"metadata": one}),
+        st.just({"authenticated": {}}),
+        st.just({"authenticated": {"principal_name": {"exact": "spiffe://a"}}}),
+    )
+    return _nested(leaves, "and_ids", "or_ids", "not_id", "ids")
+
+
+def _rbac() -> Any:
+    policy = st.builds(
+        lambda permissions, principals: {"permissions": permissions, "principals": principals},
+        st.lists(_permissions(), min_size=1, max_size=3),
+        st.lists(_principals(), min_size=1, max_size=3),
+    )
+    rules = st.builds(
+        lambda action, policies: {"action": action, "policies": policies},
+        st.sampled_from(["ALLOW", "ALLOW", "DENY", "LOG"]),
+        st.dictionaries(st.sampled_from(["p one", "q", "r"]), policy, max_size=3),
+    )
+    return st.builds(
+        lambda rules, shadow: {
+            "@type": f"{_HTTP}.rbac.v3.RBACPerRoute",
+            "rbac": {**({"rules": rules} if rules else {}), **({"shadow_rules": shadow} if shadow else {})},
+        },
+        st.one_of(rules, rules, st.none()),
+        st.one_of(st.none(), rules),
+    )
+
+
+def _jwt() -> Any:
+    return st.sampled_from([*REQUIREMENTS, "unknown"]).map(
+        lambda name: {"@type": f"{_HTTP}.jwt_authn.v3.PerRouteConfig", "requirement_name": name}
+    )
+
+
+def _percent(numerator: int) -> dict[str, Any]:
+    return {"default_value": {"numerator": numerator}}
+
+
+def _cors() -> Any:
+    return st.builds(
+        lambda origins, credentials, methods, forward, expose, enabled: {
+            "@type": f"{_HTTP}.cors.v3.CorsPolicy",
+            "allow_origin_string_match": origins,
+            "allow_credentials": credentials,
+            "allow_methods": methods,
+            "allow_headers": "x-a",
+            "max_age": "7",
+            "expose_headers": expose,
+            "filter_enabled": _percent(enabled),
+            **({"forward_not_matching_preflights": forward} if forward is not None else {}),
+        },
+        st.lists(
+            st.sampled_from([{"exact": "http://a.com"}, {"prefix": "http"}, {"safe_regex": {"regex": ".*b.com"}}]),
+            max_size=2,
+        ),
+        st.booleans(),
+        st.sampled_from(["", "GET,POST"]),
+        st.sampled_from([None, True, False]),
+        st.sampled_from(["", "x-e"]),
+        st.sampled_from([100, 100, 0]),
+    )
+
+
+def _csrf() -> Any:
+    return st.builds(
+        lambda enabled, origins: {
+            "@type": f"{_HTTP}.csrf.v3.CsrfPolicy",
+            "filter_enabled": _percent(enabled),
+            "additional_origins": origins,
+        },
+        st.sampled_from([100, 100, 0]),
+        st.lists(st.sampled_from([{"exact": "b.com"}, {"suffix": ".com"}]), max_size=1),
+    )
+
+
+def _limit() -> Any:
+    return st.builds(
+        lambda tokens, status, enforced: {
+            "@type": f"{_HTTP}.local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix": "route",
+            "token_bucket": {"max_tokens": tokens, "fill_interval": "3600s"},
+            "filter_enabled": _percent(100),
+            "filter_enforced": _percent(enforced),
+            "status": {"code": status},
+            "response_headers_to_add": [{"header": {"key": "x-limited", "value": "yes"}}],
+            "request_headers_to_add_when_not_enforced": [{"header": {"key": "x-over", "value": "yes"}}],
+        },
+        st.sampled_from([1, 3, 100000]),
+        st.sampled_from([429, 503]),
+        st.sampled_from([100, 100, 0]),
+    )
+
+
+def _fault() -> Any:
+    return st.builds(
+        lambda status, numerator, headers: {
+            "@type": f"{_HTTP}.fault.v3.HTTPFault",
+            "abort": {"http_status": status, "percentage": {"numerator": numerator}},
+            "headers": headers,
+        },
+        st.sampled_from([418, 503]),
+        st.sampled_from([100, 100, 0]),
+        st.lists(_headers(), max_size=1),
+    )
+
+
+def _mutation() -> Any:
+    change = st.one_of(
+        st.sampled_from(["x-user", "x-gone"]).map(lambda name: {"remove": name}),
+        st.builds(
+            lambda name, value, action: {"append": {"header": {"key": name, "value": value}, "append_action": action}},
+            st.sampled_from(["x-user", "x-role", "x-new"]),
+            st.sampled_from(["admin", "%REQ(x-role)%", "%PROTOCOL%"]),
+            st.sampled_from(["APPEND_IF_EXISTS_OR_ADD", "ADD_IF_ABSENT", "OVERWRITE_IF_EXISTS_OR_ADD"]),
+        ),
+    )
+    return st.builds(
+        lambda request, response: {
+            "@type": f"{_HTTP}.header_mutation.v3.HeaderMutationPerRoute",
+            "mutations": {"request_mutations": request, "response_mutations": response},
+        },
+        st.lists(change, max_size=2),
+        st.lists(change, max_size=2),
+    )
+
+
+_SETTINGS = {
+    "rbac": _rbac,
+    "jwt": _jwt,
+    "cors": _cors,
+    "csrf": _csrf,
+    "limit": _limit,
+    "fault": _fault,
+    "early": _mutation,
+    "mutation": _mutation,
+}
+_SWITCH = st.just({"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True})
+
+
+@st.composite
+def _settings(draw: st.DrawFn, most: int) -> dict[str, Any]:
+    names = draw(st.lists(st.sampled_from(["rbac", "rbac", *_SETTINGS]), max_size=most, unique=True))
+    return {name: draw(st.one_of(_SETTINGS[name](), _SETTINGS[name](), _SETTINGS[name](), _SWITCH)) for name in names}
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> dict[str, Any]:
+    """A route configuration whose routes say what the filters do."""
+    routes = []
+    for prefix in draw(st.lists(st.sampled_from(["/admin", "/a", "/ruled", "/x"]), max_size=2, unique=True)):
+        route: dict[str, Any] = {"match": {"prefix": prefix}, "typed_per_filter_config": draw(_settings(3))}
+        if draw(st.integers(0, 5)) == 0:
+            route["direct_response"] = {"status": 203, "body": {"inline_string": "direct"}}
+        else:
+            route["route"] = {"cluster": "c0"}
+        if draw(st.booleans()):
+            route["request_headers_to_add"] = [{"header": {"key": "x-route", "value": "%REQ(x-user)%"}}]
+            route["response_headers_to_add"] = [{"header": {"key": "x-route", "value": "%RESPONSE_CODE%"}}]
+        routes.append(route)
+    if draw(st.integers(0, 4)):
+        routes.append(
+            {
+                "match": {"prefix": "/"},
+                "route": {"cluster": "c0"},
+                "typed_per_filter_config": draw(_settings(4)),
+            }
+        )
+    return {
+        "virtual_hosts": [
+            {"name": "v", "domains": ["*"], "routes": routes, "typed_per_filter_config": draw(_settings(2))}
+        ]
+    }
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Request:
+    """A request with headers, tokens and origins, often in pairs that do not fit."""
+    target, headers = draw(st.sampled_from(PATHS)), []
+    for name in draw(st.lists(st.sampled_from(["x-user", "x-user", "x-role", "x-gone"]), max_size=3)):
+        headers.append((name, draw(st.sampled_from(_VALUES))))
+    for name in draw(st.lists(st.sampled_from(["origin", "referer", "x-forwarded-for", "xfcc", "spoof"]), max_size=2)):
+        match name:
+            case "origin":
+                headers.append(("origin", draw(st.sampled_from(_ORIGINS))))
+                if draw(st.booleans()):
+                    headers.append(("access-control-request-method", draw(st.sampled_from(["GET", ""]))))
+            case "referer":
+                headers.append(("referer", draw(st.sampled_from(_ORIGINS)) + "/page"))
+            case "x-forwarded-for":
+                one = st.sampled_from(["10.1.2.3", "192.168.1.1", "::1", "junk", "10.9.9.9"])
+                headers.append((name, ", ".join(draw(st.lists(one, min_size=1, max_size=3)))))
+            case "xfcc":
+                headers.append(("x-forwarded-client-cert", "By=spiffe://x;URI=spiffe://a"))
+            case "spoof":
+                headers.append((draw(st.sampled_from(["x-payload", "x-sub", "x-n"])), "forged"))
+    for where in draw(st.lists(st.sampled_from(["authorization", "x-jwt", "param", "cookie", "access"]), max_size=2)):
+        token = TOKENS[draw(st.sampled_from(list(TOKENS)))]
+        match where:
+            case "authorization":
+                headers.append(("authorization", draw(st.sampled_from(["Bearer ", "bearer ", "Basic "])) + token))
+            case "x-jwt":
+                headers.append(("x-jwt", draw(st.sampled_from(["Token ", ""])) + token))
+            case "cookie":
+                headers.append(("cookie", f"a=b; jwt={token}"))
+            case _:
+                name = "token" if where == "param" else "access_token"
+                target += f"{'&' if '?' in target else '?'}{name}={token}"
+    method = draw(st.sampled_from(["GET", "GET", "POST", "OPTIONS", "DELETE"]))
+    fields = {name: value.strip() for name, value in headers}  # As every HTTP parser has them.
+    return Request(method, draw(st.sampled_from(HOSTS)), target.replace("#frag", "%23frag"), tuple(fields.items()))

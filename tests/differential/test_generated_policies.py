@@ -1,0 +1,242 @@
+"""Thousands of generated requests under generated policies: the real Envoy, our ASGI and our WSGI middleware agree.
+
+Each request is put to Envoy's listener and to both middlewares, with the same filters and routes. What is compared is
+the status, the body of an answer in the application's place, the headers and the target that the application gets, and
+the headers of the response.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import urllib.parse
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401 - JSON names it in an Any
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+from google.protobuf import json_format
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from meshsdk import Mesh
+from meshsdk.discovery import ServerView
+from meshsdk.errors import ResourceError
+from meshsdk.inbound import compile_policy
+from meshsdk.resources import ResourceType, ServerListener, decode
+from meshsdk.server.asgi import AsgiMiddleware
+from meshsdk.server.wsgi import WsgiMiddleware
+
+from .compare import compare
+from .generate_inbound import FILTERS, OPTIONS, policies, requests
+from .judge import Decision, EnvoyJudge, ManagerOptions, Request, running_judge
+from .shrink import smallest
+from .test_generated_routes import static_cluster
+from .upstream import RESPONSE_HEADERS, EchoUpstreams
+
+REQUESTS_PER_CONFIGURATION = 40
+CONFIGURATIONS = int(os.environ.get("MESHSDK_DIFFERENTIAL_EXAMPLES", "300"))
+SEED = int(os.environ.get("MESHSDK_DIFFERENTIAL_SEED", "1"))
+PORT = 8080
+
+
+def server_listener(option: ManagerOptions, routes: route_pb2.RouteConfiguration) -> ServerListener:
+    """What Envoy's listener is, with the routes in it."""
+    router = {
+        "name": "router",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+    }
+    fields = {"stat_prefix": "ours", "http_filters": [*FILTERS, router], **option.fields}
+    manager = json_format.ParseDict(fields, http_connection_manager_pb2.HttpConnectionManager())
+    manager.route_config.CopyFrom(routes)
+    message = listener_pb2.Listener(name=option.name)
+    message.filter_chains.add().filters.add(name="manager").typed_config.Pack(manager)
+    listener = decode(ResourceType.LISTENER, message.SerializeToString())
+    assert isinstance(listener, ServerListener)
+    return listener
+
+
+class OurServers:
+    """The echo application behind both middlewares."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._asgi = AsgiMiddleware(_asgi_echo, mesh=mesh, port=PORT)
+        self._wsgi = WsgiMiddleware(_wsgi_echo, mesh=mesh, port=PORT)
+        self._name = mesh.inbound(PORT).name
+
+    def configure(self, listener: ServerListener) -> None:
+        """Put a policy in force, with nothing remembered of the one before."""
+        policy = compile_policy(ServerView(listener), None)
+        if policy.problem:
+            raise ResourceError("policy", policy.problem)
+        self._mesh.runtime.policies = {self._name: policy}
+
+    async def by_asgi(self, request: Request) -> Decision:
+        """The request as uvicorn hands it over."""
+        path, _, query = request.target.partition("?")
+        scope = {
+            "type": "http",
+            "method": request.method,
+            "scheme": "http",
+            "path": urllib.parse.unquote(path),
+            "raw_path": path.encode("latin-1"),
+            "query_string": query.encode("latin-1"),
+            "headers": [
+                (b"host", request.authority.encode()),
+                *((name.encode(), value.encode("latin-1")) for name, value in request.headers),
+            ],
+        }
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await self._asgi(scope, receive, send)
+        body = b"".join(message.get("body", b"") for message in sent)
+        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in sent[0]["headers"])
+        return _decision(sent[0]["status"], headers, body)
+
+    def by_wsgi(self, request: Request) -> Decision:
+        """The request as gunicorn hands it over."""
+        path, _, query = request.target.partition("?")
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": request.method,
+            "PATH_INFO": urllib.parse.unquote_to_bytes(path).decode("latin-1"),
+            "QUERY_STRING": query,
+            "RAW_URI": request.target,
+            "HTTP_HOST": request.authority,
+            "wsgi.url_scheme": "http",
+        }
+        for name, value in request.headers:
+            environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
+        started: list[tuple[str, list[tuple[str, str]]]] = []
+        response = self._wsgi(environ, lambda status, headers, exc_info=None: started.append((status, headers)))
+        body = b"".join(response)
+        response.close()  # type: ignore[attr-defined]
+        return _decision(int(started[0][0][:3]), tuple(started[0][1]), body)
+
+
+async def _asgi_echo(scope: Any, receive: Any, send: Any) -> None:
+    query = scope["query_string"].decode("latin-1")
+    target = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+    body = json.dumps({"target": target, "headers": headers}).encode()
+    own = [*RESPONSE_HEADERS, (b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": own})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _wsgi_echo(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    headers = [
+        (name[5:].replace("_", "-").lower(), value) for name, value in environ.items() if name.startswith("HTTP_")
+    ]
+    own = [(name.decode(), value.decode()) for name, value in RESPONSE_HEADERS]
+    start_response("200 OK", [*own, ("content-type", "application/json")])
+    return [json.dumps({"target": environ["RAW_URI"], "headers": headers}).encode()]
+
+
+def _decision(status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> Decision:
+    if body.startswith(b'{"target": '):
+        seen = json.loads(body)
+        sent = tuple((name, value) for name, value in seen["headers"])
+        return Decision(status, "c0", seen["target"], sent, headers)
+    return Decision(status, response_headers=headers, body=body.decode("latin-1"))
+
+
+class Bench:
+    """All sides, ready to be asked."""
+
+    def __init__(self, judge: EnvoyJudge, ours: OurServers) -> None:
+        self.judge = judge
+        self.ours = ours
+        self.loop = asyncio.new_event_loop()
+        self.decisions = 0
+        self.refused = 0
+        self.statuses: Counter[int] = Counter()
+        self.options = {one.name: one for one in OPTIONS}
+
+    def differences(self, option: str, configuration: dict[str, Any], asked: list[Request]) -> list[str]:
+        """Where the sides do not agree, in words."""
+        message = json_format.ParseDict(configuration, route_pb2.RouteConfiguration(name="policies"))
+        refusal: ResourceError | None = None
+        try:
+            listener = server_listener(self.options[option], message)
+            self.ours.configure(listener)
+        except ResourceError as error:
+            refusal = error
+        accepted = self.judge.configure(option, message)
+        if refusal is not None or not accepted:
+            self.refused += 1
+            if refusal is not None and not accepted:
+                return []
+            return [f"Envoy {'takes' if accepted else 'refuses'} it: {self.judge.refusal(option)}; meshsdk: {refusal}"]
+        theirs = self.judge.ask(option, asked)
+        found = []
+        by_asgi = [self.loop.run_until_complete(self.ours.by_asgi(request)) for request in asked]
+        self.ours.configure(listener)  # Buckets are full again.
+        by_wsgi = [self.ours.by_wsgi(request) for request in asked]
+        for request, expected, asgi, wsgi in zip(asked, theirs, by_asgi, by_wsgi, strict=True):
+            self.decisions += 1
+            self.statuses[expected.status] += 1
+            for name, ours in (("ASGI", asgi), ("WSGI", wsgi)):
+                found += [f"{name} {request}: {line}; {expected}" for line in compare(expected, ours)]
+        return found
+
+    def counter_example(self, option: str, configuration: dict[str, Any], asked: list[Request]) -> str:
+        """The first difference, with as little around it as shows it."""
+        guilty = next(([one] for one in asked if self.differences(option, configuration, [one])), asked)
+
+        def still_differs(smaller: dict[str, Any]) -> bool:
+            try:
+                return bool(self.differences(option, smaller, guilty))
+            except (json_format.ParseError, KeyError):
+                return False
+
+        small = smallest(configuration, still_differs)
+        found = self.differences(option, small, guilty)
+        return f"{found[0] if found else '?'}\nlistener {option}\n{json.dumps(small, indent=1)}"
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp("policies")
+    (folder / "mesh").mkdir()
+    with EchoUpstreams(folder, ["c0"]) as upstreams, Mesh(config=folder / "mesh") as mesh:
+        configs = [static_cluster(name, path) for name, path in upstreams.paths.items()]
+        with running_judge(folder, OPTIONS, configs, FILTERS) as judge:
+            made = Bench(judge, OurServers(mesh))
+            yield made
+            made.loop.close()
+
+
+@pytest.mark.timeout(600)
+def test_every_generated_request_is_answered_as_envoy_answers_it(bench: Bench) -> None:
+    @seed(SEED)
+    @settings(
+        max_examples=CONFIGURATIONS,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate,),
+    )
+    @given(
+        st.sampled_from([one.name for one in OPTIONS]),
+        policies(),
+        st.lists(requests(), min_size=REQUESTS_PER_CONFIGURATION, max_size=REQUESTS_PER_CONFIGURATION),
+    )
+    def decide(option: str, configuration: dict[str, Any], asked: list[Request]) -> None:
+        found = bench.differences(option, configuration, asked)
+        assert not found, bench.counter_example(option, configuration, asked)
+
+    decide()
+    print(f"\n{bench.decisions} requests with seed {SEED}, no difference; statuses {dict(bench.statuses)}")
+    assert bench.decisions >= 10_000 or CONFIGURATIONS < 300
