@@ -16,8 +16,9 @@ import httpx
 
 from .bootstrap import Bootstrap, load_bootstrap
 from .control import Control, SourceFactory
-from .errors import BootstrapError, NoRouteError
+from .errors import BootstrapError, IdentityError, NoRouteError, ResourceError
 from .http import AsyncMeshTransport, MeshTransport
+from .security import Identity
 from .xds import ControlLoop, ResourceCache, Source
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ class Mesh:
             host, as a sidecar does under ALLOW_ANY; `deny` refuses them.
         local_replies: What the mesh itself answers (404 without a route, 503 without an endpoint, …) is a response
             with the status that Envoy would give, or, with `raise`, an exception.
+        identity: Who this process is, and where its certificates come from (`meshsdk.identities`). A text is a SPIFFE
+            ID that, over a folder of configuration, a certificate authority for development signs. Default: the
+            bootstrap's certificate provider `default`, or over a folder the default service account.
 
     Raises:
         BootstrapError: There is no configuration, or it is wrong.
@@ -63,6 +67,7 @@ class Mesh:
         config: str | os.PathLike[str] | None = None,
         unknown_hosts: Literal["allow", "deny"] = "allow",
         local_replies: Literal["respond", "raise"] = "respond",
+        identity: Identity | str | None = None,
     ) -> None:
         for name, value, known in (
             ("unknown_hosts", unknown_hosts, ("allow", "deny")),
@@ -71,7 +76,14 @@ class Mesh:
             if value not in known:
                 raise ValueError(f"{name} must be one of {known}, is {value!r}")
         parsed, make_source = _find_configuration(bootstrap, config)
-        self._runtime = Control(parsed, make_source, local_replies=local_replies, unknown_hosts=unknown_hosts)
+        self._identity = _find_identity(identity, parsed, bootstrap, config)
+        self._runtime = Control(
+            parsed,
+            make_source,
+            local_replies=local_replies,
+            unknown_hosts=unknown_hosts,
+            identity=self._identity,
+        )
         self._relayed: RelayedMesh | None = None
         _meshes.add(self)
 
@@ -232,6 +244,48 @@ class Mesh:
 
         return Inbound(self._runtime, port, address)
 
+    def ssl_context(
+        self, server_side: bool = True, *, port: int | None = None, require_client_certificate: bool = True
+    ) -> ssl.SSLContext:
+        """Mutual TLS with this process's identity, for a server of somebody else's; it rotates under a running server.
+
+        Args:
+            server_side: Must be true: what clients do is decided by each cluster's settings.
+            port: Take the settings that the mesh has for this port, which must have come; None takes the identity's.
+            require_client_certificate: Without a port: refuse clients that show no certificate of the mesh.
+
+        Raises:
+            IdentityError: The process has no identity, or its certificates cannot be had.
+        """
+        from .server.tls import RotatingContext, tls_of_identity, tls_of_policy
+
+        if not server_side:
+            raise ValueError("ssl_context is for servers; clients of the mesh need none")
+        secrets = self._runtime.secrets
+        try:
+            if port is not None:
+                tls = tls_of_policy(self.inbound(port).wait_ready())
+                if tls is None:
+                    raise IdentityError(f"port {port} takes plaintext only")
+            else:
+                tls = tls_of_identity(secrets, require_client_certificate=require_client_certificate)
+            return RotatingContext(lambda: tls, secrets)
+        except ResourceError as error:
+            raise IdentityError(str(error)) from error
+
+    def serve(self, app: Any, *, port: int, host: str = "0.0.0.0", **options: Any) -> None:
+        """Run an ASGI or WSGI application on a port until it is told to stop, with the mesh's TLS and policy for it.
+
+        Args:
+            app: The application.
+            port: To listen on.
+            host: Address to listen on.
+            **options: uvicorn.Config's.
+        """
+        from .server.serve import make_server
+
+        make_server(app, self, port, host=host, **options).run()
+
     def _grpc(self) -> RelayedMesh:
         if self._relayed is None:
             from .grpc.relayed_mesh import RelayedMesh
@@ -326,6 +380,8 @@ class Mesh:
         if self._relayed is not None:
             self._relayed.close()
         self._runtime.close()
+        if self._identity is not None:
+            self._identity.close()
 
     def __enter__(self) -> Mesh:
         return self
@@ -388,6 +444,30 @@ def _find_configuration(
         raise BootstrapError("", f"there is no file or folder {os.fspath(config)!r}")
     # The name that istiod has for the inbound listeners of gRPC servers (pkg/istio-agent/grpcxds/grpc_bootstrap.go).
     return Bootstrap(server_listener_template=SERVER_LISTENER_TEMPLATE), _folder_source(root)
+
+
+def _find_identity(
+    identity: Identity | str | None,
+    bootstrap: Bootstrap,
+    given: object,
+    config: str | os.PathLike[str] | None,
+) -> Identity | None:
+    """The identity that was asked for; over a folder of configuration, one for development."""
+    if identity is not None and not isinstance(identity, str):
+        return identity
+    root = config or (os.environ.get(CONFIG_VARIABLE) if given is None and not bootstrap.servers else None)
+    if root is None:
+        if identity is not None:
+            raise ValueError(
+                "a SPIFFE ID alone is an identity over a folder of configuration only; see meshsdk.identities"
+            )
+        return None
+    spiffe_id = identity or f"spiffe://{bootstrap.node.cluster_domain}/ns/{bootstrap.node.namespace}/sa/default"
+    if not spiffe_id.startswith("spiffe://"):
+        raise ValueError(f"identity must be a SPIFFE ID, is {spiffe_id!r}")
+    from .identities.development import DevelopmentIdentity  # Its cryptography is loaded when it is needed.
+
+    return DevelopmentIdentity(root, spiffe_id)
 
 
 def _folder_source(root: Path) -> SourceFactory:

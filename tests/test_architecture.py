@@ -23,6 +23,7 @@ RANKS = {
     "balancing": 5,
     "security": 6,
     "exchange": 7,
+    "identities": 7,
     "inbound": 7,
     "http": 8,
     "controlplane": 9,
@@ -39,7 +40,7 @@ RANKS = {
 }
 DECISION_SIDE = ("routing", "balancing", "exchange", "inbound")
 FORBIDDEN_TO_DECISIONS = ("grpc", "httpx", "asyncio", "threading", "ssl", "socket")
-MAY_SEE_PROTOBUF = ("resources", "xds", "controlplane", "grpc", "server")
+MAY_SEE_PROTOBUF = ("resources", "xds", "controlplane", "grpc", "server", "identities")
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -12,7 +12,6 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 
-from ..errors import ConfigError
 from .names import cluster_name
 from .world import (
     ClientTls,
@@ -65,7 +64,7 @@ def make_clusters(world: World) -> Iterable[Message]:
             continue  # Istio sends those to their original destination; here such a host is passed through.
         rule = rule_for(world, service.host)
         for port in service.ports:
-            yield from _make_port(service, port, rule)
+            yield from _make_port(world, service, port, rule)
 
 
 def rule_for(world: World, host: str) -> DestinationRule | None:
@@ -91,14 +90,14 @@ def policy_for(world: World, host: str, port: int, subset: str) -> TrafficPolicy
     return rule.policy.for_port(port)
 
 
-def _make_port(service: Service, port: Port, rule: DestinationRule | None) -> Iterable[Message]:
+def _make_port(world: World, service: Service, port: Port, rule: DestinationRule | None) -> Iterable[Message]:
     entries = service.endpoints.get(port.number, [])
     policy = rule.policy if rule is not None else TrafficPolicy()
-    yield from _make_cluster(service, port, "", entries, policy.for_port(port.number))
+    yield from _make_cluster(world, service, port, "", entries, policy.for_port(port.number))
     for subset in rule.subsets if rule is not None else ():
         chosen = [entry for entry in entries if _has_labels(entry, subset.labels)]
         merged = subset.policy.over(policy).for_port(port.number)
-        yield from _make_cluster(service, port, subset.name, chosen, merged)
+        yield from _make_cluster(world, service, port, subset.name, chosen, merged)
 
 
 def _has_labels(entry: EndpointEntry, wanted: Mapping[str, str]) -> bool:
@@ -106,7 +105,7 @@ def _has_labels(entry: EndpointEntry, wanted: Mapping[str, str]) -> bool:
 
 
 def _make_cluster(
-    service: Service, port: Port, subset: str, entries: list[EndpointEntry], policy: TrafficPolicy
+    world: World, service: Service, port: Port, subset: str, entries: list[EndpointEntry], policy: TrafficPolicy
 ) -> Iterable[Message]:
     name = cluster_name(port.number, subset, service.host)
     cluster = cluster_pb2.Cluster(name=name)
@@ -126,7 +125,7 @@ def _make_cluster(
         cluster.load_assignment.CopyFrom(assignment)
         cluster.dns_refresh_rate.seconds = _DNS_REFRESH_SECONDS
         cluster.dns_lookup_family = cluster_pb2.Cluster.V4_ONLY
-    _apply_policy(cluster, port, policy, service)
+    _apply_policy(cluster, port, policy, service, world)
     yield cluster
     if service.resolution is Resolution.STATIC:
         yield assignment
@@ -163,7 +162,9 @@ def _make_endpoint(entry: EndpointEntry) -> endpoint_components_pb2.LbEndpoint:
     return endpoint
 
 
-def _apply_policy(cluster: cluster_pb2.Cluster, port: Port, policy: TrafficPolicy, service: Service) -> None:
+def _apply_policy(
+    cluster: cluster_pb2.Cluster, port: Port, policy: TrafficPolicy, service: Service, world: World
+) -> None:
     pool = policy.connection_pool or ConnectionPool()
     if pool.connect_timeout_seconds is not None:
         cluster.connect_timeout.FromMilliseconds(int(pool.connect_timeout_seconds * 1000))
@@ -173,7 +174,7 @@ def _apply_policy(cluster: cluster_pb2.Cluster, port: Port, policy: TrafficPolic
     if policy.outlier_detection is not None:
         _apply_outlier(cluster, policy.outlier_detection)
     if policy.tls is not None:
-        _apply_tls(cluster, policy.tls, service)
+        _apply_tls(cluster, policy.tls, service, world)
 
 
 def _apply_balancer(cluster: cluster_pb2.Cluster, policy: TrafficPolicy) -> None:
@@ -246,14 +247,12 @@ def _apply_outlier(cluster: cluster_pb2.Cluster, outlier: OutlierDetection) -> N
     cluster.common_lb_config.healthy_panic_threshold.value = outlier.min_health_percent or 0
 
 
-def _apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls, service: Service) -> None:
+def _apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls, service: Service, world: World) -> None:
     if tls.mode is TlsMode.DISABLE:
         return
     if tls.mode is TlsMode.ISTIO_MUTUAL:
-        raise ConfigError(
-            f"DestinationRule of {service.host}: trafficPolicy.tls.mode",
-            "ISTIO_MUTUAL needs a mesh identity, which is not carried out; use SIMPLE or MUTUAL with files",
-        )
+        _set_tls(cluster, _mutual_tls(cluster.name, tls, service, world))
+        return
     context = tls_pb2.UpstreamTlsContext(sni=tls.sni or service.host)
     validation = context.common_tls_context.validation_context
     if tls.ca_certificates and tls.ca_certificates != "system":
@@ -270,6 +269,37 @@ def _apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls, service: Service) -
         certificate = context.common_tls_context.tls_certificates.add()
         certificate.certificate_chain.filename = tls.client_certificate
         certificate.private_key.filename = tls.private_key
+    _set_tls(cluster, context)
+
+
+def _mutual_tls(name: str, tls: ClientTls, service: Service, world: World) -> tls_pb2.UpstreamTlsContext:
+    """Mutual TLS by mesh identities, as istiod has it (pilot/pkg/networking/core/cluster_tls.go)."""
+    # Istio's SNI: outbound_.9080_._.reviews.default.svc.cluster.local
+    context = tls_pb2.UpstreamTlsContext(sni=tls.sni or "_.".join(name.split("|")))
+    common = context.common_tls_context
+    common.tls_certificate_sds_secret_configs.add(name="default").sds_config.ads.SetInParent()
+    combined = common.combined_validation_context
+    combined.validation_context_sds_secret_config.name = "ROOTCA"
+    combined.validation_context_sds_secret_config.sds_config.ads.SetInParent()
+    accounts = {entry.service_account for entries in service.endpoints.values() for entry in entries}
+    for text in tls.subject_alt_names or (
+        [f"spiffe://{world.security.mesh.trust_domain}/ns/{service.namespace}/sa/{one}" for one in sorted(accounts)]
+        if accounts and all(accounts)
+        else ()
+    ):
+        matcher = combined.default_validation_context.match_typed_subject_alt_names.add()
+        matcher.san_type = 3 if "://" in text else 2  # URI, DNS
+        matcher.matcher.exact = text
+    if not combined.default_validation_context.match_typed_subject_alt_names:
+        # It is not known who serves: anybody of the mesh's trust domains may.
+        for domain in (world.security.mesh.trust_domain, *world.security.mesh.trust_domain_aliases):
+            matcher = combined.default_validation_context.match_typed_subject_alt_names.add()
+            matcher.san_type = 3  # URI
+            matcher.matcher.prefix = f"spiffe://{domain}/"
+    return context
+
+
+def _set_tls(cluster: cluster_pb2.Cluster, context: tls_pb2.UpstreamTlsContext) -> None:
     packed = any_pb2.Any()
     packed.Pack(context)
     cluster.transport_socket.name = "envoy.transport_sockets.tls"

@@ -75,7 +75,13 @@ def endpoint_of(workload: Workload, port: Port) -> EndpointEntry | None:
     if number is None:
         return None
     return EndpointEntry(
-        workload.address, number, workload.labels, workload.weight, workload.locality, workload.is_ready
+        workload.address,
+        number,
+        workload.labels,
+        workload.weight,
+        workload.locality,
+        workload.is_ready,
+        workload.service_account,
     )
 
 
@@ -92,7 +98,8 @@ def _parse_workload(spec: Fields, meta: Meta) -> Workload:
         ports=spec.integers("ports"),
         weight=spec.integer("weight"),
         locality=spec.text("locality"),
+        service_account=spec.text("serviceAccount"),
     )
-    spec.ignore("serviceAccount", "network")
+    spec.ignore("network")
     spec.finish()
     return workload

@@ -100,6 +100,7 @@ def parse_pod(document: Fields, meta: Meta) -> Workload | None:
         labels=meta.labels,
         ports=ports,
         is_ready=not ready or ready[0] == "True",
+        service_account=spec.text("serviceAccountName") if spec is not None else "",
     )
 
 

@@ -53,6 +53,7 @@ class Workload:
     weight: int | None = None
     locality: str = ""
     is_ready: bool = True
+    service_account: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class EndpointEntry:
     weight: int | None = None
     locality: str = ""
     is_ready: bool = True
+    service_account: str = ""
 
 
 class Resolution(Enum):

@@ -20,7 +20,7 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from ..discovery import ServerView
-from ..errors import ResourceError
+from ..errors import PeerIdentityError, ResourceError
 from ..exchange.configured_answer import configured_answer
 from ..exchange.local_reply import LocalReply, no_route, path_refused, redirect_to
 from ..exchange.request_changes import changed_request
@@ -31,11 +31,12 @@ from ..routing.compiled_forward import filter_levels, mutation_levels
 from ..routing.formatter import FormatContext
 from ..routing.header_mutation import MutationLevel, compile_mutations
 from ..routing.timeouts import is_grpc
+from ..security import check_peer
 from .client_address import remote_address
 from .client_certificate import compile_client_certificate
 from .connection import Connection
 from .filter_chains import ChainFinder
-from .replies import not_configured
+from .replies import not_configured, peer_refused
 from .request import ROUTER, InboundRequest
 from .steps import FilterStates, Result, RouteFilters, compile_steps, response_change
 from .waits import Wait
@@ -72,6 +73,8 @@ class CompiledChain:
         filters = manager.listener.filters
         # The table's own filters would be a client's.
         self.table = RouteTable(dataclasses.replace(manager.listener, filters=()), routes)
+        self._trust = chain.tls.trust if chain.tls is not None else None
+        self._requires_peer = chain.tls is not None and chain.tls.require_client_certificate
         self._mark_certificate = compile_client_certificate(manager)
         self._by_route: dict[int, _RouteSteps] = {}
         self._kept: list[CompiledRoute] = []
@@ -88,6 +91,10 @@ class CompiledChain:
 
     def begin(self, request: InboundRequest) -> Result:
         """Decide on a request: see the module."""
+        if self._trust is not None:
+            refusal = self._check_peer(request.connection)
+            if refusal is not None:
+                return refusal
         request.remote = remote_address(self.manager, request)
         if self.table.prepare is not None:
             head, status = self.table.prepare(request.head)
@@ -113,6 +120,20 @@ class CompiledChain:
                 return self._answered(request, route, result)
             return self._rest(request, compiled, number, result)
         return self._arrived(request, compiled)
+
+    def _check_peer(self, connection: Connection) -> LocalReply | None:
+        """Refuse a peer that the handshake let in and the chain's settings do not, or of whom the server tells nothing.
+
+        Names and pins are not the handshake's to check; and a server that hands over no certificate has proven nothing.
+        """
+        assert self._trust is not None
+        if connection.peer is None:
+            return peer_refused("no client certificate is known") if self._requires_peer else None
+        try:
+            check_peer(connection.peer.der, self._trust)
+        except PeerIdentityError as error:
+            return peer_refused(str(error))
+        return None
 
     def _expect_answers(self, request: InboundRequest, compiled: _RouteSteps) -> None:
         for place, levels in compiled.filters.response_levels:

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from ..exchange.local_reply import LocalReply
 
-__all__ = ["access_denied", "cors_preflight", "csrf_denied", "jwt_denied", "not_configured"]
+__all__ = [
+    "access_denied",
+    "authorization_denied",
+    "authorization_failed",
+    "cors_preflight",
+    "csrf_denied",
+    "jwt_denied",
+    "not_configured",
+    "peer_refused",
+]
 
 _TEXT = ((b"content-type", b"text/plain"),)
 
@@ -45,6 +54,11 @@ def authorization_denied(status: int, body: bytes, headers: tuple[tuple[bytes, b
 def authorization_failed(status: int) -> LocalReply:
     """The authorization server cannot be asked, and requests do not pass without it."""
     return LocalReply(status, flag="UAEX", details="ext_authz_error")
+
+
+def peer_refused(why: str) -> LocalReply:
+    """The peer's certificate is not what the filter chain asks for; Envoy closes the connection."""
+    return LocalReply(403, b"RBAC: access denied", _TEXT, flag="UPE", details=f"peer_not_accepted{{{why}}}")
 
 
 def not_configured(why: str) -> LocalReply:

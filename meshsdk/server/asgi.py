@@ -20,7 +20,7 @@ from ..exchange.local_reply import LocalReply, payload_too_large
 from ..inbound import Connection, InboundRequest
 from ..routing import RequestHead
 from ..telemetry.lookup import http_server_observer
-from .connections import asgi_connection
+from .connections import ADMITTED, asgi_connection
 from .drive import AsyncDriver
 from .inbound import HasControl, Inbound
 from .malformed import malformed
@@ -94,6 +94,8 @@ class AsgiMiddleware:
                 await asyncio.get_running_loop().run_in_executor(None, self._mesh.close)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get(ADMITTED):
+            return await self.app(scope, receive, send)
         connection = asgi_connection(scope)
         head = _head(scope, connection)
         observer = http_server_observer()
@@ -215,6 +217,7 @@ def _write_back(scope: Scope, before: RequestHead, request: InboundRequest) -> N
         scope["raw_path"] = path.encode("latin-1")
         scope["path"] = urllib.parse.unquote(path)
         scope["query_string"] = query.encode("latin-1")
+    scope[ADMITTED] = True
     state = scope.get("state")
     if state is None:
         state = scope["state"] = {}

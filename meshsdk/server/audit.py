@@ -22,7 +22,15 @@ _EVENTS_A_SECOND = 20
 _MAX_TEXT = 256
 
 # What is a refusal by policy; redirects, preflights and direct responses are answers, and none.
-_REFUSALS = ("rbac_", "jwt_authn_", "ext_authz_", "csrf_", "no_inbound_policy", "path_normalization_failed")
+_REFUSALS = (
+    "rbac_",
+    "jwt_authn_",
+    "ext_authz_",
+    "csrf_",
+    "no_inbound_policy",
+    "peer_not_accepted",
+    "path_normalization_failed",
+)
 
 
 class _Window:

@@ -19,7 +19,7 @@ from ..exchange.local_reply import LocalReply, payload_too_large
 from ..inbound import Connection, InboundRequest
 from ..routing import RequestHead
 from ..telemetry.lookup import http_server_observer
-from .connections import wsgi_connection
+from .connections import ADMITTED, wsgi_connection
 from .drive import Driver
 from .inbound import HasControl, Inbound
 from .malformed import malformed
@@ -58,6 +58,8 @@ class WsgiMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """See PEP 3333."""
+        if environ.get(ADMITTED) or environ.get("asgi.scope", {}).get(ADMITTED):
+            return self.app(environ, start_response)
         connection = wsgi_connection(environ)
         head = _head(environ, connection)
         observer = http_server_observer()
@@ -257,6 +259,7 @@ def _write_back(environ: Environ, before: RequestHead, request: InboundRequest) 
         for name in ("RAW_URI", "REQUEST_URI"):
             if name in environ:
                 environ[name] = head.target
+    environ[ADMITTED] = True
     environ["meshsdk.peer"] = request.connection.principal
 
 

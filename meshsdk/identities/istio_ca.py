@@ -1,0 +1,104 @@
+"""An identity from Istio's certificate authority (istio.v1.auth.IstioCertificateService).
+
+Sources: istio/api security/v1alpha1/ca.proto; istio/istio security/pkg/nodeagent/caclient/providers/citadel/client.go
+and security/pkg/nodeagent/cache/secretcache.go.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import grpc
+
+from ..errors import IdentityError
+from ..security import Credentials
+from ..security.identity import check_credentials
+from .istio_ca_messages import METHOD, Request, Response
+from .renewal import RenewedIdentity
+from .signing_request import KeyKind, make_signing_request
+
+__all__ = ["IstioCaIdentity"]
+
+# Where Istio mounts a workload's token and the CA's roots.
+_TOKEN_FILE = "/var/run/secrets/tokens/istio-token"
+_ROOTS_FILE = "/var/run/secrets/istio/root-cert.pem"
+_TIMEOUT_SECONDS = 10.0
+
+
+class IstioCaIdentity(RenewedIdentity):
+    """Certificates that istiod signs, for a key that is made here and never leaves this process.
+
+    Args:
+        spiffe_id: Whom to ask a certificate for; the CA decides by the token whether it may be had.
+        address: `host:port` of the CA.
+        token_file: The service account's token; read again for each request, as Kubernetes renews it.
+        ca_certificate_file: Roots, of the CA's own certificate and of peers.
+        server_name: Name in the CA's certificate; empty is the address's.
+        key: `ECDSA` (P-256) or `RSA` (2048 bits).
+        validity_seconds: Asked for; the CA may give less.
+        cluster_id: Of a mesh with several clusters (Istio's CLUSTER_ID).
+        plaintext: Without TLS, for a CA on this machine.
+    """
+
+    def __init__(
+        self,
+        spiffe_id: str,
+        *,
+        address: str = "istiod.istio-system.svc:15012",
+        token_file: str | os.PathLike[str] = _TOKEN_FILE,
+        ca_certificate_file: str | os.PathLike[str] = _ROOTS_FILE,
+        server_name: str = "",
+        key: KeyKind = "ECDSA",
+        validity_seconds: int = 86400,
+        cluster_id: str = "Kubernetes",
+        plaintext: bool = False,
+    ) -> None:
+        self._spiffe_id = spiffe_id
+        self._address = address
+        self._token_file = Path(token_file)
+        self._roots_file = Path(ca_certificate_file)
+        self._server_name = server_name
+        self._key: KeyKind = key
+        self._validity_seconds = validity_seconds
+        self._cluster_id = cluster_id
+        self._plaintext = plaintext
+        super().__init__(self._certify, f"the CA at {address}")
+
+    def _certify(self) -> Credentials:
+        try:
+            token, roots = self._token_file.read_text().strip(), self._roots_file.read_bytes()
+        except OSError as error:
+            raise IdentityError(f"the token or the roots cannot be read: {error}") from error
+        private, request = make_signing_request(self._spiffe_id, self._key)
+        chain = self._ask(request, token, roots)
+        if not chain:
+            raise IdentityError("the CA answered without a certificate")
+        # Its last certificate is the root that it believes in; peers may be trusted by it, too.
+        credentials = check_credentials("".join(map(_ended, chain)).encode(), private, roots)
+        if credentials.spiffe_id != self._spiffe_id:
+            raise IdentityError(f"the CA certified {credentials.spiffe_id!r} instead of {self._spiffe_id!r}")
+        return credentials
+
+    def _ask(self, request: bytes, token: str, roots: bytes) -> list[str]:
+        options = [("grpc.ssl_target_name_override", self._server_name)] if self._server_name else []
+        channel = (
+            grpc.insecure_channel(self._address)
+            if self._plaintext
+            else grpc.secure_channel(self._address, grpc.ssl_channel_credentials(roots), options)
+        )
+        message = Request(csr=request.decode(), validity_duration=self._validity_seconds)
+        with channel:
+            call = channel.unary_unary(
+                METHOD, request_serializer=Request.SerializeToString, response_deserializer=Response.FromString
+            )
+            metadata = (("authorization", f"Bearer {token}"), ("clusterid", self._cluster_id))
+            try:
+                answer = call(message, timeout=_TIMEOUT_SECONDS, metadata=metadata)
+            except grpc.RpcError as error:
+                raise IdentityError(f"{error.code().name}: {error.details()}") from error
+        return list(answer.cert_chain)
+
+
+def _ended(pem: str) -> str:
+    return pem if pem.endswith("\n") else f"{pem}\n"

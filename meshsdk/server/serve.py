@@ -1,0 +1,255 @@
+"""`mesh.serve`: an ASGI or WSGI application on a port, with the TLS and the policy that the mesh has for it.
+
+Theory of operation. uvicorn runs the application; connections are accepted here. The first byte of one says whether it
+is TLS (a handshake record begins with 22, RFC 8446 section 5.1), and the port's filter chains say whether that may be:
+STRICT has no chain for plaintext, DISABLE none for TLS, PERMISSIVE both. It is looked at and not taken, so whoever
+reads next finds it. A peer that says nothing is dropped after a while, and so many may wait at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import inspect
+import logging
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from ..errors import PeerIdentityError, ResourceError, UnsupportedFeatureError
+from ..inbound import Connection
+from ..security import check_peer
+from .asgi import AsgiMiddleware
+from .connections import CONNECTION, connection_of_transport
+from .inbound import HasControl, Inbound
+from .tls import RotatingContext, tls_of_policy
+
+if TYPE_CHECKING:
+    from ..inbound import InboundPolicy
+
+__all__ = ["MeshServer", "make_server"]
+
+logger = logging.getLogger("meshsdk.server")
+
+_HANDSHAKE_SECONDS = 10.0
+_MAX_HANDSHAKES = 1024
+_TLS_HANDSHAKE = b"\x16"
+
+
+def make_server(app: Any, mesh: HasControl, port: int, *, host: str = "0.0.0.0", **options: Any) -> MeshServer:
+    """A server for an application.
+
+    Args:
+        app: ASGI, or WSGI, which then runs in threads.
+        mesh: Whose policy.
+        port: To listen on; 0 takes any, and then the policy is that of `policy_port`.
+        host: Address to listen on.
+        **options: uvicorn.Config's.
+    """
+    policy_port = options.pop("policy_port", port)
+    asgi = app if _is_asgi(app) else _in_threads(app)
+    wrapped = AsgiMiddleware(asgi, mesh=mesh, port=policy_port, address=host, closes_mesh=False)
+    options.setdefault("log_level", "warning")
+    options.setdefault("lifespan", "on" if _is_asgi(app) else "off")
+    config = uvicorn.Config(wrapped, host=host, port=port, **options)
+    return MeshServer(config, Inbound(mesh.runtime, policy_port, host))
+
+
+def _is_asgi(app: Any) -> bool:
+    call = app if inspect.isfunction(app) or inspect.ismethod(app) else getattr(app, "__call__", app)  # noqa: B004
+    return inspect.iscoroutinefunction(call)
+
+
+def _in_threads(app: Any) -> Any:
+    from a2wsgi import WSGIMiddleware
+
+    return WSGIMiddleware(app)
+
+
+class MeshServer(uvicorn.Server):
+    """uvicorn's server, with connections that are accepted by the mesh's rules.
+
+    Args:
+        config: uvicorn's.
+        inbound: The port's policy.
+
+    Attributes:
+        port: That it listens on, once it does.
+    """
+
+    def __init__(self, config: uvicorn.Config, inbound: Inbound) -> None:
+        super().__init__(config)
+        self._inbound = inbound
+        self._listener: socket.socket | None = None
+        self._context: RotatingContext | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = config.port
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn.Server: the application starts, and then connections are accepted."""
+        await self._inbound.wait_ready_async()
+        await super().startup(sockets=[])
+        if not self.started:
+            return
+        family = socket.AF_INET6 if ":" in self.config.host else socket.AF_INET
+        listener = socket.create_server((self.config.host, self.config.port), family=family, backlog=2048)
+        listener.setblocking(False)
+        self._listener = listener
+        self.port = listener.getsockname()[1]
+        self._protocol_class = _with_transport(self.config.http_protocol_class)
+        self._spawn(self._accept(listener))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn.Server: no new connections, then what is under way ends."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._listener is not None:
+            self._listener.close()
+        await super().shutdown(sockets=[])
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                # Out of file descriptors, or the peer is gone already: the next one may do better.
+                logger.warning("a connection cannot be accepted: %s", error)
+                await asyncio.sleep(0.05)
+                continue
+            if len(self._tasks) > _MAX_HANDSHAKES:
+                connection.close()
+                continue
+            self._spawn(self._begin(connection))
+
+    async def _begin(self, connection: socket.socket) -> None:
+        """From an accepted socket to a protocol of uvicorn's, or to its end."""
+        connection.setblocking(False)
+        try:
+            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                first = await _first_byte(connection)
+                if not first:
+                    connection.close()
+                    return
+                context = self._context_for(first == _TLS_HANDSHAKE)
+                loop = asyncio.get_running_loop()
+                await loop.connect_accepted_socket(self._protocol, connection, ssl=context)
+        except (OSError, TimeoutError, _RefusedError) as error:
+            logger.info("a connection from %s is refused: %s", _peer_name(connection), error or "it said nothing")
+            connection.close()
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+
+    def _context_for(self, is_tls: bool) -> RotatingContext | None:
+        policy: InboundPolicy | None = self._inbound.policy
+        listener = policy.listener if policy is not None else None
+        if policy is None or listener is None:
+            raise _RefusedError("there is no policy for this port")
+        if not is_tls:
+            if not any(chain.tls is None for chain in listener.all_chains):
+                raise _RefusedError("it is plaintext, and the port takes mutual TLS only")
+            return None
+        try:
+            if tls_of_policy(policy) is None:
+                raise _RefusedError("it is TLS, and the port takes plaintext only")
+            if self._context is None:
+                self._context = RotatingContext(self._settings, self._inbound.secrets)
+        except (ResourceError, UnsupportedFeatureError) as error:
+            raise _RefusedError(f"TLS cannot be served: {error}") from error
+        return self._context
+
+    def _settings(self) -> Any:
+        policy = self._inbound.policy
+        tls = tls_of_policy(policy) if policy is not None else None
+        if tls is None:
+            raise ResourceError("transport_socket", "the port takes plaintext only")
+        return tls
+
+    def _protocol(self) -> asyncio.Protocol:
+        """A protocol of uvicorn's whose application knows the connection."""
+        made: list[Any] = []
+        known: list[Connection] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            if not known:
+                known.append(connection_of_transport(made[0].mesh_transport))
+            scope[CONNECTION] = known[0]
+            await loaded(scope, receive, send)
+
+        loaded = self.config.loaded_app
+        config = copy.copy(self.config)
+        config.loaded_app = app
+        protocol = self._protocol_class(config=config, server_state=self.server_state, app_state=self.lifespan.state)
+        protocol.mesh_admits = self._admits
+        made.append(protocol)
+        return protocol  # type: ignore[no-any-return]
+
+    def _admits(self, transport: Any) -> bool:
+        """Whether the peer's certificate names somebody whom the port takes."""
+        secured = transport.get_extra_info("ssl_object")
+        policy = self._inbound.policy
+        tls = tls_of_policy(policy) if policy is not None and secured is not None else None
+        if tls is None or tls.trust is None:
+            return True
+        certificate = secured.getpeercert(binary_form=True)
+        if certificate is None and not tls.require_client_certificate:
+            return True
+        try:
+            check_peer(certificate, tls.trust)
+        except PeerIdentityError as error:
+            logger.warning("a peer is refused: %s", error)
+            return False
+        return True
+
+
+class _RefusedError(Exception):
+    """A connection may not be."""
+
+
+def _with_transport(protocol_class: Any) -> Any:
+    """The protocol class with the one thing that uvicorn does not tell applications."""
+
+    class MeshProtocol(protocol_class):  # type: ignore[misc]
+        mesh_transport: Any = None
+        mesh_admits: Callable[[Any], bool]
+
+        def connection_made(self, transport: Any) -> None:
+            """See asyncio.Protocol."""
+            self.mesh_transport = transport
+            super().connection_made(transport)
+            if not self.mesh_admits(transport):
+                transport.abort()
+
+    return MeshProtocol
+
+
+async def _first_byte(connection: socket.socket) -> bytes:
+    """The first byte of a connection, which stays there to be read; empty where the peer has gone."""
+    loop = asyncio.get_running_loop()
+    readable = loop.create_future()
+    loop.add_reader(connection, _wake, readable)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(connection)
+    return connection.recv(1, socket.MSG_PEEK)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _peer_name(connection: socket.socket) -> str:
+    with contextlib.suppress(OSError):
+        return str(connection.getpeername()[0])
+    return "somebody"

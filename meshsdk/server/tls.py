@@ -1,0 +1,103 @@
+"""TLS of this process's servers, that rotates while they run."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..errors import ResourceError, UnsupportedFeatureError
+from ..inbound import InboundPolicy
+from ..resources import TlsTrust
+from ..resources.downstream_tls import DownstreamTls
+from ..security import Secrets
+from ..security.tls_context import load_server_context, make_server_context
+
+__all__ = ["RotatingContext", "tls_of_identity", "tls_of_policy"]
+
+
+def tls_of_identity(secrets: Secrets, *, require_client_certificate: bool) -> DownstreamTls:
+    """Mutual TLS with the process's own identity.
+
+    Raises:
+        ResourceError: It has none.
+    """
+    trust: TlsTrust = secrets.own_trust()
+    return DownstreamTls(secrets.own_identity(), trust, require_client_certificate)
+
+
+def tls_of_policy(policy: InboundPolicy) -> DownstreamTls | None:
+    """The TLS settings of a port; None where it takes plaintext only.
+
+    Raises:
+        UnsupportedFeatureError: Its filter chains have different ones.
+    """
+    listener = policy.listener
+    found = {chain.tls for chain in listener.all_chains if chain.tls is not None} if listener is not None else set()
+    if len(found) > 1:
+        raise UnsupportedFeatureError(
+            f"listener {policy.view.listener.name if policy.view.listener else ''}: filter chains with different TLS"
+            " settings on one port; give each a port of its own"
+        )
+    return next(iter(found), None)
+
+
+class RotatingContext(ssl.SSLContext):
+    """A server's SSLContext whose every handshake uses the certificates and roots of that moment.
+
+    It can be given wherever an SSLContext is taken; handshakes begin with `wrap_socket` or `wrap_bio`, and those go to
+    a context that is made anew when the certificates have changed (Python's contexts cannot forget a root).
+
+    Args:
+        settings: Gives the settings of the moment.
+        secrets: What names of certificates stand for.
+        alpn: Protocols to take where the settings name none.
+
+    Raises:
+        ResourceError: The first certificates cannot be used.
+    """
+
+    _settings: Callable[[], DownstreamTls]
+    _secrets: Secrets
+    _alpn: Sequence[str]
+    _stamps: tuple[object, ...]
+    _inner: ssl.SSLContext
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> RotatingContext:
+        """See ssl.SSLContext."""
+        return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+
+    def __init__(
+        self, settings: Callable[[], DownstreamTls], secrets: Secrets, alpn: Sequence[str] = ("http/1.1",)
+    ) -> None:
+        self._settings = settings
+        self._secrets = secrets
+        self._alpn = alpn
+        self._stamps = ()
+        tls = secrets.of_server(settings())
+        # What servers look at (verify_mode, ALPN) is what the first certificates say.
+        load_server_context(self, tls, alpn)
+        self._inner = self._current()
+
+    def _current(self) -> ssl.SSLContext:
+        tls = self._secrets.of_server(self._settings())
+        sources = [tls.identity.certificate, tls.identity.private_key]
+        sources += [one for one in (tls.trust.trusted_ca, tls.trust.crl) if one is not None] if tls.trust else []
+        try:
+            stamps = (tls, *(source.stamp() for source in sources))
+            if stamps != self._stamps:
+                self._inner = make_server_context(tls, self._alpn)
+                self._stamps = stamps
+        except (ResourceError, OSError):
+            # In the middle of a change, or gone: the last good ones stay. There are none only in __init__.
+            if not self._stamps:
+                raise
+        return self._inner
+
+    def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        """See ssl.SSLContext."""
+        return self._current().wrap_socket(*args, **kwargs)
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        """See ssl.SSLContext."""
+        return self._current().wrap_bio(*args, **kwargs)

@@ -1,0 +1,226 @@
+"""`mesh.serve`: PeerAuthentication's modes on one port, identities that rotate, and applications of both kinds."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import flask
+import httpx
+import pytest
+from fastapi import FastAPI, Request, WebSocket
+from meshsdk_fastapi import MeshMiddleware
+from meshsdk_flask import MeshFlask
+
+import meshsdk
+from meshsdk.errors import IdentityError
+
+from ..certificates import SpiffeCa, spiffe, write_identity
+from ..conftest import destination_rule, service
+from .running import identity, mesh_of, one_port, peer_authentication, policy, serving
+
+MUTUAL = "trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}"
+
+
+@pytest.fixture(scope="module")
+def ca() -> SpiffeCa:
+    return SpiffeCa()
+
+
+async def who_asks(scope: Any, receive: Any, send: Any) -> None:
+    """An ASGI application that answers with its caller's SPIFFE ID."""
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    body = scope["state"]["mesh_peer"].encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-scheme", scope["scheme"].encode())]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def test_without_any_setup_both_sides_have_an_identity_and_prove_it(tmp_path: Path) -> None:
+    port = one_port()
+    yaml = service("web", port) + destination_rule("web", MUTUAL) + peer_authentication("STRICT")
+    with mesh_of(tmp_path, yaml) as mesh, serving(who_asks, mesh, port), mesh.client() as client:
+        response = client.get("http://web/")
+    assert response.text == "spiffe://cluster.local/ns/default/sa/default"
+    assert response.headers["x-scheme"] == "https"
+
+
+@pytest.mark.parametrize(
+    ("mode", "plaintext", "mutual"),
+    [("STRICT", False, True), ("PERMISSIVE", True, True), ("DISABLE", True, False)],
+)
+def test_each_mode_takes_what_it_says(tmp_path: Path, ca: SpiffeCa, mode: str, plaintext: bool, mutual: bool) -> None:
+    port = one_port()
+    yaml = service("web", port) + destination_rule("web", MUTUAL) + peer_authentication(mode)
+    server, client_id = identity(tmp_path, ca, "web"), identity(tmp_path, ca, "client")
+    with (
+        mesh_of(tmp_path, yaml, server) as mesh,
+        mesh_of(tmp_path, yaml, client_id, "client") as caller,
+        serving(who_asks, mesh, port),
+        caller.client() as client,
+        httpx.Client() as bare,
+    ):
+        assert reaches(lambda: bare.get(f"http://127.0.0.1:{port}/")) is plaintext
+        assert reaches(lambda: client.get("http://web/")) is mutual
+
+
+def test_a_port_may_have_a_mode_of_its_own(tmp_path: Path, ca: SpiffeCa) -> None:
+    port = one_port()
+    selected = f", selector: {{matchLabels: {{app: web}}}}, portLevelMtls: {{{port}: {{mode: DISABLE}}}}"
+    yaml = service("web", port) + peer_authentication("STRICT", selected)
+    with (
+        mesh_of(tmp_path, yaml, identity(tmp_path, ca, "web")) as mesh,
+        serving(who_asks, mesh, port),
+        httpx.Client() as bare,
+    ):
+        assert bare.get(f"http://127.0.0.1:{port}/").status_code == 200
+
+
+def reaches(send: Any) -> bool:
+    try:
+        return bool(send().status_code == 200)
+    except httpx.TransportError:
+        return False
+
+
+def test_principals_are_who_the_certificate_says(tmp_path: Path, ca: SpiffeCa) -> None:
+    port = one_port()
+    rule = policy("{rules: [{from: [{source: {principals: [cluster.local/ns/default/sa/friend]}}]}]}")
+    yaml = service("web", port) + destination_rule("web", MUTUAL) + peer_authentication("STRICT") + rule
+    with (
+        mesh_of(tmp_path, yaml, identity(tmp_path, ca, "web")) as mesh,
+        mesh_of(tmp_path, yaml, identity(tmp_path, ca, "friend"), "friend") as friend,
+        mesh_of(tmp_path, yaml, identity(tmp_path, ca, "stranger"), "stranger") as stranger,
+        serving(who_asks, mesh, port),
+        friend.client() as ours,
+        stranger.client() as theirs,
+    ):
+        assert ours.get("http://web/").text == spiffe("friend")
+        refused = theirs.get("http://web/")
+    assert (refused.status_code, refused.text) == (403, "RBAC: access denied")
+
+
+def test_a_client_of_another_trust_domain_is_not_let_in(tmp_path: Path, ca: SpiffeCa) -> None:
+    port = one_port()
+    yaml = service("web", port) + destination_rule("web", MUTUAL) + peer_authentication("STRICT")
+    other = identity(tmp_path, ca, "client", uri=spiffe("client", "other.domain"))
+    with (
+        mesh_of(tmp_path, yaml, identity(tmp_path, ca, "web")) as mesh,
+        mesh_of(tmp_path, yaml, other, "client") as caller,
+        serving(who_asks, mesh, port),
+        caller.client() as client,
+        pytest.raises(httpx.TransportError),
+    ):
+        client.get("http://web/")
+
+
+def test_rotated_certificates_and_roots_are_used_from_the_next_handshake_on(tmp_path: Path) -> None:
+    port, old, new = one_port(), SpiffeCa("old"), SpiffeCa("new")
+    yaml = service("web", port) + peer_authentication("STRICT")
+    place = tmp_path / "web"
+    write_identity(place, old.issue(spiffe("web")), old.pem)
+    from meshsdk.identities import FileIdentity
+
+    rotating = FileIdentity(place / "cert.pem", place / "key.pem", place / "roots.pem")
+    with mesh_of(tmp_path, yaml, rotating) as mesh, serving(who_asks, mesh, port):
+        assert handshake(tmp_path, port, old, old)
+        write_identity(place, new.issue(spiffe("web")), new.pem)
+        assert handshake(tmp_path, port, new, new)
+        assert not handshake(tmp_path, port, old, new), "a client of the old root is still trusted"
+
+
+def handshake(folder: Path, port: int, ours: SpiffeCa, trusted: SpiffeCa) -> bool:
+    """Whether a client with a certificate of `ours`, which trusts `trusted`, gets an answer."""
+    place = folder / "handshake"
+    write_identity(place, ours.issue(spiffe("client")), trusted.pem)
+    context = ssl.create_default_context(cafile=str(place / "roots.pem"))
+    context.check_hostname = False
+    context.load_cert_chain(place / "cert.pem", place / "key.pem")
+    with httpx.Client(verify=context) as client, contextlib.suppress(httpx.TransportError):
+        return client.get(f"https://127.0.0.1:{port}/").status_code == 200
+    return False
+
+
+def test_an_identity_that_cannot_be_had_says_what_to_do(tmp_path: Path) -> None:
+    bootstrap = {"xds_servers": [{"server_uri": "127.0.0.1:1", "channel_creds": [{"type": "insecure"}]}]}
+    with meshsdk.Mesh(bootstrap=bootstrap) as mesh, pytest.raises(IdentityError, match=r"pass Mesh\(identity="):
+        mesh.ssl_context()
+
+
+def test_fastapi_gets_the_peer_and_websockets_pass_policy_too(tmp_path: Path) -> None:
+    port = one_port()
+    app = FastAPI()
+
+    @app.get("/who")
+    def who(request: Request) -> str:
+        return str(request.state.mesh_peer)
+
+    @app.websocket("/chat")
+    async def chat(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text(await socket.receive_text())
+        await socket.close()
+
+    deny = policy("{action: DENY, rules: [{to: [{operation: {paths: [/closed]}}]}]}")
+    yaml = service("web", port) + destination_rule("web", MUTUAL) + deny
+    with mesh_of(tmp_path, yaml) as mesh:
+        app.add_middleware(MeshMiddleware, mesh=mesh, port=port)  # Beside the one of serve: it decides once.
+        with serving(app, mesh, port), mesh.client() as client:
+            assert client.get("http://web/who").json() == "spiffe://cluster.local/ns/default/sa/default"
+            assert client.get("http://web/closed").status_code == 403
+            assert upgrade(port, "/closed").startswith(b"HTTP/1.1 403")
+
+
+def upgrade(port: int, path: str) -> bytes:
+    """The status line that a websocket handshake is answered with."""
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        connection.sendall(
+            f"GET {path} HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+            "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+        )
+        return connection.recv(4096)
+
+
+def test_flask_runs_in_threads_and_gets_the_peer(tmp_path: Path) -> None:
+    port = one_port()
+    app = flask.Flask("web")
+
+    @app.post("/echo")
+    def echo() -> str:
+        return f"{flask.g.mesh_peer} {flask.request.get_data(as_text=True)}"
+
+    yaml = service("web", port) + destination_rule("web", MUTUAL) + peer_authentication("STRICT")
+    with mesh_of(tmp_path, yaml) as mesh:
+        MeshFlask(app, mesh=mesh, port=port)
+        with serving(app, mesh, port), mesh.client() as client:
+            response = client.post("http://web/echo", content=b"x" * 100_000)
+    assert response.text == "spiffe://cluster.local/ns/default/sa/default " + "x" * 100_000
+
+
+def test_a_request_under_way_is_finished_before_the_server_stops(tmp_path: Path) -> None:
+    port, begun = one_port(), threading.Event()
+    app = flask.Flask("web")
+
+    @app.get("/slow")
+    def slow() -> str:
+        begun.set()
+        time.sleep(0.3)
+        return "done"
+
+    answers: list[str] = []
+    with mesh_of(tmp_path, service("web", port)) as mesh:
+        with serving(app, mesh, port):
+            thread = threading.Thread(target=lambda: answers.append(httpx.get(f"http://127.0.0.1:{port}/slow").text))
+            thread.start()
+            assert begun.wait(5)
+        thread.join(5)
+    assert answers == ["done"]
