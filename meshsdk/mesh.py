@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .decision import Decision
     from .grpc.load_reports import LoadReports
     from .grpc.relayed_mesh import RelayedMesh
+    from .grpc.server_policy import ServerPolicy
     from .server import Inbound
 
 __all__ = ["Mesh"]
@@ -196,21 +197,34 @@ class Mesh:
 
         return [make(self._runtime, parse_target(target) if target else None) for make in AIO_INTERCEPTORS]
 
-    def server_interceptor(self, *, load_reports: LoadReports | None = None) -> grpc.ServerInterceptor:
-        """The interceptor for a grpc.server: tracing, metrics, and deadlines that bound what its handlers send.
+    def server_interceptor(
+        self, *, port: int | None = None, address: str = "0.0.0.0", load_reports: LoadReports | None = None
+    ) -> grpc.ServerInterceptor:
+        """The interceptor for a grpc.server: policy, tracing, metrics, and deadlines that bound what handlers send.
 
         Args:
+            port: That the server listens on: calls must pass the mesh's inbound policy for it. None enforces none.
+            address: That it listens on.
             load_reports: The server's load, to be told to clients with each call.
         """
         from .grpc.server_interceptors import MeshServerInterceptor
 
-        return MeshServerInterceptor(load_reports)
+        return MeshServerInterceptor(load_reports, self._server_policy(port, address))
 
-    def aio_server_interceptor(self, *, load_reports: LoadReports | None = None) -> grpc.aio.ServerInterceptor:
+    def aio_server_interceptor(
+        self, *, port: int | None = None, address: str = "0.0.0.0", load_reports: LoadReports | None = None
+    ) -> grpc.aio.ServerInterceptor:
         """`server_interceptor` for a grpc.aio.server."""
         from .grpc.server_interceptors import MeshAioServerInterceptor
 
-        return MeshAioServerInterceptor(load_reports)
+        return MeshAioServerInterceptor(load_reports, self._server_policy(port, address))
+
+    def _server_policy(self, port: int | None, address: str) -> ServerPolicy | None:
+        if port is None:
+            return None
+        from .grpc.server_policy import ServerPolicy
+
+        return ServerPolicy(self.inbound(port, address=address))
 
     def server_credentials(
         self, *, provider: str = "default", require_client_certificate: bool = True

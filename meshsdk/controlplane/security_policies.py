@@ -184,9 +184,9 @@ def _parse_rule(rule: Fields) -> Rule:
 def _pairs(fields: Fields, names: Mapping[str, str]) -> tuple[dict[str, Values], dict[str, Values]]:
     values = {name: fields.texts(name) for name in names if name in fields}
     not_values = {name: fields.texts(negated) for name, negated in names.items() if negated in fields}
+    _refuse_unknown(fields)
     if not values and not not_values:
         raise fields.error(next(iter(names)), "must be set, or another field: empty, it would match nothing or all")
-    _refuse_unknown(fields)
     return values, not_values
 
 

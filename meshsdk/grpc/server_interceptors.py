@@ -1,4 +1,4 @@
-"""Interceptors for the gRPC servers of the process: tracing, metrics, deadlines, load reports.
+"""Interceptors for the gRPC servers of the process: policy, tracing, metrics, deadlines, load reports.
 
 They wrap what a server's handlers do and nothing else, so health checking, reflection and services without generated
 code stay as they are. While a handler runs, its call's span is the current one and its deadline bounds what goes out
@@ -18,6 +18,7 @@ import grpc.aio
 from .. import deadline
 from ..telemetry.lookup import grpc_server_observer
 from .load_reports import LoadReports
+from .server_policy import ServerPolicy
 
 __all__ = ["MeshAioServerInterceptor", "MeshServerInterceptor"]
 
@@ -113,21 +114,40 @@ def _wrapped(handler: Any, wrap: Callable[[Behavior, bool], Behavior]) -> Any:
 class _Wrapper:
     """Wraps behaviors of one method."""
 
-    def __init__(self, method: str, reports: LoadReports | None) -> None:
+    def __init__(self, method: str, reports: LoadReports | None, policy: ServerPolicy | None) -> None:
         self._method = method
         self._reports = reports
+        self._policy = policy
+
+    def _check(self, context: Any) -> None:
+        if self._policy is not None:
+            self._policy.check(self._method, context)
+
+    async def _check_async(self, context: Any) -> None:
+        if self._policy is not None:
+            await self._policy.check_async(self._method, context)
 
     def sync(self, behavior: Behavior, is_stream: bool) -> Behavior:
         """A behavior that runs in a thread."""
         if getattr(behavior, "experimental_non_blocking", False):
-            return behavior  # It ends when it calls back, which is not ours to see.
+            if self._policy is None:
+                return behavior  # It ends when it calls back, which is not ours to see.
+
+            def admitted(request: Any, context: Any, *callbacks: Any) -> Any:
+                self._check(context)
+                return behavior(request, context, *callbacks)
+
+            admitted.experimental_non_blocking = True  # type: ignore[attr-defined]
+            return admitted
 
         def respond(request: Any, context: Any) -> Any:
             with _Incoming(self._method, context, self._reports):
+                self._check(context)
                 return behavior(request, context)
 
         def stream(request: Any, context: Any) -> Iterator[Any]:
             with _Incoming(self._method, context, self._reports):
+                self._check(context)
                 yield from behavior(request, context)
 
         return stream if is_stream else respond
@@ -138,6 +158,7 @@ class _Wrapper:
 
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
                 with _Incoming(self._method, context, self._reports):
+                    await self._check_async(context)
                     async for response in behavior(request, context):
                         yield response
 
@@ -146,6 +167,7 @@ class _Wrapper:
 
             async def respond(request: Any, context: Any) -> Any:
                 with _Incoming(self._method, context, self._reports):
+                    await self._check_async(context)
                     return await behavior(request, context)
 
             return respond
@@ -157,17 +179,19 @@ class MeshServerInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
 
     Args:
         load_reports: The server's load, to be told to clients with each call.
+        policy: What calls must pass first; None lets all in.
     """
 
-    def __init__(self, load_reports: LoadReports | None = None) -> None:
+    def __init__(self, load_reports: LoadReports | None = None, policy: ServerPolicy | None = None) -> None:
         self._reports = load_reports
+        self._policy = policy
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """See grpc.ServerInterceptor."""
         handler = continuation(handler_call_details)
         if handler is None:
             return None
-        return _wrapped(handler, _Wrapper(handler_call_details.method, self._reports).sync)
+        return _wrapped(handler, _Wrapper(handler_call_details.method, self._reports, self._policy).sync)
 
 
 class MeshAioServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -175,14 +199,16 @@ class MeshAioServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc
 
     Args:
         load_reports: The server's load, to be told to clients with each call.
+        policy: What calls must pass first; None lets all in.
     """
 
-    def __init__(self, load_reports: LoadReports | None = None) -> None:
+    def __init__(self, load_reports: LoadReports | None = None, policy: ServerPolicy | None = None) -> None:
         self._reports = load_reports
+        self._policy = policy
 
     async def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """See grpc.aio.ServerInterceptor."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        return _wrapped(handler, _Wrapper(handler_call_details.method, self._reports).asynchronous)
+        return _wrapped(handler, _Wrapper(handler_call_details.method, self._reports, self._policy).asynchronous)

@@ -250,9 +250,9 @@ class InboundPolicy:
 
     @property
     def needs_peers(self) -> bool:
-        """Whether some decision depends on the peer's certificate."""
-        return self.listener is not None and any(
-            chain.tls is not None and chain.tls.trust is not None for chain in self.listener.all_chains
+        """Whether nobody gets in without a certificate, as under STRICT."""
+        return self.listener is not None and all(
+            chain.tls is not None and chain.tls.require_client_certificate for chain in self.listener.all_chains
         )
 
 

@@ -10,17 +10,19 @@ Sources: ASGI specification (HTTP and WebSocket, TLS extension, lifespan).
 from __future__ import annotations
 
 import asyncio
+import logging
 import urllib.parse
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import ExitStack
 from typing import Any
 
 from .. import deadline
+from ..errors import MeshError, UnsupportedFeatureError
 from ..exchange.local_reply import LocalReply, payload_too_large
 from ..inbound import Connection, InboundRequest
 from ..routing import RequestHead
 from ..telemetry.lookup import http_server_observer
-from .connections import ADMITTED, asgi_connection
+from .connections import ADMITTED, TELLS_PEERS, asgi_connection
 from .drive import AsyncDriver
 from .inbound import HasControl, Inbound
 from .malformed import malformed
@@ -33,6 +35,12 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Headers of the body that an answer in the application's place has.
+logger = logging.getLogger("meshsdk.server")
+
+_NO_PEERS = (
+    "port {port} takes mutual TLS only, and this server does not tell applications whose certificate it has verified:"
+    " run the application by mesh.serve(app, port={port})"
+)
 _HTTP_DENIAL = "websocket.http.response"
 
 
@@ -76,17 +84,25 @@ class AsgiMiddleware:
             await self.app(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The mesh is ready before the application is, and drains after it."""
+        """The policy is here before the application starts, and the mesh is closed after it ended."""
+        first = await receive()
+        try:
+            for driver in list(self._drivers.values()):
+                policy = await driver.inbound.wait_ready_async()
+                if policy.needs_peers and not scope.get(TELLS_PEERS):
+                    raise UnsupportedFeatureError(_NO_PEERS.format(port=driver.inbound.port))
+        except (MeshError, TimeoutError) as error:
+            # Servers take an exception for an application without a lifespan, and go on.
+            logger.critical("the application does not start: %s", error)
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        unread = [first]
 
-        async def started() -> MutableMapping[str, Any]:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                for driver in list(self._drivers.values()):
-                    await driver.inbound.wait_ready_async()
-            return message
+        async def received() -> MutableMapping[str, Any]:
+            return unread.pop() if unread else await receive()
 
         try:
-            await self.app(scope, started, send)
+            await self.app(scope, received, send)
         finally:
             for driver in self._drivers.values():
                 await driver.close()

@@ -17,9 +17,12 @@ from ..errors import PeerIdentityError
 from ..inbound import Connection
 from ..security import PeerCertificate, read_peer
 
-__all__ = ["ADMITTED", "CONNECTION", "asgi_connection", "connection_of_transport", "wsgi_connection"]
+__all__ = ["ADMITTED", "CONNECTION", "TELLS_PEERS", "asgi_connection", "connection_of_transport", "wsgi_connection"]
 
 CONNECTION = "meshsdk.connection"
+
+# In the scope of an ASGI lifespan: the server tells whose certificate it has verified.
+TELLS_PEERS = "meshsdk.tells_peers"
 
 # Policy has let this request in already: a middleware further in must not decide again, on what the first has changed.
 ADMITTED = "meshsdk.admitted"

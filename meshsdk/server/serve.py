@@ -23,7 +23,7 @@ from ..errors import PeerIdentityError, ResourceError, UnsupportedFeatureError
 from ..inbound import Connection
 from ..security import check_peer
 from .asgi import AsgiMiddleware
-from .connections import CONNECTION, connection_of_transport
+from .connections import CONNECTION, TELLS_PEERS, connection_of_transport
 from .inbound import HasControl, Inbound
 from .tls import RotatingContext, tls_of_policy
 
@@ -54,7 +54,13 @@ def make_server(app: Any, mesh: HasControl, port: int, *, host: str = "0.0.0.0",
     wrapped = AsgiMiddleware(asgi, mesh=mesh, port=policy_port, address=host, closes_mesh=False)
     options.setdefault("log_level", "warning")
     options.setdefault("lifespan", "on" if _is_asgi(app) else "off")
-    config = uvicorn.Config(wrapped, host=host, port=port, **options)
+
+    async def told(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            scope[TELLS_PEERS] = True
+        await wrapped(scope, receive, send)
+
+    config = uvicorn.Config(told, host=host, port=port, **options)
     return MeshServer(config, Inbound(mesh.runtime, policy_port, host))
 
 
@@ -94,6 +100,7 @@ class MeshServer(uvicorn.Server):
         await super().startup(sockets=[])
         if not self.started:
             return
+        self.started = False  # Not before somebody listens.
         family = socket.AF_INET6 if ":" in self.config.host else socket.AF_INET
         listener = socket.create_server((self.config.host, self.config.port), family=family, backlog=2048)
         listener.setblocking(False)
@@ -101,6 +108,7 @@ class MeshServer(uvicorn.Server):
         self.port = listener.getsockname()[1]
         self._protocol_class = _with_transport(self.config.http_protocol_class)
         self._spawn(self._accept(listener))
+        self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server: no new connections, then what is under way ends."""

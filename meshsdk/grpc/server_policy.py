@@ -1,0 +1,103 @@
+"""The mesh's inbound policy in front of gRPC servers: the same engine as for HTTP.
+
+A call is a POST of its method's path, its metadata are the headers, and its peer is what grpc's handshake has verified.
+A refusal becomes a gRPC status, as Envoy's local replies do for gRPC requests.
+"""
+
+from __future__ import annotations
+
+import ssl
+import urllib.parse
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from ..errors import PeerIdentityError
+from ..exchange.local_reply import LocalReply
+from ..inbound import Connection, InboundRequest
+from ..routing import RequestHead
+from ..security import PeerCertificate, read_peer
+
+if TYPE_CHECKING:
+    from ..server import Inbound
+
+__all__ = ["ServerPolicy"]
+
+_STATUSES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class ServerPolicy:
+    """Decides on calls.
+
+    Args:
+        inbound: The port's policy.
+    """
+
+    def __init__(self, inbound: Inbound) -> None:
+        from ..server.drive import AsyncDriver, Driver
+
+        self._inbound = inbound
+        self._driver = Driver(inbound)
+        self._async_driver = AsyncDriver(inbound)
+
+    def check(self, method: str, context: Any) -> None:
+        """Let the call pass, or abort it."""
+        reply = self._driver.decide(self._request(method, context), _no_body)
+        if reply is not None:
+            context.abort(*_status(reply))
+
+    async def check_async(self, method: str, context: Any) -> None:
+        """See `check`."""
+        reply = await self._async_driver.decide(self._request(method, context), _no_body_async)
+        if reply is not None:
+            await context.abort(*_status(reply))
+
+    def _request(self, method: str, context: Any) -> InboundRequest:
+        connection = _connection(context, self._inbound.port)
+        headers = [
+            (name.encode("latin-1"), value if isinstance(value, bytes) else value.encode("latin-1", "replace"))
+            for name, value in context.invocation_metadata() or ()
+        ]
+        headers.append((b"content-type", b"application/grpc"))
+        scheme = "https" if connection.is_tls else "http"
+        return InboundRequest(RequestHead("POST", scheme, "", method, headers), connection)
+
+
+def _no_body(max_bytes: int) -> bytes:
+    """Messages are read by grpc, after the call was let in."""
+    return b""
+
+
+async def _no_body_async(max_bytes: int) -> bytes:
+    return b""
+
+
+def _connection(context: Any, port: int) -> Connection:
+    family, _, rest = context.peer().partition(":")
+    host, _, source_port = urllib.parse.unquote(rest).rpartition(":")
+    known = context.auth_context()
+    return Connection(
+        is_tls=known.get("transport_security_type", [b""])[0] in (b"ssl", "ssl"),
+        peer=_peer(known.get("x509_pem_cert", ())),
+        source_ip=host.strip("[]") if family in ("ipv4", "ipv6") else "",
+        source_port=int(source_port) if source_port.isdecimal() else 0,
+        destination_port=port,
+    )
+
+
+def _peer(certificates: Any) -> PeerCertificate | None:
+    for pem in certificates:
+        text = pem.decode("ascii", "replace") if isinstance(pem, bytes) else pem
+        try:
+            return read_peer(ssl.PEM_cert_to_DER_cert(text))
+        except (ValueError, PeerIdentityError):
+            return None
+    return None
+
+
+def _status(reply: LocalReply) -> tuple[grpc.StatusCode, str]:
+    fields = dict(reply.as_grpc().headers)
+    code = int(fields.get(b"grpc-status", b"2"))
+    message = urllib.parse.unquote(fields.get(b"grpc-message", b"").decode("latin-1"))
+    # grpc refuses to abort with OK; an answer that is none is an error of the policy's.
+    return _STATUSES.get(code, grpc.StatusCode.UNKNOWN) if code else grpc.StatusCode.UNKNOWN, message
