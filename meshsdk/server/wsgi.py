@@ -171,47 +171,46 @@ class _Body:
         """At most so many bytes and one more."""
         stream = self._environ["wsgi.input"]
         declared = self._environ.get("CONTENT_LENGTH") or ""
-        length = max_bytes + 1
-        if declared.isdecimal():
-            length = min(length, int(declared))
-        elif not self._environ.get("wsgi.input_terminated") and not self._environ.get("HTTP_TRANSFER_ENCODING"):
+        length: int | None = int(declared) if declared.isdecimal() else None
+        ends_by_itself = self._environ.get("wsgi.input_terminated") or self._environ.get("HTTP_TRANSFER_ENCODING")
+        if length is None and not ends_by_itself:
             return b""
-        read: bytes = stream.read(length) if length else b""
-        self._environ["wsgi.input"] = _Rejoined(read, stream)
+        wanted = max_bytes + 1 if length is None else min(max_bytes + 1, length)
+        read: bytes = stream.read(wanted) if wanted else b""
+        left = None if length is None else length - len(read)
+        self._environ["wsgi.input"] = io.BufferedReader(_Rejoined(read, stream, left))
         return read
 
 
 class _Rejoined(io.RawIOBase):
-    """What was read beforehand, and then the rest."""
+    """What was read beforehand, and then the rest.
 
-    def __init__(self, read: bytes, rest: Any) -> None:
+    Args:
+        read: What was read.
+        rest: Where the rest is.
+        left: How long the rest is; None where it ends by itself. A server's stream may go on into the next request.
+    """
+
+    def __init__(self, read: bytes, rest: Any, left: int | None) -> None:
         self._read = io.BytesIO(read)
         self._rest = rest
+        self._left = left
 
     def readable(self) -> bool:
         """See io.RawIOBase."""
         return True
 
-    def read(self, size: int | None = -1) -> bytes:
+    def readinto(self, buffer: Any) -> int:
         """See io.RawIOBase."""
-        size = -1 if size is None else size
-        first = self._read.read(size)
-        if size < 0:
-            return first + bytes(self._rest.read())
-        return first + bytes(self._rest.read(size - len(first))) if len(first) < size else first
-
-    def readline(self, size: int | None = -1) -> bytes:
-        """See io.RawIOBase."""
-        first = self._read.readline(-1 if size is None else size)
-        if first.endswith(b"\n") or (size is not None and 0 <= size <= len(first)):
-            return first
-        return first + bytes(
-            self._rest.readline() if size is None or size < 0 else self._rest.readline(size - len(first))
-        )
-
-    def __iter__(self) -> Iterator[bytes]:
-        while line := self.readline():
-            yield line
+        size = self._read.readinto(buffer)
+        if size:
+            return size
+        wanted = len(buffer) if self._left is None else min(len(buffer), self._left)
+        chunk = self._rest.read(wanted) if wanted else b""
+        if self._left is not None:
+            self._left -= len(chunk)
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
 
 
 def _bound(request: InboundRequest, max_bytes: int, body: _Body) -> LocalReply | None:

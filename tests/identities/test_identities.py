@@ -1,0 +1,249 @@
+"""Where identities come from: real files, real CAs and agents over real gRPC; renewed, and kept when renewal fails."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import stat
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cryptography import x509
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+from envoy.service.discovery.v3 import discovery_pb2
+
+from meshsdk.errors import IdentityError
+from meshsdk.identities import DevelopmentIdentity, FileIdentity, IstioCaIdentity, SdsIdentity
+from meshsdk.identities.development import CertificateAuthority
+from meshsdk.identities.istio_ca_messages import Request, Response
+from meshsdk.security import Credentials
+
+from ..certificates import SpiffeCa, spiffe, write_identity
+
+WEB = spiffe("web")
+
+
+def until(condition: Any, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_files_that_change_are_read_again_and_a_broken_change_keeps_the_last_good_ones(tmp_path: Path) -> None:
+    ca = SpiffeCa()
+    write_identity(tmp_path, ca.issue(WEB), ca.pem)
+    identity = FileIdentity(tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "roots.pem")
+    first = identity.credentials()
+    assert first.spiffe_id == WEB
+    assert "PRIVATE" not in repr(first)
+    (tmp_path / "cert.pem").write_bytes(ca.issue(WEB)[1])  # Its key is another one.
+    assert identity.credentials() is first
+    assert "does not belong" in identity.problem
+    write_identity(tmp_path, ca.issue(spiffe("other")), ca.pem)
+    assert identity.credentials().spiffe_id == spiffe("other")
+    assert identity.problem == ""
+
+
+def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(IdentityError, match="cert.pem"):
+        FileIdentity(tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "roots.pem").credentials()
+
+
+class Ca(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """IstioCertificateService over a real CA."""
+
+    def __init__(self) -> None:
+        self.authority = CertificateAuthority.make()
+        self.life = datetime.timedelta(hours=1)
+        self.names = WEB
+        self.tokens: list[str] = []
+        self.requests: list[Any] = []
+        self.fails = False
+
+    def service(self, details: Any) -> Any:
+        if details.method != "/istio.v1.auth.IstioCertificateService/CreateCertificate":
+            return None
+        return grpc.unary_unary_rpc_method_handler(
+            self.create, request_deserializer=Request.FromString, response_serializer=Response.SerializeToString
+        )
+
+    def create(self, request: Any, context: Any) -> Any:
+        self.tokens.append(dict(context.invocation_metadata())["authorization"])
+        self.requests.append(request)
+        if self.fails:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is not valid")
+        signed = self.authority.sign(request.csr.encode(), self.names, self.life)
+        return Response(cert_chain=[signed.decode(), self.authority.pem.decode()])
+
+
+@pytest.fixture
+def ca() -> Iterator[tuple[Ca, str]]:
+    handler = Ca()
+    server = grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield handler, f"127.0.0.1:{port}"
+    server.stop(0).wait()
+
+
+@pytest.fixture
+def asking(ca: tuple[Ca, str], tmp_path: Path) -> Iterator[Any]:
+    made: list[IstioCaIdentity] = []
+    (tmp_path / "token").write_text("one\n")
+    (tmp_path / "roots.pem").write_bytes(ca[0].authority.pem)
+
+    def make(**options: Any) -> IstioCaIdentity:
+        made.append(
+            IstioCaIdentity(
+                WEB,
+                address=ca[1],
+                token_file=tmp_path / "token",
+                ca_certificate_file=tmp_path / "roots.pem",
+                plaintext=True,
+                **options,
+            )
+        )
+        return made[-1]
+
+    yield make
+    for identity in made:
+        identity.close()
+
+
+@pytest.mark.parametrize("kind", ["ECDSA", "RSA"])
+def test_istios_ca_signs_a_key_that_was_made_here(ca: tuple[Ca, str], asking: Any, kind: str) -> None:
+    credentials: Credentials = asking(key=kind).credentials()
+    assert credentials.spiffe_id == WEB
+    request = x509.load_pem_x509_csr(ca[0].requests[0].csr.encode())
+    assert type(request.public_key()).__name__.startswith("EC" if kind == "ECDSA" else "RSA")
+    assert b"PRIVATE" not in ca[0].requests[0].csr.encode()
+    assert ca[0].tokens == ["Bearer one"]
+
+
+def test_a_certificate_is_renewed_before_it_expires_with_the_token_of_that_time(
+    ca: tuple[Ca, str], asking: Any, tmp_path: Path
+) -> None:
+    ca[0].life = datetime.timedelta(seconds=2)
+    identity = asking()
+    first = identity.credentials()
+    (tmp_path / "token").write_text("two\n")
+    until(lambda: identity.credentials().certificate != first.certificate)
+    assert ca[0].tokens[-1] == "Bearer two"
+
+
+def test_a_ca_that_refuses_is_asked_again_and_the_last_certificate_stays(ca: tuple[Ca, str], asking: Any) -> None:
+    ca[0].life = datetime.timedelta(seconds=1)
+    identity = asking()
+    first = identity.credentials()
+    ca[0].fails = True
+    until(lambda: "the token is not valid" in identity.problem)
+    assert identity.credentials() is first
+    ca[0].fails = False
+    until(lambda: identity.credentials().certificate != first.certificate)
+    assert identity.problem == ""
+
+
+def test_a_certificate_for_somebody_else_is_not_taken(ca: tuple[Ca, str], asking: Any) -> None:
+    ca[0].names = spiffe("other")
+    with pytest.raises(IdentityError, match="sa/other"):
+        asking().credentials()
+
+
+def test_a_ca_that_is_away_says_so(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("x")
+    (tmp_path / "roots.pem").write_bytes(SpiffeCa().pem)
+    identity = IstioCaIdentity(
+        WEB,
+        address="127.0.0.1:1",
+        token_file=tmp_path / "token",
+        ca_certificate_file=tmp_path / "roots.pem",
+        plaintext=True,
+    )
+    with pytest.raises(IdentityError, match="UNAVAILABLE"):
+        identity.credentials()
+    identity.close()
+
+
+class Agent(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """SDS, as Istio's agent serves it."""
+
+    def __init__(self) -> None:
+        self.queue: list[list[secret_pb2.Secret]] = []
+        self.answers: list[Any] = []
+
+    def service(self, details: Any) -> Any:
+        return grpc.stream_stream_rpc_method_handler(
+            self.stream,
+            request_deserializer=discovery_pb2.DiscoveryRequest.FromString,
+            response_serializer=discovery_pb2.DiscoveryResponse.SerializeToString,
+        )
+
+    def stream(self, requests: Any, context: Any) -> Iterator[Any]:
+        ThreadPoolExecutor(1).submit(lambda: self.answers.extend(requests))
+        while context.is_active():
+            if self.queue:
+                response = discovery_pb2.DiscoveryResponse(version_info="1", nonce=str(time.monotonic_ns()))
+                for secret in self.queue.pop(0):
+                    response.resources.add().Pack(secret)
+                yield response
+            time.sleep(0.01)
+
+    def push(self, pair: tuple[bytes, bytes], roots: bytes) -> None:
+        own, trusted = secret_pb2.Secret(name="default"), secret_pb2.Secret(name="ROOTCA")
+        own.tls_certificate.private_key.inline_bytes, own.tls_certificate.certificate_chain.inline_bytes = pair
+        trusted.validation_context.trusted_ca.inline_bytes = roots
+        self.queue.append([own])
+        self.queue.append([trusted])
+
+
+def test_an_agents_secrets_are_followed_and_bad_ones_are_refused(tmp_path: Path) -> None:
+    agent, ca = Agent(), SpiffeCa()
+    server = grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers((agent,))
+    path = tmp_path / "sds.sock"
+    server.add_insecure_port(f"unix:{path}")
+    server.start()
+    agent.push(ca.issue(WEB), ca.pem)
+    identity = SdsIdentity(path)
+    try:
+        assert identity.credentials().spiffe_id == WEB
+        agent.push((b"no key", b"no certificate"), ca.pem)
+        until(lambda: identity.problem != "")
+        assert identity.credentials().spiffe_id == WEB
+        until(lambda: any(answer.HasField("error_detail") for answer in agent.answers))
+        agent.push(ca.issue(spiffe("new")), ca.pem)
+        until(lambda: identity.credentials().spiffe_id == spiffe("new"))
+    finally:
+        identity.close()
+        server.stop(0).wait()
+
+
+def test_processes_of_one_user_share_a_development_ca_that_nobody_else_can_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    one, two = DevelopmentIdentity(tmp_path / "mesh", WEB), DevelopmentIdentity(tmp_path / "mesh", spiffe("other"))
+    other = DevelopmentIdentity(tmp_path / "elsewhere", WEB)
+    assert one.credentials().roots == two.credentials().roots != other.credentials().roots
+    folder = tmp_path / f"meshsdk-{os.getuid()}"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+    for identity in (one, two, other):
+        identity.close()
+
+
+def test_a_folder_that_others_can_write_is_no_place_for_a_ca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / f"meshsdk-{os.getuid()}").mkdir(mode=0o777)
+    (tmp_path / f"meshsdk-{os.getuid()}").chmod(0o777)
+    identity = DevelopmentIdentity(tmp_path / "mesh", WEB)
+    with pytest.raises(IdentityError, match="not a private folder"):
+        identity.credentials()
+    identity.close()

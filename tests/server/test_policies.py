@@ -1,0 +1,314 @@
+"""Policies of a folder, carried out: custom authorization, request authentication, dry runs, limits of the body; and
+what only an in-process mesh can do: the inbound request's deadline, trace and baggage bound and follow what goes out.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import flask
+import grpc
+import httpx
+import pytest
+from envoy.service.auth.v3 import external_auth_pb2
+from meshsdk_flask import MeshWsgi
+from opentelemetry import baggage, trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+import meshsdk
+from meshsdk import deadline
+
+from ..conftest import service
+from ..differential.tokens import ISSUERS, TOKENS
+from ..grpc_server import GrpcServer
+from .running import mesh_of, one_port, policy, serving
+from .test_attacks import echo
+
+
+class Authorizer(BaseHTTPRequestHandler):
+    """An authorization server that lets `x-user: friend` in, and says so to both sides."""
+
+    asked: list[dict[str, str]]
+
+    def do_GET(self) -> None:
+        type(self).asked.append({"path": self.path, **{k.lower(): v for k, v in self.headers.items()}})
+        friend = self.headers.get("x-user") == "friend"
+        self.send_response(200 if friend else 401)
+        self.send_header("x-verdict", "friend" if friend else "nobody")
+        self.send_header("content-length", "0" if friend else "4")
+        self.end_headers()
+        if not friend:
+            self.wfile.write(b"who?")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+CUSTOM = "{action: CUSTOM, provider: {name: judge}, rules: [{to: [{operation: {paths: [/asked*]}}]}]}"
+
+
+def with_provider(kind: str, port: int, more: str = "") -> str:
+    """YAML of a MeshConfig with an authorization server, and of the service that it is."""
+    protocol = "grpc" if kind.endswith("Grpc") else "http"
+    judge = service("judge", port, port=9000).replace("name: http", f"name: {protocol}")
+    provider = f"{{name: judge, {kind}: {{service: judge, port: 9000, timeout: 1s{more}}}}}"
+    return (
+        "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n"
+        f"data: {{mesh: 'extensionProviders: [{provider}]'}}\n---\n" + judge.replace("{http:", f"{{{protocol}:")
+    )
+
+
+@pytest.fixture
+def authorizer() -> Iterator[tuple[int, list[dict[str, str]]]]:
+    asked: list[dict[str, str]] = []
+    handler = type("Handler", (Authorizer,), {"asked": asked})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port, asked
+        server.shutdown()
+
+
+def test_an_http_server_decides_for_custom_policies(
+    tmp_path: Path, authorizer: tuple[int, list[dict[str, str]]]
+) -> None:
+    judge, asked = authorizer
+    more = (
+        ", includeRequestHeadersInCheck: [x-user], headersToUpstreamOnAllow: [x-verdict],"
+        " headersToDownstreamOnDeny: [x-verdict], pathPrefix: /check"
+    )
+    port = one_port()
+    yaml = service("web", port) + policy(CUSTOM) + with_provider("envoyExtAuthzHttp", judge, more)
+    with mesh_of(tmp_path, yaml) as mesh, serving(echo, mesh, port), httpx.Client() as client:
+        url = f"http://127.0.0.1:{port}"
+        friend = client.get(f"{url}/asked?a=1", headers={"x-user": "friend", "x-secret": "1"})
+        nobody = client.get(f"{url}/asked", headers={"x-user": "eve"})
+        other = client.get(f"{url}/other")
+    assert friend.status_code == 200
+    assert ["x-verdict", "friend"] in friend.json()["headers"]
+    assert (nobody.status_code, nobody.text, nobody.headers["x-verdict"]) == (401, "who?", "nobody")
+    assert other.status_code == 200
+    assert [one["path"] for one in asked] == ["/check/asked?a=1", "/check/asked"]
+    assert "x-secret" not in asked[0]
+
+
+@pytest.mark.parametrize(("fail_open", "status"), [("false", 503), ("true", 200)])
+def test_an_authorization_server_that_is_away_lets_in_whom_configuration_says(
+    tmp_path: Path, fail_open: str, status: int
+) -> None:
+    port = one_port()
+    more = f', failOpen: {fail_open}, statusOnError: "503"'
+    yaml = service("web", port) + policy(CUSTOM) + with_provider("envoyExtAuthzHttp", one_port(), more)
+    with mesh_of(tmp_path, yaml) as mesh, serving(echo, mesh, port):
+        assert httpx.get(f"http://127.0.0.1:{port}/asked").status_code == status
+
+
+class GrpcAuthorizer(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """envoy.service.auth.v3.Authorization, by the path's last letter."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def service(self, details: Any) -> Any:
+        return grpc.unary_unary_rpc_method_handler(
+            self.check,
+            request_deserializer=external_auth_pb2.CheckRequest.FromString,
+            response_serializer=external_auth_pb2.CheckResponse.SerializeToString,
+        )
+
+    def check(self, request: Any, context: Any) -> Any:
+        self.asked.append(request)
+        answer = external_auth_pb2.CheckResponse()
+        if request.attributes.request.http.path.endswith("y"):
+            answer.ok_response.headers.add().header.key = "x-user"
+            answer.ok_response.headers[0].header.value = "known\r\nx-evil: 1"
+            answer.ok_response.headers_to_remove.extend(["x-token", ":path", "host"])
+            answer.ok_response.response_headers_to_add.add().header.key = "x-checked"
+            answer.ok_response.response_headers_to_add[0].header.value = "yes"
+        else:
+            answer.status.code = 7
+            answer.denied_response.status.code = 418
+            answer.denied_response.body = "no"
+        return answer
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_a_grpc_server_decides_for_custom_policies(tmp_path: Path, kind: str) -> None:
+    port, handler = one_port(), GrpcAuthorizer()
+    judge = grpc.server(ThreadPoolExecutor(4))
+    judge.add_generic_rpc_handlers((handler,))
+    listening = judge.add_insecure_port("127.0.0.1:0")
+    judge.start()
+    more = ", includeRequestBodyInCheck: {maxRequestBytes: 8, allowPartialMessage: true}"
+    yaml = service("web", port) + policy(CUSTOM) + with_provider("envoyExtAuthzGrpc", listening, more)
+    try:
+        with mesh_of(tmp_path, yaml) as mesh:
+            let_in, refused = (by_wsgi if kind == "wsgi" else by_asgi)(mesh, port)
+    finally:
+        judge.stop(0).wait()
+    assert let_in["x-user"] == "knownx-evil: 1"
+    assert "x-token" not in let_in
+    assert let_in["body"] == "0123456789"
+    assert refused == (418, "no")
+    assert handler.asked[0].attributes.request.http.body == "01234567"
+    assert handler.asked[0].attributes.request.http.headers["x-token"] == "t"
+
+
+def by_asgi(mesh: meshsdk.Mesh, port: int) -> tuple[dict[str, str], tuple[int, str]]:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
+        content = json.dumps({**headers, "body": body.decode()}).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": content})
+
+    with serving(application, mesh, port, lifespan="off"):
+        return ask(port)
+
+
+def by_wsgi(mesh: meshsdk.Mesh, port: int) -> tuple[dict[str, str], tuple[int, str]]:
+    app = flask.Flask("web")
+
+    @app.post("/<path:path>")
+    def seen(path: str) -> dict[str, str]:
+        headers = {name.lower(): value for name, value in flask.request.headers.items()}
+        return {**headers, "body": flask.request.get_data(as_text=True)}
+
+    app.wsgi_app = MeshWsgi(app.wsgi_app, mesh=mesh, port=port)  # type: ignore[method-assign]
+    from werkzeug.serving import make_server
+
+    server = make_server("127.0.0.1", port, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        return ask(port)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def ask(port: int) -> tuple[dict[str, str], tuple[int, str]]:
+    with httpx.Client(headers={"x-token": "t", "x-user": "forged"}) as client:
+        let_in = client.post(f"http://127.0.0.1:{port}/asked-y", content=b"0123456789")
+        refused = client.post(f"http://127.0.0.1:{port}/asked-n", content=b"0123456789")
+    assert let_in.headers.get("x-checked", "yes") == "yes"
+    return let_in.json(), (refused.status_code, refused.text)
+
+
+def test_claims_of_a_good_token_decide_and_reach_the_application(tmp_path: Path) -> None:
+    keys = json.dumps(ISSUERS["two"])
+    port = one_port()
+    rules = (
+        f"{{jwtRules: [{{issuer: two, jwks: '{keys}', outputClaimToHeaders: [{{header: x-sub, claim: sub}}],"
+        " fromHeaders: [{name: x-jwt, prefix: 'Token '}]}]}"
+    )
+    allow = (
+        "{rules: [{when: [{key: 'request.auth.claims[sub]', values: [s2]},"
+        " {key: request.auth.audiences, values: [b1]}]}]}"
+    )
+    yaml = service("web", port) + policy(rules, "jwt", "RequestAuthentication") + policy(allow)
+    with mesh_of(tmp_path, yaml) as mesh, serving(echo, mesh, port), httpx.Client() as client:
+        url = f"http://127.0.0.1:{port}/"
+        good = client.get(url, headers={"x-jwt": f"Token {TOKENS['two']}", "x-sub": "forged"})
+        foreign = client.get(url, headers={"x-jwt": f"Token {TOKENS['two for nobody']}"})
+        bad = client.get(url, headers={"x-jwt": f"Token {TOKENS['one']}"})
+    assert good.status_code == 200
+    assert [value for name, value in good.json()["headers"] if name == "x-sub"] == ["s2"]
+    assert "x-jwt" not in dict(good.json()["headers"])
+    assert (foreign.status_code, bad.status_code) == (403, 401)
+    assert bad.headers["www-authenticate"].startswith('Bearer realm="http://127.0.0.1')
+
+
+def test_a_dry_run_refuses_nobody(tmp_path: Path) -> None:
+    port = one_port()
+    rule = policy("{action: DENY, rules: [{}]}").replace(
+        "metadata: {name: policy}", "metadata: {name: policy, annotations: {istio.io/dry-run: 'true'}}"
+    )
+    with mesh_of(tmp_path, service("web", port) + rule) as mesh, serving(echo, mesh, port):
+        assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("spec", "status"),
+    [
+        ("{}", 403),  # Allows nothing.
+        ("{rules: [{}]}", 200),  # Allows everything.
+        ("{action: DENY}", 200),  # Denies nothing.
+        ("{action: DENY, rules: [{}]}", 403),
+        ("{action: AUDIT, rules: [{}]}", 200),
+    ],
+)
+def test_empty_policies_mean_what_istio_says(tmp_path: Path, spec: str, status: int) -> None:
+    port = one_port()
+    with mesh_of(tmp_path, service("web", port) + policy(spec)) as mesh, serving(echo, mesh, port):
+        assert httpx.get(f"http://127.0.0.1:{port}/").status_code == status
+
+
+def test_a_policy_for_other_workloads_is_not_for_this_one(tmp_path: Path) -> None:
+    port = one_port()
+    rule = policy("{selector: {matchLabels: {app: other}}, action: DENY, rules: [{}]}")
+    own = policy(
+        "{selector: {matchLabels: {app: web}}, action: DENY, rules: [{to: [{operation: {methods: [PUT]}}]}]}", "b"
+    )
+    with mesh_of(tmp_path, service("web", port) + rule + own) as mesh, serving(echo, mesh, port):
+        assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
+        assert httpx.put(f"http://127.0.0.1:{port}/").status_code == 403
+
+
+def test_grpc_calls_are_refused_with_grpcs_statuses(tmp_path: Path) -> None:
+    port = one_port()
+    rule = policy("{action: DENY, rules: [{to: [{operation: {paths: [/test.Echo/Down]}}]}]}")
+    with (
+        mesh_of(tmp_path, service("web", port) + rule) as mesh,
+        GrpcServer("one", interceptors=[mesh.server_interceptor(port=port)], port=port),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        assert channel.unary_unary("/test.Echo/Say")(b"") != b""
+        with pytest.raises(grpc.RpcError) as caught:
+            list(channel.unary_stream("/test.Echo/Down")(b"3"))
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert caught.value.details() == "RBAC: access denied"
+
+
+def test_deadline_trace_and_baggage_go_on_in_what_the_application_sends(tmp_path: Path) -> None:
+    front, back = one_port(), one_port()
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace._TRACER_PROVIDER_SET_ONCE._done = False
+    trace.set_tracer_provider(provider)
+    yaml = service("front", front) + "---\n" + service("back", back)
+    with mesh_of(tmp_path, yaml) as mesh, mesh.client() as client:
+        app = flask.Flask("front")
+
+        @app.get("/")
+        def hop() -> dict[str, Any]:
+            answer = client.get("http://back/").json()
+            return {**answer, "left": deadline.remaining(), "baggage": dict(baggage.get_all())}
+
+        with serving(app, mesh, front), serving(echo, mesh, back):
+            headers = {
+                "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                "baggage": "tenant=7",
+                "x-envoy-expected-rq-timeout-ms": "4000",
+            }
+            seen = httpx.get(f"http://127.0.0.1:{front}/", headers=headers).json()
+    sent = dict(seen["headers"])
+    assert sent["traceparent"].split("-")[1] == "0af7651916cd43dd8448eb211c80319c"
+    assert sent["baggage"] == "tenant=7"
+    assert seen["baggage"] == {"tenant": "7"}
+    assert 0 < seen["left"] <= 4
+    assert 0 < int(sent["x-envoy-expected-rq-timeout-ms"]) <= 4000
+    kinds = [span.kind for span in exporter.get_finished_spans() if span.kind is trace.SpanKind.SERVER]
+    assert len(kinds) == 2
