@@ -32,7 +32,14 @@ def is_preflight(request: InboundRequest) -> bool:
 class CorsStep:
     """Cross-origin resource sharing of one route."""
 
-    __slots__ = ("_origins", "_place", "_policy", "_preflight_headers", "_random", "_response_headers")
+    __slots__ = (
+        "_origins",
+        "_place",
+        "_policy",
+        "_preflight_headers",
+        "_random",
+        "_response_headers",
+    )
 
     def __init__(self, policy: CorsPolicy, place: int, random_fraction: RandomFraction) -> None:
         self._place = place
@@ -59,12 +66,13 @@ class CorsStep:
             return None
         origin, allowed = origins[0].encode("latin-1"), self._allows(origins[0])
         if is_preflight(request):
-            if not allowed and self._policy.forward_not_matching_preflights:
+            if not allowed and self._policy.forward_not_matching_preflights is not False:
                 return None
-            headers: tuple[tuple[bytes, bytes], ...] = ()
+            # Envoy: a preflight of another origin is told everything but that it may.
+            headers = self._preflight_headers
             if allowed:
                 self._expect(request, origin)
-                headers = ((b"access-control-allow-origin", origin), *self._preflight_headers)
+                headers = ((b"access-control-allow-origin", origin), *headers)
                 asked = request.head.header("access-control-request-private-network")
                 if self._policy.allow_private_network and asked == "true":
                     headers += ((b"access-control-allow-private-network", b"true"),)

@@ -151,6 +151,9 @@ def _compile(
         case Rbac() as rbac if rbac.rules is not None or rbac.shadow_rules is not None:
             return RbacStep(rbac)
         case CorsPolicy() as cors:
+            for below in said[1:]:
+                if isinstance(below, CorsPolicy):
+                    cors = cors.over(below)
             return CorsStep(cors, place, random.random)
         case Csrf() as csrf:
             return CsrfStep(csrf, random.random)

@@ -46,7 +46,7 @@ class CorsPolicy:
     Attributes:
         origins: One must match the request's Origin.
         enabled: Share of the requests for which it holds.
-        forward_not_matching_preflights: Preflights of other origins go to the application.
+        forward_not_matching_preflights: Preflights of other origins go to the application; None is yes.
     """
 
     origins: tuple[StringMatcher, ...] = ()
@@ -54,10 +54,27 @@ class CorsPolicy:
     allow_headers: str = ""
     expose_headers: str = ""
     max_age: str = ""
-    allow_credentials: bool = False
-    allow_private_network: bool = False
+    allow_credentials: bool | None = None
+    allow_private_network: bool | None = None
     enabled: FractionalPercent = _ALWAYS
-    forward_not_matching_preflights: bool = True
+    forward_not_matching_preflights: bool | None = None
+
+    def over(self, below: CorsPolicy) -> CorsPolicy:
+        """This policy, and what it does not say from a less specific one, as Envoy looks through all levels."""
+        forward, other = self.forward_not_matching_preflights, below.forward_not_matching_preflights
+        return CorsPolicy(
+            origins=self.origins or below.origins,
+            allow_methods=self.allow_methods or below.allow_methods,
+            allow_headers=self.allow_headers or below.allow_headers,
+            expose_headers=self.expose_headers or below.expose_headers,
+            max_age=self.max_age or below.max_age,
+            allow_credentials=below.allow_credentials if self.allow_credentials is None else self.allow_credentials,
+            allow_private_network=(
+                below.allow_private_network if self.allow_private_network is None else self.allow_private_network
+            ),
+            enabled=self.enabled,
+            forward_not_matching_preflights=other if forward is None else forward,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +104,16 @@ def parse_cors_policy(container: Any, where: str, notes: Notes) -> CorsPolicy:
     enabled = _ALWAYS
     if message.HasField("filter_enabled"):
         enabled = parse_runtime_fraction(message.filter_enabled, f"{where}.filter_enabled", notes)
-    forward = optional(message, "forward_not_matching_preflights")
     return CorsPolicy(
         origins=_matchers(message.allow_origin_string_match, f"{where}.allow_origin_string_match"),
         allow_methods=message.allow_methods,
         allow_headers=message.allow_headers,
         expose_headers=message.expose_headers,
         max_age=message.max_age,
-        allow_credentials=message.allow_credentials.value,
-        allow_private_network=message.allow_private_network_access.value,
+        allow_credentials=optional(message, "allow_credentials"),
+        allow_private_network=optional(message, "allow_private_network_access"),
         enabled=enabled,
-        forward_not_matching_preflights=True if forward is None else forward,
+        forward_not_matching_preflights=optional(message, "forward_not_matching_preflights"),
     )
 
 

@@ -23,7 +23,7 @@ from rich.table import Table
 import meshsdk
 from meshsdk.http.raw_response import EMPTY_BODY, RawResponse
 from meshsdk.resources import PathMatchKind
-from tests.benchmarks import grpc_channels
+from tests.benchmarks import grpc_channels, servers
 from tests.benchmarks.bare_bones import AsyncBareBones, BareBones
 from tests.benchmarks.configuration import write_large, write_small
 from tests.benchmarks.decisions import picks_per_second, route_cost_ratio, update_ratio
@@ -87,6 +87,7 @@ def _run(setup: Setup, folder: Path) -> list[Result]:
         _decisions_alone,
         lambda: [_import_cost()],
         _grpc_channels,
+        _servers,
     ]
     results = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -348,6 +349,28 @@ def _grpc_channels() -> list[Result]:
     detail = f"{ours / 1024:.0f} against {theirs / 1024:.0f} KiB"
     results.append(Result("gRPC memory of one more channel, against native", value, math.nan, "×", detail, False))
     return results
+
+
+def _servers() -> list[Result]:
+    """Inbound policy, against none and against an Envoy in front."""
+    measured = servers.measure()
+    ours, theirs = measured["p50_ms"]
+    rates = "{:,.0f} against {:,.0f} requests/s".format(*measured["requests_a_second"])
+    latencies = f"{ours:.2f} against {theirs:.2f} ms"
+    added = "identity, 20 RBAC rules and a span, over the bare application"
+    return [
+        Result("inbound policy, FastAPI", measured["fastapi_us"], 60.0, "µs", added, False),
+        Result("inbound policy, Flask", measured["flask_us"], 50.0, "µs", added, False),
+        Result("mesh.serve with mutual TLS, against an Envoy in front", measured["throughput"], 1.5, "×", rates),
+        Result(
+            "its median latency, against the same",
+            ours / theirs,
+            1.0,
+            "×",
+            f"{ours:.2f} against {theirs:.2f} ms",
+            False,
+        ),
+    ]
 
 
 def _import_cost() -> Result:

@@ -182,8 +182,8 @@ def test_simple_tls_verifies_the_name_that_it_asks_for(tmp_path: Path) -> None:
     )
     tls = resource(state, ResourceType.CLUSTER, f"outbound|80||{HOST}").tls
     assert tls.sni == "x.y"
-    assert tls.trusted_ca is None
-    assert [matcher.value.value for matcher in tls.san_matchers] == ["x.y"]
+    assert tls.trust.trusted_ca is None
+    assert [matcher.value.value for matcher in tls.trust.san_matchers] == ["x.y"]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,6 @@ def test_simple_tls_verifies_the_name_that_it_asks_for(tmp_path: Path) -> None:
             "match.safe_regex.regex",
             "RE2",
         ),
-        (service("a", 1) + destination_rule("a", "trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}"), "tls.mode", "identity"),
         (service("a", 1) + "---\n" + service("a", 1).partition("---")[0], "Service/a", "is also defined by"),
         ('"@type": type.googleapis.com/x.Y', "@type", "must be one of"),
         (
@@ -223,11 +222,6 @@ def test_an_error_names_file_document_and_field(tmp_path: Path, yaml: str, place
         (service("a", 1) + virtual_service("a", "[{route: [{destination: {host: nobody}}]}]"), "nobody"),
         (service("a", 1) + virtual_service("a", "[{route: [{destination: {host: a, subset: v9}}]}]"), "v9"),
         ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n", "Deployment/d"),
-        (
-            "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p}\n"
-            "spec: {mtls: {mode: STRICT}}",
-            "STRICT has no effect",
-        ),
     ],
 )
 def test_what_is_not_translated_is_warned_about_by_name_and_breaks_nothing(

@@ -411,6 +411,10 @@ def test_keys_lie_in_a_private_folder_and_go_when_they_are_not_needed(
         time.sleep(0.05)
 
 
-def test_a_servers_credentials_need_a_provider(make_mesh: MakeMesh) -> None:
-    with pytest.raises(meshsdk.BootstrapError, match=r"certificate_providers.*'default'"):
-        make_mesh("").server_credentials()
+def test_a_servers_credentials_need_a_provider() -> None:
+    bootstrap = {"xds_servers": [{"server_uri": "127.0.0.1:1", "channel_creds": [{"type": "insecure"}]}]}
+    with (
+        meshsdk.Mesh(bootstrap=bootstrap) as mesh,
+        pytest.raises(meshsdk.BootstrapError, match=r"certificate_providers.*'default'"),
+    ):
+        mesh.server_credentials()

@@ -93,7 +93,7 @@ EDS = {"name": "c", "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": 
             },
             "socket_address.address",
         ),
-        (ResourceType.LISTENER, {"name": "l"}, "Listener.api_listener"),
+        (ResourceType.LISTENER, {"name": "l"}, "Listener.filter_chains"),
     ],
 )
 def test_a_broken_rule_names_the_field(kind: ResourceType, data: dict[str, Any], field: str) -> None:

@@ -1,0 +1,336 @@
+"""What inbound policy costs: a FastAPI and a Flask request with an identity, 20 RBAC rules and a span, over bare ones;
+and `mesh.serve` with mutual TLS against a real Envoy that does the same in front of the same application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import flask
+from fastapi import FastAPI
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+import meshsdk
+from meshsdk.identities import FileIdentity
+from meshsdk.inbound import Connection
+from meshsdk.security import read_peer
+from meshsdk.server.asgi import AsgiMiddleware
+from meshsdk.server.connections import CONNECTION
+from meshsdk.server.serve import make_server
+from meshsdk.server.wsgi import WsgiMiddleware
+from tests.certificates import SpiffeCa, spiffe, write_identity
+from tests.processes import envoy, free_ports, wait_for_port
+
+__all__ = ["measure"]
+
+ROOT = Path(__file__).parent.parent.parent
+PORT = 8080
+_HTTP = "type.googleapis.com/envoy.extensions.filters"
+_TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
+
+
+def _rules() -> str:
+    """Twenty rules, of which the last one lets the caller in."""
+    others = "".join(
+        f"- {{from: [{{source: {{principals: [cluster.local/ns/n{number}/sa/s]}}}}],"
+        f" to: [{{operation: {{paths: [/p{number}/*], methods: [GET]}}}}]}}\n"
+        for number in range(19)
+    )
+    return (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\nspec:\n  rules:\n"
+        + "".join(f"  {line}\n" for line in others.splitlines())
+        + "  - {from: [{source: {principals: [cluster.local/ns/default/sa/client]}}]}\n"
+    )
+
+
+def _medians(bare: Callable[[], None], wrapped: Callable[[], None], rounds: int = 21, calls: int = 300) -> float:
+    """How much longer a call takes, in microseconds: the median of rounds that alternate."""
+    added = []
+    for _ in range(rounds):
+        seconds = []
+        for call in (bare, wrapped):
+            began = time.perf_counter()
+            for _ in range(calls):
+                call()
+            seconds.append((time.perf_counter() - began) / calls)
+        added.append((seconds[1] - seconds[0]) * 1e6)
+    return statistics.median(added)
+
+
+def _connection() -> Connection:
+    pair = SpiffeCa().issue(spiffe("client"))
+    der = ssl.PEM_cert_to_DER_cert(pair[1].decode())
+    return Connection(True, read_peer(der), "127.0.0.1", 4711, "127.0.0.1", PORT)
+
+
+def _asgi_cost(mesh: meshsdk.Mesh, connection: Connection) -> float:
+    app = FastAPI()
+
+    @app.get("/items/{item}")
+    async def items(item: int) -> dict[str, int]:
+        return {"item": item}
+
+    wrapped = AsgiMiddleware(app, mesh=mesh, port=PORT)
+    loop = asyncio.new_event_loop()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        pass
+
+    def call(target: Any) -> Callable[[], None]:
+        def one() -> None:
+            scope = {
+                "type": "http",
+                "method": "GET",
+                "scheme": "https",
+                "path": "/items/7",
+                "raw_path": b"/items/7",
+                "query_string": b"",
+                "headers": [(b"host", b"web"), (b"accept", b"*/*"), (b"user-agent", b"bench")],
+                "client": ("127.0.0.1", 4711),
+                "server": ("127.0.0.1", PORT),
+                CONNECTION: connection,
+            }
+            loop.run_until_complete(target(scope, receive, send))
+
+        return one
+
+    value = _medians(call(app), call(wrapped))
+    loop.close()
+    return value
+
+
+def _wsgi_cost(mesh: meshsdk.Mesh, connection: Connection) -> float:
+    app = flask.Flask("bench")
+
+    @app.get("/items/<int:item>")
+    def items(item: int) -> dict[str, int]:
+        return {"item": item}
+
+    wrapped = WsgiMiddleware(app.wsgi_app, mesh=mesh, port=PORT)
+
+    def call(target: Any) -> Callable[[], None]:
+        def one() -> None:
+            environ = {
+                "REQUEST_METHOD": "GET",
+                "PATH_INFO": "/items/7",
+                "SCRIPT_NAME": "",
+                "QUERY_STRING": "",
+                "SERVER_NAME": "127.0.0.1",
+                "SERVER_PORT": str(PORT),
+                "SERVER_PROTOCOL": "HTTP/1.1",
+                "HTTP_HOST": "web",
+                "HTTP_ACCEPT": "*/*",
+                "wsgi.url_scheme": "https",
+                "wsgi.input": None,
+                "wsgi.errors": sys.stderr,
+                CONNECTION: connection,
+            }
+            response = target(environ, lambda *_: None)
+            for _ in response:
+                pass
+            response.close()
+
+        return one
+
+    return _medians(call(app.wsgi_app), call(wrapped))
+
+
+def _bare_app(port: int) -> None:
+    """The application behind the sidecar, in a process of its own."""
+    import uvicorn
+
+    uvicorn.run(_make_app(), host="127.0.0.1", port=port, log_level="critical")
+
+
+def _make_app() -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/items/{item}")
+    async def items(item: int) -> dict[str, int]:
+        return {"item": item}
+
+    return app
+
+
+def _meshed_app(folder: Path, port: int) -> None:
+    """The application on the mesh, in a process of its own."""
+    place = folder / "server"
+    identity = FileIdentity(place / "cert.pem", place / "key.pem", place / "roots.pem")
+    with meshsdk.Mesh(config=folder / "mesh", identity=identity) as mesh:
+        make_server(_make_app(), mesh, port, host="127.0.0.1", log_level="critical").run()
+
+
+@contextlib.contextmanager
+def _process(*arguments: object, port: int) -> Iterator[None]:
+    command = [sys.executable, "-m", "tests.benchmarks.servers", *map(str, arguments)]
+    running = subprocess.Popen(command, cwd=ROOT)
+    try:
+        wait_for_port(port)
+        yield
+    finally:
+        running.terminate()
+        running.wait(10)
+
+
+def _sidecar(folder: Path, port: int, upstream: int) -> dict[str, object]:
+    """An Envoy with mutual TLS and the same twenty rules."""
+    policies = {
+        f"p{number}": {
+            "permissions": [{"and_rules": {"rules": [{"url_path": {"path": {"prefix": f"/p{number}/"}}}, _is_get()]}}],
+            "principals": [_principal(f"n{number}", "s")],
+        }
+        for number in range(19)
+    }
+    policies["z"] = {"permissions": [{"any": True}], "principals": [_principal("default", "client")]}
+    manager = {
+        "@type": f"{_HTTP}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "in",
+        "route_config": {
+            "virtual_hosts": [
+                {"name": "v", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "app"}}]}
+            ]
+        },
+        "http_filters": [
+            {"name": "rbac", "typed_config": {"@type": f"{_HTTP}.http.rbac.v3.RBAC", "rules": {"policies": policies}}},
+            {"name": "router", "typed_config": {"@type": f"{_HTTP}.http.router.v3.Router"}},
+        ],
+    }
+    place = folder / "server"
+    context = {
+        "@type": f"{_TLS}.DownstreamTlsContext",
+        "require_client_certificate": True,
+        "common_tls_context": {
+            "tls_certificates": [
+                {
+                    "certificate_chain": {"filename": str(place / "cert.pem")},
+                    "private_key": {"filename": str(place / "key.pem")},
+                }
+            ],
+            "validation_context": {"trusted_ca": {"filename": str(place / "roots.pem")}},
+        },
+    }
+    endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": upstream}}}}
+    return {
+        "node": {"id": "sidecar", "cluster": "sidecar"},
+        "static_resources": {
+            "listeners": [
+                {
+                    "name": "in",
+                    "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+                    "filter_chains": [
+                        {
+                            "filters": [{"name": "http", "typed_config": manager}],
+                            "transport_socket": {"name": "tls", "typed_config": context},
+                        }
+                    ],
+                }
+            ],
+            "clusters": [
+                {
+                    "name": "app",
+                    "type": "STATIC",
+                    "load_assignment": {"cluster_name": "app", "endpoints": [{"lb_endpoints": [endpoint]}]},
+                }
+            ],
+        },
+    }
+
+
+def _is_get() -> dict[str, Any]:
+    return {"header": {"name": ":method", "string_match": {"exact": "GET"}}}
+
+
+def _principal(namespace: str, account: str) -> dict[str, Any]:
+    name = f"spiffe://cluster.local/ns/{namespace}/sa/{account}"
+    return {"authenticated": {"principal_name": {"exact": name}}}
+
+
+def _load(folder: Path, port: int, seconds: float = 3.0, threads: int = 4) -> tuple[float, float]:
+    """Requests a second and the median latency in milliseconds, by connections that are kept."""
+    place = folder / "client"
+    context = ssl.create_default_context(cafile=str(place / "roots.pem"))
+    context.check_hostname = False
+    context.load_cert_chain(place / "cert.pem", place / "key.pem")
+    latencies: list[float] = []
+    until = time.perf_counter() + seconds
+
+    def run() -> None:
+        import http.client
+
+        connection = http.client.HTTPSConnection("127.0.0.1", port, context=context)
+        while time.perf_counter() < until:
+            began = time.perf_counter()
+            connection.request("GET", "/items/7")
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 200, response.status
+            latencies.append(time.perf_counter() - began)
+        connection.close()
+
+    workers = [threading.Thread(target=run) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return len(latencies) / seconds, statistics.median(latencies) * 1e3
+
+
+def measure() -> dict[str, Any]:
+    """Every figure of this file."""
+    trace.set_tracer_provider(TracerProvider())
+    provider = trace.get_tracer_provider()
+    assert isinstance(provider, TracerProvider)
+    provider.add_span_processor(BatchSpanProcessor(InMemorySpanExporter()))
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="meshsdk-bench-") as name:
+        folder = Path(name)
+        (folder / "mesh").mkdir()
+        (folder / "mesh" / "mesh.yaml").write_text(_rules())
+        connection = _connection()
+        with meshsdk.Mesh(config=folder / "mesh") as mesh:
+            mesh.inbound(PORT).wait_ready()
+            figures["fastapi_us"] = _asgi_cost(mesh, connection)
+            figures["flask_us"] = _wsgi_cost(mesh, connection)
+        ca = SpiffeCa()
+        write_identity(folder / "server", ca.issue(spiffe("server")), ca.pem)
+        write_identity(folder / "client", ca.issue(spiffe("client")), ca.pem)
+        ours, front, behind = free_ports(3)
+        with (
+            _process("meshed", folder, ours, port=ours),
+            _process("bare", behind, port=behind),
+            envoy(_sidecar(folder, front, behind), [front], folder),
+        ):
+            rounds = [(_load(folder, ours), _load(folder, front)) for _ in range(5)]
+        figures["throughput"] = statistics.median(one[0] / other[0] for one, other in rounds)
+        figures["p50_ms"] = [statistics.median(side[1] for side in sides) for sides in zip(*rounds, strict=True)]
+        figures["requests_a_second"] = [
+            statistics.median(side[0] for side in sides) for sides in zip(*rounds, strict=True)
+        ]
+    return figures
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["bare"]:
+        _bare_app(int(sys.argv[2]))
+    elif sys.argv[1:2] == ["meshed"]:
+        _meshed_app(Path(sys.argv[2]), int(sys.argv[3]))
+    else:
+        print(json.dumps(measure()))
