@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ..errors import ResourceError
 from ..exchange.local_reply import LocalReply
+from ..resources import HeaderMatcher, StringMatchKind
 from ..resources.rbac import (
     AddressKind,
     AllOf,
@@ -66,6 +67,10 @@ def compile_condition(condition: RbacCondition) -> Test:
         case Not(condition=inner_one):
             test = compile_condition(inner_one)
             return lambda request: not test(request)
+        case HeaderIs(matcher=header) if _asks_for_a_method(header):
+            assert header.string is not None
+            method = header.string.value
+            return lambda request: request.head.method == method
         case HeaderIs(matcher=header):
             holds = compile_header(header).holds
             return lambda request: holds(request.head, _no_chance)
@@ -121,6 +126,14 @@ def _any(tests: list[Test]) -> Test:
     return test
 
 
+def _asks_for_a_method(header: HeaderMatcher) -> bool:
+    """The commonest header condition; a method is always there, and needs no list of values."""
+    string = header.string
+    if header.name != ":method" or header.invert or string is None:
+        return False
+    return string.kind is StringMatchKind.EXACT and not string.ignore_case
+
+
 def _from_address(condition: FromAddress) -> Test:
     network, kind = condition.network, condition.kind
 
@@ -141,13 +154,15 @@ def _authenticated(condition: Authenticated) -> Test:
 
     def test(request: InboundRequest) -> bool:
         peer = request.connection.peer
-        if peer is None:
-            return False
-        # Envoy: the URIs, then the DNS names; the subject only of a certificate that has neither.
-        names = [value for kind, value in peer.names if kind in ("URI", "DNS")]
-        return any(map(matches, names or [peer.subject]))
+        return peer is not None and any(map(matches, peer.principals))
 
-    return test
+    def test_exactly(request: InboundRequest) -> bool:
+        peer = request.connection.peer
+        return peer is not None and wanted in peer.principals
+
+    wanted = condition.matcher.value
+    is_exact = condition.matcher.kind is StringMatchKind.EXACT and not condition.matcher.ignore_case
+    return test_exactly if is_exact else test
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +185,8 @@ def _compile_rules(rules: RbacRules | None) -> _CompiledRules | None:
 
 
 def _compile_policy(policy: RbacPolicy) -> Test:
-    return _all([compile_condition(policy.permissions), compile_condition(policy.principals)])
+    # Who asks is looked at first: most policies are for somebody else, and that costs least to see.
+    return _all([compile_condition(policy.principals), compile_condition(policy.permissions)])
 
 
 class RbacStep:

@@ -29,18 +29,16 @@ class PeerCertificate:
         subject: As Envoy writes it (RFC 2253).
         sha256: Of the certificate, in hexadecimal.
         der: The certificate.
+        principals: What Envoy takes for its names in RBAC: URIs and DNS names, or the subject where it has neither.
+        spiffe_id: Its SPIFFE ID; empty where it has none, or more than one URI (SPIFFE X509-SVID, section 2).
     """
 
     names: tuple[tuple[str, str], ...]
     subject: str
     sha256: str
     der: bytes
-
-    @property
-    def spiffe_id(self) -> str:
-        """Its SPIFFE ID; empty where it has none, or more than one URI (SPIFFE X509-SVID, section 2)."""
-        uris = self.values("URI")
-        return uris[0] if len(uris) == 1 and uris[0].startswith("spiffe://") else ""
+    principals: tuple[str, ...]
+    spiffe_id: str
 
     def values(self, kind: str) -> list[str]:
         """The names of one kind."""
@@ -60,7 +58,10 @@ def read_peer(der: bytes) -> PeerCertificate:
         subject = certificate.subject.rfc4514_string()
     except ValueError as error:
         raise PeerIdentityError(f"the peer's certificate cannot be read: {error}") from error
-    return PeerCertificate(names, subject, hashlib.sha256(der).hexdigest(), der)
+    principals = tuple(value for kind, value in names if kind in ("URI", "DNS"))
+    uris = [value for kind, value in names if kind == "URI"]
+    spiffe_id = uris[0] if len(uris) == 1 and uris[0].startswith("spiffe://") else ""
+    return PeerCertificate(names, subject, hashlib.sha256(der).hexdigest(), der, principals or (subject,), spiffe_id)
 
 
 def _names(certificate: x509.Certificate) -> tuple[tuple[str, str], ...]:

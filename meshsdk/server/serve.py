@@ -141,6 +141,8 @@ class MeshServer(uvicorn.Server):
     async def _begin(self, connection: socket.socket) -> None:
         """From an accepted socket to a protocol of uvicorn's, or to its end."""
         connection.setblocking(False)
+        # asyncio does this for sockets that it accepts itself.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
                 first = await _first_byte(connection)

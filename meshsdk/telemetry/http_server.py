@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.context import attach, detach
+from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import SpanKind, StatusCode
 
 __all__ = ["HttpServerObserver", "InboundObservation"]
@@ -72,7 +73,7 @@ class InboundObservation:
     ) -> None:
         known = method if method in _METHODS else "_OTHER"
         self._attributes: Attributes = {"http.request.method": known, "url.scheme": scheme}
-        parent = propagate.extract(_carrier(headers))
+        parent = propagate.extract(headers, getter=_GETTER)
         attributes: Attributes = {**self._attributes, "url.path": path}
         if source_ip:
             attributes["client.address"] = source_ip
@@ -105,9 +106,11 @@ class InboundObservation:
             outcome["error.type"] = str(status)
         span = self._span
         if span.is_recording():
-            span.set_attributes({**outcome, **({"meshsdk.response_flag": flag} if flag else {})})
+            extra = {"meshsdk.response_flag": flag} if flag else {}
             if route:
-                span.set_attribute("http.route", route)
+                extra["http.route"] = route
+            span.set_attributes({**outcome, **extra})
+            if route:
                 span.update_name(f"{self._attributes['http.request.method']} {route}")
             if "error.type" in outcome:
                 span.set_status(StatusCode.ERROR, str(error) if error is not None else None)
@@ -115,9 +118,17 @@ class InboundObservation:
         self._observer.duration.record(time.monotonic() - self._started, {**self._attributes, **outcome})
 
 
-def _carrier(headers: Headers) -> dict[str, str]:
-    carrier: dict[str, str] = {}
-    for raw_name, raw_value in headers:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        carrier[name] = f"{carrier[name]},{value}" if name in carrier else value
-    return carrier
+class _RawHeaders(Getter[Headers]):
+    """Lets propagators look into headers as servers have them; most requests have few of what is looked for."""
+
+    def get(self, carrier: Headers, key: str) -> list[str] | None:
+        """See Getter."""
+        wanted = key.lower().encode("latin-1", "replace")
+        return [value.decode("latin-1") for name, value in carrier if name.lower() == wanted] or None
+
+    def keys(self, carrier: Headers) -> list[str]:
+        """See Getter."""
+        return [name.decode("latin-1").lower() for name, _ in carrier]
+
+
+_GETTER = _RawHeaders()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,11 @@ from meshsdk_flask import MeshFlask
 
 import meshsdk
 from meshsdk.errors import IdentityError
+from meshsdk.identities import FileIdentity
 
 from ..certificates import SpiffeCa, spiffe, write_identity
 from ..conftest import destination_rule, service
+from ..grpc.test_mutual_tls import RollingTrust
 from .running import identity, mesh_of, one_port, peer_authentication, policy, serving
 
 MUTUAL = "trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}"
@@ -128,8 +132,6 @@ def test_rotated_certificates_and_roots_are_used_from_the_next_handshake_on(tmp_
     yaml = service("web", port) + peer_authentication("STRICT")
     place = tmp_path / "web"
     write_identity(place, old.issue(spiffe("web")), old.pem)
-    from meshsdk.identities import FileIdentity
-
     rotating = FileIdentity(place / "cert.pem", place / "key.pem", place / "roots.pem")
     with mesh_of(tmp_path, yaml, rotating) as mesh, serving(who_asks, mesh, port):
         assert handshake(tmp_path, port, old, old)
@@ -148,6 +150,41 @@ def handshake(folder: Path, port: int, ours: SpiffeCa, trusted: SpiffeCa) -> boo
     with httpx.Client(verify=context) as client, contextlib.suppress(httpx.TransportError):
         return client.get(f"https://127.0.0.1:{port}/").status_code == 200
     return False
+
+
+def test_certificates_rotated_every_second_under_load_fail_no_request(tmp_path: Path) -> None:
+    """Both sides rotate, leaf and root, as meshes do: a root is trusted for a while before and after it is used."""
+    seconds = float(os.environ.get("MESHSDK_ROTATION_SECONDS", "6"))
+    port, trust, places = one_port(), RollingTrust(), [tmp_path / "web", tmp_path / "client"]
+
+    def rotate() -> None:
+        authority = trust.roll()
+        for place, account in zip(places, ("web", "client"), strict=True):
+            write_identity(place, authority.issue(spiffe(account)), trust.trusted)
+
+    rotate()
+    server, client_id = (FileIdentity(one / "cert.pem", one / "key.pem", one / "roots.pem") for one in places)
+    yaml = service("web", port) + destination_rule("web", MUTUAL) + peer_authentication("STRICT")
+    stop = threading.Event()
+    rotating = threading.Thread(target=lambda: [rotate() for _ in iter(lambda: stop.wait(1.0), True)])
+    statuses: Counter[Any] = Counter()
+    with (
+        mesh_of(tmp_path, yaml, server) as mesh,
+        mesh_of(tmp_path, yaml, client_id, "caller") as caller,
+        serving(who_asks, mesh, port),
+    ):
+        rotating.start()
+        until = time.monotonic() + seconds
+        try:
+            while time.monotonic() < until:
+                with caller.client() as client:  # Its connections are its own: a handshake for each client.
+                    for _ in range(20):
+                        statuses[client.get("http://web/").status_code] += 1
+        finally:
+            stop.set()
+            rotating.join()
+    assert set(statuses) == {200}
+    assert statuses[200] > 100
 
 
 def test_an_identity_that_cannot_be_had_says_what_to_do(tmp_path: Path) -> None:
