@@ -78,6 +78,7 @@ class Mesh:
                 raise ValueError(f"{name} must be one of {known}, is {value!r}")
         parsed, make_source = _find_configuration(bootstrap, config)
         self._identity = _find_identity(identity, parsed, bootstrap, config)
+        self._owns_identity = self._identity is not identity
         self._runtime = Control(
             parsed,
             make_source,
@@ -259,7 +260,12 @@ class Mesh:
         return Inbound(self._runtime, port, address)
 
     def ssl_context(
-        self, server_side: bool = True, *, port: int | None = None, require_client_certificate: bool = True
+        self,
+        server_side: bool = True,
+        *,
+        port: int | None = None,
+        require_client_certificate: bool = True,
+        alpn: Sequence[str] = ("http/1.1",),
     ) -> ssl.SSLContext:
         """Mutual TLS with this process's identity, for a server of somebody else's; it rotates under a running server.
 
@@ -267,6 +273,7 @@ class Mesh:
             server_side: Must be true: what clients do is decided by each cluster's settings.
             port: Take the settings that the mesh has for this port, which must have come; None takes the identity's.
             require_client_certificate: Without a port: refuse clients that show no certificate of the mesh.
+            alpn: Protocols that the server speaks.
 
         Raises:
             IdentityError: The process has no identity, or its certificates cannot be had.
@@ -278,12 +285,11 @@ class Mesh:
         secrets = self._runtime.secrets
         try:
             if port is not None:
-                tls = tls_of_policy(self.inbound(port).wait_ready())
-                if tls is None:
-                    raise IdentityError(f"port {port} takes plaintext only")
-            else:
-                tls = tls_of_identity(secrets, require_client_certificate=require_client_certificate)
-            return RotatingContext(lambda: tls, secrets)
+                inbound = self.inbound(port)
+                inbound.wait_ready()
+                return RotatingContext(lambda: tls_of_policy(inbound.policy), secrets, alpn)
+            tls = tls_of_identity(secrets, require_client_certificate=require_client_certificate)
+            return RotatingContext(lambda: tls, secrets, alpn)
         except ResourceError as error:
             raise IdentityError(str(error)) from error
 
@@ -394,7 +400,7 @@ class Mesh:
         if self._relayed is not None:
             self._relayed.close()
         self._runtime.close()
-        if self._identity is not None:
+        if self._identity is not None and self._owns_identity:
             self._identity.close()
 
     def __enter__(self) -> Mesh:

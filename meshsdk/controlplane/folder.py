@@ -115,7 +115,7 @@ def load(root: Path, domain: str = "cluster.local") -> FolderState:
     version = hashlib.sha256()
     for (kind, name), packed in sorted(views[0].items(), key=lambda item: (item[0][0].value, item[0][1])):
         version.update(f"{kind.value} {name} {len(packed)}".encode() + packed)
-    version.update(repr(world.security).encode())
+    version.update(repr((world.security, world.workloads)).encode())
     return FolderState(version.hexdigest()[:16], *views, problems=tuple(problems), world=world)
 
 

@@ -18,11 +18,13 @@ from .request import InboundRequest
 __all__ = ["compile_client_certificate"]
 
 _HEADER = b"x-forwarded-client-cert"
+_MAX_ELEMENTS = 1024
 
 
 def compile_client_certificate(manager: ServerManager) -> Callable[[InboundRequest], None]:
     """A function that makes a request's header what the settings say."""
     mode = manager.forward_certificate
+    elements: dict[tuple[str, str], str] = {}
 
     def sanitize(request: InboundRequest) -> None:
         request.remove_header(_HEADER)
@@ -38,7 +40,12 @@ def compile_client_certificate(manager: ServerManager) -> Callable[[InboundReque
         if request.connection.peer is None:
             request.remove_header(_HEADER)
             return
-        own = _element(manager, request)
+        key = (request.connection.peer.sha256, request.connection.own_uri)
+        own = elements.get(key)
+        if own is None:
+            if len(elements) >= _MAX_ELEMENTS:
+                elements.clear()
+            own = elements[key] = _element(manager, request)
         before = request.head.header(_HEADER.decode()) if mode is ForwardClientCertificate.APPEND_FORWARD else None
         value = f"{before},{own}" if before and own else own or before or ""
         if value:

@@ -1,7 +1,7 @@
 """Keys of an issuer: from the configuration, or fetched, kept, and fetched again when they have become old.
 
 A key set that cannot be fetched again leaves the last one in use for as long as it may be: an issuer that is away for a
-minute locks nobody out. Fetches are one at a time: requests that come while one is under way wait for theirs.
+minute locks nobody out. Who carries the fetches out makes one of several at once.
 """
 
 from __future__ import annotations

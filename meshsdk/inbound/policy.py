@@ -44,6 +44,10 @@ from .waits import Wait
 __all__ = ["CompiledChain", "InboundPolicy", "compile_policy"]
 
 
+# Peers whose names are known to be good; a connection brings many requests, and a service few peers.
+_MAX_ACCEPTED = 1024
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _RouteSteps:
     """One route's filters, and its changes of the request."""
@@ -74,6 +78,7 @@ class CompiledChain:
         # The table's own filters would be a client's.
         self.table = RouteTable(dataclasses.replace(manager.listener, filters=()), routes)
         self._trust = chain.tls.trust if chain.tls is not None else None
+        self._accepted: set[str] = set()
         self._requires_peer = chain.tls is not None and chain.tls.require_client_certificate
         self._mark_certificate = compile_client_certificate(manager)
         self._by_route: dict[int, _RouteSteps] = {}
@@ -129,10 +134,16 @@ class CompiledChain:
         assert self._trust is not None
         if connection.peer is None:
             return peer_refused("no client certificate is known") if self._requires_peer else None
+        fingerprint = connection.peer.sha256
+        if fingerprint in self._accepted:
+            return None
         try:
             check_peer(connection.peer.der, self._trust)
         except PeerIdentityError as error:
             return peer_refused(str(error))
+        if len(self._accepted) >= _MAX_ACCEPTED:
+            self._accepted.clear()
+        self._accepted.add(fingerprint)
         return None
 
     def _expect_answers(self, request: InboundRequest, compiled: _RouteSteps) -> None:

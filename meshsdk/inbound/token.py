@@ -122,12 +122,17 @@ def _section(text: str, name: str) -> dict[str, Any]:
     if content is None:
         raise BadTokenError(f"Jwt {name} is an invalid Base64url encoded")
     try:
-        value = json.loads(content)
+        # NaN is no JSON, and a time that is none is never over.
+        value = json.loads(content, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise BadTokenError(f"Jwt {name} is an invalid JSON")
     return value
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")
 
 
 def _decoded(text: str) -> bytes | None:

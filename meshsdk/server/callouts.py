@@ -8,7 +8,10 @@ Sources: envoy.service.auth.v3 (Authorization.Check); Envoy docs, http_filters/e
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 import httpx
@@ -39,9 +42,27 @@ class Callouts:
     def __init__(self, control: Control) -> None:
         self._client = ClusterClient(control)
         self._async_client = AsyncClusterClient(control)
+        self._lock = threading.Lock()
+        self._fetches: dict[RemoteJwks, Future[str | None]] = {}
+        self._tasks: dict[tuple[asyncio.AbstractEventLoop, RemoteJwks], asyncio.Task[str | None]] = {}
 
     def fetch_keys(self, remote: RemoteJwks) -> str | None:
-        """A key set's text; None where it cannot be fetched."""
+        """A key set's text; None where it cannot be fetched. Requests that ask at once get one fetch."""
+        with self._lock:
+            under_way = self._fetches.get(remote)
+            mine: Future[str | None] = under_way or self._fetches.setdefault(remote, Future())
+        if under_way is not None:
+            return under_way.result()
+        text: str | None = None
+        try:
+            text = self._fetch_keys(remote)
+        finally:
+            with self._lock:
+                self._fetches.pop(remote, None)
+            mine.set_result(text)
+        return text
+
+    def _fetch_keys(self, remote: RemoteJwks) -> str | None:
         try:
             answer = self._client.send(
                 remote.cluster, httpx.Request("GET", remote.uri), remote.timeout_seconds, MAX_JWKS_BYTES
@@ -53,6 +74,15 @@ class Callouts:
 
     async def fetch_keys_async(self, remote: RemoteJwks) -> str | None:
         """See `fetch_keys`."""
+        key = (asyncio.get_running_loop(), remote)
+        task = self._tasks.get(key)
+        if task is None:
+            task = self._tasks[key] = asyncio.create_task(self._fetch_keys_async(remote))
+            task.add_done_callback(lambda _: self._tasks.pop(key, None))
+        # A request that is cancelled does not take the keys from the others.
+        return await asyncio.shield(task)
+
+    async def _fetch_keys_async(self, remote: RemoteJwks) -> str | None:
         try:
             answer = await self._async_client.send(
                 remote.cluster, httpx.Request("GET", remote.uri), remote.timeout_seconds, MAX_JWKS_BYTES

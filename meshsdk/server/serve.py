@@ -169,20 +169,12 @@ class MeshServer(uvicorn.Server):
                 raise _RefusedError("it is plaintext, and the port takes mutual TLS only")
             return None
         try:
-            if tls_of_policy(policy) is None:
-                raise _RefusedError("it is TLS, and the port takes plaintext only")
+            tls_of_policy(policy)
             if self._context is None:
-                self._context = RotatingContext(self._settings, self._inbound.secrets)
+                self._context = RotatingContext(lambda: tls_of_policy(self._inbound.policy), self._inbound.secrets)
         except (ResourceError, UnsupportedFeatureError) as error:
             raise _RefusedError(f"TLS cannot be served: {error}") from error
         return self._context
-
-    def _settings(self) -> Any:
-        policy = self._inbound.policy
-        tls = tls_of_policy(policy) if policy is not None else None
-        if tls is None:
-            raise ResourceError("transport_socket", "the port takes plaintext only")
-        return tls
 
     def _protocol(self) -> asyncio.Protocol:
         """A protocol of uvicorn's whose application knows the connection."""
@@ -206,16 +198,14 @@ class MeshServer(uvicorn.Server):
     def _admits(self, transport: Any) -> bool:
         """Whether the peer's certificate names somebody whom the port takes."""
         secured = transport.get_extra_info("ssl_object")
-        policy = self._inbound.policy
-        tls = tls_of_policy(policy) if policy is not None and secured is not None else None
-        if tls is None or tls.trust is None:
-            return True
-        certificate = secured.getpeercert(binary_form=True)
-        if certificate is None and not tls.require_client_certificate:
+        if secured is None:
             return True
         try:
-            check_peer(certificate, tls.trust)
-        except PeerIdentityError as error:
+            tls = tls_of_policy(self._inbound.policy)
+            certificate = secured.getpeercert(binary_form=True)
+            if tls.trust is not None and (certificate is not None or tls.require_client_certificate):
+                check_peer(certificate, tls.trust)
+        except (PeerIdentityError, ResourceError, UnsupportedFeatureError) as error:
             logger.warning("a peer is refused: %s", error)
             return False
         return True

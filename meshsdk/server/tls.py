@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import ResourceError, UnsupportedFeatureError
@@ -26,20 +27,23 @@ def tls_of_identity(secrets: Secrets, *, require_client_certificate: bool) -> Do
     return DownstreamTls(secrets.own_identity(), trust, require_client_certificate)
 
 
-def tls_of_policy(policy: InboundPolicy) -> DownstreamTls | None:
-    """The TLS settings of a port; None where it takes plaintext only.
+def tls_of_policy(policy: InboundPolicy | None) -> DownstreamTls:
+    """The TLS settings of a port.
 
     Raises:
+        ResourceError: It takes plaintext only, or has no policy.
         UnsupportedFeatureError: Its filter chains have different ones.
     """
-    listener = policy.listener
+    listener = policy.listener if policy is not None else None
     found = {chain.tls for chain in listener.all_chains if chain.tls is not None} if listener is not None else set()
     if len(found) > 1:
         raise UnsupportedFeatureError(
-            f"listener {policy.view.listener.name if policy.view.listener else ''}: filter chains with different TLS"
-            " settings on one port; give each a port of its own"
+            f"listener {listener.name if listener else ''}: filter chains with different TLS settings on one port; give"
+            " each a port of its own"
         )
-    return next(iter(found), None)
+    if not found:
+        raise ResourceError("transport_socket", "the port takes plaintext only")
+    return found.pop()
 
 
 class RotatingContext(ssl.SSLContext):
@@ -51,7 +55,7 @@ class RotatingContext(ssl.SSLContext):
     Args:
         settings: Gives the settings of the moment.
         secrets: What names of certificates stand for.
-        alpn: Protocols to take where the settings name none.
+        alpn: Protocols that the server speaks, whatever the settings name.
 
     Raises:
         ResourceError: The first certificates cannot be used.
@@ -74,13 +78,22 @@ class RotatingContext(ssl.SSLContext):
         self._secrets = secrets
         self._alpn = alpn
         self._stamps = ()
-        tls = secrets.of_server(settings())
+        tls = self._resolved()
         # What servers look at (verify_mode, ALPN) is what the first certificates say.
         load_server_context(self, tls, alpn)
         self._inner = self._current()
 
-    def _current(self) -> ssl.SSLContext:
+    def _resolved(self) -> DownstreamTls:
         tls = self._secrets.of_server(self._settings())
+        return replace(tls, protocol=replace(tls.protocol, alpn=tuple(self._alpn)))
+
+    def _current(self) -> ssl.SSLContext:
+        try:
+            tls = self._resolved()
+        except ResourceError:
+            if not self._stamps:
+                raise
+            return self._inner
         sources = [tls.identity.certificate, tls.identity.private_key]
         sources += [one for one in (tls.trust.trusted_ca, tls.trust.crl) if one is not None] if tls.trust else []
         try:

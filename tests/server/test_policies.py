@@ -5,6 +5,8 @@ what only an in-process mesh can do: the inbound request's deadline, trace and b
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,17 +20,13 @@ import httpx
 import pytest
 from envoy.service.auth.v3 import external_auth_pb2
 from meshsdk_flask import MeshWsgi
-from opentelemetry import baggage, trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import meshsdk
-from meshsdk import deadline
 
 from ..conftest import service
 from ..differential.tokens import ISSUERS, TOKENS
 from ..grpc_server import GrpcServer
+from ..processes import CLEAN_ENVIRONMENT
 from .running import mesh_of, one_port, policy, serving
 from .test_attacks import echo
 
@@ -282,33 +280,16 @@ def test_grpc_calls_are_refused_with_grpcs_statuses(tmp_path: Path) -> None:
 
 
 def test_deadline_trace_and_baggage_go_on_in_what_the_application_sends(tmp_path: Path) -> None:
-    front, back = one_port(), one_port()
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace._TRACER_PROVIDER_SET_ONCE._done = False
-    trace.set_tracer_provider(provider)
-    yaml = service("front", front) + "---\n" + service("back", back)
-    with mesh_of(tmp_path, yaml) as mesh, mesh.client() as client:
-        app = flask.Flask("front")
-
-        @app.get("/")
-        def hop() -> dict[str, Any]:
-            answer = client.get("http://back/").json()
-            return {**answer, "left": deadline.remaining(), "baggage": dict(baggage.get_all())}
-
-        with serving(app, mesh, front), serving(echo, mesh, back):
-            headers = {
-                "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-                "baggage": "tenant=7",
-                "x-envoy-expected-rq-timeout-ms": "4000",
-            }
-            seen = httpx.get(f"http://127.0.0.1:{front}/", headers=headers).json()
+    # In a process of its own: a tracer provider is set once, and for all.
+    command = [sys.executable, "-m", "tests.server.traced_hop", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=CLEAN_ENVIRONMENT)
+    assert run.returncode == 0, run.stderr
+    told = json.loads(run.stdout)
+    seen = told["seen"]
     sent = dict(seen["headers"])
     assert sent["traceparent"].split("-")[1] == "0af7651916cd43dd8448eb211c80319c"
     assert sent["baggage"] == "tenant=7"
     assert seen["baggage"] == {"tenant": "7"}
     assert 0 < seen["left"] <= 4
     assert 0 < int(sent["x-envoy-expected-rq-timeout-ms"]) <= 4000
-    kinds = [span.kind for span in exporter.get_finished_spans() if span.kind is trace.SpanKind.SERVER]
-    assert len(kinds) == 2
+    assert told["kinds"].count("SERVER") == 2
