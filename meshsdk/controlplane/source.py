@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from ..errors import ConfigError, ResourceError
 from ..resources import ResourceType, decode
 from ..xds import ControlLoop, ResourceCache, Status, Timer
@@ -9,6 +11,8 @@ from ..xds.source import Wanted
 from .folder import Folder
 
 __all__ = ["FolderSource"]
+
+logger = logging.getLogger("meshsdk.controlplane")
 
 # How long an edit may go unnoticed, at most.
 POLL_SECONDS = 0.25
@@ -76,22 +80,19 @@ class FolderSource:
     def _supply(self, kind: ResourceType, name: str) -> None:
         """Put one resource, as the folder has it now, into the cache."""
         state = self._folder.state
-        packed = state.grpc.get((kind, name))
-        if packed is None and kind is ResourceType.LISTENER:
-            try:
-                packed = state.inbound(name)
-            except ConfigError as error:
-                self._cache.remove(kind, name, Status.DOES_NOT_EXIST, str(error))
-                return
         known = self._cache.get(kind, name)
-        if packed is None:
-            if known is None or known.status is not Status.DOES_NOT_EXIST:
-                self._cache.remove(kind, name, Status.DOES_NOT_EXIST, f"{self._folder.root} has no such resource")
-        elif known is None or known.packed != packed:
-            try:
-                resource = decode(kind, packed)
-            except ResourceError as error:
-                # A raw listener for Envoys; everything else was checked when it was read.
+        try:
+            packed = state.grpc.get((kind, name))
+            if packed is None and kind is ResourceType.LISTENER:
+                packed = state.inbound(name)
+            if packed is None:
+                if known is None or known.status is not Status.DOES_NOT_EXIST:
+                    self._cache.remove(kind, name, Status.DOES_NOT_EXIST, f"{self._folder.root} has no such resource")
+            elif known is None or known.packed != packed:
+                self._cache.accept(kind, name, decode(kind, packed), state.version, packed)
+        except (ConfigError, ResourceError) as error:
+            # An inbound listener that cannot be made, or a raw one for Envoys; the rest was checked when it was read.
+            if known is not None and known.resource is not None:
+                logger.error("%s: %s; the last good one stays in use", name, error)
+            else:
                 self._cache.remove(kind, name, Status.DOES_NOT_EXIST, str(error))
-                return
-            self._cache.accept(kind, name, resource, state.version, packed)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerPolicy"]
 
+_NO_AUTHORITY = "policy has a rule about hosts, and grpc.aio does not tell servers which one a call is for"
+
 _STATUSES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -51,6 +53,10 @@ class ServerPolicy:
         reply = await self._async_driver.decide(self._request(method, context), _no_body_async)
         if reply is not None:
             await context.abort(*_status(reply))
+        policy = self._inbound.policy
+        if policy is not None and policy.asks_authority:
+            # A rule about a host has not matched, and a DENY must not let everybody in for that.
+            await context.abort(grpc.StatusCode.UNAVAILABLE, _NO_AUTHORITY)
 
     def _request(self, method: str, context: Any) -> InboundRequest:
         connection = _connection(context, self._inbound.port)
@@ -60,7 +66,7 @@ class ServerPolicy:
         ]
         headers.append((b"content-type", b"application/grpc"))
         scheme = "https" if connection.is_tls else "http"
-        return InboundRequest(RequestHead("POST", scheme, "", method, headers), connection)
+        return InboundRequest(RequestHead("POST", scheme, _authority(context), method, headers), connection)
 
 
 def _no_body(max_bytes: int) -> bytes:
@@ -70,6 +76,13 @@ def _no_body(max_bytes: int) -> bytes:
 
 async def _no_body_async(max_bytes: int) -> bytes:
     return b""
+
+
+def _authority(context: Any) -> str:
+    """grpc tells it in no public way; a sync server's context has it."""
+    event = getattr(context, "_rpc_event", None)
+    host = getattr(getattr(event, "call_details", None), "host", b"")
+    return host.decode("latin-1") if isinstance(host, bytes) else ""
 
 
 def _connection(context: Any, port: int) -> Connection:

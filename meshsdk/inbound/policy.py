@@ -36,6 +36,7 @@ from .client_address import remote_address
 from .client_certificate import compile_client_certificate
 from .connection import Connection
 from .filter_chains import ChainFinder
+from .rbac import RbacStep
 from .replies import not_configured, peer_refused
 from .request import ROUTER, InboundRequest
 from .steps import FilterStates, Result, RouteFilters, compile_steps, response_change
@@ -92,6 +93,8 @@ class CompiledChain:
                 changes = compile_mutations(own, f"{routes.name} {route.name}")
             self._by_route[id(route)] = _RouteSteps(route, steps, changes)
         no_settings: Sequence[FilterSettings] = (routes.filters,)
+        every = [step for one in self._by_route.values() for step in one.filters.steps]
+        self.asks_authority = any(isinstance(step, RbacStep) and step.asks_authority for step in every)
         self._without_route = _RouteSteps(None, compile_steps(filters, no_settings, states, routes.name))
 
     def begin(self, request: InboundRequest) -> Result:
@@ -242,6 +245,11 @@ class InboundPolicy:
                 routes = chain.manager.listener.route_configuration or view.routes[chain.manager.listener.route_name]
                 self._chains[id(chain)] = CompiledChain(chain, routes, self._states)
         self._states.settle()
+
+    @property
+    def asks_authority(self) -> bool:
+        """Whether some rule depends on the authority of requests."""
+        return any(chain.asks_authority for chain in self._chains.values())
 
     def chain_of(self, connection: Connection) -> CompiledChain | None:
         """The chain of a connection; None where it must be refused."""

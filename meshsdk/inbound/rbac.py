@@ -39,7 +39,7 @@ from .metadata import compile_metadata
 from .replies import access_denied
 from .request import InboundRequest
 
-__all__ = ["RbacStep", "compile_condition"]
+__all__ = ["RbacStep", "asks_authority", "compile_condition"]
 
 Test = Callable[[InboundRequest], bool]
 
@@ -189,12 +189,33 @@ def _compile_policy(policy: RbacPolicy) -> Test:
     return _all([compile_condition(policy.principals), compile_condition(policy.permissions)])
 
 
-class RbacStep:
-    """The filter for one route."""
+def asks_authority(condition: RbacCondition) -> bool:
+    """Whether a condition depends on the request's authority, which not every server tells."""
+    match condition:
+        case AllOf(conditions=inner) | AnyOf(conditions=inner):
+            return any(map(asks_authority, inner))
+        case Not(condition=one):
+            return asks_authority(one)
+        case HeaderIs(matcher=header):
+            return header.name in (":authority", "host")
+        case _:
+            return False
 
-    __slots__ = ("_prefix", "_rules", "_shadow", "_shadow_prefix")
+
+class RbacStep:
+    """The filter for one route.
+
+    Attributes:
+        asks_authority: Whether some rule that is enforced depends on the request's authority.
+    """
+
+    __slots__ = ("_prefix", "_rules", "_shadow", "_shadow_prefix", "asks_authority")
 
     def __init__(self, settings: Rbac) -> None:
+        policies = settings.rules.policies if settings.rules is not None else ()
+        self.asks_authority = any(
+            asks_authority(condition) for policy in policies for condition in (policy.permissions, policy.principals)
+        )
         self._rules = _compile_rules(settings.rules)
         self._shadow = _compile_rules(settings.shadow_rules)
         self._prefix = settings.rules_prefix

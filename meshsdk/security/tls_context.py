@@ -13,7 +13,9 @@ from ..errors import ResourceError
 from ..resources import PemSource, TlsIdentity, TlsProtocol, TlsTrust, UpstreamTls
 from ..resources.downstream_tls import DownstreamTls
 
-__all__ = ["TlsClientContext", "make_client_context", "make_server_context"]
+__all__ = ["TlsClientContext", "make_client_context", "make_server_context", "server_name_of"]
+
+_SERVER_NAME = "meshsdk_server_name"
 
 _VERSIONS = {
     "TLSv1": ssl.TLSVersion.TLSv1,
@@ -75,7 +77,18 @@ def make_server_context(tls: DownstreamTls, alpn: Sequence[str] = ("http/1.1",))
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     load_server_context(context, tls, alpn)
+    context.sni_callback = _remember_server_name
     return context
+
+
+def server_name_of(secured: ssl.SSLObject | ssl.SSLSocket) -> str:
+    """The server name that a peer asked for in its TLS hello; empty where it asked for none."""
+    return str(getattr(secured, _SERVER_NAME, ""))
+
+
+def _remember_server_name(secured: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
+    """Python's ssl tells it here and nowhere else."""
+    setattr(secured, _SERVER_NAME, name or "")
 
 
 def load_server_context(context: ssl.SSLContext, tls: DownstreamTls, alpn: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import PeerIdentityError
 from ..inbound import Connection
 from ..security import PeerCertificate, read_peer
+from ..security.tls_context import server_name_of
 
 __all__ = ["ADMITTED", "CONNECTION", "TELLS_PEERS", "asgi_connection", "connection_of_transport", "wsgi_connection"]
 
@@ -61,6 +62,7 @@ def wsgi_connection(environ: Mapping[str, Any]) -> Connection:
     if isinstance(secured, ssl.SSLSocket):
         peer = _read(secured.getpeercert(binary_form=True))
     return Connection(
+        server_name=server_name_of(secured) if isinstance(secured, ssl.SSLSocket) else "",
         is_tls=isinstance(secured, ssl.SSLSocket) or environ.get("wsgi.url_scheme") == "https",
         peer=peer,
         source_ip=environ.get("REMOTE_ADDR", ""),
@@ -70,16 +72,11 @@ def wsgi_connection(environ: Mapping[str, Any]) -> Connection:
     )
 
 
-def connection_of_transport(transport: Any) -> Connection:
+def connection_of_transport(transport: Any, own_uri: str) -> Connection:
     """The connection of an asyncio transport, its TLS handshake done."""
-    secured = transport.get_extra_info("ssl_object")
-    client, server = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-    return connection_of(secured, client, server)
-
-
-def connection_of(secured: ssl.SSLObject | ssl.SSLSocket | None, client: Any, server: Any) -> Connection:
-    """A connection by its parts; addresses as sockets have them."""
-    source, destination = _address(client), _address(server)
+    secured: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    source = _address(transport.get_extra_info("peername"))
+    destination = _address(transport.get_extra_info("sockname"))
     chosen = secured.selected_alpn_protocol() if secured is not None else None
     return Connection(
         is_tls=secured is not None,
@@ -88,8 +85,9 @@ def connection_of(secured: ssl.SSLObject | ssl.SSLSocket | None, client: Any, se
         source_port=source[1],
         destination_ip=destination[0],
         destination_port=destination[1],
-        server_name=getattr(secured, "meshsdk_server_name", "") if secured is not None else "",
+        server_name=server_name_of(secured) if secured is not None else "",
         application_protocols=(chosen,) if chosen else (),
+        own_uri=own_uri if secured is not None else "",
     )
 
 

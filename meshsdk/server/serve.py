@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from ..errors import PeerIdentityError, ResourceError, UnsupportedFeatureError
+from ..errors import IdentityError, PeerIdentityError, ResourceError, UnsupportedFeatureError
 from ..inbound import Connection
 from ..security import check_peer
 from .asgi import AsgiMiddleware
@@ -97,6 +97,8 @@ class MeshServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server: the application starts, and then connections are accepted."""
         await self._inbound.wait_ready_async()
+        # The first certificate may be long in coming, and must not be waited for on the event loop.
+        await asyncio.get_running_loop().run_in_executor(None, self._fetch_identity)
         await super().startup(sockets=[])
         if not self.started:
             return
@@ -117,6 +119,14 @@ class MeshServer(uvicorn.Server):
         if self._listener is not None:
             self._listener.close()
         await super().shutdown(sockets=[])
+
+    def _fetch_identity(self) -> None:
+        try:
+            self._context_for(True)
+        except _RefusedError as error:
+            policy = self._inbound.policy
+            if policy is not None and policy.needs_peers:
+                logger.error("port %d lets nobody in: %s", self.config.port, error)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -183,7 +193,7 @@ class MeshServer(uvicorn.Server):
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             if not known:
-                known.append(connection_of_transport(made[0].mesh_transport))
+                known.append(connection_of_transport(made[0].mesh_transport, self._own_uri()))
             scope[CONNECTION] = known[0]
             await loaded(scope, receive, send)
 
@@ -194,6 +204,14 @@ class MeshServer(uvicorn.Server):
         protocol.mesh_admits = self._admits
         made.append(protocol)
         return protocol  # type: ignore[no-any-return]
+
+    def _own_uri(self) -> str:
+        """Whom this side says to be, for X-Forwarded-Client-Cert."""
+        identity = self._inbound.secrets.identity
+        try:
+            return identity.credentials().spiffe_id if identity is not None and self._context is not None else ""
+        except IdentityError:
+            return ""
 
     def _admits(self, transport: Any) -> bool:
         """Whether the peer's certificate names somebody whom the port takes."""

@@ -163,6 +163,7 @@ def test_our_own_peer_is_told_to_the_application(tmp_path: Path) -> None:
             client.get("http://web/", headers={"x-forwarded-client-cert": "URI=spiffe://proxy"}).json()["headers"]
         )
     assert seen["x-forwarded-client-cert"].startswith("URI=spiffe://proxy,")
+    assert f",By={spiffe('web')};Hash=" in seen["x-forwarded-client-cert"]
     assert f"URI={spiffe('client')}" in seen["x-forwarded-client-cert"]
 
 

@@ -30,8 +30,8 @@ import meshsdk
 from meshsdk.identities import FileIdentity
 
 from ..certificates import SpiffeCa, spiffe, write_identity
-from ..grpc_server import GrpcServer
 from ..processes import envoy, wait_for_port
+from .grpc_servers import aio_grpc_server, sync_grpc_server
 from .running import mesh_of, one_port, serving
 from .test_serve import who_asks
 
@@ -256,37 +256,6 @@ def test_grpc_servers_let_in_the_right_client_only(world: World, aio: bool, tmp_
             if kind != "revoked":  # grpc's server credentials take no revocation list.
                 cells[kind] = "in" if calls(world, port, kind) else "refused"
     assert {kind for kind, cell in cells.items() if cell == "in"} == {"right"}
-
-
-@contextlib.contextmanager
-def sync_grpc_server(mesh: meshsdk.Mesh, port: int) -> Iterator[None]:
-    with GrpcServer("one", mesh.server_credentials(), [mesh.server_interceptor(port=port)], port):
-        yield
-
-
-@contextlib.contextmanager
-def aio_grpc_server(mesh: meshsdk.Mesh, port: int) -> Iterator[None]:
-    from ..grpc_server import EchoService
-
-    started, stopping = threading.Event(), threading.Event()
-
-    async def serve() -> None:
-        server = grpc.aio.server(interceptors=[mesh.aio_server_interceptor(port=port)])
-        server.add_generic_rpc_handlers((EchoService("one", asynchronous=True),))
-        server.add_secure_port(f"127.0.0.1:{port}", mesh.server_credentials())
-        await server.start()
-        started.set()
-        await asyncio.to_thread(stopping.wait)
-        await server.stop(0)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    assert started.wait(10)
-    try:
-        yield
-    finally:
-        stopping.set()
-        thread.join()
 
 
 def calls(world: World, port: int, kind: str) -> bool:

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +28,7 @@ from ..conftest import service
 from ..differential.tokens import ISSUERS, TOKENS
 from ..grpc_server import GrpcServer
 from ..processes import CLEAN_ENVIRONMENT
+from .grpc_servers import aio_grpc_server, sync_grpc_server
 from .running import mesh_of, one_port, policy, serving
 from .test_attacks import echo
 
@@ -279,6 +281,22 @@ def test_grpc_calls_are_refused_with_grpcs_statuses(tmp_path: Path) -> None:
     assert caught.value.details() == "RBAC: access denied"
 
 
+@pytest.mark.parametrize("aio", [False, True], ids=["grpc", "grpc.aio"])
+def test_a_rule_about_hosts_is_never_passed_by_a_server_that_does_not_know_them(tmp_path: Path, aio: bool) -> None:
+    port = one_port()
+    rule = policy("{action: DENY, rules: [{to: [{operation: {hosts: [closed]}}]}]}")
+    options = [("grpc.default_authority", "closed")]
+    with (
+        mesh_of(tmp_path, service("web", port) + rule) as mesh,
+        (aio_grpc_server if aio else sync_grpc_server)(mesh, port, secure=False),
+        grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
+        channel.unary_unary("/test.Echo/Say")(b"")
+    expected = grpc.StatusCode.UNAVAILABLE if aio else grpc.StatusCode.PERMISSION_DENIED
+    assert caught.value.code() is expected
+
+
 def test_deadline_trace_and_baggage_go_on_in_what_the_application_sends(tmp_path: Path) -> None:
     # In a process of its own: a tracer provider is set once, and for all.
     command = [sys.executable, "-m", "tests.server.traced_hop", str(tmp_path)]
@@ -293,3 +311,26 @@ def test_deadline_trace_and_baggage_go_on_in_what_the_application_sends(tmp_path
     assert 0 < seen["left"] <= 4
     assert 0 < int(sent["x-envoy-expected-rq-timeout-ms"]) <= 4000
     assert told["kinds"].count("SERVER") == 2
+
+
+def test_an_edit_that_cannot_be_carried_out_leaves_the_last_good_policy_in_force(tmp_path: Path) -> None:
+    port = one_port()
+    closed = policy("{action: DENY, rules: [{to: [{operation: {methods: [PUT]}}]}]}")
+    broken = policy("{action: CUSTOM, provider: {name: nobody}, rules: [{}]}", "broken")
+    with mesh_of(tmp_path, service("web", port) + closed) as mesh, serving(echo, mesh, port):
+        assert httpx.put(f"http://127.0.0.1:{port}/").status_code == 403
+        (tmp_path / "mesh" / "mesh.yaml").write_text(service("web", port) + closed + broken)
+        time.sleep(0.6)  # Longer than an edit takes to be read.
+        assert httpx.put(f"http://127.0.0.1:{port}/").status_code == 403
+        assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
+
+
+def test_an_edit_is_in_force_without_a_restart(tmp_path: Path) -> None:
+    port = one_port()
+    with mesh_of(tmp_path, service("web", port)) as mesh, serving(echo, mesh, port), httpx.Client() as client:
+        assert client.get(f"http://127.0.0.1:{port}/").status_code == 200
+        (tmp_path / "mesh" / "mesh.yaml").write_text(service("web", port) + policy("{}"))
+        until = time.monotonic() + 10
+        while client.get(f"http://127.0.0.1:{port}/").status_code != 403:
+            assert time.monotonic() < until
+            time.sleep(0.02)

@@ -115,6 +115,16 @@ def test_principals_are_who_the_certificate_says(tmp_path: Path, ca: SpiffeCa) -
     assert (refused.status_code, refused.text) == (403, "RBAC: access denied")
 
 
+def test_the_server_name_that_a_peer_asked_for_decides(tmp_path: Path, ca: SpiffeCa) -> None:
+    port = one_port()
+    sni = "outbound_.80_._.web.default.svc.cluster.local"
+    rule = policy(f"{{action: DENY, rules: [{{when: [{{key: connection.sni, values: ['{sni}']}}]}}]}}")
+    yaml = service("web", port) + destination_rule("web", MUTUAL) + peer_authentication("STRICT") + rule
+    own = identity(tmp_path, ca, "web")
+    with mesh_of(tmp_path, yaml, own) as mesh, serving(who_asks, mesh, port), mesh.client() as client:
+        assert client.get("http://web/").status_code == 403
+
+
 def test_a_client_of_another_trust_domain_is_not_let_in(tmp_path: Path, ca: SpiffeCa) -> None:
     port = one_port()
     yaml = service("web", port) + destination_rule("web", MUTUAL) + peer_authentication("STRICT")

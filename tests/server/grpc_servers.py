@@ -1,0 +1,48 @@
+"""gRPC servers of both kinds behind the mesh's policy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import grpc
+
+import meshsdk
+
+from ..grpc_server import EchoService, GrpcServer
+
+__all__ = ["aio_grpc_server", "sync_grpc_server"]
+
+
+@contextlib.contextmanager
+def sync_grpc_server(mesh: meshsdk.Mesh, port: int, secure: bool = True) -> Iterator[None]:
+    with GrpcServer("one", mesh.server_credentials() if secure else None, [mesh.server_interceptor(port=port)], port):
+        yield
+
+
+@contextlib.contextmanager
+def aio_grpc_server(mesh: meshsdk.Mesh, port: int, secure: bool = True) -> Iterator[None]:
+    started, stopping = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        server = grpc.aio.server(interceptors=[mesh.aio_server_interceptor(port=port)])
+        server.add_generic_rpc_handlers((EchoService("one", asynchronous=True),))
+        if secure:
+            server.add_secure_port(f"127.0.0.1:{port}", mesh.server_credentials())
+        else:
+            server.add_insecure_port(f"127.0.0.1:{port}")
+        await server.start()
+        started.set()
+        await asyncio.to_thread(stopping.wait)
+        await server.stop(0)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    assert started.wait(10)
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
