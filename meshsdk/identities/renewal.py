@@ -8,7 +8,6 @@ it succeeds the old credentials stay, and `problem` and an error in the log say 
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable
 
 from ..errors import IdentityError
 from ..security import Credentials
+from .forks import reset_after_fork
 
 __all__ = ["RenewedIdentity"]
 
@@ -39,11 +39,11 @@ class RenewedIdentity:
     def __init__(self, fetch: Callable[[], Credentials], source: str) -> None:
         self._fetch = fetch
         self._source = source
-        self._reset()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._reset)
+        self.reset()
+        reset_after_fork(self)
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """In a forked child: start afresh at the next use."""
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._stopping = threading.Event()

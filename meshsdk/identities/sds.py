@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from ..errors import IdentityError
 from ..security import Credentials
 from ..security.identity import check_credentials
+from .forks import reset_after_fork
 
 __all__ = ["SdsIdentity"]
 
@@ -49,11 +50,11 @@ class SdsIdentity:
     ) -> None:
         self._target = f"unix:{os.fspath(socket)}"
         self._names = (certificate_name, roots_name)
-        self._reset()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._reset)
+        self.reset()
+        reset_after_fork(self)
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """In a forked child: start afresh at the next use."""
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._stopping = threading.Event()

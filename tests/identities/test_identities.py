@@ -247,3 +247,20 @@ def test_a_folder_that_others_can_write_is_no_place_for_a_ca(tmp_path: Path, mon
     with pytest.raises(IdentityError, match="not a private folder"):
         identity.credentials()
     identity.close()
+
+
+def test_a_forked_child_gets_certificates_of_its_own(tmp_path: Path) -> None:
+    identity = DevelopmentIdentity(tmp_path / "mesh", WEB)
+    ours = identity.credentials().certificate
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, identity.credentials().certificate)
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as theirs:
+        certificate = theirs.read()
+    assert certificate.startswith(b"-----BEGIN")
+    assert certificate != ours
+    identity.close()
