@@ -66,7 +66,9 @@ class InboundRequest:
         return headers
 
     def set_header(self, name: bytes, value: bytes) -> None:
-        """Set a request header, whatever it was."""
+        """Set a request header, whatever it was. What could begin a new line is taken out: values come from others."""
+        if b"\r" in value or b"\n" in value or b"\0" in value:
+            value = value.replace(b"\r", b"").replace(b"\n", b"").replace(b"\0", b"")
         kept = [header for header in self.head.raw_headers if header[0].lower() != name]
         self.head = self.head.with_headers([*kept, (name, value)])
 

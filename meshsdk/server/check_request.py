@@ -60,7 +60,8 @@ def _check_request(question: AskAuthorization) -> external_auth_pb2.CheckRequest
         http.raw_body = question.body
     else:
         http.body = question.body.decode("utf-8", "replace")
-    http.size = int(head.header("content-length") or -1)
+    length = head.header("content-length") or ""
+    http.size = int(length) if length.isdecimal() and length.isascii() else -1
     attributes.context_extensions.update(question.context_extensions)
     for name, values in question.metadata.items():
         json_format.ParseDict(dict(values), attributes.metadata_context.filter_metadata[name])

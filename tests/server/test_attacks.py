@@ -183,6 +183,17 @@ def test_a_good_token_does_and_none_does_not(token_server: int) -> None:
     assert b" 403 " in get(token_server, "/")
 
 
+def test_a_claim_cannot_make_a_header_of_its_own(tmp_path: Path) -> None:
+    port = one_port()
+    claims = "outputClaimToHeaders: [{header: x-sub, claim: sub}]"
+    rules = f"{{jwtRules: [{{issuer: one, jwks: '{KEYS}', {claims}}}]}}"
+    yaml = service("web", port) + policy(rules, "jwt", "RequestAuthentication")
+    token = signed({"iss": "one", "sub": "a\r\nx-evil: 1"})
+    with mesh_of(tmp_path, yaml) as mesh, serving(echo, mesh, port), httpx.Client() as client:
+        answer = client.get(f"http://127.0.0.1:{port}/", headers={"authorization": f"Bearer {token}"})
+    assert ["x-sub", "ax-evil: 1"] in answer.json()["headers"]
+
+
 def test_a_giant_token_is_refused_at_once(token_server: int) -> None:
     giant = signed({"iss": "one", "aud": "a1", "x": "y" * 100_000})
     began = time.monotonic()
