@@ -86,7 +86,9 @@ class CompiledChain:
         self._kept: list[CompiledRoute] = []
         for route in self.table.routes:
             levels = filter_levels(routes, route.virtual_host, route.route)
-            steps = compile_steps(filters, levels, states, f"{routes.name} {route.name}")
+            leads_on = route.redirect is None and route.direct_response is None
+            where = f"{routes.name} {route.name}"
+            steps = compile_steps(filters, levels, states, where, has_application=leads_on)
             changes: tuple[MutationLevel, ...] = ()
             if isinstance(route.route.action, NonForwardingAction):
                 own = mutation_levels(routes, route.virtual_host, route.route, None, response=False)
@@ -95,7 +97,9 @@ class CompiledChain:
         no_settings: Sequence[FilterSettings] = (routes.filters,)
         every = [step for one in self._by_route.values() for step in one.filters.steps]
         self.asks_authority = any(isinstance(step, RbacStep) and step.asks_authority for step in every)
-        self._without_route = _RouteSteps(None, compile_steps(filters, no_settings, states, routes.name))
+        self._without_route = _RouteSteps(
+            None, compile_steps(filters, no_settings, states, routes.name, has_application=False)
+        )
 
     def begin(self, request: InboundRequest) -> Result:
         """Decide on a request: see the module."""

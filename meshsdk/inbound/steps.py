@@ -24,7 +24,7 @@ from ..resources import (
     HttpFilter,
     LocalRateLimit,
 )
-from ..resources.browser_policy import CorsPolicy, Csrf
+from ..resources.browser_policy import Cors, CorsPolicy, Csrf
 from ..resources.ext_authz import ExtAuthz, ExtAuthzPerRoute
 from ..resources.http_filters import FilterSetting
 from ..resources.jwt import JwtAuthentication, JwtPerRoute, JwtProvider
@@ -106,7 +106,12 @@ class RouteFilters:
 
 
 def compile_steps(
-    filters: Sequence[HttpFilter], levels: Sequence[FilterSettings], states: FilterStates, where: str
+    filters: Sequence[HttpFilter],
+    levels: Sequence[FilterSettings],
+    states: FilterStates,
+    where: str,
+    *,
+    has_application: bool = True,
 ) -> RouteFilters:
     """The filters of one route, compiled.
 
@@ -115,6 +120,8 @@ def compile_steps(
         levels: What is said about filters, the most specific first.
         states: What they remember.
         where: For messages.
+        has_application: Whether the route leads to the application; one that answers by itself (a redirect, a direct
+            response) has no cross-origin policy, in Envoy neither.
 
     Raises:
         ResourceError: A format string is wrong.
@@ -131,6 +138,8 @@ def compile_steps(
                 steps.append(partial(_mutate, request))
             if response:
                 response_levels.append((place, response))
+            continue
+        if not has_application and isinstance(http_filter.setting, Cors):
             continue
         step = _compile(http_filter.setting, said, place, states, where)
         if step is not None:

@@ -243,3 +243,30 @@ def test_every_generated_request_is_answered_as_envoy_answers_it(bench: Bench) -
     decide()
     print(f"\n{bench.decisions} requests with seed {SEED}, no difference; statuses {dict(bench.statuses)}")
     assert bench.decisions >= 10_000 or CONFIGURATIONS < 260
+
+
+def test_a_route_that_answers_by_itself_has_no_cross_origin_policy(bench: Bench) -> None:
+    http = "type.googleapis.com/envoy.extensions.filters.http"
+    always = {"default_value": {"numerator": 100}}
+    csrf = {"@type": f"{http}.csrf.v3.CsrfPolicy", "filter_enabled": always}
+    cors = {
+        "@type": f"{http}.cors.v3.CorsPolicy",
+        "allow_origin_string_match": [{"safe_regex": {"regex": ".*b.com"}}],
+        "allow_credentials": True,
+        "allow_methods": "GET,POST",
+    }
+    direct = {"status": 203, "body": {"inline_string": "direct"}}
+    routes = [
+        {"match": {"prefix": "/x"}, "direct_response": direct, "typed_per_filter_config": {"csrf": csrf}},
+        {"match": {"prefix": "/r"}, "redirect": {"host_redirect": "y"}},
+        {"match": {"prefix": "/a"}, "route": {"cluster": "c0"}},
+    ]
+    host = {"name": "v", "domains": ["*"], "routes": routes, "typed_per_filter_config": {"cors": cors}}
+    origin, preflight = ("origin", "http://b.com"), ("access-control-request-method", "GET")
+    asked = [
+        Request(method, "other", target, headers)
+        for method in ("DELETE", "GET", "OPTIONS")
+        for target in ("/x", "/r", "/a", "/none")
+        for headers in ((origin,), (origin, preflight))
+    ]
+    assert bench.differences("plain", {"virtual_hosts": [host]}, asked) == []
