@@ -30,7 +30,15 @@ from ..errors import ConfigError
 from .authorization import make_filter, make_rbac
 from .istio import endpoint_of
 from .names import cluster_name
-from .security_world import AuthorizationPolicy, JwtRule, MeshConfig, Provider, SecurityWorld
+from .security_world import (
+    AuthorizationPolicy,
+    JwtRule,
+    MeshConfig,
+    PeerAuthentication,
+    Provider,
+    RequestAuthentication,
+    SecurityWorld,
+)
 from .world import Workload, World
 
 __all__ = ["make_inbound_listener", "make_keys_clusters"]
@@ -87,14 +95,24 @@ def _find_workload(world: World, address: str, port: int) -> Workload:
     if found:
         names = ", ".join(f"{namespace}/{dict(labels)}" for namespace, labels in found)
         raise ConfigError(f"port {port}", f"several workloads serve it on this machine: {names}")
-    selecting = [policy.where for policy in world.security.authorizations if policy.selector]
-    if selecting:
-        raise ConfigError(
-            f"port {port}",
-            f"no workload of the folder serves it at an address of this machine, so it is not known whether"
-            f" {selecting[0]} is for it; add a WorkloadEntry with this address and port",
-        )
-    return Workload(address, "default", {})
+    unknown = Workload(address, "default", {})
+    security = world.security
+    policies: tuple[PeerAuthentication | RequestAuthentication | AuthorizationPolicy, ...] = (
+        *security.peers,
+        *security.requests,
+        *security.authorizations,
+    )
+    for policy in policies:
+        # A policy that may be for this workload, and may not, must not be taken for one that is not.
+        is_for_all = policy.selector is None and policy.namespace in (security.mesh.root_namespace, unknown.namespace)
+        if not is_for_all:
+            raise ConfigError(
+                f"port {port}",
+                "no workload of the folder serves it at an address of this machine, so it is not known whether"
+                f" {type(policy).__name__} {policy.namespace}/{policy.name} is for it; add a WorkloadEntry with this"
+                " address and port",
+            )
+    return unknown
 
 
 def _ports_of(world: World, workload: Workload) -> set[int]:

@@ -4,9 +4,30 @@ Each is a `security.Identity`: it gives whole, checked credentials, renews them 
 last good ones in use while renewal fails. Keys are made in memory and stay there.
 """
 
-from .development import DevelopmentIdentity
-from .files import FileIdentity
-from .istio_ca import IstioCaIdentity
-from .sds import SdsIdentity
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .development import DevelopmentIdentity
+    from .files import FileIdentity
+    from .istio_ca import IstioCaIdentity
+    from .sds import SdsIdentity
+
+# Some need gRPC, which nobody loads who uses none of them.
+_MODULES = {
+    "DevelopmentIdentity": "development",
+    "FileIdentity": "files",
+    "IstioCaIdentity": "istio_ca",
+    "SdsIdentity": "sds",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+
 
 __all__ = ["DevelopmentIdentity", "FileIdentity", "IstioCaIdentity", "SdsIdentity"]

@@ -73,7 +73,6 @@ class CompiledChain:
     def __init__(self, chain: FilterChain, routes: RouteConfiguration, states: FilterStates) -> None:
         manager = chain.manager
         assert manager is not None
-        self.config = chain
         self.manager: ServerManager = manager
         filters = manager.listener.filters
         # The table's own filters would be a client's.
@@ -83,7 +82,6 @@ class CompiledChain:
         self._requires_peer = chain.tls is not None and chain.tls.require_client_certificate
         self._mark_certificate = compile_client_certificate(manager)
         self._by_route: dict[int, _RouteSteps] = {}
-        self._kept: list[CompiledRoute] = []
         for route in self.table.routes:
             levels = filter_levels(routes, route.virtual_host, route.route)
             leads_on = route.redirect is None and route.direct_response is None

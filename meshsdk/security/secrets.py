@@ -102,11 +102,6 @@ class Secrets:
         """
         return self.trust(TlsTrust(TlsFile(secret=IDENTITY_SECRETS[1])))
 
-    @property
-    def has_identity(self) -> bool:
-        """Whether the process has an identity."""
-        return self.identity is not None or IDENTITY_PROVIDER in self.providers
-
     def _identity(self, identity: TlsIdentity | None) -> TlsIdentity | None:
         if identity is None:
             return None

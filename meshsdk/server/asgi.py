@@ -205,11 +205,10 @@ class _Body:
 async def _bound(request: InboundRequest, max_bytes: int, body: _Body) -> LocalReply | None:
     """Refuse a body that is longer than the filter buffer takes."""
     declared = request.head.header("content-length")
-    if declared is not None and declared.isdecimal() and int(declared) > max_bytes:
-        return payload_too_large(max_bytes)
-    if declared is None and request.head.header("transfer-encoding") is not None:
-        return payload_too_large(max_bytes) if len(await body.peek(max_bytes)) > max_bytes else None
-    return None
+    if declared is not None and declared.isdecimal():
+        return payload_too_large(max_bytes) if int(declared) > max_bytes else None
+    # HTTP/2 announces neither a length nor chunks.
+    return payload_too_large(max_bytes) if len(await body.peek(max_bytes)) > max_bytes else None
 
 
 def _head(scope: Scope, connection: Connection) -> RequestHead:

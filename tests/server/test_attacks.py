@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from meshsdk.errors import NoRouteError
 from meshsdk.server.asgi import AsgiMiddleware
 
 from ..certificates import SpiffeCa, spiffe
@@ -295,6 +296,21 @@ def test_a_policy_that_cannot_be_read_lets_nobody_in(tmp_path: Path) -> None:
 
         response = asyncio.run(ask())
     assert (response.status_code, response.text) == (503, "no inbound policy")
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        ("PeerAuthentication", "{selector: {matchLabels: {app: web}}, mtls: {mode: STRICT}}"),
+        ("RequestAuthentication", f"{{selector: {{matchLabels: {{app: web}}}}, {JWT[1:]}"),
+        ("AuthorizationPolicy", "{selector: {matchLabels: {app: web}}}"),
+    ],
+)
+def test_a_policy_that_may_be_for_this_workload_is_not_taken_for_somebody_elses(
+    tmp_path: Path, kind: str, spec: str
+) -> None:
+    with mesh_of(tmp_path, policy(spec, "chosen", kind)) as mesh, pytest.raises(NoRouteError, match=f"{kind} .*chosen"):
+        mesh.inbound(one_port()).wait_ready()
 
 
 def test_denials_are_one_event_each_and_a_flood_does_not_flood_the_log(
