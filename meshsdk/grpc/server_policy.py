@@ -14,7 +14,7 @@ import grpc
 
 from ..errors import PeerIdentityError
 from ..exchange.local_reply import LocalReply
-from ..inbound import Connection, InboundRequest
+from ..inbound import Connection, Fact, InboundRequest
 from ..routing import RequestHead
 from ..security import PeerCertificate, read_peer
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerPolicy"]
 
-_NO_AUTHORITY = "policy has a rule about hosts, and grpc.aio does not tell servers which one a call is for"
+# grpc tells servers nothing of their own end of a connection.
+_UNTOLD = frozenset({Fact.DESTINATION_IP, Fact.SERVER_NAME})
+_AIO_UNTOLD = _UNTOLD | {Fact.AUTHORITY}
 
 _STATUSES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -44,22 +46,18 @@ class ServerPolicy:
 
     def check(self, method: str, context: Any) -> None:
         """Let the call pass, or abort it."""
-        reply = self._driver.decide(self._request(method, context), _no_body)
+        reply = self._driver.decide(self._request(method, context, _UNTOLD), _no_body)
         if reply is not None:
             context.abort(*_status(reply))
 
     async def check_async(self, method: str, context: Any) -> None:
         """See `check`."""
-        reply = await self._async_driver.decide(self._request(method, context), _no_body_async)
+        reply = await self._async_driver.decide(self._request(method, context, _AIO_UNTOLD), _no_body_async)
         if reply is not None:
             await context.abort(*_status(reply))
-        policy = self._inbound.policy
-        if policy is not None and policy.asks_authority:
-            # A rule about a host has not matched, and a DENY must not let everybody in for that.
-            await context.abort(grpc.StatusCode.UNAVAILABLE, _NO_AUTHORITY)
 
-    def _request(self, method: str, context: Any) -> InboundRequest:
-        connection = _connection(context, self._inbound.port)
+    def _request(self, method: str, context: Any, untold: frozenset[Fact]) -> InboundRequest:
+        connection = _connection(context, self._inbound.port, untold)
         headers = [
             (name.encode("latin-1"), value if isinstance(value, bytes) else value.encode("latin-1", "replace"))
             for name, value in context.invocation_metadata() or ()
@@ -85,7 +83,7 @@ def _authority(context: Any) -> str:
     return host.decode("latin-1") if isinstance(host, bytes) else ""
 
 
-def _connection(context: Any, port: int) -> Connection:
+def _connection(context: Any, port: int, untold: frozenset[Fact]) -> Connection:
     family, _, rest = context.peer().partition(":")
     host, _, source_port = urllib.parse.unquote(rest).rpartition(":")
     known = context.auth_context()
@@ -95,6 +93,7 @@ def _connection(context: Any, port: int) -> Connection:
         source_ip=host.strip("[]") if family in ("ipv4", "ipv6") else "",
         source_port=int(source_port) if source_port.isdecimal() else 0,
         destination_port=port,
+        untold=untold,
     )
 
 

@@ -5,7 +5,7 @@ the request as the application gets it, or the answer in its place. One engine f
 and says what it waits for (`waits`), which those who call it carry out.
 """
 
-from .connection import Connection
+from .connection import Connection, Fact
 from .policy import InboundPolicy, compile_policy
 from .request import InboundRequest
 from .waits import AskAuthorization, Delay, FetchKeys, ReadBody, Wait
@@ -14,6 +14,7 @@ __all__ = [
     "AskAuthorization",
     "Connection",
     "Delay",
+    "Fact",
     "FetchKeys",
     "InboundPolicy",
     "InboundRequest",

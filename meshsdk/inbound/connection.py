@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 
 from ..security.peer_identity import PeerCertificate
 
-__all__ = ["Connection", "parse_address"]
+__all__ = ["Connection", "Fact", "parse_address"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Fact(Enum):
+    """What not every server tells of a connection or request, and policy may ask for."""
+
+    AUTHORITY = "the host that a request is for"
+    DESTINATION_IP = "the address that a connection came to"
+    SERVER_NAME = "the server name of a TLS hello"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +34,8 @@ class Connection:
         server_name: That the peer asked for in its TLS hello.
         application_protocols: That it offered there, or the one that was chosen.
         own_uri: The URI of this side's certificate, for X-Forwarded-Client-Cert.
+        untold: What this server does not tell. A rule that asks for it lets nobody in: a DENY that cannot match would
+            let in everybody.
     """
 
     is_tls: bool = False
@@ -36,6 +47,7 @@ class Connection:
     server_name: str = ""
     application_protocols: tuple[str, ...] = ()
     own_uri: str = ""
+    untold: frozenset[Fact] = frozenset()
 
     @property
     def principal(self) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from ..resources.network import Network
 from ..resources.server_listener import FilterChain, FilterChainMatch, ServerListener, SourceType
-from .connection import Address, Connection, parse_address
+from .connection import Address, Connection, Fact, parse_address
 
 __all__ = ["ChainFinder"]
 
@@ -24,6 +24,9 @@ class ChainFinder:
 
     Args:
         listener: Whose chains.
+
+    Attributes:
+        asks: What the choice depends on, and not every server tells.
     """
 
     def __init__(self, listener: ServerListener) -> None:
@@ -31,9 +34,13 @@ class ChainFinder:
         self._default = listener.default_chain
         # A criterion that no chain has set leaves all of them.
         matches = [chain.match for chain in listener.chains]
-        self._criteria = [
-            fit for field, fit in _CRITERIA if any(getattr(one, field) != getattr(_ANY, field) for one in matches)
+        asked = [
+            (field, fit)
+            for field, fit in _CRITERIA
+            if any(getattr(one, field) != getattr(_ANY, field) for one in matches)
         ]
+        self._criteria = [fit for _, fit in asked]
+        self.asks = frozenset(_FACTS[field] for field, _ in asked if field in _FACTS)
 
     def find(self, connection: Connection) -> FilterChain | None:
         """The chain; None where there is none, and the connection is refused."""
@@ -119,6 +126,8 @@ def _source_port(match: FilterChainMatch, connection: Connection) -> int | None:
 
 
 _ANY = FilterChainMatch()
+
+_FACTS = {"destinations": Fact.DESTINATION_IP, "server_names": Fact.SERVER_NAME}
 
 _CRITERIA: tuple[tuple[str, Fit], ...] = (
     ("destination_port", _destination_port),

@@ -34,10 +34,10 @@ from ..routing.timeouts import is_grpc
 from ..security import check_peer
 from .client_address import remote_address
 from .client_certificate import compile_client_certificate
-from .connection import Connection
+from .connection import Connection, Fact
 from .filter_chains import ChainFinder
 from .rbac import RbacStep
-from .replies import not_configured, peer_refused
+from .replies import not_configured, not_told, peer_refused
 from .request import ROUTER, InboundRequest
 from .steps import FilterStates, Result, RouteFilters, compile_steps, response_change
 from .waits import Wait
@@ -47,6 +47,8 @@ __all__ = ["CompiledChain", "InboundPolicy", "compile_policy"]
 
 # Peers whose names are known to be good; a connection brings many requests, and a service few peers.
 _MAX_ACCEPTED = 1024
+
+NOTHING: frozenset[Fact] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,13 +96,15 @@ class CompiledChain:
             self._by_route[id(route)] = _RouteSteps(route, steps, changes)
         no_settings: Sequence[FilterSettings] = (routes.filters,)
         every = [step for one in self._by_route.values() for step in one.filters.steps]
-        self.asks_authority = any(isinstance(step, RbacStep) and step.asks_authority for step in every)
+        self._asks = NOTHING.union(*(step.asks for step in every if isinstance(step, RbacStep)))
         self._without_route = _RouteSteps(
             None, compile_steps(filters, no_settings, states, routes.name, has_application=False)
         )
 
     def begin(self, request: InboundRequest) -> Result:
         """Decide on a request: see the module."""
+        if self._asks & request.connection.untold:
+            return not_told(self._asks & request.connection.untold)
         if self._trust is not None:
             refusal = self._check_peer(request.connection)
             if refusal is not None:
@@ -248,11 +252,6 @@ class InboundPolicy:
                 self._chains[id(chain)] = CompiledChain(chain, routes, self._states)
         self._states.settle()
 
-    @property
-    def asks_authority(self) -> bool:
-        """Whether some rule depends on the authority of requests."""
-        return any(chain.asks_authority for chain in self._chains.values())
-
     def chain_of(self, connection: Connection) -> CompiledChain | None:
         """The chain of a connection; None where it must be refused."""
         if self._finder is None:
@@ -264,6 +263,10 @@ class InboundPolicy:
         """Decide on a request: an answer, None to let it in, or a generator of what is waited for first."""
         if self.listener is None:
             return not_configured(self.problem)
+        assert self._finder is not None
+        untold = self._finder.asks & request.connection.untold
+        if untold:
+            return not_told(untold)
         chain = self.chain_of(request.connection)
         if chain is None:
             return not_configured("no filter chain is for this connection")

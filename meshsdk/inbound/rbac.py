@@ -34,12 +34,12 @@ from ..resources.rbac import (
 )
 from ..routing.conditions import compile_header
 from ..routing.string_match import compile_regex_match, compile_string
-from .connection import Address, parse_address
+from .connection import Address, Fact, parse_address
 from .metadata import compile_metadata
 from .replies import access_denied
 from .request import InboundRequest
 
-__all__ = ["RbacStep", "asks_authority", "compile_condition"]
+__all__ = ["RbacStep", "asked_facts", "compile_condition"]
 
 Test = Callable[[InboundRequest], bool]
 
@@ -189,33 +189,36 @@ def _compile_policy(policy: RbacPolicy) -> Test:
     return _all([compile_condition(policy.principals), compile_condition(policy.permissions)])
 
 
-def asks_authority(condition: RbacCondition) -> bool:
-    """Whether a condition depends on the request's authority, which not every server tells."""
+def asked_facts(condition: RbacCondition) -> frozenset[Fact]:
+    """What a condition depends on that not every server tells."""
     match condition:
         case AllOf(conditions=inner) | AnyOf(conditions=inner):
-            return any(map(asks_authority, inner))
+            return frozenset().union(*map(asked_facts, inner))
         case Not(condition=one):
-            return asks_authority(one)
-        case HeaderIs(matcher=header):
-            return header.name in (":authority", "host")
+            return asked_facts(one)
+        case HeaderIs(matcher=header) if header.name in (":authority", "host"):
+            return frozenset({Fact.AUTHORITY})
+        case FromAddress(kind=AddressKind.DESTINATION):
+            return frozenset({Fact.DESTINATION_IP})
+        case ServerNameIs():
+            return frozenset({Fact.SERVER_NAME})
         case _:
-            return False
+            return frozenset()
 
 
 class RbacStep:
     """The filter for one route.
 
     Attributes:
-        asks_authority: Whether some rule that is enforced depends on the request's authority.
+        asks: What rules that are enforced depend on, and not every server tells.
     """
 
-    __slots__ = ("_prefix", "_rules", "_shadow", "_shadow_prefix", "asks_authority")
+    __slots__ = ("_prefix", "_rules", "_shadow", "_shadow_prefix", "asks")
 
     def __init__(self, settings: Rbac) -> None:
         policies = settings.rules.policies if settings.rules is not None else ()
-        self.asks_authority = any(
-            asks_authority(condition) for policy in policies for condition in (policy.permissions, policy.principals)
-        )
+        conditions = [one for policy in policies for one in (policy.permissions, policy.principals)]
+        self.asks = asked_facts(AllOf(tuple(conditions)))
         self._rules = _compile_rules(settings.rules)
         self._shadow = _compile_rules(settings.shadow_rules)
         self._prefix = settings.rules_prefix

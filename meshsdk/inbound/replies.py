@@ -5,7 +5,10 @@ Sources: Envoy docs, http_conn_man/response_code_details, and the filters' own s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..exchange.local_reply import LocalReply
+from .connection import Fact
 
 __all__ = [
     "access_denied",
@@ -15,6 +18,7 @@ __all__ = [
     "csrf_denied",
     "jwt_denied",
     "not_configured",
+    "not_told",
     "peer_refused",
 ]
 
@@ -59,6 +63,12 @@ def authorization_failed(status: int) -> LocalReply:
 def peer_refused(why: str) -> LocalReply:
     """The peer's certificate is not what the filter chain asks for; Envoy closes the connection."""
     return LocalReply(403, b"RBAC: access denied", _TEXT, flag="UPE", details=f"peer_not_accepted{{{why}}}")
+
+
+def not_told(facts: Iterable[Fact]) -> LocalReply:
+    """Policy has rules about what this server does not tell: nobody gets in."""
+    names = " and ".join(sorted(fact.value for fact in facts))
+    return not_configured(f"it has rules about {names}, which this server does not tell")
 
 
 def not_configured(why: str) -> LocalReply:

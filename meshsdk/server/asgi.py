@@ -20,6 +20,7 @@ from .. import deadline
 from ..errors import MeshError, UnsupportedFeatureError
 from ..exchange.local_reply import LocalReply, payload_too_large
 from ..inbound import Connection, InboundRequest
+from ..inbound.replies import not_configured
 from ..routing import RequestHead
 from ..telemetry.lookup import http_server_observer
 from .connections import ADMITTED, TELLS_PEERS, asgi_connection
@@ -141,6 +142,8 @@ class AsgiMiddleware:
             return await _answer(scope, send, refusal, outcome)
         body = _Body(receive)
         port = self._port if self._port is not None else connection.destination_port
+        if not port:
+            return await _answer(scope, send, not_configured("the server tells no port: give port=…"), outcome)
         reply = await self._driver(port).decide(request, body.peek)
         if reply is None and request.max_body_bytes is not None:
             reply = await _bound(request, request.max_body_bytes, body)

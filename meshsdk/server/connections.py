@@ -9,12 +9,14 @@ Headers such as X-SSL-Client-Cert are never looked at: anybody can send them.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import PeerIdentityError
-from ..inbound import Connection
+from ..inbound import Connection, Fact
+from ..inbound.connection import parse_address
 from ..security import PeerCertificate, read_peer
 from ..security.tls_context import server_name_of
 
@@ -36,13 +38,15 @@ def asgi_connection(scope: Mapping[str, Any]) -> Connection:
         return known  # type: ignore[no-any-return]
     tls = (scope.get("extensions") or {}).get("tls")
     client, server = scope.get("client") or ("", 0), scope.get("server") or ("", 0)
+    is_tls = tls is not None or scope.get("scheme") in ("https", "wss")
     return Connection(
-        is_tls=tls is not None or scope.get("scheme") in ("https", "wss"),
+        is_tls=is_tls,
         peer=_peer_of_chain(tls.get("client_cert_chain")) if tls else None,
         source_ip=client[0],
         source_port=client[1] or 0,
         destination_ip=server[0],
         destination_port=server[1] or 0,
+        untold=_untold(server[0], has_server_name=not is_tls),
     )
 
 
@@ -57,19 +61,31 @@ def wsgi_connection(environ: Mapping[str, Any]) -> Connection:
     known = environ.get(CONNECTION)
     if known is not None:
         return known  # type: ignore[no-any-return]
-    secured = environ.get("gunicorn.socket")
-    peer = None
-    if isinstance(secured, ssl.SSLSocket):
-        peer = _read(secured.getpeercert(binary_form=True))
+    accepted = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    secured = accepted if isinstance(accepted, ssl.SSLSocket) else None
+    is_tls = secured is not None or environ.get("wsgi.url_scheme") == "https"
+    destination = environ.get("SERVER_NAME", ""), _port(environ.get("SERVER_PORT"))
+    if isinstance(accepted, socket.socket):
+        # SERVER_NAME is what the server was told to listen on, and behind a unix socket both are the Host header's.
+        destination = _address(accepted.getsockname())
     return Connection(
-        server_name=server_name_of(secured) if isinstance(secured, ssl.SSLSocket) else "",
-        is_tls=isinstance(secured, ssl.SSLSocket) or environ.get("wsgi.url_scheme") == "https",
-        peer=peer,
+        server_name=server_name_of(secured) if secured is not None else "",
+        is_tls=is_tls,
+        peer=_read(secured.getpeercert(binary_form=True)) if secured is not None else None,
         source_ip=environ.get("REMOTE_ADDR", ""),
         source_port=_port(environ.get("REMOTE_PORT")),
-        destination_ip=environ.get("SERVER_NAME", ""),
-        destination_port=_port(environ.get("SERVER_PORT")),
+        destination_ip=destination[0],
+        destination_port=destination[1],
+        untold=_untold(destination[0], has_server_name=secured is not None or not is_tls),
     )
+
+
+def _untold(destination: str, *, has_server_name: bool) -> frozenset[Fact]:
+    """What the server keeps to itself."""
+    facts = set() if has_server_name else {Fact.SERVER_NAME}
+    address = parse_address(destination)
+    is_told = address is not None and not address.is_unspecified
+    return frozenset(facts if is_told else facts | {Fact.DESTINATION_IP})
 
 
 def connection_of_transport(transport: Any, own_uri: str) -> Connection:

@@ -17,6 +17,7 @@ from typing import Any
 from .. import deadline
 from ..exchange.local_reply import LocalReply, payload_too_large
 from ..inbound import Connection, InboundRequest
+from ..inbound.replies import not_configured
 from ..routing import RequestHead
 from ..telemetry.lookup import http_server_observer
 from .connections import ADMITTED, wsgi_connection
@@ -98,6 +99,8 @@ class WsgiMiddleware:
         request = InboundRequest(head, connection)
         body = _Body(environ)
         port = self._port if self._port is not None else connection.destination_port
+        if not port:
+            return _answer(head, start_response, not_configured("the server tells no port: give port=…"), outcome)
         reply = self._driver(port).decide(request, body.peek)
         if reply is None and request.max_body_bytes is not None:
             reply = _bound(request, request.max_body_bytes, body)

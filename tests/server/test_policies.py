@@ -5,6 +5,7 @@ what only an in-process mesh can do: the inbound request's deadline, trace and b
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -295,6 +296,37 @@ def test_a_rule_about_hosts_is_never_passed_by_a_server_that_does_not_know_them(
         channel.unary_unary("/test.Echo/Say")(b"")
     expected = grpc.StatusCode.UNAVAILABLE if aio else grpc.StatusCode.PERMISSION_DENIED
     assert caught.value.code() is expected
+
+
+@pytest.mark.parametrize("fact", ["destination.ip, values: [10.0.0.0/8]", "connection.sni, values: [web]"])
+@pytest.mark.parametrize("aio", [False, True], ids=["grpc", "grpc.aio"])
+def test_a_rule_about_what_grpc_does_not_tell_lets_nobody_in(tmp_path: Path, aio: bool, fact: str) -> None:
+    port = one_port()
+    rule = policy(f"{{action: DENY, rules: [{{when: [{{key: {fact}}}]}}]}}")
+    with (
+        mesh_of(tmp_path, service("web", port) + rule) as mesh,
+        (aio_grpc_server if aio else sync_grpc_server)(mesh, port, secure=False),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
+        channel.unary_unary("/test.Echo/Say")(b"")
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_behind_a_unix_socket_no_host_header_chooses_the_policy(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    environ = {"SERVER_NAME": "web", "SERVER_PORT": "80", "HTTP_HOST": "web:80", "gunicorn.socket": ours}
+    environ |= {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "RAW_URI": "/", "wsgi.url_scheme": "http"}
+    started: list[str] = []
+    with ours, theirs, mesh_of(tmp_path, service("web", 80)) as mesh:
+        response = MeshWsgi(reached, mesh=mesh)(environ, lambda status, headers: started.append(status))
+        assert b"".join(response) == b"no inbound policy"
+    assert started[0].startswith("503")
+
+
+def reached(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    return [b"reached"]
 
 
 def test_deadline_trace_and_baggage_go_on_in_what_the_application_sends(tmp_path: Path) -> None:
