@@ -110,6 +110,9 @@ class CompiledChain:
             if refusal is not None:
                 return refusal
         request.remote = remote_address(self.manager, request)
+        if "#" in request.head.target:
+            # Envoy: http_reject_path_with_fragment; one side might cut there, and the other not.
+            return self._answered_early(request, path_refused())
         if self.table.prepare is not None:
             head, status = self.table.prepare(request.head)
             if status:

@@ -34,6 +34,7 @@ from ..resources.rbac import (
 )
 from ..routing.conditions import compile_header
 from ..routing.string_match import compile_regex_match, compile_string
+from .cel import asked_by_condition, compile_cel
 from .connection import Address, Fact, parse_address
 from .metadata import compile_metadata
 from .replies import access_denied
@@ -186,7 +187,8 @@ def _compile_rules(rules: RbacRules | None) -> _CompiledRules | None:
 
 def _compile_policy(policy: RbacPolicy) -> Test:
     # Who asks is looked at first: most policies are for somebody else, and that costs least to see.
-    return _all([compile_condition(policy.principals), compile_condition(policy.permissions)])
+    tests = [compile_condition(policy.principals), compile_condition(policy.permissions)]
+    return _all(tests if policy.condition is None else [*tests, compile_cel(policy.condition)])
 
 
 def asked_facts(condition: RbacCondition) -> frozenset[Fact]:
@@ -218,7 +220,8 @@ class RbacStep:
     def __init__(self, settings: Rbac) -> None:
         policies = settings.rules.policies if settings.rules is not None else ()
         conditions = [one for policy in policies for one in (policy.permissions, policy.principals)]
-        self.asks = asked_facts(AllOf(tuple(conditions)))
+        expressions = [policy.condition for policy in policies if policy.condition is not None]
+        self.asks = asked_facts(AllOf(tuple(conditions))).union(*map(asked_by_condition, expressions))
         self._rules = _compile_rules(settings.rules)
         self._shadow = _compile_rules(settings.shadow_rules)
         self._prefix = settings.rules_prefix

@@ -16,6 +16,7 @@ from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as rbac_filter_pb2
 from envoy.extensions.path.match.uri_template.v3 import uri_template_match_pb2
 
 from ..errors import ResourceError
+from .cel import CelCondition, parse_condition
 from .matchers import HeaderMatcher, StringMatcher, parse_header_matcher, parse_string_matcher
 from .metadata_matcher import MetadataMatcher, parse_metadata_matcher
 from .network import Network, parse_cidr
@@ -168,11 +169,12 @@ RbacCondition = (
 
 @dataclass(frozen=True, slots=True)
 class RbacPolicy:
-    """A policy matches where one permission and one principal hold."""
+    """A policy matches where one permission and one principal hold, and the condition, where there is one."""
 
     name: str
     permissions: AnyOf
     principals: AnyOf
+    condition: CelCondition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,13 +252,13 @@ def parse_rules(message: Any, where: str) -> RbacRules:
 
 
 def _parse_policy(name: str, message: Any, where: str) -> RbacPolicy:
-    for condition in ("condition", "checked_condition"):
-        if message.HasField(condition):
-            raise ResourceError(f"{where}.{condition}", "CEL conditions are refused")
+    if message.HasField("checked_condition"):
+        raise ResourceError(f"{where}.checked_condition", "is refused; use condition")
     return RbacPolicy(
         name=name,
         permissions=AnyOf(_each(message.permissions, f"{where}.permissions", _parse_permission)),
         principals=AnyOf(_each(message.principals, f"{where}.principals", _parse_principal)),
+        condition=parse_condition(message.condition, f"{where}.condition") if message.HasField("condition") else None,
     )
 
 

@@ -241,7 +241,7 @@ def _target(environ: Environ) -> str:
     """The path as it was sent, where the server tells; otherwise escaped anew from what the application gets."""
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if isinstance(raw, str) and raw.startswith("/"):
-        return raw.partition("#")[0]
+        return raw
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     target = urllib.parse.quote(path.encode("latin-1"), safe="/!$&'()*+,;=:@-._~")
     query = environ.get("QUERY_STRING", "")

@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from cel_expr_python import cel
+from google.api.expr.v1alpha1 import syntax_pb2
+from google.protobuf import any_pb2, json_format
 from hypothesis import strategies as st
 
 from .generate import HOSTS
 from .judge import ManagerOptions, Request
 from .tokens import ISSUERS, TOKENS
 
-__all__ = ["FILTERS", "OPTIONS", "policies", "requests"]
+__all__ = ["CONDITIONS", "FILTERS", "OPTIONS", "condition", "policies", "requests"]
 
 _HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 _TEMPLATE = "type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig"
@@ -247,11 +250,58 @@ def _principals() -> Any:
     return _nested(leaves, "and_ids", "or_ids", "not_id", "ids")
 
 
+CONDITIONS = [
+    "request.path.startsWith('/a')",
+    "request.url_path == '/admin'",
+    "request.query == 'token=x'",
+    "request.host == 'a.com'",
+    "request.method in ['GET', 'PUT']",
+    "request.headers['X-User'] == 'admin'",
+    "request.headers['x-role'].contains('adm')",
+    "'x-user' in request.headers",
+    "has(request.headers.x)",
+    "request.headers[':path'].matches('^/a.*')",
+    "request.headers[':authority'].endsWith('.com')",
+    "request.scheme == 'http' && size(request.path) > 4",
+    "request.referer == 'x' || true",
+    "request.useragent == ''",
+    "!(request.headers['x-gone'] == '1')",
+    "request.headers['x-user'] != 'admin' ? request.method == 'GET' : request.method == 'PUT'",
+    "connection.mtls",
+    "connection.requested_server_name == ''",
+    "connection.uri_san_peer_certificate == 'x' || request.method == 'GET'",
+    "metadata.filter_metadata['envoy.filters.http.jwt_authn']['payload']['sub'] == 's1'",
+    "metadata.filter_metadata['envoy.filters.http.jwt_authn']['two']['nest']['n'] == 7.0",
+    "'envoy.filters.http.jwt_authn' in metadata.filter_metadata",
+    "size(request.path) % 2 == 0 && size(request.path) - 1 >= 0",
+    "request.method",
+    "[1, 2].exists(x, x == 2)",
+    "string(1) == '1'",
+]
+
+
+def condition(text: str) -> dict[str, Any]:
+    """An expression as RBAC takes it."""
+    environment = cel.NewEnv(variables=dict.fromkeys(["request", "connection", "metadata", "source"], cel.Type.DYN))
+    packed = any_pb2.Any.FromString(environment.compile(text, disable_check=True).serialize())
+    tree: dict[str, Any] = json_format.MessageToDict(syntax_pb2.ParsedExpr.FromString(packed.value).expr)
+    return tree
+
+
+def _conditions() -> Any:
+    return st.sampled_from([condition(text) for text in CONDITIONS])
+
+
 def _rbac() -> Any:
     policy = st.builds(
-        lambda permissions, principals: {"permissions": permissions, "principals": principals},
+        lambda permissions, principals, condition: {
+            "permissions": permissions,
+            "principals": principals,
+            **({"condition": condition} if condition else {}),
+        },
         st.lists(_permissions(), min_size=1, max_size=3),
         st.lists(_principals(), min_size=1, max_size=3),
+        st.one_of(st.none(), st.none(), _conditions()),
     )
     rules = st.builds(
         lambda action, policies: {"action": action, "policies": policies},
@@ -449,4 +499,4 @@ def requests(draw: st.DrawFn) -> Request:
                 target += f"{'&' if '?' in target else '?'}{name}={token}"
     method = draw(st.sampled_from(["GET", "GET", "POST", "OPTIONS", "DELETE"]))
     fields = {name: value.strip() for name, value in headers}  # As every HTTP parser has them.
-    return Request(method, draw(st.sampled_from(HOSTS)), target.replace("#frag", "%23frag"), tuple(fields.items()))
+    return Request(method, draw(st.sampled_from(HOSTS)), target, tuple(fields.items()))

@@ -34,7 +34,7 @@ from meshsdk.server.asgi import AsgiMiddleware
 from meshsdk.server.wsgi import WsgiMiddleware
 
 from .compare import compare
-from .generate_inbound import FILTERS, OPTIONS, policies, requests
+from .generate_inbound import CONDITIONS, FILTERS, OPTIONS, condition, policies, requests
 from .judge import Decision, EnvoyJudge, ManagerOptions, Request, running_judge
 from .shrink import smallest
 from .test_generated_routes import static_cluster
@@ -270,3 +270,23 @@ def test_a_route_that_answers_by_itself_has_no_cross_origin_policy(bench: Bench)
         for headers in ((origin,), (origin, preflight))
     ]
     assert bench.differences("plain", {"virtual_hosts": [host]}, asked) == []
+
+
+@pytest.mark.parametrize("action", ["ALLOW", "DENY"])
+def test_each_cel_condition_decides_as_envoys_does(bench: Bench, action: str) -> None:
+    asked = [
+        Request(method, host, target, headers)
+        for method in ("GET", "DELETE")
+        for host, target in (("a.com", "/admin?token=x"), ("other", "/b"), ("a.com:80", "/a#frag"))
+        for headers in ((), (("x-user", "admin"), ("x-role", "adm")), (("x-gone", "1"),))
+    ]
+    anything: dict[str, Any] = {"permissions": [{"any": True}], "principals": [{"any": True}]}
+    for text in CONDITIONS:
+        rules = {"action": action, "policies": {"one": {**anything, "condition": condition(text)}}}
+        rbac = {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
+            "rbac": {"rules": rules},
+        }
+        routes = [{"match": {"prefix": "/"}, "route": {"cluster": "c0"}, "typed_per_filter_config": {"rbac": rbac}}]
+        host = {"name": "v", "domains": ["*"], "routes": routes}
+        assert bench.differences("plain", {"virtual_hosts": [host]}, asked) == [], text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -9,13 +10,16 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
-from google.protobuf import json_format
+from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as rbac_filter_pb2
+from google.protobuf import any_pb2, json_format
 from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshsdk import ResourceError
 from meshsdk.resources import ResourceType, RouteConfiguration, decode
+from meshsdk.resources.notes import Notes
+from meshsdk.resources.rbac import parse_rbac
 
 KINDS: dict[ResourceType, type[Message]] = {
     ResourceType.LISTENER: listener_pb2.Listener,
@@ -196,3 +200,52 @@ def test_a_damaged_resource_ends_in_a_resource_or_a_resource_error(data: st.Data
         decode(ResourceType.ROUTE_CONFIGURATION, bytes(good[:cut]))
     except ResourceError as error:
         assert str(error)
+
+
+def rbac_with(condition: dict[str, Any]) -> Message:
+    anything: dict[str, Any] = {"permissions": [{"any": True}], "principals": [{"any": True}]}
+    message = json_format.ParseDict(
+        {"rules": {"policies": {"one": {**anything, "condition": condition}}}}, rbac_filter_pb2.RBAC()
+    )
+    container = any_pb2.Any()
+    container.Pack(message)
+    return container
+
+
+def select(root: str, attribute: str) -> dict[str, Any]:
+    return {"select_expr": {"operand": {"ident_expr": {"name": root}}, "field": attribute}}
+
+
+def test_a_cel_condition_without_its_library_is_refused_and_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    condition = rbac_with(select("connection", "mtls"))
+    assert parse_rbac(condition, "RBAC", Notes()).rules is not None
+    monkeypatch.setitem(sys.modules, "cel_expr_python", None)
+    with pytest.raises(ResourceError, match=r"policies\['one'\].condition.*meshsdk\[cel\]"):
+        parse_rbac(condition, "RBAC", Notes())
+
+
+@pytest.mark.parametrize(
+    ("condition", "what"),
+    [
+        (select("request", "body"), "request.body is an attribute"),
+        (select("response", "code"), "response.code is an attribute"),
+        ({"ident_expr": {"name": "request"}}, "without an attribute"),
+        ({"comprehension_expr": {"iter_var": "x"}}, "comprehension_expr is refused"),
+        ({"call_expr": {"function": "string", "args": [{"const_expr": {"int64_value": "1"}}]}}, "calls 'string'"),
+        ({"call_expr": {"function": "_+_", "args": []}}, "calls '_[+]_'"),
+        ({}, "an empty expression"),
+    ],
+)
+def test_what_a_cel_condition_may_not_ask_is_refused_by_name(condition: dict[str, Any], what: str) -> None:
+    with pytest.raises(ResourceError, match=what):
+        parse_rbac(rbac_with(condition), "RBAC", Notes())
+
+
+def test_a_cel_condition_nested_without_end_is_refused() -> None:
+    condition = select("connection", "mtls")
+    for _ in range(30):
+        condition = {"call_expr": {"function": "!_", "args": [condition]}}
+    with pytest.raises(ResourceError, match="nested deeper"):
+        parse_rbac(rbac_with(condition), "RBAC", Notes())

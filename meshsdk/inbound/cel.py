@@ -1,0 +1,125 @@
+"""CEL conditions, carried out by cel-cpp.
+
+An expression that fails, as on a header that is not there, does not hold; Envoy does the same.
+
+Sources: Envoy docs, advanced/attributes; source/extensions/filters/common/expr/{evaluator,context}.cc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..resources.cel import CelCondition, cel_environment
+from .connection import Fact
+from .request import InboundRequest
+
+__all__ = ["asked_by_condition", "compile_cel"]
+
+_MISSING = object()
+
+
+def compile_cel(condition: CelCondition) -> Callable[[InboundRequest], bool]:
+    """A function that says whether a condition holds for a request."""
+    expression = cel_environment().deserialize(condition.serialized)
+    asked = [(root, attribute, _ATTRIBUTES[root, attribute]) for root, attribute in sorted(condition.attributes)]
+    roots = sorted({root for root, _, _ in asked})
+
+    def holds(request: InboundRequest) -> bool:
+        data: dict[str, dict[str, object]] = {root: {} for root in roots}
+        for root, attribute, read in asked:
+            value = read(request)
+            if value is not _MISSING:
+                data[root][attribute] = value
+        return expression.eval(data=data).value() is True
+
+    return holds
+
+
+def asked_by_condition(condition: CelCondition) -> frozenset[Fact]:
+    """What a condition depends on that not every server tells."""
+    facts = {_FACTS[one] for one in condition.attributes if one in _FACTS}
+    return frozenset(facts | {Fact.AUTHORITY} if condition.asks_host_header else facts)
+
+
+_FACTS = {
+    ("request", "host"): Fact.AUTHORITY,
+    ("destination", "address"): Fact.DESTINATION_IP,
+    ("connection", "requested_server_name"): Fact.SERVER_NAME,
+}
+
+
+def _headers(request: InboundRequest) -> dict[str, str]:
+    head = request.head
+    told = {":method": head.method, ":path": head.target, ":scheme": head.scheme, ":authority": head.authority}
+    for raw_name, raw_value in head.raw_headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        if name != "host":
+            told[name] = f"{told[name]},{value}" if name in told else value
+    return told
+
+
+def _header(name: str) -> Callable[[InboundRequest], object]:
+    def read(request: InboundRequest) -> object:
+        value = request.head.header(name)
+        return _MISSING if value is None else value
+
+    return read
+
+
+def _address(ip: str, port: int) -> object:
+    return (f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}") if ip else _MISSING
+
+
+def _source_address(request: InboundRequest) -> object:
+    connection = request.connection
+    return _address(str(request.remote or ""), _source_port(request) if connection.source_ip else 0)
+
+
+def _source_port(request: InboundRequest) -> int:
+    """An address that X-Forwarded-For told has no port."""
+    connection = request.connection
+    return connection.source_port if str(request.remote) == connection.source_ip else 0
+
+
+def _of_peer(kind: str) -> Callable[[InboundRequest], object]:
+    """The first name of a kind, as Envoy's attribute is one string."""
+
+    def read(request: InboundRequest) -> object:
+        peer = request.connection.peer
+        names = peer.values(kind) if peer is not None else ()
+        return names[0] if names else _MISSING
+
+    return read
+
+
+def _peer(read: Callable[[Any], object]) -> Callable[[InboundRequest], object]:
+    return lambda request: read(request.connection.peer) if request.connection.peer is not None else _MISSING
+
+
+_ATTRIBUTES: dict[tuple[str, str], Callable[[InboundRequest], object]] = {
+    ("request", "path"): lambda request: request.head.target,
+    ("request", "url_path"): lambda request: request.head.target.partition("?")[0],
+    ("request", "query"): lambda request: request.head.target.partition("?")[2].partition("#")[0],
+    ("request", "host"): lambda request: request.head.authority,
+    ("request", "scheme"): lambda request: request.head.scheme,
+    ("request", "method"): lambda request: request.head.method,
+    ("request", "headers"): _headers,
+    ("request", "referer"): _header("referer"),
+    ("request", "useragent"): _header("user-agent"),
+    ("request", "id"): _header("x-request-id"),
+    ("source", "address"): _source_address,
+    ("source", "port"): _source_port,
+    ("destination", "address"): lambda request: _address(
+        request.connection.destination_ip, request.connection.destination_port
+    ),
+    ("destination", "port"): lambda request: request.connection.destination_port,
+    ("connection", "mtls"): lambda request: request.connection.peer is not None,
+    ("connection", "requested_server_name"): lambda request: request.connection.server_name,
+    ("connection", "subject_peer_certificate"): _peer(lambda peer: peer.subject),
+    ("connection", "uri_san_peer_certificate"): _of_peer("URI"),
+    ("connection", "dns_san_peer_certificate"): _of_peer("DNS"),
+    ("connection", "sha256_peer_certificate_digest"): _peer(lambda peer: peer.sha256),
+    ("connection", "uri_san_local_certificate"): lambda request: request.connection.own_uri or _MISSING,
+    ("metadata", "filter_metadata"): lambda request: request.metadata,
+}
