@@ -311,7 +311,7 @@ class Control:
             if known is None or known.view is not view:
                 from .inbound import compile_policy  # Nobody pays for servers who runs none.
 
-                policies[name] = compile_policy(view, known)
+                policies[name] = compile_policy(view, known, self.bootstrap.node.cluster)
                 if policies[name].problem:
                     self._log_once(policies[name].problem)
             else:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from ..resources import Fault, FractionalPercent
+from ..resources import Fault, FractionalPercent, LocalRateLimit
 from ..routing import RequestHead
 from ..routing.compiled_filters import CompiledFault, CompiledFilters, FaultTally
 from ..routing.token_bucket import TokenBucket
@@ -137,7 +137,7 @@ class Over(Enum):
     ENFORCED = 2
 
 
-def over_limit(bucket: TokenBucket, random_fraction: RandomFraction, now: float) -> Over:
+def over_limit(bucket: TokenBucket[LocalRateLimit], random_fraction: RandomFraction, now: float) -> Over:
     """Whether the limit is reached; it takes no token from requests that it is not enabled for."""
     limit = bucket.limit
     if random_fraction() >= limit.enabled.share or bucket.take(now):
@@ -145,7 +145,7 @@ def over_limit(bucket: TokenBucket, random_fraction: RandomFraction, now: float)
     return Over.NOT_ENFORCED if random_fraction() >= limit.enforced.share else Over.ENFORCED
 
 
-def limit_reply(bucket: TokenBucket) -> LocalReply:
+def limit_reply(bucket: TokenBucket[LocalRateLimit]) -> LocalReply:
     """The refusal of a request over the limit."""
     limit = bucket.limit
     headers = tuple((one.name.encode("latin-1"), one.value.encode("latin-1")) for one in limit.response_headers.add)

@@ -53,12 +53,13 @@ class LocalReply:
 
     def as_grpc(self) -> LocalReply:
         """The same as an answer to a gRPC request: 200 and the status as gRPC's (Envoy: Utility::sendLocalReply)."""
-        if any(name == b"grpc-status" for name, _ in self.headers):
+        said = next((value for name, value in self.headers if name == b"grpc-status"), None)
+        if said is not None and self.status == 200:
             return self
-        kept = tuple(header for header in self.headers if header[0] != b"content-type")
+        kept = tuple(header for header in self.headers if header[0] not in (b"content-type", b"grpc-status"))
         headers: tuple[tuple[bytes, bytes], ...] = (
             (b"content-type", b"application/grpc"),
-            (b"grpc-status", b"%d" % _GRPC_STATUSES.get(self.status, 2)),
+            (b"grpc-status", said or b"%d" % _GRPC_STATUSES.get(self.status, 2)),
             *kept,
         )
         if self.body:

@@ -8,10 +8,11 @@ and says what it waits for (`waits`), which those who call it carry out.
 from .connection import Connection, Fact
 from .policy import InboundPolicy, compile_policy
 from .request import InboundRequest
-from .waits import AskAuthorization, Delay, FetchKeys, ReadBody, Wait
+from .waits import AskAuthorization, AskRateLimit, Delay, FetchKeys, ReadBody, Wait
 
 __all__ = [
     "AskAuthorization",
+    "AskRateLimit",
     "Connection",
     "Delay",
     "Fact",

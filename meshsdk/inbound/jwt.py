@@ -239,6 +239,7 @@ class _Leaf:
         audiences: In place of the provider's own, where there are any.
         allow_missing: No token is as good as a good one.
         allow_failed: So is a bad one.
+        goes_on: After a bad token the next one is looked at, and what is said of the last counts.
     """
 
     def __init__(
@@ -248,16 +249,18 @@ class _Leaf:
         *,
         allow_missing: bool = False,
         allow_failed: bool = False,
+        goes_on: bool = False,
     ) -> None:
         self._providers = providers
         self._audiences = audiences
         self._allow_missing = allow_missing
         self._allow_failed = allow_failed
+        self._goes_on = goes_on
 
     def check(self, request: InboundRequest, now: float) -> Checked:
         """Check the tokens from the last place to the first, as Envoy does.
 
-        All must be good; where they may be missing, Envoy goes on after a bad one, and what it says of the last counts.
+        All must be good.
         """
         found = {one.place: one for provider in self._providers for one in provider.tokens(request)}
         if not found:
@@ -267,7 +270,7 @@ class _Leaf:
         error: BadTokenError | None = None
         for place in sorted(found, reverse=True):
             error = yield from self._check_one(request, found[place], now)
-            if error is not None and not self._allow_missing:
+            if error is not None and not self._goes_on:
                 return error
         return None if self._allow_failed else error
 
@@ -372,14 +375,23 @@ class JwtStep:
                 lenient += [one for one in inner if isinstance(one, AllowMissing)]
                 named = [self._providers[one.provider] for one in ordered if isinstance(one, ProviderRequired)]
                 return _AnyOf(
-                    [self._compile(one) for one in ordered] + [self._lenient(one, named) for one in lenient[:1]]
+                    [self._compile(one) for one in ordered]
+                    + [self._lenient(one, named, is_alternative=True) for one in lenient[:1]]
                 )
             case AllowMissing() | AllowMissingOrFailed():
                 return self._lenient(requirement, list(self._providers.values()))
 
-    def _lenient(self, requirement: JwtRequirement, providers: list[_Provider]) -> _Leaf:
+    def _lenient(
+        self, requirement: JwtRequirement, providers: list[_Provider], *, is_alternative: bool = False
+    ) -> _Leaf:
+        """Envoy goes on after a bad token where all may be bad, or where nothing but a missing one will do."""
         failed = isinstance(requirement, AllowMissingOrFailed)
-        return _Leaf(providers or list(self._providers.values()), allow_missing=True, allow_failed=failed)
+        return _Leaf(
+            providers or list(self._providers.values()),
+            allow_missing=True,
+            allow_failed=failed,
+            goes_on=failed or not is_alternative,
+        )
 
     def __call__(self, request: InboundRequest) -> Generator[Wait, Any, LocalReply | None] | LocalReply | None:
         """Let the request pass, or refuse it; where its requirement is known, as a generator of waits."""

@@ -24,7 +24,7 @@ from ..errors import PeerIdentityError, ResourceError
 from ..exchange.configured_answer import configured_answer
 from ..exchange.local_reply import LocalReply, no_route, path_refused, redirect_to
 from ..exchange.request_changes import changed_request
-from ..resources import FilterSettings, NonForwardingAction, RouteConfiguration
+from ..resources import FilterSettings, ForwardAction, NonForwardingAction, RouteConfiguration
 from ..resources.server_listener import FilterChain, ServerListener, ServerManager
 from ..routing import CompiledRoute, RouteTable, apply_mutations
 from ..routing.compiled_forward import filter_levels, mutation_levels
@@ -35,11 +35,12 @@ from ..security import check_peer
 from .client_address import remote_address
 from .client_certificate import compile_client_certificate
 from .connection import Connection, Fact
+from .descriptors import RouteLimits
 from .filter_chains import ChainFinder
 from .rbac import RbacStep
 from .replies import not_configured, not_told, peer_refused
 from .request import ROUTER, InboundRequest
-from .steps import FilterStates, Result, RouteFilters, compile_steps, response_change
+from .steps import NO_LIMITS, FilterStates, Result, RouteFilters, compile_steps, response_change
 from .waits import Wait
 
 __all__ = ["CompiledChain", "InboundPolicy", "compile_policy"]
@@ -67,12 +68,15 @@ class CompiledChain:
         chain: As configured; it has a connection manager.
         routes: Its routes.
         states: What its filters remember.
+        own_cluster: That this process is of, by its bootstrap.
 
     Raises:
         ResourceError: A format string is wrong.
     """
 
-    def __init__(self, chain: FilterChain, routes: RouteConfiguration, states: FilterStates) -> None:
+    def __init__(
+        self, chain: FilterChain, routes: RouteConfiguration, states: FilterStates, own_cluster: str = ""
+    ) -> None:
         manager = chain.manager
         assert manager is not None
         self.manager: ServerManager = manager
@@ -88,7 +92,8 @@ class CompiledChain:
             levels = filter_levels(routes, route.virtual_host, route.route)
             leads_on = route.redirect is None and route.direct_response is None
             where = f"{routes.name} {route.name}"
-            steps = compile_steps(filters, levels, states, where, has_application=leads_on)
+            limits = _limits(route, own_cluster)
+            steps = compile_steps(filters, levels, states, where, has_application=leads_on, limits=limits)
             changes: tuple[MutationLevel, ...] = ()
             if isinstance(route.route.action, NonForwardingAction):
                 own = mutation_levels(routes, route.virtual_host, route.route, None, response=False)
@@ -228,18 +233,33 @@ class CompiledChain:
         return reply.as_grpc() if is_grpc(request.head) else reply
 
 
+def _limits(route: CompiledRoute, own_cluster: str) -> RouteLimits:
+    """What a route's requests are counted by."""
+    action, virtual_host = route.route.action, route.virtual_host
+    if not isinstance(action, ForwardAction):
+        return NO_LIMITS
+    return RouteLimits(
+        route=action.rate_limits,
+        virtual_host=virtual_host.rate_limits,
+        includes_virtual_host=action.includes_virtual_host_limits,
+        own_cluster=own_cluster,
+        cluster=action.clusters[0].name if action.clusters else "",
+    )
+
+
 class InboundPolicy:
     """What one server does with its requests.
 
     Args:
         view: The listener with its routes.
         before: The policy that this one takes the place of.
+        own_cluster: That this process is of, by its bootstrap.
 
     Attributes:
         problem: Why nobody gets in; empty where there is a policy.
     """
 
-    def __init__(self, view: ServerView, before: InboundPolicy | None = None) -> None:
+    def __init__(self, view: ServerView, before: InboundPolicy | None = None, own_cluster: str = "") -> None:
         self.view = view
         self.problem = view.problem
         self.listener: ServerListener | None = view.listener
@@ -252,7 +272,7 @@ class InboundPolicy:
         for chain in view.listener.all_chains:
             if chain.manager is not None:
                 routes = chain.manager.listener.route_configuration or view.routes[chain.manager.listener.route_name]
-                self._chains[id(chain)] = CompiledChain(chain, routes, self._states)
+                self._chains[id(chain)] = CompiledChain(chain, routes, self._states, own_cluster)
         self._states.settle()
 
     def chain_of(self, connection: Connection) -> CompiledChain | None:
@@ -283,10 +303,10 @@ class InboundPolicy:
         )
 
 
-def compile_policy(view: ServerView, before: InboundPolicy | None) -> InboundPolicy:
+def compile_policy(view: ServerView, before: InboundPolicy | None, own_cluster: str = "") -> InboundPolicy:
     """A policy. One that does not compile leaves the last good one in use."""
     try:
-        return InboundPolicy(view, before)
+        return InboundPolicy(view, before, own_cluster)
     except ResourceError as error:
         problem = f"listener {view.listener.name if view.listener else ''}: {error}"
         if before is not None and before.listener is not None:

@@ -16,11 +16,16 @@ __all__ = [
     "authorization_failed",
     "cors_preflight",
     "csrf_denied",
+    "globally_limited",
     "jwt_denied",
+    "locally_limited",
     "not_configured",
     "not_told",
     "peer_refused",
+    "rate_limiter_failed",
 ]
+
+Headers = tuple[tuple[bytes, bytes], ...]
 
 _TEXT = ((b"content-type", b"text/plain"),)
 
@@ -58,6 +63,28 @@ def authorization_denied(status: int, body: bytes, headers: tuple[tuple[bytes, b
 def authorization_failed(status: int) -> LocalReply:
     """The authorization server cannot be asked, and requests do not pass without it."""
     return LocalReply(status, flag="UAEX", details="ext_authz_error")
+
+
+def locally_limited(status: int, headers: Headers, grpc_status: int | None) -> LocalReply:
+    """local_ratelimit refuses."""
+    headers = (*_TEXT, *headers)
+    return LocalReply(status, b"local_rate_limited", _or_grpc(headers, grpc_status), "RL", "local_rate_limited")
+
+
+def globally_limited(status: int, body: bytes, headers: Headers, grpc_status: int | None) -> LocalReply:
+    """The rate limit server says that it is enough (source/extensions/filters/http/ratelimit/ratelimit.cc)."""
+    headers = (*(_TEXT if body else ()), *headers)
+    return LocalReply(status, body, _or_grpc(headers, grpc_status), "RL", "request_rate_limited")
+
+
+def rate_limiter_failed(status: int) -> LocalReply:
+    """The rate limit server cannot be asked, and requests do not pass without it."""
+    return LocalReply(status, flag="RLSE", details="rate_limiter_error")
+
+
+def _or_grpc(headers: Headers, grpc_status: int | None) -> Headers:
+    """With the status that a gRPC caller gets, where it is not what the HTTP status makes of it."""
+    return headers if grpc_status is None else (*headers, (b"grpc-status", b"%d" % grpc_status))
 
 
 def peer_refused(why: str) -> LocalReply:

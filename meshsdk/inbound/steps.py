@@ -7,13 +7,12 @@ these.
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..exchange.filters import Over, limit_reply, over_limit, run_fault
+from ..exchange.filters import run_fault
 from ..exchange.local_reply import LocalReply
 from ..resources import (
     Buffer,
@@ -28,20 +27,25 @@ from ..resources.browser_policy import Cors, CorsPolicy, Csrf
 from ..resources.ext_authz import ExtAuthz, ExtAuthzPerRoute
 from ..resources.http_filters import FilterSetting
 from ..resources.jwt import JwtAuthentication, JwtPerRoute, JwtProvider
+from ..resources.rate_limit import RateLimit, RateLimitPerRoute
 from ..resources.rbac import Rbac
 from ..routing import apply_mutations
 from ..routing.compiled_filters import Buckets, CompiledFault
 from ..routing.conditions import compile_header
 from ..routing.formatter import FormatContext
 from ..routing.header_mutation import MutationLevel, compile_mutations
-from ..routing.token_bucket import TokenBucket
 from .authorization import ExtAuthzStep
 from .browser import CorsStep, CsrfStep
+from .descriptors import RouteLimits, compile_descriptors
 from .jwks import KeyStore
 from .jwt import compile_jwt
+from .local_rate_limit import LocalLimiter, LocalRateLimitStep
+from .rate_limit import RateLimitStep
 from .rbac import RbacStep
 from .request import Headers, InboundRequest
 from .waits import Delay, Wait
+
+NO_LIMITS = RouteLimits(is_routed=False)
 
 __all__ = ["FilterStates", "RouteFilters", "Step", "compile_steps"]
 
@@ -59,21 +63,21 @@ class FilterStates:
     """
 
     def __init__(self, before: FilterStates | None = None) -> None:
-        self._buckets: dict[int, TokenBucket] = {}
-        self._old_buckets = list(before._buckets.values()) if before is not None else []
+        self._limiters: dict[int, LocalLimiter] = {}
+        self._old_limiters = list(before._limiters.values()) if before is not None else []
         self._stores: dict[JwtProvider, KeyStore] = {}
         self._old_stores = dict(before._stores) if before is not None else {}
         self.tallies = Buckets()
 
-    def bucket(self, limit: LocalRateLimit) -> TokenBucket:
-        """The bucket of a rate limit; routes that inherit one share it, those that have an equal one do not."""
-        known = self._buckets.get(id(limit))
+    def limiter(self, limit: LocalRateLimit) -> LocalLimiter:
+        """The buckets of a rate limit; routes that inherit one share them, those that have an equal one do not."""
+        known = self._limiters.get(id(limit))
         if known is None:
-            old = next((one for one in self._old_buckets if one.limit == limit), None)
+            old = next((one for one in self._old_limiters if one.limit == limit), None)
             if old is not None:
-                self._old_buckets.remove(old)
+                self._old_limiters.remove(old)
                 old.limit = limit
-            known = self._buckets[id(limit)] = old or TokenBucket(limit)
+            known = self._limiters[id(limit)] = old or LocalLimiter(limit)
         return known
 
     def stores(self, settings: JwtAuthentication) -> dict[str, KeyStore]:
@@ -88,7 +92,7 @@ class FilterStates:
 
     def settle(self) -> None:
         """The policy is compiled: what the one before remembered and nobody took over is forgotten."""
-        self._old_buckets = []
+        self._old_limiters = []
         self._old_stores = {}
 
 
@@ -112,6 +116,7 @@ def compile_steps(
     where: str,
     *,
     has_application: bool = True,
+    limits: RouteLimits = NO_LIMITS,
 ) -> RouteFilters:
     """The filters of one route, compiled.
 
@@ -122,6 +127,7 @@ def compile_steps(
         where: For messages.
         has_application: Whether the route leads to the application; one that answers by itself (a redirect, a direct
             response) has no cross-origin policy, in Envoy neither.
+        limits: What the route's requests are counted by.
 
     Raises:
         ResourceError: A format string is wrong.
@@ -141,14 +147,14 @@ def compile_steps(
             continue
         if not has_application and isinstance(http_filter.setting, Cors):
             continue
-        step = _compile(http_filter.setting, said, place, states, where)
+        step = _compile(http_filter.setting, said, place, states, where, limits)
         if step is not None:
             steps.append(step)
     return RouteFilters(tuple(steps), tuple(response_levels))
 
 
 def _compile(
-    own: FilterSetting, said: list[FilterSetting], place: int, states: FilterStates, where: str
+    own: FilterSetting, said: list[FilterSetting], place: int, states: FilterStates, where: str, limits: RouteLimits
 ) -> Step | None:
     given = next((one for one in said[:1] if one is not FilterSwitch.ENABLED), None)
     match own:
@@ -156,6 +162,8 @@ def _compile(
             return compile_jwt(own, given if isinstance(given, JwtPerRoute) else None, states.stores(own))
         case ExtAuthz():
             return ExtAuthzStep(own, given if isinstance(given, ExtAuthzPerRoute) else None, place, random.random)
+        case RateLimit():
+            return _limit_step(own, given if isinstance(given, RateLimitPerRoute) else None, limits, place, where)
     match given if given is not None else own:
         case Rbac() as rbac if rbac.rules is not None or rbac.shadow_rules is not None:
             return RbacStep(rbac)
@@ -166,8 +174,11 @@ def _compile(
             return CorsStep(cors, place, random.random)
         case Csrf() as csrf:
             return CsrfStep(csrf, random.random)
-        case LocalRateLimit() as limit if limit.max_tokens:
-            return _limit_step(limit, states.bucket(limit), where)
+        case LocalRateLimit() as limit if limit.max_tokens or limit.descriptors:
+            make = None
+            if limit.descriptors:
+                make = compile_descriptors(limit.rules or limits.rules(limit.stage, limit.virtual_host), limits, where)
+            return LocalRateLimitStep(states.limiter(limit), make, place, where, random.random)
         case Fault() as fault:
             conditions = tuple(compile_header(header) for header in fault.headers)
             return partial(_fault, CompiledFault(fault, conditions, states.tallies.tally(fault)))
@@ -204,18 +215,15 @@ def response_change(levels: tuple[MutationLevel, ...], request: InboundRequest) 
     return change
 
 
-def _limit_step(limit: LocalRateLimit, bucket: TokenBucket, where: str) -> Step:
-    unenforced = compile_mutations([limit.request_headers_unenforced], where)
-
-    def step(request: InboundRequest) -> LocalReply | None:
-        over = over_limit(bucket, random.random, time.monotonic())
-        if over is Over.ENFORCED:
-            return limit_reply(bucket)
-        if over is Over.NOT_ENFORCED and unenforced:
-            _mutate(unenforced, request)
+def _limit_step(
+    settings: RateLimit, per_route: RateLimitPerRoute | None, limits: RouteLimits, place: int, where: str
+) -> Step | None:
+    said = per_route or RateLimitPerRoute()
+    rules = said.rules or settings.rules or limits.rules(settings.stage, said.virtual_host)
+    if not rules:
         return None
-
-    return step
+    make = compile_descriptors(rules, limits, where)
+    return RateLimitStep(settings, make, said.domain or settings.domain, place, where, random.random)
 
 
 def _fault(fault: CompiledFault, request: InboundRequest) -> Result:

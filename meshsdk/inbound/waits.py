@@ -11,10 +11,22 @@ from dataclasses import dataclass, field
 
 from ..resources.ext_authz import ExtAuthz
 from ..resources.jwt import RemoteJwks
+from ..resources.rate_limit import RateLimitService
 from ..routing import RequestHead
 from .connection import Connection
+from .descriptors import Descriptor
 
-__all__ = ["AskAuthorization", "AuthorizationAnswer", "Delay", "FetchKeys", "ReadBody", "Wait"]
+__all__ = [
+    "AskAuthorization",
+    "AskRateLimit",
+    "AuthorizationAnswer",
+    "Delay",
+    "FetchKeys",
+    "LimitStatus",
+    "RateLimitAnswer",
+    "ReadBody",
+    "Wait",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +85,46 @@ class AskAuthorization:
     metadata: Mapping[str, Mapping[str, object]]
 
 
-Wait = Delay | FetchKeys | ReadBody | AskAuthorization
+@dataclass(frozen=True, slots=True)
+class LimitStatus:
+    """How near a limit is (RateLimitResponse.DescriptorStatus).
+
+    Attributes:
+        requests_per_unit: None where there is no limit.
+    """
+
+    requests_per_unit: int | None = None
+    unit: str = ""
+    name: str = ""
+    remaining: int = 0
+    reset_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitAnswer:
+    """What a rate limit server says.
+
+    Attributes:
+        body: Of the refusal.
+        response_headers, request_headers: Added to the response, and set in the request that goes on.
+        metadata: Told to later filters.
+    """
+
+    is_over_limit: bool
+    body: bytes = b""
+    response_headers: tuple[tuple[bytes, bytes], ...] = ()
+    request_headers: tuple[tuple[bytes, bytes], ...] = ()
+    statuses: tuple[LimitStatus, ...] = ()
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AskRateLimit:
+    """Ask a rate limit server. The result is a RateLimitAnswer, or None where it could not be asked."""
+
+    service: RateLimitService
+    domain: str
+    descriptors: tuple[Descriptor, ...]
+
+
+Wait = Delay | FetchKeys | ReadBody | AskAuthorization | AskRateLimit

@@ -14,6 +14,7 @@ from .header_mutations import parse_request_headers, parse_response_headers
 from .http_filters import parse_filter_settings
 from .matchers import FractionalPercent, parse_runtime_fraction
 from .notes import Notes
+from .rate_limit_rules import parse_rules_of
 from .retry_parsing import parse_retry_policy
 from .route import (
     Action,
@@ -37,7 +38,6 @@ from .values import Metadatum, checked_regex, lb_criteria, optional, seconds, un
 
 __all__ = ["parse_action", "parse_hash_policies", "parse_mirrors", "parse_retry"]
 
-# rate_limits are kept for a filter that counts by them; there is none in a client, so they change nothing.
 _ACTION_FIELDS = frozenset(
     "cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite"
     " path_rewrite_policy path_rewrite host_rewrite_literal auto_host_rewrite host_rewrite_header"
@@ -126,6 +126,8 @@ def _parse_forward(message: Any, match: PathMatch, where: str, notes: Notes) -> 
         ),
         high_priority=message.priority == 1,
         metadata_match=metadata_match,
+        rate_limits=parse_rules_of(message.rate_limits, f"{where}.rate_limits"),
+        includes_virtual_host_limits=message.include_vh_rate_limits.value,
     )
 
 

@@ -45,8 +45,22 @@ from .jwt import (
     parse_jwt_authentication,
     parse_jwt_per_route,
 )
-from .local_rate_limit import LOCAL_RATE_LIMIT_TYPE, LocalRateLimit, parse_local_rate_limit
+from .local_rate_limit import (
+    LOCAL_RATE_LIMIT_TYPE,
+    LocalRateLimit,
+    parse_client_rate_limit,
+    parse_local_rate_limit,
+    parse_local_rate_limit_per_route,
+)
 from .notes import Notes
+from .rate_limit import (
+    RATE_LIMIT_ROUTE_TYPE,
+    RATE_LIMIT_TYPE,
+    RateLimit,
+    RateLimitPerRoute,
+    parse_rate_limit,
+    parse_rate_limit_per_route,
+)
 from .rbac import RBAC_ROUTE_TYPE, RBAC_TYPE, Rbac, parse_rbac, parse_rbac_per_route
 from .stateful_session import (
     STATEFUL_SESSION_ROUTE_TYPE,
@@ -100,6 +114,8 @@ FilterSetting = (
     | JwtAuthentication
     | JwtPerRoute
     | LocalRateLimit
+    | RateLimit
+    | RateLimitPerRoute
     | Rbac
     | StatefulSession
     | FilterSwitch
@@ -167,15 +183,20 @@ _ON_BOTH_SIDES: dict[str, Parse] = {
     BUFFER_TYPE: parse_buffer,
     FAULT_FILTER_TYPE: parse_fault,
     _HEADER_MUTATION_TYPE: _parse_header_mutation,
-    LOCAL_RATE_LIMIT_TYPE: parse_local_rate_limit,
 }
-_OF_CLIENTS: dict[str, Parse] = {**_ON_BOTH_SIDES, STATEFUL_SESSION_TYPE: parse_stateful_session}
+_OF_CLIENTS: dict[str, Parse] = {
+    **_ON_BOTH_SIDES,
+    LOCAL_RATE_LIMIT_TYPE: parse_client_rate_limit,
+    STATEFUL_SESSION_TYPE: parse_stateful_session,
+}
 _OF_SERVERS: dict[str, Parse] = {
     **_ON_BOTH_SIDES,
     CORS_TYPE: parse_cors,
     CSRF_TYPE: parse_csrf,
     EXT_AUTHZ_TYPE: parse_ext_authz,
     JWT_TYPE: parse_jwt_authentication,
+    LOCAL_RATE_LIMIT_TYPE: parse_local_rate_limit,
+    RATE_LIMIT_TYPE: parse_rate_limit,
     RBAC_TYPE: parse_rbac,
 }
 # None from one of these switches the filter off for the route.
@@ -186,9 +207,10 @@ _PER_ROUTE: dict[str, Parse] = {
     EXT_AUTHZ_ROUTE_TYPE: parse_ext_authz_per_route,
     FAULT_FILTER_TYPE: parse_fault,
     JWT_ROUTE_TYPE: parse_jwt_per_route,
+    RATE_LIMIT_ROUTE_TYPE: parse_rate_limit_per_route,
     RBAC_ROUTE_TYPE: parse_rbac_per_route,
     header_mutation_pb2.HeaderMutationPerRoute.DESCRIPTOR.full_name: _parse_header_mutation_per_route,
-    LOCAL_RATE_LIMIT_TYPE: parse_local_rate_limit,
+    LOCAL_RATE_LIMIT_TYPE: parse_local_rate_limit_per_route,
     STATEFUL_SESSION_ROUTE_TYPE: parse_stateful_session_per_route,
 }
 

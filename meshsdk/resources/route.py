@@ -11,6 +11,7 @@ from enum import Enum, IntFlag
 from .header_mutations import NO_MUTATIONS, HeaderMutations
 from .http_filters import FilterSettings
 from .matchers import FractionalPercent, HeaderMatcher, QueryParameterMatcher
+from .rate_limit_rules import RateLimitRule
 from .uri_template import RewriteTemplate, UriTemplate
 from .values import Metadatum
 
@@ -286,6 +287,8 @@ class ForwardAction:
         path_format, host_format: The new path and host as format strings.
         high_priority: Count against the HIGH thresholds of circuit breakers.
         metadata_match: Endpoints must carry these values under `envoy.lb`.
+        rate_limits: What a server counts its requests by; clients do not.
+        includes_virtual_host_limits: And by the virtual host's rules as well.
     """
 
     clusters: tuple[WeightedCluster, ...] = ()
@@ -315,6 +318,8 @@ class ForwardAction:
     internal_redirect: InternalRedirectPolicy | None = None
     high_priority: bool = False
     metadata_match: tuple[tuple[str, Metadatum], ...] = ()
+    rate_limits: tuple[RateLimitRule, ...] = ()
+    includes_virtual_host_limits: bool = False
 
     @property
     def cluster_names(self) -> tuple[str, ...]:
@@ -387,6 +392,7 @@ class VirtualHost:
     include_is_timeout_retry_header: bool = False
     require_tls: bool = False
     mirrors: tuple[MirrorPolicy, ...] = ()
+    rate_limits: tuple[RateLimitRule, ...] = ()
     filters: FilterSettings = ()
 
 

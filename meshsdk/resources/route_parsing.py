@@ -20,6 +20,7 @@ from .header_mutations import parse_request_headers, parse_response_headers
 from .http_filters import parse_filter_settings
 from .matchers import parse_header_matcher, parse_query_parameter_matcher, parse_runtime_fraction
 from .notes import Notes
+from .rate_limit_rules import parse_rules_of
 from .route import PathMatch, PathMatchKind, Route, RouteConfiguration, RouteMatch, VirtualHost
 from .uri_template import parse_uri_template
 from .values import checked_regex, optional, unpack
@@ -121,6 +122,7 @@ def _parse_virtual_host(message: Any, where: str, notes: Notes) -> VirtualHost:
         include_is_timeout_retry_header=message.include_is_timeout_retry_header,
         require_tls=message.require_tls != route_components_pb2.VirtualHost.NONE,
         mirrors=parse_mirrors(message, where, notes),
+        rate_limits=parse_rules_of(message.rate_limits, f"{where}.rate_limits"),
         filters=parse_filter_settings(message, where, notes),
     )
 

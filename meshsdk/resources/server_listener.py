@@ -23,6 +23,7 @@ from .listener import Listener
 from .network import Network, parse_cidr
 from .notes import Notes
 from .path_normalization import parse_path_normalization
+from .rate_limit import RateLimit
 from .values import optional, unpack
 
 __all__ = [
@@ -163,12 +164,12 @@ class ServerListener:
 
     @property
     def cluster_names(self) -> frozenset[str]:
-        """Clusters that filters ask something of: authorization servers, and where keys are fetched from."""
+        """Clusters that filters ask: authorization and rate limit servers, and where keys are fetched from."""
         names: set[str] = set()
         for chain in self.all_chains:
             for http_filter in chain.manager.listener.filters if chain.manager is not None else ():
                 setting = http_filter.setting
-                if isinstance(setting, ExtAuthz):
+                if isinstance(setting, ExtAuthz | RateLimit):
                     names.add(setting.service.cluster)
                 elif isinstance(setting, JwtAuthentication):
                     sources = [provider.jwks for provider in setting.providers.values()]

@@ -75,7 +75,7 @@ class CompiledFilters:
     """
 
     faults: tuple[CompiledFault, ...] = ()
-    rate_limits: tuple[TokenBucket, ...] = ()
+    rate_limits: tuple[TokenBucket[LocalRateLimit], ...] = ()
     session: StatefulSession | None = None
     max_request_bytes: int | None = None
     request_mutations: tuple[HeaderMutations, ...] = ()
@@ -94,10 +94,10 @@ class Buckets:
     """What filters count, by the identity of their settings: routes that inherit a setting share its count."""
 
     def __init__(self) -> None:
-        self._buckets: dict[int, TokenBucket] = {}
+        self._buckets: dict[int, TokenBucket[LocalRateLimit]] = {}
         self._tallies: dict[int, FaultTally] = {}
 
-    def bucket(self, limit: LocalRateLimit) -> TokenBucket:
+    def bucket(self, limit: LocalRateLimit) -> TokenBucket[LocalRateLimit]:
         """The bucket of a rate limit."""
         return self._buckets.setdefault(id(limit), TokenBucket(limit))
 
@@ -117,7 +117,7 @@ def compile_filters(listener: Listener, levels: Sequence[FilterSettings], bucket
     if not listener.filters:
         return NO_FILTERS
     faults: list[CompiledFault] = []
-    limits: list[TokenBucket] = []
+    limits: list[TokenBucket[LocalRateLimit]] = []
     session: StatefulSession | None = None
     max_bytes: int | None = None
     requests: list[HeaderMutations] = []

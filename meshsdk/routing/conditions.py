@@ -27,7 +27,7 @@ from .request_head import RequestHead
 from .string_match import compile_regex_match, compile_string
 from .timeouts import is_grpc
 
-__all__ = ["Condition", "compile_conditions", "compile_header", "compile_path"]
+__all__ = ["Condition", "compile_conditions", "compile_header", "compile_path", "compile_query_parameter"]
 
 RandomFraction = Callable[[], float]
 
@@ -55,7 +55,7 @@ def _conditions(match: RouteMatch) -> Iterable[Condition]:
     for header in match.headers:
         yield compile_header(header)
     for parameter in match.query_parameters:
-        yield _compile_query_parameter(parameter)
+        yield compile_query_parameter(parameter)
     if match.grpc:
         yield _GrpcCondition()
     if match.runtime_fraction is not None:
@@ -240,7 +240,8 @@ class _QueryParameterCondition:
         return f"query parameter {self.name} {self.wanted}: {_shown(head.query_parameter(self.name))}"
 
 
-def _compile_query_parameter(matcher: QueryParameterMatcher) -> Condition:
+def compile_query_parameter(matcher: QueryParameterMatcher) -> Condition:
+    """A condition on one query parameter."""
     if matcher.string is None:
         wanted = "must be present" if matcher.present else "must be absent"
         return _QueryParameterCondition(matcher.name, lambda v: (v is not None) is matcher.present, wanted)

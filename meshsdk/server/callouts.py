@@ -1,9 +1,10 @@
-"""Requests that policy itself makes: to authorization servers, and for keys.
+"""Requests that policy itself makes: to authorization and rate limit servers, and for keys.
 
 They go through the mesh to the cluster that configuration names, with its balancing, health and TLS. Nothing of an
 answer is believed before its size is bounded.
 
-Sources: envoy.service.auth.v3 (Authorization.Check); Envoy docs, http_filters/ext_authz_filter; gRPC PROTOCOL-HTTP2.
+Sources: envoy.service.auth.v3 (Authorization.Check), envoy.service.ratelimit.v3; Envoy docs,
+http_filters/ext_authz_filter; gRPC PROTOCOL-HTTP2.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from typing import TYPE_CHECKING
 import httpx
 
 from ..http.cluster_client import AsyncClusterClient, ClusterClient
-from ..inbound.waits import AskAuthorization, AuthorizationAnswer
+from ..inbound.waits import AskAuthorization, AskRateLimit, AuthorizationAnswer, RateLimitAnswer
 from ..resources.ext_authz import GrpcAuthorization, HttpAuthorization
 from ..resources.jwt import MAX_JWKS_BYTES, RemoteJwks
-from . import check_request, http_check
+from . import check_request, http_check, limit_request
 
 if TYPE_CHECKING:
     from ..control import Control
@@ -114,6 +115,30 @@ class Callouts:
             return _answer(service, answer)
         except (httpx.HTTPError, OSError, ValueError) as error:
             logger.warning("authorization server %s cannot be asked: %s", service.cluster, error)
+            return None
+
+    def ask_limit(self, question: AskRateLimit) -> RateLimitAnswer | None:
+        """What a rate limit server says; None where it cannot be asked."""
+        service = question.service
+        try:
+            answer = self._client.send(
+                service.cluster, limit_request.write(question), service.timeout_seconds, _MAX_ANSWER_BYTES
+            )
+            return limit_request.read(answer)
+        except (httpx.HTTPError, OSError, ValueError) as error:
+            logger.warning("rate limit server %s cannot be asked: %s", service.cluster, error)
+            return None
+
+    async def ask_limit_async(self, question: AskRateLimit) -> RateLimitAnswer | None:
+        """See `ask_limit`."""
+        service = question.service
+        try:
+            answer = await self._async_client.send(
+                service.cluster, limit_request.write(question), service.timeout_seconds, _MAX_ANSWER_BYTES
+            )
+            return limit_request.read(answer)
+        except (httpx.HTTPError, OSError, ValueError) as error:
+            logger.warning("rate limit server %s cannot be asked: %s", service.cluster, error)
             return None
 
     def close(self) -> None:

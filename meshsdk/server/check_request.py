@@ -1,12 +1,7 @@
-"""Authorization by gRPC: envoy.service.auth.v3.Authorization.Check, one unary call over HTTP/2.
-
-It is written here by hand, and not by grpcio: a call is a POST with five bytes before its message (gRPC
-PROTOCOL-HTTP2), and so it takes the same way as every other request, in threads and in any event loop.
-"""
+"""Authorization by gRPC: envoy.service.auth.v3.Authorization.Check."""
 
 from __future__ import annotations
 
-import struct
 import urllib.parse
 
 import httpx
@@ -19,22 +14,17 @@ from google.protobuf.message import DecodeError
 from ..inbound.waits import AskAuthorization, AuthorizationAnswer
 from ..resources.ext_authz import GrpcAuthorization
 from ..routing.string_match import compile_string
+from .grpc_unary import read_call, write_call
 
 __all__ = ["read", "write"]
 
 _METHOD = "/envoy.service.auth.v3.Authorization/Check"
-_STATUS_OK = "0"
 
 
 def write(service: GrpcAuthorization, question: AskAuthorization) -> httpx.Request:
     """The call."""
     message = _check_request(question).SerializeToString()
-    headers = [("te", "trailers"), ("content-type", "application/grpc"), *service.metadata]
-    milliseconds = max(1, round(service.timeout_seconds * 1000))
-    headers.append(("grpc-timeout", f"{milliseconds}m"))
-    content = struct.pack(">BI", 0, len(message)) + message
-    host = urllib.parse.quote(service.cluster, safe="") or "authorization"
-    return httpx.Request("POST", f"http://{host}{_METHOD}", headers=headers, content=content)
+    return write_call(service.cluster, _METHOD, message, service.timeout_seconds, service.metadata)
 
 
 def _check_request(question: AskAuthorization) -> external_auth_pb2.CheckRequest:
@@ -87,24 +77,14 @@ def _set_peer(peer: object, ip: str, port: int) -> None:
     socket.address, socket.port_value = ip, port
 
 
-def read(answer: httpx.Response) -> AuthorizationAnswer | None:
-    """What the call ended with; None where it failed.
+def read(answer: httpx.Response) -> AuthorizationAnswer:
+    """What the server says.
 
     Raises:
-        ValueError: The answer is no answer.
+        ValueError: The call failed, or the answer is none.
     """
-    trailers = answer.extensions.get("trailing_headers") or []
-    status = answer.headers.get("grpc-status") or next(
-        (value.decode() for name, value in trailers if name.lower() == b"grpc-status"), ""
-    )
-    if answer.status_code != 200 or status != _STATUS_OK:
-        raise ValueError(f"HTTP {answer.status_code}, gRPC status {status or 'missing'}")
-    content = answer.content
-    if len(content) < 5 or content[0] != 0:
-        raise ValueError("the answer holds no message, or a compressed one")
-    (length,) = struct.unpack(">I", content[1:5])
     try:
-        message = external_auth_pb2.CheckResponse.FromString(content[5 : 5 + length])
+        message = external_auth_pb2.CheckResponse.FromString(read_call(answer))
     except DecodeError as error:
         raise ValueError(f"the answer does not parse: {error}") from error
     metadata = json_format.MessageToDict(message.dynamic_metadata)

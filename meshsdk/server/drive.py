@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from ..exchange.local_reply import LocalReply
-from ..inbound import AskAuthorization, Delay, FetchKeys, InboundRequest, ReadBody, Wait
+from ..inbound import AskAuthorization, AskRateLimit, Delay, FetchKeys, InboundRequest, ReadBody, Wait
 from ..inbound.replies import not_configured
 from .audit import audit
 from .callouts import Callouts
@@ -72,6 +72,8 @@ class Driver:
                 return self._callouts.fetch_keys(remote)
             case AskAuthorization():
                 return self._callouts.ask(wait)
+            case AskRateLimit():
+                return self._callouts.ask_limit(wait)
 
     def close(self) -> None:
         """Close the connections to servers that were asked."""
@@ -113,6 +115,8 @@ class AsyncDriver:
                 return await self._callouts.fetch_keys_async(remote)
             case AskAuthorization():
                 return await self._callouts.ask_async(wait)
+            case AskRateLimit():
+                return await self._callouts.ask_limit_async(wait)
 
     async def close(self) -> None:
         """Close the connections to servers that were asked."""

@@ -365,7 +365,132 @@ def _csrf() -> Any:
     )
 
 
+def _action() -> Any:
+    key = {"metadata_key": {"key": "envoy.filters.http.jwt_authn", "path": [{"key": "payload"}, {"key": "sub"}]}}
+    return st.one_of(
+        st.just({"generic_key": {"descriptor_value": "all"}}),
+        st.just({"generic_key": {"descriptor_value": "%REQ(x-role)%", "descriptor_key": "role"}}),
+        st.just({"remote_address": {}}),
+        st.just({"destination_cluster": {}}),
+        st.builds(
+            lambda name, skips: {
+                "request_headers": {"header_name": name, "descriptor_key": "h", "skip_if_absent": skips}
+            },
+            st.sampled_from(["x-user", "x-role", ":method", ":path"]),
+            st.booleans(),
+        ),
+        st.booleans().map(
+            lambda skips: {
+                "query_parameters": {
+                    "query_parameter_name": "token",
+                    "descriptor_key": "q",
+                    "skip_if_absent": skips,
+                }
+            }
+        ),
+        st.builds(
+            lambda headers, expected: {
+                "header_value_match": {"descriptor_value": "yes", "expect_match": expected, "headers": headers}
+            },
+            st.lists(_headers(), min_size=1, max_size=2),
+            st.booleans(),
+        ),
+        st.booleans().map(
+            lambda expected: {
+                "query_parameter_value_match": {
+                    "descriptor_value": "yes",
+                    "expect_match": expected,
+                    "query_parameters": [{"name": "token", "string_match": {"exact": "x"}}],
+                }
+            }
+        ),
+        st.builds(
+            lambda default, skips: {
+                "metadata": {**key, "descriptor_key": "m", "default_value": default, "skip_if_absent": skips}
+            },
+            st.sampled_from(["", "nobody"]),
+            st.booleans(),
+        ),
+    )
+
+
+def _rules(stages: bool = True) -> Any:
+    """What requests are counted by."""
+    return st.lists(
+        st.builds(
+            lambda actions, stage, addend: {
+                "actions": actions,
+                **({"stage": stage} if stages else {}),
+                **({"hits_addend": {"number": addend}} if addend else {}),
+            },
+            st.lists(_action(), min_size=1, max_size=2),
+            st.sampled_from([0, 0, 0, 1]),
+            st.sampled_from([0, 0, 2]),
+        ),
+        max_size=3,
+    )
+
+
+_ENTRIES = [
+    [("generic_key", "all")],
+    [("role", "admin")],
+    [("role", "")],
+    [("h", "admin")],
+    [("h", "GET")],
+    [("h", "")],
+    [("q", "x")],
+    [("header_match", "yes")],
+    [("query_match", "yes")],
+    [("m", "nobody")],
+    [("m", "")],
+    [("destination_cluster", "c0")],
+    [("generic_key", "all"), ("h", "admin")],
+    [("generic_key", "all"), ("h", "")],
+]
+
+
+def _descriptors() -> Any:
+    return st.builds(
+        lambda entries, sizes: [
+            {
+                "entries": [{"key": key, "value": value} for key, value in one],
+                "token_bucket": {"max_tokens": size, "fill_interval": f"{3600 + index}s"},
+            }
+            for index, (one, size) in enumerate(zip(entries, sizes, strict=True))
+        ],
+        st.permutations(_ENTRIES).map(lambda some: some[:6]),
+        st.lists(st.sampled_from([1, 2, 4]), min_size=6, max_size=6),
+    )
+
+
 def _limit() -> Any:
+    """A bucket, or several by descriptor."""
+    return st.builds(
+        lambda limit, more: {**limit, **more},
+        _plain_limit(),
+        st.one_of(
+            st.just({}),
+            st.builds(
+                lambda descriptors, rules, default_too, stage, option, tells: {
+                    "descriptors": descriptors,
+                    **({"rate_limits": rules} if rules else {}),
+                    **({"always_consume_default_token_bucket": default_too} if default_too is not None else {}),
+                    "stage": stage,
+                    "vh_rate_limits": option,
+                    "enable_x_ratelimit_headers": tells,
+                },
+                _descriptors(),
+                st.one_of(st.just([]), _rules(stages=False)),
+                st.sampled_from([None, True, False]),
+                st.sampled_from([0, 0, 0, 1]),
+                st.sampled_from(["OVERRIDE", "INCLUDE", "IGNORE"]),
+                st.sampled_from(["OFF", "DRAFT_VERSION_03"]),
+            ),
+        ),
+    )
+
+
+def _plain_limit() -> Any:
     return st.builds(
         lambda tokens, status, enforced: {
             "@type": f"{_HTTP}.local_ratelimit.v3.LocalRateLimit",
@@ -444,7 +569,9 @@ def policies(draw: st.DrawFn) -> dict[str, Any]:
         if draw(st.integers(0, 5)) == 0:
             route["direct_response"] = {"status": 203, "body": {"inline_string": "direct"}}
         else:
-            route["route"] = {"cluster": "c0"}
+            route["route"] = {"cluster": "c0", "rate_limits": draw(_rules())}
+            if draw(st.booleans()):
+                route["route"]["include_vh_rate_limits"] = draw(st.booleans())
         if draw(st.booleans()):
             route["request_headers_to_add"] = [{"header": {"key": "x-route", "value": "%REQ(x-user)%"}}]
             route["response_headers_to_add"] = [{"header": {"key": "x-route", "value": "%RESPONSE_CODE%"}}]
@@ -453,13 +580,19 @@ def policies(draw: st.DrawFn) -> dict[str, Any]:
         routes.append(
             {
                 "match": {"prefix": "/"},
-                "route": {"cluster": "c0"},
+                "route": {"cluster": "c0", "rate_limits": draw(_rules())},
                 "typed_per_filter_config": draw(_settings(4)),
             }
         )
     return {
         "virtual_hosts": [
-            {"name": "v", "domains": ["*"], "routes": routes, "typed_per_filter_config": draw(_settings(2))}
+            {
+                "name": "v",
+                "domains": ["*"],
+                "routes": routes,
+                "rate_limits": draw(_rules()),
+                "typed_per_filter_config": draw(_settings(2)),
+            }
         ]
     }
 
