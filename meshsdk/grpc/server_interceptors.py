@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from .. import deadline
+from ..inbound import InboundRequest
 from ..telemetry.lookup import grpc_server_observer
 from .load_reports import LoadReports
 from .server_policy import ServerPolicy
@@ -24,6 +25,9 @@ __all__ = ["MeshAioServerInterceptor", "MeshServerInterceptor"]
 
 # grpc says "no deadline" with one that is centuries away.
 _NO_DEADLINE_SECONDS = 1e9
+
+
+_NUMBERS = {code.name: code.value[0] for code in grpc.StatusCode}
 
 
 class _Incoming:
@@ -46,6 +50,7 @@ class _Incoming:
             else None
         )
         self._scopes = contextlib.ExitStack()
+        self.request: InboundRequest | None = None
 
     def __enter__(self) -> _Incoming:
         left = self._context.time_remaining()
@@ -61,9 +66,13 @@ class _Incoming:
         if self._reports is not None:
             self._send_report(self._reports)
         self._scopes.close()
-        if self._observation is not None:
+        request = self.request
+        if self._observation is not None or (request is not None and request.on_done):
             code, details = _status(self._context, error)
-            self._observation.end(code, details)
+            if request is not None:
+                request.done(None, _NUMBERS[code] if code != "CANCELLED" else None)
+            if self._observation is not None:
+                self._observation.end(code, details)
 
     def _send_report(self, reports: LoadReports) -> None:
         trailer = reports.trailer(self._report)
@@ -119,35 +128,37 @@ class _Wrapper:
         self._reports = reports
         self._policy = policy
 
-    def _check(self, context: Any) -> None:
+    def _check(self, context: Any, incoming: _Incoming) -> None:
         if self._policy is not None:
-            self._policy.check(self._method, context)
+            incoming.request = self._policy.check(self._method, context)
 
-    async def _check_async(self, context: Any) -> None:
+    async def _check_async(self, context: Any, incoming: _Incoming) -> None:
         if self._policy is not None:
-            await self._policy.check_async(self._method, context)
+            incoming.request = await self._policy.check_async(self._method, context)
 
     def sync(self, behavior: Behavior, is_stream: bool) -> Behavior:
         """A behavior that runs in a thread."""
         if getattr(behavior, "experimental_non_blocking", False):
-            if self._policy is None:
+            policy = self._policy
+            if policy is None:
                 return behavior  # It ends when it calls back, which is not ours to see.
 
             def admitted(request: Any, context: Any, *callbacks: Any) -> Any:
-                self._check(context)
+                # It ends when it calls back, which is not ours to see.
+                policy.check(self._method, context).done(None)
                 return behavior(request, context, *callbacks)
 
             admitted.experimental_non_blocking = True  # type: ignore[attr-defined]
             return admitted
 
         def respond(request: Any, context: Any) -> Any:
-            with _Incoming(self._method, context, self._reports):
-                self._check(context)
+            with _Incoming(self._method, context, self._reports) as incoming:
+                self._check(context, incoming)
                 return behavior(request, context)
 
         def stream(request: Any, context: Any) -> Iterator[Any]:
-            with _Incoming(self._method, context, self._reports):
-                self._check(context)
+            with _Incoming(self._method, context, self._reports) as incoming:
+                self._check(context, incoming)
                 yield from behavior(request, context)
 
         return stream if is_stream else respond
@@ -157,8 +168,8 @@ class _Wrapper:
         if inspect.isasyncgenfunction(behavior):
 
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-                with _Incoming(self._method, context, self._reports):
-                    await self._check_async(context)
+                with _Incoming(self._method, context, self._reports) as incoming:
+                    await self._check_async(context, incoming)
                     async for response in behavior(request, context):
                         yield response
 
@@ -166,8 +177,8 @@ class _Wrapper:
         if inspect.iscoroutinefunction(behavior):
 
             async def respond(request: Any, context: Any) -> Any:
-                with _Incoming(self._method, context, self._reports):
-                    await self._check_async(context)
+                with _Incoming(self._method, context, self._reports) as incoming:
+                    await self._check_async(context, incoming)
                     return await behavior(request, context)
 
             return respond

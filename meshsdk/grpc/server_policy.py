@@ -44,17 +44,29 @@ class ServerPolicy:
         self._driver = Driver(inbound)
         self._async_driver = AsyncDriver(inbound)
 
-    def check(self, method: str, context: Any) -> None:
-        """Let the call pass, or abort it."""
-        reply = self._driver.decide(self._request(method, context, _UNTOLD), _no_body)
-        if reply is not None:
-            context.abort(*_status(reply))
+    def check(self, method: str, context: Any) -> InboundRequest:
+        """Let the call pass, or abort it. Who calls says when the request is done."""
+        request = self._request(method, context, _UNTOLD)
+        try:
+            reply = self._driver.decide(request, _no_body)
+            if reply is not None:
+                context.abort(*_status(reply))
+        except BaseException:
+            request.done(None, _aborted_with(context))
+            raise
+        return request
 
-    async def check_async(self, method: str, context: Any) -> None:
+    async def check_async(self, method: str, context: Any) -> InboundRequest:
         """See `check`."""
-        reply = await self._async_driver.decide(self._request(method, context, _AIO_UNTOLD), _no_body_async)
-        if reply is not None:
-            await context.abort(*_status(reply))
+        request = self._request(method, context, _AIO_UNTOLD)
+        try:
+            reply = await self._async_driver.decide(request, _no_body_async)
+            if reply is not None:
+                await context.abort(*_status(reply))
+        except BaseException:
+            request.done(None, _aborted_with(context))
+            raise
+        return request
 
     def _request(self, method: str, context: Any, untold: frozenset[Fact]) -> InboundRequest:
         connection = _connection(context, self._inbound.port, untold)
@@ -65,6 +77,12 @@ class ServerPolicy:
         headers.append((b"content-type", b"application/grpc"))
         scheme = "https" if connection.is_tls else "http"
         return InboundRequest(RequestHead("POST", scheme, _authority(context), method, headers), connection)
+
+
+def _aborted_with(context: Any) -> int | None:
+    """The status that a call was refused with; None where it was broken off."""
+    code = context.code()
+    return code.value[0] if isinstance(code, grpc.StatusCode) else code or None
 
 
 def _no_body(max_bytes: int) -> bytes:

@@ -115,7 +115,8 @@ def _source_type(match: FilterChainMatch, connection: Connection) -> int | None:
     if match.source_type is SourceType.ANY:
         return 0
     address = parse_address(connection.source_ip)
-    is_local = address is None or address.is_loopback or address == parse_address(connection.destination_ip)
+    # Envoy knows one loopback address of each kind (Network::Utility::isLoopbackAddress).
+    is_local = address is None or str(address) in _LOOPBACK or address == parse_address(connection.destination_ip)
     return 1 if is_local is (match.source_type is SourceType.SAME_IP_OR_LOOPBACK) else None
 
 
@@ -126,6 +127,8 @@ def _source_port(match: FilterChainMatch, connection: Connection) -> int | None:
 
 
 _ANY = FilterChainMatch()
+
+_LOOPBACK = ("127.0.0.1", "::1")
 
 _FACTS = {"destinations": Fact.DESTINATION_IP, "server_names": Fact.SERVER_NAME}
 

@@ -37,7 +37,7 @@ from .browser import is_preflight
 from .jwks import KeyStore
 from .replies import jwt_denied
 from .request import InboundRequest
-from .token import MISSING, UNKNOWN_ISSUER, BadTokenError, Token, parse_token
+from .token import MISSING, UNKNOWN_ISSUER, VERIFICATION_FAILS, BadTokenError, Token, parse_token
 from .waits import Wait
 
 __all__ = ["JwtStep", "compile_jwt"]
@@ -125,13 +125,13 @@ class _Provider:
         try:
             if config.issuer and token.issuer != config.issuer:
                 raise BadTokenError(UNKNOWN_ISSUER)
-            if self._subject is not None and not self._subject(str(token.claims.get("sub", ""))):
-                raise BadTokenError("Jwt subject is not allowed")
-            self._check_lifetime(token)
             token.check_times(now, config.clock_skew_seconds)
             wanted = audiences or config.audiences
             if wanted and not any(_same_audience(one) in _trimmed(wanted) for one in token.audiences):
                 raise BadTokenError("Audiences in Jwt are not allowed", status=403)
+            if self._subject is not None and not self._subject(str(token.claims.get("sub", ""))):
+                raise BadTokenError(VERIFICATION_FAILS)
+            self._check_lifetime(token)
             yield from self.keys.verify(token, now)
         except BadTokenError as error:
             return error
@@ -141,11 +141,11 @@ class _Provider:
         config, ends = self.config, token.claims.get("exp")
         if ends is None:
             if config.require_expiration or config.max_lifetime_seconds is not None:
-                raise BadTokenError("Jwt has no expiration")
+                raise BadTokenError(VERIFICATION_FAILS)
             return
         longest = config.max_lifetime_seconds
         if longest is not None and ends - token.claims.get("iat", token.claims.get("nbf", 0)) > longest:
-            raise BadTokenError("Jwt lives longer than is allowed")
+            raise BadTokenError(VERIFICATION_FAILS)
 
     def accept(self, request: InboundRequest, token: Token, found: _Found) -> None:
         """Tell later filters and the application what a good token says."""

@@ -19,10 +19,12 @@ __all__ = [
     "globally_limited",
     "jwt_denied",
     "locally_limited",
+    "not_admitted",
     "not_configured",
     "not_told",
     "peer_refused",
     "rate_limiter_failed",
+    "too_many_at_once",
 ]
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -85,6 +87,16 @@ def rate_limiter_failed(status: int) -> LocalReply:
 def _or_grpc(headers: Headers, grpc_status: int | None) -> Headers:
     """With the status that a gRPC caller gets, where it is not what the HTTP status makes of it."""
     return headers if grpc_status is None else (*headers, (b"grpc-status", b"%d" % grpc_status))
+
+
+def not_admitted() -> LocalReply:
+    """admission_control refuses (source/extensions/filters/http/admission_control/admission_control.cc)."""
+    return LocalReply(503, details="denied_by_admission_control")
+
+
+def too_many_at_once(status: int) -> LocalReply:
+    """adaptive_concurrency refuses (source/extensions/filters/http/adaptive_concurrency)."""
+    return LocalReply(status, b"reached concurrency limit", _TEXT, details="reached_concurrency_limit")
 
 
 def peer_refused(why: str) -> LocalReply:

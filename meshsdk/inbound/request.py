@@ -13,6 +13,8 @@ __all__ = ["ROUTER", "InboundRequest"]
 Headers = list[tuple[bytes, bytes]]
 ResponseChange = Callable[[Headers, int], Headers]
 
+DoneCallback = Callable[[int | None, int | None], None]
+
 # The place of the router, which is the last filter.
 ROUTER = 1_000_000
 
@@ -31,6 +33,7 @@ class InboundRequest:
         audit: What was decided and why, for the log: pairs of name and value.
         body: What was read of it; None where nothing was.
         max_body_bytes: The longest that the application is given; None is no limit.
+        on_done: Who is told how the request ended.
     """
 
     __slots__ = (
@@ -40,6 +43,7 @@ class InboundRequest:
         "head",
         "max_body_bytes",
         "metadata",
+        "on_done",
         "remote",
         "response_changes",
         "route_name",
@@ -55,6 +59,7 @@ class InboundRequest:
         self.body: bytes | None = None
         self.max_body_bytes: int | None = None
         self.route_name = ""
+        self.on_done: list[DoneCallback] = []
 
     def changed_response(self, headers: Headers, status: int) -> Headers:
         """The headers of an answer, as they leave: the filters change them from the last to the first."""
@@ -64,6 +69,16 @@ class InboundRequest:
         for _, change in changes:
             headers = change(headers, status)
         return headers
+
+    def done(self, status: int | None, grpc_status: int | None = None) -> None:
+        """The request is over; told once.
+
+        Args:
+            status: Of the answer; None where there is none, or not all of it.
+            grpc_status: Of a gRPC call.
+        """
+        while self.on_done:
+            self.on_done.pop()(status, grpc_status)
 
     def set_header(self, name: bytes, value: bytes) -> None:
         """Set a request header, whatever it was. What could begin a new line is taken out: values come from others."""

@@ -27,6 +27,7 @@ from ..resources.browser_policy import Cors, CorsPolicy, Csrf
 from ..resources.ext_authz import ExtAuthz, ExtAuthzPerRoute
 from ..resources.http_filters import FilterSetting
 from ..resources.jwt import JwtAuthentication, JwtPerRoute, JwtProvider
+from ..resources.load_shedding import AdaptiveConcurrency, AdmissionControl
 from ..resources.rate_limit import RateLimit, RateLimitPerRoute
 from ..resources.rbac import Rbac
 from ..routing import apply_mutations
@@ -34,6 +35,8 @@ from ..routing.compiled_filters import Buckets, CompiledFault
 from ..routing.conditions import compile_header
 from ..routing.formatter import FormatContext
 from ..routing.header_mutation import MutationLevel, compile_mutations
+from .adaptive_concurrency import AdaptiveConcurrencyStep, GradientController
+from .admission_control import AdmissionController, AdmissionStep
 from .authorization import ExtAuthzStep
 from .browser import CorsStep, CsrfStep
 from .descriptors import RouteLimits, compile_descriptors
@@ -65,6 +68,8 @@ class FilterStates:
     def __init__(self, before: FilterStates | None = None) -> None:
         self._limiters: dict[int, LocalLimiter] = {}
         self._old_limiters = list(before._limiters.values()) if before is not None else []
+        self._shedders: dict[int, AdmissionController | GradientController] = {}
+        self._old_shedders = list(before._shedders.values()) if before is not None else []
         self._stores: dict[JwtProvider, KeyStore] = {}
         self._old_stores = dict(before._stores) if before is not None else {}
         self.tallies = Buckets()
@@ -80,6 +85,20 @@ class FilterStates:
             known = self._limiters[id(limit)] = old or LocalLimiter(limit)
         return known
 
+    def shedder(self, settings: AdmissionControl | AdaptiveConcurrency) -> AdmissionController | GradientController:
+        """What a filter that sheds load has seen; all routes share it."""
+        known = self._shedders.get(id(settings))
+        if known is None:
+            known = next((one for one in self._old_shedders if one.settings == settings), None)
+            if known is not None:
+                self._old_shedders.remove(known)
+            elif isinstance(settings, AdmissionControl):
+                known = AdmissionController(settings)
+            else:
+                known = GradientController(settings, random.random)
+            self._shedders[id(settings)] = known
+        return known
+
     def stores(self, settings: JwtAuthentication) -> dict[str, KeyStore]:
         """The keys of each provider."""
         return {name: self._store(provider) for name, provider in settings.providers.items()}
@@ -93,6 +112,7 @@ class FilterStates:
     def settle(self) -> None:
         """The policy is compiled: what the one before remembered and nobody took over is forgotten."""
         self._old_limiters = []
+        self._old_shedders = []
         self._old_stores = {}
 
 
@@ -158,6 +178,13 @@ def _compile(
 ) -> Step | None:
     given = next((one for one in said[:1] if one is not FilterSwitch.ENABLED), None)
     match own:
+        case AdmissionControl() | AdaptiveConcurrency():
+            if not own.is_enabled:
+                return None
+            shedder = states.shedder(own)
+            if isinstance(shedder, AdmissionController):
+                return AdmissionStep(shedder, random.random)
+            return AdaptiveConcurrencyStep(shedder)
         case JwtAuthentication():
             return compile_jwt(own, given if isinstance(given, JwtPerRoute) else None, states.stores(own))
         case ExtAuthz():

@@ -48,6 +48,7 @@ class BadTokenError(Exception):
 
 MISSING = "Jwt is missing"
 UNKNOWN_ISSUER = "Jwt issuer is not configured"
+VERIFICATION_FAILS = "Jwt verification fails"
 FETCH_FAILED = "Jwks remote fetch is failed"
 
 
@@ -202,7 +203,7 @@ class KeySet:
             if _ALGORITHMS[algorithm].verify(token.signed, key.key, token.signature):
                 return
         raise BadTokenError(
-            "Jwt verification fails" if is_candidate else "Jwks doesn't have key to match kid or alg from Jwt"
+            VERIFICATION_FAILS if is_candidate else "Jwks doesn't have key to match kid or alg from Jwt"
         )
 
 

@@ -45,6 +45,14 @@ from .jwt import (
     parse_jwt_authentication,
     parse_jwt_per_route,
 )
+from .load_shedding import (
+    ADAPTIVE_CONCURRENCY_TYPE,
+    ADMISSION_CONTROL_TYPE,
+    AdaptiveConcurrency,
+    AdmissionControl,
+    parse_adaptive_concurrency,
+    parse_admission_control,
+)
 from .local_rate_limit import (
     LOCAL_RATE_LIMIT_TYPE,
     LocalRateLimit,
@@ -103,7 +111,9 @@ class FilterHeaderMutations:
 
 
 FilterSetting = (
-    Buffer
+    AdaptiveConcurrency
+    | AdmissionControl
+    | Buffer
     | Cors
     | CorsPolicy
     | Csrf
@@ -191,6 +201,8 @@ _OF_CLIENTS: dict[str, Parse] = {
 }
 _OF_SERVERS: dict[str, Parse] = {
     **_ON_BOTH_SIDES,
+    ADAPTIVE_CONCURRENCY_TYPE: parse_adaptive_concurrency,
+    ADMISSION_CONTROL_TYPE: parse_admission_control,
     CORS_TYPE: parse_cors,
     CSRF_TYPE: parse_csrf,
     EXT_AUTHZ_TYPE: parse_ext_authz,

@@ -140,7 +140,17 @@ class AsgiMiddleware:
         request = InboundRequest(head, connection)
         if refusal is not None:
             return await _answer(scope, send, refusal, outcome)
-        body = _Body(receive)
+        try:
+            await self._decided(scope, receive, send, request, outcome)
+        except BaseException:
+            request.done(None)
+            raise
+        request.done(outcome.status)
+
+    async def _decided(
+        self, scope: Scope, receive: Receive, send: Send, request: InboundRequest, outcome: _Outcome
+    ) -> None:
+        connection, head, body = request.connection, request.head, _Body(receive)
         port = self._port if self._port is not None else connection.destination_port
         if not port:
             return await _answer(scope, send, not_configured("the server tells no port: give port=…"), outcome)
@@ -153,12 +163,18 @@ class AsgiMiddleware:
         changes_response = bool(request.response_changes)
 
         async def answer(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
+            kind = message["type"]
+            if kind == "http.response.start":
                 outcome.status = message["status"]
                 if changes_response:
                     headers = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
                     message = {**message, "headers": request.changed_response(headers, message["status"])}
+            elif kind == "websocket.accept":
+                outcome.status = 101
             await send(message)
+            if kind == "http.response.body" and request.on_done and not message.get("more_body", False):
+                # What an application does after its answer is not part of the request.
+                request.done(outcome.status)
 
         with ExitStack() as scopes:
             limit = deadline.of_headers(request.head.header)

@@ -79,6 +79,7 @@ class WsgiMiddleware:
             chunks = self._decide(environ, start_response, head, connection, scopes, outcome)
         except BaseException as error:
             scopes.close()
+            outcome.done(error)
             if observation is not None:
                 observation.end(outcome.status, error, outcome.flag)
             raise
@@ -97,6 +98,7 @@ class WsgiMiddleware:
         if refusal is not None:
             return _answer(head, start_response, refusal, outcome)
         request = InboundRequest(head, connection)
+        outcome.request = request
         body = _Body(environ)
         port = self._port if self._port is not None else connection.destination_port
         if not port:
@@ -126,11 +128,17 @@ class WsgiMiddleware:
 class _Outcome:
     """What became of a request."""
 
-    __slots__ = ("flag", "status")
+    __slots__ = ("flag", "request", "status")
 
     def __init__(self) -> None:
         self.status: int | None = None
         self.flag = ""
+        self.request: InboundRequest | None = None
+
+    def done(self, error: BaseException | None) -> None:
+        """The request is over."""
+        if self.request is not None and self.request.on_done:
+            self.request.done(None if error is not None else self.status)
 
 
 class _Response:
@@ -159,6 +167,7 @@ class _Response:
 
     def _end(self, error: BaseException | None) -> None:
         self._scopes.close()
+        self._outcome.done(error)
         observation, self._observation = self._observation, None
         if observation is not None:
             observation.end(self._outcome.status, error, self._outcome.flag)

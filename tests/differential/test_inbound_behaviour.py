@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -9,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from envoy.service.ratelimit.v3 import rls_pb2
 
 from .inbound_subjects import SERVER_SUBJECTS, ServerSubject, running_server
-from .subjects import cluster
+from .subjects import Answer, cluster
+from .tokens import ISSUERS, signed
 
 Start = Callable[..., ServerSubject]
 
 _HTTP = "type.googleapis.com/envoy.extensions.filters.http"
+_NETWORK = "type.googleapis.com/envoy.extensions.filters.network"
 _HTTP2: dict[str, Any] = {
     "typed_extension_protocol_options": {
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -227,3 +232,245 @@ def test_what_an_earlier_filter_found_is_counted_by(start: Start, limiter: tuple
     subject = start(rate_limit(), later, clusters=[cluster("limiter", port, **_HTTP2)], routes=[limited_route(*rules)])
     subject.send(headers={"x-user": "fine"})
     assert [(one.key, one.value) for one in handler.asked[1].descriptors[0].entries] == [("tier", "gold")]
+
+
+def admission(**fields: Any) -> dict[str, Any]:
+    config = {"success_criteria": {}, "max_rejection_probability": {"default_value": {"value": 100}}, **fields}
+    return {"name": "admission", "typed_config": {"@type": f"{_HTTP}.admission_control.v3.AdmissionControl", **config}}
+
+
+ONLY_2XX = {"http_criteria": {"http_success_status": [{"start": 200, "end": 300}]}}
+
+
+def share_of_refusals(subject: ServerSubject, count: int, **options: Any) -> float:
+    """Of requests after ten that failed; a refusal counts for nothing, and what passes fails again."""
+    for _ in range(10):
+        subject.send(**options)
+    before = len(subject.received)
+    for _ in range(count):
+        subject.send(**options)
+    return 1 - (len(subject.received) - before) / count
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "at_least", "at_most"),
+    [
+        ({}, 500, 0.75, 1.0),
+        ({}, 404, 0.0, 0.0),
+        (
+            {"success_criteria": {"http_criteria": {"http_success_status": [{"start": 200, "end": 300}]}}},
+            404,
+            0.75,
+            1.0,
+        ),
+        ({"max_rejection_probability": {"default_value": {"value": 30}}}, 500, 0.1, 0.5),
+        ({"rps_threshold": {"default_value": 100000, "runtime_key": "r"}}, 500, 0.0, 0.0),
+        ({"enabled": {"default_value": False, "runtime_key": "e"}}, 500, 0.0, 0.0),
+    ],
+)
+def test_a_server_that_fails_is_spared(
+    start: Start, fields: dict[str, Any], status: int, at_least: float, at_most: float
+) -> None:
+    subject = start(admission(**fields), handler=lambda request, number: Answer(status))
+    assert at_least <= share_of_refusals(subject, 100) <= at_most
+    refused = [one for one in (subject.send() for _ in range(60)) if one.status_code == 503]
+    assert {one.text for one in refused} <= {""}
+
+
+def concurrency(**fields: Any) -> dict[str, Any]:
+    gradient = {
+        "concurrency_limit_params": {"concurrency_update_interval": "0.1s"},
+        "min_rtt_calc_params": {"interval": "60s", "request_count": 50, "min_concurrency": 2},
+    }
+    config = {"gradient_controller_config": gradient, **fields}
+    return {
+        "name": "concurrency",
+        "typed_config": {"@type": f"{_HTTP}.adaptive_concurrency.v3.AdaptiveConcurrency", **config},
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "statuses"),
+    [
+        ({}, [200, 200, 503, 503, 503, 503]),
+        ({"concurrency_limit_exceeded_status": {"code": 429}}, [200, 200, 429, 429, 429, 429]),
+        ({"enabled": {"default_value": False, "runtime_key": "e"}}, [200] * 6),
+    ],
+)
+def test_no_more_requests_at_once_than_leave_the_server_fast(
+    start: Start, fields: dict[str, Any], statuses: list[int]
+) -> None:
+    subject = start(concurrency(**fields), handler=lambda request, number: Answer(delay=0.5))
+    answers = subject.send_many(6)
+    assert sorted(one.status_code for one in answers) == statuses
+    assert {one.text for one in answers if one.status_code >= 400} <= {"reached concurrency limit"}
+    assert subject.send().status_code == 200
+
+
+def token_checks(**fields: Any) -> dict[str, Any]:
+    provider = {"issuer": "one", "local_jwks": {"inline_string": json.dumps(ISSUERS["one"])}, **fields}
+    rule = {"match": {"prefix": "/"}, "requires": {"provider_name": "one"}}
+    config = {"providers": {"one": provider}, "rules": [rule]}
+    return {"name": "jwt", "typed_config": {"@type": f"{_HTTP}.jwt_authn.v3.JwtAuthentication", **config}}
+
+
+CHUNKS = [b"01234", b"56789", b"a"]
+_NOW = int(time.time())
+_LATER = _NOW + 600
+
+
+@pytest.mark.parametrize(
+    ("fields", "claims"),
+    [
+        ({"subjects": {"exact": "s1"}}, {"sub": "s1"}),
+        ({"subjects": {"exact": "s1"}}, {"sub": "s2"}),
+        ({"subjects": {"prefix": "s"}}, {}),
+        ({"subjects": {"suffix": ".example"}}, {"sub": "a.example"}),
+        ({}, {"exp": None}),
+        ({"require_expiration": True}, {"exp": None}),
+        ({"require_expiration": True}, {}),
+        ({"max_lifetime": "900s"}, {"iat": _NOW}),
+        ({"max_lifetime": "300s"}, {"iat": _NOW}),
+        ({"max_lifetime": "300s"}, {"iat": _NOW, "nbf": _LATER - 200, "clock": 1}),
+        ({"max_lifetime": "300s"}, {"nbf": _NOW}),
+        ({"max_lifetime": "300s"}, {}),
+        ({"max_lifetime": "300s"}, {"exp": None}),
+        ({"subjects": {"exact": "s1"}}, {"sub": "s2", "exp": _NOW - 600}),
+        ({"subjects": {"exact": "s1"}, "audiences": ["a"]}, {"sub": "s2", "aud": "b"}),
+        ({"max_lifetime": "300s", "audiences": ["a"]}, {"iat": _NOW, "aud": "b"}),
+        ({"max_lifetime": "300s"}, {"iat": _NOW - 9000, "exp": _NOW - 600}),
+        ({"max_lifetime": "300s", "require_expiration": True}, {"exp": None, "iat": _NOW}),
+    ],
+)
+def test_whose_tokens_and_how_long_they_may_live(
+    tmp_path: Path, fields: dict[str, Any], claims: dict[str, Any]
+) -> None:
+    given = {name: value for name, value in {"iss": "one", "exp": _LATER, **claims}.items() if value is not None}
+    answers = []
+    for name in SERVER_SUBJECTS:
+        (tmp_path / name).mkdir()
+        with running_server(name, tmp_path / name, [token_checks(**fields)]) as subject:
+            answer = subject.send(headers={"authorization": f"Bearer {signed(given)}"})
+        answers.append((answer.status_code, answer.text))
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ({"content": b"0123456789"}, 200),
+        ({"content": b"0123456789a"}, 413),
+        ({"content": CHUNKS[:2]}, 200),
+        ({"content": CHUNKS}, 413),
+        ({"content": b"0123456789a", "path": "/large"}, 200),
+        ({"content": b"0123456789a", "path": "/any"}, 200),
+    ],
+)
+def test_a_body_longer_than_the_buffer_is_refused(start: Start, sent: dict[str, Any], status: int) -> None:
+    kind = f"{_HTTP}.buffer.v3"
+    large = {"buffer": {"@type": f"{kind}.BufferPerRoute", "buffer": {"max_request_bytes": 20}}}
+    free = {"buffer": {"@type": f"{kind}.BufferPerRoute", "disabled": True}}
+    app = {"route": {"cluster": "app"}}
+    subject = start(
+        {"name": "buffer", "typed_config": {"@type": f"{kind}.Buffer", "max_request_bytes": 10}},
+        routes=[
+            {"match": {"prefix": "/large"}, **app, "typed_per_filter_config": large},
+            {"match": {"prefix": "/any"}, **app, "typed_per_filter_config": free},
+            {"match": {"prefix": "/"}, **app},
+        ],
+    )
+    content = sent["content"]
+    answer = subject.send(method="POST", **{**sent, "content": iter(content) if isinstance(content, list) else content})
+    assert (answer.status_code, answer.text) == (status, "ok" if status == 200 else "Payload Too Large")
+
+
+def from_address(kind: str) -> dict[str, Any]:
+    """RBAC that lets in whoever comes from 10.0.0.0/8."""
+    principal = {kind: {"address_prefix": "10.0.0.0", "prefix_len": 8}}
+    policy = {"permissions": [{"any": True}], "principals": [principal]}
+    return {
+        "name": "rbac",
+        "typed_config": {"@type": f"{_HTTP}.rbac.v3.RBAC", "rules": {"policies": {"one": policy}}},
+    }
+
+
+@pytest.mark.parametrize("kind", ["remote_ip", "direct_remote_ip"])
+@pytest.mark.parametrize("manager", [{}, {"use_remote_address": True}])
+@pytest.mark.parametrize("hops", [0, 1, 2])
+def test_whom_a_proxy_saw_is_believed_as_far_as_configured(
+    tmp_path: Path, kind: str, manager: dict[str, Any], hops: int
+) -> None:
+    headers = ["10.0.0.1", "10.0.0.1, 192.168.0.1", "192.168.0.1, 10.0.0.1", "192.168.0.1, 10.0.0.1, 192.168.0.2", ""]
+    seen = []
+    for name in SERVER_SUBJECTS:
+        (tmp_path / name).mkdir()
+        options = {**manager, "xff_num_trusted_hops": hops}
+        with running_server(name, tmp_path / name, [from_address(kind)], manager=options) as subject:
+            seen.append([subject.send(headers={"x-forwarded-for": one}).status_code for one in headers])
+    assert seen[0] == seen[1]
+
+
+def named_chain(name: str, match: dict[str, Any]) -> dict[str, Any]:
+    """A filter chain that answers with its name."""
+    answer = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": name}}}
+    manager = {
+        "@type": f"{_NETWORK}.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": name,
+        "route_config": {"name": name, "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [answer]}]},
+        "http_filters": [
+            {
+                "name": "router",
+                "typed_config": {"@type": f"{_HTTP}.router.v3.Router"},
+            }
+        ],
+    }
+    return {"name": name, "filter_chain_match": match, "filters": [{"name": "manager", "typed_config": manager}]}
+
+
+def addresses(*networks: str) -> list[dict[str, Any]]:
+    return [{"address_prefix": one.partition("/")[0], "prefix_len": int(one.partition("/")[2])} for one in networks]
+
+
+@pytest.mark.parametrize(
+    "chains",
+    [
+        [{"source_prefix_ranges": addresses("127.0.0.2/32")}, {"source_prefix_ranges": addresses("127.0.0.0/30")}, {}],
+        [{"direct_source_prefix_ranges": addresses("127.0.0.2/31")}, {"source_type": "EXTERNAL"}],
+        [{"source_type": "SAME_IP_OR_LOOPBACK"}, {"source_type": "EXTERNAL"}],
+        [{"prefix_ranges": addresses("127.0.0.1/32")}, {"source_prefix_ranges": addresses("127.0.0.2/32")}],
+        [{"prefix_ranges": addresses("127.0.0.0/8")}, {"prefix_ranges": addresses("10.0.0.0/8")}],
+        [
+            {"prefix_ranges": addresses("127.0.0.0/8"), "source_prefix_ranges": addresses("127.0.0.3/32")},
+            {"prefix_ranges": addresses("127.0.0.1/32"), "source_prefix_ranges": addresses("127.0.0.2/32")},
+        ],
+        [{"transport_protocol": "raw_buffer"}, {}],
+        [{"transport_protocol": "tls"}, {"source_prefix_ranges": addresses("127.0.0.3/32")}],
+        [{"server_names": ["a.com"]}, {"source_prefix_ranges": addresses("127.0.0.3/32")}],
+        [{"application_protocols": ["h2"]}, {"direct_source_prefix_ranges": addresses("127.0.0.3/32")}],
+        [{"destination_port": 1}, {"source_ports": [1, 2]}],
+    ],
+)
+@pytest.mark.parametrize("has_default", [True, False])
+def test_each_connection_has_the_filter_chain_that_envoy_gives_it(
+    tmp_path: Path, chains: list[dict[str, Any]], has_default: bool
+) -> None:
+    def listener(made: dict[str, Any]) -> dict[str, Any]:
+        made["filter_chains"] = [named_chain(str(number), one) for number, one in enumerate(chains)]
+        if has_default:
+            made["default_filter_chain"] = named_chain("default", {})
+        return made
+
+    def ask(port: int, source: str) -> str:
+        with httpx.Client(transport=httpx.HTTPTransport(local_address=source)) as client:
+            try:
+                answer = client.get(f"http://127.0.0.1:{port}/")
+            except httpx.TransportError:
+                return "refused"
+        return answer.text if answer.status_code == 200 else "refused"
+
+    seen = []
+    for name in SERVER_SUBJECTS:
+        (tmp_path / name).mkdir()
+        with running_server(name, tmp_path / name, [], listener=listener) as subject:
+            seen.append([ask(subject.port, source) for source in ("127.0.0.1", "127.0.0.2", "127.0.0.3")])
+    assert seen[0] == seen[1]
