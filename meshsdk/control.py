@@ -23,7 +23,7 @@ from .bootstrap import Bootstrap
 from .discovery import SERVER_ROOT, DnsResolver, Graph, Snapshot
 from .errors import BootstrapError, RequestError
 from .exchange import Directory
-from .http.dispatcher import Forkable, LocalReplies, UnknownHosts
+from .http.dispatcher import Forkable, HasCertificates, LocalReplies, UnknownHosts
 from .security import Identity, Secrets
 from .xds import ControlLoop, ResourceCache, Source, Status
 
@@ -50,6 +50,10 @@ _MAX_ROUNDS = 64
 class _Waiter:
     names: tuple[str, ...]
     callback: Callable[[], None]
+
+
+# How often it is looked whether certificates have changed, for connections that are open.
+_CERTIFICATES_SECONDS = 2.0
 
 
 class Control:
@@ -86,6 +90,7 @@ class Control:
         self.directory = Directory()
         self.policies: Mapping[str, InboundPolicy] = MappingProxyType({})
         self._loop: ControlLoop | None = None
+        self._secured: weakref.WeakSet[HasCertificates] = weakref.WeakSet()
         self._cache = ResourceCache()
         self._source: Source | None = None
         self._dns: DnsResolver | None = None
@@ -190,6 +195,22 @@ class Control:
     def register(self, transport: Forkable) -> None:
         """See `Runtime.register`."""
         self._transports.add(transport)
+
+    def watch_certificates(self, transport: HasCertificates) -> None:
+        """See `Runtime.watch_certificates`."""
+        is_first = not self._secured
+        self._secured.add(transport)
+        if is_first:
+            self.call_later(_CERTIFICATES_SECONDS, self._look_at_certificates)
+
+    def _look_at_certificates(self) -> None:
+        secured = list(self._secured)
+        try:
+            for transport in secured:
+                transport.look_at_certificates()
+        finally:
+            if secured:
+                self.call_later(_CERTIFICATES_SECONDS, self._look_at_certificates)
 
     def call(self, function: Callable[[], T], timeout_seconds: float = 5.0) -> T:
         """Run `function` on the control thread and wait for its result.

@@ -19,6 +19,7 @@ from .control import Control, SourceFactory
 from .errors import BootstrapError, IdentityError, NoRouteError, ResourceError
 from .http import AsyncMeshTransport, MeshTransport
 from .security import Identity
+from .security.identity import describe_identity
 from .xds import ControlLoop, ResourceCache, Source
 
 if TYPE_CHECKING:
@@ -387,10 +388,13 @@ class Mesh:
     def status(self) -> dict[str, Any]:
         """What is known: resources with versions and errors, clusters with endpoints and their health.
 
-        `grpc` says what grpc-core has refused, what of the configuration gRPC channels do not carry out, and which
+        `identity` says who this process is, until when its certificate is good, and why it could not be renewed. `grpc`
+        says what grpc-core has refused, what of the configuration gRPC channels do not carry out, and which
         certificates cannot be used.
         """
         status = self._runtime.status()
+        if self._identity is not None:
+            status["identity"] = describe_identity(self._identity)
         if self._relayed is not None:
             status["grpc"] = self._relayed.status()
         return status
@@ -481,13 +485,30 @@ def _find_identity(
             raise ValueError(
                 "a SPIFFE ID alone is an identity over a folder of configuration only; see meshsdk.identities"
             )
-        return None
+        return _identity_of_bootstrap(bootstrap)
     spiffe_id = identity or f"spiffe://{bootstrap.node.cluster_domain}/ns/{bootstrap.node.namespace}/sa/default"
     if not spiffe_id.startswith("spiffe://"):
         raise ValueError(f"identity must be a SPIFFE ID, is {spiffe_id!r}")
     from .identities.development import DevelopmentIdentity  # Its cryptography is loaded when it is needed.
 
     return DevelopmentIdentity(root, spiffe_id)
+
+
+def _identity_of_bootstrap(bootstrap: Bootstrap) -> Identity | None:
+    """The certificate provider `default`, where it trusts peers by their trust domains (gRFC A87).
+
+    Plain files need no identity: their paths are all that there is to know.
+    """
+    provider = bootstrap.certificate_providers.get("default")
+    if provider is None or not provider.config.get("spiffe_trust_bundle_map_file"):
+        return None
+    from .identities.files import FileIdentity
+
+    names = ("certificate_file", "private_key_file", "spiffe_trust_bundle_map_file")
+    certificate, key, bundles = (provider.config.get(name) for name in names)
+    if not isinstance(certificate, str) or not isinstance(key, str) or not isinstance(bundles, str):
+        raise BootstrapError(f"certificate_providers['default'].config: {', '.join(names)} must be paths")
+    return FileIdentity(certificate, key, spiffe_trust_bundle_map_file=bundles)
 
 
 def _folder_source(root: Path) -> SourceFactory:

@@ -125,6 +125,15 @@ def control_plane(
             highlight=False,
             soft_wrap=True,
         )
+        if server.certificates is not None:
+            token, roots = server.certificates.token_file, server.certificates.roots_file
+            console.print(
+                f'certificates: IstioCaIdentity("spiffe://…", address="{host}:{server.port}", plaintext=True,'
+                f' token_file="{token}", ca_certificate_file="{roots}")',
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
         threading.Event().wait()
     except KeyboardInterrupt:
         server.stop(1.0)

@@ -283,7 +283,11 @@ def _mutual_tls(name: str, tls: ClientTls, service: Service, world: World) -> tl
     combined.validation_context_sds_secret_config.sds_config.ads.SetInParent()
     accounts = {entry.service_account for entries in service.endpoints.values() for entry in entries}
     for text in tls.subject_alt_names or (
-        [f"spiffe://{world.security.mesh.trust_domain}/ns/{service.namespace}/sa/{one}" for one in sorted(accounts)]
+        [
+            f"spiffe://{domain}/ns/{service.namespace}/sa/{one}"
+            for domain in (world.security.mesh.trust_domain, *world.security.mesh.trust_domain_aliases)
+            for one in sorted(accounts)
+        ]
         if accounts and all(accounts)
         else ()
     ):

@@ -1,6 +1,7 @@
 """The embedded control plane for others: an ADS server over a folder.
 
 For development, tests and small fleets: each stream has a thread. Plaintext, and on loopback unless told otherwise.
+There it is a certificate authority as well, for this user's processes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 from ..errors import ConfigError
+from ..identities.certificate_service import CertificateService
 from ..xds.ads_server import AdsService
 from .folder import Folder, FolderState
 
@@ -24,6 +26,20 @@ _MAX_STREAMS = 256
 _POLL_SECONDS = 0.25
 
 
+_THIS_MACHINE = ("127.0.0.1:", "localhost:", "[::1]:", "unix:")
+
+
+def _certificates(folder: Folder, address: str) -> CertificateService | None:
+    """Tokens would go over the network in plaintext: only this machine is served."""
+    if not address.startswith(_THIS_MACHINE):
+        return None
+    try:
+        return CertificateService(folder.root)
+    except (OSError, ValueError) as error:
+        logger.warning("there is no development CA: %s", error)
+        return None
+
+
 class ControlPlaneServer:
     """Serves a folder over ADS, state-of-the-world and incremental, and follows its edits.
 
@@ -31,6 +47,9 @@ class ControlPlaneServer:
         folder: What to serve.
         address: `host:port` or `unix:/path`; port 0 takes a free one.
         on_change: Called with each new state of the folder.
+
+    Attributes:
+        certificates: The certificate authority that it is; None where others than this machine may connect.
 
     Raises:
         ConfigError: The address cannot be listened on.
@@ -52,6 +71,9 @@ class ControlPlaneServer:
             options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 << 20)],
         )
         self._service.add_to(self._server)
+        self.certificates = _certificates(folder, address)
+        if self.certificates is not None:
+            self._server.add_generic_rpc_handlers((self.certificates,))
         try:
             self.port = self._server.add_insecure_port(address)
         except RuntimeError as error:

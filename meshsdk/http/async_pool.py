@@ -8,7 +8,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
 
@@ -27,7 +27,7 @@ from .pool_rules import (
     set_keepalive,
 )
 from .timeouts import Timeouts
-from .tls import TlsChooser, verify_peer
+from .tls import ResumedContext, TlsChooser, keep_session, verify_peer
 
 if TYPE_CHECKING:
     from .async_http2 import AsyncHttp2Connection
@@ -145,6 +145,8 @@ class AsyncPool:
         if slot is None:
             return
         key = (slot.endpoint, slot.is_secure)
+        if slot.secured is not None and connection.is_open:
+            keep_session(slot)
         if not connection.is_open:
             del self._slots[connection]
             self._uncount(key, slot.breaker)
@@ -233,6 +235,12 @@ class AsyncPool:
                     return True
         return False
 
+    def drop_distrusted(self) -> None:
+        """Close connections whose peers are trusted no more, also under requests."""
+        for connection, slot in list(self._slots.items()):
+            if slot.tls is not None and not slot.tls.is_current and not self._tls.trusts(slot.endpoint, slot.chain):
+                connection.close()
+
     def _sweep(self) -> None:
         """Close what was idle for too long, and what leads to endpoints that are gone."""
         self._sweeper = None
@@ -249,12 +257,15 @@ class AsyncPool:
     async def _connect(self, slot: Slot, scheme: str, host: str) -> AsyncConnection:
         endpoint = slot.endpoint
         chosen = self._tls.choose(endpoint, scheme, host)
-        context = None if chosen is None else chosen[0].context
+        context: Any = None if chosen is None else chosen[0].context
         server_name = None if chosen is None else chosen[1]
+        known = chosen[0].sessions.get((endpoint, server_name or None)) if chosen is not None else None
+        if known is not None:
+            context = ResumedContext(context, known[0])
         address = endpoint.address
 
         def negotiator() -> _Negotiator:
-            return _Negotiator(self, endpoint, None if chosen is None else chosen[0])
+            return _Negotiator(self, slot, None if chosen is None else chosen[0])
 
         if address.is_unix:
             _, protocol = await self.loop.create_unix_connection(
@@ -278,9 +289,10 @@ class AsyncPool:
 class _Negotiator(asyncio.Protocol):
     """Takes a fresh connection, checks the peer, and hands over to the protocol that ALPN chose."""
 
-    def __init__(self, pool: AsyncPool, endpoint: Endpoint, tls: TlsClientContext | None) -> None:
+    def __init__(self, pool: AsyncPool, slot: Slot, tls: TlsClientContext | None) -> None:
         self._pool = pool
-        self._endpoint = endpoint
+        self._slot = slot
+        self._endpoint = slot.endpoint
         self._tls = tls
         self.connection: AsyncConnection | None = None
         self.error: Exception | None = None
@@ -294,7 +306,7 @@ class _Negotiator(asyncio.Protocol):
         if self._tls is not None:
             ssl_object = transport.get_extra_info("ssl_object")
             try:
-                verify_peer(self._tls, ssl_object)
+                verify_peer(self._tls, ssl_object, self._slot)
             except httpx.ConnectError as error:
                 self.error = error
                 transport.abort()

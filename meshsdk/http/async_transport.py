@@ -63,7 +63,12 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         self._runtime = mesh.runtime
         self._dispatcher = Dispatcher(self._runtime)
         self._runtime.register(self)
-        self._tls = TlsChooser(lambda: httpx.create_ssl_context(verify), http2=http2, secrets=self._runtime.secrets)
+        self._tls = TlsChooser(
+            lambda: httpx.create_ssl_context(verify),
+            http2=http2,
+            secrets=self._runtime.secrets,
+            on_first=lambda: self._runtime.watch_certificates(self),
+        )
         self._limits = limits
         self._pools: dict[asyncio.AbstractEventLoop, AsyncPool] = {}
         self._mirrors: set[asyncio.Task[None]] = set()
@@ -108,6 +113,14 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
                 del self._pools[closed]
             pool = self._pools[loop] = AsyncPool(loop, self._tls, self._limits)
         return pool
+
+    def look_at_certificates(self) -> None:
+        """See `HasCertificates`."""
+        if not self._tls.refresh():
+            return
+        for loop, pool in list(self._pools.items()):
+            with contextlib.suppress(RuntimeError):  # The loop is closed.
+                loop.call_soon_threadsafe(pool.drop_distrusted)
 
     def after_fork(self) -> None:
         """In a forked child: forget the parent's connections, without a word to their peers."""

@@ -56,6 +56,13 @@ class Forkable(Protocol):
         """Called in the child."""
 
 
+class HasCertificates(Protocol):
+    """Something whose connections are secured with certificates that may change."""
+
+    def look_at_certificates(self) -> None:
+        """Called now and then, on the control thread: certificates may have changed."""
+
+
 class Runtime(Protocol):
     """What a transport needs of a Mesh."""
 
@@ -74,6 +81,9 @@ class Runtime(Protocol):
 
     def register(self, transport: Forkable) -> None:
         """Have `transport.after_fork` called in a forked child."""
+
+    def watch_certificates(self, transport: HasCertificates) -> None:
+        """Have `transport.look_at_certificates` called now and then, as long as it lives."""
 
     @property
     def secrets(self) -> Secrets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from typing import Protocol
 
@@ -11,6 +12,7 @@ import httpx
 from ..balancing import Endpoint
 from ..balancing.circuit_breaker import CircuitBreaker
 from ..resources import Cluster, TcpKeepalive
+from ..security import PeerChain, TlsClientContext
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -48,20 +50,28 @@ class Slot:
 
     Attributes:
         breaker: Counts the connection until it is closed.
+        tls: The context that it was secured with; None is plaintext, or a client's own https.
+        chain: Of its peer.
+        secured: Gives its session, until that is remembered.
     """
 
-    __slots__ = ("_membership", "_opened_at", "breaker", "config", "endpoint", "is_secure")
+    __slots__ = ("_membership", "_opened_at", "breaker", "chain", "config", "endpoint", "is_secure", "secured", "tls")
 
     def __init__(self, endpoint: Endpoint, is_secure: bool, breaker: CircuitBreaker) -> None:
         self.endpoint = endpoint
         self.is_secure = is_secure
         self.breaker = breaker
         self.config: Cluster = endpoint.cluster.config
+        self.tls: TlsClientContext | None = None
+        self.chain: PeerChain | None = None
+        self.secured: ssl.SSLSocket | ssl.SSLObject | None = None
         self._membership = endpoint.cluster.membership
         self._opened_at = time.monotonic()
 
     def fits(self) -> bool:
         """Whether the connection may still be used: a new one would be like it, and it is not too old."""
+        if self.tls is not None and not self.tls.is_current:
+            return False
         cluster = self.endpoint.cluster
         current = cluster.config
         if current.close_connections_on_host_set_change and self._membership != cluster.membership:
@@ -79,6 +89,8 @@ class Slot:
     def keeps(self, requests: int) -> bool:
         """Whether a connection that has served `requests` may serve another."""
         endpoint = self.endpoint
+        if self.tls is not None and not self.tls.is_current:
+            return False
         config = endpoint.cluster.config
         limit = config.max_requests_per_connection
         if endpoint.is_removed or (limit is not None and requests >= limit):

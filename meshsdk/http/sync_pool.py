@@ -29,7 +29,7 @@ from .pool_rules import (
 )
 from .sync_http1 import SyncHttp1Connection
 from .timeouts import Timeouts
-from .tls import TlsChooser, verify_peer
+from .tls import TlsChooser, keep_session, verify_peer
 
 if TYPE_CHECKING:
     from .sync_http2 import SyncHttp2Connection
@@ -136,6 +136,8 @@ class SyncPool:
         if slot is None:
             return
         key = (slot.endpoint, slot.is_secure)
+        if slot.secured is not None and connection.is_open:
+            keep_session(slot)
         if not connection.is_open:
             if self._slots.pop(connection, None) is not None:
                 with self._condition:
@@ -206,6 +208,15 @@ class SyncPool:
                     return True
         return False
 
+    def drop_distrusted(self) -> None:
+        """Close connections whose peers are trusted no more, also under requests. From any thread."""
+        for connection, slot in list(self._slots.items()):
+            if slot.tls is None or slot.tls.is_current or self._tls.trusts(slot.endpoint, slot.chain):
+                continue
+            with contextlib.suppress(ValueError):
+                self._idle.get((slot.endpoint, slot.is_secure), []).remove(connection)
+            connection.close()
+
     def _sweep(self, now: float) -> None:
         """Close what was idle for too long, and what leads to endpoints that are gone."""
         self._next_sweep = now + SWEEP_SECONDS
@@ -231,7 +242,7 @@ class SyncPool:
         context, server_name = chosen
         try:
             secured = context.context.wrap_socket(sock, server_hostname=server_name or None)
-            verify_peer(context, secured)
+            verify_peer(context, secured, Slot(endpoint, False, endpoint.cluster.breaker))
         except BaseException:
             sock.close()
             raise
@@ -245,8 +256,10 @@ class SyncPool:
             protocol: str | None = None
             if chosen is not None:
                 context, server_name = chosen
-                sock = context.context.wrap_socket(sock, server_hostname=server_name or None)
-                verify_peer(context, sock)
+                known = context.sessions.get((endpoint, server_name or None))
+                session = known[0] if known is not None else None
+                sock = context.context.wrap_socket(sock, server_hostname=server_name or None, session=session)
+                verify_peer(context, sock, slot)
                 protocol = sock.selected_alpn_protocol()
             if protocol == "h2" or (protocol is None and endpoint.cluster.config.protocol is HttpProtocol.HTTP2):
                 from .sync_http2 import SyncHttp2Connection  # h2 is loaded when a peer speaks HTTP/2.

@@ -65,7 +65,12 @@ class MeshTransport(httpx.BaseTransport):
         self._runtime = mesh.runtime
         self._dispatcher = Dispatcher(self._runtime)
         self._runtime.register(self)
-        self._tls = TlsChooser(lambda: httpx.create_ssl_context(verify), http2=http2, secrets=self._runtime.secrets)
+        self._tls = TlsChooser(
+            lambda: httpx.create_ssl_context(verify),
+            http2=http2,
+            secrets=self._runtime.secrets,
+            on_first=lambda: self._runtime.watch_certificates(self),
+        )
         self._limits = limits
         self._pool = SyncPool(self._tls, limits)
         self._mirrors = MirrorThreads()
@@ -91,6 +96,11 @@ class MeshTransport(httpx.BaseTransport):
         """Close all connections; requests under way fail with an httpx exception."""
         self._mirrors.close()
         self._pool.close()
+
+    def look_at_certificates(self) -> None:
+        """See `HasCertificates`."""
+        if self._tls.refresh():
+            self._pool.drop_distrusted()
 
     def after_fork(self) -> None:
         """In a forked child: forget the parent's connections, without a word to their peers."""

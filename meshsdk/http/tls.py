@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 
 from ..balancing import Endpoint
 from ..errors import PeerIdentityError, ResourceError
-from ..resources import HttpProtocol, UpstreamTls
-from ..security import NO_SECRETS, Secrets, TlsClientContext, check_peer, make_client_context
+from ..resources import HttpProtocol, PemSource, TlsTrust, UpstreamTls
+from ..resources.tls import BundleSource
+from ..security import (
+    NO_SECRETS,
+    PeerChain,
+    Secrets,
+    TlsClientContext,
+    check_peer,
+    check_trust_domain,
+    make_client_context,
+    peer_chain,
+    still_trusted,
+)
 from .errors import as_httpx_error
+from .pool_rules import Slot
 
-__all__ = ["TlsChooser"]
+__all__ = ["ResumedContext", "TlsChooser", "keep_session", "verify_peer"]
 
 _ALPN = {
     HttpProtocol.HTTP1: ("http/1.1",),
@@ -29,15 +42,22 @@ class TlsChooser:
         make_default: Makes the context of https URLs whose cluster has no TLS settings; called once, when needed.
         http2: Whether that context offers HTTP/2.
         secrets: What names of certificates in settings stand for.
+        on_first: Called when there is a context whose certificates may change: from then on `refresh` must be, too.
     """
 
     def __init__(
-        self, make_default: Callable[[], ssl.SSLContext], *, http2: bool, secrets: Secrets = NO_SECRETS
+        self,
+        make_default: Callable[[], ssl.SSLContext],
+        *,
+        http2: bool,
+        secrets: Secrets = NO_SECRETS,
+        on_first: Callable[[], None] = lambda: None,
     ) -> None:
         self._secrets = secrets
         self._make_default = make_default
         self._http2 = http2
-        self._default: ssl.SSLContext | None = None
+        self._on_first = on_first
+        self._default: TlsClientContext | None = None
         self._contexts: dict[tuple[UpstreamTls, HttpProtocol], tuple[tuple[object, ...], TlsClientContext]] = {}
 
     def choose(self, endpoint: Endpoint, scheme: str, url_host: str) -> tuple[TlsClientContext, str] | None:
@@ -59,8 +79,8 @@ class TlsChooser:
         if self._default is None:
             default = self._make_default()
             default.set_alpn_protocols(["h2", "http/1.1"] if self._http2 else ["http/1.1"])
-            self._default = default
-        return TlsClientContext(self._default), url_host
+            self._default = TlsClientContext(default)
+        return self._default, url_host
 
     def _cluster_context(self, settings: UpstreamTls, protocol: HttpProtocol) -> TlsClientContext:
         # Certificates that were replaced have other stamps, so that rotated ones are used by new connections.
@@ -70,25 +90,99 @@ class TlsChooser:
         if kept is not None and kept[0] == stamps:
             return kept[1]
         context = make_client_context(tls, _ALPN[protocol])
+        if kept is not None:
+            kept[1].is_current = False
+        elif not self._contexts:
+            self._on_first()
         self._contexts[(settings, protocol)] = (stamps, context)
         return context
 
+    def refresh(self) -> bool:
+        """Look whether certificates have changed; connections with the old ones are then not used again."""
+        is_changed = False
+        for key, kept in list(self._contexts.items()):
+            try:
+                stamps = _stamps(self._secrets.of_client(key[0]))
+            except (ResourceError, OSError):
+                continue  # In the middle of a change, or gone: what is there goes on.
+            if stamps != kept[0]:
+                kept[1].is_current = False
+                is_changed = True
+        return is_changed
 
-def verify_peer(chosen: TlsClientContext, secured: ssl.SSLObject | ssl.SSLSocket) -> None:
-    """Check the peer's names and fingerprints after the handshake.
+    def trusts(self, endpoint: Endpoint, chain: PeerChain | None) -> bool:
+        """Whether the settings of now would let in a peer that was let in before."""
+        settings = endpoint.cluster.config.tls_of(endpoint.config)
+        if settings is None or chain is None:
+            return settings is None
+        try:
+            return still_trusted(chain, self._secrets.of_client(settings).trust)
+        except ResourceError:
+            return True
+
+
+# Servers whose sessions are remembered; a cluster has few, and a context lives as long as its certificates.
+_MAX_SESSIONS = 256
+
+
+class ResumedContext:
+    """A context whose one handshake resumes a session, for event loops that take no session.
+
+    Args:
+        context: The real one.
+        session: Of the same context.
+    """
+
+    def __init__(self, context: ssl.SSLContext, session: ssl.SSLSession) -> None:
+        self._context = context
+        self._session = session
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        """See ssl.SSLContext."""
+        return self._context.wrap_bio(*args, **{**kwargs, "session": self._session})
+
+
+def keep_session(slot: Slot) -> None:
+    """Remember a connection's session, so that the next one to the same server needs no whole handshake."""
+    context, secured, chain = slot.tls, slot.secured, slot.chain
+    slot.secured = None
+    if context is None or secured is None or chain is None or not context.is_current:
+        return
+    session = secured.session
+    if session is not None and session.has_ticket:
+        if len(context.sessions) >= _MAX_SESSIONS:
+            context.sessions.clear()
+        context.sessions[(slot.endpoint, secured.server_hostname)] = (session, chain)
+
+
+def verify_peer(chosen: TlsClientContext, secured: ssl.SSLObject | ssl.SSLSocket, slot: Slot) -> None:
+    """Check the peer's names and fingerprints after the handshake, and note in the slot who it is.
 
     Raises:
         PeerIdentityError: As an httpx.ConnectError.
     """
-    if chosen.trust is not None:
-        try:
-            check_peer(secured.getpeercert(binary_form=True), chosen.trust)
-        except PeerIdentityError as error:
-            raise as_httpx_error(error) from error
+    known = chosen.sessions.get((slot.endpoint, secured.server_hostname)) if secured.session_reused else None
+    slot.tls, slot.secured = chosen, secured
+    slot.chain = _checked(chosen.trust, known[1] if known is not None else peer_chain(secured))
+
+
+def _checked(trust: TlsTrust | None, chain: PeerChain | None) -> PeerChain | None:
+    if trust is None:
+        return chain
+    try:
+        check_peer(chain.leaf if chain is not None else None, trust)
+        bundles = trust.bundles.read_bundles() if trust.bundles is not None else {}
+        if bundles and chain is not None:
+            check_trust_domain(chain, bundles)
+    except PeerIdentityError as error:
+        raise as_httpx_error(error) from error
+    except OSError as error:
+        raise httpx.ConnectError(f"the peer's trust domain cannot be checked: {error}") from error
+    return chain
 
 
 def _stamps(tls: UpstreamTls) -> tuple[object, ...]:
-    sources = [tls.trust.trusted_ca, tls.trust.crl]
+    sources: list[PemSource | BundleSource | None] = [tls.trust.trusted_ca, tls.trust.crl, tls.trust.bundles]
     if tls.identity is not None:
         sources += [tls.identity.certificate, tls.identity.private_key]
     return tuple(source.stamp() for source in sources if source is not None)

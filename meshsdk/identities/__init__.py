@@ -1,4 +1,4 @@
-"""Where a process's identity comes from: files, Istio's CA, an agent's SDS, or a CA of its own for development.
+"""Where a process's identity comes from: files, Istio's CA, an agent (SDS or SPIFFE), or a CA for development.
 
 Each is a `security.Identity`: it gives whole, checked credentials, renews them long before they expire, and keeps the
 last good ones in use while renewal fails. Keys are made in memory and stay there.
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .files import FileIdentity
     from .istio_ca import IstioCaIdentity
     from .sds import SdsIdentity
+    from .workload_api import WorkloadApiIdentity
 
 # Some need gRPC, which nobody loads who uses none of them.
 _MODULES = {
@@ -21,6 +22,7 @@ _MODULES = {
     "FileIdentity": "files",
     "IstioCaIdentity": "istio_ca",
     "SdsIdentity": "sds",
+    "WorkloadApiIdentity": "workload_api",
 }
 
 
@@ -30,4 +32,4 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
 
 
-__all__ = ["DevelopmentIdentity", "FileIdentity", "IstioCaIdentity", "SdsIdentity"]
+__all__ = ["DevelopmentIdentity", "FileIdentity", "IstioCaIdentity", "SdsIdentity", "WorkloadApiIdentity"]

@@ -27,7 +27,7 @@ from ..security.identity import check_credentials
 from .renewal import RenewedIdentity
 from .signing_request import make_signing_request
 
-__all__ = ["CertificateAuthority", "DevelopmentIdentity"]
+__all__ = ["CertificateAuthority", "DevelopmentIdentity", "private_file", "shared_authority"]
 
 _LIFE = datetime.timedelta(hours=12)
 _CA_LIFE = datetime.timedelta(days=365)
@@ -132,17 +132,21 @@ class DevelopmentIdentity(RenewedIdentity):
 
     def _certify(self) -> Credentials:
         try:
-            authority = _shared_authority(self._root)
+            authority = shared_authority(self._root)
             private, request = make_signing_request(self._spiffe_id)
             return check_credentials(authority.sign(request, self._spiffe_id), private, authority.pem)
         except (OSError, ValueError) as error:
             raise IdentityError(f"the development CA cannot be used: {error}") from error
 
 
-def _shared_authority(root: Path) -> CertificateAuthority:
-    """The CA of a configuration: made by the first who asks."""
+def shared_authority(root: Path) -> CertificateAuthority:
+    """The CA of a configuration: made by the first who asks.
+
+    Raises:
+        OSError, ValueError: The user's private folder cannot be used.
+    """
     folder = _private_folder()
-    path = folder / f"{hashlib.sha256(str(root).encode()).hexdigest()[:32]}.pem"
+    path = folder / f"{_name_of(root)}.pem"
     with contextlib.suppress(OSError, ValueError):
         return CertificateAuthority.load(path.read_bytes())
     made = CertificateAuthority.make()
@@ -161,6 +165,25 @@ def _shared_authority(root: Path) -> CertificateAuthority:
     finally:
         fresh.unlink(missing_ok=True)
     return made
+
+
+def private_file(root: Path, suffix: str, content: bytes) -> Path:
+    """A file beside a configuration's CA, which only this user can read.
+
+    Raises:
+        OSError: The user's private folder cannot be used.
+    """
+    path = _private_folder() / f"{_name_of(root)}{suffix}"
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    os.replace(fresh, path)
+    return path
+
+
+def _name_of(root: Path) -> str:
+    return hashlib.sha256(str(root).encode()).hexdigest()[:32]
 
 
 def _private_folder() -> Path:

@@ -7,9 +7,13 @@ import os
 import threading
 from pathlib import Path
 
+from cryptography import x509
+
 from ..errors import IdentityError
 from ..security import Credentials
-from ..security.identity import check_credentials
+from ..security.identity import check_credentials, spiffe_id_of
+from ..security.trust_domains import parse_bundle_map
+from ..telemetry.lookup import identity_alarm, watch_identity
 
 __all__ = ["FileIdentity"]
 
@@ -23,6 +27,10 @@ class FileIdentity:
         certificate_file: The chain, leaf first.
         private_key_file: The leaf's key.
         ca_certificate_file: The roots that peers are trusted by.
+        spiffe_trust_bundle_map_file: Roots by trust domain (gRFC A87), in place of the roots.
+
+    Raises:
+        ValueError: There is neither a file of roots nor a bundle map.
 
     A change in the middle of which the files do not fit each other leaves the last good ones in use.
     """
@@ -31,13 +39,27 @@ class FileIdentity:
         self,
         certificate_file: str | os.PathLike[str],
         private_key_file: str | os.PathLike[str],
-        ca_certificate_file: str | os.PathLike[str],
+        ca_certificate_file: str | os.PathLike[str] | None = None,
+        *,
+        spiffe_trust_bundle_map_file: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._paths = [Path(path) for path in (certificate_file, private_key_file, ca_certificate_file)]
+        trusted = spiffe_trust_bundle_map_file or ca_certificate_file
+        if trusted is None:
+            raise ValueError("give ca_certificate_file or spiffe_trust_bundle_map_file")
+        self._has_bundles = spiffe_trust_bundle_map_file is not None
+        self._paths = [Path(path) for path in (certificate_file, private_key_file, trusted)]
         self._lock = threading.Lock()
         self._stamp: object = None
         self._current: Credentials | None = None
         self._problem = ""
+        self.source = "files"
+        watch_identity(self)
+
+    @property
+    def expires_at(self) -> float | None:
+        """When the certificate in use ends, in seconds since the epoch; None while there is none."""
+        current = self._current
+        return current.expires_at if current is not None else None
 
     @property
     def problem(self) -> str:
@@ -50,18 +72,31 @@ class FileIdentity:
             try:
                 stamp = tuple((one := path.stat()).st_mtime_ns for path in self._paths), one.st_ino
                 if stamp != self._stamp or self._current is None:
-                    self._current = check_credentials(*(path.read_bytes() for path in self._paths))
+                    self._current = self._read()
                     self._stamp, self._problem = stamp, ""
-            except (OSError, IdentityError) as error:
+            except (OSError, ValueError, IdentityError) as error:
                 self._fail(error)
             if self._current is None:
                 raise IdentityError(f"the identity's files cannot be used: {self._problem}")
             return self._current
 
+    def _read(self) -> Credentials:
+        certificate, key, trusted = (path.read_bytes() for path in self._paths)
+        if not self._has_bundles:
+            return check_credentials(certificate, key, trusted)
+        bundles = parse_bundle_map(trusted)
+        own = spiffe_id_of(x509.load_pem_x509_certificates(certificate)[0]).removeprefix("spiffe://").partition("/")[0]
+        if not bundles.get(own):
+            raise IdentityError(f"the bundle map has no roots of this process's own trust domain {own!r}")
+        return check_credentials(certificate, key, bundles[own], bundles)
+
     def _fail(self, error: Exception) -> None:
         if str(error) != self._problem:
             self._problem = str(error)
             logger.error("the identity's files cannot be used, the last good ones stay: %s", error)
+            count = identity_alarm()
+            if count is not None:
+                count(self.source)
 
     def close(self) -> None:
         """See `security.Identity`."""

@@ -7,6 +7,7 @@ certificate, is an error here.
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,6 +43,20 @@ _VALIDATION_FIELDS = frozenset(
     " only_verify_leaf_cert_crl".split()
 )
 _PARAMETER_FIELDS = frozenset("tls_minimum_protocol_version tls_maximum_protocol_version cipher_suites".split())
+
+
+class BundleSource(Protocol):
+    """Where roots by trust domain come from. It can be hashed, and is equal to another one that gives the same."""
+
+    def stamp(self) -> object:
+        """What is another one when the roots may have changed."""
+
+    def read_bundles(self) -> Mapping[str, bytes]:
+        """PEM by trust domain; empty where there are none.
+
+        Raises:
+            OSError: They cannot be had.
+        """
 
 
 class PemSource(Protocol):
@@ -115,6 +130,7 @@ class TlsTrust:
         spki_hashes, certificate_hashes: SHA-256 digests; where there are any, the peer's key or certificate is one.
         crl: Certificates that are revoked.
         crl_of_leaf_only: Only the peer's own certificate is looked up in it.
+        bundles: Roots by trust domain, in place of `trusted_ca` where there are any.
     """
 
     trusted_ca: PemSource | None = None
@@ -123,6 +139,7 @@ class TlsTrust:
     certificate_hashes: frozenset[bytes] = frozenset()
     crl: PemSource | None = None
     crl_of_leaf_only: bool = False
+    bundles: BundleSource | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,23 @@ Enters: TLS settings of clusters and filter chains, and where the process's own 
 from .identity import Credentials, Identity
 from .peer_identity import PeerCertificate, check_peer, read_peer
 from .secrets import NO_SECRETS, Secrets
+from .still_trusted import still_trusted
 from .tls_context import TlsClientContext, make_client_context, make_server_context
+from .trust_domains import PeerChain, check_trust_domain, peer_chain
 
 __all__ = [
     "NO_SECRETS",
     "Credentials",
     "Identity",
     "PeerCertificate",
+    "PeerChain",
     "Secrets",
     "TlsClientContext",
     "check_peer",
+    "check_trust_domain",
     "make_client_context",
     "make_server_context",
+    "peer_chain",
     "read_peer",
+    "still_trusted",
 ]

@@ -7,16 +7,18 @@ expire; what goes wrong leaves the last good ones in use, and is told by `proble
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from ..errors import IdentityError
 
-__all__ = ["Credentials", "Identity", "check_credentials", "spiffe_id_of"]
+__all__ = ["Credentials", "Identity", "check_credentials", "describe_identity", "spiffe_id_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Credentials:
         spiffe_id: The leaf's SPIFFE ID; empty where it has none.
         expires_at: The end of the leaf's validity, in seconds since the epoch.
         issued_at: Its beginning.
+        bundles: Roots by trust domain, as PEM, where other domains are trusted too; `roots` are the own domain's.
     """
 
     certificate: bytes
@@ -38,6 +41,7 @@ class Credentials:
     spiffe_id: str = ""
     issued_at: float = 0.0
     expires_at: float = 0.0
+    bundles: Mapping[str, bytes] = field(default_factory=dict, hash=False)
 
     def __repr__(self) -> str:
         """Without the key, which belongs into no log."""
@@ -63,7 +67,22 @@ class Identity(Protocol):
         """Stop renewing. The last credentials stay."""
 
 
-def check_credentials(certificate: bytes, private_key: bytes, roots: bytes) -> Credentials:
+def describe_identity(identity: Identity) -> dict[str, Any]:
+    """For `Mesh.status()`: it asks nobody, and so says nothing of an identity that was never used."""
+    expires_at = getattr(identity, "expires_at", None)
+    known = identity.credentials() if expires_at is not None else None
+    return {
+        "spiffe_id": known.spiffe_id if known is not None else "",
+        "issued_at": datetime.fromtimestamp(known.issued_at, UTC).isoformat() if known is not None else "",
+        "expires_at": datetime.fromtimestamp(known.expires_at, UTC).isoformat() if known is not None else "",
+        "trust_domains": sorted(known.bundles) if known is not None else [],
+        "problem": identity.problem,
+    }
+
+
+def check_credentials(
+    certificate: bytes, private_key: bytes, roots: bytes, bundles: Mapping[str, bytes] = MappingProxyType({})
+) -> Credentials:
     """Credentials, where certificate, key and roots are what they should be.
 
     Raises:
@@ -72,7 +91,8 @@ def check_credentials(certificate: bytes, private_key: bytes, roots: bytes) -> C
     try:
         chain = x509.load_pem_x509_certificates(certificate)
         key = serialization.load_pem_private_key(private_key, password=None)
-        x509.load_pem_x509_certificates(roots)
+        for each in (roots, *filter(None, bundles.values())):
+            x509.load_pem_x509_certificates(each)
     except (ValueError, TypeError) as error:
         raise IdentityError(f"the certificate, key or roots cannot be read: {error}") from error
     form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -86,6 +106,7 @@ def check_credentials(certificate: bytes, private_key: bytes, roots: bytes) -> C
         spiffe_id=spiffe_id_of(leaf),
         issued_at=leaf.not_valid_before_utc.timestamp(),
         expires_at=leaf.not_valid_after_utc.timestamp(),
+        bundles=dict(bundles),
     )
 
 

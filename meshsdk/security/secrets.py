@@ -46,6 +46,24 @@ class IdentityPart:
         return text
 
 
+@dataclass(frozen=True, slots=True)
+class IdentityBundles:
+    """An identity's roots by trust domain."""
+
+    identity: Identity
+
+    def stamp(self) -> object:
+        """See `BundleSource`."""
+        return tuple(self.read_bundles().items())
+
+    def read_bundles(self) -> Mapping[str, bytes]:
+        """See `BundleSource`."""
+        try:
+            return self.identity.credentials().bundles
+        except IdentityError as error:
+            raise OSError(str(error)) from error
+
+
 class Secrets:
     """Certificates by name.
 
@@ -64,24 +82,40 @@ class Secrets:
         Raises:
             ResourceError: A name stands for nothing.
         """
-        return dataclasses.replace(tls, identity=self._identity(tls.identity), trust=self.trust(tls.trust))
+        return dataclasses.replace(tls, identity=self._identity(tls.identity), trust=self.federated(tls.trust))
 
-    def of_server(self, tls: DownstreamTls) -> DownstreamTls:
+    def of_server(self, tls: DownstreamTls, *, federated: bool = False) -> DownstreamTls:
         """The same for a server's.
+
+        Args:
+            tls: Its settings.
+            federated: The server checks trust domains; otherwise it takes peers of its own domain only.
 
         Raises:
             ResourceError: A name stands for nothing.
         """
         identity = self._identity(tls.identity)
         assert identity is not None
-        return dataclasses.replace(
-            tls, identity=identity, trust=self.trust(tls.trust) if tls.trust is not None else None
-        )
+        find = self.federated if federated else self.trust
+        return dataclasses.replace(tls, identity=identity, trust=find(tls.trust) if tls.trust is not None else None)
 
     def trust(self, trust: TlsTrust) -> TlsTrust:
         """Trust with its roots found."""
         roots = self._find(trust.trusted_ca, "roots", "validation_context")
         return trust if roots is trust.trusted_ca else dataclasses.replace(trust, trusted_ca=roots)
+
+    def federated(self, trust: TlsTrust) -> TlsTrust:
+        """Trust with its roots found; where they are the process's own, with those of federated trust domains.
+
+        For whoever checks, after the handshake, that a peer's root is of its own trust domain.
+
+        Raises:
+            ResourceError: A name stands for nothing.
+        """
+        found = self.trust(trust)
+        if isinstance(found.trusted_ca, IdentityPart):
+            return dataclasses.replace(found, bundles=IdentityBundles(found.trusted_ca.identity))
+        return found
 
     def own_identity(self) -> TlsIdentity:
         """The process's own certificate and key.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import ssl
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import ResourceError
 from ..resources import PemSource, TlsIdentity, TlsProtocol, TlsTrust, UpstreamTls
 from ..resources.downstream_tls import DownstreamTls
+from .trust_domains import PeerChain
 
 __all__ = ["TlsClientContext", "make_client_context", "make_server_context", "server_name_of"]
 
@@ -25,7 +26,7 @@ _VERSIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class TlsClientContext:
     """What a connection needs to start TLS, and to check whom it reached.
 
@@ -34,12 +35,16 @@ class TlsClientContext:
         server_name: SNI to send; empty sends none.
         auto_sni: Send the endpoint's hostname instead.
         trust: For `check_peer` after the handshake; None where the chain and the host name are all that is asked.
+        is_current: Certificates have not changed since. Connections of an older one are used up, and not used again.
+        sessions: By server, to be resumed: what is known of the peer comes with it.
     """
 
     context: ssl.SSLContext
     server_name: str = ""
     auto_sni: bool = False
     trust: TlsTrust | None = None
+    is_current: bool = True
+    sessions: dict[object, tuple[ssl.SSLSession, PeerChain]] = field(default_factory=dict)
 
 
 def make_client_context(tls: UpstreamTls, alpn: Sequence[str]) -> TlsClientContext:
@@ -61,7 +66,7 @@ def make_client_context(tls: UpstreamTls, alpn: Sequence[str]) -> TlsClientConte
     if tls.identity is not None:
         _load_identity(context, tls.identity)
     trust = tls.trust
-    asks_more = bool(trust.san_matchers or trust.spki_hashes or trust.certificate_hashes)
+    asks_more = bool(trust.san_matchers or trust.spki_hashes or trust.certificate_hashes or trust.bundles is not None)
     return TlsClientContext(context, tls.sni, tls.auto_sni, trust if asks_more else None)
 
 
@@ -100,6 +105,10 @@ def load_server_context(context: ssl.SSLContext, tls: DownstreamTls, alpn: Seque
     _set_protocol(context, tls.protocol, alpn)
     if tls.trust is not None:
         context.verify_mode = ssl.CERT_REQUIRED if tls.require_client_certificate else ssl.CERT_OPTIONAL
+        if _bundles(tls.trust):
+            # A resumed handshake shows no chain, and so no trust domain's root.
+            context.options |= ssl.OP_NO_TICKET
+            context.num_tickets = 0
         _load_trust(context, tls.trust)
     _load_identity(context, tls.identity)
 
@@ -118,7 +127,11 @@ def _set_protocol(context: ssl.SSLContext, protocol: TlsProtocol, alpn: Sequence
 
 
 def _load_trust(context: ssl.SSLContext, trust: TlsTrust) -> None:
-    if trust.trusted_ca is None:
+    bundles = _bundles(trust)
+    if bundles:
+        with _in_a_file(b"\n".join(bundles.values())) as path:
+            context.load_verify_locations(cafile=path)
+    elif trust.trusted_ca is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
         _load_pem(context, trust.trusted_ca, "validation_context.trusted_ca")
@@ -127,6 +140,13 @@ def _load_trust(context: ssl.SSLContext, trust: TlsTrust) -> None:
         # Envoy: a chain whose issuer has no list in it is refused as well.
         flag = ssl.VERIFY_CRL_CHECK_LEAF if trust.crl_of_leaf_only else ssl.VERIFY_CRL_CHECK_CHAIN
         context.verify_flags |= flag
+
+
+def _bundles(trust: TlsTrust) -> Mapping[str, bytes]:
+    try:
+        return trust.bundles.read_bundles() if trust.bundles is not None else {}
+    except OSError as error:
+        raise ResourceError("validation_context", f"bundles cannot be had: {error}") from error
 
 
 def _load_pem(context: ssl.SSLContext, source: PemSource, where: str) -> None:

@@ -21,7 +21,7 @@ import uvicorn
 
 from ..errors import IdentityError, PeerIdentityError, ResourceError, UnsupportedFeatureError
 from ..inbound import Connection
-from ..security import check_peer
+from ..security import PeerChain, check_peer, check_trust_domain, peer_chain, still_trusted
 from .asgi import AsgiMiddleware
 from .connections import CONNECTION, TELLS_PEERS, connection_of_transport
 from .inbound import HasControl, Inbound
@@ -37,6 +37,7 @@ logger = logging.getLogger("meshsdk.server")
 _HANDSHAKE_SECONDS = 10.0
 _MAX_HANDSHAKES = 1024
 _TLS_HANDSHAKE = b"\x16"
+_TICKS_BETWEEN_LOOKS = 20  # uvicorn ticks ten times a second.
 
 
 def make_server(app: Any, mesh: HasControl, port: int, *, host: str = "0.0.0.0", **options: Any) -> MeshServer:
@@ -92,6 +93,8 @@ class MeshServer(uvicorn.Server):
         self._listener: socket.socket | None = None
         self._context: RotatingContext | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._peers: dict[Any, PeerChain] = {}
+        self._generation: object = None
         self.port = config.port
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -181,7 +184,9 @@ class MeshServer(uvicorn.Server):
         try:
             tls_of_policy(policy)
             if self._context is None:
-                self._context = RotatingContext(lambda: tls_of_policy(self._inbound.policy), self._inbound.secrets)
+                self._context = RotatingContext(
+                    lambda: tls_of_policy(self._inbound.policy), self._inbound.secrets, federated=True
+                )
         except (ResourceError, UnsupportedFeatureError) as error:
             raise _RefusedError(f"TLS cannot be served: {error}") from error
         return self._context
@@ -202,6 +207,7 @@ class MeshServer(uvicorn.Server):
         config.loaded_app = app
         protocol = self._protocol_class(config=config, server_state=self.server_state, app_state=self.lifespan.state)
         protocol.mesh_admits = self._admits
+        protocol.mesh_forgets = self._peers.pop
         made.append(protocol)
         return protocol  # type: ignore[no-any-return]
 
@@ -219,14 +225,39 @@ class MeshServer(uvicorn.Server):
         if secured is None:
             return True
         try:
-            tls = tls_of_policy(self._inbound.policy)
-            certificate = secured.getpeercert(binary_form=True)
-            if tls.trust is not None and (certificate is not None or tls.require_client_certificate):
-                check_peer(certificate, tls.trust)
-        except (PeerIdentityError, ResourceError, UnsupportedFeatureError) as error:
+            tls = self._inbound.secrets.of_server(tls_of_policy(self._inbound.policy), federated=True)
+            chain = peer_chain(secured)
+            if tls.trust is not None and (chain is not None or tls.require_client_certificate):
+                check_peer(chain.leaf if chain is not None else None, tls.trust)
+                bundles = tls.trust.bundles.read_bundles() if tls.trust.bundles is not None else {}
+                if bundles and chain is not None:
+                    check_trust_domain(chain, bundles)
+        except (PeerIdentityError, ResourceError, UnsupportedFeatureError, OSError) as error:
             logger.warning("a peer is refused: %s", error)
             return False
+        if chain is not None:
+            self._peers[transport] = chain
         return True
+
+    async def on_tick(self, counter: int) -> bool:
+        """See uvicorn.Server: ten times a second. Now and then it is looked whether peers are still trusted."""
+        if counter % _TICKS_BETWEEN_LOOKS == 0:
+            self._drop_distrusted()
+        return await super().on_tick(counter)
+
+    def _drop_distrusted(self) -> None:
+        """Close connections whose peers' roots are gone, or who are revoked, also under requests."""
+        context = self._context
+        if context is None or not self._peers or context.generation == self._generation:
+            return
+        try:
+            self._generation, trust = context.generation, context.trust()
+        except ResourceError:
+            return
+        for transport, chain in list(self._peers.items()):
+            if trust is not None and not transport.is_closing() and not still_trusted(chain, trust):
+                logger.warning("a connection is closed: its peer is trusted no more")
+                transport.abort()
 
 
 class _RefusedError(Exception):
@@ -239,6 +270,7 @@ def _with_transport(protocol_class: Any) -> Any:
     class MeshProtocol(protocol_class):  # type: ignore[misc]
         mesh_transport: Any = None
         mesh_admits: Callable[[Any], bool]
+        mesh_forgets: Callable[[Any, None], Any]
 
         def connection_made(self, transport: Any) -> None:
             """See asyncio.Protocol."""
@@ -246,6 +278,11 @@ def _with_transport(protocol_class: Any) -> Any:
             super().connection_made(transport)
             if not self.mesh_admits(transport):
                 transport.abort()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            """See asyncio.Protocol."""
+            self.mesh_forgets(self.mesh_transport, None)
+            super().connection_lost(exc)
 
     return MeshProtocol
 

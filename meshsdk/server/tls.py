@@ -9,8 +9,9 @@ from typing import Any
 
 from ..errors import ResourceError, UnsupportedFeatureError
 from ..inbound import InboundPolicy
-from ..resources import TlsTrust
+from ..resources import PemSource, TlsTrust
 from ..resources.downstream_tls import DownstreamTls
+from ..resources.tls import BundleSource
 from ..security import Secrets
 from ..security.tls_context import load_server_context, make_server_context
 
@@ -56,6 +57,7 @@ class RotatingContext(ssl.SSLContext):
         settings: Gives the settings of the moment.
         secrets: What names of certificates stand for.
         alpn: Protocols that the server speaks, whatever the settings name.
+        federated: Peers of federated trust domains may come; who serves checks that their roots are their own domain's.
 
     Raises:
         ResourceError: The first certificates cannot be used.
@@ -66,14 +68,21 @@ class RotatingContext(ssl.SSLContext):
     _alpn: Sequence[str]
     _stamps: tuple[object, ...]
     _inner: ssl.SSLContext
+    _federated: bool
 
     def __new__(cls, *args: Any, **kwargs: Any) -> RotatingContext:
         """See ssl.SSLContext."""
         return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
 
     def __init__(
-        self, settings: Callable[[], DownstreamTls], secrets: Secrets, alpn: Sequence[str] = ("http/1.1",)
+        self,
+        settings: Callable[[], DownstreamTls],
+        secrets: Secrets,
+        alpn: Sequence[str] = ("http/1.1",),
+        *,
+        federated: bool = False,
     ) -> None:
+        self._federated = federated
         self._settings = settings
         self._secrets = secrets
         self._alpn = alpn
@@ -84,7 +93,7 @@ class RotatingContext(ssl.SSLContext):
         self._inner = self._current()
 
     def _resolved(self) -> DownstreamTls:
-        tls = self._secrets.of_server(self._settings())
+        tls = self._secrets.of_server(self._settings(), federated=self._federated)
         return replace(tls, protocol=replace(tls.protocol, alpn=tuple(self._alpn)))
 
     def _current(self) -> ssl.SSLContext:
@@ -94,10 +103,11 @@ class RotatingContext(ssl.SSLContext):
             if not self._stamps:
                 raise
             return self._inner
-        sources = [tls.identity.certificate, tls.identity.private_key]
-        sources += [one for one in (tls.trust.trusted_ca, tls.trust.crl) if one is not None] if tls.trust else []
+        sources: list[PemSource | BundleSource | None] = [tls.identity.certificate, tls.identity.private_key]
+        if tls.trust is not None:
+            sources += [tls.trust.trusted_ca, tls.trust.crl, tls.trust.bundles]
         try:
-            stamps = (tls, *(source.stamp() for source in sources))
+            stamps = (tls, *(source.stamp() for source in sources if source is not None))
             if stamps != self._stamps:
                 self._inner = make_server_context(tls, self._alpn)
                 self._stamps = stamps
@@ -106,6 +116,20 @@ class RotatingContext(ssl.SSLContext):
             if not self._stamps:
                 raise
         return self._inner
+
+    def trust(self) -> TlsTrust | None:
+        """What peers are held to now; None where none is asked for a certificate.
+
+        Raises:
+            ResourceError: A name stands for nothing.
+        """
+        return self._resolved().trust
+
+    @property
+    def generation(self) -> object:
+        """Another one when certificates have changed."""
+        self._current()
+        return self._stamps
 
     def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
         """See ssl.SSLContext."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from .grpc_calls import GrpcClientObserver, GrpcServerObserver
     from .http_client import HttpClientObserver
     from .http_server import HttpServerObserver
+    from .identities import IdentityObserver, Renewed
 
 __all__ = [
     "denial_counter",
@@ -24,6 +26,8 @@ __all__ = [
     "grpc_server_observer",
     "http_client_observer",
     "http_server_observer",
+    "identity_alarm",
+    "watch_identity",
 ]
 
 _LOOK_AGAIN_SECONDS = 0.25
@@ -37,6 +41,7 @@ class _Found:
     http_server: HttpServerObserver | None = None
     grpc_client: GrpcClientObserver | None = None
     grpc_server: GrpcServerObserver | None = None
+    identities: IdentityObserver | None = None
     look_again = 0.0
 
 
@@ -58,6 +63,21 @@ def denial_counter() -> Callable[[str, int], None] | None:
     """Counts a request that policy refused, by its details and status; None as for the observers."""
     observer = http_server_observer()
     return observer.count_denial if observer is not None else None
+
+
+_identities: weakref.WeakSet[Renewed] = weakref.WeakSet()
+
+
+def watch_identity(identity: Renewed) -> None:
+    """Tell of an identity in metrics, as long as it lives."""
+    _identities.add(identity)
+
+
+def identity_alarm() -> Callable[[str], None] | None:
+    """Counts a certificate that could not be renewed, by its source; None as for the observers."""
+    if _Found.identities is None:
+        _look()
+    return _Found.identities.count_failure if _Found.identities is not None else None
 
 
 def grpc_client_observer() -> GrpcClientObserver | None:
@@ -84,7 +104,9 @@ def _look() -> None:
     from .grpc_calls import GrpcClientObserver, GrpcServerObserver
     from .http_client import HttpClientObserver
     from .http_server import HttpServerObserver
+    from .identities import IdentityObserver
 
+    _Found.identities = IdentityObserver(lambda: list(_identities))
     _Found.http_client = HttpClientObserver()
     _Found.http_server = HttpServerObserver()
     _Found.grpc_client = GrpcClientObserver()

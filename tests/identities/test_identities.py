@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,16 +17,22 @@ from typing import Any
 import grpc
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
+from meshsdk.controlplane.folder import Folder
+from meshsdk.controlplane.server import ControlPlaneServer
 from meshsdk.errors import IdentityError
-from meshsdk.identities import DevelopmentIdentity, FileIdentity, IstioCaIdentity, SdsIdentity
+from meshsdk.identities import DevelopmentIdentity, FileIdentity, IstioCaIdentity, SdsIdentity, WorkloadApiIdentity
 from meshsdk.identities.development import CertificateAuthority
 from meshsdk.identities.istio_ca_messages import Request, Response
+from meshsdk.identities.workload_api_messages import Request as SvidRequest
+from meshsdk.identities.workload_api_messages import Response as SvidResponse
 from meshsdk.security import Credentials
 
 from ..certificates import SpiffeCa, spiffe, write_identity
+from ..processes import CLEAN_ENVIRONMENT
 
 WEB = spiffe("web")
 
@@ -264,3 +273,168 @@ def test_a_forked_child_gets_certificates_of_its_own(tmp_path: Path) -> None:
     assert certificate.startswith(b"-----BEGIN")
     assert certificate != ours
     identity.close()
+
+
+def test_the_embedded_control_plane_signs_for_this_users_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "mesh").mkdir()
+    server = ControlPlaneServer(Folder(tmp_path / "mesh"), "127.0.0.1:0")
+    server.start()
+    assert server.certificates is not None
+
+    def identity(**options: Any) -> IstioCaIdentity:
+        token, roots = server.certificates.token_file, server.certificates.roots_file
+        given = {"token_file": token, "ca_certificate_file": roots, "address": f"127.0.0.1:{server.port}", **options}
+        return IstioCaIdentity(given.pop("spiffe_id", WEB), plaintext=True, **given)
+
+    (tmp_path / "guess").write_text("guess")
+    good, guessed = identity(), identity(token_file=tmp_path / "guess")
+    nobody = identity(spiffe_id="https://web")
+    folder = DevelopmentIdentity(tmp_path / "mesh", WEB)
+    try:
+        got = good.credentials()
+        assert got.spiffe_id == WEB
+        assert got.roots == folder.credentials().roots
+        with pytest.raises(IdentityError, match="UNAUTHENTICATED"):
+            guessed.credentials()
+        with pytest.raises(IdentityError, match="must name one SPIFFE ID"):
+            nobody.credentials()
+        assert stat.S_IMODE(server.certificates.token_file.stat().st_mode) == 0o600
+    finally:
+        for one in (good, guessed, nobody, folder):
+            one.close()
+        server.stop()
+
+
+def test_a_control_plane_for_other_machines_is_no_certificate_authority(tmp_path: Path) -> None:
+    server = ControlPlaneServer(Folder(tmp_path), "0.0.0.0:0")
+    assert server.certificates is None
+    server.stop()
+
+
+class WorkloadApi(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """SPIFFE's Workload API, as SPIRE's agent serves it."""
+
+    def __init__(self) -> None:
+        self.responses: list[Any] = []
+
+    def service(self, details: Any) -> Any:
+        if details.method != "/SpiffeWorkloadAPI/FetchX509SVID":
+            return None
+        return grpc.unary_stream_rpc_method_handler(
+            self.stream, request_deserializer=SvidRequest.FromString, response_serializer=SvidResponse.SerializeToString
+        )
+
+    def stream(self, request: Any, context: Any) -> Iterator[Any]:
+        if dict(context.invocation_metadata()).get("workload.spiffe.io") != "true":
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "security header missing")
+        while context.is_active():
+            if self.responses:
+                yield self.responses.pop(0)
+            time.sleep(0.01)
+
+    def push(self, *svids: tuple[str, SpiffeCa], **federated: SpiffeCa) -> None:
+        response = SvidResponse()
+        for name, issuer in svids:
+            key, chain = issuer.issue(name)
+            private = serialization.load_pem_private_key(key, None).private_bytes(
+                serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+            response.svids.add(spiffe_id=name, x509_svid=der(chain), x509_svid_key=private, bundle=der(issuer.pem))
+        for domain, issuer in federated.items():
+            response.federated_bundles[f"spiffe://{domain.replace('_', '.')}"] = der(issuer.pem) + der(issuer.pem)
+        self.responses.append(response)
+
+
+def der(pem: bytes) -> bytes:
+    return x509.load_pem_x509_certificates(pem)[0].public_bytes(serialization.Encoding.DER)
+
+
+@pytest.fixture
+def workload_api(tmp_path: Path) -> Iterator[tuple[WorkloadApi, Path]]:
+    handler, path = WorkloadApi(), tmp_path / "agent.sock"
+    server = grpc.server(ThreadPoolExecutor(8))
+    server.add_generic_rpc_handlers((handler,))
+    server.add_insecure_port(f"unix:{path}")
+    server.start()
+    yield handler, path
+    server.stop(0).wait()
+
+
+def test_a_workload_api_is_followed_with_its_federated_trust_domains(
+    workload_api: tuple[WorkloadApi, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, path = workload_api
+    ours, theirs = SpiffeCa("ours"), SpiffeCa("theirs")
+    monkeypatch.setenv("SPIFFE_ENDPOINT_SOCKET", f"unix://{path}")
+    agent.push((WEB, ours), (spiffe("second"), ours), other_domain=theirs)
+    identity = WorkloadApiIdentity()
+    try:
+        got = identity.credentials()
+        assert got.spiffe_id == WEB
+        assert got.roots == ours.pem
+        assert got.bundles == {"cluster.local": ours.pem, "other.domain": theirs.pem * 2}
+        agent.push((spiffe("renewed"), ours))
+        until(lambda: identity.credentials().spiffe_id == spiffe("renewed"))
+        assert identity.credentials().bundles == {"cluster.local": ours.pem}
+        broken = SvidResponse()
+        broken.svids.add(spiffe_id=WEB, x509_svid=b"\x30\x82", x509_svid_key=b"x", bundle=der(ours.pem))
+        agent.responses.append(broken)
+        until(lambda: "cannot be read" in identity.problem)
+        assert identity.credentials().spiffe_id == spiffe("renewed")
+    finally:
+        identity.close()
+
+
+def test_of_several_identities_the_one_that_was_asked_for_is_taken(workload_api: tuple[WorkloadApi, Path]) -> None:
+    agent, path = workload_api
+    ours = SpiffeCa()
+    agent.push((WEB, ours), (spiffe("second"), ours))
+    identity = WorkloadApiIdentity(path, spiffe_id=spiffe("second"))
+    assert identity.credentials().spiffe_id == spiffe("second")
+    identity.close()
+    agent.push((WEB, ours))
+    missing = WorkloadApiIdentity(path, spiffe_id=spiffe("third"))
+    with pytest.raises(IdentityError, match="has no identity"):
+        missing.credentials()
+    missing.close()
+
+
+def test_without_a_socket_it_says_what_to_set() -> None:
+    with pytest.raises(IdentityError, match="SPIFFE_ENDPOINT_SOCKET"):
+        WorkloadApiIdentity()
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("{", "cannot be read"),
+        ('{"trust_domains": {"a": {}}}', "cannot be read"),
+        ('{"trust_domains": {"a": {"keys": [{"use": "x509-svid", "x5c": ["AA==", "AA=="]}]}}}', "cannot be read"),
+        ('{"trust_domains": {"a": {"keys": []}}}', "no roots of this process's own trust domain 'cluster.local'"),
+    ],
+)
+def test_a_bundle_map_that_cannot_be_used_says_why(tmp_path: Path, text: str, what: str) -> None:
+    write_identity(tmp_path, SpiffeCa().issue(WEB), SpiffeCa().pem)
+    (tmp_path / "bundles.json").write_text(text)
+    identity = FileIdentity(
+        tmp_path / "cert.pem", tmp_path / "key.pem", spiffe_trust_bundle_map_file=tmp_path / "bundles.json"
+    )
+    with pytest.raises(IdentityError, match=what):
+        identity.credentials()
+
+
+def test_status_and_metrics_say_how_an_identity_does(tmp_path: Path) -> None:
+    # In a process of its own: a meter provider is set once, and for all.
+    command = [sys.executable, "-m", "tests.identities.observed_identity", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=CLEAN_ENVIRONMENT)
+    assert run.returncode == 0, run.stderr
+    told = json.loads(run.stdout)
+    assert told["before"]["spiffe_id"] == WEB
+    assert told["before"]["problem"] == ""
+    assert told["before"]["expires_at"] > told["before"]["issued_at"]
+    assert "does not belong" in told["after"]["problem"]
+    assert 0 < told["meshsdk.identity.remaining"] <= 3600
+    assert told["meshsdk.identity.failures"] >= 1
