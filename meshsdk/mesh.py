@@ -507,7 +507,7 @@ def _identity_of_bootstrap(bootstrap: Bootstrap) -> Identity | None:
     names = ("certificate_file", "private_key_file", "spiffe_trust_bundle_map_file")
     certificate, key, bundles = (provider.config.get(name) for name in names)
     if not isinstance(certificate, str) or not isinstance(key, str) or not isinstance(bundles, str):
-        raise BootstrapError(f"certificate_providers['default'].config: {', '.join(names)} must be paths")
+        raise BootstrapError("certificate_providers['default'].config", f"{', '.join(names)} must be paths")
     return FileIdentity(certificate, key, spiffe_trust_bundle_map_file=bundles)
 
 
