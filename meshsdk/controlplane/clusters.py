@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
 from envoy.config.core.v3 import protocol_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 
+from .inbound import peer_mode
 from .names import cluster_name
 from .world import (
     ClientTls,
@@ -24,6 +26,7 @@ from .world import (
     Service,
     TlsMode,
     TrafficPolicy,
+    Workload,
     World,
 )
 
@@ -42,6 +45,9 @@ _BALANCERS = {
     "ROUND_ROBIN": cluster_pb2.Cluster.ROUND_ROBIN,
     "RANDOM": cluster_pb2.Cluster.RANDOM,
 }
+
+# By which a workload says that its proxy takes mutual TLS; Istio's injector sets it on Pods.
+_TLS_LABEL = "security.istio.io/tlsMode"
 
 _HTTP2 = ("HTTP2", "GRPC", "GRPC-WEB")
 
@@ -110,7 +116,8 @@ def _make_cluster(
     name = cluster_name(port.number, subset, service.host)
     cluster = cluster_pb2.Cluster(name=name)
     cluster.connect_timeout.FromMilliseconds(int(_CONNECT_TIMEOUT_SECONDS * 1000))
-    assignment = _make_assignment(name, entries)
+    mutual = _auto_mutual(world, service, entries) if policy.tls is None else frozenset()
+    assignment = _make_assignment(name, entries, mutual)
     match service.resolution:
         case Resolution.STATIC:
             cluster.type = cluster_pb2.Cluster.EDS
@@ -126,30 +133,63 @@ def _make_cluster(
         cluster.dns_refresh_rate.seconds = _DNS_REFRESH_SECONDS
         cluster.dns_lookup_family = cluster_pb2.Cluster.V4_ONLY
     _apply_policy(cluster, port, policy, service, world)
+    if mutual:
+        _match_tls(cluster, _mutual_tls(name, ClientTls(TlsMode.ISTIO_MUTUAL), service, world))
     yield cluster
     if service.resolution is Resolution.STATIC:
         yield assignment
 
 
-def _make_assignment(name: str, entries: list[EndpointEntry]) -> endpoint_pb2.ClusterLoadAssignment:
+def _auto_mutual(world: World, service: Service, entries: list[EndpointEntry]) -> frozenset[int]:
+    """Places of the endpoints that mutual TLS is spoken with though no DestinationRule says so (Istio: auto mTLS).
+
+    They say by a label that they can, and their PeerAuthentication does not switch it off.
+    """
+    if not world.security.mesh.enable_auto_mtls:
+        return frozenset()
+    return frozenset(
+        place
+        for place, entry in enumerate(entries)
+        if entry.labels.get(_TLS_LABEL) == "istio"
+        and peer_mode(world.security, Workload(entry.address, service.namespace, entry.labels), entry.port) != "DISABLE"
+    )
+
+
+def _match_tls(cluster: cluster_pb2.Cluster, context: tls_pb2.UpstreamTlsContext) -> None:
+    """TLS for the endpoints that are marked, plaintext for the others (pilot/pkg/networking/core/cluster_tls.go)."""
+    mutual = cluster.transport_socket_matches.add(name="tlsMode-istio")
+    mutual.match["tlsMode"] = "istio"
+    mutual.transport_socket.name = "envoy.transport_sockets.tls"
+    mutual.transport_socket.typed_config.Pack(context)
+    plain = cluster.transport_socket_matches.add(name="tlsMode-disabled")
+    plain.match.SetInParent()
+    plain.transport_socket.name = "envoy.transport_sockets.raw_buffer"
+    plain.transport_socket.typed_config.Pack(raw_buffer_pb2.RawBuffer())
+
+
+def _make_assignment(
+    name: str, entries: list[EndpointEntry], mutual: frozenset[int]
+) -> endpoint_pb2.ClusterLoadAssignment:
     assignment = endpoint_pb2.ClusterLoadAssignment(cluster_name=name)
-    by_locality: dict[str, list[EndpointEntry]] = {}
-    for entry in entries:
-        by_locality.setdefault(entry.locality, []).append(entry)
+    by_locality: dict[str, list[tuple[EndpointEntry, bool]]] = {}
+    for place, entry in enumerate(entries):
+        by_locality.setdefault(entry.locality, []).append((entry, place in mutual))
     for locality, members in by_locality.items():
         group = assignment.endpoints.add()
         region, _, rest = locality.partition("/")
         zone, _, sub_zone = rest.partition("/")
         group.locality.region, group.locality.zone, group.locality.sub_zone = region, zone, sub_zone
         # istiod: a locality weighs what its endpoints weigh together.
-        group.load_balancing_weight.value = sum(member.weight or 1 for member in members)
-        for member in members:
-            group.lb_endpoints.append(_make_endpoint(member))
+        group.load_balancing_weight.value = sum(member.weight or 1 for member, _ in members)
+        for member, is_mutual in members:
+            group.lb_endpoints.append(_make_endpoint(member, is_mutual=is_mutual))
     return assignment
 
 
-def _make_endpoint(entry: EndpointEntry) -> endpoint_components_pb2.LbEndpoint:
+def _make_endpoint(entry: EndpointEntry, *, is_mutual: bool) -> endpoint_components_pb2.LbEndpoint:
     endpoint = endpoint_components_pb2.LbEndpoint()
+    if is_mutual:
+        endpoint.metadata.filter_metadata["envoy.transport_socket_match"]["tlsMode"] = "istio"
     endpoint.load_balancing_weight.value = entry.weight or 1
     if not entry.is_ready:
         endpoint.health_status = 2  # UNHEALTHY

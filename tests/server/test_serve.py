@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -26,6 +27,7 @@ from meshsdk.identities import FileIdentity
 from ..certificates import SpiffeCa, spiffe, write_identity
 from ..conftest import destination_rule, service
 from ..grpc.test_mutual_tls import RollingTrust
+from ..processes import free_ports
 from .running import identity, mesh_of, one_port, peer_authentication, policy, serving
 
 # Longer runs say more; this one says that nothing is broken.
@@ -272,3 +274,60 @@ def test_a_request_under_way_is_finished_before_the_server_stops(tmp_path: Path)
             assert begun.wait(5)
         thread.join(5)
     assert answers == ["done"]
+
+
+def auto_service(*ports: int, labelled: int) -> str:
+    """A service of several endpoints, of which one says that it takes mutual TLS."""
+    yaml = service("web", *ports)
+    marked = f"labels: {{app: web, security.istio.io/tlsMode: istio}}, ports: {{http: {labelled}}}"
+    return yaml.replace(f"labels: {{app: web}}, ports: {{http: {labelled}}}", marked)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["httpx", "httpx async"])
+def test_mutual_tls_is_spoken_with_endpoints_that_take_it_and_plaintext_with_the_others(
+    tmp_path: Path, asynchronous: bool
+) -> None:
+    secured, plain = free_ports(2)
+    with (
+        mesh_of(tmp_path, auto_service(secured, plain, labelled=secured)) as mesh,
+        serving(who_asks, mesh, secured),
+        serving(who_asks, mesh, plain),
+    ):
+        answers = asyncio.run(ask_async(mesh)) if asynchronous else ask(mesh)
+    assert set(answers) == {("https", "spiffe://cluster.local/ns/default/sa/default"), ("http", "")}
+
+
+def ask(mesh: meshsdk.Mesh) -> list[tuple[str, str]]:
+    with mesh.client() as client:
+        return [(one.headers["x-scheme"], one.text) for one in (client.get("http://web/") for _ in range(24))]
+
+
+async def ask_async(mesh: meshsdk.Mesh) -> list[tuple[str, str]]:
+    async with mesh.async_client() as client:
+        answers = [await client.get("http://web/") for _ in range(24)]
+        return [(one.headers["x-scheme"], one.text) for one in answers]
+
+
+@pytest.mark.parametrize(
+    ("more", "scheme"),
+    [
+        ("", "https"),
+        (peer_authentication("STRICT"), "https"),
+        (peer_authentication("DISABLE"), "http"),
+        (destination_rule("web", "trafficPolicy: {tls: {mode: DISABLE}}"), "http"),
+        (
+            "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n"
+            "data: {mesh: 'enableAutoMtls: false'}\n",
+            "http",
+        ),
+    ],
+    ids=["PERMISSIVE", "STRICT", "DISABLE", "DestinationRule", "MeshConfig"],
+)
+def test_auto_mutual_tls_goes_by_what_the_mesh_says(tmp_path: Path, more: str, scheme: str) -> None:
+    port = one_port()
+    with (
+        mesh_of(tmp_path, auto_service(port, labelled=port) + more) as mesh,
+        serving(who_asks, mesh, port),
+        mesh.client() as client,
+    ):
+        assert client.get("http://web/").headers["x-scheme"] == scheme
