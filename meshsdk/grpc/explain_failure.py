@@ -26,6 +26,11 @@ _MEANINGS = (
     ("self-signed certificate", "the server's certificate is self-signed, or its CA is not trusted by this client"),
     ("WRONG_VERSION_NUMBER", "the server speaks plaintext, and the mesh's configuration asks for TLS"),
     ("CERTIFICATE_REQUIRED", "the server asks for a client certificate; the mesh's configuration gives none"),
+    (
+        "no children in weighted_target policy",
+        "there is no endpoint; where the cluster has some, it cannot be used over gRPC, and"
+        " mesh.status()['grpc']['problems'] says why",
+    ),
     ("TLSV1_ALERT_UNKNOWN_CA", "the server does not trust the CA of this client's certificate"),
 )
 

@@ -29,7 +29,7 @@ from ..resources import AggregateDiscovery, LbPolicy, ResourceType
 from ..resources.lb_policy import ClientSideWeightedRoundRobin, Maglev, PickFirst, RingHash
 from .names import resource_name
 
-__all__ = ["passthrough_cluster", "write_cluster", "write_endpoints"]
+__all__ = ["passthrough_cluster", "unusable_cluster", "write_cluster", "write_endpoints"]
 
 _NO_LIMIT = 0xFFFFFFFF
 # Weights of localities are whole numbers whose sum must fit 32 bits (gRFC A27).
@@ -65,6 +65,15 @@ def write_cluster(mesh: str, cluster: Cluster, tls: tls_pb2.UpstreamTlsContext |
         message.transport_socket.name = "envoy.transport_sockets.tls"
         message.transport_socket.typed_config.Pack(tls)
     return message
+
+
+def unusable_cluster(mesh: str, name: str) -> tuple[cluster_pb2.Cluster, endpoint_pb2.ClusterLoadAssignment]:
+    """A cluster that nobody is behind: calls fail at once, where a cluster that is missing is waited for."""
+    endpoints = endpoint_pb2.ClusterLoadAssignment(cluster_name=resource_name(ResourceType.ENDPOINTS, mesh, name))
+    message = cluster_pb2.Cluster(name=resource_name(ResourceType.CLUSTER, mesh, name), type=cluster_pb2.Cluster.EDS)
+    message.eds_cluster_config.eds_config.ads.SetInParent()
+    message.eds_cluster_config.service_name = endpoints.cluster_name
+    return message, endpoints
 
 
 def passthrough_cluster(mesh: str, name: str, host: str, port: int) -> cluster_pb2.Cluster:

@@ -22,7 +22,7 @@ from ..exchange import Directory
 from ..resources import AggregateDiscovery, ResourceType, StatefulSession, UpstreamTls
 from . import limits
 from .names import resource_name
-from .native_cluster import passthrough_cluster, write_cluster, write_endpoints
+from .native_cluster import passthrough_cluster, unusable_cluster, write_cluster, write_endpoints
 from .native_listener import PEER_COOKIE, routes_of, write_listener, write_target
 from .native_tls import identity_source, roots_source, write_tls
 from .relay import Relay
@@ -276,6 +276,10 @@ class ResourceBook:
                     logger.error("cluster %s %s", cluster.name, problem)
                 self._report(cluster.name, problem)
                 self._state.refused.add(key[1])
+                unusable, nobody = unusable_cluster(self._id, cluster.name)
+                written[key] = _Written((), unusable.SerializeToString(deterministic=True))
+                its_endpoints = (ResourceType.ENDPOINTS, nobody.cluster_name)
+                written[its_endpoints] = _Written((), nobody.SerializeToString(deterministic=True))
                 return
             packed = write_cluster(self._id, cluster, tls).SerializeToString(deterministic=True)
             written[key] = _Written((id(config), settings), packed, kept=(config,))

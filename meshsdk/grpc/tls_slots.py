@@ -93,7 +93,7 @@ class TlsSlots:
             slot = self._slots.get(source)
             if slot is None:
                 kind = "roots" if source[0][0] == ROOTS else "identity"
-                slot = self._slots[source] = _Slot(self._free_name(kind), source)
+                slot = self._slots[source] = self._freed_with(kind, source) or _Slot(self._free_name(kind), source)
             slot.users += 1
             self._fill(slot)
             return instance_name(slot.name)
@@ -125,6 +125,15 @@ class TlsSlots:
         with self._lock:
             slot = self._slots.get(source)
             return slot.problem if slot is not None else ""
+
+    def _freed_with(self, kind: str, source: SlotSource) -> _Slot | None:
+        """A slot that was let go and held the same: whoever still uses it wants nothing else."""
+        slot = next((one for one in self._freed[kind] if one.source == source), None)
+        if slot is not None:
+            self._freed[kind].remove(slot)
+            if not slot.version:
+                slot.stamp = None  # Its files are gone.
+        return slot
 
     def _free_name(self, kind: str) -> str:
         if self._unused[kind]:
