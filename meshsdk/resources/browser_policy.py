@@ -16,9 +16,6 @@ from .notes import Notes
 from .values import optional, unpack
 
 __all__ = [
-    "CORS_ROUTE_TYPE",
-    "CORS_TYPE",
-    "CSRF_TYPE",
     "Cors",
     "CorsPolicy",
     "Csrf",
@@ -27,9 +24,6 @@ __all__ = [
     "parse_csrf",
 ]
 
-CORS_TYPE = cors_pb2.Cors.DESCRIPTOR.full_name
-CORS_ROUTE_TYPE = cors_pb2.CorsPolicy.DESCRIPTOR.full_name
-CSRF_TYPE = csrf_pb2.CsrfPolicy.DESCRIPTOR.full_name
 
 _ALWAYS = FractionalPercent(100, 100)
 

@@ -10,10 +10,7 @@ from envoy.extensions.filters.http.buffer.v3 import buffer_pb2
 from .notes import Notes
 from .values import unpack
 
-__all__ = ["BUFFER_ROUTE_TYPE", "BUFFER_TYPE", "Buffer", "parse_buffer", "parse_buffer_per_route"]
-
-BUFFER_TYPE = buffer_pb2.Buffer.DESCRIPTOR.full_name
-BUFFER_ROUTE_TYPE = buffer_pb2.BufferPerRoute.DESCRIPTOR.full_name
+__all__ = ["Buffer", "parse_buffer", "parse_buffer_per_route"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from .cluster_parsing import parse_cluster
 from .endpoints import parse_endpoints
 from .listener import Listener, parse_listener
 from .route_parsing import parse_route_configuration
-from .server_listener import ServerListener, parse_server_listener
+from .server_listener import ServerListener
 
 __all__ = ["RESOURCE_TYPES", "ResourceType", "Unparsed", "decode", "resource_name"]
 
@@ -61,6 +61,8 @@ def _parse_either(message: Any) -> Listener | ServerListener:
     if message.HasField("api_listener"):
         return parse_listener(message)
     constraints.check(message)
+    from .server_listener_parsing import parse_server_listener  # Nobody pays for servers who runs none.
+
     return parse_server_listener(message)
 
 

@@ -15,8 +15,6 @@ from .notes import Notes
 from .values import seconds, unpack
 
 __all__ = [
-    "EXT_AUTHZ_ROUTE_TYPE",
-    "EXT_AUTHZ_TYPE",
     "ExtAuthz",
     "ExtAuthzPerRoute",
     "GrpcAuthorization",
@@ -25,8 +23,6 @@ __all__ = [
     "parse_ext_authz_per_route",
 ]
 
-EXT_AUTHZ_TYPE = ext_authz_pb2.ExtAuthz.DESCRIPTOR.full_name
-EXT_AUTHZ_ROUTE_TYPE = ext_authz_pb2.ExtAuthzPerRoute.DESCRIPTOR.full_name
 
 _FIELDS = frozenset(
     "grpc_service http_service transport_api_version failure_mode_allow failure_mode_allow_header_add status_on_error"
@@ -100,6 +96,11 @@ class ExtAuthz:
     allowed_headers: Matchers = ()
     disallowed_headers: Matchers = ()
     metadata_namespaces: tuple[str, ...] = ()
+
+    @property
+    def asked_clusters(self) -> tuple[str, ...]:
+        """Whom the filter asks."""
+        return (self.service.cluster,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,8 @@ from .matchers import FractionalPercent, HeaderMatcher, parse_fractional_percent
 from .notes import Notes
 from .values import optional, seconds, unpack
 
-__all__ = ["FAULT_FILTER_TYPE", "Fault", "parse_fault"]
+__all__ = ["Fault", "parse_fault"]
 
-FAULT_FILTER_TYPE = fault_pb2.HTTPFault.DESCRIPTOR.full_name
 
 _ACTED_ON = frozenset(
     "delay abort upstream_cluster headers max_active_faults disable_downstream_cluster_stats filter_metadata".split()

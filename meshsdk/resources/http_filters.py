@@ -6,78 +6,31 @@ have settings for a filter of that name. The most specific one holds (Envoy docs
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 
 from ..errors import ResourceError
-from .browser_policy import (
-    CORS_ROUTE_TYPE,
-    CORS_TYPE,
-    CSRF_TYPE,
-    Cors,
-    CorsPolicy,
-    Csrf,
-    parse_cors,
-    parse_cors_policy,
-    parse_csrf,
-)
-from .buffer import BUFFER_ROUTE_TYPE, BUFFER_TYPE, Buffer, parse_buffer, parse_buffer_per_route
-from .ext_authz import (
-    EXT_AUTHZ_ROUTE_TYPE,
-    EXT_AUTHZ_TYPE,
-    ExtAuthz,
-    ExtAuthzPerRoute,
-    parse_ext_authz,
-    parse_ext_authz_per_route,
-)
-from .fault import FAULT_FILTER_TYPE, Fault, parse_fault
+from .buffer import Buffer
+from .fault import Fault
 from .header_mutations import HeaderMutations, check_name, parse_addition
-from .jwt import (
-    JWT_ROUTE_TYPE,
-    JWT_TYPE,
-    JwtAuthentication,
-    JwtPerRoute,
-    parse_jwt_authentication,
-    parse_jwt_per_route,
-)
-from .load_shedding import (
-    ADAPTIVE_CONCURRENCY_TYPE,
-    ADMISSION_CONTROL_TYPE,
-    AdaptiveConcurrency,
-    AdmissionControl,
-    parse_adaptive_concurrency,
-    parse_admission_control,
-)
-from .local_rate_limit import (
-    LOCAL_RATE_LIMIT_TYPE,
-    LocalRateLimit,
-    parse_client_rate_limit,
-    parse_local_rate_limit,
-    parse_local_rate_limit_per_route,
-)
+from .local_rate_limit import LocalRateLimit
 from .notes import Notes
-from .rate_limit import (
-    RATE_LIMIT_ROUTE_TYPE,
-    RATE_LIMIT_TYPE,
-    RateLimit,
-    RateLimitPerRoute,
-    parse_rate_limit,
-    parse_rate_limit_per_route,
-)
-from .rbac import RBAC_ROUTE_TYPE, RBAC_TYPE, Rbac, parse_rbac, parse_rbac_per_route
-from .stateful_session import (
-    STATEFUL_SESSION_ROUTE_TYPE,
-    STATEFUL_SESSION_TYPE,
-    StatefulSession,
-    parse_stateful_session,
-    parse_stateful_session_per_route,
-)
+from .stateful_session import StatefulSession
 from .values import unpack
+
+if TYPE_CHECKING:
+    from .browser_policy import Cors, CorsPolicy, Csrf
+    from .ext_authz import ExtAuthz, ExtAuthzPerRoute
+    from .jwt import JwtAuthentication, JwtPerRoute
+    from .load_shedding import AdaptiveConcurrency, AdmissionControl
+    from .rate_limit import RateLimit, RateLimitPerRoute
+    from .rbac import Rbac
 
 __all__ = [
     "FilterHeaderMutations",
@@ -110,25 +63,25 @@ class FilterHeaderMutations:
     most_specific_wins: bool = False
 
 
-FilterSetting = (
-    AdaptiveConcurrency
-    | AdmissionControl
-    | Buffer
-    | Cors
-    | CorsPolicy
-    | Csrf
-    | ExtAuthz
-    | ExtAuthzPerRoute
-    | Fault
-    | FilterHeaderMutations
-    | JwtAuthentication
-    | JwtPerRoute
-    | LocalRateLimit
-    | RateLimit
-    | RateLimitPerRoute
-    | Rbac
-    | StatefulSession
-    | FilterSwitch
+FilterSetting: TypeAlias = (
+    "AdaptiveConcurrency "
+    "| AdmissionControl "
+    "| Buffer "
+    "| Cors "
+    "| CorsPolicy "
+    "| Csrf "
+    "| ExtAuthz "
+    "| ExtAuthzPerRoute "
+    "| Fault "
+    "| FilterHeaderMutations "
+    "| JwtAuthentication "
+    "| JwtPerRoute "
+    "| LocalRateLimit "
+    "| RateLimit "
+    "| RateLimitPerRoute "
+    "| Rbac "
+    "| StatefulSession "
+    "| FilterSwitch"
 )
 
 
@@ -185,45 +138,59 @@ def _steps(mutations: Any, where: str) -> tuple[HeaderMutations, ...]:
     return tuple(steps)
 
 
-Parse = Callable[[Any, str, Notes], FilterSetting | None]
+Parse = Callable[[Any, str, Notes], "FilterSetting | None"]
 
+_FILTERS = "envoy.extensions.filters.http"
 _HEADER_MUTATION_TYPE = header_mutation_pb2.HeaderMutation.DESCRIPTOR.full_name
 
+
+def _by(module: str, function: str) -> Parse:
+    """A parser whose module, with its protobufs, is loaded when the first such filter comes."""
+
+    def parse(container: Any, where: str, notes: Notes) -> FilterSetting | None:
+        parser: Parse = getattr(importlib.import_module(f".{module}", __package__), function)
+        return parser(container, where, notes)
+
+    return parse
+
+
 _ON_BOTH_SIDES: dict[str, Parse] = {
-    BUFFER_TYPE: parse_buffer,
-    FAULT_FILTER_TYPE: parse_fault,
+    f"{_FILTERS}.buffer.v3.Buffer": _by("buffer", "parse_buffer"),
+    f"{_FILTERS}.fault.v3.HTTPFault": _by("fault", "parse_fault"),
     _HEADER_MUTATION_TYPE: _parse_header_mutation,
 }
 _OF_CLIENTS: dict[str, Parse] = {
     **_ON_BOTH_SIDES,
-    LOCAL_RATE_LIMIT_TYPE: parse_client_rate_limit,
-    STATEFUL_SESSION_TYPE: parse_stateful_session,
+    f"{_FILTERS}.local_ratelimit.v3.LocalRateLimit": _by("local_rate_limit", "parse_client_rate_limit"),
+    f"{_FILTERS}.stateful_session.v3.StatefulSession": _by("stateful_session", "parse_stateful_session"),
 }
 _OF_SERVERS: dict[str, Parse] = {
     **_ON_BOTH_SIDES,
-    ADAPTIVE_CONCURRENCY_TYPE: parse_adaptive_concurrency,
-    ADMISSION_CONTROL_TYPE: parse_admission_control,
-    CORS_TYPE: parse_cors,
-    CSRF_TYPE: parse_csrf,
-    EXT_AUTHZ_TYPE: parse_ext_authz,
-    JWT_TYPE: parse_jwt_authentication,
-    LOCAL_RATE_LIMIT_TYPE: parse_local_rate_limit,
-    RATE_LIMIT_TYPE: parse_rate_limit,
-    RBAC_TYPE: parse_rbac,
+    f"{_FILTERS}.adaptive_concurrency.v3.AdaptiveConcurrency": _by("load_shedding", "parse_adaptive_concurrency"),
+    f"{_FILTERS}.admission_control.v3.AdmissionControl": _by("load_shedding", "parse_admission_control"),
+    f"{_FILTERS}.cors.v3.Cors": _by("browser_policy", "parse_cors"),
+    f"{_FILTERS}.csrf.v3.CsrfPolicy": _by("browser_policy", "parse_csrf"),
+    f"{_FILTERS}.ext_authz.v3.ExtAuthz": _by("ext_authz", "parse_ext_authz"),
+    f"{_FILTERS}.jwt_authn.v3.JwtAuthentication": _by("jwt", "parse_jwt_authentication"),
+    f"{_FILTERS}.local_ratelimit.v3.LocalRateLimit": _by("local_rate_limit", "parse_local_rate_limit"),
+    f"{_FILTERS}.ratelimit.v3.RateLimit": _by("rate_limit", "parse_rate_limit"),
+    f"{_FILTERS}.rbac.v3.RBAC": _by("rbac", "parse_rbac"),
 }
 # None from one of these switches the filter off for the route.
 _PER_ROUTE: dict[str, Parse] = {
-    BUFFER_ROUTE_TYPE: parse_buffer_per_route,
-    CORS_ROUTE_TYPE: parse_cors_policy,
-    CSRF_TYPE: parse_csrf,
-    EXT_AUTHZ_ROUTE_TYPE: parse_ext_authz_per_route,
-    FAULT_FILTER_TYPE: parse_fault,
-    JWT_ROUTE_TYPE: parse_jwt_per_route,
-    RATE_LIMIT_ROUTE_TYPE: parse_rate_limit_per_route,
-    RBAC_ROUTE_TYPE: parse_rbac_per_route,
+    f"{_FILTERS}.buffer.v3.BufferPerRoute": _by("buffer", "parse_buffer_per_route"),
+    f"{_FILTERS}.cors.v3.CorsPolicy": _by("browser_policy", "parse_cors_policy"),
+    f"{_FILTERS}.csrf.v3.CsrfPolicy": _by("browser_policy", "parse_csrf"),
+    f"{_FILTERS}.ext_authz.v3.ExtAuthzPerRoute": _by("ext_authz", "parse_ext_authz_per_route"),
+    f"{_FILTERS}.fault.v3.HTTPFault": _by("fault", "parse_fault"),
+    f"{_FILTERS}.jwt_authn.v3.PerRouteConfig": _by("jwt", "parse_jwt_per_route"),
+    f"{_FILTERS}.local_ratelimit.v3.LocalRateLimit": _by("local_rate_limit", "parse_local_rate_limit_per_route"),
+    f"{_FILTERS}.ratelimit.v3.RateLimitPerRoute": _by("rate_limit", "parse_rate_limit_per_route"),
+    f"{_FILTERS}.rbac.v3.RBACPerRoute": _by("rbac", "parse_rbac_per_route"),
+    f"{_FILTERS}.stateful_session.v3.StatefulSessionPerRoute": _by(
+        "stateful_session", "parse_stateful_session_per_route"
+    ),
     header_mutation_pb2.HeaderMutationPerRoute.DESCRIPTOR.full_name: _parse_header_mutation_per_route,
-    LOCAL_RATE_LIMIT_TYPE: parse_local_rate_limit_per_route,
-    STATEFUL_SESSION_ROUTE_TYPE: parse_stateful_session_per_route,
 }
 
 

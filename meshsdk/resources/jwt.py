@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from .route import RouteMatch
 
 __all__ = [
-    "JWT_ROUTE_TYPE",
-    "JWT_TYPE",
     "AllRequired",
     "AllowMissing",
     "AllowMissingOrFailed",
@@ -35,8 +33,6 @@ __all__ = [
     "parse_jwt_per_route",
 ]
 
-JWT_TYPE = config_pb2.JwtAuthentication.DESCRIPTOR.full_name
-JWT_ROUTE_TYPE = config_pb2.PerRouteConfig.DESCRIPTOR.full_name
 
 _FILTER_FIELDS = frozenset(
     "providers rules bypass_cors_preflight requirement_map strip_failure_response stat_prefix".split()
@@ -183,6 +179,12 @@ class JwtAuthentication:
     requirements: dict[str, JwtRequirement] = field(default_factory=dict, hash=False)
     bypass_cors_preflight: bool = False
     strip_failure_response: bool = False
+
+    @property
+    def asked_clusters(self) -> tuple[str, ...]:
+        """Where keys are fetched from."""
+        sources = [provider.jwks for provider in self.providers.values()]
+        return tuple(one.cluster for one in sources if isinstance(one, RemoteJwks))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,16 +16,12 @@ from .notes import Notes
 from .values import optional, seconds, unpack
 
 __all__ = [
-    "ADAPTIVE_CONCURRENCY_TYPE",
-    "ADMISSION_CONTROL_TYPE",
     "AdaptiveConcurrency",
     "AdmissionControl",
     "parse_adaptive_concurrency",
     "parse_admission_control",
 ]
 
-ADMISSION_CONTROL_TYPE = admission_control_pb2.AdmissionControl.DESCRIPTOR.full_name
-ADAPTIVE_CONCURRENCY_TYPE = adaptive_concurrency_pb2.AdaptiveConcurrency.DESCRIPTOR.full_name
 
 _ADMISSION_FIELDS = frozenset(
     "enabled success_criteria sampling_window aggression sr_threshold rps_threshold max_rejection_probability".split()

@@ -15,7 +15,6 @@ from .rate_limit_rules import RateLimitRule, VirtualHostRules, parse_rules_of_fi
 from .values import optional, seconds, unpack
 
 __all__ = [
-    "LOCAL_RATE_LIMIT_TYPE",
     "DescriptorLimit",
     "LocalRateLimit",
     "parse_client_rate_limit",
@@ -23,7 +22,6 @@ __all__ = [
     "parse_local_rate_limit_per_route",
 ]
 
-LOCAL_RATE_LIMIT_TYPE = local_rate_limit_pb2.LocalRateLimit.DESCRIPTOR.full_name
 
 _ACTED_ON = frozenset(
     "stat_prefix status token_bucket filter_enabled filter_enforced response_headers_to_add"

@@ -16,8 +16,6 @@ from .rate_limit_rules import RateLimitRule, VirtualHostRules, parse_rules_of_fi
 from .values import seconds, unpack
 
 __all__ = [
-    "RATE_LIMIT_ROUTE_TYPE",
-    "RATE_LIMIT_TYPE",
     "RateLimit",
     "RateLimitPerRoute",
     "RateLimitService",
@@ -25,8 +23,6 @@ __all__ = [
     "parse_rate_limit_per_route",
 ]
 
-RATE_LIMIT_TYPE = rate_limit_pb2.RateLimit.DESCRIPTOR.full_name
-RATE_LIMIT_ROUTE_TYPE = rate_limit_pb2.RateLimitPerRoute.DESCRIPTOR.full_name
 
 _FIELDS = frozenset(
     "domain stage request_type timeout failure_mode_deny rate_limited_as_resource_exhausted rate_limit_service"
@@ -75,6 +71,11 @@ class RateLimit:
     enabled: FractionalPercent = ALWAYS
     enforced: FractionalPercent = ALWAYS
     rules: tuple[RateLimitRule, ...] = ()
+
+    @property
+    def asked_clusters(self) -> tuple[str, ...]:
+        """Whom the filter asks."""
+        return (self.service.cluster,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,6 @@ from .uri_template import UriTemplate, parse_uri_template
 from .values import unpack
 
 __all__ = [
-    "RBAC_ROUTE_TYPE",
-    "RBAC_TYPE",
     "AddressKind",
     "AllOf",
     "AnyOf",
@@ -47,9 +45,6 @@ __all__ = [
     "parse_rbac",
     "parse_rbac_per_route",
 ]
-
-RBAC_TYPE = rbac_filter_pb2.RBAC.DESCRIPTOR.full_name
-RBAC_ROUTE_TYPE = rbac_filter_pb2.RBACPerRoute.DESCRIPTOR.full_name
 
 
 class RbacAction(Enum):

@@ -15,15 +15,11 @@ from .values import unpack
 
 __all__ = [
     "NO_SESSION",
-    "STATEFUL_SESSION_ROUTE_TYPE",
-    "STATEFUL_SESSION_TYPE",
     "StatefulSession",
     "parse_stateful_session",
     "parse_stateful_session_per_route",
 ]
 
-STATEFUL_SESSION_TYPE = stateful_session_pb2.StatefulSession.DESCRIPTOR.full_name
-STATEFUL_SESSION_ROUTE_TYPE = stateful_session_pb2.StatefulSessionPerRoute.DESCRIPTOR.full_name
 
 _COOKIE = cookie_pb2.CookieBasedSessionState.DESCRIPTOR.full_name
 _HEADER = header_pb2.HeaderBasedSessionState.DESCRIPTOR.full_name

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Protocol
-
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import IdentityError
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 __all__ = ["Credentials", "Identity", "check_credentials", "describe_identity", "spiffe_id_of"]
 
@@ -88,6 +88,9 @@ def check_credentials(
     Raises:
         IdentityError: Something does not parse, or the key is not the certificate's.
     """
+    from cryptography import x509  # Nobody pays for cryptography who has no identity.
+    from cryptography.hazmat.primitives import serialization
+
     try:
         chain = x509.load_pem_x509_certificates(certificate)
         key = serialization.load_pem_private_key(private_key, password=None)
@@ -112,6 +115,8 @@ def check_credentials(
 
 def spiffe_id_of(certificate: x509.Certificate) -> str:
     """The SPIFFE ID of a certificate; empty where it has none, or more than one URI (SPIFFE X509-SVID, section 2)."""
+    from cryptography import x509
+
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from typing import TYPE_CHECKING
 
 from ..errors import PeerIdentityError
 from ..resources import SanMatcher, StringMatchKind, TlsTrust
 from ..routing.string_match import compile_string
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 __all__ = ["PeerCertificate", "check_peer", "read_peer"]
 
@@ -52,6 +53,8 @@ def read_peer(der: bytes) -> PeerCertificate:
     Raises:
         PeerIdentityError: It does not parse, or has names that do not.
     """
+    from cryptography import x509  # Nobody pays for cryptography who meets no certificate.
+
     try:
         certificate = x509.load_der_x509_certificate(der)
         names = _names(certificate)
@@ -65,24 +68,17 @@ def read_peer(der: bytes) -> PeerCertificate:
 
 
 def _names(certificate: x509.Certificate) -> tuple[tuple[str, str], ...]:
+    from cryptography import x509
+
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return ()
-    names = []
-    for name in extension:
-        kind = _KINDS.get(type(name))
-        if kind is not None:
-            names.append((kind, str(name.value)))
-    return tuple(names)
+    return tuple((_KINDS[type(name).__name__], str(name.value)) for name in extension if type(name).__name__ in _KINDS)
 
 
-_KINDS: dict[type[x509.GeneralName], str] = {
-    x509.UniformResourceIdentifier: "URI",
-    x509.DNSName: "DNS",
-    x509.IPAddress: "IP",
-    x509.RFC822Name: "EMAIL",
-}
+# By the names of cryptography's classes.
+_KINDS = {"UniformResourceIdentifier": "URI", "DNSName": "DNS", "IPAddress": "IP", "RFC822Name": "EMAIL"}
 
 
 def check_peer(der: bytes | None, trust: TlsTrust) -> None:
@@ -114,6 +110,9 @@ def check_peer(der: bytes | None, trust: TlsTrust) -> None:
 
 
 def _spki_hash(der: bytes) -> bytes:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+
     key = x509.load_der_x509_certificate(der).public_key()
     encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(encoded).digest()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from cryptography import x509
-
 from ..errors import PeerIdentityError
 from ..resources import TlsTrust
 from .peer_identity import check_peer
@@ -36,6 +34,8 @@ def still_trusted(chain: PeerChain, trust: TlsTrust) -> bool:
 
 
 def _is_revoked(leaf: bytes, lists: bytes) -> bool:
+    from cryptography import x509  # Nobody pays for cryptography who meets no certificate.
+
     certificate = x509.load_der_x509_certificate(leaf)
     end = b"-----END X509 CRL-----"
     for text in lists.split(end)[:-1]:

@@ -17,9 +17,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from ..errors import IdentityError, PeerIdentityError
 from .peer_identity import read_peer
 
@@ -70,6 +67,9 @@ def fingerprints(pem: bytes) -> frozenset[bytes]:
     Raises:
         ValueError: It does not parse.
     """
+    from cryptography import x509  # Nobody pays for cryptography who meets no certificate.
+    from cryptography.hazmat.primitives.serialization import Encoding
+
     certificates = x509.load_pem_x509_certificates(pem)
     return frozenset(hashlib.sha256(one.public_bytes(Encoding.DER)).digest() for one in certificates)
 
@@ -107,6 +107,9 @@ def parse_bundle_map(text: bytes) -> dict[str, bytes]:
 
 def _roots(keys: list[dict[str, Any]]) -> bytes:
     """gRFC A87: each X.509 key has exactly one certificate in x5c."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
     pem = b""
     for key in keys:
         if key.get("use") != "x509-svid":
