@@ -116,13 +116,11 @@ class CsrfStep:
 
 
 def _source(request: InboundRequest) -> str:
-    """Host and port of the page that sent the request; empty where they are not known."""
-    origin = request.head.first_header("origin") or ""
-    if not origin or origin == "null":
-        origin = request.head.first_header("referer") or ""
+    """Host and port of the page that sent the request; what is no URL, such as an Origin of null, as it is."""
+    origin = request.head.first_header("origin") or request.head.first_header("referer") or ""
     scheme, separator, rest = origin.partition("://")
     if not separator or not scheme:
-        return ""
+        return origin
     for end in "/?#":
         rest = rest.partition(end)[0]
     return rest

@@ -24,7 +24,7 @@ def remote_address(manager: ServerManager, request: InboundRequest) -> Address |
 
 def _entry(request: InboundRequest, from_the_end: int) -> Address | None:
     """An entry of X-Forwarded-For, counted from its end; None where it is not there, or no address."""
-    header = request.head.header("x-forwarded-for")
+    header = request.arrived.header("x-forwarded-for")
     if not header:
         return None
     entries = header.split(",")

@@ -18,13 +18,14 @@ from .request import InboundRequest
 __all__ = ["compile_client_certificate"]
 
 _HEADER = b"x-forwarded-client-cert"
+_LENGTH = len(_HEADER)
 _MAX_ELEMENTS = 1024
 
 
 def compile_client_certificate(manager: ServerManager) -> Callable[[InboundRequest], None]:
     """A function that makes a request's header what the settings say."""
     mode = manager.forward_certificate
-    elements: dict[tuple[str, str], str] = {}
+    elements: dict[tuple[str, str], bytes] = {}
 
     def sanitize(request: InboundRequest) -> None:
         request.remove_header(_HEADER)
@@ -45,13 +46,14 @@ def compile_client_certificate(manager: ServerManager) -> Callable[[InboundReque
         if own is None:
             if len(elements) >= _MAX_ELEMENTS:
                 elements.clear()
-            own = elements[key] = _element(manager, request)
-        before = request.head.header(_HEADER.decode()) if mode is ForwardClientCertificate.APPEND_FORWARD else None
-        value = f"{before},{own}" if before and own else own or before or ""
-        if value:
-            request.set_header(_HEADER, value.encode("latin-1", "replace"))
-        else:
-            request.remove_header(_HEADER)
+            own = elements[key] = _element(manager, request).encode("latin-1", "replace")
+        headers = request.head.raw_headers
+        before = [value for name, value in headers if len(name) == _LENGTH and name.lower() == _HEADER]
+        if before:
+            headers = [header for header in headers if header[0].lower() != _HEADER]
+            if mode is ForwardClientCertificate.APPEND_FORWARD:
+                own = b",".join([*before, own])
+        request.head = request.head.with_headers([*headers, (_HEADER, own)])
 
     match mode:
         case ForwardClientCertificate.SANITIZE:

@@ -26,7 +26,6 @@ from ..resources.rate_limit_rules import (
     VirtualHostRules,
 )
 from ..routing.conditions import compile_header, compile_query_parameter
-from ..routing.formatter import FormatContext, compile_format
 from .request import InboundRequest
 
 __all__ = ["Descriptor", "Entry", "MakeDescriptors", "RouteLimits", "compile_descriptors"]
@@ -87,7 +86,7 @@ def compile_descriptors(rules: Sequence[RateLimitRule], limits: RouteLimits, whe
     """A function that makes a request's descriptors.
 
     Raises:
-        ResourceError: A format string is wrong, or a rule cannot be carried out: what is limited would not be.
+        ResourceError: A rule cannot be carried out: what is limited would not be.
     """
     for rule in rules:
         if rule.problem:
@@ -152,8 +151,8 @@ def _compile_action(action: RuleAction, limits: RouteLimits, where: str) -> _Mak
         case RemoteAddressEntry():
             return _remote_address(action)
         case ConstantEntry(key=key, value=value):
-            formatter = compile_format(value, f"{where} rate limit {key}")
-            return lambda request: (key, formatter(FormatContext(request.head, route=request.route_name)))
+            constant = (key, value)
+            return lambda request: constant
         case HeadersMatchEntry(key=key, value=value, expected=expected):
             conditions = [compile_header(one) for one in action.headers]
             return _matching((key, value), expected, conditions)

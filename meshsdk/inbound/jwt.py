@@ -104,8 +104,8 @@ class _Provider:
                 if value is not None:
                     yield _Found(value, (1, param), param=param)
         for cookie in self.config.cookies:
-            value = head.cookie(cookie)
-            if value:
+            value = head.find_cookie(cookie)
+            if value is not None:
                 yield _Found(value, (2, cookie))
 
     def looks_in(self, place: tuple[int, str]) -> bool:

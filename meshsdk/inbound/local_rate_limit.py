@@ -57,9 +57,10 @@ class LocalLimiter:
             if not bucket.take(now, count):
                 return False, bucket
         default = self._default
-        if default is not None and (not found or self.limit.takes_default_too):
-            return default.take(now), default
-        return True, found[0][0] if found else None
+        asks_default = default is not None and (not found or self.limit.takes_default_too)
+        if default is not None and asks_default and not default.take(now):
+            return False, default
+        return True, found[0][0] if found else default
 
     def _found(self, descriptors: Sequence[Descriptor]) -> list[tuple[TokenBucket[DescriptorLimit], int]]:
         found = []

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Generator, Sequence
+from functools import partial
 from typing import Any
 
 from ..discovery import ServerView
@@ -83,6 +84,7 @@ class CompiledChain:
         filters = manager.listener.filters
         # The table's own filters would be a client's.
         self.table = RouteTable(dataclasses.replace(manager.listener, filters=()), routes)
+        self._find_remote = partial(remote_address, manager)
         self._trust = chain.tls.trust if chain.tls is not None else None
         self._accepted: set[str] = set()
         self._requires_peer = chain.tls is not None and chain.tls.require_client_certificate
@@ -114,7 +116,7 @@ class CompiledChain:
             refusal = self._check_peer(request.connection)
             if refusal is not None:
                 return refusal
-        request.remote = remote_address(self.manager, request)
+        request.find_remote = self._find_remote
         if "#" in request.head.target:
             # Envoy: http_reject_path_with_fragment; one side might cut there, and the other not.
             return self._answered_early(request, path_refused())
@@ -266,6 +268,7 @@ class InboundPolicy:
         self._states: FilterStates = FilterStates(before._states if before is not None else None)
         self._chains: dict[int, CompiledChain] = {}
         self._finder: ChainFinder | None = None
+        self._known: dict[int, tuple[Connection, CompiledChain | None]] = {}
         if view.listener is None:
             return
         self._finder = ChainFinder(view.listener)
@@ -279,8 +282,16 @@ class InboundPolicy:
         """The chain of a connection; None where it must be refused."""
         if self._finder is None:
             return None
-        chain = self._finder.find(connection)
-        return self._chains.get(id(chain)) if chain is not None else None
+        # A connection brings many requests, and is the same object for all where its server says so.
+        known = self._known.get(id(connection))
+        if known is not None and known[0] is connection:
+            return known[1]
+        found = self._finder.find(connection)
+        chain = self._chains.get(id(found)) if found is not None else None
+        if len(self._known) >= _MAX_ACCEPTED:
+            self._known.clear()
+        self._known[id(connection)] = (connection, chain)
+        return chain
 
     def begin(self, request: InboundRequest) -> Result:
         """Decide on a request: an answer, None to let it in, or a generator of what is waited for first."""

@@ -8,11 +8,10 @@ Sources: Envoy source/extensions/filters/common/rbac/{engine_impl,matchers}.cc; 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ..errors import ResourceError
 from ..exchange.local_reply import LocalReply
-from ..resources import HeaderMatcher, StringMatchKind
+from ..resources import HeaderMatcher, StringMatcher, StringMatchKind
 from ..resources.rbac import (
     AddressKind,
     AllOf,
@@ -166,23 +165,58 @@ def _authenticated(condition: Authenticated) -> Test:
     return test_exactly if is_exact else test
 
 
-@dataclass(frozen=True, slots=True)
 class _CompiledRules:
-    action: RbacAction
-    policies: tuple[tuple[str, Test], ...]
+    """Rules, with the policies that are for certain peers only found by their names.
+
+    Args:
+        rules: The rules.
+    """
+
+    def __init__(self, rules: RbacRules) -> None:
+        self.action = rules.action
+        self._policies = tuple((policy.name, _compile_policy(policy)) for policy in rules.policies)
+        self._of_peers: dict[str, tuple[int, ...]] = {}
+        self._of_anybody: tuple[int, ...] = ()
+        for place, policy in enumerate(rules.policies):
+            names = _only_for(policy.principals)
+            if names is None:
+                self._of_anybody += (place,)
+            for name in names or ():
+                self._of_peers[name] = (*self._of_peers.get(name, ()), place)
 
     def matching(self, request: InboundRequest) -> str | None:
         """The first policy that matches, in order of names."""
-        for name, test in self.policies:
+        places = self._of_anybody
+        peer = request.connection.peer
+        if peer is not None and self._of_peers:
+            own = {place for name in peer.principals for place in self._of_peers.get(name, ())}
+            if own:
+                places = tuple(sorted(own.union(places)))
+        for place in places:
+            name, test = self._policies[place]
             if test(request):
                 return name
         return None
 
 
+def _only_for(condition: RbacCondition) -> frozenset[str] | None:
+    """The names of which a peer must have one for a condition to hold; None where others may meet it, too."""
+    match condition:
+        case Authenticated(matcher=StringMatcher(kind=StringMatchKind.EXACT, value=name, ignore_case=False)):
+            return frozenset({name})
+        case AnyOf(conditions=inner):
+            names = [_only_for(one) for one in inner]
+            known = [one for one in names if one is not None]
+            return frozenset().union(*known) if len(known) == len(names) else None
+        case AllOf(conditions=inner):
+            # Whoever meets all meets the first of these, too.
+            return next((names for names in map(_only_for, inner) if names is not None), None)
+        case _:
+            return None
+
+
 def _compile_rules(rules: RbacRules | None) -> _CompiledRules | None:
-    if rules is None:
-        return None
-    return _CompiledRules(rules.action, tuple((policy.name, _compile_policy(policy)) for policy in rules.policies))
+    return _CompiledRules(rules) if rules is not None else None
 
 
 def _compile_policy(policy: RbacPolicy) -> Test:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import itemgetter
+from types import EllipsisType
 
 from ..routing import RequestHead
 from .connection import Address, Connection, parse_address
@@ -21,13 +22,18 @@ ROUTER = 1_000_000
 _place = itemgetter(0)
 
 
+def _peer_address(request: InboundRequest) -> Address | None:
+    return parse_address(request.connection.source_ip)
+
+
 class InboundRequest:
     """What filters see of a request, and what they make of it.
 
     Attributes:
         head: As filters before have left it.
+        arrived: As it came.
         connection: That it came by.
-        remote: Whom it comes from: the connection's peer, or whom X-Forwarded-For names where that is believed.
+        find_remote: Finds `remote`, when it is asked for first.
         metadata: What filters tell later ones, by filter.
         response_changes: What filters do to the headers of the answer, each with the filter's place in the chain.
         audit: What was decided and why, for the log: pairs of name and value.
@@ -37,22 +43,26 @@ class InboundRequest:
     """
 
     __slots__ = (
+        "_remote",
+        "arrived",
         "audit",
         "body",
         "connection",
+        "find_remote",
         "head",
         "max_body_bytes",
         "metadata",
         "on_done",
-        "remote",
         "response_changes",
         "route_name",
     )
 
     def __init__(self, head: RequestHead, connection: Connection) -> None:
         self.head = head
+        self.arrived = head
         self.connection = connection
-        self.remote: Address | None = parse_address(connection.source_ip)
+        self.find_remote: Callable[[InboundRequest], Address | None] = _peer_address
+        self._remote: Address | EllipsisType | None = ...
         self.metadata: dict[str, dict[str, object]] = {}
         self.response_changes: list[tuple[int, ResponseChange]] = []
         self.audit: list[tuple[str, str]] = []
@@ -60,6 +70,13 @@ class InboundRequest:
         self.max_body_bytes: int | None = None
         self.route_name = ""
         self.on_done: list[DoneCallback] = []
+
+    @property
+    def remote(self) -> Address | None:
+        """Whom it comes from: the connection's peer, or whom X-Forwarded-For names where that is believed."""
+        if self._remote is ...:
+            self._remote = self.find_remote(self)
+        return self._remote
 
     def changed_response(self, headers: Headers, status: int) -> Headers:
         """The headers of an answer, as they leave: the filters change them from the last to the first."""

@@ -5,6 +5,7 @@ A rule's actions each give one entry of its descriptor; where one gives none, th
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -75,7 +76,7 @@ class RemoteAddressEntry:
 
 @dataclass(frozen=True, slots=True)
 class ConstantEntry:
-    """A value that may hold format commands (GenericKey)."""
+    """A value for all requests (GenericKey)."""
 
     key: str
     value: str
@@ -138,7 +139,7 @@ class RateLimitRule:
 
     Attributes:
         stage: Filters of the same stage go by it.
-        hits_addend: What a request counts for; None is once.
+        hits_addend: What a request counts for; None is once. Envoy looks at it in rules of filters only.
         problem: Why a server cannot go by it; clients have routes too, and do not count.
     """
 
@@ -172,20 +173,24 @@ def parse_rules_of_filter(messages: Any, where: str) -> tuple[RateLimitRule, ...
                 raise ResourceError(f"{where}[{index}].{name}", "only rules of routes have it")
         if message.disable_key:
             raise ResourceError(f"{where}[{index}].disable_key", "only rules of routes have it")
+        if message.hits_addend.format:
+            raise ResourceError(f"{where}[{index}].hits_addend.format", "is refused; use number")
     rules = parse_rules_of(messages, where)
     for rule in rules:
         if rule.problem:
             raise ResourceError(where, rule.problem)
-    return rules
+    return tuple(
+        dataclasses.replace(rule, hits_addend=message.hits_addend.number.value)
+        if message.hits_addend.HasField("number")
+        else rule
+        for rule, message in zip(rules, messages, strict=True)
+    )
 
 
 def _parse_rule(message: Any, where: str) -> RateLimitRule:
     # disable_key needs Envoy's runtime; without a value there the rule holds.
     if message.apply_on_stream_done:
         raise ResourceError(f"{where}.apply_on_stream_done", "is refused: requests are counted when they come")
-    addend = message.hits_addend
-    if addend.format:
-        raise ResourceError(f"{where}.hits_addend.format", "is refused; use number")
     override = None
     if message.limit.HasField("dynamic_metadata"):
         key = message.limit.dynamic_metadata.metadata_key
@@ -195,7 +200,6 @@ def _parse_rule(message: Any, where: str) -> RateLimitRule:
             _parse_action(action, f"{where}.actions[{index}]") for index, action in enumerate(message.actions)
         ),
         stage=message.stage.value,
-        hits_addend=addend.number.value if addend.HasField("number") else None,
         override=override,
     )
 

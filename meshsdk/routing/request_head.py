@@ -83,14 +83,18 @@ class RequestHead:
         return values[0] if values else None
 
     def cookie(self, name: str) -> str:
-        """The value of a cookie without its quotes; empty where it is missing (Envoy: Utility::parseCookieValue)."""
+        """The value of a cookie, as `find_cookie` has it; empty where it is missing."""
+        return self.find_cookie(name) or ""
+
+    def find_cookie(self, name: str) -> str | None:
+        """The value of a cookie without its quotes; None where it is missing (Envoy: Utility::parseCookieValue)."""
         for line in self.values("cookie"):
             for part in line.split(";"):
                 key, equals, value = part.strip().partition("=")
                 if equals and key == name:
                     is_quoted = len(value) >= 2 and value[0] == value[-1] == '"'
                     return value[1:-1] if is_quoted else value
-        return ""
+        return None
 
     def with_headers(self, raw_headers: RawHeaders) -> RequestHead:
         """The same request with other headers."""

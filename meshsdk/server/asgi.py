@@ -177,7 +177,7 @@ class AsgiMiddleware:
                 request.done(outcome.status)
 
         with ExitStack() as scopes:
-            limit = deadline.of_headers(request.head.header)
+            limit = deadline.of_raw_headers(request.head.raw_headers)
             if limit is not None:
                 scopes.enter_context(deadline.limit(limit))
             await self.app(scope, body.receive if body.is_read else receive, answer)

@@ -119,7 +119,7 @@ class WsgiMiddleware:
                 headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
             return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
 
-        limit = deadline.of_headers(request.head.header)
+        limit = deadline.of_raw_headers(request.head.raw_headers)
         if limit is not None:
             scopes.enter_context(deadline.limit(limit))
         return self.app(environ, answer)
