@@ -288,7 +288,7 @@ class Mesh:
             if port is not None:
                 inbound = self.inbound(port)
                 inbound.wait_ready()
-                return RotatingContext(lambda: tls_of_policy(inbound.policy), secrets, alpn)
+                return RotatingContext(lambda: tls_of_policy(inbound.policy, port), secrets, alpn)
             tls = tls_of_identity(secrets, require_client_certificate=require_client_certificate)
             return RotatingContext(lambda: tls, secrets, alpn)
         except ResourceError as error:

@@ -103,7 +103,9 @@ def _transport(match: FilterChainMatch, connection: Connection) -> int | None:
 def _application(match: FilterChainMatch, connection: Connection) -> int | None:
     if not match.application_protocols:
         return 0
-    if set(match.application_protocols) & set(connection.application_protocols):
+    # A plaintext connection that brings HTTP requests speaks HTTP, as Envoy's http_inspector would find out.
+    offered = connection.application_protocols if connection.is_tls else _PLAIN_HTTP
+    if not set(match.application_protocols).isdisjoint(offered):
         return 1
     # What the client offered is not always told. Istio's own protocols are offered by peers of the mesh, and a
     # certificate that the mesh vouches for says the same.
@@ -128,6 +130,7 @@ def _source_port(match: FilterChainMatch, connection: Connection) -> int | None:
 
 _ANY = FilterChainMatch()
 
+_PLAIN_HTTP = ("http/1.0", "http/1.1", "h2c")
 _LOOPBACK = ("127.0.0.1", "::1")
 
 _FACTS = {"destinations": Fact.DESTINATION_IP, "server_names": Fact.SERVER_NAME}

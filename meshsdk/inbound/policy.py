@@ -306,11 +306,12 @@ class InboundPolicy:
             return not_configured("no filter chain is for this connection")
         return chain.begin(request)
 
-    @property
-    def needs_peers(self) -> bool:
-        """Whether nobody gets in without a certificate, as under STRICT."""
+    def needs_peers(self, port: int) -> bool:
+        """Whether nobody gets in at a port without a certificate, as under STRICT."""
         return self.listener is not None and all(
-            chain.tls is not None and chain.tls.require_client_certificate for chain in self.listener.all_chains
+            chain.tls is not None and chain.tls.require_client_certificate
+            for chain in self.listener.chains_of(port)
+            if chain.manager is not None
         )
 
 

@@ -119,6 +119,12 @@ class ServerListener:
         """The chains with the default one."""
         return self.chains if self.default_chain is None else (*self.chains, self.default_chain)
 
+    def chains_of(self, port: int) -> tuple[FilterChain, ...]:
+        """The chains that connections to a port may have: its own, or where it has none those of any port."""
+        own = tuple(one for one in self.chains if one.match.destination_port == port)
+        chains = own or tuple(one for one in self.chains if one.match.destination_port is None)
+        return chains if self.default_chain is None else (*chains, self.default_chain)
+
     @property
     def cluster_names(self) -> frozenset[str]:
         """Clusters that filters ask: authorization and rate limit servers, and where keys are fetched from."""

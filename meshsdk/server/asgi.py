@@ -90,7 +90,7 @@ class AsgiMiddleware:
         try:
             for driver in list(self._drivers.values()):
                 policy = await driver.inbound.wait_ready_async()
-                if policy.needs_peers and not scope.get(TELLS_PEERS):
+                if policy.needs_peers(driver.inbound.port) and not scope.get(TELLS_PEERS):
                     raise UnsupportedFeatureError(_NO_PEERS.format(port=driver.inbound.port))
         except (MeshError, TimeoutError) as error:
             # Servers take an exception for an application without a lifespan, and go on.

@@ -128,7 +128,7 @@ class MeshServer(uvicorn.Server):
             self._context_for(True)
         except _RefusedError as error:
             policy = self._inbound.policy
-            if policy is not None and policy.needs_peers:
+            if policy is not None and policy.needs_peers(self._inbound.port):
                 logger.error("port %d lets nobody in: %s", self.config.port, error)
 
     def _spawn(self, work: Any) -> None:
@@ -178,14 +178,16 @@ class MeshServer(uvicorn.Server):
         if policy is None or listener is None:
             raise _RefusedError("there is no policy for this port")
         if not is_tls:
-            if not any(chain.tls is None for chain in listener.all_chains):
+            if not any(one.tls is None and one.manager is not None for one in listener.chains_of(self._inbound.port)):
                 raise _RefusedError("it is plaintext, and the port takes mutual TLS only")
             return None
         try:
-            tls_of_policy(policy)
+            tls_of_policy(policy, self._inbound.port)
             if self._context is None:
                 self._context = RotatingContext(
-                    lambda: tls_of_policy(self._inbound.policy), self._inbound.secrets, federated=True
+                    lambda: tls_of_policy(self._inbound.policy, self._inbound.port),
+                    self._inbound.secrets,
+                    federated=True,
                 )
         except (ResourceError, UnsupportedFeatureError) as error:
             raise _RefusedError(f"TLS cannot be served: {error}") from error
@@ -225,7 +227,9 @@ class MeshServer(uvicorn.Server):
         if secured is None:
             return True
         try:
-            tls = self._inbound.secrets.of_server(tls_of_policy(self._inbound.policy), federated=True)
+            tls = self._inbound.secrets.of_server(
+                tls_of_policy(self._inbound.policy, self._inbound.port), federated=True
+            )
             chain = peer_chain(secured)
             if tls.trust is not None and (chain is not None or tls.require_client_certificate):
                 check_peer(chain.leaf if chain is not None else None, tls.trust)

@@ -28,15 +28,16 @@ def tls_of_identity(secrets: Secrets, *, require_client_certificate: bool) -> Do
     return DownstreamTls(secrets.own_identity(), trust, require_client_certificate)
 
 
-def tls_of_policy(policy: InboundPolicy | None) -> DownstreamTls:
-    """The TLS settings of a port.
+def tls_of_policy(policy: InboundPolicy | None, port: int) -> DownstreamTls:
+    """The TLS settings of a port. Which protocols are offered is the server's to say, and makes no difference.
 
     Raises:
         ResourceError: It takes plaintext only, or has no policy.
         UnsupportedFeatureError: Its filter chains have different ones.
     """
     listener = policy.listener if policy is not None else None
-    found = {chain.tls for chain in listener.all_chains if chain.tls is not None} if listener is not None else set()
+    chains = listener.chains_of(port) if listener is not None else ()
+    found = {replace(one.tls, protocol=replace(one.tls.protocol, alpn=())) for one in chains if one.tls is not None}
     if len(found) > 1:
         raise UnsupportedFeatureError(
             f"listener {listener.name if listener else ''}: filter chains with different TLS settings on one port; give"
