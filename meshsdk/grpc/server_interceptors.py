@@ -19,6 +19,7 @@ from .. import deadline
 from ..inbound import InboundRequest
 from ..telemetry.lookup import grpc_server_observer
 from .load_reports import LoadReports
+from .policy_context import AioPolicyContext, PolicyContext, changes
 from .server_policy import ServerPolicy
 
 __all__ = ["MeshAioServerInterceptor", "MeshServerInterceptor"]
@@ -128,13 +129,19 @@ class _Wrapper:
         self._reports = reports
         self._policy = policy
 
-    def _check(self, context: Any, incoming: _Incoming) -> None:
-        if self._policy is not None:
-            incoming.request = self._policy.check(self._method, context)
+    def _check(self, context: Any, incoming: _Incoming) -> Any:
+        """Let the call pass, or abort it; the context that its handler gets."""
+        if self._policy is None:
+            return context
+        request = incoming.request = self._policy.check(self._method, context)
+        return PolicyContext(context, request) if changes(request) else context
 
-    async def _check_async(self, context: Any, incoming: _Incoming) -> None:
-        if self._policy is not None:
-            incoming.request = await self._policy.check_async(self._method, context)
+    async def _check_async(self, context: Any, incoming: _Incoming) -> Any:
+        """See `_check`."""
+        if self._policy is None:
+            return context
+        request = incoming.request = await self._policy.check_async(self._method, context)
+        return AioPolicyContext(context, request) if changes(request) else context
 
     def sync(self, behavior: Behavior, is_stream: bool) -> Behavior:
         """A behavior that runs in a thread."""
@@ -153,13 +160,17 @@ class _Wrapper:
 
         def respond(request: Any, context: Any) -> Any:
             with _Incoming(self._method, context, self._reports) as incoming:
-                self._check(context, incoming)
-                return behavior(request, context)
+                seen = self._check(context, incoming)
+                response = behavior(request, seen)
+                _begin_answer(seen)
+                return response
 
         def stream(request: Any, context: Any) -> Iterator[Any]:
             with _Incoming(self._method, context, self._reports) as incoming:
-                self._check(context, incoming)
-                yield from behavior(request, context)
+                seen = self._check(context, incoming)
+                for response in behavior(request, seen):
+                    _begin_answer(seen)
+                    yield response
 
         return stream if is_stream else respond
 
@@ -169,8 +180,9 @@ class _Wrapper:
 
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
                 with _Incoming(self._method, context, self._reports) as incoming:
-                    await self._check_async(context, incoming)
-                    async for response in behavior(request, context):
+                    seen = await self._check_async(context, incoming)
+                    async for response in behavior(request, seen):
+                        await _begin_answer_async(seen)
                         yield response
 
             return stream
@@ -178,11 +190,23 @@ class _Wrapper:
 
             async def respond(request: Any, context: Any) -> Any:
                 with _Incoming(self._method, context, self._reports) as incoming:
-                    await self._check_async(context, incoming)
-                    return await behavior(request, context)
+                    seen = await self._check_async(context, incoming)
+                    response = await behavior(request, seen)
+                    await _begin_answer_async(seen)
+                    return response
 
             return respond
         return self.sync(behavior, is_stream)
+
+
+def _begin_answer(context: Any) -> None:
+    if isinstance(context, PolicyContext):
+        context.begin_answer()
+
+
+async def _begin_answer_async(context: Any) -> None:
+    if isinstance(context, AioPolicyContext):
+        await context.begin_answer()
 
 
 class MeshServerInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]

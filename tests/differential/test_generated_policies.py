@@ -192,10 +192,15 @@ class Bench:
                 found += [f"{name} {request}: {line}; {expected}" for line in compare(expected, ours)]
         return found
 
-    def counter_example(self, option: str, configuration: dict[str, Any], asked: list[Request]) -> str:
+    def counter_example(
+        self, option: str, configuration: dict[str, Any], asked: list[Request], found: list[str]
+    ) -> str:
         """The first difference, with as little around it as shows it."""
         guilty = next(([one] for one in asked if self.differences(option, configuration, [one])), asked)
-        is_about_taking = self.differences(option, configuration, guilty)[:1][0].startswith("Envoy ")
+        again = self.differences(option, configuration, guilty)
+        if not again:
+            return f"{found[0]}\nit did not happen again; listener {option}\n{json.dumps(configuration, indent=1)}"
+        is_about_taking = again[0].startswith("Envoy ")
 
         def still_differs(smaller: dict[str, Any]) -> bool:
             try:
@@ -240,7 +245,7 @@ def test_every_generated_request_is_answered_as_envoy_answers_it(bench: Bench) -
     )
     def decide(option: str, configuration: dict[str, Any], asked: list[Request]) -> None:
         found = bench.differences(option, configuration, asked)
-        assert not found, bench.counter_example(option, configuration, asked)
+        assert not found, bench.counter_example(option, configuration, asked, found)
 
     decide()
     print(f"\n{bench.decisions} requests with seed {SEED}, no difference; statuses {dict(bench.statuses)}")

@@ -22,6 +22,8 @@ import httpx
 import pytest
 from envoy.service.auth.v3 import external_auth_pb2
 from meshsdk_flask import MeshWsgi
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 import meshsdk
 
@@ -366,3 +368,127 @@ def test_an_edit_is_in_force_without_a_restart(tmp_path: Path) -> None:
         while client.get(f"http://127.0.0.1:{port}/").status_code != 403:
             assert time.monotonic() < until
             time.sleep(0.02)
+
+
+def raw_listener(port: int, *filters: dict[str, Any]) -> str:
+    """A server's listener with these filters, as a document of a folder."""
+    types = "type.googleapis.com/envoy.extensions.filters"
+    router = {"name": "router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}}
+    manager = {
+        "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "in",
+        "route_config": {
+            "name": "in",
+            "virtual_hosts": [
+                {"name": "v", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "non_forwarding_action": {}}]}
+            ],
+        },
+        "http_filters": [*filters, router],
+    }
+    document = {
+        "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
+        "name": f"xds.istio.io/grpc/lds/inbound/0.0.0.0:{port}",
+        "filter_chains": [{"filters": [{"name": "manager", "typed_config": manager}]}],
+    }
+    return json.dumps(document)
+
+
+HTTP = "type.googleapis.com/envoy.extensions.filters.http"
+MUTATIONS = {
+    "name": "mutations",
+    "typed_config": {
+        "@type": f"{HTTP}.header_mutation.v3.HeaderMutation",
+        "mutations": {
+            "request_mutations": [
+                {"append": {"header": {"key": "x-checked", "value": "yes"}}},
+                {"remove": "x-secret"},
+            ],
+            "response_mutations": [{"append": {"header": {"key": "x-mesh", "value": "seen"}}}],
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("aio", [False, True], ids=["grpc", "grpc.aio"])
+def test_filters_change_what_grpc_handlers_and_callers_get(tmp_path: Path, aio: bool) -> None:
+    port = one_port()
+    sent = (("x-secret", "1"), ("x-kept", "2"), ("x-some-bin", b"\x00\xff"))
+    with (
+        mesh_of(tmp_path, raw_listener(port, MUTATIONS)) as mesh,
+        (aio_grpc_server if aio else sync_grpc_server)(mesh, port, secure=False),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        answer, call = channel.unary_unary("/test.Echo/Say").with_call(b"", metadata=sent)
+        stream = channel.unary_stream("/test.Echo/Down")(b"2", metadata=sent)
+        pieces = list(stream)
+    seen = json.loads(answer)["metadata"]
+    assert (seen.get("x-checked"), seen.get("x-secret"), seen.get("x-kept")) == ("yes", None, "2")
+    assert seen["x-some-bin"].encode("latin-1") == b"\x00\xff"
+    initial = dict(call.initial_metadata())
+    assert initial["x-mesh"] == "seen"
+    assert aio or initial["x-served-by"] == "one", "the handler's own go out as well"
+    assert aio or dict(call.trailing_metadata())["x-trailer"] == "end"
+    assert len(pieces) == 2
+    assert dict(stream.initial_metadata())["x-mesh"] == "seen"
+
+
+@pytest.mark.parametrize("aio", [False, True], ids=["grpc", "grpc.aio"])
+def test_grpc_calls_that_fail_make_admission_control_refuse_others(tmp_path: Path, aio: bool) -> None:
+    port = one_port()
+    admission = {
+        "name": "admission",
+        "typed_config": {
+            "@type": f"{HTTP}.admission_control.v3.AdmissionControl",
+            "success_criteria": {},
+            "max_rejection_probability": {"default_value": {"value": 100}},
+        },
+    }
+    codes: list[grpc.StatusCode] = []
+    with (
+        mesh_of(tmp_path, raw_listener(port, admission)) as mesh,
+        (aio_grpc_server if aio else sync_grpc_server)(mesh, port, secure=False),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        for name in ["NOT_FOUND"] * 20 + ["INTERNAL"] * 60:
+            with pytest.raises(grpc.RpcError) as caught:
+                channel.unary_unary("/test.Echo/Fail")(name.encode())
+            codes.append(caught.value.code())
+    assert set(codes[:20]) == {grpc.StatusCode.NOT_FOUND}
+    assert codes[20:].count(grpc.StatusCode.UNAVAILABLE) > 5
+    assert grpc.StatusCode.INTERNAL in codes[20:]
+
+
+def test_a_websocket_that_policy_lets_in_carries_messages_both_ways(tmp_path: Path) -> None:
+    port = one_port()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "websocket":
+            return await echo(scope, receive, send)
+        assert (await receive())["type"] == "websocket.connect"
+        checked = dict(scope["headers"])[b"x-checked"].decode()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": f"{checked}:{message['text']}"})
+
+    rbac = {
+        "name": "rbac",
+        "typed_config": {
+            "@type": f"{HTTP}.rbac.v3.RBAC",
+            "rules": {
+                "policies": {
+                    "one": {
+                        "permissions": [{"url_path": {"path": {"exact": "/open"}}}],
+                        "principals": [{"any": True}],
+                    }
+                }
+            },
+        },
+    }
+    yaml = raw_listener(port, rbac, MUTATIONS).replace("0.0.0.0", "127.0.0.1")
+    with mesh_of(tmp_path, yaml) as mesh, serving(app, mesh, port):
+        with connect(f"ws://127.0.0.1:{port}/open") as socket_:
+            socket_.send("hello")
+            assert socket_.recv(timeout=5) == "yes:hello"
+        with pytest.raises(InvalidStatus) as caught, connect(f"ws://127.0.0.1:{port}/closed"):
+            pass
+    assert caught.value.response.status_code == 403
