@@ -92,6 +92,8 @@ _MODULES = {
     "envoy.extensions.load_balancing_policies.round_robin.v3": "round_robin",
     "envoy.extensions.load_balancing_policies.subset.v3": "subset",
     "envoy.extensions.load_balancing_policies.wrr_locality.v3": "wrr_locality",
+    "envoy.extensions.matching.common_inputs.network.v3": "network_inputs",
+    "envoy.extensions.matching.common_inputs.ssl.v3": "ssl_inputs",
     "envoy.extensions.path.match.uri_template.v3": "uri_template_match",
     "envoy.extensions.path.rewrite.uri_template.v3": "uri_template_rewrite",
     "envoy.extensions.retry.host.omit_host_metadata.v3": "omit_host_metadata_config",
@@ -100,6 +102,8 @@ _MODULES = {
     "envoy.extensions.transport_sockets.raw_buffer.v3": "raw_buffer",
     "envoy.extensions.transport_sockets.tls.v3": "tls",
     "envoy.extensions.upstreams.http.v3": "http_protocol_options",
+    "envoy.config.rbac.v3": "rbac",
+    "envoy.type.matcher.v3": "http_inputs",
 }
 
 

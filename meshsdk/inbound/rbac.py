@@ -31,11 +31,13 @@ from ..resources.rbac import (
     RbacRules,
     ServerNameIs,
 )
+from ..resources.rbac_matcher import Matcher
 from ..routing.conditions import compile_header
 from ..routing.string_match import compile_regex_match, compile_string
 from .cel import asked_by_condition, compile_cel
 from .connection import Address, Fact, parse_address
 from .metadata import compile_metadata
+from .rbac_matcher import asked_by_matcher, compile_matcher
 from .replies import access_denied
 from .request import InboundRequest
 
@@ -252,12 +254,14 @@ class RbacStep:
     __slots__ = ("_prefix", "_rules", "_shadow", "_shadow_prefix", "asks")
 
     def __init__(self, settings: Rbac) -> None:
-        policies = settings.rules.policies if settings.rules is not None else ()
+        policies = settings.rules.policies if settings.rules is not None and settings.matcher is None else ()
         conditions = [one for policy in policies for one in (policy.permissions, policy.principals)]
         expressions = [policy.condition for policy in policies if policy.condition is not None]
         self.asks = asked_facts(AllOf(tuple(conditions))).union(*map(asked_by_condition, expressions))
-        self._rules = _compile_rules(settings.rules)
-        self._shadow = _compile_rules(settings.shadow_rules)
+        if settings.matcher is not None:
+            self.asks |= asked_by_matcher(settings.matcher)
+        self._rules = _verdicts(settings.rules, settings.matcher)
+        self._shadow = _verdicts(settings.shadow_rules, settings.shadow_matcher)
         self._prefix = settings.rules_prefix
         self._shadow_prefix = settings.shadow_prefix
 
@@ -265,20 +269,48 @@ class RbacStep:
         """Let the request pass, or refuse it."""
         shadow, rules = self._shadow, self._rules
         if shadow is not None:
-            policy = shadow.matching(request)
-            allowed = (policy is not None) == (shadow.action is RbacAction.ALLOW)
+            is_allowed, policy, _ = shadow(request)
             # What Istio's CUSTOM action and dry runs look at (docs, rbac_filter, dynamic metadata).
             told = request.metadata.setdefault("envoy.filters.http.rbac", {})
-            told[f"{self._shadow_prefix}shadow_engine_result"] = "allowed" if allowed else "denied"
+            told[f"{self._shadow_prefix}shadow_engine_result"] = "allowed" if is_allowed else "denied"
             if policy is not None:
                 told[f"{self._shadow_prefix}shadow_effective_policy_id"] = policy
         if rules is None:
             return None
-        policy = rules.matching(request)
-        if rules.action is RbacAction.LOG:
-            if policy is not None:
-                request.audit.append(("audit_policy", policy))
-            return None
-        if (policy is not None) == (rules.action is RbacAction.ALLOW):
+        is_allowed, policy, is_logged = rules(request)
+        if is_logged and policy is not None:
+            request.audit.append(("audit_policy", policy))
+        if is_allowed:
             return None
         return access_denied(self._prefix + policy if policy is not None else "none")
+
+
+# Whether a request may pass, by which policy, and whether that is to be logged.
+Verdict = tuple[bool, str | None, bool]
+
+
+def _verdicts(rules: RbacRules | None, matcher: Matcher | None) -> Callable[[InboundRequest], Verdict] | None:
+    """What rules or a matcher say of requests; a matcher's rules are not looked at."""
+    if matcher is not None:
+        find = compile_matcher(matcher)
+
+        def by_matcher(request: InboundRequest) -> Verdict:
+            found = find(request)
+            # Whatever no matcher knows is denied.
+            return (
+                (False, None, False) if found is None else (found.action != "DENY", found.name, found.action == "LOG")
+            )
+
+        return by_matcher
+    compiled = _compile_rules(rules)
+    if compiled is None:
+        return None
+    action = compiled.action
+
+    def by_rules(request: InboundRequest) -> Verdict:
+        policy = compiled.matching(request)
+        if action is RbacAction.LOG:
+            return True, policy, True
+        return (policy is not None) is (action is RbacAction.ALLOW), policy, False
+
+    return by_rules

@@ -192,7 +192,7 @@ def _compile(
         case RateLimit():
             return _limit_step(own, given if isinstance(given, RateLimitPerRoute) else None, limits, place, where)
     match given if given is not None else own:
-        case Rbac() as rbac if rbac.rules is not None or rbac.shadow_rules is not None:
+        case Rbac() as rbac if any((rbac.rules, rbac.shadow_rules, rbac.matcher, rbac.shadow_matcher)):
             return RbacStep(rbac)
         case CorsPolicy() as cors:
             for below in said[1:]:

@@ -21,6 +21,7 @@ from .matchers import HeaderMatcher, StringMatcher, parse_header_matcher, parse_
 from .metadata_matcher import MetadataMatcher, parse_metadata_matcher
 from .network import Network, parse_cidr
 from .notes import Notes
+from .rbac_matcher import Matcher, parse_matcher
 from .uri_template import UriTemplate, parse_uri_template
 from .values import unpack
 
@@ -187,16 +188,21 @@ class Rbac:
     Attributes:
         rules: None lets everybody in.
         shadow_rules: Never refuse; what they would have done is logged.
+        matcher, shadow_matcher: In place of the rules, where there are any.
         rules_prefix, shadow_prefix: Before the names of policies in reports.
     """
 
     rules: RbacRules | None = None
     shadow_rules: RbacRules | None = None
+    matcher: Matcher | None = None
+    shadow_matcher: Matcher | None = None
     rules_prefix: str = ""
     shadow_prefix: str = ""
 
 
-_FILTER_FIELDS = frozenset("rules shadow_rules rules_stat_prefix shadow_rules_stat_prefix track_per_rule_stats".split())
+_FILTER_FIELDS = frozenset(
+    "rules shadow_rules matcher shadow_matcher rules_stat_prefix shadow_rules_stat_prefix track_per_rule_stats".split()
+)
 
 
 def parse_rbac(container: Any, where: str, notes: Notes) -> Rbac:
@@ -211,14 +217,18 @@ def parse_rbac_per_route(container: Any, where: str, notes: Notes) -> Rbac:
 
 
 def _parse_filter(message: Any, where: str, notes: Notes) -> Rbac:
-    for name in ("matcher", "shadow_matcher"):
-        if message.HasField(name):
-            raise ResourceError(f"{where}.{name}", "matcher trees are refused; use rules")
     notes.unless_acted_on(message, where, _FILTER_FIELDS)
     return Rbac(
         rules=parse_rules(message.rules, f"{where}.rules") if message.HasField("rules") else None,
         shadow_rules=(
             parse_rules(message.shadow_rules, f"{where}.shadow_rules") if message.HasField("shadow_rules") else None
+        ),
+        # RBAC.rules: "If both rules and matcher are configured, rules will be ignored."
+        matcher=parse_matcher(message.matcher, f"{where}.matcher") if message.HasField("matcher") else None,
+        shadow_matcher=(
+            parse_matcher(message.shadow_matcher, f"{where}.shadow_matcher")
+            if message.HasField("shadow_matcher")
+            else None
         ),
         rules_prefix=message.rules_stat_prefix,
         shadow_prefix=message.shadow_rules_stat_prefix,

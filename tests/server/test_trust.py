@@ -282,17 +282,20 @@ def at_once_in_threads(mesh: meshsdk.Mesh) -> None:
     """A request, and then several at once, which need connections of their own."""
     with mesh.client() as client:
         assert client.get("http://web/").text == spiffe("client")
-        threads = [threading.Thread(target=lambda: client.get("http://web/")) for _ in range(8)]
+        told: list[str] = []
+        threads = [threading.Thread(target=lambda: told.append(client.get("http://web/").text)) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        assert told == [spiffe("client")] * 8, "a resumed session proves who it is of"
 
 
 def at_once_by_asyncio(mesh: meshsdk.Mesh) -> None:
     async def get() -> None:
         async with mesh.async_client() as client:
             assert (await client.get("http://web/")).text == spiffe("client")
-            await asyncio.gather(*(client.get("http://web/") for _ in range(8)))
+            answers = await asyncio.gather(*(client.get("http://web/") for _ in range(8)))
+            assert [one.text for one in answers] == [spiffe("client")] * 8
 
     asyncio.run(get())

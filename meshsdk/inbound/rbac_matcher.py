@@ -1,0 +1,180 @@
+"""RBAC's trees of matchers, compiled (Envoy: source/common/matcher; source/extensions/filters/common/rbac)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..resources.rbac_matcher import (
+    AllMatch,
+    AnyMatches,
+    InputMatches,
+    Matcher,
+    MatcherAction,
+    MatchInput,
+    MatchInputKind,
+    MatchList,
+    MatchTree,
+    NoMatch,
+    Predicate,
+)
+from ..routing.string_match import compile_string
+from .connection import Fact
+from .request import InboundRequest
+
+__all__ = ["asked_by_matcher", "compile_matcher"]
+
+# The action that a request comes to; None where it comes to none.
+Find = Callable[[InboundRequest], MatcherAction | None]
+Read = Callable[[InboundRequest], str | None]
+
+
+def compile_matcher(matcher: Matcher) -> Find:
+    """A function that finds a request's action."""
+    otherwise = _then(matcher.otherwise) if matcher.otherwise is not None else _nothing
+    if isinstance(matcher, MatchTree):
+        return _tree(matcher, otherwise)
+    entries = [(_predicate(entry.predicate), _then(entry.then)) for entry in matcher.entries]
+
+    def find(request: InboundRequest) -> MatcherAction | None:
+        for holds, then in entries:
+            if holds(request):
+                found = then(request)
+                if found is not None:
+                    return found
+        return otherwise(request)
+
+    return find
+
+
+def _nothing(request: InboundRequest) -> MatcherAction | None:
+    return None
+
+
+def _then(then: MatcherAction | Matcher) -> Find:
+    return (lambda request: then) if isinstance(then, MatcherAction) else compile_matcher(then)
+
+
+def _tree(matcher: MatchTree, otherwise: Find) -> Find:
+    read = _input(matcher.input)
+    branches = {key: _then(then) for key, then in matcher.branches}
+    by_length = sorted(branches, key=len, reverse=True)
+
+    def find(request: InboundRequest) -> MatcherAction | None:
+        value = read(request)
+        if value is None:
+            return otherwise(request)
+        keys = [key for key in by_length if value.startswith(key)] if matcher.is_prefix else [value]
+        for key in keys:
+            found = branches[key](request) if key in branches else None
+            if found is not None:
+                return found
+        return otherwise(request)
+
+    return find
+
+
+def _predicate(predicate: Predicate) -> Callable[[InboundRequest], bool]:
+    match predicate:
+        case InputMatches():
+            read, matches = _input(predicate.input), compile_string(predicate.matcher)
+
+            def holds(request: InboundRequest) -> bool:
+                value = read(request)
+                return value is not None and matches(value)
+
+            return holds
+        case AllMatch(predicates=inner):
+            every = [_predicate(one) for one in inner]
+            return lambda request: all(one(request) for one in every)
+        case AnyMatches(predicates=inner):
+            some = [_predicate(one) for one in inner]
+            return lambda request: any(one(request) for one in some)
+        case NoMatch(predicate=one_):
+            test = _predicate(one_)
+            return lambda request: not test(request)
+
+
+def _input(wanted: MatchInput) -> Read:
+    name = wanted.name
+    match wanted.kind:
+        case MatchInputKind.HEADER:
+            return lambda request: request.head.header(name)
+        case MatchInputKind.URI_SAN:
+            return _names("URI")
+        case MatchInputKind.DNS_SAN:
+            return _names("DNS")
+        case kind:
+            return _OF_CONNECTION[kind]
+
+
+def _names(kind: str) -> Read:
+    """Envoy joins several names with commas."""
+
+    def read(request: InboundRequest) -> str | None:
+        peer = request.connection.peer
+        return ",".join(peer.values(kind)) or None if peer is not None else None
+
+    return read
+
+
+def _subject(request: InboundRequest) -> str | None:
+    peer = request.connection.peer
+    return peer.subject or None if peer is not None else None
+
+
+def _source_ip(request: InboundRequest) -> str | None:
+    return str(request.remote) if request.remote is not None else None
+
+
+def _source_port(request: InboundRequest) -> str | None:
+    return str(request.connection.source_port)
+
+
+_OF_CONNECTION: dict[MatchInputKind, Read] = {
+    MatchInputKind.SOURCE_IP: _source_ip,
+    MatchInputKind.DIRECT_SOURCE_IP: lambda request: request.connection.source_ip or None,
+    MatchInputKind.SOURCE_PORT: _source_port,
+    MatchInputKind.DESTINATION_IP: lambda request: request.connection.destination_ip or None,
+    MatchInputKind.DESTINATION_PORT: lambda request: str(request.connection.destination_port),
+    MatchInputKind.SERVER_NAME: lambda request: request.connection.server_name or None,
+    MatchInputKind.SUBJECT: _subject,
+}
+
+_FACTS = {
+    MatchInputKind.DESTINATION_IP: Fact.DESTINATION_IP,
+    MatchInputKind.SERVER_NAME: Fact.SERVER_NAME,
+}
+
+
+def asked_by_matcher(matcher: Matcher) -> frozenset[Fact]:
+    """What a matcher depends on that not every server tells."""
+    found: set[Fact] = set()
+
+    def look(one: Any) -> None:
+        match one:
+            case MatchInput(kind=kind, name=name):
+                if kind in _FACTS:
+                    found.add(_FACTS[kind])
+                elif kind is MatchInputKind.HEADER and name in (":authority", "host"):
+                    found.add(Fact.AUTHORITY)
+            case InputMatches(input=wanted):
+                look(wanted)
+            case AllMatch(predicates=inner) | AnyMatches(predicates=inner):
+                for each in inner:
+                    look(each)
+            case NoMatch(predicate=inner_one):
+                look(inner_one)
+            case MatchList(entries=entries, otherwise=otherwise):
+                for entry in entries:
+                    look(entry.predicate)
+                    look(entry.then)
+                look(otherwise)
+            case MatchTree(input=wanted, branches=branches, otherwise=otherwise):
+                look(wanted)
+                for _, then in branches:
+                    look(then)
+                look(otherwise)
+
+    look(matcher)
+    return frozenset(found)
