@@ -91,6 +91,7 @@ class Control:
         self.policies: Mapping[str, InboundPolicy] = MappingProxyType({})
         self._loop: ControlLoop | None = None
         self._secured: weakref.WeakSet[HasCertificates] = weakref.WeakSet()
+        self._is_looking = False
         self._cache = ResourceCache()
         self._source: Source | None = None
         self._dns: DnsResolver | None = None
@@ -198,13 +199,14 @@ class Control:
 
     def watch_certificates(self, transport: HasCertificates) -> None:
         """See `Runtime.watch_certificates`."""
-        is_first = not self._secured
         self._secured.add(transport)
-        if is_first:
+        if not self._is_looking:
+            self._is_looking = True
             self.call_later(_CERTIFICATES_SECONDS, self._look_at_certificates)
 
     def _look_at_certificates(self) -> None:
         secured = list(self._secured)
+        self._is_looking = bool(secured)
         try:
             for transport in secured:
                 transport.look_at_certificates()

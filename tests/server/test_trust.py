@@ -299,3 +299,28 @@ def at_once_by_asyncio(mesh: meshsdk.Mesh) -> None:
             assert [one.text for one in answers] == [spiffe("client")] * 8
 
     asyncio.run(get())
+
+
+class Secured:
+    """A transport, as far as certificates go."""
+
+    def __init__(self, looks: list[float]) -> None:
+        self._looks = looks
+
+    def look_at_certificates(self) -> None:
+        self._looks.append(time.monotonic())
+
+
+def test_clients_that_come_and_go_are_looked_after_by_one_timer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshsdk.control._CERTIFICATES_SECONDS", 0.05)
+    looks: list[float] = []
+    with mesh_of(tmp_path, "") as mesh:
+        mesh.status()
+        for _ in range(20):
+            mesh.runtime.watch_certificates(Secured(looks))
+        stays = Secured(looks)
+        mesh.runtime.watch_certificates(stays)
+        time.sleep(0.5)
+    assert 0 < len(looks) <= 12, "timers have piled up"
