@@ -251,6 +251,9 @@ class MeshServer(uvicorn.Server):
 
     def _drop_distrusted(self) -> None:
         """Close connections whose peers' roots are gone, or who are revoked, also under requests."""
+        # Those that became websockets have another protocol, which does not say when they are gone.
+        for transport in [one for one in self._peers if one.is_closing()]:
+            self._peers.pop(transport, None)
         context = self._context
         if context is None or not self._peers or context.generation == self._generation:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from websockets.sync.client import connect
 
 import meshsdk
 from meshsdk.http.tls import verify_peer
@@ -23,7 +25,7 @@ from meshsdk.security import TlsClientContext
 
 from ..certificates import SpiffeCa, spiffe, write_identity
 from ..conftest import destination_rule, service
-from .running import mesh_of, one_port, peer_authentication, serving
+from .running import identity, mesh_of, one_port, peer_authentication, serving
 from .test_serve import MUTUAL, who_asks
 
 OTHER = "other.domain"
@@ -324,3 +326,27 @@ def test_clients_that_come_and_go_are_looked_after_by_one_timer(
         mesh.runtime.watch_certificates(stays)
         time.sleep(0.5)
     assert 0 < len(looks) <= 12, "timers have piled up"
+
+
+def test_a_server_forgets_websockets_that_are_gone(tmp_path: Path) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "websocket":
+            return await who_asks(scope, receive, send)
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    port, place = one_port(), tmp_path / "client-files"
+    write_identity(place, OURS.issue(spiffe("client")), OURS.pem)
+    context = ssl.create_default_context(cafile=str(place / "roots.pem"))
+    context.check_hostname = False
+    context.load_cert_chain(place / "cert.pem", place / "key.pem")
+    yaml = service("web", port) + peer_authentication("STRICT")
+    with mesh_of(tmp_path, yaml, identity(tmp_path, OURS, "web")) as mesh, serving(app, mesh, port) as server:
+        with connect(f"wss://127.0.0.1:{port}/", ssl=context):
+            assert len(server._peers) == 1
+        until = time.monotonic() + 10
+        while server._peers:
+            assert time.monotonic() < until
+            time.sleep(0.05)
