@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: test demo bench soak lint types format clean
 
 test: lint types  ## everything that must hold: style, types, tests
-	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile
+	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: $(STAMP)  ## bookinfo on loopback: services, mesh, live table; under a minute
 	"$(BIN)/python" -m examples.bookinfo

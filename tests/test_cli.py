@@ -48,6 +48,17 @@ def test_check_lists_every_problem_and_exits_with_one(folder: Path) -> None:
     assert "VirtualService/c.spec.http[0].route" in result.stderr
 
 
+def test_check_says_which_servers_have_no_policy_that_can_be_carried_out(tmp_path: Path) -> None:
+    custom = (
+        "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: ask}\n"
+        "spec: {action: CUSTOM, provider: {name: nobody}, rules: [{}]}\n"
+    )
+    (tmp_path / "mesh.yaml").write_text(service("web", 8080) + custom)
+    result = run("check", str(tmp_path))
+    assert "nobody" in result.stdout
+    assert "servers of default/{'app': 'web'} let nobody in" in " ".join(result.stdout.split())
+
+
 def test_check_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
     result = run("check", str(tmp_path / "nowhere"))
     assert result.returncode == 1

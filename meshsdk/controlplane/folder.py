@@ -18,7 +18,7 @@ from ..resources import RESOURCE_TYPES, ResourceType, decode, resource_name
 from .assemble import assemble
 from .clusters import for_grpc_core, make_clusters
 from .documents import Document, config_files, read_documents
-from .inbound import make_inbound_listener, make_keys_clusters
+from .inbound import inbound_problems, make_inbound_listener, make_keys_clusters
 from .listeners import make_grpc_listeners, make_sidecar_listeners
 from .raw import parse_raw
 from .world import World
@@ -111,7 +111,7 @@ def load(root: Path, domain: str = "cluster.local") -> FolderState:
     views = _translate(world, raw, errors)
     # A cluster is checked in each of its shapes, and would be reported for each.
     problems = [Problem(text, True) for text in dict.fromkeys(map(str, errors))]
-    problems += [Problem(text, False) for text in (*warnings, *world.warnings)]
+    problems += [Problem(text, False) for text in (*warnings, *world.warnings, *inbound_problems(world))]
     version = hashlib.sha256()
     for (kind, name), packed in sorted(views[0].items(), key=lambda item: (item[0][0].value, item[0][1])):
         version.update(f"{kind.value} {name} {len(packed)}".encode() + packed)

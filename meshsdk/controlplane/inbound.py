@@ -41,7 +41,7 @@ from .security_world import (
 )
 from .world import Workload, World
 
-__all__ = ["make_inbound_listener", "make_keys_clusters"]
+__all__ = ["inbound_problems", "make_inbound_listener", "make_keys_clusters"]
 
 _CUSTOM_PREFIX = "istio_ext_authz_"
 _DRY_RUN_PREFIX = "istio_dry_run_allow_"
@@ -79,6 +79,28 @@ def make_inbound_listener(world: World, name: str, address: str, port: int) -> l
         chain.filter_chain_match.transport_protocol = "raw_buffer"
         _add_manager(chain, security.mesh, filters, port)
     return listener
+
+
+def inbound_problems(world: World) -> list[str]:
+    """Why the servers of some workloads cannot have their policies; found before one of them asks."""
+    security = world.security
+    if not security.authorizations and not security.requests:
+        return []
+    found: dict[str, None] = {}
+    seen: set[object] = set()
+    for workload in world.workloads:
+        key = (workload.namespace, tuple(sorted(workload.labels.items())))
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            list(_filters(world, workload))
+        except ConfigError as error:
+            found[
+                f"{error}; servers of {workload.namespace}/{dict(workload.labels)} let nobody in, or keep what they"
+                " have"
+            ] = None
+    return list(found)
 
 
 def _find_workload(world: World, address: str, port: int) -> Workload:
