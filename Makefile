@@ -6,6 +6,7 @@ STAMP := $(VENV)/.installed
 
 .PHONY: test demo bench soak lint types format clean
 
+# By files, so that each worker starts what a file shares once; the longest come first in the alphabet.
 test: lint types  ## everything that must hold: style, types, tests
 	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 

@@ -6,13 +6,17 @@ pytest -s tests/server/test_mutual_tls_matrix.py     # prints the tables
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import datetime
+import hashlib
 import json
 import os
+import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -595,3 +599,75 @@ def test_the_same_servers_run_where_plaintext_is_allowed(world: World, server: s
     with process([sys.executable, "-m", server, *bind, "tests.server.recipe_app:asgi"], tmp_path, world, port):
         assert httpx.get(f"http://127.0.0.1:{port}/who").status_code == 200
         assert httpx.post(f"http://127.0.0.1:{port}/who").status_code == 403
+
+
+def digest(world: World, kind: str, *, of_key: bool) -> str:
+    """A pin, as Envoy writes it: base64 of a key's SHA-256, or a certificate's in hexadecimal."""
+    certificate = x509.load_pem_x509_certificates((world.path(kind) / "cert.pem").read_bytes())[0]
+    if not of_key:
+        return certificate.fingerprint(hashes.SHA256()).hex()
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return base64.b64encode(hashlib.sha256(certificate.public_key().public_bytes(*form)).digest()).decode()
+
+
+@pytest.mark.parametrize("client", ["httpx", "httpx async"])
+@pytest.mark.parametrize(
+    ("field", "of_key", "pinned", "talks"),
+    [
+        ("verify_certificate_spki", True, "right", True),
+        ("verify_certificate_spki", True, "own", False),
+        ("verify_certificate_hash", False, "right", True),
+        ("verify_certificate_hash", False, "own", False),
+    ],
+)
+def test_a_server_must_be_the_one_that_is_pinned(
+    world: World, tmp_path: Path, client: str, field: str, of_key: bool, pinned: str, talks: bool
+) -> None:
+    with by_serve(world, tmp_path, "right", "own") as port:
+        cluster, _, listener = upstream(world, port).partition("\n---\n")
+        document = json.loads(cluster)
+        common = document["transport_socket"]["typed_config"]["common_tls_context"]
+        common["validation_context"][field] = [digest(world, pinned, of_key=of_key)]
+        with mesh_of(tmp_path, f"{json.dumps(document)}\n---\n{listener}", name="client") as mesh:
+            said = OUR_CLIENTS[client](mesh)
+    assert said == "talks" if talks else "none of those that are pinned" in said
+
+
+@pytest.mark.parametrize(
+    ("params", "version", "cipher"),
+    [
+        ({}, "TLSv1.3", ""),
+        ({"tls_maximum_protocol_version": "TLSv1_2"}, "TLSv1.2", ""),
+        (
+            {"tls_maximum_protocol_version": "TLSv1_2", "cipher_suites": ["ECDHE-ECDSA-AES256-GCM-SHA384"]},
+            "TLSv1.2",
+            "ECDHE-ECDSA-AES256-GCM-SHA384",
+        ),
+    ],
+)
+def test_versions_and_ciphers_are_those_that_the_cluster_names(
+    world: World, tmp_path: Path, params: dict[str, Any], version: str, cipher: str
+) -> None:
+    seen: list[tuple[str | None, str]] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(world.path("right") / "cert.pem", world.path("right") / "key.pem")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def accept() -> None:
+            connection, _ = listening.accept()
+            with context.wrap_socket(connection, server_side=True) as secured:
+                chosen = secured.cipher()
+                seen.append((secured.version(), chosen[0] if chosen else ""))
+                secured.recv(65536)
+                secured.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        cluster, _, listener = upstream(world, listening.getsockname()[1]).partition("\n---\n")
+        document = json.loads(cluster)
+        document["transport_socket"]["typed_config"]["common_tls_context"]["tls_params"] = params
+        with mesh_of(tmp_path, f"{json.dumps(document)}\n---\n{listener}", name="client") as mesh:
+            assert fetch(mesh).status_code == 200
+        thread.join(5)
+    assert seen[0][0] == version
+    assert not cipher or seen[0][1] == cipher

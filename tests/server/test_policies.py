@@ -492,3 +492,30 @@ def test_a_websocket_that_policy_lets_in_carries_messages_both_ways(tmp_path: Pa
         with pytest.raises(InvalidStatus) as caught, connect(f"ws://127.0.0.1:{port}/closed"):
             pass
     assert caught.value.response.status_code == 403
+
+
+def test_a_servers_routes_may_come_by_themselves_and_change(tmp_path: Path) -> None:
+    port = one_port()
+    listener = json.loads(raw_listener(port).replace("0.0.0.0", "127.0.0.1"))
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    del manager["route_config"]
+    manager["rds"] = {"route_config_name": "inbound", "config_source": {"ads": {}, "resource_api_version": "V3"}}
+
+    def routes(status: int) -> str:
+        answer = {"match": {"prefix": "/closed"}, "direct_response": {"status": status}}
+        open_ = {"match": {"prefix": "/"}, "non_forwarding_action": {}}
+        document = {
+            "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            "name": "inbound",
+            "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [answer, open_]}],
+        }
+        return f"{json.dumps(listener)}\n---\n{json.dumps(document)}\n"
+
+    with mesh_of(tmp_path, routes(418)) as mesh, serving(echo, mesh, port), httpx.Client() as client:
+        assert client.get(f"http://127.0.0.1:{port}/open").status_code == 200
+        assert client.get(f"http://127.0.0.1:{port}/closed").status_code == 418
+        (tmp_path / "mesh" / "mesh.yaml").write_text(routes(451))
+        until = time.monotonic() + 10
+        while client.get(f"http://127.0.0.1:{port}/closed").status_code != 451:
+            assert time.monotonic() < until
+            time.sleep(0.02)
