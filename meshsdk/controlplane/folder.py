@@ -94,6 +94,7 @@ def load(root: Path, domain: str = "cluster.local") -> FolderState:
     objects: list[Document] = []
     raw: Packed = {}
     warnings: list[str] = []
+    broken: list[str] = []
     try:
         files = config_files(root)
     except ConfigError as error:
@@ -102,12 +103,14 @@ def load(root: Path, domain: str = "cluster.local") -> FolderState:
         try:
             for document in read_documents(path):
                 if "@type" in document.data:
-                    _add_raw(raw, document, warnings, errors)
+                    _add_raw(raw, document, warnings, errors, broken)
                 else:
                     objects.append(document)
         except ConfigError as error:
             errors.append(error)
     world = assemble(objects, domain, errors)
+    # A listener that cannot be read may be some server's: no other policy may stand in for it.
+    world.security.broken.extend(broken)
     views = _translate(world, raw, errors)
     # A cluster is checked in each of its shapes, and would be reported for each.
     problems = [Problem(text, True) for text in dict.fromkeys(map(str, errors))]
@@ -119,11 +122,16 @@ def load(root: Path, domain: str = "cluster.local") -> FolderState:
     return FolderState(version.hexdigest()[:16], *views, problems=tuple(problems), world=world)
 
 
-def _add_raw(raw: Packed, document: Document, warnings: list[str], errors: list[ConfigError]) -> None:
+def _add_raw(
+    raw: Packed, document: Document, warnings: list[str], errors: list[ConfigError], broken: list[str]
+) -> None:
     try:
         kind, name, packed = parse_raw(document, warnings)
     except ConfigError as error:
         errors.append(error)
+        is_of_client = "api_listener" in document.data or "apiListener" in document.data
+        if str(document.data["@type"]) == ResourceType.LISTENER.type_url and not is_of_client:
+            broken.append(str(error))
         return
     if (kind, name) in raw:
         errors.append(ConfigError(document.where, f"{kind.name} {name!r} stands in the folder twice"))

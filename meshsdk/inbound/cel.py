@@ -94,7 +94,15 @@ def _of_peer(kind: str) -> Callable[[InboundRequest], object]:
 
 
 def _peer(read: Callable[[Any], object]) -> Callable[[InboundRequest], object]:
-    return lambda request: read(request.connection.peer) if request.connection.peer is not None else _MISSING
+    """Of a certificate; empty where none is shown over TLS, as in Envoy."""
+
+    def of(request: InboundRequest) -> object:
+        connection = request.connection
+        if connection.peer is not None:
+            return read(connection.peer)
+        return "" if connection.is_tls else _MISSING
+
+    return of
 
 
 _ATTRIBUTES: dict[tuple[str, str], Callable[[InboundRequest], object]] = {

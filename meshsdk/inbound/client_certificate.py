@@ -25,7 +25,8 @@ _MAX_ELEMENTS = 1024
 def compile_client_certificate(manager: ServerManager) -> Callable[[InboundRequest], None]:
     """A function that makes a request's header what the settings say."""
     mode = manager.forward_certificate
-    elements: dict[tuple[str, str], bytes] = {}
+    elements: dict[tuple[object, ...], bytes] = {}
+    tells_chain = manager.certificate_details.chain
 
     def sanitize(request: InboundRequest) -> None:
         request.remove_header(_HEADER)
@@ -41,7 +42,9 @@ def compile_client_certificate(manager: ServerManager) -> Callable[[InboundReque
         if request.connection.peer is None:
             request.remove_header(_HEADER)
             return
-        key = (request.connection.peer.sha256, request.connection.own_uri)
+        connection = request.connection
+        sent = connection.peer_certificates if tells_chain else ()
+        key = (request.connection.peer.sha256, connection.own_uri, sent)
         own = elements.get(key)
         if own is None:
             if len(elements) >= _MAX_ELEMENTS:
@@ -75,11 +78,11 @@ def _element(manager: ServerManager, request: InboundRequest) -> str:
         parts.append(f"By={connection.own_uri}")
     parts.append(f"Hash={peer.sha256}")
     if details.certificate or details.chain:
-        pem = x509.load_der_x509_certificate(peer.der).public_bytes(Encoding.PEM).decode()
         if details.certificate:
-            parts.append(f'Cert="{urllib.parse.quote(pem, safe="")}"')
+            parts.append(f'Cert="{_pem(peer.der)}"')
         if details.chain:
-            parts.append(f'Chain="{urllib.parse.quote(pem, safe="")}"')
+            # As it was sent; a server that does not tell has the peer's own certificate only.
+            parts.append(f'Chain="{"".join(map(_pem, connection.peer_certificates or (peer.der,)))}"')
     if details.subject:
         parts.append(f'Subject="{_quoted(peer.subject)}"')
     if details.uri:
@@ -87,6 +90,11 @@ def _element(manager: ServerManager, request: InboundRequest) -> str:
     if details.dns:
         parts += [f"DNS={name}" for name in peer.values("DNS")]
     return ";".join(parts)
+
+
+def _pem(der: bytes) -> str:
+    pem = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM).decode()
+    return urllib.parse.quote(pem, safe="")
 
 
 def _quoted(text: str) -> str:

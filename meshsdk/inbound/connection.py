@@ -34,6 +34,7 @@ class Connection:
         server_name: That the peer asked for in its TLS hello.
         application_protocols: That it offered there, or the one that was chosen.
         own_uri: The URI of this side's certificate, for X-Forwarded-Client-Cert.
+        peer_certificates: What the peer has sent, its own certificate first, as DER; empty where that is not told.
         untold: What this server does not tell. A rule that asks for it lets nobody in: a DENY that cannot match would
             let in everybody.
     """
@@ -47,6 +48,7 @@ class Connection:
     server_name: str = ""
     application_protocols: tuple[str, ...] = ()
     own_uri: str = ""
+    peer_certificates: tuple[bytes, ...] = ()
     untold: frozenset[Fact] = frozenset()
 
     @property

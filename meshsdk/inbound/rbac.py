@@ -151,20 +151,32 @@ def _from_address(condition: FromAddress) -> Test:
 
 def _authenticated(condition: Authenticated) -> Test:
     if condition.matcher is None:
-        return lambda request: request.connection.peer is not None
+        # Envoy: TLS is enough; whether a certificate must be shown is the filter chain's to say.
+        return lambda request: request.connection.is_tls
     matches = compile_string(condition.matcher)
 
     def test(request: InboundRequest) -> bool:
-        peer = request.connection.peer
-        return peer is not None and any(map(matches, peer.principals))
+        return any(map(matches, _principals(request)))
 
     def test_exactly(request: InboundRequest) -> bool:
-        peer = request.connection.peer
-        return peer is not None and wanted in peer.principals
+        return wanted in _principals(request)
 
     wanted = condition.matcher.value
     is_exact = condition.matcher.kind is StringMatchKind.EXACT and not condition.matcher.ignore_case
     return test_exactly if is_exact else test
+
+
+_NOBODY: tuple[str, ...] = ()
+_NO_NAME = ("",)
+
+
+def _principals(request: InboundRequest) -> tuple[str, ...]:
+    """The peer's names; over TLS a peer without a certificate has an empty one, as in Envoy."""
+    connection = request.connection
+    peer = connection.peer
+    if peer is not None:
+        return peer.principals
+    return _NO_NAME if connection.is_tls else _NOBODY
 
 
 class _CompiledRules:
@@ -189,9 +201,8 @@ class _CompiledRules:
     def matching(self, request: InboundRequest) -> str | None:
         """The first policy that matches, in order of names."""
         places = self._of_anybody
-        peer = request.connection.peer
-        if peer is not None and self._of_peers:
-            own = {place for name in peer.principals for place in self._of_peers.get(name, ())}
+        if self._of_peers:
+            own = {place for name in _principals(request) for place in self._of_peers.get(name, ())}
             if own:
                 places = tuple(sorted(own.union(places)))
         for place in places:

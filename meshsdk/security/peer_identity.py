@@ -30,7 +30,7 @@ class PeerCertificate:
         subject: As Envoy writes it (RFC 2253).
         sha256: Of the certificate, in hexadecimal.
         der: The certificate.
-        principals: What Envoy takes for its names in RBAC: URIs and DNS names, or the subject where it has neither.
+        principals: What Envoy takes for its names in RBAC: URIs and DNS names, and the subject.
         spiffe_id: Its SPIFFE ID; empty where it has none, or more than one URI (SPIFFE X509-SVID, section 2).
     """
 
@@ -64,7 +64,7 @@ def read_peer(der: bytes) -> PeerCertificate:
     principals = tuple(value for kind, value in names if kind in ("URI", "DNS"))
     uris = [value for kind, value in names if kind == "URI"]
     spiffe_id = uris[0] if len(uris) == 1 and uris[0].startswith("spiffe://") else ""
-    return PeerCertificate(names, subject, hashlib.sha256(der).hexdigest(), der, principals or (subject,), spiffe_id)
+    return PeerCertificate(names, subject, hashlib.sha256(der).hexdigest(), der, (*principals, subject), spiffe_id)
 
 
 def _names(certificate: x509.Certificate) -> tuple[tuple[str, str], ...]:

@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import IdentityError, PeerIdentityError
 from .peer_identity import read_peer
 
-__all__ = ["PeerChain", "check_trust_domain", "fingerprints", "parse_bundle_map", "peer_chain"]
+__all__ = ["PeerChain", "check_trust_domain", "fingerprints", "parse_bundle_map", "peer_chain", "sent_chain"]
 
 _MAX_CHAIN = 16
 
@@ -47,11 +47,18 @@ def peer_chain(secured: ssl.SSLObject | ssl.SSLSocket) -> PeerChain | None:
     return PeerChain(leaf, frozenset(hashlib.sha256(one).digest() for one in _verified_chain(secured)))
 
 
+def sent_chain(secured: ssl.SSLObject | ssl.SSLSocket) -> tuple[bytes, ...]:
+    """The certificates that a peer has sent, its own first, as DER; none where that is not known."""
+    return tuple(_certificates(secured, "get_unverified_chain")) if secured.getpeercert(binary_form=True) else ()
+
+
 def _verified_chain(secured: ssl.SSLObject | ssl.SSLSocket) -> list[bytes]:
-    # Public since Python 3.13, and there before by its inner name.
-    inner = getattr(secured, "get_verified_chain", None) or getattr(
-        getattr(secured, "_sslobj", None), "get_verified_chain", None
-    )
+    return _certificates(secured, "get_verified_chain")
+
+
+def _certificates(secured: ssl.SSLObject | ssl.SSLSocket, name: str) -> list[bytes]:
+    # Public since Python 3.13, and there before as a method of the inner object.
+    inner = getattr(secured, name, None) or getattr(getattr(secured, "_sslobj", None), name, None)
     found: list[Any] = list((inner() if inner is not None else None) or ())
     return [one if isinstance(one, bytes) else _der(one) for one in found[:_MAX_CHAIN]]
 

@@ -19,6 +19,7 @@ from ..inbound import Connection, Fact
 from ..inbound.connection import parse_address
 from ..security import PeerCertificate, read_peer
 from ..security.tls_context import server_name_of
+from ..security.trust_domains import sent_chain
 
 __all__ = ["ADMITTED", "CONNECTION", "TELLS_PEERS", "asgi_connection", "connection_of_transport", "wsgi_connection"]
 
@@ -72,6 +73,7 @@ def wsgi_connection(environ: Mapping[str, Any]) -> Connection:
         server_name=server_name_of(secured) if secured is not None else "",
         is_tls=is_tls,
         peer=_read(secured.getpeercert(binary_form=True)) if secured is not None else None,
+        peer_certificates=sent_chain(secured) if secured is not None else (),
         source_ip=environ.get("REMOTE_ADDR", ""),
         source_port=_port(environ.get("REMOTE_PORT")),
         destination_ip=destination[0],
@@ -97,6 +99,7 @@ def connection_of_transport(transport: Any, own_uri: str) -> Connection:
     return Connection(
         is_tls=secured is not None,
         peer=_read(secured.getpeercert(binary_form=True)) if secured is not None else None,
+        peer_certificates=sent_chain(secured) if secured is not None else (),
         source_ip=source[0],
         source_port=source[1],
         destination_ip=destination[0],

@@ -12,12 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 import meshsdk
+from meshsdk.identities import FileIdentity
 
 from ..processes import envoy, free_ports
 from ..server.running import serving
@@ -72,12 +74,14 @@ def running_server(
     clusters: list[dict[str, Any]] | None = None,
     manager: dict[str, Any] | None = None,
     listener: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    identity: FileIdentity | None = None,
 ) -> Iterator[ServerSubject]:
     """One side, with the configuration given.
 
     Args:
         handler: The application.
         listener: Makes another listener of the plain one.
+        identity: Of the process on the mesh, where it needs one.
     """
     host = {"name": "v", "domains": ["*"], **(virtual_host or {})}
     host["routes"] = routes or [{"match": {"prefix": "/"}, "route": {"cluster": "app"}}]
@@ -96,7 +100,7 @@ def running_server(
         "filter_chains": [{"filters": [{"name": "manager", "typed_config": settings}]}],
     }
     made = listener(made) if listener is not None else made
-    side = _behind_envoy if name == "envoy" else _on_the_mesh
+    side = _behind_envoy if name == "envoy" else partial(_on_the_mesh, identity)
     with side(folder, made, clusters or [], port, handler) as received, httpx.Client(timeout=20) as client:
         yield ServerSubject(name, client, port, received)
 
@@ -116,7 +120,12 @@ def _behind_envoy(
 
 @contextlib.contextmanager
 def _on_the_mesh(
-    folder: Path, listener: dict[str, Any], clusters: list[dict[str, Any]], port: int, handler: Handler
+    identity: FileIdentity | None,
+    folder: Path,
+    listener: dict[str, Any],
+    clusters: list[dict[str, Any]],
+    port: int,
+    handler: Handler,
 ) -> Iterator[list[Received]]:
     place = folder / "mesh"
     place.mkdir()
@@ -126,7 +135,7 @@ def _on_the_mesh(
     for index, document in enumerate(documents):
         (place / f"{index}.json").write_text(json.dumps(document))
     app = _Application(handler)
-    with meshsdk.Mesh(config=place) as mesh, serving(app, mesh, port):
+    with meshsdk.Mesh(config=place, identity=identity) as mesh, serving(app, mesh, port):
         yield app.received
 
 

@@ -298,6 +298,21 @@ def test_a_policy_that_cannot_be_read_lets_nobody_in(tmp_path: Path) -> None:
     assert (response.status_code, response.text) == (503, "no inbound policy")
 
 
+def test_a_listener_that_cannot_be_read_is_not_replaced_by_an_open_one(tmp_path: Path) -> None:
+    port = one_port()
+    unknown = {"name": "x", "typed_config": {"@type": "type.googleapis.com/envoy.no.such.Filter"}}
+    document = {
+        "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
+        "name": f"xds.istio.io/grpc/lds/inbound/127.0.0.1:{port}",
+        "filter_chains": [{"filters": [unknown]}],
+    }
+    with (
+        mesh_of(tmp_path, service("web", port) + "---\n" + json.dumps(document)) as mesh,
+        pytest.raises(NoRouteError, match="nobody gets in"),
+    ):
+        mesh.inbound(port, address="127.0.0.1").wait_ready()
+
+
 @pytest.mark.parametrize(
     ("kind", "spec"),
     [

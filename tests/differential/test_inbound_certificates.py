@@ -1,0 +1,232 @@
+"""What a peer's certificate means to policy and to the application: the real Envoy and `mesh.serve`."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from meshsdk.identities import FileIdentity
+
+from ..certificates import SpiffeCa, spiffe, write_identity
+from .generate_inbound import condition
+from .inbound_subjects import SERVER_SUBJECTS, ServerSubject, running_server
+
+HTTP = "type.googleapis.com/envoy.extensions.filters.http"
+TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
+INPUTS = "type.googleapis.com/envoy.extensions.matching.common_inputs"
+
+# Names in certificates of clients; None shows none.
+PEERS: dict[str, dict[str, Any] | None] = {
+    "uri": {"uris": [spiffe("client")]},
+    "two uris": {"uris": [spiffe("client"), "https://client.example"]},
+    "dns": {"uris": [], "dns": ("client.example", "*.wild.example")},
+    "uri and dns": {"uris": [spiffe("client")], "dns": ("client.example",)},
+    "no certificate": None,
+}
+
+
+@pytest.fixture(autouse=True)
+def _quiet_audit() -> Iterator[None]:
+    """Denials are what these tests are made of."""
+    logging.getLogger("meshsdk.audit").disabled = True
+    yield
+    logging.getLogger("meshsdk.audit").disabled = False
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files of the server's identity and of each client's."""
+    folder, ca = tmp_path_factory.mktemp("certificates"), SpiffeCa()
+    made = {"server": folder / "server"}
+    write_identity(made["server"], ca.issue(spiffe("server"), dns=("localhost",)), ca.pem)
+    for name, given in PEERS.items():
+        if given is not None:
+            made[name] = folder / name.replace(" ", "-")
+            write_identity(made[name], ca.issue(*given["uris"], dns=given.get("dns", ())), ca.pem)
+    return made
+
+
+def secured(listener: dict[str, Any], place: Path) -> dict[str, Any]:
+    """The listener with mutual TLS that a client need not take part in."""
+    files = {
+        "certificate_chain": {"filename": str(place / "cert.pem")},
+        "private_key": {"filename": str(place / "key.pem")},
+    }
+    context = {
+        "@type": f"{TLS}.DownstreamTlsContext",
+        "require_client_certificate": False,
+        "common_tls_context": {
+            "tls_certificates": [files],
+            "validation_context": {"trusted_ca": {"filename": str(place / "roots.pem")}},
+        },
+    }
+    inspector = {
+        "name": "tls_inspector",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+        },
+    }
+    chains = [
+        {**one, "transport_socket": {"name": "tls", "typed_config": context}} for one in listener["filter_chains"]
+    ]
+    return {**listener, "filter_chains": chains, "listener_filters": [inspector]}
+
+
+@pytest.fixture
+def both(tmp_path: Path, places: dict[str, Path], stack: ExitStack) -> Any:
+    """Starts both sides with the same filters."""
+
+    def start(*filters: dict[str, Any], **manager: Any) -> list[ServerSubject]:
+        started = []
+        own = places["server"]
+        for name in SERVER_SUBJECTS:
+            (tmp_path / name).mkdir()
+            subject = running_server(
+                name,
+                tmp_path / name,
+                list(filters),
+                manager=manager,
+                listener=partial(secured, place=own),
+                identity=FileIdentity(own / "cert.pem", own / "key.pem", own / "roots.pem"),
+            )
+            started.append(stack.enter_context(subject))
+        return started
+
+    return start
+
+
+def ask(subject: ServerSubject, place: Path | None, roots: Path, **headers: str) -> httpx.Response:
+    """A request of a client with this identity, which asks for the server name `localhost`."""
+    context = ssl.create_default_context(cafile=str(roots))
+    if place is not None:
+        context.load_cert_chain(place / "cert.pem", place / "key.pem")
+    with httpx.Client(verify=context) as client:
+        return client.get(f"https://localhost:{subject.port}/path", headers=headers)
+
+
+def outcomes(subjects: list[ServerSubject], places: dict[str, Path], **headers: str) -> list[dict[str, Any]]:
+    """What each side makes of each peer: the status, and what the application gets of certificates."""
+    seen = []
+    for subject in subjects:
+        row = {}
+        for name in PEERS:
+            before = len(subject.received)
+            answer = ask(subject, places.get(name), places["server"] / "roots.pem", **headers)
+            got = [one.headers.get("x-forwarded-client-cert") for one in subject.received[before:]]
+            row[name] = (answer.status_code, got)
+        seen.append(row)
+    return seen
+
+
+@pytest.mark.parametrize("mode", ["SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY"])
+@pytest.mark.parametrize(
+    "details", [{}, {"subject": True, "dns": True, "uri": True}, {"cert": True, "chain": True}], ids=str
+)
+def test_the_application_is_told_of_certificates_what_envoy_tells(
+    both: Any, places: dict[str, Path], mode: str, details: dict[str, bool]
+) -> None:
+    subjects = both(forward_client_cert_details=mode, set_current_client_cert_details=details)
+    forged = {"x-forwarded-client-cert": "By=spiffe://a;URI=spiffe://b"}
+    for headers in ({}, forged):
+        envoys, ours = outcomes(subjects, places, **headers)
+        assert envoys == ours
+
+
+def rbac(**rules: Any) -> dict[str, Any]:
+    return {"name": "rbac", "typed_config": {"@type": f"{HTTP}.rbac.v3.RBAC", **rules}}
+
+
+def by_principal(*principals: dict[str, Any], **more: Any) -> dict[str, Any]:
+    policy = {"permissions": [{"any": True}], "principals": list(principals), **more}
+    return rbac(rules={"policies": {"one": policy}})
+
+
+def named(**match: Any) -> dict[str, Any]:
+    return {"authenticated": {"principal_name": match}}
+
+
+@pytest.mark.parametrize(
+    "principal",
+    [
+        {"authenticated": {}},
+        named(exact=spiffe("client")),
+        named(prefix="spiffe://cluster.local/"),
+        named(exact="client.example"),
+        named(exact="a.wild.example"),
+        named(suffix=".wild.example"),
+        named(exact="https://client.example"),
+        named(exact=""),
+        named(safe_regex={"regex": ".*client.*"}),
+        {"not_id": {"authenticated": {}}},
+    ],
+    ids=str,
+)
+def test_principals_are_the_names_that_envoy_takes_for_them(
+    both: Any, places: dict[str, Path], principal: dict[str, Any]
+) -> None:
+    envoys, ours = outcomes(both(by_principal(principal)), places)
+    assert {name: status for name, (status, _) in envoys.items()} == {
+        name: status for name, (status, _) in ours.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "connection.mtls",
+        f"connection.uri_san_peer_certificate == '{spiffe('client')}'",
+        "connection.dns_san_peer_certificate == 'client.example'",
+        "connection.subject_peer_certificate == ''",
+        "connection.requested_server_name == 'localhost'",
+        f"connection.uri_san_local_certificate == '{spiffe('server')}'",
+        "size(connection.sha256_peer_certificate_digest) == 64",
+        "source.address.startsWith('127.0.0.1:')",
+        "source.port > 1024",
+        "destination.address.startsWith('127.0.0.1:')",
+        "request.scheme == 'https'",
+    ],
+)
+def test_cel_sees_of_a_connection_what_envoys_does(both: Any, places: dict[str, Path], text: str) -> None:
+    envoys, ours = outcomes(both(by_principal({"any": True}, condition=condition(text))), places)
+    assert envoys == ours
+
+
+@pytest.mark.parametrize(
+    ("looked_at", "match"),
+    [
+        ("ssl.v3.UriSanInput", {"exact": spiffe("client")}),
+        ("ssl.v3.UriSanInput", {"contains": "client"}),
+        ("ssl.v3.DnsSanInput", {"contains": "wild"}),
+        ("ssl.v3.DnsSanInput", {"exact": "client.example"}),
+        ("ssl.v3.SubjectInput", {"prefix": "CN"}),
+        ("network.v3.ServerNameInput", {"exact": "localhost"}),
+        ("network.v3.SourceIPInput", {"exact": "127.0.0.1"}),
+        ("network.v3.DirectSourceIPInput", {"prefix": "127."}),
+        ("network.v3.DestinationIPInput", {"exact": "127.0.0.1"}),
+        ("network.v3.DestinationPortInput", {"safe_regex": {"google_re2": {}, "regex": "[0-9]+"}}),
+        ("network.v3.SourcePortInput", {"safe_regex": {"google_re2": {}, "regex": "[0-9]+"}}),
+    ],
+    ids=str,
+)
+def test_matchers_see_of_a_connection_what_envoys_do(
+    both: Any, places: dict[str, Path], looked_at: str, match: dict[str, Any]
+) -> None:
+    predicate = {
+        "single_predicate": {
+            "input": {"name": "input", "typed_config": {"@type": f"{INPUTS}.{looked_at}"}},
+            "value_match": match,
+        }
+    }
+    action = {"@type": "type.googleapis.com/envoy.config.rbac.v3.Action", "name": "end", "action": "ALLOW"}
+    then = {"action": {"name": "action", "typed_config": action}}
+    tree = {"matcher_list": {"matchers": [{"predicate": predicate, "on_match": then}]}}
+    envoys, ours = outcomes(both(rbac(matcher=tree)), places)
+    assert envoys == ours
