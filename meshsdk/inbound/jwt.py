@@ -131,20 +131,21 @@ class _Provider:
                 raise BadTokenError("Audiences in Jwt are not allowed", status=403)
             if self._subject is not None and not self._subject(str(token.claims.get("sub", ""))):
                 raise BadTokenError(VERIFICATION_FAILS)
-            self._check_lifetime(token)
+            self._check_lifetime(token, now)
             yield from self.keys.verify(token, now)
         except BadTokenError as error:
             return error
         return None
 
-    def _check_lifetime(self, token: Token) -> None:
+    def _check_lifetime(self, token: Token, now: float) -> None:
+        """JwtProvider.max_lifetime bounds what is left of a token's life, as Envoy reads it."""
         config, ends = self.config, token.claims.get("exp")
         if ends is None:
             if config.require_expiration or config.max_lifetime_seconds is not None:
                 raise BadTokenError(VERIFICATION_FAILS)
             return
         longest = config.max_lifetime_seconds
-        if longest is not None and ends - token.claims.get("iat", token.claims.get("nbf", 0)) > longest:
+        if longest is not None and ends - now > longest:
             raise BadTokenError(VERIFICATION_FAILS)
 
     def accept(self, request: InboundRequest, token: Token, found: _Found) -> None:

@@ -126,8 +126,8 @@ class Upstream:
 
 def _read(stream: Any) -> Received | None:
     line = stream.readline().decode("latin-1")
-    if not line.strip():
-        return None
+    if line.count(" ") < 2:
+        return None  # The peer has gone, perhaps in the middle of a line.
     method, target, _ = line.split(" ", 2)
     headers: dict[str, str] = {}
     while line := stream.readline().decode("latin-1").strip():
