@@ -23,6 +23,8 @@ __all__ = ["BadTokenError", "KeySet", "Token", "parse_keys", "parse_token"]
 # Beyond this is an attack or an error; Envoy's own limit on all headers is 60 KiB.
 _MAX_TOKEN_BYTES = 64 * 1024
 _MAX_KEYS = 256
+# Envoy reads times as unsigned integers of 64 bits.
+_END_OF_TIME = 2**64
 
 # Envoy's list; "none" is not on it.
 _ALGORITHMS = {
@@ -83,13 +85,15 @@ class Token:
     def check_times(self, now: float, skew_seconds: float) -> None:
         """Refuse a token before its time or after it.
 
+        Envoy compares whole seconds: the second in which the skew ends is still within it.
+
         Raises:
             BadTokenError: It is one.
         """
-        starts, ends = self.claims.get("nbf", 0), self.claims.get("exp", 0)
-        if starts and now + skew_seconds < starts:
+        starts, ends, second = int(self.claims.get("nbf", 0)), int(self.claims.get("exp", 0)), int(now)
+        if starts and second + skew_seconds < starts:
             raise BadTokenError("Jwt not yet valid")
-        if ends and now > ends + skew_seconds:
+        if ends and second > ends + skew_seconds:
             raise BadTokenError("Jwt is expired")
 
 
@@ -154,8 +158,8 @@ def _check_claims(claims: Mapping[str, Any]) -> None:
         value = claims.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise BadTokenError(f"Jwt payload [{name}] field is not an integer")
-        if value < 0:
-            raise BadTokenError(f"Jwt payload [{name}] field is not a positive integer")
+        if not 0 <= value < _END_OF_TIME:
+            raise BadTokenError(f"Jwt payload [{name}] field is not a positive 64 bit integer")
     if not isinstance(claims.get("jti", ""), str):
         raise BadTokenError("Jwt payload [jti] field is not a string")
     audience = claims.get("aud", "")

