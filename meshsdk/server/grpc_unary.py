@@ -47,4 +47,7 @@ def read_call(answer: httpx.Response) -> bytes:
     if len(content) < 5 or content[0] != 0:
         raise ValueError("the answer holds no message, or a compressed one")
     (length,) = struct.unpack(">I", content[1:5])
-    return content[5 : 5 + length]
+    if len(content) != 5 + length:
+        # Cut off, it could still parse: an empty message is an authorization server's OK.
+        raise ValueError(f"the answer's message has {len(content) - 5} bytes, and not {length}")
+    return content[5:]
