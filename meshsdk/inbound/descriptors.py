@@ -32,6 +32,9 @@ __all__ = ["Descriptor", "Entry", "MakeDescriptors", "RouteLimits", "compile_des
 
 Entry = tuple[str, str]
 
+# RateLimitRequest's requests_per_unit has 32 bits; what a filter says may be any number, or none.
+_END_OF_COUNT = 2**32
+
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
@@ -125,7 +128,12 @@ def _limit(override: LimitOverride | None, request: InboundRequest) -> tuple[int
     if not isinstance(said, dict):
         return None
     number, unit = said.get("requests_per_unit"), said.get("unit")
-    if isinstance(number, int | float) and not isinstance(number, bool) and isinstance(unit, str) and number >= 0:
+    if (
+        isinstance(number, int | float)
+        and not isinstance(number, bool)
+        and isinstance(unit, str)
+        and 0 <= number < _END_OF_COUNT
+    ):
         return int(number), unit.upper()
     return None
 
