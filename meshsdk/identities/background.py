@@ -49,6 +49,15 @@ class BackgroundIdentity:
         """Fetch credentials until `_stopping` is set: `_succeed` takes them, `_fail` says why there are none."""
         raise NotImplementedError
 
+    def _keep_running(self) -> None:
+        """What nobody thought of in an answer must not end renewal for good."""
+        while not self._stopping.is_set():
+            try:
+                self.run()
+            except Exception as error:  # noqa: BLE001 - it comes from files and other processes; see above.
+                self._fail(f"{type(error).__name__}: {error}")
+                self._stopping.wait(LONGEST_PAUSE_SECONDS)
+
     def interrupt(self) -> None:
         """End what `run` waits for."""
 
@@ -70,7 +79,7 @@ class BackgroundIdentity:
             return current
         with self._lock:
             if self._thread is None and not self._stopping.is_set():
-                self._thread = threading.Thread(target=self.run, name="meshsdk-identity", daemon=True)
+                self._thread = threading.Thread(target=self._keep_running, name="meshsdk-identity", daemon=True)
                 self._thread.start()
         self._ready.wait(_FIRST_WAIT_SECONDS)
         current = self._current

@@ -12,7 +12,7 @@ from cryptography import x509
 from ..errors import IdentityError
 from ..security import Credentials
 from ..security.identity import check_credentials, spiffe_id_of
-from ..security.trust_domains import parse_bundle_map
+from ..security.trust_domains import parse_bundle_map, trust_domain_of
 from ..telemetry.lookup import identity_alarm, watch_identity
 
 __all__ = ["FileIdentity"]
@@ -85,7 +85,7 @@ class FileIdentity:
         if not self._has_bundles:
             return check_credentials(certificate, key, trusted)
         bundles = parse_bundle_map(trusted)
-        own = spiffe_id_of(x509.load_pem_x509_certificates(certificate)[0]).removeprefix("spiffe://").partition("/")[0]
+        own = trust_domain_of(spiffe_id_of(x509.load_pem_x509_certificates(certificate)[0]))
         if not bundles.get(own):
             raise IdentityError(f"the bundle map has no roots of this process's own trust domain {own!r}")
         return check_credentials(certificate, key, bundles[own], bundles)

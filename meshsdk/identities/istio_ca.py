@@ -68,7 +68,7 @@ class IstioCaIdentity(RenewedIdentity):
     def _certify(self) -> Credentials:
         try:
             token, roots = self._token_file.read_text().strip(), self._roots_file.read_bytes()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise IdentityError(f"the token or the roots cannot be read: {error}") from error
         private, request = make_signing_request(self._spiffe_id, self._key)
         chain = self._ask(request, token, roots)

@@ -10,10 +10,12 @@ from typing import Any
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from ..errors import IdentityError
 from ..security.identity import check_credentials
+from ..security.trust_domains import trust_domain_of
 from .streaming import StreamedIdentity, unix_target
 from .workload_api_messages import METHOD, Request, Response
 
@@ -32,13 +34,15 @@ class WorkloadApiIdentity(StreamedIdentity):
         spiffe_id: Which identity to take where the agent has several; empty is the first, as SPIFFE says.
 
     Raises:
-        IdentityError: No socket is named.
+        IdentityError: No socket is named, or an address that is none of a unix socket.
     """
 
     def __init__(self, socket: str | os.PathLike[str] | None = None, *, spiffe_id: str = "") -> None:
         named = os.fspath(socket) if socket is not None else os.environ.get(_ENVIRONMENT, "")
         if not named:
             raise IdentityError(f"no Workload API socket is named: pass it, or set {_ENVIRONMENT}")
+        if named.startswith("tcp:"):
+            raise IdentityError(f"the Workload API is asked over a unix socket, and {named!r} is none: name its socket")
         self._spiffe_id = spiffe_id
         target = unix_target(named.replace("unix://", "unix:"))
         super().__init__(target, f"the Workload API at {target}")
@@ -63,11 +67,6 @@ class WorkloadApiIdentity(StreamedIdentity):
         if credentials.spiffe_id != svid.spiffe_id:
             raise IdentityError(f"the certificate is {credentials.spiffe_id!r}'s, and not {svid.spiffe_id!r}'s")
         self._succeed(credentials)
-
-
-def trust_domain_of(name: str) -> str:
-    """The trust domain of a SPIFFE ID, or of itself."""
-    return name.removeprefix("spiffe://").partition("/")[0]
 
 
 def _pem(der: bytes) -> bytes:
@@ -96,7 +95,7 @@ def _length(der: bytes) -> int:
 def _key(der: bytes) -> bytes:
     try:
         key = serialization.load_der_private_key(der, password=None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise IdentityError(f"the private key cannot be read: {error}") from error
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

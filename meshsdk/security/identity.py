@@ -89,18 +89,20 @@ def check_credentials(
         IdentityError: Something does not parse, or the key is not the certificate's.
     """
     from cryptography import x509  # Nobody pays for cryptography who has no identity.
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
 
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     try:
         chain = x509.load_pem_x509_certificates(certificate)
         key = serialization.load_pem_private_key(private_key, password=None)
         for each in (roots, *filter(None, bundles.values())):
             x509.load_pem_x509_certificates(each)
-    except (ValueError, TypeError) as error:
+        leaf = chain[0]
+        is_own = key.public_key().public_bytes(*form) == leaf.public_key().public_bytes(*form)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise IdentityError(f"the certificate, key or roots cannot be read: {error}") from error
-    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    leaf = chain[0]
-    if key.public_key().public_bytes(*form) != leaf.public_key().public_bytes(*form):
+    if not is_own:
         raise IdentityError("the private key does not belong to the certificate")
     return Credentials(
         certificate=certificate,

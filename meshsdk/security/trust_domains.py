@@ -20,7 +20,15 @@ from typing import Any
 from ..errors import IdentityError, PeerIdentityError
 from .peer_identity import read_peer
 
-__all__ = ["PeerChain", "check_trust_domain", "fingerprints", "parse_bundle_map", "peer_chain", "sent_chain"]
+__all__ = [
+    "PeerChain",
+    "check_trust_domain",
+    "fingerprints",
+    "parse_bundle_map",
+    "peer_chain",
+    "sent_chain",
+    "trust_domain_of",
+]
 
 _MAX_CHAIN = 16
 
@@ -90,13 +98,18 @@ def check_trust_domain(chain: PeerChain, bundles: Mapping[str, bytes]) -> None:
     peer = read_peer(chain.leaf)
     if not peer.spiffe_id:
         raise PeerIdentityError("the peer has no SPIFFE ID, and peers are trusted by their trust domains")
-    domain = peer.spiffe_id.removeprefix("spiffe://").partition("/")[0]
+    domain = trust_domain_of(peer.spiffe_id)
     roots = bundles.get(domain)
     if roots is None:
         known = ", ".join(sorted(bundles))
         raise PeerIdentityError(f"the peer is {peer.spiffe_id!r}; there is no bundle of its trust domain (of: {known})")
     if not chain.fingerprints & fingerprints(roots):
         raise PeerIdentityError(f"the peer is {peer.spiffe_id!r}, but no root of its trust domain vouches for it")
+
+
+def trust_domain_of(name: str) -> str:
+    """The trust domain of a SPIFFE ID, or of itself."""
+    return name.removeprefix("spiffe://").partition("/")[0]
 
 
 def parse_bundle_map(text: bytes) -> dict[str, bytes]:

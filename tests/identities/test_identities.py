@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -27,9 +28,11 @@ from meshsdk.errors import IdentityError
 from meshsdk.identities import DevelopmentIdentity, FileIdentity, IstioCaIdentity, SdsIdentity, WorkloadApiIdentity
 from meshsdk.identities.development import CertificateAuthority
 from meshsdk.identities.istio_ca_messages import Request, Response
+from meshsdk.identities.renewal import RenewedIdentity
 from meshsdk.identities.workload_api_messages import Request as SvidRequest
 from meshsdk.identities.workload_api_messages import Response as SvidResponse
 from meshsdk.security import Credentials
+from meshsdk.security.identity import check_credentials
 
 from ..certificates import SpiffeCa, spiffe, write_identity
 from ..processes import CLEAN_ENVIRONMENT
@@ -155,6 +158,17 @@ def test_a_ca_that_refuses_is_asked_again_and_the_last_certificate_stays(ca: tup
     until(lambda: "the token is not valid" in identity.problem)
     assert identity.credentials() is first
     ca[0].fails = False
+    until(lambda: identity.credentials().certificate != first.certificate)
+    assert identity.problem == ""
+
+
+def test_a_token_that_is_no_text_is_read_again(ca: tuple[Ca, str], asking: Any, tmp_path: Path) -> None:
+    ca[0].life = datetime.timedelta(seconds=1)
+    identity = asking()
+    first = identity.credentials()
+    (tmp_path / "token").write_bytes(b"\xff\xfe")
+    until(lambda: "the token or the roots cannot be read" in identity.problem)
+    (tmp_path / "token").write_text("two")
     until(lambda: identity.credentials().certificate != first.certificate)
     assert identity.problem == ""
 
@@ -339,10 +353,7 @@ class WorkloadApi(grpc.GenericRpcHandler):  # type: ignore[misc]
         response = SvidResponse()
         for name, issuer in svids:
             key, chain = issuer.issue(name)
-            private = serialization.load_pem_private_key(key, None).private_bytes(
-                serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-            response.svids.add(spiffe_id=name, x509_svid=der(chain), x509_svid_key=private, bundle=der(issuer.pem))
+            response.svids.add(spiffe_id=name, x509_svid=der(chain), x509_svid_key=_pkcs8(key), bundle=der(issuer.pem))
         for domain, issuer in federated.items():
             response.federated_bundles[f"spiffe://{domain.replace('_', '.')}"] = der(issuer.pem) + der(issuer.pem)
         self.responses.append(response)
@@ -388,6 +399,59 @@ def test_a_workload_api_is_followed_with_its_federated_trust_domains(
         identity.close()
 
 
+def test_a_key_of_an_unknown_kind_ends_no_stream(workload_api: tuple[WorkloadApi, Path]) -> None:
+    agent, path = workload_api
+    ours = SpiffeCa()
+    p256, unknown = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030177")
+    agent.push((WEB, ours))
+    identity = WorkloadApiIdentity(path)
+    try:
+        first = identity.credentials()
+        strange = SvidResponse()
+        strange.svids.add(
+            spiffe_id=WEB,
+            x509_svid=der(first.certificate),
+            x509_svid_key=_pkcs8(first.private_key).replace(p256, unknown),
+            bundle=der(ours.pem),
+        )
+        agent.responses.append(strange)
+        until(lambda: "not supported" in identity.problem)
+        agent.push((spiffe("renewed"), ours))
+        until(lambda: identity.credentials().spiffe_id == spiffe("renewed"))
+        assert identity.problem == ""
+    finally:
+        identity.close()
+
+
+def _pkcs8(pem: bytes) -> bytes:
+    return serialization.load_pem_private_key(pem, None).private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def test_a_fault_that_nobody_thought_of_does_not_end_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meshsdk.identities.background.LONGEST_PAUSE_SECONDS", 0.01)
+    key, chain = (ca := SpiffeCa()).issue(WEB)
+    answers: list[Any] = [ZeroDivisionError("odd"), check_credentials(chain, key, ca.pem)]
+
+    def fetch() -> Credentials:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        assert isinstance(answer, Credentials)
+        return answer
+
+    identity = RenewedIdentity(fetch, "a CA")
+    try:
+        with contextlib.suppress(IdentityError):
+            identity.credentials()
+        until(lambda: identity.expires_at is not None)
+        assert identity.credentials().spiffe_id == WEB
+        assert identity.problem == ""
+    finally:
+        identity.close()
+
+
 def test_of_several_identities_the_one_that_was_asked_for_is_taken(workload_api: tuple[WorkloadApi, Path]) -> None:
     agent, path = workload_api
     ours = SpiffeCa()
@@ -405,6 +469,11 @@ def test_of_several_identities_the_one_that_was_asked_for_is_taken(workload_api:
 def test_without_a_socket_it_says_what_to_set() -> None:
     with pytest.raises(IdentityError, match="SPIFFE_ENDPOINT_SOCKET"):
         WorkloadApiIdentity()
+
+
+def test_an_agent_that_is_no_unix_socket_is_refused_by_name() -> None:
+    with pytest.raises(IdentityError, match="'tcp://127.0.0.1:8000' is none"):
+        WorkloadApiIdentity("tcp://127.0.0.1:8000")
 
 
 @pytest.mark.parametrize(
