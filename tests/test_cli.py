@@ -102,9 +102,16 @@ def test_without_configuration_the_error_says_what_to_do() -> None:
     assert "MESHSDK_CONFIG" in result.stderr
 
 
+def listening() -> None:
+    """In the child: shells have what they start in the background ignore interrupts, which children inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_the_control_plane_serves_until_it_is_interrupted(folder: Path) -> None:
     command = [sys.executable, "-u", "-m", "meshsdk", "control-plane", str(folder), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=CLEAN_ENVIRONMENT) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=CLEAN_ENVIRONMENT, preexec_fn=listening
+    ) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline(), process.stdout.readline()]
         assert "resources" in lines[0]
