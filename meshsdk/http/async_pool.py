@@ -52,6 +52,9 @@ class AsyncPool:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, tls: TlsChooser, limits: httpx.Limits) -> None:
         self.loop = loop
+        # uvloop has no such argument; it tries the addresses of a name one after the other.
+        is_own = isinstance(loop, asyncio.BaseEventLoop)
+        self._dialing: dict[str, Any] = {"happy_eyeballs_delay": _HAPPY_EYEBALLS_SECONDS} if is_own else {}
         self._tls = tls
         self._limits = limits
         self._idle: dict[Key, list[AsyncHttp1Connection]] = {}
@@ -278,7 +281,7 @@ class AsyncPool:
                 address.port,
                 ssl=context,
                 server_hostname=server_name,
-                happy_eyeballs_delay=_HAPPY_EYEBALLS_SECONDS,
+                **self._dialing,
             )
         if protocol.error is not None:
             raise protocol.error
@@ -297,8 +300,7 @@ class _Negotiator(asyncio.Protocol):
         self.connection: AsyncConnection | None = None
         self.error: Exception | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: Any) -> None:  # uvloop's are no asyncio.Transport by class.
         keepalive = self._endpoint.cluster.config.tcp_keepalive
         if keepalive is not None and not self._endpoint.address.is_unix:
             set_keepalive(transport.get_extra_info("socket"), keepalive)

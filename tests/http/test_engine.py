@@ -1,4 +1,4 @@
-"""The engine over real sockets, sync and async alike: each test runs as both."""
+"""The engine over real sockets, sync and async alike: each test runs as both, and on each event loop."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import trio
 
 import meshsdk
 from tests.conftest import MakeMesh, destination_rule, service, virtual_service
+from tests.loops import LOOPS, make_loop
 from tests.servers import EchoServer, ScriptedServer, read_head
 
 EMPTY = "apiVersion: v1\nkind: Service\nmetadata: {name: none}\nspec: {ports: [{port: 80}]}\n"
@@ -24,9 +25,9 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 class Caller:
     """Sends requests through a sync or an async client, one by one, over the same client."""
 
-    def __init__(self, mesh: meshsdk.Mesh, *, is_async: bool, **options: Any) -> None:
-        self.is_async = is_async
-        self._runner = asyncio.Runner() if is_async else None
+    def __init__(self, mesh: meshsdk.Mesh, kind: str, **options: Any) -> None:
+        is_async = self.is_async = kind != "sync"
+        self._runner = asyncio.Runner(loop_factory=make_loop(kind)) if is_async else None
         self._sync = None if is_async else mesh.client(**options)
         self._async = mesh.async_client(**options) if is_async else None
 
@@ -81,12 +82,12 @@ class Caller:
             self._runner.close()
 
 
-@pytest.fixture(params=["sync", "async"])
+@pytest.fixture(params=["sync", *LOOPS])
 def make_caller(request: pytest.FixtureRequest) -> Iterator[Callable[..., Caller]]:
     callers: list[Caller] = []
 
     def make(mesh: meshsdk.Mesh, **options: Any) -> Caller:
-        callers.append(Caller(mesh, is_async=request.param == "async", **options))
+        callers.append(Caller(mesh, request.param, **options))
         return callers[-1]
 
     yield make

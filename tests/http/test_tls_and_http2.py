@@ -16,6 +16,7 @@ import trustme
 
 import meshsdk
 from tests.conftest import destination_rule, service
+from tests.loops import LOOPS, make_loop
 from tests.processes import envoy, free_ports, http_listener
 from tests.servers import EchoServer
 
@@ -67,7 +68,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Any:
 Call = Callable[..., httpx.Response]
 
 
-@pytest.fixture(params=["sync", "async"])
+@pytest.fixture(params=["sync", *LOOPS])
 def send(request: pytest.FixtureRequest, tmp_path: Path, stack: ExitStack) -> Call:
     """Sends one request by a mesh over the given YAML."""
 
@@ -88,7 +89,8 @@ def send(request: pytest.FixtureRequest, tmp_path: Path, stack: ExitStack) -> Ca
                 assert len({response.status_code for response in responses}) == 1
                 return responses[0]
 
-        return asyncio.run(run())
+        with asyncio.Runner(loop_factory=make_loop(request.param)) as runner:
+            return runner.run(run())
 
     return call
 

@@ -16,12 +16,19 @@ from meshsdk.server.serve import MeshServer, make_server
 from ..certificates import SpiffeCa, spiffe, write_identity
 from ..processes import free_ports
 
-__all__ = ["identity", "mesh_of", "peer_authentication", "policy", "serving"]
+__all__ = ["Loop", "identity", "mesh_of", "peer_authentication", "policy", "serving"]
+
+
+class Loop:
+    """The event loop that applications are served on: uvicorn's choice."""
+
+    name = "auto"
 
 
 @contextlib.contextmanager
 def serving(app: Any, mesh: meshsdk.Mesh, port: int, **options: Any) -> Iterator[MeshServer]:
     """An application, served until the block ends."""
+    options.setdefault("loop", Loop.name)
     server = make_server(app, mesh, port, host="127.0.0.1", **options)
     thread = threading.Thread(target=server.run, name="served")
     thread.start()

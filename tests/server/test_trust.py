@@ -28,6 +28,8 @@ from ..conftest import destination_rule, service
 from .running import identity, mesh_of, one_port, peer_authentication, serving
 from .test_serve import MUTUAL, who_asks
 
+pytestmark = pytest.mark.usefixtures("each_loop")
+
 OTHER = "other.domain"
 MESH_CONFIG = (
     "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n"
