@@ -24,6 +24,7 @@ from ..inbound import Connection
 from ..security import PeerChain, check_peer, check_trust_domain, peer_chain, still_trusted
 from .asgi import AsgiMiddleware
 from .connections import CONNECTION, TELLS_PEERS, connection_of_transport
+from .held_transport import HeldTransport
 from .inbound import HasControl, Inbound
 from .tls import RotatingContext, tls_of_policy
 
@@ -199,10 +200,11 @@ class MeshServer(uvicorn.Server):
         known: list[Connection] = []
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
+            transport = made[0].mesh_transport
             if not known:
-                known.append(connection_of_transport(made[0].mesh_transport, self._own_uri()))
+                known.append(connection_of_transport(transport, self._own_uri()))
             scope[CONNECTION] = known[0]
-            await loaded(scope, receive, send)
+            await loaded(scope, receive, _in_one_piece(send, transport) if scope["type"] == "http" else send)
 
         loaded = self.config.loaded_app
         config = copy.copy(self.config)
@@ -275,23 +277,37 @@ def _with_transport(protocol_class: Any) -> Any:
     """The protocol class with the one thing that uvicorn does not tell applications."""
 
     class MeshProtocol(protocol_class):  # type: ignore[misc]
-        mesh_transport: Any = None
+        mesh_transport: HeldTransport
         mesh_admits: Callable[[Any], bool]
         mesh_forgets: Callable[[Any, None], Any]
 
         def connection_made(self, transport: Any) -> None:
             """See asyncio.Protocol."""
-            self.mesh_transport = transport
-            super().connection_made(transport)
+            self.mesh_transport = HeldTransport(transport)
+            super().connection_made(self.mesh_transport)
             if not self.mesh_admits(transport):
                 transport.abort()
 
         def connection_lost(self, exc: Exception | None) -> None:
             """See asyncio.Protocol."""
-            self.mesh_forgets(self.mesh_transport, None)
+            self.mesh_forgets(self.mesh_transport.transport, None)
             super().connection_lost(exc)
 
     return MeshProtocol
+
+
+def _in_one_piece(send: Any, transport: HeldTransport) -> Any:
+    """Send an answer's head along with the beginning of its body."""
+
+    async def send_held(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            transport.hold()
+            await send(message)
+        else:
+            await send(message)
+            transport.release()
+
+    return send_held
 
 
 async def _first_byte(connection: socket.socket) -> bytes:

@@ -30,6 +30,8 @@ from ..grpc.test_mutual_tls import RollingTrust
 from ..processes import free_ports
 from .running import identity, mesh_of, one_port, peer_authentication, policy, serving
 
+pytestmark = pytest.mark.usefixtures("each_loop")
+
 # Longer runs say more; this one says that nothing is broken.
 ROTATION_SECONDS = float(os.environ.get("MESHSDK_ROTATION_SECONDS", "6"))
 MUTUAL = "trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}"
@@ -60,6 +62,54 @@ def test_without_any_setup_both_sides_have_an_identity_and_prove_it(tmp_path: Pa
         response = client.get("http://web/")
     assert response.text == "spiffe://cluster.local/ns/default/sa/default"
     assert response.headers["x-scheme"] == "https"
+
+
+def test_an_answer_leaves_in_one_piece_and_a_stream_piece_by_piece(tmp_path: Path) -> None:
+    begins, ends = threading.Event(), threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return await who_asks(scope, receive, send)
+        loop = asyncio.get_running_loop()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await loop.run_in_executor(None, begins.wait)
+        await send({"type": "http.response.body", "body": b"ab", "more_body": True})
+        await loop.run_in_executor(None, ends.wait)
+        await send({"type": "http.response.body", "body": b"cd"})
+
+    port = one_port()
+    with (
+        mesh_of(tmp_path, service("web", port)) as mesh,
+        serving(app, mesh, port),
+        socket.create_connection(("127.0.0.1", port), 5) as client,
+    ):
+        client.sendall(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")
+        client.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.recv(1000)
+        begins.set()
+        client.settimeout(5)
+        first = client.recv(1000)
+        ends.set()
+        assert first.startswith(b"HTTP/1.1 200")
+        assert first.endswith(b"\r\n\r\nab")
+        assert client.recv(1000) == b"cd"
+
+
+def test_an_application_that_fails_after_its_head_ends_the_connection(tmp_path: Path) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return await who_asks(scope, receive, send)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        raise ValueError("on purpose")
+
+    port = one_port()
+    with (
+        mesh_of(tmp_path, service("web", port)) as mesh,
+        serving(app, mesh, port, log_level="critical"),
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        httpx.get(f"http://127.0.0.1:{port}/", headers={"host": "web"})
 
 
 @pytest.mark.parametrize(
