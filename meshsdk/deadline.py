@@ -11,7 +11,7 @@ x-envoy-expected-rq-timeout-ms (Envoy docs, http_filters/router_filter).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
@@ -61,10 +61,6 @@ def limit_from_headers(headers: Mapping[str, str]) -> Iterator[None]:
         yield
 
 
-_NAMES = (b"grpc-timeout", b"x-envoy-expected-rq-timeout-ms")
-_LENGTHS = frozenset(map(len, _NAMES))
-
-
 def of_headers(header: Callable[[str], str | None]) -> float | None:
     """The seconds that an inbound HTTP request gives; `header` looks one up by its lower-case name."""
     text = header("grpc-timeout")
@@ -77,16 +73,6 @@ def of_headers(header: Callable[[str], str | None]) -> float | None:
     milliseconds = int(text) if _MILLISECONDS.fullmatch(text) else 0
     # Envoy leaves the header out where there is no limit; 0 is its way to say so in configuration.
     return milliseconds / 1000 if milliseconds else None
-
-
-def of_raw_headers(headers: Iterable[tuple[bytes, bytes]]) -> float | None:
-    """`of_headers` of names and values as a server has them; one look at each name."""
-    found: dict[str, str] | None = None
-    for name, value in headers:
-        if len(name) in _LENGTHS and name.lower() in _NAMES:
-            found = {} if found is None else found
-            found.setdefault(name.lower().decode(), value.decode("latin-1"))
-    return None if found is None else of_headers(found.get)
 
 
 def bounded(timeout: float | None) -> float | None:

@@ -60,7 +60,9 @@ class ServerPolicy:
         """See `check`."""
         request = self._request(method, context, _AIO_UNTOLD)
         try:
-            reply = await self._async_driver.decide(request, _no_body_async)
+            reply = self._async_driver.decide(request, _no_body_async)
+            if reply is not None and not isinstance(reply, LocalReply):
+                reply = await reply
             if reply is not None:
                 await context.abort(*_status(reply))
         except BaseException:

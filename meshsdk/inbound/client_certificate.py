@@ -18,7 +18,6 @@ from .request import InboundRequest
 __all__ = ["compile_client_certificate"]
 
 _HEADER = b"x-forwarded-client-cert"
-_LENGTH = len(_HEADER)
 _MAX_ELEMENTS = 1024
 
 
@@ -39,24 +38,26 @@ def compile_client_certificate(manager: ServerManager) -> Callable[[InboundReque
             request.remove_header(_HEADER)
 
     def add(request: InboundRequest) -> None:
-        if request.connection.peer is None:
+        connection = request.connection
+        if connection.peer is None:
             request.remove_header(_HEADER)
             return
-        connection = request.connection
         sent = connection.peer_certificates if tells_chain else ()
-        key = (request.connection.peer.sha256, connection.own_uri, sent)
+        key = (connection.peer.sha256, connection.own_uri, sent)
         own = elements.get(key)
         if own is None:
             if len(elements) >= _MAX_ELEMENTS:
                 elements.clear()
             own = elements[key] = _element(manager, request).encode("latin-1", "replace")
-        headers = request.head.raw_headers
-        before = [value for name, value in headers if len(name) == _LENGTH and name.lower() == _HEADER]
-        if before:
-            headers = [header for header in headers if header[0].lower() != _HEADER]
-            if mode is ForwardClientCertificate.APPEND_FORWARD:
-                own = b",".join([*before, own])
-        request.head = request.head.with_headers([*headers, (_HEADER, own)])
+        head = request.head
+        if _HEADER not in head.by_name():
+            request.head = head.plus(_HEADER, own)
+            return
+        if mode is ForwardClientCertificate.APPEND_FORWARD:
+            before = [value for name, value in head.raw_headers if name.lower() == _HEADER]
+            own = b",".join([*before, own])
+        others = [header for header in head.raw_headers if header[0].lower() != _HEADER]
+        request.head = head.with_headers([*others, (_HEADER, own)])
 
     match mode:
         case ForwardClientCertificate.SANITIZE:

@@ -27,7 +27,7 @@ from ..exchange.local_reply import LocalReply, no_route, path_refused, redirect_
 from ..exchange.request_changes import changed_request
 from ..resources import FilterSettings, ForwardAction, NonForwardingAction, RouteConfiguration
 from ..resources.server_listener import FilterChain, ServerListener, ServerManager
-from ..routing import CompiledRoute, RouteTable, apply_mutations
+from ..routing import CompiledRoute, RequestHead, RouteTable, apply_mutations
 from ..routing.compiled_forward import filter_levels, mutation_levels
 from ..routing.formatter import FormatContext
 from ..routing.header_mutation import MutationLevel, compile_mutations
@@ -110,8 +110,9 @@ class CompiledChain:
 
     def begin(self, request: InboundRequest) -> Result:
         """Decide on a request: see the module."""
-        if self._asks & request.connection.untold:
-            return not_told(self._asks & request.connection.untold)
+        untold = request.connection.untold
+        if untold and self._asks & untold:
+            return not_told(self._asks & untold)
         if self._trust is not None:
             refusal = self._check_peer(request.connection)
             if refusal is not None:
@@ -135,7 +136,8 @@ class CompiledChain:
         route = index.find(request.head, random.random) if index is not None else None
         compiled = self._by_route[id(route)] if route is not None else self._without_route
         request.route_name = route.route.name if route is not None else ""
-        self._expect_answers(request, compiled)
+        if compiled.filters.response_levels:
+            self._expect_answers(request, compiled)
         for number, step in enumerate(compiled.filters.steps):
             result = step(request)
             if result is None:
@@ -194,18 +196,19 @@ class CompiledChain:
         route, head = compiled.route, request.head
         if route is None:
             return self._answered(request, None, no_route(head.method, head.authority, head.path))
-        context = FormatContext(head, route=route.route.name)
         if route.forward is not None:
             destination = route.forward.choose(head, random.random)
             if not destination.is_plain:
-                request.head = changed_request(route.forward, destination, head, context)
+                request.head = changed_request(route.forward, destination, head, _context(route, head))
             levels = destination.response_levels
         elif isinstance(route.route.action, NonForwardingAction):
             if compiled.request_levels:
+                context = _context(route, head)
                 changed = apply_mutations(compiled.request_levels, head.raw_headers, context, of_request=True)
                 request.head = head.with_headers(changed)
             levels = route.response_levels
         else:
+            context = _context(route, head)
             reply = configured_answer(route, head, context).mutated(route.response_levels, context)
             return self._answered(request, None, reply)
         if levels:
@@ -233,6 +236,10 @@ class CompiledChain:
             reply, headers=tuple(request.changed_response(headers, 0 if is_preflight else reply.status))
         )
         return reply.as_grpc() if is_grpc(request.head) else reply
+
+
+def _context(route: CompiledRoute, head: RequestHead) -> FormatContext:
+    return FormatContext(head, route=route.route.name)
 
 
 def _limits(route: CompiledRoute, own_cluster: str) -> RouteLimits:
@@ -298,10 +305,10 @@ class InboundPolicy:
         if self.listener is None:
             return not_configured(self.problem)
         assert self._finder is not None
-        untold = self._finder.asks & request.connection.untold
-        if untold:
-            return not_told(untold)
-        chain = self.chain_of(request.connection)
+        connection = request.connection
+        if connection.untold and self._finder.asks & connection.untold:
+            return not_told(self._finder.asks & connection.untold)
+        chain = self.chain_of(connection)
         if chain is None:
             return not_configured("no filter chain is for this connection")
         return chain.begin(request)

@@ -8,6 +8,7 @@ Sources: Envoy source/extensions/filters/common/rbac/{engine_impl,matchers}.cc; 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ..errors import ResourceError
 from ..exchange.local_reply import LocalReply
@@ -99,6 +100,7 @@ def compile_condition(condition: RbacCondition) -> Test:
 
 
 def _all(tests: list[Test]) -> Test:
+    tests = [one for one in tests if one is not _always]
     if not tests:
         return _always
     if len(tests) == 1:
@@ -179,6 +181,10 @@ def _principals(request: InboundRequest) -> tuple[str, ...]:
     return _NO_NAME if connection.is_tls else _NOBODY
 
 
+# A service has few peers.
+_MAX_KNOWN_PEERS = 1024
+
+
 class _CompiledRules:
     """Rules, with the policies that are for certain peers only found by their names.
 
@@ -189,41 +195,59 @@ class _CompiledRules:
     def __init__(self, rules: RbacRules) -> None:
         self.action = rules.action
         self._policies = tuple((policy.name, _compile_policy(policy)) for policy in rules.policies)
-        self._of_peers: dict[str, tuple[int, ...]] = {}
-        self._of_anybody: tuple[int, ...] = ()
+        self._of_peers: dict[str, frozenset[int]] = {}
+        of_anybody = set()
         for place, policy in enumerate(rules.policies):
-            names = _only_for(policy.principals)
-            if names is None:
-                self._of_anybody += (place,)
-            for name in names or ():
-                self._of_peers[name] = (*self._of_peers.get(name, ()), place)
+            wanted = _only_for(policy.principals)
+            if wanted is None:
+                of_anybody.add(place)
+            for name in wanted.names if wanted is not None else ():
+                self._of_peers[name] = self._of_peers.get(name, frozenset()) | {place}
+        self._of_anybody = frozenset(of_anybody)
+        self._known: dict[tuple[str, ...], tuple[tuple[str, Test], ...]] = {}
 
     def matching(self, request: InboundRequest) -> str | None:
         """The first policy that matches, in order of names."""
-        places = self._of_anybody
-        if self._of_peers:
-            own = {place for name in _principals(request) for place in self._of_peers.get(name, ())}
-            if own:
-                places = tuple(sorted(own.union(places)))
-        for place in places:
-            name, test = self._policies[place]
+        principals = _principals(request)
+        policies = self._known.get(principals)
+        if policies is None:
+            policies = self._policies_for(principals)
+        for name, test in policies:
             if test(request):
                 return name
         return None
 
+    def _policies_for(self, principals: tuple[str, ...]) -> tuple[tuple[str, Test], ...]:
+        """Those that may be for a peer."""
+        places = self._of_anybody.union(*(self._of_peers.get(name, ()) for name in principals))
+        if len(self._known) >= _MAX_KNOWN_PEERS:
+            self._known.clear()
+        policies = self._known[principals] = tuple(self._policies[place] for place in sorted(places))
+        return policies
 
-def _only_for(condition: RbacCondition) -> frozenset[str] | None:
-    """The names of which a peer must have one for a condition to hold; None where others may meet it, too."""
+
+class _Wanted(NamedTuple):
+    """Names of which a peer must have one for a condition to hold, and whether that is all that it asks for."""
+
+    names: frozenset[str]
+    is_all: bool = True
+
+
+def _only_for(condition: RbacCondition) -> _Wanted | None:
+    """Whom a condition is for; None where it may hold for anybody."""
     match condition:
         case Authenticated(matcher=StringMatcher(kind=StringMatchKind.EXACT, value=name, ignore_case=False)):
-            return frozenset({name})
+            return _Wanted(frozenset({name}))
         case AnyOf(conditions=inner):
-            names = [_only_for(one) for one in inner]
-            known = [one for one in names if one is not None]
-            return frozenset().union(*known) if len(known) == len(names) else None
+            wanted = [_only_for(one) for one in inner]
+            known = [one for one in wanted if one is not None]
+            if len(known) != len(wanted):
+                return None
+            return _Wanted(frozenset().union(*(one.names for one in known)), all(one.is_all for one in known))
         case AllOf(conditions=inner):
             # Whoever meets all meets the first of these, too.
-            return next((names for names in map(_only_for, inner) if names is not None), None)
+            first = next((wanted for wanted in map(_only_for, inner) if wanted is not None), None)
+            return first if first is None or len(inner) == 1 else first._replace(is_all=False)
         case _:
             return None
 
@@ -233,8 +257,11 @@ def _compile_rules(rules: RbacRules | None) -> _CompiledRules | None:
 
 
 def _compile_policy(policy: RbacPolicy) -> Test:
+    """What is left to be asked once the policies of a peer are found by its names."""
+    wanted = _only_for(policy.principals)
     # Who asks is looked at first: most policies are for somebody else, and that costs least to see.
-    tests = [compile_condition(policy.principals), compile_condition(policy.permissions)]
+    tests = [] if wanted is not None and wanted.is_all else [compile_condition(policy.principals)]
+    tests.append(compile_condition(policy.permissions))
     return _all(tests if policy.condition is None else [*tests, compile_cel(policy.condition)])
 
 

@@ -101,14 +101,13 @@ class InboundRequest:
         """Set a request header, whatever it was. What could begin a new line is taken out: values come from others."""
         if b"\r" in value or b"\n" in value or b"\0" in value:
             value = value.replace(b"\r", b"").replace(b"\n", b"").replace(b"\0", b"")
-        kept = [header for header in self.head.raw_headers if header[0].lower() != name]
-        self.head = self.head.with_headers([*kept, (name, value)])
+        self.head = self.head.replacing(name.lower(), value)
 
     def remove_header(self, name: bytes) -> None:
         """Remove a request header."""
-        headers = self.head.raw_headers
-        kept = [header for header in headers if header[0].lower() != name]
-        if len(kept) != len(headers):
+        name = name.lower()
+        if name in self.head.by_name():
+            kept = [header for header in self.head.raw_headers if header[0].lower() != name]
             self.head = self.head.with_headers(kept)
 
     def with_target(self, target: str) -> None:

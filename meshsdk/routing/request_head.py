@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 __all__ = ["RequestHead"]
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
-
-# Looking through the headers a few times costs less than decoding all of them.
-_LOOKUPS_BEFORE_INDEX = 4
-
 
 # Headers that Envoy knows by name and holds as one value, several joined (envoy/http/header_map.h, inline headers).
 _JOINED = frozenset(
@@ -23,7 +20,7 @@ _JOINED = frozenset(
 class RequestHead:
     """Method, scheme, authority, path and headers of a request.
 
-    Headers stay as the client library holds them; they are indexed only when something asks for one.
+    Headers stay as the library that brought them holds them; they are indexed only when something asks for one.
 
     Attributes:
         method: Upper case.
@@ -34,7 +31,7 @@ class RequestHead:
         raw_headers: Name and value pairs in order, names in any case.
     """
 
-    __slots__ = ("_index", "_lookups", "authority", "method", "path", "raw_headers", "scheme", "target")
+    __slots__ = ("_by_name", "authority", "method", "path", "raw_headers", "scheme", "target")
 
     def __init__(self, method: str, scheme: str, authority: str, target: str, raw_headers: RawHeaders = ()) -> None:
         self.method = method
@@ -43,8 +40,18 @@ class RequestHead:
         self.target = target
         self.path = target.partition("?")[0] if "?" in target else target
         self.raw_headers = raw_headers
-        self._index: dict[str, str] | None = None
-        self._lookups = 0
+        self._by_name: dict[bytes, bytes] | None = None
+
+    def by_name(self) -> dict[bytes, bytes]:
+        """The headers by their lower-case names; of several with one name the last. Not to be changed."""
+        known = self._by_name
+        if known is None:
+            known = dict(self.raw_headers)
+            names = b" ".join(known)
+            if names != names.lower():
+                known = {name.lower(): value for name, value in self.raw_headers}
+            self._by_name = known
+        return known
 
     def header(self, name: str) -> str | None:
         """The value of a header by its lower-case name, several values joined with commas; None where it is missing.
@@ -52,30 +59,34 @@ class RequestHead:
         Pseudo-headers are `:method`, `:scheme`, `:authority`, `:path` (with query), and `host` is `:authority`, as in
         Envoy.
         """
-        index = self._index
-        if index is not None:
-            return index.get(name)
-        if self._lookups < _LOOKUPS_BEFORE_INDEX and name[:1] != ":" and name != "host":
-            self._lookups += 1
-            return self._scan(name.encode("latin-1", "replace"))
-        index = self._index = self._make_index()
-        return index.get(name)
-
-    def _scan(self, wanted: bytes) -> str | None:
-        size = len(wanted)
-        values = [value for name, value in self.raw_headers if len(name) == size and name.lower() == wanted]
-        return b",".join(values).decode("latin-1") if values else None
+        if name in _PSEUDO_HEADERS:
+            return _PSEUDO_HEADERS[name](self)
+        wanted = name.encode("latin-1", "replace")
+        value = self.by_name().get(wanted)
+        if value is None:
+            return None
+        return (b",".join(self._every(wanted)) if self.has_duplicates else value).decode("latin-1")
 
     def values(self, name: str) -> list[str]:
         """Every value of a header by its lower-case name, in order; one value where Envoy joins several."""
-        if name[:1] == ":" or name == "host":
-            only = self.header(name)
-            return [] if only is None else [only]
-        wanted, size = name.encode("latin-1", "replace"), len(name)
-        found = [
-            value.decode("latin-1") for key, value in self.raw_headers if len(key) == size and key.lower() == wanted
-        ]
+        if name in _PSEUDO_HEADERS:
+            return [_PSEUDO_HEADERS[name](self)]
+        wanted = name.encode("latin-1", "replace")
+        value = self.by_name().get(wanted)
+        if value is None:
+            return []
+        if not self.has_duplicates:
+            return [value.decode("latin-1")]
+        found = [one.decode("latin-1") for one in self._every(wanted)]
         return [",".join(found)] if len(found) > 1 and name in _JOINED else found
+
+    @property
+    def has_duplicates(self) -> bool:
+        """Whether a name stands more than once."""
+        return len(self.by_name()) != len(self.raw_headers)
+
+    def _every(self, wanted: bytes) -> list[bytes]:
+        return [value for name, value in self.raw_headers if name.lower() == wanted]
 
     def first_header(self, name: str) -> str | None:
         """The first value of a header by its lower-case name, or None."""
@@ -100,24 +111,25 @@ class RequestHead:
         """The same request with other headers."""
         return RequestHead(self.method, self.scheme, self.authority, self.target, raw_headers)
 
+    def plus(self, name: bytes, value: bytes) -> RequestHead:
+        """The same request with one header more, of a lower-case name that it did not have."""
+        head = self.with_headers([*self.raw_headers, (name, value)])
+        if self._by_name is not None:
+            head._by_name = {**self._by_name, name: value}
+        return head
+
+    def replacing(self, name: bytes, value: bytes) -> RequestHead:
+        """The same request with a header, by its lower-case name, that has this value only."""
+        if name not in self.by_name():
+            return self.plus(name, value)
+        kept = [header for header in self.raw_headers if header[0].lower() != name]
+        return self.with_headers([*kept, (name, value)])
+
     def with_content_length(self, length: int) -> RequestHead:
         """The same request with a body of known length instead of chunks."""
         framing = (b"transfer-encoding", b"content-length")
         kept = [header for header in self.raw_headers if header[0].lower() not in framing]
         return self.with_headers([*kept, (b"content-length", b"%d" % length)])
-
-    def _make_index(self) -> dict[str, str]:
-        index: dict[str, str] = {}
-        for raw_name, raw_value in self.raw_headers:
-            name = raw_name.decode("latin-1").lower()
-            value = raw_value.decode("latin-1")
-            index[name] = f"{index[name]},{value}" if name in index else value
-        index[":method"] = self.method
-        index[":scheme"] = self.scheme
-        index[":authority"] = self.authority
-        index[":path"] = self.target
-        index["host"] = self.authority
-        return index
 
     @property
     def query(self) -> str:
@@ -131,3 +143,12 @@ class RequestHead:
             if key == name and part:
                 return value
         return None
+
+
+_PSEUDO_HEADERS: dict[str, Callable[[RequestHead], str]] = {
+    ":method": attrgetter("method"),
+    ":scheme": attrgetter("scheme"),
+    ":authority": attrgetter("authority"),
+    ":path": attrgetter("target"),
+    "host": attrgetter("authority"),
+}

@@ -8,7 +8,7 @@ from ..resources import Listener, RouteConfiguration
 from .compiled_filters import Buckets
 from .compiled_route import CompiledRoute, compile_route
 from .conditions import RandomFraction
-from .path_normalization import compile_path_normalization
+from .path_normalization import compile_path_normalization, is_uniform
 from .request_head import RequestHead
 from .rewrite import split_authority
 from .route_index import RouteIndex
@@ -65,9 +65,13 @@ def _compile_preparation(listener: Listener) -> Callable[[RequestHead], Prepared
     if not (listener.paths or listener.strip_port or listener.strip_trailing_dot):
         return None
     normalize = compile_path_normalization(listener.paths)
+    strips = bool(listener.strip_port or listener.strip_trailing_dot)
 
     def prepare(head: RequestHead) -> Prepared:
-        target, status = normalize(head.target)
+        target = head.target
+        if not strips and is_uniform(target):
+            return head, 0
+        target, status = normalize(target)
         authority = _stripped(head, listener)
         if target == head.target and authority == head.authority:
             return head, status

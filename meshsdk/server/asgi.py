@@ -13,8 +13,7 @@ import asyncio
 import logging
 import urllib.parse
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import deadline
 from ..errors import MeshError, UnsupportedFeatureError
@@ -28,6 +27,9 @@ from .drive import AsyncDriver
 from .inbound import HasControl, Inbound
 from .malformed import malformed
 
+if TYPE_CHECKING:
+    from ..telemetry.http_server import InboundObservation
+
 __all__ = ["AsgiMiddleware"]
 
 Scope = MutableMapping[str, Any]
@@ -35,7 +37,6 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# Headers of the body that an answer in the application's place has.
 logger = logging.getLogger("meshsdk.server")
 
 _NO_PEERS = (
@@ -77,12 +78,29 @@ class AsgiMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
         kind = scope["type"]
-        if kind == "http" or kind == "websocket":
-            await self._request(scope, receive, send)
-        elif kind == "lifespan":
-            await self._lifespan(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+        if kind == "lifespan":
+            return await self._lifespan(scope, receive, send)
+        if (kind != "http" and kind != "websocket") or scope.get(ADMITTED):
+            return await self.app(scope, receive, send)
+        connection = asgi_connection(scope)
+        request = InboundRequest(_head(scope, connection), connection)
+        outcome = _Outcome()
+        observer = http_server_observer()
+        observation = observer.start(request.head, connection) if observer is not None else None
+        error: BaseException | None = None
+        if observation is not None:
+            observation.enter()
+        try:
+            await self._decide(scope, receive, send, request, outcome, observation)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if request.on_done:
+                request.done(outcome.status if error is None else None)
+            if observation is not None:
+                observation.exit()
+                observation.end(outcome.status, error, outcome.flag, _route_path(scope))
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The policy is here before the application starts, and the mesh is closed after it ended."""
@@ -110,77 +128,63 @@ class AsgiMiddleware:
             if self._closes_mesh:
                 await asyncio.get_running_loop().run_in_executor(None, self._mesh.close)
 
-    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get(ADMITTED):
-            return await self.app(scope, receive, send)
-        connection = asgi_connection(scope)
-        head = _head(scope, connection)
-        observer = http_server_observer()
-        if observer is None:
-            return await self._decide(scope, receive, send, head, connection, _Outcome())
-        outcome = _Outcome()
-        raw = head.raw_headers
-        observation = observer.start(
-            head.method, head.scheme, head.path, raw, connection.principal, connection.source_ip
-        )
-        if observation is None:
-            return await self._decide(scope, receive, send, head, connection, outcome)
-        try:
-            with observation.current():
-                await self._decide(scope, receive, send, head, connection, outcome)
-        except BaseException as error:
-            observation.end(outcome.status, error, outcome.flag)
-            raise
-        observation.end(outcome.status, None, outcome.flag, _route_path(scope))
-
     async def _decide(
-        self, scope: Scope, receive: Receive, send: Send, head: RequestHead, connection: Connection, outcome: _Outcome
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request: InboundRequest,
+        outcome: _Outcome,
+        observation: InboundObservation | None,
     ) -> None:
-        refusal = malformed(head)
-        request = InboundRequest(head, connection)
-        if refusal is not None:
-            return await _answer(scope, send, refusal, outcome)
-        try:
-            await self._decided(scope, receive, send, request, outcome)
-        except BaseException:
-            request.done(None)
-            raise
-        request.done(outcome.status)
-
-    async def _decided(
-        self, scope: Scope, receive: Receive, send: Send, request: InboundRequest, outcome: _Outcome
-    ) -> None:
-        connection, head, body = request.connection, request.head, _Body(receive)
-        port = self._port if self._port is not None else connection.destination_port
-        if not port:
-            return await _answer(scope, send, not_configured("the server tells no port: give port=…"), outcome)
-        reply = await self._driver(port).decide(request, body.peek)
+        """Answer a request, or have the application do so."""
+        before, body = request.head, _Body(receive)
+        port = self._port if self._port is not None else request.connection.destination_port
+        reply = malformed(before)
+        if reply is None and not port:
+            reply = not_configured("the server tells no port: give port=…")
+        if reply is None:
+            decided = self._driver(port).decide(request, body.peek)
+            reply = decided if decided is None or isinstance(decided, LocalReply) else await decided
         if reply is None and request.max_body_bytes is not None:
             reply = await _bound(request, request.max_body_bytes, body)
         if reply is not None:
             return await _answer(scope, send, reply, outcome)
-        _write_back(scope, head, request)
-        changes_response = bool(request.response_changes)
+        if observation is not None:
+            request.head = observation.passed_on(request.head)
+        _write_back(scope, before, request)
+        answer = send
+        if observation is not None or request.response_changes or request.on_done:
+            answer = _watched(send, request, outcome)
+        if body.is_read:
+            receive = body.receive
+        limit = deadline.of_headers(request.head.header)
+        if limit is None:
+            await self.app(scope, receive, answer)
+        else:
+            with deadline.limit(limit):
+                await self.app(scope, receive, answer)
 
-        async def answer(message: MutableMapping[str, Any]) -> None:
-            kind = message["type"]
-            if kind == "http.response.start":
-                outcome.status = message["status"]
-                if changes_response:
-                    headers = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
-                    message = {**message, "headers": request.changed_response(headers, message["status"])}
-            elif kind == "websocket.accept":
-                outcome.status = 101
-            await send(message)
-            if kind == "http.response.body" and request.on_done and not message.get("more_body", False):
-                # What an application does after its answer is not part of the request.
-                request.done(outcome.status)
 
-        with ExitStack() as scopes:
-            limit = deadline.of_raw_headers(request.head.raw_headers)
-            if limit is not None:
-                scopes.enter_context(deadline.limit(limit))
-            await self.app(scope, body.receive if body.is_read else receive, answer)
+def _watched(send: Send, request: InboundRequest, outcome: _Outcome) -> Send:
+    """Send what the application answers as the filters change it, and note what became of the request."""
+    changes_response = bool(request.response_changes)
+
+    async def answer(message: MutableMapping[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            outcome.status = message["status"]
+            if changes_response:
+                headers = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
+                message = {**message, "headers": request.changed_response(headers, message["status"])}
+        elif kind == "websocket.accept":
+            outcome.status = 101
+        await send(message)
+        if kind == "http.response.body" and request.on_done and not message.get("more_body", False):
+            # What an application does after its answer is not part of the request.
+            request.done(outcome.status)
+
+    return answer
 
 
 class _Outcome:
@@ -195,6 +199,8 @@ class _Outcome:
 
 class _Body:
     """A request's body, of which policy may read the beginning before the application reads all."""
+
+    __slots__ = ("_messages", "_receive", "is_read")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -233,12 +239,17 @@ async def _bound(request: InboundRequest, max_bytes: int, body: _Body) -> LocalR
 def _head(scope: Scope, connection: Connection) -> RequestHead:
     headers: list[tuple[bytes, bytes]] = list(scope["headers"])
     raw_path = scope.get("raw_path")
-    path = raw_path.decode("latin-1") if raw_path else urllib.parse.quote(scope["path"])
-    query = scope.get("query_string", b"")
-    target = f"{path}?{query.decode('latin-1')}" if query else path
-    authority = next((value for name, value in headers if name == b"host" or name == b":authority"), b"")
+    target = raw_path.decode("latin-1") if raw_path else urllib.parse.quote(scope["path"])
+    query = scope.get("query_string")
+    if query:
+        target = f"{target}?{query.decode('latin-1')}"
     scheme = "https" if connection.is_tls else "http"
-    return RequestHead(scope.get("method", "GET"), scheme, authority.decode("latin-1"), target, headers)
+    head = RequestHead(scope.get("method", "GET"), scheme, "", target, headers)
+    by_name = head.by_name()
+    authority = by_name.get(b"host") or by_name.get(b":authority")
+    if authority:
+        head.authority = authority.decode("latin-1")
+    return head
 
 
 def _write_back(scope: Scope, before: RequestHead, request: InboundRequest) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 from ..exchange.local_reply import LocalReply
@@ -18,11 +18,16 @@ from .audit import audit
 from .callouts import Callouts
 
 if TYPE_CHECKING:
+    from ..inbound import InboundPolicy
     from .inbound import Inbound
 
 __all__ = ["AsyncDriver", "Driver"]
 
 logger = logging.getLogger("meshsdk.server")
+
+ReadBodyAsync = Callable[[int], Awaitable[bytes]]
+Deciding = Coroutine[Any, Any, LocalReply | None]
+Waiting = Generator[Wait, Any, LocalReply | None]
 
 # How long requests that come before the policy does are held back.
 _FIRST_POLICY_SECONDS = 15.0
@@ -53,8 +58,10 @@ class Driver:
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody gets in.
                 return audit(request, not_configured(str(error)))
         result = policy.begin(request)
-        if result is None or isinstance(result, LocalReply):
-            return result if result is None else audit(request, result)
+        if result is None:
+            return None
+        if isinstance(result, LocalReply):
+            return audit(request, result)
         try:
             wait = next(result)
             while True:
@@ -87,25 +94,36 @@ class AsyncDriver:
         self.inbound = inbound
         self._callouts = Callouts(inbound.control)
 
-    async def decide(self, request: InboundRequest, read_body: Callable[[int], Awaitable[bytes]]) -> LocalReply | None:
-        """See `Driver.decide`."""
+    def decide(self, request: InboundRequest, read_body: ReadBodyAsync) -> LocalReply | Deciding | None:
+        """See `Driver.decide`; where something is waited for, what is to be awaited for the answer."""
         policy = self.inbound.policy
-        if policy is None:
-            try:
-                policy = await self.inbound.wait_ready_async(_FIRST_POLICY_SECONDS)
-            except Exception as error:  # noqa: BLE001 - whatever it is, nobody gets in.
-                return audit(request, not_configured(str(error)))
-        result = policy.begin(request)
-        if result is None or isinstance(result, LocalReply):
-            return result if result is None else audit(request, result)
+        return self._decide_late(request, read_body) if policy is None else self._begin(policy, request, read_body)
+
+    async def _decide_late(self, request: InboundRequest, read_body: ReadBodyAsync) -> LocalReply | None:
         try:
-            wait = next(result)
+            policy = await self.inbound.wait_ready_async(_FIRST_POLICY_SECONDS)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody gets in.
+            return audit(request, not_configured(str(error)))
+        decided = self._begin(policy, request, read_body)
+        return decided if decided is None or isinstance(decided, LocalReply) else await decided
+
+    def _begin(
+        self, policy: InboundPolicy, request: InboundRequest, read_body: ReadBodyAsync
+    ) -> LocalReply | Deciding | None:
+        result = policy.begin(request)
+        if result is None:
+            return None
+        return audit(request, result) if isinstance(result, LocalReply) else self._await(request, result, read_body)
+
+    async def _await(self, request: InboundRequest, waiting: Waiting, read_body: ReadBodyAsync) -> LocalReply | None:
+        try:
+            wait = next(waiting)
             while True:
-                wait = result.send(await self._carry_out(wait, read_body))
+                wait = waiting.send(await self._carry_out(wait, read_body))
         except StopIteration as stop:
             return None if stop.value is None else audit(request, stop.value)
 
-    async def _carry_out(self, wait: Wait, read_body: Callable[[int], Awaitable[bytes]]) -> Any:
+    async def _carry_out(self, wait: Wait, read_body: ReadBodyAsync) -> Any:
         match wait:
             case Delay(seconds=seconds):
                 return await asyncio.sleep(seconds)

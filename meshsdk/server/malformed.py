@@ -20,20 +20,25 @@ _ONCE = (b"host", b"content-length", b":authority")
 def malformed(head: RequestHead) -> LocalReply | None:
     """A 400, where the request is ambiguous: no Host or several, pseudo-headers, control characters."""
     # All names, and all values, are looked through at once: that is what most requests cost.
-    names = [name.lower() for name, _ in head.raw_headers]
-    for once in _ONCE:
-        if names.count(once) > 1:
-            return _bad(f"{once.decode()} stands twice")
-    if b":" in b"".join(names) and any(name[:1] == b":" and name not in _ONCE for name in names):
+    by_name, headers = head.by_name(), head.raw_headers
+    if len(by_name) == len(headers):
+        values = b"".join(by_name.values())
+    else:
+        names = [name.lower() for name, _ in headers]
+        for once in _ONCE:
+            if names.count(once) > 1:
+                return _bad(f"{once.decode()} stands twice")
+        values = b"".join([value for _, value in headers])
+    if b":" in b"".join(by_name) and any(name[:1] == b":" and name not in _ONCE for name in by_name):
         return _bad("a pseudo-header in the place of a header")
-    values = b"".join([value for _, value in head.raw_headers])
     if b"\r" in values or b"\n" in values or b"\0" in values:
         return _bad("a control character in a header")
-    if not head.authority and b"host" not in names:
+    if not head.authority and b"host" not in by_name:
         return _bad("no Host")
-    if not head.target.startswith("/") and head.target != "*" and head.method != "CONNECT":
+    target = head.target
+    if not target.startswith("/") and target != "*" and head.method != "CONNECT":
         return _bad("the target is no path")
-    if "\0" in head.target or "%00" in head.path:
+    if "\0" in target or "%00" in head.path:
         return _bad("NUL in the path")
     if head.method not in _USUAL_METHODS and _TOKEN.fullmatch(head.method) is None:
         return _bad("the method is none")

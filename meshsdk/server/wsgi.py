@@ -11,7 +11,8 @@ from __future__ import annotations
 import io
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any
 
 from .. import deadline
@@ -62,115 +63,103 @@ class WsgiMiddleware:
         if environ.get(ADMITTED) or environ.get("asgi.scope", {}).get(ADMITTED):
             return self.app(environ, start_response)
         connection = wsgi_connection(environ)
-        head = _head(environ, connection)
-        observer = http_server_observer()
-        observation = (
-            observer.start(
-                head.method, head.scheme, head.path, head.raw_headers, connection.principal, connection.source_ip
-            )
-            if observer is not None
-            else None
-        )
-        scopes = ExitStack()
-        outcome = _Outcome()
+        call = _Call(InboundRequest(_head(environ, connection), connection))
         try:
-            if observation is not None:
-                scopes.enter_context(observation.current())
-            chunks = self._decide(environ, start_response, head, connection, scopes, outcome)
+            call.chunks = self._decide(environ, start_response, call)
         except BaseException as error:
-            scopes.close()
-            outcome.done(error)
-            if observation is not None:
-                observation.end(outcome.status, error, outcome.flag)
+            call.end(error)
             raise
-        return _Response(chunks, scopes, outcome, observation)
+        return call
 
-    def _decide(
-        self,
-        environ: Environ,
-        start_response: StartResponse,
-        head: RequestHead,
-        connection: Connection,
-        scopes: ExitStack,
-        outcome: _Outcome,
-    ) -> Iterable[bytes]:
-        refusal = malformed(head)
-        if refusal is not None:
-            return _answer(head, start_response, refusal, outcome)
-        request = InboundRequest(head, connection)
-        outcome.request = request
-        body = _Body(environ)
-        port = self._port if self._port is not None else connection.destination_port
-        if not port:
-            return _answer(head, start_response, not_configured("the server tells no port: give port=…"), outcome)
-        reply = self._driver(port).decide(request, body.peek)
+    def _decide(self, environ: Environ, start_response: StartResponse, call: _Call) -> Iterable[bytes]:
+        """Answer a request, or have the application do so."""
+        request, body = call.request, _Body(environ)
+        before = request.head
+        port = self._port if self._port is not None else request.connection.destination_port
+        reply = malformed(before)
+        if reply is None and not port:
+            reply = not_configured("the server tells no port: give port=…")
+        if reply is None:
+            reply = self._driver(port).decide(request, body.peek)
         if reply is None and request.max_body_bytes is not None:
             reply = _bound(request, request.max_body_bytes, body)
         if reply is not None:
-            return _answer(head, start_response, reply, outcome)
-        _write_back(environ, head, request)
+            call.status, call.flag = reply.status, reply.flag
+            return _answer(before, start_response, reply)
+        call.pass_on()
+        _write_back(environ, before, request)
+        call.limit(deadline.of_headers(request.head.header))
+        return self.app(environ, call.watched(start_response))
+
+
+class _Call:
+    """One request, and the application's answer: it is over when its chunks are, or when the server closes them."""
+
+    __slots__ = ("_limit", "_observation", "chunks", "flag", "request", "status")
+
+    def __init__(self, request: InboundRequest) -> None:
+        self.request = request
+        self.chunks: Iterable[bytes] = ()
+        self.status: int | None = None
+        self.flag = ""
+        self._limit: AbstractContextManager[None] | None = None
+        observer = http_server_observer()
+        self._observation = observer.start(request.head, request.connection) if observer is not None else None
+        if self._observation is not None:
+            self._observation.enter()
+
+    def pass_on(self) -> None:
+        """The application's own spans are children of the request's."""
+        if self._observation is not None:
+            self.request.head = self._observation.passed_on(self.request.head)
+
+    def limit(self, seconds: float | None) -> None:
+        """What is sent on the request's behalf has so long."""
+        if seconds is not None:
+            self._limit = deadline.limit(seconds)
+            self._limit.__enter__()
+
+    def watched(self, start_response: StartResponse) -> StartResponse:
+        """Send what the application answers as the filters change it, and note what became of the request."""
+        request = self.request
         changes_response = bool(request.response_changes)
 
         def answer(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            outcome.status = int(status[:3])
+            self.status = int(status[:3])
             if changes_response:
                 raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-                raw = request.changed_response(raw, outcome.status)
+                raw = request.changed_response(raw, self.status)
                 headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
             return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
 
-        limit = deadline.of_raw_headers(request.head.raw_headers)
-        if limit is not None:
-            scopes.enter_context(deadline.limit(limit))
-        return self.app(environ, answer)
-
-
-class _Outcome:
-    """What became of a request."""
-
-    __slots__ = ("flag", "request", "status")
-
-    def __init__(self) -> None:
-        self.status: int | None = None
-        self.flag = ""
-        self.request: InboundRequest | None = None
-
-    def done(self, error: BaseException | None) -> None:
-        """The request is over."""
-        if self.request is not None and self.request.on_done:
-            self.request.done(None if error is not None else self.status)
-
-
-class _Response:
-    """An application's chunks; the request is over when they are, or when the server closes them."""
-
-    def __init__(self, chunks: Iterable[bytes], scopes: ExitStack, outcome: _Outcome, observation: Any) -> None:
-        self._chunks = chunks
-        self._scopes = scopes
-        self._outcome = outcome
-        self._observation = observation
+        return answer
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            yield from self._chunks
+            yield from self.chunks
         except BaseException as error:
-            self._end(error)
+            self.end(error)
             raise
 
     def close(self) -> None:
         """See PEP 3333."""
         try:
-            if hasattr(self._chunks, "close"):
-                self._chunks.close()
+            if hasattr(self.chunks, "close"):
+                self.chunks.close()
         finally:
-            self._end(None)
+            self.end(None)
 
-    def _end(self, error: BaseException | None) -> None:
-        self._scopes.close()
-        self._outcome.done(error)
+    def end(self, error: BaseException | None) -> None:
+        """The request is over; told once."""
+        limit, self._limit = self._limit, None
+        if limit is not None:
+            limit.__exit__(None, None, None)
+        if self.request.on_done:
+            self.request.done(self.status if error is None else None)
         observation, self._observation = self._observation, None
         if observation is not None:
-            observation.end(self._outcome.status, error, self._outcome.flag)
+            observation.exit()
+            observation.end(self.status, error, self.flag)
 
 
 class _Body:
@@ -235,15 +224,19 @@ def _bound(request: InboundRequest, max_bytes: int, body: _Body) -> LocalReply |
 
 def _head(environ: Environ, connection: Connection) -> RequestHead:
     headers = [
-        (name[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1"))
-        for name, value in environ.items()
-        if name.startswith("HTTP_")
+        (_header_name(name), value.encode("latin-1")) for name, value in environ.items() if name.startswith("HTTP_")
     ]
     for name, header in (("CONTENT_TYPE", b"content-type"), ("CONTENT_LENGTH", b"content-length")):
         if environ.get(name):
             headers.append((header, environ[name].encode("latin-1")))
     scheme = "https" if connection.is_tls else "http"
     return RequestHead(environ["REQUEST_METHOD"], scheme, environ.get("HTTP_HOST", ""), _target(environ), headers)
+
+
+@lru_cache(maxsize=256)
+def _header_name(name: str) -> bytes:
+    """The header of one of the environ's names: the same few come again and again."""
+    return name[5:].replace("_", "-").lower().encode("latin-1")
 
 
 def _target(environ: Environ) -> str:
@@ -260,8 +253,12 @@ def _target(environ: Environ) -> str:
 def _write_back(environ: Environ, before: RequestHead, request: InboundRequest) -> None:
     """Give the application the request as policy has left it."""
     head = request.head
-    if head.raw_headers is not before.raw_headers:
-        _write_headers(environ, head)
+    known = len(before.raw_headers)
+    if head.raw_headers[:known] != before.raw_headers:
+        _forget_headers(environ)
+        known = 0
+    for raw_name, raw_value in head.raw_headers[known:]:
+        _write_header(environ, raw_name, raw_value)
     if head.target != before.target:
         path, _, query = head.target.partition("?")
         environ["SCRIPT_NAME"] = ""
@@ -274,20 +271,21 @@ def _write_back(environ: Environ, before: RequestHead, request: InboundRequest) 
     environ["meshsdk.peer"] = request.connection.principal
 
 
-def _write_headers(environ: Environ, head: RequestHead) -> None:
+def _forget_headers(environ: Environ) -> None:
     for name in [name for name in environ if name.startswith("HTTP_")]:
         del environ[name]
     environ.pop("CONTENT_TYPE", None)
-    for raw_name, raw_value in head.raw_headers:
-        name, value = raw_name.decode("latin-1").upper().replace("-", "_"), raw_value.decode("latin-1")
-        key = name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
-        # An empty value says nothing in a list (RFC 9110, section 5.6.1).
-        is_list = bool(environ.get(key)) and key != "CONTENT_LENGTH"
-        environ[key] = f"{environ[key]},{value}" if is_list and value else environ[key] if is_list else value
 
 
-def _answer(head: RequestHead, start_response: StartResponse, reply: LocalReply, outcome: _Outcome) -> Iterable[bytes]:
-    outcome.status, outcome.flag = reply.status, reply.flag
+def _write_header(environ: Environ, raw_name: bytes, raw_value: bytes) -> None:
+    name, value = raw_name.decode("latin-1").upper().replace("-", "_"), raw_value.decode("latin-1")
+    key = name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
+    # An empty value says nothing in a list (RFC 9110, section 5.6.1).
+    is_list = bool(environ.get(key)) and key != "CONTENT_LENGTH"
+    environ[key] = f"{environ[key]},{value}" if is_list and value else environ[key] if is_list else value
+
+
+def _answer(head: RequestHead, start_response: StartResponse, reply: LocalReply) -> Iterable[bytes]:
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in reply.headers]
     headers.append(("content-length", str(len(reply.body))))
     start_response(f"{reply.status} {_REASONS.get(reply.status, 'Refused')}", headers)

@@ -8,13 +8,17 @@ application runs, the span is the current one and the caller's baggage is there,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.context import attach, detach
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import SpanKind, StatusCode
+
+if TYPE_CHECKING:
+    from ..inbound import Connection
+    from ..routing import RequestHead
 
 __all__ = ["HttpServerObserver", "InboundObservation"]
 
@@ -23,7 +27,6 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.
 # http-spans.md: other methods would make labels without number.
 _METHODS = frozenset("GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH".split())
 
-Headers = Sequence[tuple[bytes, bytes]]
 Attributes = dict[str, str | int]
 
 
@@ -46,54 +49,56 @@ class HttpServerObserver:
             1, {"meshsdk.details": details, "http.response.status_code": status}
         )
 
-    def start(
-        self, method: str, scheme: str, path: str, headers: Headers, peer: str, source_ip: str
-    ) -> InboundObservation | None:
+    def start(self, head: RequestHead, connection: Connection) -> InboundObservation | None:
         """A request begins; None where somebody else's instrumentation observes it already."""
         current = trace.get_current_span()
         if current.is_recording() and getattr(current, "kind", None) is SpanKind.SERVER:
             return None
-        return InboundObservation(self, method, scheme, path, headers, peer, source_ip)
+        return InboundObservation(self, head, connection)
 
 
 class InboundObservation:
     """One request while it lasts."""
 
-    __slots__ = ("_attributes", "_context", "_observer", "_span", "_started")
+    __slots__ = ("_context", "_method", "_observer", "_scheme", "_span", "_started", "_token")
 
-    def __init__(
-        self,
-        observer: HttpServerObserver,
-        method: str,
-        scheme: str,
-        path: str,
-        headers: Headers,
-        peer: str,
-        source_ip: str,
-    ) -> None:
-        known = method if method in _METHODS else "_OTHER"
-        self._attributes: Attributes = {"http.request.method": known, "url.scheme": scheme}
-        parent = propagate.extract(headers, getter=_GETTER)
-        attributes: Attributes = {**self._attributes, "url.path": path}
-        if source_ip:
-            attributes["client.address"] = source_ip
-        if peer:
-            attributes["meshsdk.peer"] = peer
+    def __init__(self, observer: HttpServerObserver, head: RequestHead, connection: Connection) -> None:
+        method = head.method if head.method in _METHODS else "_OTHER"
+        attributes = {"http.request.method": method, "url.scheme": head.scheme, "url.path": head.path}
+        if connection.source_ip:
+            attributes["client.address"] = connection.source_ip
+        principal = connection.principal
+        if principal:
+            attributes["meshsdk.peer"] = principal
+        parent = propagate.extract(head, getter=_GETTER)
         self._span = observer.tracer.start_span(
-            known if known != "_OTHER" else "HTTP", context=parent, kind=SpanKind.SERVER, attributes=attributes
+            method if method != "_OTHER" else "HTTP", context=parent, kind=SpanKind.SERVER, attributes=attributes
         )
         self._context = trace.set_span_in_context(self._span, parent)
         self._observer = observer
+        self._method = method
+        self._scheme = head.scheme
         self._started = time.monotonic()
 
-    @contextmanager
-    def current(self) -> Iterator[None]:
-        """Within this block the request's span is the current one."""
-        token = attach(self._context)
-        try:
-            yield
-        finally:
-            detach(token)
+    def passed_on(self, head: RequestHead) -> RequestHead:
+        """The request as the application gets it: this span is its parent, as a sidecar's would be.
+
+        Frameworks that make spans of their own, and applications that pass the caller's headers on by hand, take the
+        parent from there.
+        """
+        told: dict[str, str] = {}
+        propagate.inject(told, context=self._context)
+        for name, value in told.items():
+            head = head.replacing(name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace"))
+        return head
+
+    def enter(self) -> None:
+        """From here on the request's span is the current one, until `exit`."""
+        self._token = attach(self._context)
+
+    def exit(self) -> None:
+        """In the same context as `enter`."""
+        detach(self._token)
 
     def end(self, status: int | None, error: BaseException | None, flag: str = "", route: str = "") -> None:
         """The request is over."""
@@ -106,29 +111,31 @@ class InboundObservation:
             outcome["error.type"] = str(status)
         span = self._span
         if span.is_recording():
-            extra = {"meshsdk.response_flag": flag} if flag else {}
+            told = outcome.copy()
+            if flag:
+                told["meshsdk.response_flag"] = flag
             if route:
-                extra["http.route"] = route
-            span.set_attributes({**outcome, **extra})
-            if route:
-                span.update_name(f"{self._attributes['http.request.method']} {route}")
+                told["http.route"] = route
+                span.update_name(f"{self._method} {route}")
+            span.set_attributes(told)
             if "error.type" in outcome:
                 span.set_status(StatusCode.ERROR, str(error) if error is not None else None)
         span.end()
-        self._observer.duration.record(time.monotonic() - self._started, {**self._attributes, **outcome})
+        outcome["http.request.method"] = self._method
+        outcome["url.scheme"] = self._scheme
+        self._observer.duration.record(time.monotonic() - self._started, outcome)
 
 
-class _RawHeaders(Getter[Headers]):
-    """Lets propagators look into headers as servers have them; most requests have few of what is looked for."""
+class _Headers(Getter["RequestHead"]):
+    """Lets propagators look into a request; most have few of the headers that are looked for."""
 
-    def get(self, carrier: Headers, key: str) -> list[str] | None:
+    def get(self, carrier: RequestHead, key: str) -> list[str] | None:
         """See Getter."""
-        wanted = key.lower().encode("latin-1", "replace")
-        return [value.decode("latin-1") for name, value in carrier if name.lower() == wanted] or None
+        return carrier.values(key.lower()) or None
 
-    def keys(self, carrier: Headers) -> list[str]:
+    def keys(self, carrier: RequestHead) -> list[str]:
         """See Getter."""
-        return [name.decode("latin-1").lower() for name, _ in carrier]
+        return [name.decode("latin-1") for name in carrier.by_name()]
 
 
-_GETTER = _RawHeaders()
+_GETTER = _Headers()

@@ -347,6 +347,20 @@ def test_deadline_trace_and_baggage_go_on_in_what_the_application_sends(tmp_path
     assert told["kinds"].count("SERVER") == 2
 
 
+def test_spans_of_frameworks_and_headers_passed_on_by_hand_have_the_mesh_s_span_for_parent(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.server.traced_framework", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=CLEAN_ENVIRONMENT)
+    assert run.returncode == 0, run.stderr
+    told = json.loads(run.stdout)
+    own = {one["id"]: one["parent"] for one in told["spans"] if one["scope"] == "meshsdk"}
+    assert set(own.values()) == {"b7ad6b7169203331"}
+    [of_framework] = [one for one in told["spans"] if one["scope"] == "fastapi" and one["kind"] == "SERVER"]
+    assert of_framework["parent"] in own
+    for [seen] in (told["asgi"], told["wsgi"]):
+        assert seen.split("-")[1] == "0af7651916cd43dd8448eb211c80319c"
+        assert seen.split("-")[2] in own
+
+
 def test_an_edit_that_cannot_be_carried_out_leaves_the_last_good_policy_in_force(tmp_path: Path) -> None:
     port = one_port()
     closed = policy("{action: DENY, rules: [{to: [{operation: {methods: [PUT]}}]}]}")
