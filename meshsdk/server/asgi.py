@@ -22,7 +22,7 @@ from ..inbound import Connection, InboundRequest
 from ..inbound.replies import not_configured
 from ..routing import RequestHead
 from ..telemetry.lookup import http_server_observer
-from .connections import ADMITTED, TELLS_PEERS, asgi_connection
+from .connections import ADMITTED, TELLS_PEERS, Teller, asgi_connection
 from .drive import AsyncDriver
 from .inbound import HasControl, Inbound
 from .malformed import malformed
@@ -41,7 +41,8 @@ logger = logging.getLogger("meshsdk.server")
 
 _NO_PEERS = (
     "port {port} takes mutual TLS only, and this server does not tell applications whose certificate it has verified:"
-    " run the application by mesh.serve(app, port={port})"
+    " run the application by mesh.serve(app, port={port}), or give uvicorn"
+    " --http meshsdk.server.uvicorn_protocol:MeshProtocol"
 )
 _HTTP_DENIAL = "websocket.http.response"
 
@@ -108,8 +109,10 @@ class AsgiMiddleware:
         try:
             for driver in list(self._drivers.values()):
                 policy = await driver.inbound.wait_ready_async()
-                if policy.needs_peers(driver.inbound.port) and not scope.get(TELLS_PEERS):
+                tells = scope.get(TELLS_PEERS) or Teller.is_here
+                if policy.needs_peers(driver.inbound.port) and not tells:
                     raise UnsupportedFeatureError(_NO_PEERS.format(port=driver.inbound.port))
+                driver.inbound.has_started()
         except (MeshError, TimeoutError) as error:
             # Servers take an exception for an application without a lifespan, and go on.
             logger.critical("the application does not start: %s", error)

@@ -21,15 +21,29 @@ from ..security import PeerCertificate, read_peer
 from ..security.tls_context import server_name_of
 from ..security.trust_domains import sent_chain
 
-__all__ = ["ADMITTED", "CONNECTION", "TELLS_PEERS", "asgi_connection", "connection_of_transport", "wsgi_connection"]
+__all__ = [
+    "ADMITTED",
+    "CONNECTION",
+    "TELLS_PEERS",
+    "Teller",
+    "asgi_connection",
+    "connection_of_transport",
+    "wsgi_connection",
+]
 
 CONNECTION = "meshsdk.connection"
+
+# Policy has let this request in already: a middleware further in must not decide again, on what the first has changed.
+ADMITTED = "meshsdk.admitted"
 
 # In the scope of an ASGI lifespan: the server tells whose certificate it has verified.
 TELLS_PEERS = "meshsdk.tells_peers"
 
-# Policy has let this request in already: a middleware further in must not decide again, on what the first has changed.
-ADMITTED = "meshsdk.admitted"
+
+class Teller:
+    """Whether this process's server tells of peers by a protocol class of ours."""
+
+    is_here = False
 
 
 def asgi_connection(scope: Mapping[str, Any]) -> Connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet
 
 from ..discovery import SERVER_ROOT
 from ..errors import NoRouteError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from ..inbound import InboundPolicy
     from ..security import Secrets
 
-__all__ = ["HasControl", "Inbound"]
+__all__ = ["HasControl", "Inbound", "inbound_of_port"]
 
 
 class HasControl(Protocol):
@@ -26,6 +27,15 @@ class HasControl(Protocol):
 
     def close(self) -> None:
         """Stop following configuration."""
+
+
+_of_middleware: WeakSet[Inbound] = WeakSet()
+
+
+def inbound_of_port(port: int) -> Inbound | None:
+    """Whose port it is: of the middlewares that have started in this process, or of the only one."""
+    started = list(_of_middleware)
+    return next((one for one in started if one.port == port), started[0] if len(started) == 1 else None)
 
 
 class Inbound:
@@ -43,6 +53,10 @@ class Inbound:
         self.name = listener or control.server_listener_name(address, port)
         self._control = control
         self._root = f"{SERVER_ROOT}{self.name}"
+
+    def has_started(self) -> None:
+        """An application that is behind this policy runs in this process, served by whatever server."""
+        _of_middleware.add(self)
 
     @property
     def policy(self) -> InboundPolicy | None:

@@ -1,44 +1,26 @@
 """`mesh.serve`: an ASGI or WSGI application on a port, with the TLS and the policy that the mesh has for it.
 
-Theory of operation. uvicorn runs the application; connections are accepted here. The first byte of one says whether it
-is TLS (a handshake record begins with 22, RFC 8446 section 5.1), and the port's filter chains say whether that may be:
-STRICT has no chain for plaintext, DISABLE none for TLS, PERMISSIVE both. It is looked at and not taken, so whoever
-reads next finds it. A peer that says nothing is dropped after a while, and so many may wait at once.
+uvicorn runs the application; connections are accepted here, and come in by the door.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import copy
 import inspect
 import logging
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
 
-from ..errors import IdentityError, PeerIdentityError, ResourceError, UnsupportedFeatureError
-from ..inbound import Connection
-from ..security import PeerChain, check_peer, check_trust_domain, peer_chain, still_trusted
 from .asgi import AsgiMiddleware
-from .connections import CONNECTION, TELLS_PEERS, connection_of_transport
-from .held_transport import HeldTransport
+from .connections import TELLS_PEERS
+from .door import Door
 from .inbound import HasControl, Inbound
-from .tls import RotatingContext, tls_of_policy
-
-if TYPE_CHECKING:
-    from ..inbound import InboundPolicy
 
 __all__ = ["MeshServer", "make_server"]
 
 logger = logging.getLogger("meshsdk.server")
-
-_HANDSHAKE_SECONDS = 10.0
-_MAX_HANDSHAKES = 1024
-_TLS_HANDSHAKE = b"\x16"
-_TICKS_BETWEEN_LOOKS = 20  # uvicorn ticks ten times a second.
 
 
 def make_server(app: Any, mesh: HasControl, port: int, *, host: str = "0.0.0.0", **options: Any) -> MeshServer:
@@ -92,242 +74,47 @@ class MeshServer(uvicorn.Server):
         super().__init__(config)
         self._inbound = inbound
         self._listener: socket.socket | None = None
-        self._context: RotatingContext | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._peers: dict[Any, PeerChain] = {}
-        self._generation: object = None
+        self._door: Door | None = None
         self.port = config.port
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server: the application starts, and then connections are accepted."""
         await self._inbound.wait_ready_async()
+        config = self.config
+        door = self._door = Door(
+            self._inbound, config, self.server_state, self.lifespan.state, config.http_protocol_class
+        )
         # The first certificate may be long in coming, and must not be waited for on the event loop.
-        await asyncio.get_running_loop().run_in_executor(None, self._fetch_identity)
+        await asyncio.get_running_loop().run_in_executor(None, door.fetch_identity)
         await super().startup(sockets=[])
         if not self.started:
             return
         self.started = False  # Not before somebody listens.
-        family = socket.AF_INET6 if ":" in self.config.host else socket.AF_INET
-        listener = socket.create_server((self.config.host, self.config.port), family=family, backlog=2048)
+        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        listener = socket.create_server((config.host, config.port), family=family, backlog=2048)
         listener.setblocking(False)
         self._listener = listener
         self.port = listener.getsockname()[1]
-        self._protocol_class = _with_transport(self.config.http_protocol_class)
-        self._spawn(self._accept(listener))
+        door.spawn(_accept(listener, door))
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server: no new connections, then what is under way ends."""
-        for task in list(self._tasks):
-            task.cancel()
+        if self._door is not None:
+            self._door.close()
         if self._listener is not None:
             self._listener.close()
         await super().shutdown(sockets=[])
 
-    def _fetch_identity(self) -> None:
-        try:
-            self._context_for(True)
-        except _RefusedError as error:
-            policy = self._inbound.policy
-            if policy is not None and policy.needs_peers(self._inbound.port):
-                logger.error("port %d lets nobody in: %s", self.config.port, error)
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, _ = await loop.sock_accept(listener)
-            except OSError as error:
-                # Out of file descriptors, or the peer is gone already: the next one may do better.
-                logger.warning("a connection cannot be accepted: %s", error)
-                await asyncio.sleep(0.05)
-                continue
-            if len(self._tasks) > _MAX_HANDSHAKES:
-                connection.close()
-                continue
-            self._spawn(self._begin(connection))
-
-    async def _begin(self, connection: socket.socket) -> None:
-        """From an accepted socket to a protocol of uvicorn's, or to its end."""
-        connection.setblocking(False)
-        # asyncio does this for sockets that it accepts itself.
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            async with asyncio.timeout(_HANDSHAKE_SECONDS):
-                first = await _first_byte(connection)
-                if not first:
-                    connection.close()
-                    return
-                context = self._context_for(first == _TLS_HANDSHAKE)
-                loop = asyncio.get_running_loop()
-                await loop.connect_accepted_socket(self._protocol, connection, ssl=context)
-        except (OSError, TimeoutError, _RefusedError) as error:
-            logger.info("a connection from %s is refused: %s", _peer_name(connection), error or "it said nothing")
-            connection.close()
-        except asyncio.CancelledError:
-            connection.close()
-            raise
-
-    def _context_for(self, is_tls: bool) -> RotatingContext | None:
-        policy: InboundPolicy | None = self._inbound.policy
-        listener = policy.listener if policy is not None else None
-        if policy is None or listener is None:
-            raise _RefusedError("there is no policy for this port")
-        if not is_tls:
-            if not any(one.tls is None and one.manager is not None for one in listener.chains_of(self._inbound.port)):
-                raise _RefusedError("it is plaintext, and the port takes mutual TLS only")
-            return None
-        try:
-            tls_of_policy(policy, self._inbound.port)
-            if self._context is None:
-                self._context = RotatingContext(
-                    lambda: tls_of_policy(self._inbound.policy, self._inbound.port),
-                    self._inbound.secrets,
-                    federated=True,
-                )
-        except (ResourceError, UnsupportedFeatureError) as error:
-            raise _RefusedError(f"TLS cannot be served: {error}") from error
-        return self._context
-
-    def _protocol(self) -> asyncio.Protocol:
-        """A protocol of uvicorn's whose application knows the connection."""
-        made: list[Any] = []
-        known: list[Connection] = []
-
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            transport = made[0].mesh_transport
-            if not known:
-                known.append(connection_of_transport(transport, self._own_uri()))
-            scope[CONNECTION] = known[0]
-            await loaded(scope, receive, _in_one_piece(send, transport) if scope["type"] == "http" else send)
-
-        loaded = self.config.loaded_app
-        config = copy.copy(self.config)
-        config.loaded_app = app
-        protocol = self._protocol_class(config=config, server_state=self.server_state, app_state=self.lifespan.state)
-        protocol.mesh_admits = self._admits
-        protocol.mesh_forgets = self._peers.pop
-        made.append(protocol)
-        return protocol  # type: ignore[no-any-return]
-
-    def _own_uri(self) -> str:
-        """Whom this side says to be, for X-Forwarded-Client-Cert."""
-        identity = self._inbound.secrets.identity
-        try:
-            return identity.credentials().spiffe_id if identity is not None and self._context is not None else ""
-        except IdentityError:
-            return ""
-
-    def _admits(self, transport: Any) -> bool:
-        """Whether the peer's certificate names somebody whom the port takes."""
-        secured = transport.get_extra_info("ssl_object")
-        if secured is None:
-            return True
-        try:
-            tls = self._inbound.secrets.of_server(
-                tls_of_policy(self._inbound.policy, self._inbound.port), federated=True
-            )
-            chain = peer_chain(secured)
-            if tls.trust is not None and (chain is not None or tls.require_client_certificate):
-                check_peer(chain.leaf if chain is not None else None, tls.trust)
-                bundles = tls.trust.bundles.read_bundles() if tls.trust.bundles is not None else {}
-                if bundles and chain is not None:
-                    check_trust_domain(chain, bundles)
-        except (PeerIdentityError, ResourceError, UnsupportedFeatureError, OSError) as error:
-            logger.warning("a peer is refused: %s", error)
-            return False
-        if chain is not None:
-            self._peers[transport] = chain
-        return True
-
-    async def on_tick(self, counter: int) -> bool:
-        """See uvicorn.Server: ten times a second. Now and then it is looked whether peers are still trusted."""
-        if counter % _TICKS_BETWEEN_LOOKS == 0:
-            self._drop_distrusted()
-        return await super().on_tick(counter)
-
-    def _drop_distrusted(self) -> None:
-        """Close connections whose peers' roots are gone, or who are revoked, also under requests."""
-        # Those that became websockets have another protocol, which does not say when they are gone.
-        for transport in [one for one in self._peers if one.is_closing()]:
-            self._peers.pop(transport, None)
-        context = self._context
-        if context is None or not self._peers or context.generation == self._generation:
-            return
-        try:
-            self._generation, trust = context.generation, context.trust()
-        except ResourceError:
-            return
-        for transport, chain in list(self._peers.items()):
-            if trust is not None and not transport.is_closing() and not still_trusted(chain, trust):
-                logger.warning("a connection is closed: its peer is trusted no more")
-                transport.abort()
-
-
-class _RefusedError(Exception):
-    """A connection may not be."""
-
-
-def _with_transport(protocol_class: Any) -> Any:
-    """The protocol class with the one thing that uvicorn does not tell applications."""
-
-    class MeshProtocol(protocol_class):  # type: ignore[misc]
-        mesh_transport: HeldTransport
-        mesh_admits: Callable[[Any], bool]
-        mesh_forgets: Callable[[Any, None], Any]
-
-        def connection_made(self, transport: Any) -> None:
-            """See asyncio.Protocol."""
-            self.mesh_transport = HeldTransport(transport)
-            super().connection_made(self.mesh_transport)
-            if not self.mesh_admits(transport):
-                transport.abort()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            """See asyncio.Protocol."""
-            self.mesh_forgets(self.mesh_transport.transport, None)
-            super().connection_lost(exc)
-
-    return MeshProtocol
-
-
-def _in_one_piece(send: Any, transport: HeldTransport) -> Any:
-    """Send an answer's head along with the beginning of its body."""
-
-    async def send_held(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            transport.hold()
-            await send(message)
-        else:
-            await send(message)
-            transport.release()
-
-    return send_held
-
-
-async def _first_byte(connection: socket.socket) -> bytes:
-    """The first byte of a connection, which stays there to be read; empty where the peer has gone."""
+async def _accept(listener: socket.socket, door: Door) -> None:
     loop = asyncio.get_running_loop()
-    readable = loop.create_future()
-    loop.add_reader(connection, _wake, readable)
-    try:
-        await readable
-    finally:
-        loop.remove_reader(connection)
-    return connection.recv(1, socket.MSG_PEEK)
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _peer_name(connection: socket.socket) -> str:
-    with contextlib.suppress(OSError):
-        return str(connection.getpeername()[0])
-    return "somebody"
+    while True:
+        try:
+            connection, _ = await loop.sock_accept(listener)
+        except OSError as error:
+            # Out of file descriptors, or the peer is gone already: the next one may do better.
+            logger.warning("a connection cannot be accepted: %s", error)
+            await asyncio.sleep(0.05)
+            continue
+        door.enter(connection)

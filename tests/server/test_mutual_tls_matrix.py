@@ -194,6 +194,19 @@ def by_gunicorn(world: World, folder: Path, shows: str = "own", takes: str = "pe
         yield port
 
 
+PROTOCOL = "meshsdk.server.uvicorn_protocol:MeshProtocol"
+
+
+@contextlib.contextmanager
+def by_uvicorn(world: World, folder: Path, shows: str = "own", takes: str = "peer") -> Iterator[int]:
+    port = one_port()
+    (folder / "mesh").mkdir()
+    (folder / "mesh" / "mesh.yaml").write_text(server_listener(world, port, shows, takes))
+    options = ["--port", str(port), "--http", PROTOCOL, "--log-level", "critical"]
+    with process([sys.executable, "-m", "uvicorn", *options, "tests.server.recipe_app:asgi"], folder, world, port):
+        yield port
+
+
 @contextlib.contextmanager
 def process(command: list[str], folder: Path, world: World, port: int) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
@@ -213,7 +226,11 @@ def process(command: list[str], folder: Path, world: World, port: int) -> Iterat
         running.stderr.close()
 
 
-SERVERS: dict[str, Callable[[World, Path], Any]] = {"mesh.serve (uvicorn)": by_serve, "gunicorn": by_gunicorn}
+SERVERS: dict[str, Callable[[World, Path], Any]] = {
+    "mesh.serve": by_serve,
+    "uvicorn": by_uvicorn,
+    "gunicorn": by_gunicorn,
+}
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -435,13 +452,14 @@ def envoy_trust(world: World, shows: str, takes: str) -> dict[str, Any] | None:
 
 ALL_SERVERS: dict[str, Callable[..., Any]] = {
     "mesh.serve": by_serve,
+    "uvicorn": by_uvicorn,
     "gunicorn": by_gunicorn,
     "Envoy": by_envoy,
     "grpc": _by_grpc(False),
     "grpc.aio": _by_grpc(True),
     "Envoy for gRPC": by_envoy_for_grpc,
 }
-HTTP_SERVERS = ("mesh.serve", "gunicorn", "Envoy")
+HTTP_SERVERS = ("mesh.serve", "uvicorn", "gunicorn", "Envoy")
 
 
 def clients_of(server: str) -> list[str]:
@@ -587,7 +605,7 @@ def test_a_server_that_does_not_tell_its_peers_does_not_start_where_they_are_nee
     assert "mesh.serve(app" in ended.stderr + ended.stdout
 
 
-@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
+@pytest.mark.parametrize("server", ["uvicorn", "uvicorn by the door", "hypercorn"])
 def test_the_same_servers_run_where_plaintext_is_allowed(world: World, server: str, tmp_path: Path) -> None:
     port = one_port()
     (tmp_path / "mesh").mkdir()
@@ -595,10 +613,25 @@ def test_the_same_servers_run_where_plaintext_is_allowed(world: World, server: s
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\n"
         "spec: {action: DENY, rules: [{to: [{operation: {methods: [POST]}}]}]}\n"
     )
-    bind = ["--port", str(port)] if server == "uvicorn" else ["--bind", f"127.0.0.1:{port}"]
-    with process([sys.executable, "-m", server, *bind, "tests.server.recipe_app:asgi"], tmp_path, world, port):
+    command = {
+        "uvicorn": ["uvicorn", "--port", str(port)],
+        "uvicorn by the door": ["uvicorn", "--port", str(port), "--http", PROTOCOL],
+        "hypercorn": ["hypercorn", "--bind", f"127.0.0.1:{port}"],
+    }[server]
+    with process([sys.executable, "-m", *command, "tests.server.recipe_app:asgi"], tmp_path, world, port):
         assert httpx.get(f"http://127.0.0.1:{port}/who").status_code == 200
         assert httpx.post(f"http://127.0.0.1:{port}/who").status_code == 403
+
+
+def test_uvicorn_does_not_speak_tls_in_the_mesh_s_place(world: World, tmp_path: Path) -> None:
+    port = one_port()
+    (tmp_path / "mesh").mkdir()
+    (tmp_path / "mesh" / "mesh.yaml").write_text(server_listener(world, port))
+    own = world.path("own")
+    tls = ["--ssl-certfile", str(own / "cert.pem"), "--ssl-keyfile", str(own / "key.pem")]
+    command = [sys.executable, "-m", "uvicorn", "--port", str(port), "--http", PROTOCOL, *tls]
+    with process([*command, "tests.server.recipe_app:asgi"], tmp_path, world, port):
+        assert not gets_in(world, port, "right")
 
 
 def digest(world: World, kind: str, *, of_key: bool) -> str:

@@ -1,0 +1,269 @@
+"""How connections come in: from a socket that was accepted to the protocol that serves it, or to its end.
+
+Theory of operation. The first byte of a connection says whether it is TLS (a handshake record begins with 22, RFC 8446
+section 5.1), and the port's filter chains say whether that may be: STRICT has no chain for plaintext, DISABLE none for
+TLS, PERMISSIVE both. It is looked at and not taken, so whoever reads next finds it. A peer that says nothing is dropped
+after a while, and so many may wait at once. Peers are looked at again while their connections last: whoever is trusted
+no more is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from ..errors import IdentityError, PeerIdentityError, ResourceError, UnsupportedFeatureError
+from ..inbound import Connection
+from ..security import PeerChain, check_peer, check_trust_domain, peer_chain, still_trusted
+from .connections import CONNECTION, connection_of_transport
+from .held_transport import HeldTransport
+from .inbound import Inbound
+from .tls import RotatingContext, tls_of_policy
+
+if TYPE_CHECKING:
+    from ..inbound import InboundPolicy
+
+__all__ = ["Door"]
+
+logger = logging.getLogger("meshsdk.server")
+
+_HANDSHAKE_SECONDS = 10.0
+_MAX_HANDSHAKES = 1024
+_TLS_HANDSHAKE = b"\x16"
+_SECONDS_BETWEEN_LOOKS = 2.0
+
+
+class Door:
+    """Lets connections of one port in, on one event loop.
+
+    Args:
+        inbound: The port's policy.
+        config: uvicorn's, loaded: whose protocol serves what comes in.
+        server_state, app_state: What that protocol is made with.
+    """
+
+    def __init__(self, inbound: Inbound, config: Any, server_state: Any, app_state: Any, protocol_class: Any) -> None:
+        self._inbound = inbound
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+        self._protocol_class = _with_transport(protocol_class)
+        self._context: RotatingContext | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._peers: dict[Any, PeerChain] = {}
+        self._generation: object = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something until the door is closed."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Nobody comes in any more; who is in stays."""
+        for task in list(self._tasks):
+            task.cancel()
+
+    def fetch_identity(self) -> None:
+        """Have a certificate before the first connection comes; it may be long in coming."""
+        try:
+            self._context_for(True)
+        except _RefusedError as error:
+            policy = self._inbound.policy
+            if policy is not None and policy.needs_peers(self._inbound.port):
+                logger.error("port %d lets nobody in: %s", self._inbound.port, error)
+
+    def enter(self, connection: socket.socket) -> None:
+        """A connection was accepted."""
+        if len(self._tasks) > _MAX_HANDSHAKES:
+            connection.close()
+        else:
+            self.spawn(self._begin(connection))
+
+    async def _begin(self, connection: socket.socket) -> None:
+        """From an accepted socket to a protocol of uvicorn's, or to its end."""
+        connection.setblocking(False)
+        # asyncio does this for sockets that it accepts itself.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                first = await _first_byte(connection)
+                if not first:
+                    connection.close()
+                    return
+                context = self._context_for(first == _TLS_HANDSHAKE)
+                loop = asyncio.get_running_loop()
+                await loop.connect_accepted_socket(self._protocol, connection, ssl=context)
+        except (OSError, TimeoutError, _RefusedError) as error:
+            logger.info("a connection from %s is refused: %s", _peer_name(connection), error or "it said nothing")
+            connection.close()
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+
+    def _context_for(self, is_tls: bool) -> RotatingContext | None:
+        policy: InboundPolicy | None = self._inbound.policy
+        listener = policy.listener if policy is not None else None
+        if policy is None or listener is None:
+            raise _RefusedError("there is no policy for this port")
+        if not is_tls:
+            if not any(one.tls is None and one.manager is not None for one in listener.chains_of(self._inbound.port)):
+                raise _RefusedError("it is plaintext, and the port takes mutual TLS only")
+            return None
+        try:
+            tls_of_policy(policy, self._inbound.port)
+            if self._context is None:
+                self._context = RotatingContext(
+                    lambda: tls_of_policy(self._inbound.policy, self._inbound.port),
+                    self._inbound.secrets,
+                    federated=True,
+                )
+        except (ResourceError, UnsupportedFeatureError) as error:
+            raise _RefusedError(f"TLS cannot be served: {error}") from error
+        return self._context
+
+    def _protocol(self) -> asyncio.Protocol:
+        """A protocol of uvicorn's whose application knows the connection."""
+        made: list[Any] = []
+        known: list[Connection] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            transport = made[0].mesh_transport
+            if not known:
+                known.append(connection_of_transport(transport, self._own_uri()))
+            scope[CONNECTION] = known[0]
+            await loaded(scope, receive, _in_one_piece(send, transport) if scope["type"] == "http" else send)
+
+        loaded = self._config.loaded_app
+        config = copy.copy(self._config)
+        config.loaded_app = app
+        protocol = self._protocol_class(config=config, server_state=self._server_state, app_state=self._app_state)
+        protocol.mesh_admits = self._admits
+        protocol.mesh_forgets = self._peers.pop
+        made.append(protocol)
+        return protocol  # type: ignore[no-any-return]
+
+    def _own_uri(self) -> str:
+        """Whom this side says to be, for X-Forwarded-Client-Cert."""
+        identity = self._inbound.secrets.identity
+        try:
+            return identity.credentials().spiffe_id if identity is not None and self._context is not None else ""
+        except IdentityError:
+            return ""
+
+    def _admits(self, transport: Any) -> bool:
+        """Whether the peer's certificate names somebody whom the port takes."""
+        secured = transport.get_extra_info("ssl_object")
+        if secured is None:
+            return True
+        try:
+            tls = self._inbound.secrets.of_server(
+                tls_of_policy(self._inbound.policy, self._inbound.port), federated=True
+            )
+            chain = peer_chain(secured)
+            if tls.trust is not None and (chain is not None or tls.require_client_certificate):
+                check_peer(chain.leaf if chain is not None else None, tls.trust)
+                bundles = tls.trust.bundles.read_bundles() if tls.trust.bundles is not None else {}
+                if bundles and chain is not None:
+                    check_trust_domain(chain, bundles)
+        except (PeerIdentityError, ResourceError, UnsupportedFeatureError, OSError) as error:
+            logger.warning("a peer is refused: %s", error)
+            return False
+        if chain is not None:
+            self._peers[transport] = chain
+            if self._timer is None:
+                self._look_again_later()
+        return True
+
+    def _look_again_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_SECONDS_BETWEEN_LOOKS, self._drop_distrusted)
+
+    def _drop_distrusted(self) -> None:
+        """Close connections whose peers' roots are gone, or who are revoked, also under requests."""
+        self._timer = None
+        # Those that became websockets have another protocol, which does not say when they are gone.
+        for transport in [one for one in self._peers if one.is_closing()]:
+            self._peers.pop(transport, None)
+        if self._peers:
+            self._look_again_later()
+        context = self._context
+        if context is None or not self._peers or context.generation == self._generation:
+            return
+        try:
+            self._generation, trust = context.generation, context.trust()
+        except ResourceError:
+            return
+        for transport, chain in list(self._peers.items()):
+            if trust is not None and not transport.is_closing() and not still_trusted(chain, trust):
+                logger.warning("a connection is closed: its peer is trusted no more")
+                transport.abort()
+
+
+class _RefusedError(Exception):
+    """A connection may not be."""
+
+
+def _with_transport(protocol_class: Any) -> Any:
+    """The protocol class with the one thing that uvicorn does not tell applications."""
+
+    class ToldProtocol(protocol_class):  # type: ignore[misc]
+        mesh_transport: HeldTransport
+        mesh_admits: Callable[[Any], bool]
+        mesh_forgets: Callable[[Any, None], Any]
+
+        def connection_made(self, transport: Any) -> None:
+            """See asyncio.Protocol."""
+            self.mesh_transport = HeldTransport(transport)
+            super().connection_made(self.mesh_transport)
+            if not self.mesh_admits(transport):
+                transport.abort()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            """See asyncio.Protocol."""
+            self.mesh_forgets(self.mesh_transport.transport, None)
+            super().connection_lost(exc)
+
+    return ToldProtocol
+
+
+def _in_one_piece(send: Any, transport: HeldTransport) -> Any:
+    """Send an answer's head along with the beginning of its body."""
+
+    async def send_held(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            transport.hold()
+            await send(message)
+        else:
+            await send(message)
+            transport.release()
+
+    return send_held
+
+
+async def _first_byte(connection: socket.socket) -> bytes:
+    """The first byte of a connection, which stays there to be read; empty where the peer has gone."""
+    loop = asyncio.get_running_loop()
+    readable = loop.create_future()
+    loop.add_reader(connection, _wake, readable)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(connection)
+    return connection.recv(1, socket.MSG_PEEK)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _peer_name(connection: socket.socket) -> str:
+    with contextlib.suppress(OSError):
+        return str(connection.getpeername()[0])
+    return "somebody"

@@ -1,0 +1,67 @@
+"""The mesh's way in for uvicorn's own command line:
+
+    uvicorn app:app --port 8443 --http meshsdk.server.uvicorn_protocol:MeshProtocol
+
+uvicorn accepts the connections; each is taken from it before a byte is read and comes in by the door, as with
+`mesh.serve`: mutual TLS that rotates, the modes of PeerAuthentication, peers whom the application gets to know. Which
+mesh and port these are, the `MeshMiddleware` of the application says. uvicorn's own TLS options stay unused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from .connections import Teller
+from .door import Door
+from .inbound import Inbound, inbound_of_port
+
+__all__ = ["MeshProtocol"]
+
+logger = logging.getLogger("meshsdk.server")
+
+# uvicorn loads this module where it is told to use it, and then applications hear of their peers.
+Teller.is_here = True
+
+_doors: WeakKeyDictionary[Any, dict[Inbound, Door]] = WeakKeyDictionary()
+
+
+class MeshProtocol(asyncio.Protocol):
+    """One connection that uvicorn has accepted.
+
+    Args:
+        config, server_state, app_state: uvicorn's.
+    """
+
+    def __init__(self, config: Any, server_state: Any, app_state: Any, **options: Any) -> None:
+        self._config = config
+        self._made_with = (server_state, app_state)
+
+    def connection_made(self, transport: Any) -> None:
+        """See asyncio.Protocol."""
+        if transport.get_extra_info("ssl_object") is not None:
+            logger.error("TLS is the mesh's to speak: start uvicorn without its --ssl options")
+            transport.abort()
+            return
+        connection = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        # Nothing was read yet, and what was not read stays with the socket.
+        transport.abort()
+        port = connection.getsockname()[1]
+        inbound = inbound_of_port(port)
+        if inbound is None:
+            logger.error("port %d refuses connections: give the application a MeshMiddleware with port=%d", port, port)
+            connection.close()
+            return
+        self._door(inbound).enter(connection)
+
+    def _door(self, inbound: Inbound) -> Door:
+        doors = _doors.setdefault(self._made_with[0], {})
+        if inbound not in doors:
+            doors[inbound] = Door(inbound, self._config, *self._made_with, AutoHTTPProtocol)
+        return doors[inbound]
