@@ -6,7 +6,7 @@ Sources: envoy.config.route.v3.RateLimit; Envoy source/common/router/router_rate
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +124,7 @@ def _entries(actions: Sequence[_MakeEntry], request: InboundRequest) -> tuple[En
 def _limit(override: LimitOverride | None, request: InboundRequest) -> tuple[int, str] | None:
     if override is None:
         return None
-    said = _told(request, override.filter, override.path)
+    said = _told(request.metadata, override.filter, override.path)
     if not isinstance(said, dict):
         return None
     number, unit = said.get("requests_per_unit"), said.get("unit")
@@ -138,8 +138,8 @@ def _limit(override: LimitOverride | None, request: InboundRequest) -> tuple[int
     return None
 
 
-def _told(request: InboundRequest, name: str, path: Sequence[str]) -> Any:
-    value: Any = request.metadata.get(name)
+def _told(metadata: Mapping[str, Any], name: str, path: Sequence[str]) -> Any:
+    value: Any = metadata.get(name)
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return value
@@ -208,7 +208,7 @@ def _metadata(action: MetadataEntry) -> _MakeEntry:
     absent = (action.key, action.default) if action.default else _SKIPPED if action.skip_if_absent else None
 
     def make(request: InboundRequest) -> Entry | None:
-        value = _told(request, action.filter, action.path)
+        value = _told(request.route_metadata if action.of_route else request.metadata, action.filter, action.path)
         return (action.key, value) if isinstance(value, str) and value else absent
 
     return make

@@ -15,12 +15,12 @@ MISSING = object()
 ValueTest = Callable[[object], bool]
 
 
-def compile_metadata(matcher: MetadataMatcher) -> Callable[[InboundRequest], bool]:
-    """A function that says whether a request's metadata matches."""
+def compile_metadata(matcher: MetadataMatcher, *, of_route: bool = False) -> Callable[[InboundRequest], bool]:
+    """A function that says whether a request's metadata matches: what filters said, or what its route says."""
     test, name, path, expected = _compile_value(matcher.value), matcher.filter, matcher.path, not matcher.invert
 
     def holds(request: InboundRequest) -> bool:
-        value: object = request.metadata.get(name, MISSING)
+        value: object = (request.route_metadata if of_route else request.metadata).get(name, MISSING)
         for key in path:
             value = value.get(key, MISSING) if isinstance(value, dict) else MISSING
         return test(value) is expected

@@ -135,7 +135,9 @@ class CompiledChain:
             return self._answered_early(request, redirect_to(301, target, "direct_response"))
         route = index.find(request.head, random.random) if index is not None else None
         compiled = self._by_route[id(route)] if route is not None else self._without_route
-        request.route_name = route.route.name if route is not None else ""
+        if route is not None:
+            request.route_name = route.route.name
+            request.route_metadata = route.route.metadata
         if compiled.filters.response_levels:
             self._expect_answers(request, compiled)
         for number, step in enumerate(compiled.filters.steps):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..errors import ResourceError
 from ..exchange.local_reply import LocalReply
-from ..resources import HeaderMatcher, StringMatcher, StringMatchKind
+from ..resources import HeaderMatcher, SanMatcher, StringMatcher, StringMatchKind
 from ..resources.rbac import (
     AddressKind,
     AllOf,
@@ -20,6 +20,7 @@ from ..resources.rbac import (
     Authenticated,
     DestinationPortIs,
     FromAddress,
+    HasName,
     HeaderIs,
     MetadataIs,
     Not,
@@ -35,6 +36,7 @@ from ..resources.rbac import (
 from ..resources.rbac_matcher import Matcher
 from ..routing.conditions import compile_header
 from ..routing.string_match import compile_regex_match, compile_string
+from ..security.peer_identity import compile_san
 from .cel import asked_by_condition, compile_cel
 from .connection import Address, Fact, parse_address
 from .metadata import compile_metadata
@@ -93,8 +95,10 @@ def compile_condition(condition: RbacCondition) -> Test:
             return lambda request: matches(request.connection.server_name)
         case Authenticated():
             return _authenticated(condition)
-        case MetadataIs(matcher=metadata):
-            return compile_metadata(metadata)
+        case HasName(matcher=san):
+            return _has_name(san)
+        case MetadataIs(matcher=metadata, of_route=of_route):
+            return compile_metadata(metadata, of_route=of_route)
         case _:
             raise ResourceError("rbac", f"{type(condition).__name__} is a condition that is not carried out")
 
@@ -166,6 +170,18 @@ def _authenticated(condition: Authenticated) -> Test:
     wanted = condition.matcher.value
     is_exact = condition.matcher.kind is StringMatchKind.EXACT and not condition.matcher.ignore_case
     return test_exactly if is_exact else test
+
+
+def _has_name(matcher: SanMatcher | None) -> Test:
+    if matcher is None:
+        return lambda request: request.connection.peer is not None
+    matches = compile_san(matcher)
+
+    def test(request: InboundRequest) -> bool:
+        peer = request.connection.peer
+        return peer is not None and matches(peer)
+
+    return test
 
 
 _NOBODY: tuple[str, ...] = ()

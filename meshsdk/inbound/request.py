@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 from types import EllipsisType
 
@@ -21,6 +21,8 @@ ROUTER = 1_000_000
 
 _place = itemgetter(0)
 
+NOTHING: Mapping[str, Mapping[str, object]] = {}
+
 
 def _peer_address(request: InboundRequest) -> Address | None:
     return parse_address(request.connection.source_ip)
@@ -38,6 +40,7 @@ class InboundRequest:
         response_changes: What filters do to the headers of the answer, each with the filter's place in the chain.
         audit: What was decided and why, for the log: pairs of name and value.
         body: What was read of it; None where nothing was.
+        route_name, route_metadata: Of the route that was found; what it says for filters, by filter.
         max_body_bytes: The longest that the application is given; None is no limit.
         on_done: Who is told how the request ended.
     """
@@ -54,6 +57,7 @@ class InboundRequest:
         "metadata",
         "on_done",
         "response_changes",
+        "route_metadata",
         "route_name",
     )
 
@@ -69,6 +73,7 @@ class InboundRequest:
         self.body: bytes | None = None
         self.max_body_bytes: int | None = None
         self.route_name = ""
+        self.route_metadata: Mapping[str, Mapping[str, object]] = NOTHING
         self.on_done: list[DoneCallback] = []
 
     @property

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from envoy.config.route.v3 import route_components_pb2
+
 from ..errors import ResourceError
 from .matchers import HeaderMatcher, QueryParameterMatcher, parse_header_matcher, parse_query_parameter_matcher
 from .values import optional
@@ -104,13 +106,14 @@ class QueryParametersMatchEntry:
 
 @dataclass(frozen=True, slots=True)
 class MetadataEntry:
-    """What an earlier filter said of the request; text only."""
+    """What an earlier filter said of the request, or its route says; text only."""
 
     key: str
     filter: str
     path: tuple[str, ...]
     default: str = ""
     skip_if_absent: bool = False
+    of_route: bool = False
 
 
 RuleAction = (
@@ -204,6 +207,9 @@ def _parse_rule(message: Any, where: str) -> RateLimitRule:
     )
 
 
+_Sources = route_components_pb2.RateLimit.Action.MetaData
+
+
 def _parse_action(message: Any, where: str) -> RuleAction:
     which = message.WhichOneof("action_specifier")
     path = f"{where}.{which}"
@@ -249,14 +255,16 @@ def _parse_action(message: Any, where: str) -> RuleAction:
             )
         case "metadata" | "dynamic_metadata":
             metadata = getattr(message, which)
-            if which == "metadata" and metadata.source:
-                raise ResourceError(f"{path}.source", "only DYNAMIC is known")
+            source = metadata.source if which == "metadata" else _Sources.DYNAMIC
+            if source not in (_Sources.DYNAMIC, _Sources.ROUTE_ENTRY):
+                raise ResourceError(f"{path}.source", f"{_Sources.Source.Name(source)} is a source that is not known")
             return MetadataEntry(
                 metadata.descriptor_key,
                 metadata.metadata_key.key,
                 tuple(one.key for one in metadata.metadata_key.path),
                 metadata.default_value,
                 which == "metadata" and metadata.skip_if_absent,
+                source == _Sources.ROUTE_ENTRY,
             )
         case _:
             raise ResourceError(path, "is an action that meshsdk does not know")

@@ -14,6 +14,7 @@ from typing import Any
 from envoy.config.rbac.v3 import rbac_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as rbac_filter_pb2
 from envoy.extensions.path.match.uri_template.v3 import uri_template_match_pb2
+from envoy.extensions.rbac.principals.mtls_authenticated.v3 import mtls_authenticated_pb2
 
 from ..errors import ResourceError
 from .cel import CelCondition, parse_condition
@@ -22,6 +23,7 @@ from .metadata_matcher import MetadataMatcher, parse_metadata_matcher
 from .network import Network, parse_cidr
 from .notes import Notes
 from .rbac_matcher import Matcher, parse_matcher
+from .tls import SanMatcher, parse_san_matcher
 from .uri_template import UriTemplate, parse_uri_template
 from .values import unpack
 
@@ -32,6 +34,7 @@ __all__ = [
     "Authenticated",
     "DestinationPortIs",
     "FromAddress",
+    "HasName",
     "HeaderIs",
     "MetadataIs",
     "Not",
@@ -142,10 +145,19 @@ class Authenticated:
 
 
 @dataclass(frozen=True, slots=True)
+class HasName:
+    """The peer proved to have a name that matches; None: any certificate will do
+    (envoy.extensions.rbac.principals.mtls_authenticated.v3)."""
+
+    matcher: SanMatcher | None
+
+
+@dataclass(frozen=True, slots=True)
 class MetadataIs:
     """What an earlier filter said of the request matches."""
 
     matcher: MetadataMatcher
+    of_route: bool = False
 
 
 RbacCondition = (
@@ -159,6 +171,7 @@ RbacCondition = (
     | DestinationPortIs
     | ServerNameIs
     | Authenticated
+    | HasName
     | MetadataIs
 )
 
@@ -315,10 +328,22 @@ def _parse_principal(message: Any, where: str) -> RbacCondition:
                 if names.HasField("principal_name")
                 else None
             )
+        case "custom":
+            return _parse_custom_principal(message.custom, path)
         case "source_ip" | "direct_remote_ip" | "remote_ip":
             return FromAddress(AddressKind(which), parse_cidr(getattr(message, which), path))
         case _:
             return _parse_shared(message, which, path)
+
+
+def _parse_custom_principal(message: Any, where: str) -> HasName:
+    path = f"{where}.typed_config"
+    config = unpack(message.typed_config, mtls_authenticated_pb2.Config, path)
+    if config.HasField("san_matcher"):
+        return HasName(parse_san_matcher(config.san_matcher, f"{path}.san_matcher"))
+    if not config.any_validated_client_certificate:
+        raise ResourceError(path, "asks for nothing: give san_matcher or any_validated_client_certificate")
+    return HasName(None)
 
 
 def _parse_shared(message: Any, which: str | None, where: str) -> RbacCondition:
@@ -333,10 +358,12 @@ def _parse_shared(message: Any, which: str | None, where: str) -> RbacCondition:
         case "metadata":
             return MetadataIs(parse_metadata_matcher(message.metadata, where))
         case "sourced_metadata":
-            if message.sourced_metadata.metadata_source != rbac_pb2.DYNAMIC:
-                raise ResourceError(f"{where}.metadata_source", "only DYNAMIC is known")
+            sourced = message.sourced_metadata
+            if sourced.metadata_source not in (rbac_pb2.DYNAMIC, rbac_pb2.ROUTE):
+                raise ResourceError(f"{where}.metadata_source", f"unknown value {sourced.metadata_source}")
             return MetadataIs(
-                parse_metadata_matcher(message.sourced_metadata.metadata_matcher, f"{where}.metadata_matcher")
+                parse_metadata_matcher(sourced.metadata_matcher, f"{where}.metadata_matcher"),
+                of_route=sourced.metadata_source == rbac_pb2.ROUTE,
             )
         case _:
             raise ResourceError(where, "is a condition that meshsdk does not know, and refuses rather than leaves out")

@@ -5,6 +5,7 @@ How it is parsed is in `route_parsing`, how it is carried out in `meshsdk.routin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag
 
@@ -366,7 +367,11 @@ Action = ForwardAction | Redirect | DirectResponse | NonForwardingAction
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Conditions and what to do when they hold (envoy.config.route.v3.Route)."""
+    """Conditions and what to do when they hold (envoy.config.route.v3.Route).
+
+    Attributes:
+        metadata: What it says for filters, by filter (Route.metadata.filter_metadata).
+    """
 
     match: RouteMatch
     action: Action
@@ -374,6 +379,7 @@ class Route:
     request_headers: HeaderMutations = NO_MUTATIONS
     response_headers: HeaderMutations = NO_MUTATIONS
     filters: FilterSettings = ()
+    metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

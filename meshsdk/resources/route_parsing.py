@@ -23,7 +23,7 @@ from .notes import Notes
 from .rate_limit_rules import parse_rules_of
 from .route import PathMatch, PathMatchKind, Route, RouteConfiguration, RouteMatch, VirtualHost
 from .uri_template import parse_uri_template
-from .values import checked_regex, optional, unpack
+from .values import checked_regex, optional, struct_as_dict, unpack
 
 __all__ = ["parse_route_configuration"]
 
@@ -137,6 +137,7 @@ def _parse_route(message: Any, where: str, notes: Notes) -> Route:
         request_headers=parse_request_headers(message, where),
         response_headers=parse_response_headers(message, where),
         filters=parse_filter_settings(message, where, notes),
+        metadata={name: struct_as_dict(struct) for name, struct in message.metadata.filter_metadata.items()},
     )
 
 

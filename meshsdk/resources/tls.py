@@ -25,6 +25,7 @@ __all__ = [
     "TlsTrust",
     "parse_identity",
     "parse_protocol",
+    "parse_san_matcher",
     "parse_trust",
 ]
 
@@ -309,15 +310,21 @@ def _digest(text: str, form: str, where: str) -> bytes:
     return digest
 
 
+def parse_san_matcher(message: Any, where: str) -> SanMatcher:
+    """A SubjectAltNameMatcher.
+
+    Raises:
+        ResourceError: It is for a kind of name that meshsdk cannot look at.
+    """
+    if message.san_type not in _SAN_KINDS:
+        raise ResourceError(f"{where}.san_type", "OTHER_NAME is refused: Python's ssl does not show such names")
+    return SanMatcher(_SAN_KINDS[message.san_type], parse_string_matcher(message.matcher, f"{where}.matcher"))
+
+
 def _parse_names(message: Any, where: str) -> tuple[SanMatcher, ...]:
     matchers = []
     for index, matcher in enumerate(message.match_typed_subject_alt_names):
-        path = f"{where}.match_typed_subject_alt_names[{index}]"
-        if matcher.san_type not in _SAN_KINDS:
-            raise ResourceError(f"{path}.san_type", "OTHER_NAME is refused: Python's ssl does not show such names")
-        matchers.append(
-            SanMatcher(_SAN_KINDS[matcher.san_type], parse_string_matcher(matcher.matcher, f"{path}.matcher"))
-        )
+        matchers.append(parse_san_matcher(matcher, f"{where}.match_typed_subject_alt_names[{index}]"))
     for index, matcher in enumerate(message.match_subject_alt_names):
         matchers.append(SanMatcher(None, parse_string_matcher(matcher, f"{where}.match_subject_alt_names[{index}]")))
     return tuple(matchers)

@@ -7,6 +7,7 @@ settings (CertificateValidationContext): one matcher must match one name, and on
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from ..routing.string_match import compile_string
 if TYPE_CHECKING:
     from cryptography import x509
 
-__all__ = ["PeerCertificate", "check_peer", "read_peer"]
+__all__ = ["PeerCertificate", "check_peer", "compile_san", "read_peer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def check_peer(der: bytes | None, trust: TlsTrust) -> None:
     if der is None:
         raise PeerIdentityError("the peer shows no certificate")
     peer = read_peer(der)
-    if trust.san_matchers and not any(_matches(matcher, peer) for matcher in trust.san_matchers):
+    if trust.san_matchers and not any(compile_san(matcher)(peer) for matcher in trust.san_matchers):
         shown = ", ".join(f"{kind}:{value}" for kind, value in peer.names) or "no alternative names"
         asked = ", ".join(
             f"{matcher.kind or 'any'} {matcher.value.kind.value} {matcher.value.value!r}"
@@ -118,12 +119,17 @@ def _spki_hash(der: bytes) -> bytes:
     return hashlib.sha256(encoded).digest()
 
 
-def _matches(matcher: SanMatcher, peer: PeerCertificate) -> bool:
+def compile_san(matcher: SanMatcher) -> Callable[[PeerCertificate], bool]:
+    """A function that says whether a certificate has a name that matches."""
     test = compile_string(matcher.value)
-    return any(
-        matcher.kind in (None, kind) and (test(value) or _dns_wildcard_matches(matcher, kind, value))
-        for kind, value in peer.names
-    )
+
+    def has_name(peer: PeerCertificate) -> bool:
+        return any(
+            matcher.kind in (None, kind) and (test(value) or _dns_wildcard_matches(matcher, kind, value))
+            for kind, value in peer.names
+        )
+
+    return has_name
 
 
 def _dns_wildcard_matches(matcher: SanMatcher, kind: str, name: str) -> bool:

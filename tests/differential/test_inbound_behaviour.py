@@ -234,6 +234,54 @@ def test_what_an_earlier_filter_found_is_counted_by(start: Start, limiter: tuple
     assert [(one.key, one.value) for one in handler.asked[1].descriptors[0].entries] == [("tier", "gold")]
 
 
+SAID_BY_ROUTES = {"filter_metadata": {"team": {"name": "gold", "levels": {"now": 3}, "open": True}}}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "status"),
+    [
+        (["name"], {"string_match": {"exact": "gold"}}, 200),
+        (["name"], {"string_match": {"prefix": "silver"}}, 403),
+        (["levels", "now"], {"double_match": {"exact": 3}}, 200),
+        (["levels", "now"], {"double_match": {"range": {"start": 0, "end": 3}}}, 403),
+        (["open"], {"bool_match": True}, 200),
+        (["missing"], {"present_match": True}, 403),
+    ],
+    ids=str,
+)
+def test_what_a_route_says_of_itself_decides(start: Start, path: list[str], value: dict[str, Any], status: int) -> None:
+    matcher = {"filter": "team", "path": [{"key": key} for key in path], "value": value}
+    by_route = {"sourced_metadata": {"metadata_matcher": matcher, "metadata_source": "ROUTE"}}
+    policy = {"permissions": [by_route], "principals": [{"any": True}]}
+    config = {"@type": f"{_HTTP}.rbac.v3.RBAC", "rules": {"policies": {"one": policy}}}
+    told = {"match": {"prefix": "/"}, "route": {"cluster": "app"}, "metadata": SAID_BY_ROUTES}
+    silent = {"match": {"prefix": "/silent"}, "route": {"cluster": "app"}}
+    subject = start({"name": "rbac", "typed_config": config}, routes=[silent, told])
+    assert subject.send().status_code == status
+    assert subject.send(path="/silent").status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("said", "entries"),
+    [
+        ({"path": [{"key": "name"}]}, [("team", "gold")]),
+        ({"path": [{"key": "missing"}]}, None),
+        ({"path": [{"key": "levels"}, {"key": "now"}]}, None),
+    ],
+    ids=str,
+)
+def test_requests_are_counted_by_what_their_route_says(
+    start: Start, limiter: tuple[RateLimiter, int], said: dict[str, Any], entries: list[tuple[str, str]] | None
+) -> None:
+    handler, port = limiter
+    entry = {"descriptor_key": "team", "source": "ROUTE_ENTRY", "metadata_key": {"key": "team", **said}}
+    route = {**limited_route({"actions": [{"metadata": entry}]}), "metadata": SAID_BY_ROUTES}
+    subject = start(rate_limit(), clusters=[cluster("limiter", port, **_HTTP2)], routes=[route])
+    subject.send()
+    asked = [[(one.key, one.value) for one in each.descriptors[0].entries] for each in handler.asked]
+    assert asked == ([entries] if entries is not None else [])
+
+
 def admission(**fields: Any) -> dict[str, Any]:
     config = {"success_criteria": {}, "max_rejection_probability": {"default_value": {"value": 100}}, **fields}
     return {"name": "admission", "typed_config": {"@type": f"{_HTTP}.admission_control.v3.AdmissionControl", **config}}

@@ -178,6 +178,33 @@ def test_principals_are_the_names_that_envoy_takes_for_them(
     }
 
 
+def proven(**config: Any) -> dict[str, Any]:
+    kind = "type.googleapis.com/envoy.extensions.rbac.principals.mtls_authenticated.v3.Config"
+    return {"custom": {"name": "mtls", "typed_config": {"@type": kind, **config}}}
+
+
+@pytest.mark.parametrize(
+    "principal",
+    [
+        proven(any_validated_client_certificate=True),
+        proven(san_matcher={"san_type": "URI", "matcher": {"exact": spiffe("client")}}),
+        proven(san_matcher={"san_type": "URI", "matcher": {"prefix": "https://"}}),
+        proven(san_matcher={"san_type": "DNS", "matcher": {"exact": "client.example"}}),
+        proven(san_matcher={"san_type": "DNS", "matcher": {"exact": "a.wild.example"}}),
+        proven(san_matcher={"san_type": "EMAIL", "matcher": {"contains": "client"}}),
+        {"not_id": proven(any_validated_client_certificate=True)},
+    ],
+    ids=str,
+)
+def test_names_that_are_proven_are_those_that_envoy_takes(
+    both: Any, places: dict[str, Path], principal: dict[str, Any]
+) -> None:
+    envoys, ours = outcomes(both(by_principal(principal)), places)
+    assert {name: status for name, (status, _) in envoys.items()} == {
+        name: status for name, (status, _) in ours.items()
+    }
+
+
 @pytest.mark.parametrize(
     "text",
     [
