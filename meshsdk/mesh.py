@@ -18,6 +18,7 @@ from .bootstrap import Bootstrap, load_bootstrap
 from .control import Control, SourceFactory
 from .errors import BootstrapError, IdentityError, NoRouteError, ResourceError
 from .http import AsyncMeshTransport, MeshTransport
+from .identities.choice import choose_identity
 from .security import Identity
 from .security.identity import describe_identity
 from .xds import ControlLoop, ResourceCache, Source
@@ -77,12 +78,12 @@ class Mesh:
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {known}, is {value!r}")
-        parsed, make_source = _find_configuration(bootstrap, config)
-        self._identity = _find_identity(identity, parsed, bootstrap, config)
+        parsed, folder = _find_configuration(bootstrap, config)
+        self._identity = choose_identity(identity, parsed, folder)
         self._owns_identity = self._identity is not identity
         self._runtime = Control(
             parsed,
-            make_source,
+            _folder_source(folder) if folder is not None else _ads_source(parsed),
             local_replies=local_replies,
             unknown_hosts=unknown_hosts,
             identity=self._identity,
@@ -448,14 +449,14 @@ def _transport_options(verify: ssl.SSLContext | str | bool, http2: bool, limits:
 
 def _find_configuration(
     bootstrap: str | os.PathLike[str] | Mapping[str, Any] | None, config: str | os.PathLike[str] | None
-) -> tuple[Bootstrap, SourceFactory]:
-    """Arguments first, then the environment; a management server before a folder."""
+) -> tuple[Bootstrap, Path | None]:
+    """A management server's bootstrap, or one with a folder: arguments first, then the environment."""
     if bootstrap is not None and config is not None:
         raise BootstrapError("", "give either bootstrap or config, not both")
     if config is None:
         parsed = load_bootstrap(bootstrap)
         if parsed is not None:
-            return parsed, _ads_source(parsed)
+            return parsed, None
         config = os.environ.get(CONFIG_VARIABLE)
     if not config:
         raise BootstrapError(
@@ -467,48 +468,7 @@ def _find_configuration(
     if not root.exists():
         raise BootstrapError("", f"there is no file or folder {os.fspath(config)!r}")
     # The name that istiod has for the inbound listeners of gRPC servers (pkg/istio-agent/grpcxds/grpc_bootstrap.go).
-    return Bootstrap(server_listener_template=SERVER_LISTENER_TEMPLATE), _folder_source(root)
-
-
-def _find_identity(
-    identity: Identity | str | None,
-    bootstrap: Bootstrap,
-    given: object,
-    config: str | os.PathLike[str] | None,
-) -> Identity | None:
-    """The identity that was asked for; over a folder of configuration, one for development."""
-    if identity is not None and not isinstance(identity, str):
-        return identity
-    root = config or (os.environ.get(CONFIG_VARIABLE) if given is None and not bootstrap.servers else None)
-    if root is None:
-        if identity is not None:
-            raise ValueError(
-                "a SPIFFE ID alone is an identity over a folder of configuration only; see meshsdk.identities"
-            )
-        return _identity_of_bootstrap(bootstrap)
-    spiffe_id = identity or f"spiffe://{bootstrap.node.cluster_domain}/ns/{bootstrap.node.namespace}/sa/default"
-    if not spiffe_id.startswith("spiffe://"):
-        raise ValueError(f"identity must be a SPIFFE ID, is {spiffe_id!r}")
-    from .identities.development import DevelopmentIdentity  # Its cryptography is loaded when it is needed.
-
-    return DevelopmentIdentity(root, spiffe_id)
-
-
-def _identity_of_bootstrap(bootstrap: Bootstrap) -> Identity | None:
-    """The certificate provider `default`, where it trusts peers by their trust domains (gRFC A87).
-
-    Plain files need no identity: their paths are all that there is to know.
-    """
-    provider = bootstrap.certificate_providers.get("default")
-    if provider is None or not provider.config.get("spiffe_trust_bundle_map_file"):
-        return None
-    from .identities.files import FileIdentity
-
-    names = ("certificate_file", "private_key_file", "spiffe_trust_bundle_map_file")
-    certificate, key, bundles = (provider.config.get(name) for name in names)
-    if not isinstance(certificate, str) or not isinstance(key, str) or not isinstance(bundles, str):
-        raise BootstrapError("certificate_providers['default'].config", f"{', '.join(names)} must be paths")
-    return FileIdentity(certificate, key, spiffe_trust_bundle_map_file=bundles)
+    return Bootstrap(server_listener_template=SERVER_LISTENER_TEMPLATE), root
 
 
 def _folder_source(root: Path) -> SourceFactory:

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.context import attach, detach
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import SpanKind, StatusCode
-
-if TYPE_CHECKING:
-    from ..inbound import Connection
-    from ..routing import RequestHead
 
 __all__ = ["HttpServerObserver", "InboundObservation"]
 
@@ -28,6 +24,42 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.
 _METHODS = frozenset("GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH".split())
 
 Attributes = dict[str, str | int]
+
+
+class Head(Protocol):
+    """A request's head."""
+
+    method: str
+    scheme: str
+    path: str
+
+    def values(self, name: str) -> list[str]:
+        """Every value of a header, by its lower-case name."""
+
+    def by_name(self) -> dict[bytes, bytes]:
+        """The headers by their lower-case names."""
+
+
+class ChangeableHead(Head, Protocol):
+    """A head that can be passed on with other headers."""
+
+    def replacing(self: H, name: bytes, value: bytes) -> H:
+        """The same with a header, by its lower-case name, that has this value only."""
+
+
+H = TypeVar("H", bound=ChangeableHead)
+
+
+class Caller(Protocol):
+    """A connection's other side."""
+
+    @property
+    def source_ip(self) -> str:
+        """Its address; empty where it has none."""
+
+    @property
+    def principal(self) -> str:
+        """Its SPIFFE ID; empty where it proved none."""
 
 
 class HttpServerObserver:
@@ -49,12 +81,12 @@ class HttpServerObserver:
             1, {"meshsdk.details": details, "http.response.status_code": status}
         )
 
-    def start(self, head: RequestHead, connection: Connection) -> InboundObservation | None:
+    def start(self, head: Head, caller: Caller) -> InboundObservation | None:
         """A request begins; None where somebody else's instrumentation observes it already."""
         current = trace.get_current_span()
         if current.is_recording() and getattr(current, "kind", None) is SpanKind.SERVER:
             return None
-        return InboundObservation(self, head, connection)
+        return InboundObservation(self, head, caller)
 
 
 class InboundObservation:
@@ -62,12 +94,12 @@ class InboundObservation:
 
     __slots__ = ("_context", "_method", "_observer", "_scheme", "_span", "_started", "_token")
 
-    def __init__(self, observer: HttpServerObserver, head: RequestHead, connection: Connection) -> None:
+    def __init__(self, observer: HttpServerObserver, head: Head, caller: Caller) -> None:
         method = head.method if head.method in _METHODS else "_OTHER"
         attributes = {"http.request.method": method, "url.scheme": head.scheme, "url.path": head.path}
-        if connection.source_ip:
-            attributes["client.address"] = connection.source_ip
-        principal = connection.principal
+        if caller.source_ip:
+            attributes["client.address"] = caller.source_ip
+        principal = caller.principal
         if principal:
             attributes["meshsdk.peer"] = principal
         parent = propagate.extract(head, getter=_GETTER)
@@ -80,7 +112,7 @@ class InboundObservation:
         self._scheme = head.scheme
         self._started = time.monotonic()
 
-    def passed_on(self, head: RequestHead) -> RequestHead:
+    def passed_on(self, head: H) -> H:
         """The request as the application gets it: this span is its parent, as a sidecar's would be.
 
         Frameworks that make spans of their own, and applications that pass the caller's headers on by hand, take the
@@ -126,14 +158,14 @@ class InboundObservation:
         self._observer.duration.record(time.monotonic() - self._started, outcome)
 
 
-class _Headers(Getter["RequestHead"]):
+class _Headers(Getter[Head]):
     """Lets propagators look into a request; most have few of the headers that are looked for."""
 
-    def get(self, carrier: RequestHead, key: str) -> list[str] | None:
+    def get(self, carrier: Head, key: str) -> list[str] | None:
         """See Getter."""
         return carrier.values(key.lower()) or None
 
-    def keys(self, carrier: RequestHead) -> list[str]:
+    def keys(self, carrier: Head) -> list[str]:
         """See Getter."""
         return [name.decode("latin-1") for name in carrier.by_name()]
 

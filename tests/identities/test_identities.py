@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
+import meshsdk
 from meshsdk.controlplane.folder import Folder
 from meshsdk.controlplane.server import ControlPlaneServer
 from meshsdk.errors import IdentityError
@@ -397,6 +398,40 @@ def test_a_workload_api_is_followed_with_its_federated_trust_domains(
         assert identity.credentials().spiffe_id == spiffe("renewed")
     finally:
         identity.close()
+
+
+def bootstrap_with(plugin: str, **config: Any) -> dict[str, Any]:
+    return {
+        "xds_servers": [{"server_uri": "unix:/nowhere", "channel_creds": [{"type": "insecure"}]}],
+        "node": {"id": "me"},
+        "certificate_providers": {"default": {"plugin_name": plugin, "config": config}},
+    }
+
+
+def test_the_bootstrap_may_name_a_workload_api(workload_api: tuple[WorkloadApi, Path]) -> None:
+    agent, path = workload_api
+    ours = SpiffeCa("ours")
+    agent.push((spiffe("first"), ours), (spiffe("second"), ours))
+    provider = bootstrap_with("meshsdk.workload_api", socket=str(path), spiffe_id=spiffe("second"))
+    with meshsdk.Mesh(bootstrap=provider) as mesh:
+        mesh.ssl_context()
+        assert mesh.status()["identity"]["spiffe_id"] == spiffe("second")
+
+
+@pytest.mark.parametrize(
+    ("plugin", "config", "error"),
+    [
+        ("meshsdk.workload_api", {"sockets": "/agent.sock"}, r"config\.sockets: is not known .*socket, spiffe_id"),
+        ("meshsdk.sds", {"socket": 7}, r"config\.socket: must be of type str, is 7"),
+        ("meshsdk.istio_ca", {}, r"config\.spiffe_id: is required"),
+        ("meshsdk.istio_ca", {"spiffe_id": WEB, "validity_seconds": True}, r"validity_seconds: must be of type int"),
+    ],
+)
+def test_an_identity_that_the_bootstrap_names_wrongly_says_where(
+    plugin: str, config: dict[str, Any], error: str
+) -> None:
+    with pytest.raises(meshsdk.BootstrapError, match=error):
+        meshsdk.Mesh(bootstrap=bootstrap_with(plugin, **config))
 
 
 def test_a_key_of_an_unknown_kind_ends_no_stream(workload_api: tuple[WorkloadApi, Path]) -> None:

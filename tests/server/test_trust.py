@@ -347,8 +347,8 @@ def test_a_server_forgets_websockets_that_are_gone(tmp_path: Path) -> None:
     yaml = service("web", port) + peer_authentication("STRICT")
     with mesh_of(tmp_path, yaml, identity(tmp_path, OURS, "web")) as mesh, serving(app, mesh, port) as server:
         with connect(f"wss://127.0.0.1:{port}/", ssl=context):
-            assert len(server._peers) == 1
+            assert len(server._door._peers) == 1
         until = time.monotonic() + 10
-        while server._peers:
+        while server._door._peers:
             assert time.monotonic() < until
             time.sleep(0.05)
