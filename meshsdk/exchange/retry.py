@@ -15,7 +15,7 @@ from ..balancing import Endpoint
 from ..resources import HeaderMatcher, RetryPolicy
 from ..resources.route import RetryOn
 from ..resources.values import frozen
-from ..routing.conditions import compile_header
+from ..routing.conditions import compile_header, no_chance
 from ..routing.request_head import RequestHead
 from .outcome import Failure, Outcome
 
@@ -85,7 +85,7 @@ def should_retry(policy: RetryPolicy, outcome: Outcome) -> bool:
 def may_retry_request(policy: RetryPolicy, head: RequestHead) -> bool:
     """RetryPolicy.retriable_request_headers: where there are some, one must match for the request to be retried."""
     matchers = policy.retriable_request_headers
-    return not matchers or any(compile_header(matcher).holds(head, _never) for matcher in matchers)
+    return not matchers or any(compile_header(matcher).holds(head, no_chance) for matcher in matchers)
 
 
 def refuses(policy: RetryPolicy, endpoint: Endpoint, previous: Collection[Endpoint]) -> bool:
@@ -105,13 +105,9 @@ def _any_header(matchers: tuple[HeaderMatcher, ...], outcome: Outcome) -> bool:
     for matcher in matchers:
         value = outcome.header(matcher.name)
         pair = [] if value is None else [(matcher.name.encode("latin-1"), value.encode("latin-1", "replace"))]
-        if compile_header(matcher).holds(RequestHead("", "", "", "", pair), _never):
+        if compile_header(matcher).holds(RequestHead("", "", "", "", pair), no_chance):
             return True
     return False
-
-
-def _never() -> float:
-    return 1.0
 
 
 def asked_back_off(policy: RetryPolicy, header: Callable[[str], str | None], wall_time: float) -> float | None:

@@ -17,6 +17,7 @@ from .request import InboundRequest
 __all__ = ["asked_by_condition", "compile_cel"]
 
 _MISSING = object()
+_LARGEST = 2**63 - 1
 
 
 def compile_cel(condition: CelCondition) -> Callable[[InboundRequest], bool]:
@@ -65,6 +66,16 @@ def _header(name: str) -> Callable[[InboundRequest], object]:
         return _MISSING if value is None else value
 
     return read
+
+
+def _size(request: InboundRequest) -> object:
+    """What Content-Length says; where there is none, nothing of the body has come when it is asked."""
+    declared = request.head.header("content-length")
+    if declared is None:
+        return 0
+    # Longer ones are no number to Envoy either, and Python refuses to read very long ones.
+    is_number = declared.isdecimal() and len(declared) <= len(str(_LARGEST)) and int(declared) <= _LARGEST
+    return int(declared) if is_number else _MISSING
 
 
 def _address(ip: str, port: int) -> object:
@@ -116,6 +127,7 @@ _ATTRIBUTES: dict[tuple[str, str], Callable[[InboundRequest], object]] = {
     ("request", "referer"): _header("referer"),
     ("request", "useragent"): _header("user-agent"),
     ("request", "id"): _header("x-request-id"),
+    ("request", "size"): _size,
     ("source", "address"): _source_address,
     ("source", "port"): _source_port,
     ("destination", "address"): lambda request: _address(

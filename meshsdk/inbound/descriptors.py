@@ -25,7 +25,7 @@ from ..resources.rate_limit_rules import (
     RuleAction,
     VirtualHostRules,
 )
-from ..routing.conditions import compile_header, compile_query_parameter
+from ..routing.conditions import compile_header, compile_query_parameter, no_chance
 from .request import InboundRequest
 
 __all__ = ["Descriptor", "Entry", "MakeDescriptors", "RouteLimits", "compile_descriptors"]
@@ -179,14 +179,10 @@ def _entry(key: str, value: str | None, absent: Entry | None) -> Entry | None:
 
 def _matching(entry: Entry, expected: bool, conditions: Sequence[Any]) -> _MakeEntry:
     def make(request: InboundRequest) -> Entry | None:
-        matches = all(condition.holds(request.head, _no_chance) for condition in conditions)
+        matches = all(condition.holds(request.head, no_chance) for condition in conditions)
         return entry if matches is expected else None
 
     return make
-
-
-def _no_chance() -> float:
-    return 0.0
 
 
 def _remote_address(action: RemoteAddressEntry) -> _MakeEntry:

@@ -31,7 +31,7 @@ from ..resources.jwt import (
     JwtRequirement,
     ProviderRequired,
 )
-from ..routing.conditions import compile_conditions, compile_path
+from ..routing.conditions import compile_conditions, compile_path, no_chance
 from ..routing.string_match import compile_string
 from .browser import is_preflight
 from .jwks import KeyStore
@@ -410,7 +410,7 @@ class JwtStep:
     def _required(self, request: InboundRequest) -> _Requirement | None:
         head = request.head
         for path, conditions, requirement in self._rules:
-            if path(head.path) and all(condition.holds(head, _no_chance) for condition in conditions):
+            if path(head.path) and all(condition.holds(head, no_chance) for condition in conditions):
                 return requirement
         return None
 
@@ -429,10 +429,6 @@ class JwtStep:
 
     def _now(self) -> float:
         return next(iter(self._providers.values())).keys.now() if self._providers else 0.0
-
-
-def _no_chance() -> float:
-    return 0.0
 
 
 def compile_jwt(settings: JwtAuthentication, per_route: JwtPerRoute | None, stores: dict[str, KeyStore]) -> JwtStep:

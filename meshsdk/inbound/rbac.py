@@ -34,7 +34,7 @@ from ..resources.rbac import (
     ServerNameIs,
 )
 from ..resources.rbac_matcher import Matcher
-from ..routing.conditions import compile_header
+from ..routing.conditions import compile_header, no_chance
 from ..routing.string_match import compile_regex_match, compile_string
 from ..security.peer_identity import compile_san
 from .cel import asked_by_condition, compile_cel
@@ -57,11 +57,6 @@ def _never(request: InboundRequest) -> bool:
     return False
 
 
-def _no_chance() -> float:
-    """Header conditions take a random number, which none of those that can stand here uses."""
-    return 0.0
-
-
 def compile_condition(condition: RbacCondition) -> Test:
     """A function that says whether a condition holds for a request."""
     match condition:
@@ -78,7 +73,7 @@ def compile_condition(condition: RbacCondition) -> Test:
             return lambda request: request.head.method == method
         case HeaderIs(matcher=header):
             holds = compile_header(header).holds
-            return lambda request: holds(request.head, _no_chance)
+            return lambda request: holds(request.head, no_chance)
         case PathIs(matcher=string):
             matches = compile_string(string)
             # Envoy's PathMatcher leaves out the query and the fragment.

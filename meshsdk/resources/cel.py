@@ -21,7 +21,7 @@ __all__ = ["CEL_ROOTS", "CelCondition", "cel_environment", "parse_condition"]
 # What may be asked; an attribute that is not here is refused.
 CEL_ROOTS = {
     "request": frozenset(
-        "path url_path query host scheme method headers referer useragent id".split(),
+        "path url_path query host scheme method headers referer useragent id size".split(),
     ),
     "source": frozenset({"address", "port"}),
     "destination": frozenset({"address", "port"}),

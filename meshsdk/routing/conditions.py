@@ -27,9 +27,14 @@ from .request_head import RequestHead
 from .string_match import compile_regex_match, compile_string
 from .timeouts import is_grpc
 
-__all__ = ["Condition", "compile_conditions", "compile_header", "compile_path", "compile_query_parameter"]
+__all__ = ["Condition", "compile_conditions", "compile_header", "compile_path", "compile_query_parameter", "no_chance"]
 
 RandomFraction = Callable[[], float]
+
+
+def no_chance() -> float:
+    """For conditions that stand where chance has no part: they take a random number, and do not use it."""
+    return 0.0
 
 
 class Condition(Protocol):

@@ -127,6 +127,7 @@ class AsgiMiddleware:
             await self.app(scope, received, send)
         finally:
             for driver in self._drivers.values():
+                driver.inbound.has_ended()
                 await driver.close()
             if self._closes_mesh:
                 await asyncio.get_running_loop().run_in_executor(None, self._mesh.close)

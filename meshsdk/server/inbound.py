@@ -58,6 +58,10 @@ class Inbound:
         """An application that is behind this policy runs in this process, served by whatever server."""
         _of_middleware.add(self)
 
+    def has_ended(self) -> None:
+        """It runs no more."""
+        _of_middleware.discard(self)
+
     @property
     def policy(self) -> InboundPolicy | None:
         """The policy in force; None before it has come."""

@@ -1,6 +1,6 @@
 """Requests that policy and application might understand differently: refused before either sees them.
 
-Sources: RFC 9110 section 5.5 and 7.2, RFC 9112 section 3.2; Envoy docs, http_conn_man/header_validation.
+Sources: RFC 9110 sections 5.5, 7.2 and 8.6, RFC 9112 section 3.2; Envoy docs, http_conn_man/header_validation.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ __all__ = ["malformed"]
 
 _TOKEN = re2.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _USUAL_METHODS = frozenset("GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH".split())
+# The digits of 2^64.
+_LONGEST_LENGTH = 20
 _ONCE = (b"host", b"content-length", b":authority")
 
 
 def malformed(head: RequestHead) -> LocalReply | None:
-    """A 400, where the request is ambiguous: no Host or several, pseudo-headers, control characters."""
+    """A 400, where the request is ambiguous: no Host or several, pseudo-headers, control characters, odd lengths."""
     # All names, and all values, are looked through at once: that is what most requests cost.
     by_name, headers = head.by_name(), head.raw_headers
     if len(by_name) == len(headers):
@@ -33,6 +35,9 @@ def malformed(head: RequestHead) -> LocalReply | None:
         return _bad("a pseudo-header in the place of a header")
     if b"\r" in values or b"\n" in values or b"\0" in values:
         return _bad("a control character in a header")
+    length = by_name.get(b"content-length")
+    if length is not None and not (length.isdigit() and len(length) <= _LONGEST_LENGTH):
+        return _bad("the Content-Length is no number")
     if not head.authority and b"host" not in by_name:
         return _bad("no Host")
     target = head.target

@@ -275,6 +275,8 @@ CONDITIONS = [
     "metadata.filter_metadata['envoy.filters.http.jwt_authn']['two']['nest']['n'] == 7.0",
     "'envoy.filters.http.jwt_authn' in metadata.filter_metadata",
     "size(request.path) % 2 == 0 && size(request.path) - 1 >= 0",
+    "request.size == 0",
+    "request.size > 0",
     "request.method",
     "[1, 2].exists(x, x == 2)",
     "string(1) == '1'",

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from envoy.service.ratelimit.v3 import rls_pb2
 
+from .generate_inbound import condition
 from .inbound_subjects import SERVER_SUBJECTS, ServerSubject, running_server
 from .subjects import Answer, cluster
 from .tokens import ISSUERS, signed
@@ -232,6 +233,23 @@ def test_what_an_earlier_filter_found_is_counted_by(start: Start, limiter: tuple
     subject = start(rate_limit(), later, clusters=[cluster("limiter", port, **_HTTP2)], routes=[limited_route(*rules)])
     subject.send(headers={"x-user": "fine"})
     assert [(one.key, one.value) for one in handler.asked[1].descriptors[0].entries] == [("tier", "gold")]
+
+
+@pytest.mark.parametrize(
+    ("content", "is_streamed", "status"), [(b"abcd", False, 200), (b"a", False, 403), (b"abcd", True, 403)]
+)
+def test_cel_sees_the_size_that_a_request_declares(
+    start: Start, content: bytes, is_streamed: bool, status: int
+) -> None:
+    policy = {
+        "permissions": [{"any": True}],
+        "principals": [{"any": True}],
+        "condition": condition("request.size > 3"),
+    }
+    config = {"@type": f"{_HTTP}.rbac.v3.RBAC", "rules": {"policies": {"one": policy}}}
+    subject = start({"name": "rbac", "typed_config": config})
+    answer = subject.send(method="POST", content=iter([content]) if is_streamed else content)
+    assert answer.status_code == status
 
 
 SAID_BY_ROUTES = {"filter_metadata": {"team": {"name": "gold", "levels": {"now": 3}, "open": True}}}

@@ -347,11 +347,32 @@ def test_deadline_trace_and_baggage_go_on_in_what_the_application_sends(tmp_path
     assert told["kinds"].count("SERVER") == 2
 
 
-def test_spans_of_frameworks_and_headers_passed_on_by_hand_have_the_mesh_s_span_for_parent(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.server.traced_framework", str(tmp_path)]
+DURATION = "http.server.request.duration"
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a process that traces and measures has to tell."""
+    command = [sys.executable, "-m", "tests.server.traced_framework", str(tmp_path_factory.mktemp("traced"))]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=CLEAN_ENVIRONMENT)
     assert run.returncode == 0, run.stderr
-    told = json.loads(run.stdout)
+    answer: dict[str, Any] = json.loads(run.stdout)
+    return answer
+
+
+def test_requests_are_measured_and_denials_counted(told: dict[str, Any]) -> None:
+    known = {"http.request.method": "GET", "url.scheme": "http"}
+    durations = {point["http.response.status_code"]: count for point, count in told["metrics"][DURATION]}
+    assert durations == {200: 2, 403: 1}
+    assert all(known.items() <= point.items() for point, _ in told["metrics"][DURATION])
+    [(denied, count)] = told["metrics"]["meshsdk.server.denials"]
+    assert denied == {"meshsdk.details": "rbac_access_denied_matched_policy", "http.response.status_code": 403}
+    assert count == 1
+
+
+def test_spans_of_frameworks_and_headers_passed_on_by_hand_have_the_mesh_s_span_for_parent(
+    told: dict[str, Any],
+) -> None:
     own = {one["id"]: one["parent"] for one in told["spans"] if one["scope"] == "meshsdk"}
     assert set(own.values()) == {"b7ad6b7169203331"}
     [of_framework] = [one for one in told["spans"] if one["scope"] == "fastapi" and one["kind"] == "SERVER"]
