@@ -107,7 +107,8 @@ def listening() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_the_control_plane_serves_until_it_is_interrupted(folder: Path) -> None:
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM], ids=str)
+def test_the_control_plane_serves_until_it_is_told_to_stop(folder: Path, told: signal.Signals) -> None:
     command = [sys.executable, "-u", "-m", "meshsdk", "control-plane", str(folder), "--port", "0"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=CLEAN_ENVIRONMENT, preexec_fn=listening
@@ -116,5 +117,5 @@ def test_the_control_plane_serves_until_it_is_interrupted(folder: Path) -> None:
         lines = [process.stdout.readline(), process.stdout.readline()]
         assert "resources" in lines[0]
         assert "serving" in lines[1]
-        process.send_signal(signal.SIGINT)
+        process.send_signal(told)
         assert process.wait(10) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -115,6 +116,8 @@ def control_plane(
         server = ControlPlaneServer(Folder(folder), f"{host}:{port}", shown)
     except MeshError as error:
         _fail(str(error))
+    # As containers are stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         server.start()
         console.print(f"serving {folder} on {host}:{server.port}", markup=False, highlight=False, soft_wrap=True)
