@@ -8,6 +8,6 @@ certfile = "/dev/null"
 
 def ssl_context(config: Any, default_factory: Any) -> Any:
     """The mesh's, which rotates while gunicorn runs."""
-    from tests.server.recipe_app import mesh, port
+    from tests.server.recipe_mesh import mesh, port
 
     return mesh.ssl_context(port=port)

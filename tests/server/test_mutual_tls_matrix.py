@@ -188,7 +188,7 @@ def by_gunicorn(world: World, folder: Path, shows: str = "own", takes: str = "pe
         *(sys.executable, "-m", "gunicorn"),
         *(() if shows == "plaintext" else ("-c", "python:tests.server.gunicorn_recipe")),
         *("-b", f"127.0.0.1:{port}", "-k", "gthread", "--threads", "4", "--log-level", "critical"),
-        "tests.server.recipe_app:wsgi",
+        "tests.server.recipe_wsgi:app",
     ]
     with process(command, folder, world, port):
         yield port
@@ -203,14 +203,16 @@ def by_uvicorn(world: World, folder: Path, shows: str = "own", takes: str = "pee
     (folder / "mesh").mkdir()
     (folder / "mesh" / "mesh.yaml").write_text(server_listener(world, port, shows, takes))
     options = ["--port", str(port), "--http", PROTOCOL, "--log-level", "critical"]
-    with process([sys.executable, "-m", "uvicorn", *options, "tests.server.recipe_app:asgi"], folder, world, port):
+    with process([sys.executable, "-m", "uvicorn", *options, "tests.server.recipe_asgi:app"], folder, world, port):
         yield port
 
 
 @contextlib.contextmanager
 def process(command: list[str], folder: Path, world: World, port: int) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+        # The same code is started dozens of times.
+        "PYTHONPYCACHEPREFIX": str(world.folder / "bytecode"),
         "MESHSDK_CONFIG": str(folder / "mesh"),
         "RECIPE_PORT": str(port),
         "RECIPE_IDENTITY": str(world.path("own")),
@@ -598,7 +600,7 @@ def test_a_server_that_does_not_tell_its_peers_does_not_start_where_they_are_nee
         "RECIPE_PORT": str(port),
         "RECIPE_IDENTITY": str(world.path("own")),
     }
-    command = [sys.executable, "-m", server, *bind, "tests.server.recipe_app:asgi"]
+    command = [sys.executable, "-m", server, *bind, "tests.server.recipe_asgi:app"]
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False)
     # hypercorn ends, and calls it a success.
     assert ended.returncode != 0 or server == "hypercorn"
@@ -618,7 +620,7 @@ def test_the_same_servers_run_where_plaintext_is_allowed(world: World, server: s
         "uvicorn by the door": ["uvicorn", "--port", str(port), "--http", PROTOCOL],
         "hypercorn": ["hypercorn", "--bind", f"127.0.0.1:{port}"],
     }[server]
-    with process([sys.executable, "-m", *command, "tests.server.recipe_app:asgi"], tmp_path, world, port):
+    with process([sys.executable, "-m", *command, "tests.server.recipe_asgi:app"], tmp_path, world, port):
         assert httpx.get(f"http://127.0.0.1:{port}/who").status_code == 200
         assert httpx.post(f"http://127.0.0.1:{port}/who").status_code == 403
 
@@ -630,7 +632,7 @@ def test_uvicorn_does_not_speak_tls_in_the_mesh_s_place(world: World, tmp_path: 
     own = world.path("own")
     tls = ["--ssl-certfile", str(own / "cert.pem"), "--ssl-keyfile", str(own / "key.pem")]
     command = [sys.executable, "-m", "uvicorn", "--port", str(port), "--http", PROTOCOL, *tls]
-    with process([*command, "tests.server.recipe_app:asgi"], tmp_path, world, port):
+    with process([*command, "tests.server.recipe_asgi:app"], tmp_path, world, port):
         assert not gets_in(world, port, "right")
 
 
