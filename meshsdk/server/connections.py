@@ -121,6 +121,7 @@ def connection_of_transport(transport: Any, own_uri: str) -> Connection:
         server_name=server_name_of(secured) if secured is not None else "",
         application_protocols=(chosen,) if chosen else (),
         own_uri=own_uri if secured is not None else "",
+        untold=_untold(destination[0], has_server_name=True),
     )
 
 

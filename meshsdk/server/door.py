@@ -43,8 +43,9 @@ class Door:
 
     Args:
         inbound: The port's policy.
-        config: uvicorn's, loaded: whose protocol serves what comes in.
-        server_state, app_state: What that protocol is made with.
+        config: uvicorn's, loaded.
+        server_state, app_state: uvicorn's.
+        protocol_class: Of uvicorn's; serves what comes in, and is made with these three.
     """
 
     def __init__(self, inbound: Inbound, config: Any, server_state: Any, app_state: Any, protocol_class: Any) -> None:
@@ -54,6 +55,8 @@ class Door:
         self._app_state = app_state
         self._protocol_class = _with_transport(protocol_class)
         self._context: RotatingContext | None = None
+        self._problem = ""
+        self._preparing: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._peers: dict[Any, PeerChain] = {}
         self._generation: object = None
@@ -70,11 +73,24 @@ class Door:
         for task in list(self._tasks):
             task.cancel()
 
-    def fetch_identity(self) -> None:
-        """Have a certificate before the first connection comes; it may be long in coming."""
+    async def prepare(self) -> None:
+        """Have a certificate. The first may be long in coming, and must not be waited for on the event loop."""
+        if self._context is not None:
+            return
+        if self._preparing is None or self._preparing.done():
+            self._preparing = asyncio.get_running_loop().run_in_executor(None, self._make_context)
+        # Whoever stops waiting leaves the others what they wait for.
+        await asyncio.shield(self._preparing)
+
+    def _make_context(self) -> None:
         try:
-            self._context_for(True)
-        except _RefusedError as error:
+            self._context = RotatingContext(
+                lambda: tls_of_policy(self._inbound.policy, self._inbound.port),
+                self._inbound.secrets,
+                federated=True,
+            )
+        except (ResourceError, UnsupportedFeatureError, OSError) as error:
+            self._problem = str(error)
             policy = self._inbound.policy
             if policy is not None and policy.needs_peers(self._inbound.port):
                 logger.error("port %d lets nobody in: %s", self._inbound.port, error)
@@ -89,15 +105,16 @@ class Door:
     async def _begin(self, connection: socket.socket) -> None:
         """From an accepted socket to a protocol of uvicorn's, or to its end."""
         connection.setblocking(False)
-        # asyncio does this for sockets that it accepts itself.
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
+            if connection.family != socket.AF_UNIX:
+                # asyncio does this for sockets that it accepts itself.
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
                 first = await _first_byte(connection)
                 if not first:
                     connection.close()
                     return
-                context = self._context_for(first == _TLS_HANDSHAKE)
+                context = await self._context_for(first == _TLS_HANDSHAKE)
                 loop = asyncio.get_running_loop()
                 await loop.connect_accepted_socket(self._protocol, connection, ssl=context)
         except (OSError, TimeoutError, _RefusedError) as error:
@@ -107,7 +124,7 @@ class Door:
             connection.close()
             raise
 
-    def _context_for(self, is_tls: bool) -> RotatingContext | None:
+    async def _context_for(self, is_tls: bool) -> RotatingContext | None:
         policy: InboundPolicy | None = self._inbound.policy
         listener = policy.listener if policy is not None else None
         if policy is None or listener is None:
@@ -118,14 +135,11 @@ class Door:
             return None
         try:
             tls_of_policy(policy, self._inbound.port)
-            if self._context is None:
-                self._context = RotatingContext(
-                    lambda: tls_of_policy(self._inbound.policy, self._inbound.port),
-                    self._inbound.secrets,
-                    federated=True,
-                )
         except (ResourceError, UnsupportedFeatureError) as error:
             raise _RefusedError(f"TLS cannot be served: {error}") from error
+        await self.prepare()
+        if self._context is None:
+            raise _RefusedError(f"TLS cannot be served: {self._problem}")
         return self._context
 
     def _protocol(self) -> asyncio.Protocol:

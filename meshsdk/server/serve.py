@@ -84,8 +84,7 @@ class MeshServer(uvicorn.Server):
         door = self._door = Door(
             self._inbound, config, self.server_state, self.lifespan.state, config.http_protocol_class
         )
-        # The first certificate may be long in coming, and must not be waited for on the event loop.
-        await asyncio.get_running_loop().run_in_executor(None, door.fetch_identity)
+        await door.prepare()
         await super().startup(sockets=[])
         if not self.started:
             return

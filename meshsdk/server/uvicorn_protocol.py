@@ -14,7 +14,6 @@ import logging
 import os
 import socket
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -29,8 +28,6 @@ logger = logging.getLogger("meshsdk.server")
 # uvicorn loads this module where it is told to use it, and then applications hear of their peers.
 Teller.is_here = True
 
-_doors: WeakKeyDictionary[Any, dict[Inbound, Door]] = WeakKeyDictionary()
-
 
 class MeshProtocol(asyncio.Protocol):
     """One connection that uvicorn has accepted.
@@ -41,7 +38,8 @@ class MeshProtocol(asyncio.Protocol):
 
     def __init__(self, config: Any, server_state: Any, app_state: Any, **options: Any) -> None:
         self._config = config
-        self._made_with = (server_state, app_state)
+        self._server_state = server_state
+        self._app_state = app_state
 
     def connection_made(self, transport: Any) -> None:
         """See asyncio.Protocol."""
@@ -49,10 +47,17 @@ class MeshProtocol(asyncio.Protocol):
             logger.error("TLS is the mesh's to speak: start uvicorn without its --ssl options")
             transport.abort()
             return
-        connection = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-        # Nothing was read yet, and what was not read stays with the socket.
-        transport.abort()
-        port = connection.getsockname()[1]
+        try:
+            connection = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        except OSError as error:
+            # Out of file descriptors: the next one may do better.
+            logger.warning("a connection cannot be taken over: %s", error)
+            return
+        finally:
+            # Nothing was read yet, and what was not read stays with the socket.
+            transport.abort()
+        address = connection.getsockname()
+        port = address[1] if isinstance(address, tuple) else 0
         inbound = inbound_of_port(port)
         if inbound is None:
             logger.error("port %d refuses connections: give the application a MeshMiddleware with port=%d", port, port)
@@ -61,7 +66,8 @@ class MeshProtocol(asyncio.Protocol):
         self._door(inbound).enter(connection)
 
     def _door(self, inbound: Inbound) -> Door:
-        doors = _doors.setdefault(self._made_with[0], {})
+        # They last as long as uvicorn's server does.
+        doors: dict[Inbound, Door] = vars(self._server_state).setdefault("mesh_doors", {})
         if inbound not in doors:
-            doors[inbound] = Door(inbound, self._config, *self._made_with, AutoHTTPProtocol)
+            doors[inbound] = Door(inbound, self._config, self._server_state, self._app_state, AutoHTTPProtocol)
         return doors[inbound]

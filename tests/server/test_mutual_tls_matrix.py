@@ -208,7 +208,9 @@ def by_uvicorn(world: World, folder: Path, shows: str = "own", takes: str = "pee
 
 
 @contextlib.contextmanager
-def process(command: list[str], folder: Path, world: World, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    command: list[str], folder: Path, world: World, port: int, *, listens: bool = True
+) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
         **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         # The same code is started dozens of times.
@@ -219,7 +221,8 @@ def process(command: list[str], folder: Path, world: World, port: int) -> Iterat
     }
     running = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
     try:
-        wait_for_port(port, running)
+        if listens:
+            wait_for_port(port, running)
         yield running
     finally:
         running.terminate()
@@ -632,8 +635,29 @@ def test_uvicorn_does_not_speak_tls_in_the_mesh_s_place(world: World, tmp_path: 
     own = world.path("own")
     tls = ["--ssl-certfile", str(own / "cert.pem"), "--ssl-keyfile", str(own / "key.pem")]
     command = [sys.executable, "-m", "uvicorn", "--port", str(port), "--http", PROTOCOL, *tls]
-    with process([*command, "tests.server.recipe_asgi:app"], tmp_path, world, port):
+    with process([*command, "tests.server.recipe_asgi:app"], tmp_path, world, port) as running:
         assert not gets_in(world, port, "right")
+        running.terminate()
+        assert running.stderr is not None
+        assert b"start uvicorn without its --ssl options" in running.stderr.read()
+
+
+@pytest.mark.parametrize(("asks_for", "status"), [("methods: [POST]", 200), ("ports: ['1']", 200), ("", 503)])
+def test_uvicorn_on_a_unix_socket_is_behind_policy_too(
+    world: World, tmp_path: Path, asks_for: str, status: int
+) -> None:
+    """A rule about the address that a connection came to lets nobody in: there is none."""
+    port, path = one_port(), tmp_path / "uvicorn.sock"
+    (tmp_path / "mesh").mkdir()
+    to = f"to: [{{operation: {{{asks_for}}}}}]" if asks_for else "when: [{key: destination.ip, values: [10.0.0.1]}]"
+    (tmp_path / "mesh" / "mesh.yaml").write_text(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\n"
+        f"spec: {{action: DENY, rules: [{{{to}}}]}}\n"
+    )
+    command = [sys.executable, "-m", "uvicorn", "--uds", str(path), "--http", PROTOCOL, "tests.server.recipe_asgi:app"]
+    transport = httpx.HTTPTransport(uds=str(path), retries=6)
+    with process(command, tmp_path, world, port, listens=False), httpx.Client(transport=transport) as client:
+        assert client.get("http://web/who").status_code == status
 
 
 def digest(world: World, kind: str, *, of_key: bool) -> str:

@@ -23,6 +23,7 @@ from meshsdk_flask import MeshFlask
 import meshsdk
 from meshsdk.errors import IdentityError
 from meshsdk.identities import FileIdentity
+from meshsdk.security import Credentials
 
 from ..certificates import SpiffeCa, spiffe, write_identity
 from ..conftest import destination_rule, service
@@ -110,6 +111,42 @@ def test_an_application_that_fails_after_its_head_ends_the_connection(tmp_path: 
         pytest.raises(httpx.RemoteProtocolError),
     ):
         httpx.get(f"http://127.0.0.1:{port}/", headers={"host": "web"})
+
+
+class SlowIdentity(FileIdentity):
+    """Has no certificate when it is asked first, and is long in coming up with one then."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place / "cert.pem", place / "key.pem", place / "roots.pem")
+        self.is_there = False
+        self.is_asked, self.goes_on = threading.Event(), threading.Event()
+
+    def credentials(self) -> Credentials:
+        if not self.is_there:
+            raise IdentityError("none yet")
+        self.is_asked.set()
+        self.goes_on.wait(10)
+        return super().credentials()
+
+
+def test_a_certificate_that_is_long_in_coming_holds_up_nobody_else(tmp_path: Path, ca: SpiffeCa) -> None:
+    port = one_port()
+    yaml = service("web", port) + destination_rule("web", MUTUAL) + peer_authentication("PERMISSIVE")
+    write_identity(tmp_path / "slow", ca.issue(spiffe("web")), ca.pem)
+    slow = SlowIdentity(tmp_path / "slow")
+    with (
+        mesh_of(tmp_path, yaml, slow) as mesh,
+        mesh_of(tmp_path, yaml, identity(tmp_path, ca, "client"), "client") as caller,
+        serving(who_asks, mesh, port),
+        socket.create_connection(("127.0.0.1", port), 5) as waiting,
+        caller.client() as client,
+    ):
+        slow.is_there = True
+        waiting.sendall(b"\x16\x03\x01")
+        assert slow.is_asked.wait(5)
+        assert httpx.get(f"http://127.0.0.1:{port}/", timeout=3).status_code == 200
+        slow.goes_on.set()
+        assert client.get("http://web/").text == spiffe("client")
 
 
 @pytest.mark.parametrize(
