@@ -21,7 +21,7 @@ ROUTER = 1_000_000
 
 _place = itemgetter(0)
 
-NOTHING: Mapping[str, Mapping[str, object]] = {}
+_SAYS_NOTHING: Mapping[str, Mapping[str, object]] = {}
 
 
 def _peer_address(request: InboundRequest) -> Address | None:
@@ -73,7 +73,7 @@ class InboundRequest:
         self.body: bytes | None = None
         self.max_body_bytes: int | None = None
         self.route_name = ""
-        self.route_metadata: Mapping[str, Mapping[str, object]] = NOTHING
+        self.route_metadata: Mapping[str, Mapping[str, object]] = _SAYS_NOTHING
         self.on_done: list[DoneCallback] = []
 
     @property

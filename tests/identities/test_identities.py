@@ -227,13 +227,19 @@ class Agent(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.queue.append([trusted])
 
 
-def test_an_agents_secrets_are_followed_and_bad_ones_are_refused(tmp_path: Path) -> None:
-    agent, ca = Agent(), SpiffeCa()
+@pytest.fixture
+def sds_agent(tmp_path: Path) -> Iterator[tuple[Agent, Path]]:
+    agent, path = Agent(), tmp_path / "sds.sock"
     server = grpc.server(ThreadPoolExecutor(4))
     server.add_generic_rpc_handlers((agent,))
-    path = tmp_path / "sds.sock"
     server.add_insecure_port(f"unix:{path}")
     server.start()
+    yield agent, path
+    server.stop(0).wait()
+
+
+def test_an_agents_secrets_are_followed_and_bad_ones_are_refused(sds_agent: tuple[Agent, Path]) -> None:
+    (agent, path), ca = sds_agent, SpiffeCa()
     agent.push(ca.issue(WEB), ca.pem)
     identity = SdsIdentity(path)
     try:
@@ -246,7 +252,6 @@ def test_an_agents_secrets_are_followed_and_bad_ones_are_refused(tmp_path: Path)
         until(lambda: identity.credentials().spiffe_id == spiffe("new"))
     finally:
         identity.close()
-        server.stop(0).wait()
 
 
 def test_processes_of_one_user_share_a_development_ca_that_nobody_else_can_read(
@@ -413,9 +418,25 @@ def test_the_bootstrap_may_name_a_workload_api(workload_api: tuple[WorkloadApi, 
     ours = SpiffeCa("ours")
     agent.push((spiffe("first"), ours), (spiffe("second"), ours))
     provider = bootstrap_with("meshsdk.workload_api", socket=str(path), spiffe_id=spiffe("second"))
-    with meshsdk.Mesh(bootstrap=provider) as mesh:
+    assert identity_of(provider) == spiffe("second")
+
+
+def test_the_bootstrap_may_name_istios_ca(ca: tuple[Ca, str], asking: Any, tmp_path: Path) -> None:
+    files = {"token_file": str(tmp_path / "token"), "ca_certificate_file": str(tmp_path / "roots.pem")}
+    provider = bootstrap_with("meshsdk.istio_ca", spiffe_id=WEB, address=ca[1], plaintext=True, **files)
+    assert identity_of(provider) == WEB
+
+
+def test_the_bootstrap_may_name_an_agent(sds_agent: tuple[Agent, Path]) -> None:
+    (agent, path), ca = sds_agent, SpiffeCa()
+    agent.push(ca.issue(WEB), ca.pem)
+    assert identity_of(bootstrap_with("meshsdk.sds", socket=str(path))) == WEB
+
+
+def identity_of(bootstrap: dict[str, Any]) -> str:
+    with meshsdk.Mesh(bootstrap=bootstrap) as mesh:
         mesh.ssl_context()
-        assert mesh.status()["identity"]["spiffe_id"] == spiffe("second")
+        return str(mesh.status()["identity"]["spiffe_id"])
 
 
 @pytest.mark.parametrize(
