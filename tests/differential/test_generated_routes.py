@@ -10,6 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from meshsdk.errors import ResourceError
 from meshsdk.resources import Listener
 
 from .compare import compare
-from .generate import CLUSTERS, FILTERS, OPTIONS, requests, route_configurations
+from .generate import CLUSTERS, FILTERS, OPTIONS, make_request, route_configurations
 from .judge import EnvoyJudge, Request, running_judge
 from .ours import OurRoutes, make_clusters, make_listener
 from .shrink import smallest
@@ -133,9 +134,11 @@ def test_every_generated_decision_is_envoys(bench: Bench) -> None:
     @given(
         st.sampled_from([one.name for one in OPTIONS]),
         route_configurations(),
-        st.lists(requests(), min_size=REQUESTS_PER_CONFIGURATION, max_size=REQUESTS_PER_CONFIGURATION),
+        st.integers(0, 2**32),
     )
-    def decide(option: str, configuration: dict[str, Any], asked: list[Request]) -> None:
+    def decide(option: str, configuration: dict[str, Any], draw: int) -> None:
+        rng = Random(draw)
+        asked = [make_request(rng) for _ in range(REQUESTS_PER_CONFIGURATION)]
         found = bench.differences(option, configuration, asked)
         assert not found, bench.counter_example(option, configuration, asked)
 
