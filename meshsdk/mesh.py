@@ -16,7 +16,7 @@ import httpx
 
 from .bootstrap import Bootstrap, load_bootstrap
 from .control import Control, SourceFactory
-from .errors import BootstrapError, IdentityError, NoRouteError, ResourceError
+from .errors import BootstrapError, NoRouteError
 from .http import AsyncMeshTransport, MeshTransport
 from .identities.choice import choose_identity
 from .security import Identity
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .grpc.relayed_mesh import RelayedMesh
     from .grpc.server_policy import ServerPolicy
     from .server import Inbound
+    from .server.tls import ServerContexts
 
 __all__ = ["Mesh"]
 
@@ -89,6 +90,7 @@ class Mesh:
             identity=self._identity,
         )
         self._relayed: RelayedMesh | None = None
+        self._server_contexts: ServerContexts | None = None
         _meshes.add(self)
 
     @property
@@ -271,6 +273,8 @@ class Mesh:
     ) -> ssl.SSLContext:
         """Mutual TLS with this process's identity, for a server of somebody else's; it rotates under a running server.
 
+        The same context for the same arguments: servers may ask at each connection.
+
         Args:
             server_side: Must be true: what clients do is decided by each cluster's settings.
             port: Take the settings that the mesh has for this port, which must have come; None takes the identity's.
@@ -280,20 +284,14 @@ class Mesh:
         Raises:
             IdentityError: The process has no identity, or its certificates cannot be had.
         """
-        from .server.tls import RotatingContext, tls_of_identity, tls_of_policy
+        from .server.tls import ServerContexts
 
         if not server_side:
             raise ValueError("ssl_context is for servers; clients of the mesh need none")
-        secrets = self._runtime.secrets
-        try:
-            if port is not None:
-                inbound = self.inbound(port)
-                inbound.wait_ready()
-                return RotatingContext(lambda: tls_of_policy(inbound.policy, port), secrets, alpn)
-            tls = tls_of_identity(secrets, require_client_certificate=require_client_certificate)
-            return RotatingContext(lambda: tls, secrets, alpn)
-        except ResourceError as error:
-            raise IdentityError(str(error)) from error
+        if self._server_contexts is None:
+            self._server_contexts = ServerContexts(self._runtime.secrets)
+        inbound = self.inbound(port) if port is not None else None
+        return self._server_contexts.find(inbound, require_client_certificate, tuple(alpn))
 
     def serve(self, app: Any, *, port: int, host: str = "0.0.0.0", **options: Any) -> None:
         """Run an ASGI or WSGI application on a port until it is told to stop, with the mesh's TLS and policy for it.

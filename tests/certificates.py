@@ -24,20 +24,27 @@ def spiffe(service_account: str, trust_domain: str = "cluster.local") -> str:
 class SpiffeCa:
     """Issues certificates.
 
+    Args:
+        name: What it calls itself.
+        above: The authority that vouches for it; None makes it a root.
+
     Attributes:
         pem: Its own certificate.
     """
 
-    def __init__(self, name: str = "test CA") -> None:
+    def __init__(self, name: str = "test CA", above: SpiffeCa | None = None) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self._certificate = (
-            self._builder(self._name, self._key.public_key(), -3600, 86400)
+        issuer = above or self
+        certificate = (
+            issuer._builder(self._name, self._key.public_key(), -3600, 86400)
             .add_extension(x509.BasicConstraints(True, None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
-            .sign(self._key, hashes.SHA256())
+            .sign(issuer._key, hashes.SHA256())
         )
-        self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
+        self.pem = certificate.public_bytes(serialization.Encoding.PEM)
+        # What its certificates must be shown with.
+        self._chain = self.pem if above is not None else b""
 
     def issue(self, *uris: str, dns: tuple[str, ...] = (), starts: float = -60, ends: float = 3600) -> Pair:
         """Key and certificate chain, as PEM; `starts` and `ends` in seconds from now."""
@@ -51,7 +58,23 @@ class SpiffeCa:
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        return private, certificate.public_bytes(serialization.Encoding.PEM)
+        return private, certificate.public_bytes(serialization.Encoding.PEM) + self._chain
+
+    def revocation_list(self, *revoked: bytes, ends: float = 86400) -> bytes:
+        """PEM of its list of certificates that are revoked; each is the first of a PEM text. It ends in so many
+        seconds."""
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._name)
+            .last_update(now - datetime.timedelta(minutes=10))
+            .next_update(now + datetime.timedelta(seconds=ends))
+        )
+        for text in revoked:
+            serial = x509.load_pem_x509_certificates(text)[0].serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+            builder = builder.add_revoked_certificate(entry)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def _builder(
         self, subject: x509.Name, key: ec.EllipticCurvePublicKey, starts: float, ends: float

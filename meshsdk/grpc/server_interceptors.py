@@ -7,6 +7,7 @@ code stay as they are. While a handler runs, its call's span is the current one 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -52,6 +53,23 @@ class _Incoming:
         )
         self._scopes = contextlib.ExitStack()
         self.request: InboundRequest | None = None
+        self._is_broken_off = False
+
+    def breaker(self) -> Callable[[], object]:
+        """What breaks off this call of grpc.aio's from another thread: its context cannot, its task can."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def break_off() -> None:
+            self._is_broken_off = True
+            task.cancel()
+
+        return lambda: loop.call_soon_threadsafe(break_off)
+
+    async def cancelled(self) -> None:
+        """The call's task was cancelled: where that was the mesh, the caller is told."""
+        if self._is_broken_off:
+            await self._context.abort(grpc.StatusCode.CANCELLED, "the caller's certificate is trusted no more")
 
     def __enter__(self) -> _Incoming:
         left = self._context.time_remaining()
@@ -83,8 +101,9 @@ class _Incoming:
 
 def _status(context: Any, error: BaseException | None) -> tuple[str, str]:
     """Name and message of the status that a call ends with."""
-    code = context.code()
-    details = context.details() or b""
+    # grpc.aio gives functions that it runs in threads a context that tells neither.
+    code = context.code() if hasattr(context, "code") else None
+    details = (context.details() if hasattr(context, "details") else None) or b""
     message = details.decode("utf-8", "replace") if isinstance(details, bytes) else str(details)
     if error is not None and not isinstance(error, GeneratorExit):
         if _is_set(code):
@@ -140,7 +159,8 @@ class _Wrapper:
         """See `_check`."""
         if self._policy is None:
             return context
-        request = incoming.request = await self._policy.check_async(self._method, context)
+        request = await self._policy.check_async(self._method, context, incoming.breaker)
+        incoming.request = request
         return AioPolicyContext(context, request) if changes(request) else context
 
     def sync(self, behavior: Behavior, is_stream: bool) -> Behavior:
@@ -180,19 +200,27 @@ class _Wrapper:
 
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
                 with _Incoming(self._method, context, self._reports) as incoming:
-                    seen = await self._check_async(context, incoming)
-                    async for response in behavior(request, seen):
-                        await _begin_answer_async(seen)
-                        yield response
+                    try:
+                        seen = await self._check_async(context, incoming)
+                        async for response in behavior(request, seen):
+                            await _begin_answer_async(seen)
+                            yield response
+                    except asyncio.CancelledError:
+                        await incoming.cancelled()
+                        raise
 
             return stream
         if inspect.iscoroutinefunction(behavior):
 
             async def respond(request: Any, context: Any) -> Any:
                 with _Incoming(self._method, context, self._reports) as incoming:
-                    seen = await self._check_async(context, incoming)
-                    response = await behavior(request, seen)
-                    await _begin_answer_async(seen)
+                    try:
+                        seen = await self._check_async(context, incoming)
+                        response = await behavior(request, seen)
+                        await _begin_answer_async(seen)
+                    except asyncio.CancelledError:
+                        await incoming.cancelled()
+                        raise
                     return response
 
             return respond

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ssl
 import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -20,12 +22,15 @@ from ..security import PeerCertificate, read_peer
 
 if TYPE_CHECKING:
     from ..server import Inbound
+    from ..server.peer_trust import CutOff
 
 __all__ = ["ServerPolicy"]
 
 # grpc tells servers nothing of their own end of a connection.
 _UNTOLD = frozenset({Fact.DESTINATION_IP, Fact.SERVER_NAME})
 _AIO_UNTOLD = _UNTOLD | {Fact.AUTHORITY}
+
+_CERTIFICATE_END = "-----END CERTIFICATE-----"
 
 _STATUSES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -54,10 +59,19 @@ class ServerPolicy:
         except BaseException:
             request.done(None, _aborted_with(context))
             raise
+        # Of a function that grpc.aio runs in a thread nothing can be broken off.
+        if hasattr(context, "cancel"):
+            self._driver.peers.hold(request, context.cancel)
         return request
 
-    async def check_async(self, method: str, context: Any) -> InboundRequest:
-        """See `check`."""
+    async def check_async(self, method: str, context: Any, breaker: Callable[[], CutOff]) -> InboundRequest:
+        """See `check`.
+
+        Args:
+            method: Of the call.
+            context: grpc's.
+            breaker: Gives what breaks the call off from another thread.
+        """
         request = self._request(method, context, _AIO_UNTOLD)
         try:
             reply = self._async_driver.decide(request, _no_body_async)
@@ -68,6 +82,8 @@ class ServerPolicy:
         except BaseException:
             request.done(None, _aborted_with(context))
             raise
+        if request.connection.peer is not None:
+            self._async_driver.peers.hold(request, breaker())
         return request
 
     def _request(self, method: str, context: Any, untold: frozenset[Fact]) -> InboundRequest:
@@ -83,7 +99,7 @@ class ServerPolicy:
 
 def _aborted_with(context: Any) -> int | None:
     """The status that a call was refused with; None where it was broken off."""
-    code = context.code()
+    code = context.code() if hasattr(context, "code") else None
     return code.value[0] if isinstance(code, grpc.StatusCode) else code or None
 
 
@@ -110,6 +126,7 @@ def _connection(context: Any, port: int, untold: frozenset[Fact]) -> Connection:
     return Connection(
         is_tls=known.get("transport_security_type", [b""])[0] in (b"ssl", "ssl"),
         peer=_peer(known.get("x509_pem_cert", ())),
+        peer_certificates=_sent(known),
         source_ip=host.strip("[]") if family in ("ipv4", "ipv6") else "",
         source_port=int(source_port) if source_port.isdecimal() else 0,
         destination_port=port,
@@ -125,6 +142,28 @@ def _peer(certificates: Any) -> PeerCertificate | None:
         except (ValueError, PeerIdentityError):
             return None
     return None
+
+
+def _sent(known: Mapping[str, Sequence[bytes | str]]) -> tuple[bytes, ...]:
+    """What the peer has sent, its own certificate first: grpc tells the others as one text, with it or without."""
+    own = _first(known.get("x509_pem_cert", ()))
+    others = _first(known.get("x509_pem_cert_chain", ()))
+    return own + tuple(one for one in others if one not in own)
+
+
+def _first(texts: Sequence[bytes | str]) -> tuple[bytes, ...]:
+    for text in texts:
+        return _der_chain(text if isinstance(text, bytes) else text.encode())
+    return ()
+
+
+@lru_cache(maxsize=1024)
+def _der_chain(pem: bytes) -> tuple[bytes, ...]:
+    pieces = pem.decode("ascii", "replace").split(_CERTIFICATE_END)[:-1]
+    try:
+        return tuple(ssl.PEM_cert_to_DER_cert(piece.strip() + _CERTIFICATE_END) for piece in pieces)
+    except ValueError:
+        return ()
 
 
 def _status(reply: LocalReply) -> tuple[grpc.StatusCode, str]:

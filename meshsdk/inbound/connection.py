@@ -35,6 +35,7 @@ class Connection:
         application_protocols: That it offered there, or the one that was chosen.
         own_uri: The URI of this side's certificate, for X-Forwarded-Client-Cert.
         peer_certificates: What the peer has sent, its own certificate first, as DER; empty where that is not told.
+        is_watched: Whoever accepted it closes it when its peer is trusted no more.
         untold: What this server does not tell. A rule that asks for it lets nobody in: a DENY that cannot match would
             let in everybody.
     """
@@ -49,6 +50,7 @@ class Connection:
     application_protocols: tuple[str, ...] = ()
     own_uri: str = ""
     peer_certificates: tuple[bytes, ...] = ()
+    is_watched: bool = False
     untold: frozenset[Fact] = frozenset()
 
     @property

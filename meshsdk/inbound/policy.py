@@ -25,7 +25,7 @@ from ..errors import PeerIdentityError, ResourceError
 from ..exchange.configured_answer import configured_answer
 from ..exchange.local_reply import LocalReply, no_route, path_refused, redirect_to
 from ..exchange.request_changes import changed_request
-from ..resources import FilterSettings, ForwardAction, NonForwardingAction, RouteConfiguration
+from ..resources import FilterSettings, ForwardAction, NonForwardingAction, RouteConfiguration, TlsTrust
 from ..resources.server_listener import FilterChain, ServerListener, ServerManager
 from ..routing import CompiledRoute, RequestHead, RouteTable, apply_mutations
 from ..routing.compiled_forward import filter_levels, mutation_levels
@@ -71,6 +71,9 @@ class CompiledChain:
         states: What its filters remember.
         own_cluster: That this process is of, by its bootstrap.
 
+    Attributes:
+        trust: What its peers are held to; None where they show no certificate.
+
     Raises:
         ResourceError: A format string is wrong.
     """
@@ -85,7 +88,7 @@ class CompiledChain:
         # The table's own filters would be a client's.
         self.table = RouteTable(dataclasses.replace(manager.listener, filters=()), routes)
         self._find_remote = partial(remote_address, manager)
-        self._trust = chain.tls.trust if chain.tls is not None else None
+        self.trust = chain.tls.trust if chain.tls is not None else None
         self._accepted: set[str] = set()
         self._requires_peer = chain.tls is not None and chain.tls.require_client_certificate
         self._mark_certificate = compile_client_certificate(manager)
@@ -113,7 +116,7 @@ class CompiledChain:
         untold = request.connection.untold
         if untold and self._asks & untold:
             return not_told(self._asks & untold)
-        if self._trust is not None:
+        if self.trust is not None:
             refusal = self._check_peer(request.connection)
             if refusal is not None:
                 return refusal
@@ -154,14 +157,14 @@ class CompiledChain:
 
         Names and pins are not the handshake's to check; and a server that hands over no certificate has proven nothing.
         """
-        assert self._trust is not None
+        assert self.trust is not None
         if connection.peer is None:
             return peer_refused("no client certificate is known") if self._requires_peer else None
         fingerprint = connection.peer.sha256
         if fingerprint in self._accepted:
             return None
         try:
-            check_peer(connection.peer.der, self._trust)
+            check_peer(connection.peer.der, self.trust)
         except PeerIdentityError as error:
             return peer_refused(str(error))
         if len(self._accepted) >= _MAX_ACCEPTED:
@@ -314,6 +317,11 @@ class InboundPolicy:
         if chain is None:
             return not_configured("no filter chain is for this connection")
         return chain.begin(request)
+
+    @property
+    def trusts(self) -> frozenset[TlsTrust]:
+        """What peers are held to, of all chains."""
+        return frozenset(chain.trust for chain in self._chains.values() if chain.trust is not None)
 
     def needs_peers(self, port: int) -> bool:
         """Whether nobody gets in at a port without a certificate, as under STRICT."""

@@ -6,6 +6,7 @@ Enters: TLS settings of clusters and filter chains, and where the process's own 
 
 from .identity import Credentials, Identity
 from .peer_identity import PeerCertificate, check_peer, read_peer
+from .second_look import check_sent, read_trust, trust_stamp
 from .secrets import NO_SECRETS, Secrets
 from .still_trusted import still_trusted
 from .tls_context import TlsClientContext, make_client_context, make_server_context
@@ -20,10 +21,13 @@ __all__ = [
     "Secrets",
     "TlsClientContext",
     "check_peer",
+    "check_sent",
     "check_trust_domain",
     "make_client_context",
     "make_server_context",
     "peer_chain",
     "read_peer",
+    "read_trust",
     "still_trusted",
+    "trust_stamp",
 ]

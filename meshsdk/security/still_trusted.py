@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..errors import PeerIdentityError
 from ..resources import TlsTrust
 from .peer_identity import check_peer
+from .second_look import revocation_lists
 from .trust_domains import PeerChain, check_trust_domain, fingerprints
 
 __all__ = ["still_trusted"]
@@ -37,11 +38,8 @@ def _is_revoked(leaf: bytes, lists: bytes) -> bool:
     from cryptography import x509  # Nobody pays for cryptography who meets no certificate.
 
     certificate = x509.load_der_x509_certificate(leaf)
-    end = b"-----END X509 CRL-----"
-    for text in lists.split(end)[:-1]:
-        revoked = x509.load_pem_x509_crl(text[text.index(b"-----BEGIN X509 CRL") :] + end)
-        if revoked.issuer == certificate.issuer:
-            entry = revoked.get_revoked_certificate_by_serial_number(certificate.serial_number)
-            if entry is not None:
-                return True
-    return False
+    return any(
+        one.issuer == certificate.issuer
+        and one.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None
+        for one in revocation_lists(lists)
+    )

@@ -70,18 +70,25 @@ def make_client_context(tls: UpstreamTls, alpn: Sequence[str]) -> TlsClientConte
     return TlsClientContext(context, tls.sni, tls.auto_sni, trust if asks_more else None)
 
 
-def make_server_context(tls: DownstreamTls, alpn: Sequence[str] = ("http/1.1",)) -> ssl.SSLContext:
+def make_server_context(
+    tls: DownstreamTls, alpn: Sequence[str] = ("http/1.1",), *, resumes: bool = True
+) -> ssl.SSLContext:
     """The context of a server's connections.
 
     Args:
         tls: Its settings.
         alpn: Protocols to take where the settings name none.
+        resumes: Whether clients may resume sessions; such a handshake shows no chain.
 
     Raises:
         ResourceError: A certificate or key cannot be read or used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     load_server_context(context, tls, alpn)
+    if not resumes or (tls.trust is not None and _bundles(tls.trust)):
+        # A resumed handshake shows no chain, and so no root of a trust domain, nor anything to look at again.
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
     context.sni_callback = _remember_server_name
     return context
 
@@ -105,10 +112,6 @@ def load_server_context(context: ssl.SSLContext, tls: DownstreamTls, alpn: Seque
     _set_protocol(context, tls.protocol, alpn)
     if tls.trust is not None:
         context.verify_mode = ssl.CERT_REQUIRED if tls.require_client_certificate else ssl.CERT_OPTIONAL
-        if _bundles(tls.trust):
-            # A resumed handshake shows no chain, and so no trust domain's root.
-            context.options |= ssl.OP_NO_TICKET
-            context.num_tickets = 0
         _load_trust(context, tls.trust)
     _load_identity(context, tls.identity)
 

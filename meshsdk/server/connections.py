@@ -9,6 +9,7 @@ Headers such as X-SSL-Client-Cert are never looked at: anybody can send them.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ __all__ = [
     "Teller",
     "asgi_connection",
     "connection_of_transport",
+    "hang_up",
     "wsgi_connection",
 ]
 
@@ -54,9 +56,11 @@ def asgi_connection(scope: Mapping[str, Any]) -> Connection:
     tls = (scope.get("extensions") or {}).get("tls")
     client, server = scope.get("client") or ("", 0), scope.get("server") or ("", 0)
     is_tls = tls is not None or scope.get("scheme") in ("https", "wss")
+    chain = tuple(map(ssl.PEM_cert_to_DER_cert, (tls.get("client_cert_chain") if tls else None) or ()))
     return Connection(
         is_tls=is_tls,
-        peer=_peer_of_chain(tls.get("client_cert_chain")) if tls else None,
+        peer=_read(chain[0]) if chain else None,
+        peer_certificates=chain,
         source_ip=client[0],
         source_port=client[1] or 0,
         destination_ip=server[0],
@@ -65,18 +69,12 @@ def asgi_connection(scope: Mapping[str, Any]) -> Connection:
     )
 
 
-def _peer_of_chain(chain: Any) -> PeerCertificate | None:
-    for pem in chain or ():
-        return _read(ssl.PEM_cert_to_DER_cert(pem))
-    return None
-
-
 def wsgi_connection(environ: Mapping[str, Any]) -> Connection:
     """The connection of a WSGI environ."""
     known = environ.get(CONNECTION)
     if known is not None:
         return known  # type: ignore[no-any-return]
-    accepted = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    accepted = _accepted(environ)
     secured = accepted if isinstance(accepted, ssl.SSLSocket) else None
     is_tls = secured is not None or environ.get("wsgi.url_scheme") == "https"
     destination = environ.get("SERVER_NAME", ""), _port(environ.get("SERVER_PORT"))
@@ -94,6 +92,19 @@ def wsgi_connection(environ: Mapping[str, Any]) -> Connection:
         destination_port=destination[1],
         untold=_untold(destination[0], has_server_name=secured is not None or not is_tls),
     )
+
+
+def hang_up(environ: Mapping[str, Any]) -> None:
+    """Break off the connection of a WSGI environ, from any thread; nothing where the server does not tell it."""
+    accepted = _accepted(environ)
+    if isinstance(accepted, socket.socket):
+        with contextlib.suppress(OSError):
+            # SSLSocket's own would wait for the peer.
+            socket.socket.shutdown(accepted, socket.SHUT_RDWR)
+
+
+def _accepted(environ: Mapping[str, Any]) -> Any:
+    return environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
 
 
 def _untold(destination: str, *, has_server_name: bool) -> frozenset[Fact]:
@@ -121,6 +132,7 @@ def connection_of_transport(transport: Any, own_uri: str) -> Connection:
         server_name=server_name_of(secured) if secured is not None else "",
         application_protocols=(chosen,) if chosen else (),
         own_uri=own_uri if secured is not None else "",
+        is_watched=True,
         untold=_untold(destination[0], has_server_name=True),
     )
 

@@ -16,6 +16,7 @@ from ..inbound import AskAuthorization, AskRateLimit, Delay, FetchKeys, InboundR
 from ..inbound.replies import not_configured
 from .audit import audit
 from .callouts import Callouts
+from .peer_trust import PeerTrust
 
 if TYPE_CHECKING:
     from ..inbound import InboundPolicy
@@ -38,10 +39,14 @@ class Driver:
 
     Args:
         inbound: The port's policy.
+
+    Attributes:
+        peers: Looks at peers that no handshake of ours has let in.
     """
 
     def __init__(self, inbound: Inbound) -> None:
         self.inbound = inbound
+        self.peers = PeerTrust(inbound)
         self._callouts = Callouts(inbound.control)
 
     def decide(self, request: InboundRequest, read_body: Callable[[int], bytes]) -> LocalReply | None:
@@ -57,7 +62,7 @@ class Driver:
                 policy = self.inbound.wait_ready(_FIRST_POLICY_SECONDS)
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody gets in.
                 return audit(request, not_configured(str(error)))
-        result = policy.begin(request)
+        result = self.peers.refusal(request.connection) or policy.begin(request)
         if result is None:
             return None
         if isinstance(result, LocalReply):
@@ -92,6 +97,7 @@ class AsyncDriver:
 
     def __init__(self, inbound: Inbound) -> None:
         self.inbound = inbound
+        self.peers = PeerTrust(inbound)
         self._callouts = Callouts(inbound.control)
 
     def decide(self, request: InboundRequest, read_body: ReadBodyAsync) -> LocalReply | Deciding | None:
@@ -110,7 +116,7 @@ class AsyncDriver:
     def _begin(
         self, policy: InboundPolicy, request: InboundRequest, read_body: ReadBodyAsync
     ) -> LocalReply | Deciding | None:
-        result = policy.begin(request)
+        result = self.peers.refusal(request.connection) or policy.begin(request)
         if result is None:
             return None
         return audit(request, result) if isinstance(result, LocalReply) else self._await(request, result, read_body)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import ResourceError, UnsupportedFeatureError
+from ..errors import IdentityError, ResourceError, UnsupportedFeatureError
 from ..inbound import InboundPolicy
 from ..resources import PemSource, TlsTrust
 from ..resources.downstream_tls import DownstreamTls
@@ -15,7 +15,10 @@ from ..resources.tls import BundleSource
 from ..security import Secrets
 from ..security.tls_context import load_server_context, make_server_context
 
-__all__ = ["RotatingContext", "tls_of_identity", "tls_of_policy"]
+if TYPE_CHECKING:
+    from .inbound import Inbound
+
+__all__ = ["RotatingContext", "ServerContexts", "tls_of_identity", "tls_of_policy"]
 
 
 def tls_of_identity(secrets: Secrets, *, require_client_certificate: bool) -> DownstreamTls:
@@ -58,7 +61,8 @@ class RotatingContext(ssl.SSLContext):
         settings: Gives the settings of the moment.
         secrets: What names of certificates stand for.
         alpn: Protocols that the server speaks, whatever the settings name.
-        federated: Peers of federated trust domains may come; who serves checks that their roots are their own domain's.
+        federated: Peers of federated trust domains may come; who serves checks that their roots are their own domain's,
+            and looks at peers by what their handshake has verified. Otherwise no session is resumed.
 
     Raises:
         ResourceError: The first certificates cannot be used.
@@ -110,7 +114,7 @@ class RotatingContext(ssl.SSLContext):
         try:
             stamps = (tls, *(source.stamp() for source in sources if source is not None))
             if stamps != self._stamps:
-                self._inner = make_server_context(tls, self._alpn)
+                self._inner = make_server_context(tls, self._alpn, resumes=self._federated)
                 self._stamps = stamps
         except (ResourceError, OSError):
             # In the middle of a change, or gone: the last good ones stay. There are none only in __init__.
@@ -139,3 +143,38 @@ class RotatingContext(ssl.SSLContext):
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
         """See ssl.SSLContext."""
         return self._current().wrap_bio(*args, **kwargs)
+
+
+class ServerContexts:
+    """The contexts that servers of somebody else's have: the same for the same arguments.
+
+    Args:
+        secrets: What names of certificates stand for.
+    """
+
+    def __init__(self, secrets: Secrets) -> None:
+        self._secrets = secrets
+        self._known: dict[tuple[str, bool, tuple[str, ...]], RotatingContext] = {}
+
+    def find(self, inbound: Inbound | None, require_client_certificate: bool, alpn: tuple[str, ...]) -> RotatingContext:
+        """The context of a port; without one, of the process's own identity.
+
+        Raises:
+            IdentityError: The process has none, or its certificates cannot be had.
+        """
+        key = (inbound.name if inbound is not None else "", require_client_certificate, alpn)
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        try:
+            made = RotatingContext(self._settings(inbound, require_client_certificate), self._secrets, alpn)
+        except ResourceError as error:
+            raise IdentityError(str(error)) from error
+        return self._known.setdefault(key, made)
+
+    def _settings(self, inbound: Inbound | None, require_client_certificate: bool) -> Callable[[], DownstreamTls]:
+        if inbound is not None:
+            inbound.wait_ready()
+            return lambda: tls_of_policy(inbound.policy, inbound.port)
+        tls = tls_of_identity(self._secrets, require_client_certificate=require_client_certificate)
+        return lambda: tls

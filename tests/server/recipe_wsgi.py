@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+
 import flask
 from meshsdk_flask import MeshFlask
 
@@ -14,3 +17,13 @@ MeshFlask(app, mesh=mesh, port=port)
 @app.get("/who")
 def who() -> str:
     return str(flask.g.mesh_peer)
+
+
+@app.get("/held")
+def held() -> flask.Response:
+    def answer() -> Iterator[bytes]:
+        while True:
+            yield b"still here\n"
+            time.sleep(0.1)
+
+    return flask.Response(answer())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import datetime
 import hashlib
 import json
 import os
@@ -73,27 +72,13 @@ class World:
         self._write("self-signed", SpiffeCa("stranger").issue(name))
         self._write("revoked", revoked)
         self._write("own", self.ca.issue(spiffe("own"), dns=("localhost",)))
-        (self.folder / "crl.pem").write_bytes(self._revocation_list(revoked[1]))
+        (self.folder / "crl.pem").write_bytes(self.ca.revocation_list(revoked[1]))
 
     def path(self, kind: str) -> Path:
         return self.folder / kind.replace(" ", "-")
 
     def _write(self, kind: str, pair: tuple[bytes, bytes]) -> None:
         write_identity(self.path(kind), pair, self.ca.pem)
-
-    def _revocation_list(self, certificate: bytes) -> bytes:
-        serial = x509.load_pem_x509_certificate(certificate).serial_number
-        now = datetime.datetime.now(datetime.UTC)
-        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
-        return (
-            x509.CertificateRevocationListBuilder()
-            .issuer_name(self.ca._name)
-            .last_update(now - datetime.timedelta(minutes=1))
-            .next_update(now + datetime.timedelta(days=1))
-            .add_revoked_certificate(entry)
-            .sign(self.ca._key, hashes.SHA256())
-            .public_bytes(serialization.Encoding.PEM)
-        )
 
     def identity(self, kind: str) -> FileIdentity:
         place = self.path(kind)
@@ -270,18 +255,11 @@ def gets_in(world: World, port: int, kind: str) -> bool:
 @pytest.mark.parametrize("aio", [False, True], ids=["grpc", "grpc.aio"])
 def test_grpc_servers_let_in_the_right_client_only(world: World, aio: bool, tmp_path: Path) -> None:
     port = one_port()
-    rule = (
-        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\n"
-        "spec: {rules: [{from: [{source: {principals: [cluster.local/ns/default/sa/peer]}}]}]}\n"
-        "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p}\n"
-        "spec: {mtls: {mode: STRICT}}\n"
-    )
     running = aio_grpc_server if aio else sync_grpc_server
-    with mesh_of(tmp_path, rule, world.identity("own")) as mesh, running(mesh, port):
+    with mesh_of(tmp_path, server_listener(world, port), world.identity("own")) as mesh, running(mesh, port):
         cells = TABLE.setdefault(f"grpc{'.aio' if aio else ''} as server", {})
         for kind in PEERS:
-            if kind != "revoked":  # grpc's server credentials take no revocation list.
-                cells[kind] = "in" if calls(world, port, kind) else "refused"
+            cells[kind] = "in" if calls(world, port, kind) else "refused"
     assert {kind for kind, cell in cells.items() if cell == "in"} == {"right"}
 
 
@@ -404,14 +382,11 @@ def _by_grpc(aio: bool) -> Callable[..., Any]:
     @contextlib.contextmanager
     def serve(world: World, folder: Path, shows: str = "own", takes: str = "peer") -> Iterator[int]:
         port = one_port()
-        rule = (
-            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\n"
-            f"spec: {{rules: [{{from: [{{source: {{principals: [cluster.local/ns/default/sa/{takes}]}}}}]}}]}}\n"
-        )
         running = aio_grpc_server if aio else sync_grpc_server
         is_plain = shows == "plaintext"
         own = world.identity("own" if is_plain else shows)
-        with mesh_of(folder, "" if is_plain else rule, own) as mesh, running(mesh, port, secure=not is_plain):
+        yaml = server_listener(world, port, shows, takes)
+        with mesh_of(folder, yaml, own) as mesh, running(mesh, port, secure=not is_plain):
             yield port
 
     return serve
@@ -478,8 +453,6 @@ def test_every_server_lets_in_the_right_one_of_our_clients_only(world: World, se
         for client in clients_of(server):
             cells = TABLE.setdefault(f"{client} to {server}", {})
             for kind in PEERS:
-                if kind == "revoked" and server in ("grpc", "grpc.aio"):
-                    continue  # grpc's server credentials take no revocation list.
                 yaml = upstream(world, port, kind, "own", revocations="httpx" in client)
                 with mesh_of(tmp_path, yaml, name=f"{client} {kind}") as mesh:
                     cells[kind] = OUR_CLIENTS[client](mesh).partition(":")[0]

@@ -1,0 +1,151 @@
+"""Peers whose connections nobody looks after: those of servers that are not ours, such as gunicorn and grpc.
+
+Theory of operation. A peer is looked at when its first request comes: its chain, names, pins and revocation lists. That
+it was found to be good is remembered until its port's policy, or a file that this was decided by, has changed; then all
+are looked at again when they next ask for something, and calls that are under way at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..errors import PeerIdentityError, ResourceError
+from ..exchange.local_reply import LocalReply
+from ..inbound import Connection, InboundRequest
+from ..inbound.replies import peer_refused
+from ..resources import TlsTrust
+from ..security import check_sent, read_trust, trust_stamp
+
+if TYPE_CHECKING:
+    from ..inbound import InboundPolicy
+    from .inbound import Inbound
+
+__all__ = ["CutOff", "PeerTrust"]
+
+logger = logging.getLogger("meshsdk.server")
+
+_MAX_ACCEPTED = 1024
+
+CutOff = Callable[[], object]
+
+
+class _Known:
+    """Some trust as it was last read.
+
+    Attributes:
+        trust: None where it could not be read yet.
+        problem: Why it cannot be read now.
+    """
+
+    def __init__(self) -> None:
+        self.trust: TlsTrust | None = None
+        self.problem = ""
+        self._stamp: object = None
+
+    def refresh(self, resolve: Callable[[], TlsTrust]) -> bool:
+        """Read it where it has changed, and say whether it has. What cannot be read leaves the last good one."""
+        try:
+            trust = resolve()
+            stamp = trust_stamp(trust)
+            if stamp == self._stamp:
+                return False
+            self.trust = read_trust(trust)
+        except (ResourceError, OSError) as error:
+            if str(error) != self.problem:
+                logger.error("what peers are trusted by cannot be read: %s", error)
+            self.problem = str(error)
+            return False
+        self._stamp, self.problem = stamp, ""
+        return True
+
+
+class PeerTrust:
+    """Refuses peers that the port's policy does not trust, or no more.
+
+    Args:
+        inbound: The port's policy.
+    """
+
+    def __init__(self, inbound: Inbound) -> None:
+        self._inbound = inbound
+        self._lock = threading.Lock()
+        self._policy: InboundPolicy | None = None
+        self._looked_with: InboundPolicy | None = None
+        self._accepted: set[tuple[int, str]] = set()
+        self._known: dict[TlsTrust, _Known] = {}
+        self._open: dict[int, tuple[Connection, CutOff]] = {}
+
+    def refusal(self, connection: Connection) -> LocalReply | None:
+        """Why the peer of a connection may not ask for anything; None where it may, or has shown no certificate."""
+        peer = connection.peer
+        if peer is None or connection.is_watched:
+            return None
+        policy = self._inbound.policy
+        chain = policy.chain_of(connection) if policy is not None else None
+        if chain is None or chain.trust is None:
+            return None
+        if policy is not self._policy:
+            self._policy, self._accepted = policy, set()
+        accepted, key = self._accepted, (id(chain), peer.sha256)
+        if key in accepted:
+            return None
+        try:
+            self._judge(connection, chain.trust)
+        except (PeerIdentityError, ResourceError) as error:
+            return peer_refused(str(error))
+        if len(accepted) >= _MAX_ACCEPTED:
+            accepted.clear()
+        # Where trust has changed meanwhile this set is nobody's any more.
+        accepted.add(key)
+        return None
+
+    def _judge(self, connection: Connection, trust: TlsTrust) -> None:
+        with self._lock:
+            known = self._known.get(trust)
+            if known is None:
+                known = self._known[trust] = _Known()
+                self._inbound.control.watch_certificates(self)
+            if known.trust is None:
+                known.refresh(partial(self._inbound.secrets.trust, trust))
+            read = known.trust
+        if read is None:
+            raise ResourceError("validation_context", known.problem)
+        check_sent(connection.peer_certificates, read)
+
+    def hold(self, request: InboundRequest, cut_off: CutOff) -> None:
+        """Have a request that was let in broken off when its peer is trusted no more.
+
+        Args:
+            request: It says itself when it is over.
+            cut_off: Breaks it off; called from any thread.
+        """
+        connection = request.connection
+        if connection.peer is not None and not connection.is_watched:
+            key = id(request)
+            self._open[key] = (connection, cut_off)
+            request.on_done.append(lambda *_: self._let_go(key))
+
+    def _let_go(self, key: int) -> None:
+        self._open.pop(key, None)
+
+    def look_at_certificates(self) -> None:
+        """See `HasCertificates`."""
+        policy = self._inbound.policy
+        with self._lock:
+            has_changed = policy is not self._looked_with
+            self._looked_with = policy
+            if has_changed and policy is not None:
+                self._known = {trust: known for trust, known in self._known.items() if trust in policy.trusts}
+            for trust, known in self._known.items():
+                has_changed |= known.refresh(partial(self._inbound.secrets.trust, trust))
+        if not has_changed:
+            return
+        self._accepted = set()
+        for connection, cut_off in list(self._open.values()):
+            if self.refusal(connection) is not None:
+                logger.warning("a request is broken off: its peer is trusted no more")
+                cut_off()
