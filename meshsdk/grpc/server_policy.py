@@ -130,6 +130,7 @@ def _connection(context: Any, port: int, untold: frozenset[Fact]) -> Connection:
         source_ip=host.strip("[]") if family in ("ipv4", "ipv6") else "",
         source_port=int(source_port) if source_port.isdecimal() else 0,
         destination_port=port,
+        protocol="HTTP/2",
         untold=untold,
     )
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from google.protobuf import timestamp_pb2
+
 from ..resources.cel import CelCondition, cel_environment
 from .connection import Fact
 from .request import InboundRequest
@@ -78,6 +80,13 @@ def _size(request: InboundRequest) -> object:
     return int(declared) if is_number else _MISSING
 
 
+def _now() -> object:
+    """A request is decided on when it has come."""
+    now = timestamp_pb2.Timestamp()
+    now.GetCurrentTime()
+    return now
+
+
 def _address(ip: str, port: int) -> object:
     return (f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}") if ip else _MISSING
 
@@ -128,6 +137,10 @@ _ATTRIBUTES: dict[tuple[str, str], Callable[[InboundRequest], object]] = {
     ("request", "useragent"): _header("user-agent"),
     ("request", "id"): _header("x-request-id"),
     ("request", "size"): _size,
+    ("request", "protocol"): lambda request: request.connection.protocol,
+    ("request", "time"): lambda request: _now(),
+    # It is known when the request has ended.
+    ("request", "duration"): lambda request: _MISSING,
     ("source", "address"): _source_address,
     ("source", "port"): _source_port,
     ("destination", "address"): lambda request: _address(

@@ -6,13 +6,10 @@ Sources: Envoy docs, http_conn_man/headers, x-forwarded-client-cert; source/comm
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Callable
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from ..resources.server_listener import ForwardClientCertificate, ServerManager
+from .downstream import escaped_pem
 from .request import InboundRequest
 
 __all__ = ["compile_client_certificate"]
@@ -80,10 +77,10 @@ def _element(manager: ServerManager, request: InboundRequest) -> str:
     parts.append(f"Hash={peer.sha256}")
     if details.certificate or details.chain:
         if details.certificate:
-            parts.append(f'Cert="{_pem(peer.der)}"')
+            parts.append(f'Cert="{escaped_pem(peer.der)}"')
         if details.chain:
             # As it was sent; a server that does not tell has the peer's own certificate only.
-            parts.append(f'Chain="{"".join(map(_pem, connection.peer_certificates or (peer.der,)))}"')
+            parts.append(f'Chain="{"".join(map(escaped_pem, connection.peer_certificates or (peer.der,)))}"')
     if details.subject:
         parts.append(f'Subject="{_quoted(peer.subject)}"')
     if details.uri:
@@ -91,11 +88,6 @@ def _element(manager: ServerManager, request: InboundRequest) -> str:
     if details.dns:
         parts += [f"DNS={name}" for name in peer.values("DNS")]
     return ";".join(parts)
-
-
-def _pem(der: bytes) -> str:
-    pem = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM).decode()
-    return urllib.parse.quote(pem, safe="")
 
 
 def _quoted(text: str) -> str:

@@ -35,6 +35,8 @@ class Connection:
         application_protocols: That it offered there, or the one that was chosen.
         own_uri: The URI of this side's certificate, for X-Forwarded-Client-Cert.
         peer_certificates: What the peer has sent, its own certificate first, as DER; empty where that is not told.
+        protocol: HTTP's version, as Envoy writes it.
+        tls_version, tls_cipher: As OpenSSL names them; empty where there is no TLS, or the server does not tell.
         is_watched: Whoever accepted it closes it when its peer is trusted no more.
         untold: What this server does not tell. A rule that asks for it lets nobody in: a DENY that cannot match would
             let in everybody.
@@ -50,6 +52,9 @@ class Connection:
     application_protocols: tuple[str, ...] = ()
     own_uri: str = ""
     peer_certificates: tuple[bytes, ...] = ()
+    protocol: str = "HTTP/1.1"
+    tls_version: str = ""
+    tls_cipher: str = ""
     is_watched: bool = False
     untold: frozenset[Fact] = frozenset()
 

@@ -17,11 +17,10 @@ from ..exchange.local_reply import LocalReply
 from ..resources import LocalRateLimit
 from ..resources.local_rate_limit import DescriptorLimit
 from ..routing import apply_mutations
-from ..routing.formatter import FormatContext
-from ..routing.header_mutation import compile_mutations
 from ..routing.timeouts import is_grpc
 from ..routing.token_bucket import TokenBucket
 from .descriptors import Descriptor, Entry, MakeDescriptors
+from .downstream import compile_changes, format_context
 from .replies import locally_limited
 from .request import Headers, InboundRequest
 
@@ -127,8 +126,8 @@ class LocalRateLimitStep:
         self._make_descriptors = make_descriptors
         self._place = place
         self._random = random_fraction
-        self._unenforced = compile_mutations([limit.request_headers_unenforced], where)
-        self._refused = compile_mutations([limit.response_headers], where)
+        self._unenforced = compile_changes([limit.request_headers_unenforced], where)
+        self._refused = compile_changes([limit.response_headers], where)
 
     def __call__(self, request: InboundRequest) -> LocalReply | None:
         """Let the request pass, or refuse it."""
@@ -142,7 +141,7 @@ class LocalRateLimitStep:
             request.response_changes.append((self._place, _telling(bucket)))
         if passes:
             return None
-        context = FormatContext(request.head, route=request.route_name)
+        context = format_context(request)
         if self._random() >= limit.enforced.share:
             if self._unenforced:
                 headers = apply_mutations(self._unenforced, request.head.raw_headers, context, of_request=True)

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ..resources.metadata_matcher import MetadataMatcher, ValueMatcher, ValueMatchKind
 from ..routing.string_match import compile_string
 from .request import InboundRequest
 
-__all__ = ["compile_metadata"]
+__all__ = ["MISSING", "compile_metadata", "compile_value", "value_at"]
 
 MISSING = object()
 
+Metadata = Mapping[str, Mapping[str, object]]
 ValueTest = Callable[[object], bool]
 
 
 def compile_metadata(matcher: MetadataMatcher, *, of_route: bool = False) -> Callable[[InboundRequest], bool]:
     """A function that says whether a request's metadata matches: what filters said, or what its route says."""
-    test, name, path, expected = _compile_value(matcher.value), matcher.filter, matcher.path, not matcher.invert
+    test, name, path, expected = compile_value(matcher.value), matcher.filter, matcher.path, not matcher.invert
 
     def holds(request: InboundRequest) -> bool:
-        value: object = (request.route_metadata if of_route else request.metadata).get(name, MISSING)
-        for key in path:
-            value = value.get(key, MISSING) if isinstance(value, dict) else MISSING
-        return test(value) is expected
+        return test(value_at(request.route_metadata if of_route else request.metadata, name, path)) is expected
 
     return holds
 
 
-def _compile_value(matcher: ValueMatcher) -> ValueTest:
+def value_at(metadata: Metadata, name: str, path: tuple[str, ...]) -> object:
+    """The value at a path below a filter's name; MISSING where there is none."""
+    value: object = metadata.get(name, MISSING)
+    for key in path:
+        value = value.get(key, MISSING) if isinstance(value, dict) else MISSING
+    return value
+
+
+def compile_value(matcher: ValueMatcher) -> ValueTest:
+    """A function that says whether a value matches."""
     match matcher.kind:
         case ValueMatchKind.NULL:
             return lambda value: value is None
@@ -46,10 +53,10 @@ def _compile_value(matcher: ValueMatcher) -> ValueTest:
             matches = compile_string(matcher.string)
             return lambda value: isinstance(value, str) and matches(value)
         case ValueMatchKind.LIST:
-            inner = _compile_value(matcher.inner[0])
+            inner = compile_value(matcher.inner[0])
             return lambda value: isinstance(value, list | tuple) and any(map(inner, value))
         case ValueMatchKind.OR:
-            tests = [_compile_value(one) for one in matcher.inner]
+            tests = [compile_value(one) for one in matcher.inner]
             return lambda value: any(test(value) for test in tests)
 
 

@@ -27,16 +27,16 @@ from ..exchange.local_reply import LocalReply, no_route, path_refused, redirect_
 from ..exchange.request_changes import changed_request
 from ..resources import FilterSettings, ForwardAction, NonForwardingAction, RouteConfiguration, TlsTrust
 from ..resources.server_listener import FilterChain, ServerListener, ServerManager
-from ..routing import CompiledRoute, RequestHead, RouteTable, apply_mutations
+from ..routing import CompiledRoute, RouteTable, apply_mutations
 from ..routing.compiled_forward import filter_levels, mutation_levels
-from ..routing.formatter import FormatContext
-from ..routing.header_mutation import MutationLevel, compile_mutations
+from ..routing.header_mutation import MutationLevel
 from ..routing.timeouts import is_grpc
 from ..security import check_peer
 from .client_address import remote_address
 from .client_certificate import compile_client_certificate
 from .connection import Connection, Fact
 from .descriptors import RouteLimits
+from .downstream import check_changes, compile_changes, format_context
 from .filter_chains import ChainFinder
 from .rbac import RbacStep
 from .replies import not_configured, not_told, peer_refused
@@ -100,9 +100,14 @@ class CompiledChain:
             limits = _limits(route, own_cluster)
             steps = compile_steps(filters, levels, states, where, has_application=leads_on, limits=limits)
             changes: tuple[MutationLevel, ...] = ()
-            if isinstance(route.route.action, NonForwardingAction):
+            action = route.route.action
+            for cluster in (None, *(action.clusters if isinstance(action, ForwardAction) else ())):
+                for is_response in (False, True):
+                    own = mutation_levels(routes, route.virtual_host, route.route, cluster, response=is_response)
+                    check_changes(own, where)
+            if isinstance(action, NonForwardingAction):
                 own = mutation_levels(routes, route.virtual_host, route.route, None, response=False)
-                changes = compile_mutations(own, f"{routes.name} {route.name}")
+                changes = compile_changes(own, where)
             self._by_route[id(route)] = _RouteSteps(route, steps, changes)
         no_settings: Sequence[FilterSettings] = (routes.filters,)
         every = [step for one in self._by_route.values() for step in one.filters.steps]
@@ -204,16 +209,16 @@ class CompiledChain:
         if route.forward is not None:
             destination = route.forward.choose(head, random.random)
             if not destination.is_plain:
-                request.head = changed_request(route.forward, destination, head, _context(route, head))
+                request.head = changed_request(route.forward, destination, head, format_context(request))
             levels = destination.response_levels
         elif isinstance(route.route.action, NonForwardingAction):
             if compiled.request_levels:
-                context = _context(route, head)
+                context = format_context(request)
                 changed = apply_mutations(compiled.request_levels, head.raw_headers, context, of_request=True)
                 request.head = head.with_headers(changed)
             levels = route.response_levels
         else:
-            context = _context(route, head)
+            context = format_context(request)
             reply = configured_answer(route, head, context).mutated(route.response_levels, context)
             return self._answered(request, None, reply)
         if levels:
@@ -235,16 +240,12 @@ class CompiledChain:
                 if route.forward is not None
                 else route.response_levels
             )
-            context = FormatContext(request.head, route=route.route.name, flags=reply.flag, details=reply.details)
+            context = format_context(request, flags=reply.flag, details=reply.details)
             headers = apply_mutations(levels, headers, context)
         reply = dataclasses.replace(
             reply, headers=tuple(request.changed_response(headers, 0 if is_preflight else reply.status))
         )
         return reply.as_grpc() if is_grpc(request.head) else reply
-
-
-def _context(route: CompiledRoute, head: RequestHead) -> FormatContext:
-    return FormatContext(head, route=route.route.name)
 
 
 def _limits(route: CompiledRoute, own_cluster: str) -> RouteLimits:

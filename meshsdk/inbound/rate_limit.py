@@ -12,10 +12,9 @@ from typing import Any
 from ..exchange.local_reply import LocalReply
 from ..resources.rate_limit import RateLimit
 from ..routing import apply_mutations
-from ..routing.formatter import FormatContext
-from ..routing.header_mutation import compile_mutations
 from ..routing.timeouts import is_grpc
 from .descriptors import MakeDescriptors
+from .downstream import compile_changes, format_context
 from .replies import globally_limited, rate_limiter_failed
 from .request import Headers, InboundRequest
 from .waits import AskRateLimit, LimitStatus, RateLimitAnswer, Wait
@@ -58,7 +57,7 @@ class RateLimitStep:
         self._domain = domain
         self._place = place
         self._random = random_fraction
-        self._refused = compile_mutations([settings.response_headers], where)
+        self._refused = compile_changes([settings.response_headers], where)
 
     def __call__(self, request: InboundRequest) -> Generator[Wait, Any, LocalReply | None] | None:
         """Ask, where the request is counted by something."""
@@ -96,7 +95,7 @@ class RateLimitStep:
             return None
         added: Headers = []
         if self._refused:
-            added = apply_mutations(self._refused, added, FormatContext(request.head, route=request.route_name))
+            added = apply_mutations(self._refused, added, format_context(request))
         grpc_status = (8 if settings.as_resource_exhausted else 14) if is_grpc(request.head) else None
         return globally_limited(settings.status, answer.body, tuple(added), grpc_status)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..resources.cel import CelCondition
+from ..resources.input_matchers import HasValue
 from ..resources.rbac_matcher import (
+    AddressTree,
     AllMatch,
     AnyMatches,
     InputMatches,
@@ -18,8 +21,10 @@ from ..resources.rbac_matcher import (
     NoMatch,
     Predicate,
 )
-from ..routing.string_match import compile_string
-from .connection import Fact
+from .cel import asked_by_condition, compile_cel
+from .connection import Fact, parse_address
+from .input_matchers import compile_text_matcher
+from .metadata import compile_value, value_at
 from .request import InboundRequest
 
 __all__ = ["asked_by_matcher", "compile_matcher"]
@@ -34,6 +39,8 @@ def compile_matcher(matcher: Matcher) -> Find:
     otherwise = _then(matcher.otherwise) if matcher.otherwise is not None else _nothing
     if isinstance(matcher, MatchTree):
         return _tree(matcher, otherwise)
+    if isinstance(matcher, AddressTree):
+        return _address_tree(matcher, otherwise)
     entries = [(_predicate(entry.predicate), _then(entry.then)) for entry in matcher.entries]
 
     def find(request: InboundRequest) -> MatcherAction | None:
@@ -74,10 +81,39 @@ def _tree(matcher: MatchTree, otherwise: Find) -> Find:
     return find
 
 
+def _address_tree(matcher: AddressTree, otherwise: Find) -> Find:
+    """Envoy goes from the longest range to the shortest, and through equal ones in their order."""
+    read = _input(matcher.input)
+    compiled = [(branch, _then(branch.then)) for branch in matcher.branches]
+    branches = [(network, branch.exclusive, then) for branch, then in compiled for network in branch.networks]
+    branches.sort(key=lambda one: one[0].prefixlen, reverse=True)
+
+    def find(request: InboundRequest) -> MatcherAction | None:
+        address = parse_address(read(request) or "")
+        if address is None:
+            return otherwise(request)
+        is_longest = True
+        for network, exclusive, then in branches:
+            if network.version != address.version or address not in network or (exclusive and not is_longest):
+                continue
+            is_longest = False
+            found = then(request)
+            if found is not None:
+                return found
+        return otherwise(request)
+
+    return find
+
+
 def _predicate(predicate: Predicate) -> Callable[[InboundRequest], bool]:
     match predicate:
+        case InputMatches(matcher=CelCondition() as condition):
+            return compile_cel(condition)
+        case InputMatches(input=wanted, matcher=HasValue(matcher=value_matcher, invert=invert)):
+            test_value = compile_value(value_matcher)
+            return lambda request: test_value(value_at(request.metadata, wanted.name, wanted.path)) is not invert
         case InputMatches():
-            read, matches = _input(predicate.input), compile_string(predicate.matcher)
+            read, matches = _input(predicate.input), compile_text_matcher(predicate.matcher)
 
             def holds(request: InboundRequest) -> bool:
                 value = read(request)
@@ -104,6 +140,9 @@ def _input(wanted: MatchInput) -> Read:
             return _names("URI")
         case MatchInputKind.DNS_SAN:
             return _names("DNS")
+        case MatchInputKind.METADATA | MatchInputKind.ATTRIBUTES:
+            # They are no text, which matchers of texts find missing.
+            return lambda request: None
         case kind:
             return _OF_CONNECTION[kind]
 
@@ -158,6 +197,8 @@ def asked_by_matcher(matcher: Matcher) -> frozenset[Fact]:
                     found.add(_FACTS[kind])
                 elif kind is MatchInputKind.HEADER and name in (":authority", "host"):
                     found.add(Fact.AUTHORITY)
+            case InputMatches(matcher=CelCondition() as condition):
+                found.update(asked_by_condition(condition))
             case InputMatches(input=wanted):
                 look(wanted)
             case AllMatch(predicates=inner) | AnyMatches(predicates=inner):
@@ -174,6 +215,12 @@ def asked_by_matcher(matcher: Matcher) -> frozenset[Fact]:
                 look(wanted)
                 for _, then in branches:
                     look(then)
+                look(otherwise)
+
+            case AddressTree(input=wanted, branches=by_range, otherwise=otherwise):
+                look(wanted)
+                for branch in by_range:
+                    look(branch.then)
                 look(otherwise)
 
     look(matcher)

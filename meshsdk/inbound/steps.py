@@ -33,13 +33,13 @@ from ..resources.rbac import Rbac
 from ..routing import apply_mutations
 from ..routing.compiled_filters import Buckets, CompiledFault
 from ..routing.conditions import compile_header
-from ..routing.formatter import FormatContext
-from ..routing.header_mutation import MutationLevel, compile_mutations
+from ..routing.header_mutation import MutationLevel
 from .adaptive_concurrency import AdaptiveConcurrencyStep, GradientController
 from .admission_control import AdmissionController, AdmissionStep
 from .authorization import ExtAuthzStep
 from .browser import CorsStep, CsrfStep
 from .descriptors import RouteLimits, compile_descriptors
+from .downstream import compile_changes, format_context
 from .jwks import KeyStore
 from .jwt import compile_jwt
 from .local_rate_limit import LocalLimiter, LocalRateLimitStep
@@ -221,13 +221,13 @@ def _compile_mutations(
     """Envoy: the filter's own come first; of the routes', the last one carried out has the last word."""
     of_routes = [one for one in said if isinstance(one, FilterHeaderMutations)]
     ordered = [own, *(reversed(of_routes) if own.most_specific_wins else of_routes)]
-    request = compile_mutations([one for each in ordered for one in each.request], where)
-    response = compile_mutations([one for each in ordered for one in each.response], where)
+    request = compile_changes([one for each in ordered for one in each.request], where)
+    response = compile_changes([one for each in ordered for one in each.response], where)
     return request, response
 
 
 def _mutate(levels: tuple[MutationLevel, ...], request: InboundRequest) -> None:
-    context = FormatContext(request.head, route=request.route_name)
+    context = format_context(request)
     headers = apply_mutations(levels, request.head.raw_headers, context, of_request=True)
     request.head = request.head.with_headers(headers)
 
@@ -236,7 +236,7 @@ def response_change(levels: tuple[MutationLevel, ...], request: InboundRequest) 
     """What levels of header changes do to the answer to a request."""
 
     def change(headers: Headers, status: int) -> Headers:
-        context = FormatContext(request.head, route=request.route_name, status=status)
+        context = format_context(request, status=status)
         return apply_mutations(levels, headers, context)
 
     return change

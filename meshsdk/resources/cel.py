@@ -1,7 +1,7 @@
 """CEL conditions of RBAC policies (envoy.config.rbac.v3.Policy.condition), evaluated by cel-cpp, as Envoy does.
 
 An expression comes as a tree. What it asks of a request must be known beforehand, and what Envoy switches off for
-safety is refused: comprehensions, which may take any time, and making strings.
+safety is refused: comprehensions, which may take any time, and making strings, unless cel_config switches that on.
 
 Sources: Envoy docs, advanced/attributes; source/extensions/filters/common/expr/{evaluator,context}.cc.
 """
@@ -21,7 +21,7 @@ __all__ = ["CEL_ROOTS", "CelCondition", "cel_environment", "parse_condition"]
 # What may be asked; an attribute that is not here is refused.
 CEL_ROOTS = {
     "request": frozenset(
-        "path url_path query host scheme method headers referer useragent id size".split(),
+        "path url_path query host scheme method headers referer useragent id size time duration protocol".split(),
     ),
     "source": frozenset({"address", "port"}),
     "destination": frozenset({"address", "port"}),
@@ -34,8 +34,17 @@ CEL_ROOTS = {
 
 _FUNCTIONS = frozenset(
     "_&&_ _||_ !_ _==_ _!=_ _<_ _<=_ _>_ _>=_ _-_ _*_ _/_ _%_ -_ _?_:_ @in in _[_] startsWith endsWith contains"
-    " matches size int uint double type".split()
+    " matches size int uint double type timestamp duration getDate getDayOfMonth getDayOfWeek getDayOfYear getFullYear"
+    " getHours getMilliseconds getMinutes getMonth getSeconds".split()
 )
+# What a policy may switch on (CelExpressionConfig).
+_ON_REQUEST = {
+    "enable_string_conversion": frozenset({"string"}),
+    "enable_string_concat": frozenset({"_+_"}),
+    "enable_string_functions": frozenset(
+        "charAt indexOf join lastIndexOf lowerAscii replace split substring trim upperAscii".split()
+    ),
+}
 _MAX_DEPTH = 24
 
 
@@ -62,20 +71,27 @@ def cel_environment() -> Any:
     """
     try:
         from cel_expr_python import cel
+        from cel_expr_python.ext import ext_strings
     except ImportError:
         raise UnsupportedFeatureError("CEL conditions need cel-expr-python: pip install 'meshsdk[cel]'") from None
-    return cel.NewEnv(variables=dict.fromkeys(CEL_ROOTS, cel.Type.DYN))
+    return cel.NewEnv(variables=dict.fromkeys(CEL_ROOTS, cel.Type.DYN), extensions=[ext_strings.ExtStrings()])
 
 
-def parse_condition(message: Any, where: str) -> CelCondition:
+def parse_condition(message: Any, where: str, config: Any = None) -> CelCondition:
     """A google.api.expr.v1alpha1.Expr.
+
+    Args:
+        message: The expression.
+        where: It stands.
+        config: An envoy.config.core.v3.CelExpressionConfig: what it may call beyond the usual.
 
     Raises:
         ResourceError: It asks what is not known, or calls what is refused; or cel-cpp is not there, or refuses it.
     """
     fit = syntax_pb2.Expr()
     fit.CopyFrom(message)
-    reader = _Reader(where)
+    more = [functions for field, functions in _ON_REQUEST.items() if config is not None and getattr(config, field)]
+    reader = _Reader(where, _FUNCTIONS.union(*more))
     reader.read(fit, 0)
     parsed = syntax_pb2.ParsedExpr(expr=fit)
     # cel-cpp knows the message by its newer name; the two are the same on the wire.
@@ -93,8 +109,9 @@ def parse_condition(message: Any, where: str) -> CelCondition:
 class _Reader:
     """Walks an expression: notes what it asks, and refuses what is not fit."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, functions: frozenset[str]) -> None:
         self._where = where
+        self._functions = functions
         self.attributes: set[tuple[str, str]] = set()
         self.asks_host_header = False
 
@@ -130,7 +147,7 @@ class _Reader:
         self.attributes.add((root, attribute))
 
     def _read_call(self, call: Any, depth: int) -> None:
-        if call.function not in _FUNCTIONS:
+        if call.function not in self._functions:
             raise ResourceError(self._where, f"calls {call.function!r}, which is refused")
         if call.HasField("target"):
             self.read(call.target, depth + 1)

@@ -9,7 +9,13 @@ from typing import Any
 from ..errors import ResourceError
 from .matchers import StringMatcher, parse_string_matcher
 
-__all__ = ["MetadataMatcher", "ValueMatchKind", "ValueMatcher", "parse_metadata_matcher"]
+__all__ = [
+    "MetadataMatcher",
+    "ValueMatchKind",
+    "ValueMatcher",
+    "parse_metadata_matcher",
+    "parse_value_matcher",
+]
 
 
 class ValueMatchKind(Enum):
@@ -63,12 +69,17 @@ def parse_metadata_matcher(message: Any, where: str) -> MetadataMatcher:
     return MetadataMatcher(
         filter=message.filter,
         path=tuple(segment.key for segment in message.path),
-        value=_parse_value(message.value, f"{where}.value"),
+        value=parse_value_matcher(message.value, f"{where}.value"),
         invert=message.invert,
     )
 
 
-def _parse_value(message: Any, where: str) -> ValueMatcher:
+def parse_value_matcher(message: Any, where: str) -> ValueMatcher:
+    """A ValueMatcher.
+
+    Raises:
+        ResourceError: It is of a kind that meshsdk does not know.
+    """
     which = message.WhichOneof("match_pattern")
     path = f"{where}.{which}"
     match which:
@@ -86,10 +97,12 @@ def _parse_value(message: Any, where: str) -> ValueMatcher:
         case "present_match":
             return ValueMatcher(ValueMatchKind.PRESENT, boolean=message.present_match)
         case "list_match":
-            return ValueMatcher(ValueMatchKind.LIST, inner=(_parse_value(message.list_match.one_of, f"{path}.one_of"),))
+            return ValueMatcher(
+                ValueMatchKind.LIST, inner=(parse_value_matcher(message.list_match.one_of, f"{path}.one_of"),)
+            )
         case "or_match":
             inner = tuple(
-                _parse_value(one, f"{path}.value_matchers[{index}]")
+                parse_value_matcher(one, f"{path}.value_matchers[{index}]")
                 for index, one in enumerate(message.or_match.value_matchers)
             )
             return ValueMatcher(ValueMatchKind.OR, inner=inner)

@@ -276,7 +276,11 @@ def _parse_policy(name: str, message: Any, where: str) -> RbacPolicy:
         name=name,
         permissions=AnyOf(_each(message.permissions, f"{where}.permissions", _parse_permission)),
         principals=AnyOf(_each(message.principals, f"{where}.principals", _parse_principal)),
-        condition=parse_condition(message.condition, f"{where}.condition") if message.HasField("condition") else None,
+        condition=(
+            parse_condition(message.condition, f"{where}.condition", message.cel_config)
+            if message.HasField("condition")
+            else None
+        ),
     )
 
 

@@ -16,12 +16,18 @@ from envoy.config.rbac.v3 import rbac_pb2
 from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2
 from envoy.extensions.matching.common_inputs.ssl.v3 import ssl_inputs_pb2
 from envoy.type.matcher.v3 import http_inputs_pb2
+from xds.type.matcher.v3 import http_inputs_pb2 as xds_http_inputs_pb2
+from xds.type.matcher.v3 import ip_pb2
 
 from ..errors import ResourceError
-from .matchers import StringMatcher, parse_string_matcher
+from .cel import CelCondition
+from .input_matchers import HasValue, InputMatcher, parse_input_matcher
+from .matchers import parse_string_matcher
+from .network import Network, parse_cidr
 from .values import unpack
 
 __all__ = [
+    "AddressTree",
     "AllMatch",
     "AnyMatches",
     "InputMatches",
@@ -34,6 +40,7 @@ __all__ = [
     "MatcherAction",
     "NoMatch",
     "Predicate",
+    "RangeBranch",
     "parse_matcher",
 ]
 
@@ -54,14 +61,17 @@ class MatchInputKind(Enum):
     URI_SAN = "uri san"
     DNS_SAN = "dns san"
     SUBJECT = "subject"
+    METADATA = "metadata"
+    ATTRIBUTES = "attributes of CEL"
 
 
 @dataclass(frozen=True, slots=True)
 class MatchInput:
-    """An input; `name` is a header's."""
+    """An input; `name` is a header's, or of the filter whose metadata are looked at, and `path` is where."""
 
     kind: MatchInputKind
     name: str = ""
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +87,7 @@ class InputMatches:
     """An input is there and matches."""
 
     input: MatchInput
-    matcher: StringMatcher
+    matcher: InputMatcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +140,29 @@ class MatchTree:
     otherwise: MatcherAction | Matcher | None = None
 
 
-Matcher = MatchList | MatchTree
+@dataclass(frozen=True, slots=True)
+class RangeBranch:
+    """Where an address leads to by one of its ranges.
+
+    Attributes:
+        exclusive: Only where no longer range holds the address.
+    """
+
+    networks: tuple[Network, ...]
+    then: MatcherAction | Matcher
+    exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AddressTree:
+    """An input is looked up as an address: by its longest range, then by the shorter ones (xds IPMatcher)."""
+
+    input: MatchInput
+    branches: tuple[RangeBranch, ...]
+    otherwise: MatcherAction | Matcher | None = None
+
+
+Matcher = MatchList | MatchTree | AddressTree
 
 
 def parse_matcher(message: Any, where: str, depth: int = 0) -> Matcher:
@@ -153,22 +185,29 @@ def parse_matcher(message: Any, where: str, depth: int = 0) -> Matcher:
             entries.append(MatchEntry(predicate, _parse_then(one.on_match, f"{path}.on_match", depth)))
         return MatchList(tuple(entries), otherwise)
     if which == "matcher_tree":
-        tree, path = message.matcher_tree, f"{where}.matcher_tree"
-        kind = tree.WhichOneof("tree_type")
-        if kind not in ("exact_match_map", "prefix_match_map"):
-            raise ResourceError(f"{path}.{kind}", "is a tree that meshsdk does not know")
-        branches = tuple(
-            (key, _parse_then(then, f"{path}.{kind}.map[{key!r}]", depth))
-            for key, then in sorted(getattr(tree, kind).map.items())
-        )
-        return MatchTree(_parse_input(tree.input, f"{path}.input"), kind == "prefix_match_map", branches, otherwise)
+        return _parse_tree(message.matcher_tree, f"{where}.matcher_tree", depth, otherwise)
     # A matcher without any condition comes to what it says for no match.
     return MatchList((), otherwise)
 
 
+def _parse_tree(tree: Any, where: str, depth: int, otherwise: MatcherAction | Matcher | None) -> Matcher:
+    kind = tree.WhichOneof("tree_type")
+    path = f"{where}.{kind}"
+    read = _parse_text_input(tree.input, f"{where}.input")
+    if kind == "custom_match":
+        ranges = _parse_ranges(tree.custom_match.typed_config, f"{path}.typed_config", depth)
+        return AddressTree(read, ranges, otherwise)
+    if kind not in ("exact_match_map", "prefix_match_map"):
+        raise ResourceError(path, "is a tree that meshsdk does not know")
+    branches = tuple(
+        (key, _parse_then(then, f"{path}.map[{key!r}]", depth)) for key, then in sorted(getattr(tree, kind).map.items())
+    )
+    return MatchTree(read, kind == "prefix_match_map", branches, otherwise)
+
+
 def _parse_then(message: Any, where: str, depth: int) -> MatcherAction | Matcher:
     if message.keep_matching:
-        raise ResourceError(f"{where}.keep_matching", "is refused")
+        raise ResourceError(f"{where}.keep_matching", "is refused, in Envoy too")
     if message.WhichOneof("on_match") == "matcher":
         return parse_matcher(message.matcher, f"{where}.matcher", depth + 1)
     path = f"{where}.action.typed_config"
@@ -185,12 +224,12 @@ def _parse_predicate(message: Any, where: str, depth: int) -> Predicate:
     match which:
         case "single_predicate":
             single, path = message.single_predicate, f"{where}.single_predicate"
-            if single.WhichOneof("matcher") != "value_match":
-                raise ResourceError(f"{path}.custom_match", "is a matcher that meshsdk does not know")
+            if single.WhichOneof("matcher") == "custom_match":
+                return _parse_custom(single, path)
             if single.value_match.WhichOneof("match_pattern") == "custom":
-                raise ResourceError(f"{path}.value_match.custom", "is a matcher that meshsdk does not know")
+                raise ResourceError(f"{path}.value_match.custom", "is refused, in Envoy too")
             return InputMatches(
-                _parse_input(single.input, f"{path}.input"),
+                _parse_text_input(single.input, f"{path}.input"),
                 parse_string_matcher(single.value_match, f"{path}.value_match"),
             )
         case "and_matcher" | "or_matcher":
@@ -203,6 +242,32 @@ def _parse_predicate(message: Any, where: str, depth: int) -> Predicate:
             return NoMatch(_parse_predicate(message.not_matcher, f"{where}.not_matcher", depth + 1))
         case _:
             raise ResourceError(where, "is empty")
+
+
+def _parse_custom(single: Any, where: str) -> InputMatches:
+    read = _parse_input(single.input, f"{where}.input")
+    path = f"{where}.custom_match.typed_config"
+    matcher = parse_input_matcher(single.custom_match.typed_config, path)
+    asked = _NOT_TEXT.get(type(matcher))
+    if (read.kind is MatchInputKind.ATTRIBUTES or asked is not None) and read.kind is not asked:
+        raise ResourceError(path, f"{type(matcher).__name__} cannot match the input {read.kind.value}")
+    return InputMatches(read, matcher)
+
+
+_NOT_TEXT: dict[type, MatchInputKind] = {
+    CelCondition: MatchInputKind.ATTRIBUTES,
+    HasValue: MatchInputKind.METADATA,
+}
+
+
+def _parse_ranges(container: Any, where: str, depth: int) -> tuple[RangeBranch, ...]:
+    message = unpack(container, ip_pb2.IPMatcher, where)
+    branches = []
+    for index, one in enumerate(message.range_matchers):
+        path = f"{where}.range_matchers[{index}]"
+        networks = tuple(parse_cidr(each, f"{path}.ranges[{number}]") for number, each in enumerate(one.ranges))
+        branches.append(RangeBranch(networks, _parse_then(one.on_match, f"{path}.on_match", depth), one.exclusive))
+    return tuple(branches)
 
 
 _NETWORK = network_inputs_pb2.DESCRIPTOR.package
@@ -220,6 +285,13 @@ _INPUTS = {
 }
 
 
+def _parse_text_input(message: Any, where: str) -> MatchInput:
+    found = _parse_input(message, where)
+    if found.kind is MatchInputKind.ATTRIBUTES:
+        raise ResourceError(where, f"{found.kind.value} are no text: give a custom_match")
+    return found
+
+
 def _parse_input(message: Any, where: str) -> MatchInput:
     kind = message.typed_config.type_url.rpartition("/")[2]
     if kind in _INPUTS:
@@ -228,4 +300,9 @@ def _parse_input(message: Any, where: str) -> MatchInput:
     if kind == http_inputs_pb2.HttpRequestHeaderMatchInput.DESCRIPTOR.full_name:
         header = unpack(message.typed_config, http_inputs_pb2.HttpRequestHeaderMatchInput, path)
         return MatchInput(MatchInputKind.HEADER, header.header_name.lower())
+    if kind == network_inputs_pb2.DynamicMetadataInput.DESCRIPTOR.full_name:
+        metadata = unpack(message.typed_config, network_inputs_pb2.DynamicMetadataInput, path)
+        return MatchInput(MatchInputKind.METADATA, metadata.filter, tuple(segment.key for segment in metadata.path))
+    if kind == xds_http_inputs_pb2.HttpAttributesCelMatchInput.DESCRIPTOR.full_name:
+        return MatchInput(MatchInputKind.ATTRIBUTES)
     raise ResourceError(path, f"{kind or 'nothing'} is an input that meshsdk does not know")

@@ -1,8 +1,8 @@
 """Values of added headers: text with command operators, compiled.
 
 Source: Envoy docs, observability/access_log/usage (command operators) and http_conn_man/headers (custom headers). A
-value that is not there is empty, so that a header made of it alone is not added at all. What only a proxy knows (its
-downstream connection, dynamic metadata, filter state) is never there in a client.
+value that is not there is empty, so that a header made of it alone is not added at all. What only the receiver of a
+request knows (the downstream connection, dynamic metadata) is never there in a client.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class FormatContext:
         attempts: How many were begun.
         started: When the request began, in seconds since the epoch; 0 is now.
         body: Of a local reply (%LOCAL_REPLY_BODY%).
+        dynamic_metadata, route_metadata: What filters and the route said, in a server.
+        downstream: The value of an operator with its arguments that is about a server's connection; None in a client.
     """
 
     __slots__ = (
@@ -50,10 +52,13 @@ class FormatContext:
         "cluster",
         "cluster_metadata",
         "details",
+        "downstream",
+        "dynamic_metadata",
         "flags",
         "head",
         "response_header",
         "route",
+        "route_metadata",
         "started",
         "status",
         "upstream_address",
@@ -78,6 +83,9 @@ class FormatContext:
         details: str = "",
         started: float = 0.0,
         body: str = "",
+        dynamic_metadata: Metadata | None = None,
+        route_metadata: Metadata | None = None,
+        downstream: Callable[[str, str], str] | None = None,
     ) -> None:
         self.head = head
         self.cluster = cluster
@@ -93,6 +101,9 @@ class FormatContext:
         self.details = details
         self.started = started
         self.body = body
+        self.dynamic_metadata = dynamic_metadata
+        self.route_metadata = route_metadata
+        self.downstream = downstream
 
 
 Formatter = Callable[[FormatContext], str]
@@ -142,13 +153,15 @@ def _operator(name: str, arguments: str, where: str, missing: str) -> Formatter:
     if name in _HEADERS:
         # A header that is there and empty is not missing.
         return _HEADERS[name](arguments, f"{where} %{name}%", missing)
-    if name in _WITH_ARGUMENTS:
+    if name in ("PROTOCOL", "REQUESTED_SERVER_NAME") or name.startswith("DOWNSTREAM_"):
+        operator = _downstream(name, arguments)
+    elif name in _WITH_ARGUMENTS:
         operator = _WITH_ARGUMENTS[name](arguments, f"{where} %{name}%")
     elif arguments:
         raise ResourceError(where, f"%{name}% takes no arguments")
     elif name in _SIMPLE:
         operator = _SIMPLE[name]
-    elif name in _NEVER_THERE or name.startswith("DOWNSTREAM_"):
+    elif name in _NEVER_THERE:
         operator = _nothing
     else:
         raise ResourceError(where, f"%{name}% is an operator that meshsdk does not know")
@@ -159,6 +172,16 @@ def _operator(name: str, arguments: str, where: str, missing: str) -> Formatter:
 
 def _nothing(context: FormatContext) -> str:
     return ""
+
+
+def _downstream(name: str, arguments: str) -> Formatter:
+    # Whoever sends a request knows nothing of these but the protocol.
+    in_client = "HTTP/1.1" if name == "PROTOCOL" else ""
+
+    def value(context: FormatContext) -> str:
+        return context.downstream(name, arguments) if context.downstream is not None else in_client
+
+    return value
 
 
 def _header_names(arguments: str, where: str) -> tuple[str, str]:
@@ -311,7 +334,9 @@ def _typed_metadata(arguments: str, where: str) -> Formatter:
     if kind == "UPSTREAM_HOST":
         return _WITH_ARGUMENTS["UPSTREAM_METADATA"](rest, where)
     if kind == "DYNAMIC":
-        return _nothing
+        return _WITH_ARGUMENTS["DYNAMIC_METADATA"](rest, where)
+    if kind == "ROUTE":
+        return _metadata(lambda context: context.route_metadata)(rest, where)
     raise ResourceError(where, f"metadata of type {kind!r} is not known to meshsdk")
 
 
@@ -336,7 +361,7 @@ _WITH_ARGUMENTS: dict[str, Callable[[str, str], Formatter]] = {
     "PATH": _path,
     "UPSTREAM_METADATA": _metadata(lambda context: context.upstream_metadata, takes_lists=True),
     "CLUSTER_METADATA": _metadata(lambda context: context.cluster_metadata),
-    "DYNAMIC_METADATA": _never_there,
+    "DYNAMIC_METADATA": _metadata(lambda context: context.dynamic_metadata),
     "FILTER_STATE": _never_there,
     "PER_REQUEST_STATE": _never_there,
 }
@@ -355,7 +380,6 @@ def _port(address: str) -> str:
 
 
 _SIMPLE: dict[str, Formatter] = {
-    "PROTOCOL": lambda context: "HTTP/1.1",
     "HOSTNAME": lambda context: _HOSTNAME,
     "UPSTREAM_CLUSTER": lambda context: context.cluster,
     "UPSTREAM_CLUSTER_RAW": lambda context: context.cluster,
@@ -376,10 +400,10 @@ _SIMPLE: dict[str, Formatter] = {
     "UNIQUE_ID": lambda context: str(uuid.uuid4()),
 }
 
-# Known to Envoy, and without a value in a client: sizes and durations of a request that is only beginning, the
-# downstream side, and the upstream's connection, which is not open yet when headers are added.
+# Known to Envoy, and without a value here: sizes and durations of a request that is only beginning, and the
+# upstream's connection, which is not open yet when headers are added.
 _NEVER_THERE = frozenset(
-    "STREAM_ID VIRTUAL_CLUSTER_NAME REQUESTED_SERVER_NAME CONNECTION_TERMINATION_DETAILS ACCESS_LOG_TYPE"
+    "STREAM_ID VIRTUAL_CLUSTER_NAME CONNECTION_TERMINATION_DETAILS ACCESS_LOG_TYPE"
     " RESPONSE_DURATION RESPONSE_TX_DURATION REQUEST_TX_DURATION UPSTREAM_PROTOCOL UPSTREAM_LOCAL_ADDRESS"
     " UPSTREAM_LOCAL_PORT UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT UPSTREAM_TRANSPORT_FAILURE_REASON"
     " UPSTREAM_TLS_CIPHER UPSTREAM_TLS_VERSION UPSTREAM_TLS_SESSION_ID UPSTREAM_PEER_SUBJECT UPSTREAM_PEER_ISSUER"

@@ -42,6 +42,9 @@ ADMITTED = "meshsdk.admitted"
 TELLS_PEERS = "meshsdk.tells_peers"
 
 
+_PROTOCOLS = {"1.0": "HTTP/1.0", "2": "HTTP/2", "3": "HTTP/3"}
+
+
 class Teller:
     """Whether this process's server tells of peers by a protocol class of ours."""
 
@@ -65,6 +68,7 @@ def asgi_connection(scope: Mapping[str, Any]) -> Connection:
         source_port=client[1] or 0,
         destination_ip=server[0],
         destination_port=server[1] or 0,
+        protocol=_PROTOCOLS.get(scope.get("http_version", ""), "HTTP/1.1"),
         untold=_untold(server[0], has_server_name=not is_tls),
     )
 
@@ -86,6 +90,8 @@ def wsgi_connection(environ: Mapping[str, Any]) -> Connection:
         is_tls=is_tls,
         peer=_read(secured.getpeercert(binary_form=True)) if secured is not None else None,
         peer_certificates=sent_chain(secured) if secured is not None else (),
+        tls_version=_version(secured),
+        tls_cipher=_cipher(secured),
         source_ip=environ.get("REMOTE_ADDR", ""),
         source_port=_port(environ.get("REMOTE_PORT")),
         destination_ip=destination[0],
@@ -132,9 +138,20 @@ def connection_of_transport(transport: Any, own_uri: str) -> Connection:
         server_name=server_name_of(secured) if secured is not None else "",
         application_protocols=(chosen,) if chosen else (),
         own_uri=own_uri if secured is not None else "",
+        tls_version=_version(secured),
+        tls_cipher=_cipher(secured),
         is_watched=True,
         untold=_untold(destination[0], has_server_name=True),
     )
+
+
+def _version(secured: ssl.SSLObject | ssl.SSLSocket | None) -> str:
+    return (secured.version() or "") if secured is not None else ""
+
+
+def _cipher(secured: ssl.SSLObject | ssl.SSLSocket | None) -> str:
+    chosen = secured.cipher() if secured is not None else None
+    return chosen[0] if chosen is not None else ""
 
 
 def _address(address: Any) -> tuple[str, int]:

@@ -24,6 +24,10 @@ from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401 - J
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2  # noqa: F401
 from envoy.extensions.matching.common_inputs.ssl.v3 import ssl_inputs_pb2  # noqa: F401
+from envoy.extensions.matching.input_matchers.consistent_hashing.v3 import consistent_hashing_pb2  # noqa: F401
+from envoy.extensions.matching.input_matchers.ip.v3 import ip_pb2  # noqa: F401
+from envoy.extensions.matching.input_matchers.metadata.v3 import metadata_pb2  # noqa: F401
+from envoy.extensions.matching.input_matchers.runtime_fraction.v3 import runtime_fraction_pb2  # noqa: F401
 from envoy.type.matcher.v3 import http_inputs_pb2  # noqa: F401
 from google.protobuf import json_format
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -42,6 +46,7 @@ from .generate_inbound import CONDITIONS, FILTERS, OPTIONS, condition, make_requ
 from .judge import Decision, EnvoyJudge, ManagerOptions, Request, running_judge
 from .shrink import smallest
 from .test_generated_routes import static_cluster
+from .tokens import TOKENS
 from .upstream import RESPONSE_HEADERS, EchoUpstreams
 
 REQUESTS_PER_CONFIGURATION = 40
@@ -296,13 +301,39 @@ def test_each_cel_condition_decides_as_envoys_does(bench: Bench, action: str) ->
     anything: dict[str, Any] = {"permissions": [{"any": True}], "principals": [{"any": True}]}
     for text in CONDITIONS:
         rules = {"action": action, "policies": {"one": {**anything, "condition": condition(text)}}}
-        rbac = {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
-            "rbac": {"rules": rules},
-        }
-        routes = [{"match": {"prefix": "/"}, "route": {"cluster": "c0"}, "typed_per_filter_config": {"rbac": rbac}}]
-        host = {"name": "v", "domains": ["*"], "routes": routes}
-        assert bench.differences("plain", {"virtual_hosts": [host]}, asked) == [], text
+        assert bench.differences("plain", {"virtual_hosts": [ruled({"rules": rules})]}, asked) == [], text
+
+
+WITH_STRINGS = [
+    "string(size(request.path)) == '6'",
+    "request.method + request.host == 'GETa.com'",
+    "request.headers['x-user'].lowerAscii() == 'admin' && request.method.upperAscii() == 'GET'",
+    "request.path.split('/').join('-') == '-b'",
+    "request.path.substring(1).replace('dmin', '') == 'a?token=x' || request.path.charAt(1) == 'b'",
+    "request.path.indexOf('b') == 1 || request.path.lastIndexOf('n') == 5 && ' a '.trim() == 'a'",
+]
+
+
+@pytest.mark.parametrize("text", WITH_STRINGS)
+def test_conditions_make_strings_where_the_policy_switches_that_on(bench: Bench, text: str) -> None:
+    asked = [
+        Request("GET", host, target, headers)
+        for host, target in (("a.com", "/admin?token=x"), ("other", "/b"), ("a.com", "/admin"))
+        for headers in ((), (("x-user", "Admin"),))
+    ]
+    config = {f"enable_string_{kind}": True for kind in ("conversion", "concat", "functions")}
+    anything = {"permissions": [{"any": True}], "principals": [{"any": True}]}
+    policies = {"one": {**anything, "condition": condition(text), "cel_config": config}}
+    before = bench.statuses.copy()
+    assert bench.differences("plain", {"virtual_hosts": [ruled({"rules": {"policies": policies}})]}, asked) == []
+    assert set(bench.statuses - before) == {200, 403}
+
+
+def ruled(rbac: dict[str, Any]) -> dict[str, Any]:
+    """A virtual host whose one route has these rules."""
+    per_route = {"@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute", "rbac": rbac}
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "c0"}, "typed_per_filter_config": {"rbac": per_route}}
+    return {"name": "v", "domains": ["*"], "routes": [route]}
 
 
 _INPUTS = {
@@ -319,6 +350,43 @@ def _looked_at(kind: str, name: str = "") -> dict[str, Any]:
     else:
         config = {"@type": f"type.googleapis.com/envoy.extensions.matching.common_inputs.{kind}"}
     return {"name": "input", "typed_config": config}
+
+
+def _by(read: dict[str, Any], type_name: str, **fields: Any) -> dict[str, Any]:
+    """A predicate by extension."""
+    config = {"@type": f"type.googleapis.com/{type_name}", **fields}
+    return {"single_predicate": {"input": read, "custom_match": {"name": "custom", "typed_config": config}}}
+
+
+def _by_input_matcher(read: dict[str, Any], kind: str, **fields: Any) -> dict[str, Any]:
+    return _by(read, f"envoy.extensions.matching.input_matchers.{kind}", **fields)
+
+
+def _metadata(*path: str) -> dict[str, Any]:
+    """The input of what jwt_authn has said."""
+    kind = "type.googleapis.com/envoy.extensions.matching.common_inputs.network.v3.DynamicMetadataInput"
+    keys = [{"key": one} for one in path]
+    return {"name": "i", "typed_config": {"@type": kind, "filter": "envoy.filters.http.jwt_authn", "path": keys}}
+
+
+def _cel(text: str) -> dict[str, Any]:
+    read = {"typed_config": {"@type": "type.googleapis.com/xds.type.matcher.v3.HttpAttributesCelMatchInput"}}
+    expression = {"parsed_expr": {"expr": condition(text)}}
+    return _by({"name": "i", **read}, "xds.type.matcher.v3.CelMatcher", expr_match=expression)
+
+
+def _by_address(read: dict[str, Any], *branches: dict[str, Any], **more: Any) -> dict[str, Any]:
+    config = {"@type": "type.googleapis.com/xds.type.matcher.v3.IPMatcher", "range_matchers": list(branches)}
+    tree = {"input": read, "custom_match": {"name": "ip", "typed_config": config}}
+    return {"matcher_tree": tree, **more}
+
+
+def _range(then: dict[str, Any], *texts: str, **more: Any) -> dict[str, Any]:
+    ranges = [
+        {"address_prefix": address, "prefix_len": int(length)}
+        for address, _, length in (text.partition("/") for text in texts)
+    ]
+    return {"ranges": ranges, "on_match": then, **more}
 
 
 def _value(kind: str, name: str, **match: Any) -> dict[str, Any]:
@@ -339,6 +407,16 @@ ADMIN = _value("header", "x-user", exact="admin")
 ON_B = _value("header", ":path", prefix="/b")
 IF_X = {"matcher": _first((_value("header", "x-role", exact="x"), _ends("ALLOW", "p one")))}
 ALLOWED, DENIED, LOGGED = _ends("ALLOW", "p one"), _ends("DENY", "q"), _ends("LOG")
+USER, ROLE = _looked_at("header", "x-user"), _looked_at("header", "x-role")
+ATTRIBUTES = {
+    "name": "i",
+    "typed_config": {"@type": "type.googleapis.com/xds.type.matcher.v3.HttpAttributesCelMatchInput"},
+}
+TEN = {"address_prefix": "10.0.0.0", "prefix_len": 8}
+HALF = {"default_value": {"numerator": 50}}
+IS_S1 = {"string_match": {"exact": "s1"}}
+IF_ADMIN = {"matcher": _first((ADMIN, DENIED))}
+TRUE = condition("true")
 MATCHERS = [
     _first((ADMIN, ALLOWED)),
     _first((ADMIN, DENIED), on_no_match=ALLOWED),
@@ -376,11 +454,32 @@ MATCHERS = [
             },
         }
     },
-    # Envoy refuses these, too: RBAC has not every input.
+    _first((_by_input_matcher(ROLE, "ip.v3.Ip", stat_prefix="a", cidr_ranges=[TEN]), ALLOWED)),
+    _first((_by_input_matcher(USER, "consistent_hashing.v3.ConsistentHashing", threshold=9, modulo=40), ALLOWED)),
+    _first((_by_input_matcher(USER, "consistent_hashing.v3.ConsistentHashing", modulo=2, threshold=1, seed=7), DENIED)),
+    _first((_by_input_matcher(USER, "runtime_fraction.v3.RuntimeFraction", runtime_fraction=HALF), ALLOWED)),
+    _first((_by_input_matcher(USER, "runtime_fraction.v3.RuntimeFraction", runtime_fraction=HALF, seed=9), ALLOWED)),
+    _first((_by_input_matcher(_metadata("payload", "sub"), "metadata.v3.Metadata", value=IS_S1), ALLOWED)),
+    _first((_by_input_matcher(_metadata("payload", "no"), "metadata.v3.Metadata", value=IS_S1, invert=True), ALLOWED)),
+    _first(({"single_predicate": {"input": _metadata("payload", "sub"), "value_match": {"exact": "s1"}}}, ALLOWED)),
+    _first((_cel("request.method == 'GET'"), ALLOWED)),
+    _first((_cel("request.headers['x-role'] == 'adm'"), DENIED), on_no_match=ALLOWED),
+    _by_address(ROLE, _range(ALLOWED, "10.0.0.0/8"), _range(DENIED, "10.1.0.0/16", "10.3.0.0/16")),
+    _by_address(ROLE, _range(ALLOWED, "10.0.0.0/8"), _range(IF_ADMIN, "10.1.0.0/16")),
+    _by_address(ROLE, _range(ALLOWED, "10.0.0.0/8", exclusive=True), _range(IF_ADMIN, "10.1.0.0/16")),
+    _by_address(ROLE, _range(IF_ADMIN, "10.1.0.0/16", exclusive=True), on_no_match=ALLOWED),
+    _by_address(ROLE, _range(IF_ADMIN, "10.1.0.0/16"), _range(DENIED, "10.1.0.0/16"), _range(ALLOWED, "0.0.0.0/0")),
+    _by_address(ROLE, _range(ALLOWED, "10.1.0.0/16"), _range(DENIED, "10.1.0.0/16"), on_no_match=ALLOWED),
+    _by_address(_looked_at("network.v3.SourceIPInput"), _range(ALLOWED, "10.0.0.0/8"), on_no_match=DENIED),
+    # Envoy refuses these, too: RBAC has not every input, nor may its matchers go on after an action.
+    _first((ADMIN, {**DENIED, "keep_matching": True}), (ADMIN, ALLOWED)),
+    _first(({"single_predicate": {"input": ATTRIBUTES, "value_match": {"exact": "x"}}}, ALLOWED)),
+    _first((_by_input_matcher(ATTRIBUTES, "ip.v3.Ip", stat_prefix="a", cidr_ranges=[TEN]), ALLOWED)),
+    _first((_by(USER, "xds.type.matcher.v3.CelMatcher", expr_match={"parsed_expr": {"expr": TRUE}}), ALLOWED)),
     _first((_value("query", "token", exact="x"), ALLOWED)),
     _first((_value("network.v3.TransportProtocolInput", "", exact="tls"), ALLOWED)),
 ]
-REFUSED = 2
+REFUSED = 6
 
 
 @pytest.mark.parametrize("number", range(len(MATCHERS)))
@@ -391,24 +490,20 @@ def test_each_matcher_tree_decides_as_envoys_does(bench: Bench, number: int) -> 
         for host, target in (("a.com", "/admin?token=x"), ("other", "/b"), ("a.com:80", "/a"))
         for headers in ((), (("x-user", "admin"), ("x-role", "adm")), (("x-user", "adam"), ("x-role", "x")))
     ]
-    rbac = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
-        "rbac": {"matcher": MATCHERS[number], "rules": {"action": "DENY"}},
-    }
-    routes = [{"match": {"prefix": "/"}, "route": {"cluster": "c0"}, "typed_per_filter_config": {"rbac": rbac}}]
-    host = {"name": "v", "domains": ["*"], "routes": routes}
+    asked += [
+        Request("GET", "a.com", f"/ruled?access_token={TOKENS[token]}", (("x-user", user), ("x-role", address)))
+        for token in ("one", "one again")
+        for user in ("admin", "10.1.2.3", "b")
+        for address in ("10.1.2.3", "10.2.0.1", "10.3.0.1", "192.168.0.1", "::1", "junk")
+    ]
+    host = ruled({"matcher": MATCHERS[number], "rules": {"action": "DENY"}})
     before = bench.decisions
     assert bench.differences("plain", {"virtual_hosts": [host]}, asked) == []
     assert bench.decisions - before == (len(asked) if number < len(MATCHERS) - REFUSED else 0)
 
 
 def test_an_input_that_is_not_known_refuses_the_policy(bench: Bench) -> None:
-    rbac = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
-        "rbac": {"matcher": MATCHERS[-1]},
-    }
-    routes = [{"match": {"prefix": "/"}, "route": {"cluster": "c0"}, "typed_per_filter_config": {"rbac": rbac}}]
-    host = {"name": "v", "domains": ["*"], "routes": routes}
+    host = ruled({"matcher": MATCHERS[-1]})
     message = json_format.ParseDict({"virtual_hosts": [host]}, route_pb2.RouteConfiguration(name="policies"))
     with pytest.raises(ResourceError, match="TransportProtocolInput is an input that meshsdk does not know"):
         server_listener(bench.options["plain"], message)

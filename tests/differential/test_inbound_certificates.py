@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -84,7 +85,7 @@ def secured(listener: dict[str, Any], place: Path) -> dict[str, Any]:
 def both(tmp_path: Path, places: dict[str, Path], stack: ExitStack) -> Any:
     """Starts both sides with the same filters."""
 
-    def start(*filters: dict[str, Any], **manager: Any) -> list[ServerSubject]:
+    def start(*filters: dict[str, Any], route: dict[str, Any] | None = None, **manager: Any) -> list[ServerSubject]:
         started = []
         own = places["server"]
         for name in SERVER_SUBJECTS:
@@ -93,6 +94,7 @@ def both(tmp_path: Path, places: dict[str, Path], stack: ExitStack) -> Any:
                 name,
                 tmp_path / name,
                 list(filters),
+                routes=[{"match": {"prefix": "/"}, "route": {"cluster": "app"}, **(route or {})}],
                 manager=manager,
                 listener=partial(secured, place=own),
                 identity=FileIdentity(own / "cert.pem", own / "key.pem", own / "roots.pem"),
@@ -194,6 +196,7 @@ def test_principals_are_the_names_that_envoy_takes_for_them(
     "text",
     [
         "connection.mtls",
+        "request.protocol == 'HTTP/1.1'",
         f"connection.uri_san_peer_certificate == '{spiffe('client')}'",
         "connection.dns_san_peer_certificate == 'client.example'",
         "connection.subject_peer_certificate == ''",
@@ -242,3 +245,65 @@ def test_matchers_see_of_a_connection_what_envoys_do(
     tree = {"matcher_list": {"matchers": [{"predicate": predicate, "on_match": then}]}}
     envoys, ours = outcomes(both(rbac(matcher=tree)), places)
     assert envoys == ours
+
+
+OPERATORS = [
+    "PROTOCOL",
+    "REQUESTED_SERVER_NAME",
+    "DOWNSTREAM_REMOTE_ADDRESS",
+    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_REMOTE_PORT",
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS",
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_DIRECT_REMOTE_PORT",
+    "DOWNSTREAM_LOCAL_ADDRESS",
+    "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_LOCAL_PORT",
+    "DOWNSTREAM_LOCAL_URI_SAN",
+    "DOWNSTREAM_TLS_VERSION",
+    "DOWNSTREAM_TLS_CIPHER",
+    "DOWNSTREAM_PEER_URI_SAN",
+    "DOWNSTREAM_PEER_DNS_SAN",
+    "DOWNSTREAM_PEER_IP_SAN",
+    "DOWNSTREAM_PEER_EMAIL_SAN",
+    "DOWNSTREAM_PEER_SUBJECT",
+    "DOWNSTREAM_PEER_ISSUER",
+    "DOWNSTREAM_PEER_SERIAL",
+    "DOWNSTREAM_PEER_FINGERPRINT_256",
+    "DOWNSTREAM_PEER_FINGERPRINT_1",
+    "DOWNSTREAM_PEER_CERT",
+    "DOWNSTREAM_PEER_CERT_V_START",
+    "DOWNSTREAM_PEER_CERT_V_END(%Y %s)",
+    "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256",
+    "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1",
+    "DOWNSTREAM_PEER_CHAIN_SERIALS",
+    "DYNAMIC_METADATA(envoy.filters.http.rbac:shadow_engine_result)",
+    "METADATA(DYNAMIC:envoy.filters.http.rbac:shadow_effective_policy_id)",
+    "METADATA(ROUTE:of.route:key)",
+]
+
+
+@pytest.mark.parametrize("xff", [{}, {"x-forwarded-for": "10.1.2.3, 10.4.5.6"}], ids=["", "forwarded"])
+def test_header_changes_know_of_a_connection_what_envoys_do(both: Any, places: dict[str, Path], xff: Any) -> None:
+    changes = [
+        {"append": {"header": {"key": f"x-op-{number}", "value": f"<%{operator}%>"}}}
+        for number, operator in enumerate(OPERATORS)
+    ]
+    mutation = {"@type": f"{HTTP}.header_mutation.v3.HeaderMutation", "mutations": {"request_mutations": changes}}
+    shadow = {"action": "DENY", "policies": {"one": {"permissions": [{"any": True}], "principals": [{"any": True}]}}}
+    subjects = both(rbac(shadow_rules=shadow), {"name": "mutation", "typed_config": mutation}, xff_num_trusted_hops=1)
+    for name in PEERS:
+        told = []
+        for subject in subjects:
+            assert ask(subject, places.get(name), places["server"] / "roots.pem", **xff).status_code == 200
+            headers = subject.received[-1].headers
+            told.append(
+                {
+                    operator: re.sub(r"\d{4,5}>", "PORT>", value)
+                    if "ADDRESS" in operator or "_PORT" in operator
+                    else value
+                    for number, operator in enumerate(OPERATORS)
+                    for value in [headers.get(f"x-op-{number}")]
+                }
+            )
+        assert told[0] == told[1], name

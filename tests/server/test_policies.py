@@ -26,6 +26,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 import meshsdk
+from meshsdk.errors import NoRouteError
 
 from ..conftest import service
 from ..differential.tokens import ISSUERS, TOKENS
@@ -554,3 +555,22 @@ def test_a_servers_routes_may_come_by_themselves_and_change(tmp_path: Path) -> N
         while client.get(f"http://127.0.0.1:{port}/closed").status_code != 451:
             assert time.monotonic() < until
             time.sleep(0.02)
+
+
+@pytest.mark.parametrize("place", ["filter", "route", "split"])
+def test_a_header_about_the_peer_that_cannot_be_made_refuses_the_listener(tmp_path: Path, place: str) -> None:
+    port = one_port()
+    added = {"header": {"key": "x-peer", "value": "%DOWNSTREAM_TLS_SESSION_ID%"}}
+    mutation = {"@type": f"{HTTP}.header_mutation.v3.HeaderMutation"}
+    if place == "filter":
+        mutation["mutations"] = {"request_mutations": [{"append": added}]}  # type: ignore[assignment]
+    listener = json.loads(raw_listener(port, {"name": "mutation", "typed_config": mutation}))
+    [host] = listener["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
+    if place == "route":
+        host["routes"][0]["request_headers_to_add"] = [added]
+    elif place == "split":
+        split = {"clusters": [{"name": "here", "weight": 1, "request_headers_to_add": [added]}]}
+        host["routes"] = [{"match": {"prefix": "/"}, "route": {"weighted_clusters": split}}]
+    refused = pytest.raises(NoRouteError, match="x-peer.*DOWNSTREAM_TLS_SESSION_ID% is not known to servers")
+    with mesh_of(tmp_path, json.dumps(listener)) as mesh, refused:
+        mesh.inbound(port).wait_ready()
