@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..exchange.local_reply import LocalReply
+from ..resources import RouteMatch
 from ..resources.jwt import (
     AllowMissing,
     AllowMissingOrFailed,
@@ -356,7 +357,10 @@ class JwtStep:
         self._rules = [
             (
                 compile_path(rule.match.path).test,
-                compile_conditions(rule.match),
+                # Envoy looks at nothing else of a rule's match (source/extensions/filters/http/jwt_authn/matcher.cc).
+                compile_conditions(
+                    RouteMatch(rule.match.path, rule.match.headers, query_parameters=rule.match.query_parameters)
+                ),
                 self._compile(rule.requirement) if rule.requirement is not None else None,
             )
             for rule in settings.rules

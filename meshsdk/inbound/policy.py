@@ -86,14 +86,20 @@ class CompiledChain:
         self.manager: ServerManager = manager
         filters = manager.listener.filters
         # The table's own filters would be a client's.
-        self.table = RouteTable(dataclasses.replace(manager.listener, filters=()), routes)
+        listener = dataclasses.replace(manager.listener, filters=())
+        self.table = self._table_with_certificate = RouteTable(listener, routes)
+        every_route = self.table.routes
+        of_certificates = _for_certificates(routes)
+        if of_certificates != routes:
+            self._table_with_certificate = RouteTable(listener, of_certificates)
+            every_route += self._table_with_certificate.routes
         self._find_remote = partial(remote_address, manager)
         self.trust = chain.tls.trust if chain.tls is not None else None
         self._accepted: set[str] = set()
         self._requires_peer = chain.tls is not None and chain.tls.require_client_certificate
         self._mark_certificate = compile_client_certificate(manager)
         self._by_route: dict[int, _RouteSteps] = {}
-        for route in self.table.routes:
+        for route in every_route:
             levels = filter_levels(routes, route.virtual_host, route.route)
             leads_on = route.redirect is None and route.direct_response is None
             where = f"{routes.name} {route.name}"
@@ -137,7 +143,8 @@ class CompiledChain:
                 return self._answered_early(request, reply)
             request.head = head
         self._mark_certificate(request)
-        index = self.table.routes_for(request.head)
+        table = self.table if request.connection.peer is None else self._table_with_certificate
+        index = table.routes_for(request.head)
         if index is not None and index.require_tls and request.head.scheme != "https":
             target = f"https://{request.head.authority}{request.head.target}"
             return self._answered_early(request, redirect_to(301, target, "direct_response"))
@@ -246,6 +253,20 @@ class CompiledChain:
             reply, headers=tuple(request.changed_response(headers, 0 if is_preflight else reply.status))
         )
         return reply.as_grpc() if is_grpc(request.head) else reply
+
+
+def _for_certificates(routes: RouteConfiguration) -> RouteConfiguration:
+    """The routes as they are to requests that come with a client certificate."""
+    virtual_hosts = []
+    for host in routes.virtual_hosts:
+        changed = [
+            dataclasses.replace(route, match=dataclasses.replace(route.match, never=route.match.never_with_certificate))
+            if route.match.never != route.match.never_with_certificate
+            else route
+            for route in host.routes
+        ]
+        virtual_hosts.append(dataclasses.replace(host, routes=tuple(changed)))
+    return dataclasses.replace(routes, virtual_hosts=tuple(virtual_hosts))
 
 
 def _limits(route: CompiledRoute, own_cluster: str) -> RouteLimits:

@@ -74,8 +74,9 @@ class RouteMatch:
     """All conditions of a route; every one must hold (envoy.config.route.v3.RouteMatch).
 
     Attributes:
-        never: Why no request of this process can match: a condition on what only a proxy has (filter state, dynamic
-            metadata, a downstream TLS certificate). Empty for most routes.
+        never: Why no request can match that comes without a client certificate, as in a client all do: a condition on
+            such a certificate, on filter state or dynamic metadata. Empty for most routes.
+        never_with_certificate: The same of requests that come with one.
     """
 
     path: PathMatch
@@ -84,6 +85,7 @@ class RouteMatch:
     runtime_fraction: FractionalPercent | None = None
     grpc: bool = False
     never: str = ""
+    never_with_certificate: str = ""
 
 
 class RetryOn(IntFlag):

@@ -159,7 +159,8 @@ def parse_match(message: Any, where: str, notes: Notes) -> RouteMatch:
             message, "runtime_fraction", lambda f: parse_runtime_fraction(f, f"{where}.runtime_fraction", notes)
         ),
         grpc=message.HasField("grpc"),
-        never=_why_never(message),
+        never=_why_never(message, with_certificate=False),
+        never_with_certificate=_why_never(message, with_certificate=True),
     )
 
 
@@ -184,16 +185,18 @@ def _parse_path(message: Any, where: str) -> PathMatch:
     return PathMatch(_PATH_KINDS[which], getattr(message, which), case_sensitive is not False)
 
 
-def _why_never(message: Any) -> str:
-    """Why a client's request cannot match: it has no downstream connection, no dynamic metadata, no filter state.
+def _why_never(message: Any, *, with_certificate: bool) -> str:
+    """Why no request can match, with a verified client certificate or without one.
 
-    An inverted metadata matcher holds for what is missing, and so does a TLS condition that asks for no certificate.
+    There is no filter state, and no filter has said anything when a route is sought; an inverted metadata matcher holds
+    for what is missing (Envoy: source/common/router/config_impl.cc, RouteEntryImplBase::matchRoute).
     """
     if message.filter_state:
-        return "it asks for filter state, which only a proxy has"
+        return "it asks for filter state, which there is none of"
     if any(not matcher.invert for matcher in message.dynamic_metadata):
-        return "it asks for dynamic metadata, which only a proxy has"
+        return "it asks for dynamic metadata, which there is none of yet"
     tls = message.tls_context
-    if optional(tls, "presented") or optional(tls, "validated"):
-        return "it asks for a downstream client certificate, which only a proxy has"
+    asked = [value for value in (optional(tls, "presented"), optional(tls, "validated")) if value is not None]
+    if any(value is not with_certificate for value in asked):
+        return f"it is for requests {'with' if asked[0] else 'without'} a client certificate"
     return ""

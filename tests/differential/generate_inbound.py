@@ -76,6 +76,16 @@ FILTERS: list[dict[str, Any]] = [
             "rules": [
                 {"match": {"prefix": "/ruled/free"}},
                 {"match": {"prefix": "/ruled"}, "requires": {"provider_name": "one"}},
+                # What a rule asks beside path, headers and parameters is not looked at.
+                {
+                    "match": {
+                        "prefix": "/strict",
+                        "grpc": {},
+                        "runtime_fraction": {"default_value": {"numerator": 0}},
+                        "tls_context": {"presented": True},
+                    },
+                    "requires": {"provider_name": "one"},
+                },
             ],
         },
     },
@@ -132,6 +142,7 @@ PATHS = [
     "/admin?token=x",
     "/ruled",
     "/ruled/free",
+    "/strict",
     "/a/b/c",
     "/a#frag",
 ]

@@ -307,3 +307,22 @@ def test_header_changes_know_of_a_connection_what_envoys_do(both: Any, places: d
                 }
             )
         assert told[0] == told[1], name
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"presented": True},
+        {"presented": False},
+        {"validated": True},
+        {"validated": False},
+        {"presented": True, "validated": True},
+        {"presented": True, "validated": False},
+    ],
+    ids=str,
+)
+def test_routes_are_for_requests_with_a_certificate_or_without_as_in_envoy(
+    both: Any, places: dict[str, Path], asked: dict[str, bool]
+) -> None:
+    envoys, ours = outcomes(both(route={"match": {"prefix": "/", "tls_context": asked}}), places)
+    assert envoys == ours
