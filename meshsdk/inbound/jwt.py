@@ -426,7 +426,10 @@ class JwtStep:
         message = str(error)
         if self._settings.strip_failure_response:
             return jwt_denied(error.status, "", "Bearer")
-        challenge = f'Bearer realm="{head.scheme}://{head.authority}{head.target[:_MAX_REALM_PATH]}"'
+        # Utility::buildOriginalUri: the path before a proxy has changed it.
+        path = head.header("x-envoy-original-path")
+        path = (head.target if path is None else path)[:_MAX_REALM_PATH]
+        challenge = f'Bearer realm="{head.scheme}://{head.authority}{path}"'
         if message != MISSING:
             challenge += ', error="invalid_token"'
         return jwt_denied(error.status, message, challenge)

@@ -38,6 +38,7 @@ from .connection import Connection, Fact
 from .descriptors import RouteLimits
 from .downstream import check_changes, compile_changes, format_context
 from .filter_chains import ChainFinder
+from .proxy_headers import compile_sanitizing, must_be_secured
 from .rbac import RbacStep
 from .replies import not_configured, not_told, peer_refused
 from .request import ROUTER, InboundRequest
@@ -97,6 +98,7 @@ class CompiledChain:
         self.trust = chain.tls.trust if chain.tls is not None else None
         self._accepted: set[str] = set()
         self._requires_peer = chain.tls is not None and chain.tls.require_client_certificate
+        self._sanitize = compile_sanitizing(manager, routes.internal_only_headers)
         self._mark_certificate = compile_client_certificate(manager)
         self._by_route: dict[int, _RouteSteps] = {}
         for route in every_route:
@@ -142,10 +144,11 @@ class CompiledChain:
                 reply = path_refused() if is_refused else redirect_to(status, head.target, "path_normalization_failed")
                 return self._answered_early(request, reply)
             request.head = head
+        self._sanitize(request)
         self._mark_certificate(request)
         table = self.table if request.connection.peer is None else self._table_with_certificate
         index = table.routes_for(request.head)
-        if index is not None and index.require_tls and request.head.scheme != "https":
+        if index is not None and index.require_tls and must_be_secured(request, index.spares_internal):
             target = f"https://{request.head.authority}{request.head.target}"
             return self._answered_early(request, redirect_to(301, target, "direct_response"))
         route = index.find(request.head, random.random) if index is not None else None

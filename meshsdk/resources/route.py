@@ -399,6 +399,7 @@ class VirtualHost:
     include_attempt_count_in_response: bool = False
     include_is_timeout_retry_header: bool = False
     require_tls: bool = False
+    spares_internal: bool = False
     mirrors: tuple[MirrorPolicy, ...] = ()
     rate_limits: tuple[RateLimitRule, ...] = ()
     filters: FilterSettings = ()
@@ -406,7 +407,11 @@ class VirtualHost:
 
 @dataclass(frozen=True, slots=True)
 class RouteConfiguration:
-    """A whole route table (envoy.config.route.v3.RouteConfiguration)."""
+    """A whole route table (envoy.config.route.v3.RouteConfiguration).
+
+    Attributes:
+        internal_only_headers: That a server takes away of requests from outside.
+    """
 
     name: str
     virtual_hosts: tuple[VirtualHost, ...] = ()
@@ -418,6 +423,7 @@ class RouteConfiguration:
     most_specific_header_mutations_wins: bool = False
     mirrors: tuple[MirrorPolicy, ...] = ()
     filters: FilterSettings = ()
+    internal_only_headers: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property

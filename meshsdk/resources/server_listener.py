@@ -77,6 +77,8 @@ class ServerManager:
         forward_certificate, certificate_details: What becomes of X-Forwarded-Client-Cert.
         use_remote_address: The connection's peer is the client, and X-Forwarded-For is not believed.
         trusted_hops: How many proxies at the end of X-Forwarded-For are believed (xff_num_trusted_hops).
+        skip_xff_append: With use_remote_address: the peer is not added to X-Forwarded-For.
+        internal_networks, internal_unix_sockets: Whose requests are internal ones (internal_address_config).
     """
 
     listener: Listener
@@ -84,6 +86,9 @@ class ServerManager:
     certificate_details: ClientCertificateDetails = ClientCertificateDetails()
     use_remote_address: bool = False
     trusted_hops: int = 0
+    skip_xff_append: bool = False
+    internal_networks: tuple[Network, ...] = ()
+    internal_unix_sockets: bool = False
 
 
 @dataclass(frozen=True, slots=True)

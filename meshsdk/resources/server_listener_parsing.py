@@ -182,4 +182,10 @@ def _parse_manager(manager: Any, where: str, notes: Notes) -> ServerManager:
         ),
         use_remote_address=manager.use_remote_address.value,
         trusted_hops=manager.xff_num_trusted_hops,
+        skip_xff_append=manager.skip_xff_append,
+        internal_networks=tuple(
+            parse_cidr(one, f"{where}.internal_address_config.cidr_ranges[{index}]")
+            for index, one in enumerate(manager.internal_address_config.cidr_ranges)
+        ),
+        internal_unix_sockets=manager.internal_address_config.unix_sockets,
     )

@@ -33,14 +33,21 @@ class RouteIndex:
         ignore_parameters: Match paths without their parameters
             (RouteConfiguration.ignore_path_parameters_in_path_matching).
         require_tls: Requests that are not https are redirected (VirtualHost.require_tls).
+        spares_internal: Not those that come from inside, as a server knows.
     """
 
     def __init__(
-        self, routes: Sequence[CompiledRoute], *, ignore_parameters: bool = False, require_tls: bool = False
+        self,
+        routes: Sequence[CompiledRoute],
+        *,
+        ignore_parameters: bool = False,
+        require_tls: bool = False,
+        spares_internal: bool = False,
     ) -> None:
         self.routes = tuple(routes)
         self.ignore_parameters = ignore_parameters
         self.require_tls = require_tls
+        self.spares_internal = spares_internal
         self._exact: dict[str, list[Ranked]] = {}
         self._prefixes: dict[int, dict[str, list[Ranked]]] = {}
         self._others: list[Ranked] = []

@@ -43,6 +43,7 @@ class RouteTable:
                 [compile_route(route, virtual_host, configuration, listener, buckets) for route in virtual_host.routes],
                 ignore_parameters=configuration.ignore_path_parameters,
                 require_tls=virtual_host.require_tls,
+                spares_internal=virtual_host.spares_internal,
             )
             domains.update(dict.fromkeys(virtual_host.domains, index))
         self.routes = tuple(route for index in set(domains.values()) for route in index.routes)

@@ -148,6 +148,22 @@ PATHS = [
 ]
 _NAMES = ["x-user", "x-role", "x-gone", ":method", ":path", ":authority", "host"]
 _VALUES = ["", "admin", "Admin", "adm", "user", "GET", "a.com", "/a", "1"]
+# What proxies say to each other, and anybody may send.
+_OF_PROXIES = [
+    "x-envoy-internal",
+    "x-envoy-external-address",
+    "x-envoy-original-path",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-retry-on",
+    "x-envoy-attempt-count",
+    "x-envoy-force-trace",
+    "x-envoy-peer-metadata",
+    "x-forwarded-host",
+    "x-request-id",
+    "via",
+    "forwarded",
+    "x-real-ip",
+]
 _ORIGINS = ["http://a.com", "https://a.com", "http://b.com", "null", "http://a.com:8080", "", "junk"]
 
 _texts = st.sampled_from(["admin", "/admin", "/a", "a.com", "GET", "adm", "one", "user"])
@@ -620,7 +636,7 @@ def make_request(rng: Random) -> Request:
     """A request with headers, tokens and origins, often in pairs that do not fit."""
     target = rng.choice(PATHS)
     headers = [(name, rng.choice(_VALUES)) for name in some(rng, ["x-user", "x-user", "x-role", "x-gone"], 3)]
-    for name in some(rng, ["origin", "referer", "x-forwarded-for", "xfcc", "spoof"], 2):
+    for name in some(rng, ["origin", "referer", "x-forwarded-for", "xfcc", "spoof", "proxy"], 2):
         match name:
             case "origin":
                 headers.append(("origin", rng.choice(_ORIGINS)))
@@ -635,6 +651,8 @@ def make_request(rng: Random) -> Request:
                 headers.append(("x-forwarded-client-cert", "By=spiffe://x;URI=spiffe://a"))
             case "spoof":
                 headers.append((rng.choice(["x-payload", "x-sub", "x-n"]), "forged"))
+            case "proxy":
+                headers.append((rng.choice(_OF_PROXIES), rng.choice(["true", "10.0.0.1", "1", "junk", "/x", "https"])))
     for where in some(rng, ["authorization", "x-jwt", "param", "cookie", "access"], 2):
         token = rng.choice(list(TOKENS.values()))
         match where:

@@ -482,6 +482,83 @@ def test_whom_a_proxy_saw_is_believed_as_far_as_configured(
     assert seen[0] == seen[1]
 
 
+def addresses(*networks: str) -> list[dict[str, Any]]:
+    return [{"address_prefix": one.partition("/")[0], "prefix_len": int(one.partition("/")[2])} for one in networks]
+
+
+FORGED = (
+    "x-envoy-internal x-envoy-external-address x-envoy-decorator-operation x-envoy-downstream-service-cluster"
+    " x-envoy-downstream-service-node x-envoy-original-path x-envoy-original-host x-envoy-retriable-status-codes"
+    " x-envoy-retriable-header-names x-envoy-retry-on x-envoy-retry-grpc-on x-envoy-max-retries"
+    " x-envoy-upstream-alt-stat-name x-envoy-upstream-rq-timeout-ms x-envoy-upstream-rq-per-try-timeout-ms"
+    " x-envoy-upstream-rq-timeout-alt-response x-envoy-force-trace x-envoy-ip-tags x-envoy-hedge-on-per-try-timeout"
+    " x-envoy-attempt-count x-envoy-peer-metadata x-internal x-other"
+).split()
+INTERNAL = {"internal_address_config": {"cidr_ranges": addresses("10.0.0.0/8", "127.0.0.0/8")}}
+
+
+@pytest.mark.parametrize(
+    "more", [{}, INTERNAL, {"skip_xff_append": True}, {"xff_num_trusted_hops": 1, **INTERNAL}], ids=str
+)
+@pytest.mark.parametrize("is_edge", [False, True], ids=["", "edge"])
+def test_what_only_proxies_may_say_is_taken_from_strangers(tmp_path: Path, is_edge: bool, more: dict[str, Any]) -> None:
+    def with_internal_headers(listener: dict[str, Any]) -> dict[str, Any]:
+        [manager] = [one["typed_config"] for one in listener["filter_chains"][0]["filters"]]
+        manager["route_config"]["internal_only_headers"] = ["X-Internal"]
+        return listener
+
+    forged = {name: "20000" if "timeout-ms" in name else "1" for name in FORGED}
+    asked = [{**forged, **more} for more in ({}, *({"x-forwarded-for": one} for one in FORWARDED))]
+    seen = []
+    for name in SERVER_SUBJECTS:
+        (tmp_path / name).mkdir()
+        options = {"use_remote_address": is_edge, **more}
+        with running_server(name, tmp_path / name, [], manager=options, listener=with_internal_headers) as subject:
+            for headers in asked:
+                subject.send(headers={**headers, "x-forwarded-proto": "https"})
+            seen.append(
+                [told_by_proxies(one.headers, is_edge and "skip_xff_append" not in more) for one in subject.received]
+            )
+    assert seen[0] == seen[1]
+
+
+FORWARDED = ["10.0.0.1", "192.168.0.1", "10.0.0.1, 192.168.0.1", "192.168.0.1, 10.0.0.1", "junk", ""]
+
+
+@pytest.mark.parametrize("requires", ["ALL", "EXTERNAL_ONLY"])
+@pytest.mark.parametrize("is_edge", [False, True], ids=["", "edge"])
+def test_insecure_requests_are_redirected_where_envoy_redirects_them(
+    tmp_path: Path, requires: str, is_edge: bool
+) -> None:
+    asked = [
+        {"x-forwarded-for": address, **({} if proto is None else {"x-forwarded-proto": proto})}
+        for address in ("10.0.0.1", "192.168.0.1", "junk")
+        for proto in (None, "http", "https", "junk")
+    ]
+    asked += [{}, {"x-forwarded-proto": "https"}, {"x-envoy-internal": "true"}]
+    seen = []
+    for name in SERVER_SUBJECTS:
+        (tmp_path / name).mkdir()
+        options = {"use_remote_address": is_edge, **INTERNAL}
+        host = {"require_tls": requires}
+        with running_server(name, tmp_path / name, [], manager=options, virtual_host=host) as subject:
+            seen.append([subject.send(headers=headers).status_code for headers in asked])
+    assert seen[0] == seen[1]
+    assert 301 in seen[0]
+
+
+def told_by_proxies(headers: Any, has_peer: bool) -> dict[str, str]:
+    """What a request says of those before it. Envoy writes its own address for a peer on loopback."""
+    told = {
+        name: value
+        for name, value in headers.items()
+        if name.startswith(("x-envoy", "x-internal", "x-other", "x-forwarded")) and "expected-rq" not in name
+    }
+    if has_peer:
+        told["x-forwarded-for"] = told["x-forwarded-for"].rpartition(",")[0]
+    return told
+
+
 def named_chain(name: str, match: dict[str, Any]) -> dict[str, Any]:
     """A filter chain that answers with its name."""
     answer = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": name}}}
@@ -497,10 +574,6 @@ def named_chain(name: str, match: dict[str, Any]) -> dict[str, Any]:
         ],
     }
     return {"name": name, "filter_chain_match": match, "filters": [{"name": "manager", "typed_config": manager}]}
-
-
-def addresses(*networks: str) -> list[dict[str, Any]]:
-    return [{"address_prefix": one.partition("/")[0], "prefix_len": int(one.partition("/")[2])} for one in networks]
 
 
 @pytest.mark.parametrize(
