@@ -21,6 +21,13 @@ def spiffe(service_account: str, trust_domain: str = "cluster.local") -> str:
     return f"spiffe://{trust_domain}/ns/default/sa/{service_account}"
 
 
+def _usage(may_sign: bool) -> x509.KeyUsage:
+    unused = dict.fromkeys(
+        "content_commitment data_encipherment key_agreement crl_sign encipher_only decipher_only".split(), False
+    )
+    return x509.KeyUsage(digital_signature=True, key_encipherment=True, key_cert_sign=may_sign, **unused)
+
+
 class SpiffeCa:
     """Issues certificates.
 
@@ -46,13 +53,16 @@ class SpiffeCa:
         # What its certificates must be shown with.
         self._chain = self.pem if above is not None else b""
 
-    def issue(self, *uris: str, dns: tuple[str, ...] = (), starts: float = -60, ends: float = 3600) -> Pair:
+    def issue(
+        self, *uris: str, dns: tuple[str, ...] = (), starts: float = -60, ends: float = 3600, may_sign: bool = False
+    ) -> Pair:
         """Key and certificate chain, as PEM; `starts` and `ends` in seconds from now."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns)]
         certificate = (
             self._builder(x509.Name([]), key.public_key(), starts, ends)
             .add_extension(x509.SubjectAlternativeName(names), critical=True)
+            .add_extension(_usage(may_sign), critical=True)
             .sign(self._key, hashes.SHA256())
         )
         private = key.private_bytes(

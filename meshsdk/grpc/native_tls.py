@@ -63,7 +63,7 @@ def write_tls(tls: UpstreamTls, identity: str, roots: str) -> tls_pb2.UpstreamTl
         raise ResourceError(
             "common_tls_context.tls_params", "cannot be set for gRPC channels: grpc-core does not read it"
         )
-    for field in ("spki_hashes", "certificate_hashes", "crl"):
+    for field in ("spki_hashes", "certificate_hashes", "crl", "spiffe"):
         if getattr(tls.trust, field):
             raise ResourceError(f"validation_context: {field}", "is a check of the peer that grpc-core does not make")
     message.sni = tls.sni

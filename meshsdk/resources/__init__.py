@@ -62,7 +62,7 @@ from .route import (
 )
 from .server_listener import ServerListener
 from .stateful_session import StatefulSession
-from .tls import PemSource, SanMatcher, TlsFile, TlsIdentity, TlsProtocol, TlsTrust
+from .tls import PemSource, SanMatcher, SpiffeDomains, TlsFile, TlsIdentity, TlsProtocol, TlsTrust
 from .upstream_tls import UpstreamTls
 
 Resource = Listener | ServerListener | RouteConfiguration | Cluster | Endpoints
@@ -129,6 +129,7 @@ __all__ = [
     "RouteMatch",
     "SanMatcher",
     "ServerListener",
+    "SpiffeDomains",
     "StatefulSession",
     "StaticDiscovery",
     "StreamDuration",

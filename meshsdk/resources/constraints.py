@@ -34,6 +34,8 @@ _NOT_APPLIED = frozenset(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.stat_prefix",
         "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext"
         ".validation_context_sds_secret_config",
+        # Newer Envoys take trust_bundles in its place.
+        "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.trust_domains",
     ]
 )
 

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from envoy.extensions.transport_sockets.tls.v3 import tls_spiffe_validator_config_pb2
+
 from ..errors import ResourceError
 from .matchers import StringMatcher, parse_string_matcher
 from .notes import Notes
+from .values import unpack
 
 __all__ = [
     "PemSource",
     "SanMatcher",
+    "SpiffeDomains",
     "TlsFile",
     "TlsIdentity",
     "TlsProtocol",
@@ -41,7 +45,7 @@ _COMBINED_FIELDS = frozenset(
 _VALIDATION_FIELDS = frozenset(
     "trusted_ca system_root_certs match_typed_subject_alt_names match_subject_alt_names"
     " ca_certificate_provider_instance verify_certificate_spki verify_certificate_hash crl"
-    " only_verify_leaf_cert_crl".split()
+    " only_verify_leaf_cert_crl custom_validator_config".split()
 )
 _PARAMETER_FIELDS = frozenset("tls_minimum_protocol_version tls_maximum_protocol_version cipher_suites".split())
 
@@ -122,6 +126,19 @@ class TlsIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class SpiffeDomains:
+    """Roots by trust domain (SPIFFECertValidatorConfig).
+
+    Attributes:
+        domains: Name and PEM.
+        bundle_map: A SPIFFE bundle map, as JSON, in their place.
+    """
+
+    domains: tuple[tuple[str, TlsFile], ...] = ()
+    bundle_map: TlsFile | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TlsTrust:
     """What the peer's certificate is held to (CertificateValidationContext).
 
@@ -132,6 +149,7 @@ class TlsTrust:
         crl: Certificates that are revoked.
         crl_of_leaf_only: Only the peer's own certificate is looked up in it.
         bundles: Roots by trust domain, in place of `trusted_ca` where there are any.
+        spiffe: Where the configuration itself says which; `bundles` are made of it.
     """
 
     trusted_ca: PemSource | None = None
@@ -141,6 +159,7 @@ class TlsTrust:
     crl: PemSource | None = None
     crl_of_leaf_only: bool = False
     bundles: BundleSource | None = None
+    spiffe: SpiffeDomains | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +283,7 @@ def _parse_file(message: Any, where: str) -> TlsFile:
 
 
 # What a peer must pass in Envoy and would not be asked here: refused, since skipping it would trust more than asked.
-_UNVERIFIED_CONDITIONS = ("custom_validator_config", "require_signed_certificate_timestamp", "max_verify_depth")
+_UNVERIFIED_CONDITIONS = ("require_signed_certificate_timestamp", "max_verify_depth")
 # These would have a peer trusted that the roots do not vouch for.
 _LENIENCIES = ("allow_expired_certificate", "trust_chain_verification")
 
@@ -279,13 +298,19 @@ def _parse_validation(message: Any, where: str, notes: Notes, roots: TlsFile | N
     trusted_ca = _parse_file(message.trusted_ca, f"{where}.trusted_ca") if message.HasField("trusted_ca") else roots
     if message.ca_certificate_provider_instance.instance_name:
         trusted_ca = TlsFile(provider=message.ca_certificate_provider_instance.instance_name)
-    if trusted_ca is None and not message.HasField("system_root_certs"):
+    spiffe, names = None, _parse_names(message, where)
+    if message.HasField("custom_validator_config"):
+        spiffe = _parse_spiffe(message.custom_validator_config, f"{where}.custom_validator_config")
+        trusted_ca = None
+        if any(matcher.kind != "URI" for matcher in names):
+            raise ResourceError(f"{where}.custom_validator_config", "looks at URIs only; other names would be left out")
+    elif trusted_ca is None and not message.HasField("system_root_certs"):
         raise ResourceError(
             f"{where}.trusted_ca", "must be set, or system_root_certs or a provider: the peer could be anyone"
         )
     return TlsTrust(
         trusted_ca=trusted_ca,
-        san_matchers=_parse_names(message, where),
+        san_matchers=names,
         spki_hashes=frozenset(
             _digest(text, "base64", f"{where}.verify_certificate_spki[{index}]")
             for index, text in enumerate(message.verify_certificate_spki)
@@ -296,7 +321,29 @@ def _parse_validation(message: Any, where: str, notes: Notes, roots: TlsFile | N
         ),
         crl=_parse_file(message.crl, f"{where}.crl") if message.HasField("crl") else None,
         crl_of_leaf_only=message.only_verify_leaf_cert_crl,
+        spiffe=spiffe,
     )
+
+
+def _parse_spiffe(message: Any, where: str) -> SpiffeDomains:
+    """SPIFFE's own validator (envoy.tls.cert_validator.spiffe).
+
+    Raises:
+        ResourceError: It is another one, names no trust domain, or one twice.
+    """
+    path = f"{where}.typed_config"
+    config = unpack(message.typed_config, tls_spiffe_validator_config_pb2.SPIFFECertValidatorConfig, path)
+    if config.HasField("trust_bundles"):
+        return SpiffeDomains(bundle_map=_parse_file(config.trust_bundles, f"{path}.trust_bundles"))
+    domains = tuple(
+        (one.name, _parse_file(one.trust_bundle, f"{path}.trust_domains[{index}].trust_bundle"))
+        for index, one in enumerate(config.trust_domains)
+    )
+    if not domains:
+        raise ResourceError(f"{path}.trust_domains", "names none: nobody could be trusted")
+    if len(dict(domains)) != len(domains):
+        raise ResourceError(f"{path}.trust_domains", "names a trust domain twice")
+    return SpiffeDomains(domains)
 
 
 def _digest(text: str, form: str, where: str) -> bytes:

@@ -8,13 +8,16 @@ time; here the roots, names, pins and revocation lists of now are asked.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ..errors import PeerIdentityError, ResourceError
 from ..resources import PemSource, TlsFile, TlsTrust
+from ..resources.tls import BundleSource
 from .peer_identity import check_peer
+from .trust_domains import PeerChain, check_trust_domain
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -31,7 +34,7 @@ def trust_stamp(trust: TlsTrust) -> object:
     Raises:
         OSError: There is no text.
     """
-    return tuple(source.stamp() for source in (trust.trusted_ca, trust.crl) if source is not None)
+    return tuple(source.stamp() for source in (trust.trusted_ca, trust.crl, trust.bundles) if source is not None)
 
 
 def read_trust(trust: TlsTrust) -> TlsTrust:
@@ -45,7 +48,33 @@ def read_trust(trust: TlsTrust) -> TlsTrust:
     """
     roots = _read(trust.trusted_ca, "validation_context.trusted_ca", _certificates)
     lists = _read(trust.crl, "validation_context.crl", revocation_lists)
-    return dataclasses.replace(trust, trusted_ca=roots, crl=lists)
+    bundles = _read_bundles(trust.bundles) if trust.bundles is not None else None
+    return dataclasses.replace(trust, trusted_ca=roots, crl=lists, bundles=bundles)
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadBundles:
+    """Roots by trust domain, as they were read."""
+
+    domains: tuple[tuple[str, bytes], ...]
+
+    def stamp(self) -> object:
+        """See `BundleSource`."""
+        return self.domains
+
+    def read_bundles(self) -> Mapping[str, bytes]:
+        """See `BundleSource`."""
+        return dict(self.domains)
+
+
+def _read_bundles(source: BundleSource) -> _ReadBundles:
+    try:
+        bundles = source.read_bundles()
+        for text in bundles.values():
+            _certificates(text)
+    except (OSError, ValueError) as error:
+        raise ResourceError("validation_context", f"trust domains cannot be used: {error}") from error
+    return _ReadBundles(tuple(bundles.items()))
 
 
 def _read(source: PemSource | None, where: str, parse: Callable[[bytes], Sequence[object]]) -> TlsFile | None:
@@ -78,7 +107,12 @@ def check_sent(sent: Sequence[bytes], trust: TlsTrust) -> None:
     except ValueError as error:
         raise PeerIdentityError(f"the peer's certificates cannot be read: {error}") from error
     roots = _certificates(trust.trusted_ca.read()) if trust.trusted_ca is not None else None
+    bundles = trust.bundles.read_bundles() if trust.bundles is not None else {}
+    if bundles:
+        roots = [root for text in bundles.values() for root in _certificates(text)]
     chain = _chain(certificates, roots)
+    if bundles:
+        check_trust_domain(PeerChain(sent[0], frozenset(map(_fingerprint, chain))), bundles)
     if trust.crl is not None:
         _check_revocation(chain, revocation_lists(trust.crl.read()), of_leaf_only=trust.crl_of_leaf_only)
 
@@ -148,6 +182,12 @@ def _has_signed(issuer: x509.Certificate, revoked: x509.CertificateRevocationLis
         return revoked.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return False
+
+
+def _fingerprint(certificate: x509.Certificate) -> bytes:
+    from cryptography.hazmat.primitives import hashes
+
+    return certificate.fingerprint(hashes.SHA256())
 
 
 def _certificates(text: bytes) -> list[x509.Certificate]:

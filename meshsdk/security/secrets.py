@@ -13,9 +13,10 @@ from types import MappingProxyType
 
 from ..bootstrap import CertificateProvider
 from ..errors import IdentityError, ResourceError
-from ..resources import PemSource, TlsFile, TlsIdentity, TlsTrust, UpstreamTls
+from ..resources import PemSource, SpiffeDomains, TlsFile, TlsIdentity, TlsTrust, UpstreamTls
 from ..resources.downstream_tls import DownstreamTls
 from .identity import Identity
+from .trust_domains import parse_bundle_map
 
 __all__ = ["NO_SECRETS", "IdentityPart", "Providers", "Secrets"]
 
@@ -64,6 +65,32 @@ class IdentityBundles:
             raise OSError(str(error)) from error
 
 
+@dataclass(frozen=True, slots=True)
+class ConfiguredBundles:
+    """Roots by trust domain, as the configuration names them."""
+
+    spiffe: SpiffeDomains
+
+    def stamp(self) -> object:
+        """See `BundleSource`."""
+        sources = [source for _, source in self.spiffe.domains]
+        if self.spiffe.bundle_map is not None:
+            sources.append(self.spiffe.bundle_map)
+        return tuple(source.stamp() for source in sources)
+
+    def read_bundles(self) -> Mapping[str, bytes]:
+        """See `BundleSource`."""
+        if self.spiffe.bundle_map is None:
+            return {name: source.read() for name, source in self.spiffe.domains}
+        try:
+            bundles = parse_bundle_map(self.spiffe.bundle_map.read())
+        except IdentityError as error:
+            raise OSError(str(error)) from error
+        if not bundles:
+            raise OSError("the SPIFFE bundle map has no trust domain")
+        return bundles
+
+
 class Secrets:
     """Certificates by name.
 
@@ -101,6 +128,8 @@ class Secrets:
 
     def trust(self, trust: TlsTrust) -> TlsTrust:
         """Trust with its roots found."""
+        if trust.spiffe is not None:
+            return dataclasses.replace(trust, bundles=ConfiguredBundles(trust.spiffe))
         roots = self._find(trust.trusted_ca, "roots", "validation_context")
         return trust if roots is trust.trusted_ca else dataclasses.replace(trust, trusted_ca=roots)
 

@@ -93,11 +93,14 @@ def check_trust_domain(chain: PeerChain, bundles: Mapping[str, bytes]) -> None:
     """Refuse a peer whose chain does not end in its own trust domain's roots.
 
     Raises:
-        PeerIdentityError: It has no SPIFFE ID, its domain has no bundle, or another domain's root has vouched for it.
+        PeerIdentityError: It has no SPIFFE ID, its domain has no bundle, another domain's root has vouched for it, or
+            its certificate may sign others.
     """
     peer = read_peer(chain.leaf)
     if not peer.spiffe_id:
         raise PeerIdentityError("the peer has no SPIFFE ID, and peers are trusted by their trust domains")
+    if not _is_leaf(chain.leaf):
+        raise PeerIdentityError(f"the peer is {peer.spiffe_id!r}, but its certificate is none of a workload's")
     domain = trust_domain_of(peer.spiffe_id)
     roots = bundles.get(domain)
     if roots is None:
@@ -105,6 +108,22 @@ def check_trust_domain(chain: PeerChain, bundles: Mapping[str, bytes]) -> None:
         raise PeerIdentityError(f"the peer is {peer.spiffe_id!r}; there is no bundle of its trust domain (of: {known})")
     if not chain.fingerprints & fingerprints(roots):
         raise PeerIdentityError(f"the peer is {peer.spiffe_id!r}, but no root of its trust domain vouches for it")
+
+
+def _is_leaf(der: bytes) -> bool:
+    """SPIFFE X509-SVID, section 5.2, as Envoy has it: no authority's certificate, and it says what its key is for."""
+    from cryptography import x509
+
+    try:
+        extensions = x509.load_der_x509_certificate(der).extensions
+        usage = extensions.get_extension_for_class(x509.KeyUsage).value
+    except (ValueError, x509.ExtensionNotFound):
+        return False
+    try:
+        is_authority = extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        is_authority = False
+    return not (is_authority or usage.key_cert_sign or usage.crl_sign)
 
 
 def trust_domain_of(name: str) -> str:

@@ -99,6 +99,10 @@ class RotatingContext(ssl.SSLContext):
 
     def _resolved(self) -> DownstreamTls:
         tls = self._secrets.of_server(self._settings(), federated=self._federated)
+        if tls.trust is not None and tls.trust.spiffe is not None and not self._federated:
+            raise ResourceError(
+                "custom_validator_config", "trust domains are told apart by mesh.serve and uvicorn's option only"
+            )
         return replace(tls, protocol=replace(tls.protocol, alpn=tuple(self._alpn)))
 
     def _current(self) -> ssl.SSLContext:

@@ -157,6 +157,15 @@ def test_the_default_timeout_is_fifteen_seconds_and_zero_disables_it() -> None:
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 
 
+def spiffe_validator(*domains: str, kind: str = "URI") -> dict[str, Any]:
+    """A CommonTlsContext that trusts by SPIFFE trust domains."""
+    named = [{"name": one, "trust_bundle": {"inline_string": "roots"}} for one in domains]
+    config = {"@type": TLS.replace("UpstreamTlsContext", "SPIFFECertValidatorConfig"), "trust_domains": named}
+    names = [{"san_type": kind, "matcher": {"exact": "x"}}]
+    validator = {"name": "envoy.tls.cert_validator.spiffe", "typed_config": config}
+    return {"validation_context": {"custom_validator_config": validator, "match_typed_subject_alt_names": names}}
+
+
 @pytest.mark.parametrize(
     ("common", "problem"),
     [
@@ -167,6 +176,13 @@ TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTls
         (
             {"validation_context": {"system_root_certs": {}, "verify_certificate_hash": ["ab"]}},
             "verify_certificate_hash",
+        ),
+        (spiffe_validator(), "trust_domains: (names none|must have at least 1)"),
+        (spiffe_validator("a", "a"), "names a trust domain twice"),
+        (spiffe_validator("a", kind="DNS"), "looks at URIs only"),
+        (
+            {"validation_context": {"custom_validator_config": {"name": "x", "typed_config": {"@type": TLS}}}},
+            "custom_validator_config.typed_config",
         ),
     ],
 )
