@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from google.protobuf import timestamp_pb2
-
-from ..resources.cel import CelCondition, cel_environment
+from ..resources.cel import CelCondition, cel_environment, cel_now
 from .connection import Fact
 from .request import InboundRequest
 
@@ -80,13 +78,6 @@ def _size(request: InboundRequest) -> object:
     return int(declared) if is_number else _MISSING
 
 
-def _now() -> object:
-    """A request is decided on when it has come."""
-    now = timestamp_pb2.Timestamp()
-    now.GetCurrentTime()
-    return now
-
-
 def _address(ip: str, port: int) -> object:
     return (f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}") if ip else _MISSING
 
@@ -138,7 +129,8 @@ _ATTRIBUTES: dict[tuple[str, str], Callable[[InboundRequest], object]] = {
     ("request", "id"): _header("x-request-id"),
     ("request", "size"): _size,
     ("request", "protocol"): lambda request: request.connection.protocol,
-    ("request", "time"): lambda request: _now(),
+    # A request is decided on when it has come.
+    ("request", "time"): lambda request: cel_now(),
     # It is known when the request has ended.
     ("request", "duration"): lambda request: _MISSING,
     ("source", "address"): _source_address,

@@ -22,7 +22,7 @@ from ..routing.formatter import FormatContext, format_time
 from ..routing.header_mutation import MutationLevel, compile_mutations
 from .request import InboundRequest
 
-__all__ = ["check_changes", "compile_changes", "escaped_pem", "format_context"]
+__all__ = ["check_changes", "check_operators", "compile_changes", "escaped_pem", "format_context"]
 
 
 def format_context(request: InboundRequest, **more: Any) -> FormatContext:
@@ -55,9 +55,18 @@ def check_changes(levels: Sequence[HeaderMutations], where: str) -> None:
     """
     for level in levels:
         for addition in level.add:
-            for operator in _ABOUT_CONNECTIONS.findall(addition.value):
-                if operator not in _OPERATORS:
-                    raise ResourceError(f"{where} header {addition.name}", f"%{operator}% is not known to servers")
+            check_operators(addition.value, f"{where} header {addition.name}")
+
+
+def check_operators(text: str, where: str) -> None:
+    """See `check_changes`.
+
+    Raises:
+        ResourceError: A format string asks of a connection what is not known here.
+    """
+    for operator in _ABOUT_CONNECTIONS.findall(text):
+        if operator not in _OPERATORS:
+            raise ResourceError(where, f"%{operator}% is not known to servers")
 
 
 def escaped_pem(der: bytes) -> str:
@@ -75,7 +84,8 @@ def _certificate(der: bytes) -> x509.Certificate:
     return x509.load_der_x509_certificate(der)
 
 
-_ABOUT_CONNECTIONS = re2.compile(r"%(DOWNSTREAM_[A-Z_0-9]+)")
+# And about what filters keep of them.
+_ABOUT_CONNECTIONS = re2.compile(r"%(DOWNSTREAM_[A-Z_0-9]+|FILTER_STATE|PER_REQUEST_STATE)")
 
 Read = Callable[[InboundRequest, str], str]
 

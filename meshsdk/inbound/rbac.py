@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..errors import ResourceError
 from ..exchange.local_reply import LocalReply
 from ..resources import HeaderMatcher, SanMatcher, StringMatcher, StringMatchKind
+from ..resources.filter_state import FilterStateIs
 from ..resources.rbac import (
     AddressKind,
     AllOf,
@@ -32,6 +33,7 @@ from ..resources.rbac import (
     RbacPolicy,
     RbacRules,
     ServerNameIs,
+    UpstreamIs,
 )
 from ..resources.rbac_matcher import Matcher
 from ..routing.conditions import compile_header, no_chance
@@ -39,6 +41,7 @@ from ..routing.string_match import compile_regex_match, compile_string
 from ..security.peer_identity import compile_san
 from .cel import asked_by_condition, compile_cel
 from .connection import Address, Fact, parse_address
+from .filter_state import compile_filter_state
 from .metadata import compile_metadata
 from .rbac_matcher import asked_by_matcher, compile_matcher
 from .replies import access_denied
@@ -92,6 +95,10 @@ def compile_condition(condition: RbacCondition) -> Test:
             return _authenticated(condition)
         case HasName(matcher=san):
             return _has_name(san)
+        case FilterStateIs():
+            return compile_filter_state(condition)
+        case UpstreamIs():
+            return _never
         case MetadataIs(matcher=metadata, of_route=of_route):
             return compile_metadata(metadata, of_route=of_route)
         case _:

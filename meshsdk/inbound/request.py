@@ -37,6 +37,7 @@ class InboundRequest:
         connection: That it came by.
         find_remote: Finds `remote`, when it is asked for first.
         metadata: What filters tell later ones, by filter.
+        filter_state: What they keep under a name.
         response_changes: What filters do to the headers of the answer, each with the filter's place in the chain.
         audit: What was decided and why, for the log: pairs of name and value.
         body: What was read of it; None where nothing was.
@@ -51,6 +52,7 @@ class InboundRequest:
         "audit",
         "body",
         "connection",
+        "filter_state",
         "find_remote",
         "head",
         "max_body_bytes",
@@ -68,6 +70,7 @@ class InboundRequest:
         self.find_remote: Callable[[InboundRequest], Address | None] = _peer_address
         self._remote: Address | EllipsisType | None = ...
         self.metadata: dict[str, dict[str, object]] = {}
+        self.filter_state: dict[str, str | Address] = {}
         self.response_changes: list[tuple[int, ResponseChange]] = []
         self.audit: list[tuple[str, str]] = []
         self.body: bytes | None = None

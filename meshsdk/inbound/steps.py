@@ -25,6 +25,7 @@ from ..resources import (
 )
 from ..resources.browser_policy import Cors, CorsPolicy, Csrf
 from ..resources.ext_authz import ExtAuthz, ExtAuthzPerRoute
+from ..resources.filter_state import SetFilterState
 from ..resources.http_filters import FilterSetting
 from ..resources.jwt import JwtAuthentication, JwtPerRoute, JwtProvider
 from ..resources.load_shedding import AdaptiveConcurrency, AdmissionControl
@@ -40,6 +41,7 @@ from .authorization import ExtAuthzStep
 from .browser import CorsStep, CsrfStep
 from .descriptors import RouteLimits, compile_descriptors
 from .downstream import compile_changes, format_context
+from .filter_state import compile_set_filter_state
 from .jwks import KeyStore
 from .jwt import compile_jwt
 from .local_rate_limit import LocalLimiter, LocalRateLimitStep
@@ -194,6 +196,8 @@ def _compile(
     match given if given is not None else own:
         case Rbac() as rbac if any((rbac.rules, rbac.shadow_rules, rbac.matcher, rbac.shadow_matcher)):
             return RbacStep(rbac)
+        case SetFilterState() as state:
+            return compile_set_filter_state(state, where)
         case CorsPolicy() as cors:
             for below in said[1:]:
                 if isinstance(below, CorsPolicy):

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.api.expr.v1alpha1 import syntax_pb2
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, timestamp_pb2
 
 from ..errors import ResourceError, UnsupportedFeatureError
 
-__all__ = ["CEL_ROOTS", "CelCondition", "cel_environment", "parse_condition"]
+__all__ = ["CEL_ROOTS", "CelCondition", "cel_environment", "cel_now", "parse_condition"]
 
 # What may be asked; an attribute that is not here is refused.
 CEL_ROOTS = {
@@ -75,6 +75,13 @@ def cel_environment() -> Any:
     except ImportError:
         raise UnsupportedFeatureError("CEL conditions need cel-expr-python: pip install 'meshsdk[cel]'") from None
     return cel.NewEnv(variables=dict.fromkeys(CEL_ROOTS, cel.Type.DYN), extensions=[ext_strings.ExtStrings()])
+
+
+def cel_now() -> Any:
+    """This moment, as cel-cpp takes it."""
+    now = timestamp_pb2.Timestamp()
+    now.GetCurrentTime()
+    return now
 
 
 def parse_condition(message: Any, where: str, config: Any = None) -> CelCondition:

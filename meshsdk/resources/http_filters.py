@@ -27,6 +27,7 @@ from .values import unpack
 if TYPE_CHECKING:
     from .browser_policy import Cors, CorsPolicy, Csrf
     from .ext_authz import ExtAuthz, ExtAuthzPerRoute
+    from .filter_state import SetFilterState
     from .jwt import JwtAuthentication, JwtPerRoute
     from .load_shedding import AdaptiveConcurrency, AdmissionControl
     from .rate_limit import RateLimit, RateLimitPerRoute
@@ -80,6 +81,7 @@ FilterSetting: TypeAlias = (
     "| RateLimit "
     "| RateLimitPerRoute "
     "| Rbac "
+    "| SetFilterState "
     "| StatefulSession "
     "| FilterSwitch"
 )
@@ -175,6 +177,7 @@ _OF_SERVERS: dict[str, Parse] = {
     f"{_FILTERS}.local_ratelimit.v3.LocalRateLimit": _by("local_rate_limit", "parse_local_rate_limit"),
     f"{_FILTERS}.ratelimit.v3.RateLimit": _by("rate_limit", "parse_rate_limit"),
     f"{_FILTERS}.rbac.v3.RBAC": _by("rbac", "parse_rbac"),
+    f"{_FILTERS}.set_filter_state.v3.Config": _by("filter_state", "parse_set_filter_state"),
 }
 # None from one of these switches the filter off for the route.
 _PER_ROUTE: dict[str, Parse] = {
@@ -187,6 +190,7 @@ _PER_ROUTE: dict[str, Parse] = {
     f"{_FILTERS}.local_ratelimit.v3.LocalRateLimit": _by("local_rate_limit", "parse_local_rate_limit_per_route"),
     f"{_FILTERS}.ratelimit.v3.RateLimitPerRoute": _by("rate_limit", "parse_rate_limit_per_route"),
     f"{_FILTERS}.rbac.v3.RBACPerRoute": _by("rbac", "parse_rbac_per_route"),
+    f"{_FILTERS}.set_filter_state.v3.Config": _by("filter_state", "parse_set_filter_state"),
     f"{_FILTERS}.stateful_session.v3.StatefulSessionPerRoute": _by(
         "stateful_session", "parse_stateful_session_per_route"
     ),

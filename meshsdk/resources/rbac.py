@@ -14,10 +14,12 @@ from typing import Any
 from envoy.config.rbac.v3 import rbac_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as rbac_filter_pb2
 from envoy.extensions.path.match.uri_template.v3 import uri_template_match_pb2
+from envoy.extensions.rbac.matchers.upstream_ip_port.v3 import upstream_ip_port_matcher_pb2
 from envoy.extensions.rbac.principals.mtls_authenticated.v3 import mtls_authenticated_pb2
 
 from ..errors import ResourceError
 from .cel import CelCondition, parse_condition
+from .filter_state import FilterStateIs, parse_filter_state_is
 from .matchers import HeaderMatcher, StringMatcher, parse_header_matcher, parse_string_matcher
 from .metadata_matcher import MetadataMatcher, parse_metadata_matcher
 from .network import Network, parse_cidr
@@ -46,6 +48,7 @@ __all__ = [
     "RbacPolicy",
     "RbacRules",
     "ServerNameIs",
+    "UpstreamIs",
     "parse_rbac",
     "parse_rbac_per_route",
 ]
@@ -160,6 +163,12 @@ class MetadataIs:
     of_route: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class UpstreamIs:
+    """The address of the upstream that an earlier filter has chosen; in a server none has, so it never holds
+    (envoy.extensions.rbac.matchers.upstream_ip_port.v3)."""
+
+
 RbacCondition = (
     AllOf
     | AnyOf
@@ -173,6 +182,8 @@ RbacCondition = (
     | Authenticated
     | HasName
     | MetadataIs
+    | FilterStateIs
+    | UpstreamIs
 )
 
 
@@ -311,6 +322,10 @@ def _parse_permission(message: Any, where: str) -> RbacCondition:
                 message.uri_template.typed_config, uri_template_match_pb2.UriTemplateMatchConfig, f"{path}.typed_config"
             )
             return PathTemplateIs(parse_uri_template(config.path_template, f"{path}.typed_config.path_template"))
+        case "matcher":
+            config = f"{path}.typed_config"
+            unpack(message.matcher.typed_config, upstream_ip_port_matcher_pb2.UpstreamIpPortMatcher, config)
+            return UpstreamIs()
         case _:
             return _parse_shared(message, which, path)
 
@@ -332,6 +347,8 @@ def _parse_principal(message: Any, where: str) -> RbacCondition:
                 if names.HasField("principal_name")
                 else None
             )
+        case "filter_state":
+            return parse_filter_state_is(message.filter_state, path)
         case "custom":
             return _parse_custom_principal(message.custom, path)
         case "source_ip" | "direct_remote_ip" | "remote_ip":

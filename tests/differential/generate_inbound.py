@@ -22,7 +22,22 @@ from .tokens import ISSUERS, TOKENS
 __all__ = ["CONDITIONS", "FILTERS", "OPTIONS", "condition", "make_request", "policies"]
 
 _HTTP = "type.googleapis.com/envoy.extensions.filters.http"
+_UPSTREAM = "type.googleapis.com/envoy.extensions.rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher"
 _TEMPLATE = "type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig"
+
+
+def _state(key: str, text: str, factory: str = "envoy.string", **more: Any) -> dict[str, Any]:
+    """A value of set_filter_state."""
+    form = {"text_format_source": {"inline_string": text}}
+    return {"object_key": key, "factory_key": factory, "format_string": form, **more}
+
+
+STATE = [
+    _state("test.user", "%REQ(x-user)%"),
+    _state("test.some", "%REQ(x-role)%", skip_if_empty=True),
+    _state("test.address", "%REQ(x-forwarded-for)%", "envoy.network.ip"),
+    _state("test.empty", "", skip_if_empty=True),
+]
 
 
 def _provider(issuer: str, **fields: Any) -> dict[str, Any]:
@@ -90,6 +105,10 @@ FILTERS: list[dict[str, Any]] = [
         },
     },
     {"name": "early", "typed_config": {"@type": f"{_HTTP}.header_mutation.v3.HeaderMutation"}},
+    {
+        "name": "state",
+        "typed_config": {"@type": f"{_HTTP}.set_filter_state.v3.Config", "on_request_headers": STATE},
+    },
     {"name": "rbac", "typed_config": {"@type": f"{_HTTP}.rbac.v3.RBAC"}},
     {
         "name": "limit",
@@ -236,6 +255,7 @@ def _metadata() -> st.SearchStrategy[dict[str, Any]]:
 
 
 _RANGES = [("10.0.0.0", 8), ("10.1.0.0", 16), ("192.168.1.1", 32), ("::1", 128), ("0.0.0.0", 0)]
+_states = st.sampled_from(["test.user", "test.some", "test.address", "test.empty", "test.none"])
 _ranges = st.sampled_from(_RANGES).map(lambda one: {"address_prefix": one[0], "prefix_len": one[1]})
 
 
@@ -261,8 +281,15 @@ def _permissions() -> Any:
         ),
         _metadata().map(lambda one: {"metadata": one}),
         st.just({"requested_server_name": {"exact": "a.com"}}),
+        _ranges.map(lambda one: {"matcher": {"name": "m", "typed_config": {"@type": _UPSTREAM, "upstream_ip": one}}}),
     )
     return _nested(leaves, "and_rules", "or_rules", "not_rule", "rules")
+
+
+def _state_matches() -> Any:
+    return st.one_of(
+        _strings().map(lambda one: {"string_match": one}), _ranges.map(lambda one: {"address_match": {"ranges": [one]}})
+    )
 
 
 def _principals() -> Any:
@@ -273,6 +300,10 @@ def _principals() -> Any:
         _ranges.map(lambda one: {"remote_ip": one}),
         _ranges.map(lambda one: {"direct_remote_ip": one}),
         _metadata().map(lambda one: {"metadata": one}),
+        st.builds(lambda key, one: {"filter_state": {"key": key, "string_match": one}}, _states, _strings()),
+        st.builds(
+            lambda key, one: {"filter_state": {"key": key, "address_match": {"ranges": [one]}}}, _states, _ranges
+        ),
         st.just({"authenticated": {}}),
         st.just({"authenticated": {"principal_name": {"exact": "spiffe://a"}}}),
     )

@@ -21,6 +21,7 @@ import pytest
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401 - JSON names these in an Any
+from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2  # noqa: F401
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2  # noqa: F401
 from envoy.extensions.matching.common_inputs.ssl.v3 import ssl_inputs_pb2  # noqa: F401
@@ -28,6 +29,7 @@ from envoy.extensions.matching.input_matchers.consistent_hashing.v3 import consi
 from envoy.extensions.matching.input_matchers.ip.v3 import ip_pb2  # noqa: F401
 from envoy.extensions.matching.input_matchers.metadata.v3 import metadata_pb2  # noqa: F401
 from envoy.extensions.matching.input_matchers.runtime_fraction.v3 import runtime_fraction_pb2  # noqa: F401
+from envoy.extensions.rbac.matchers.upstream_ip_port.v3 import upstream_ip_port_matcher_pb2  # noqa: F401
 from envoy.type.matcher.v3 import http_inputs_pb2  # noqa: F401
 from google.protobuf import json_format
 from hypothesis import HealthCheck, Phase, given, seed, settings

@@ -11,6 +11,7 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as rbac_filter_pb2
+from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2
 from google.protobuf import any_pb2, json_format
 from google.protobuf.message import Message
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from meshsdk import ResourceError
 from meshsdk.resources import ResourceType, RouteConfiguration, decode
+from meshsdk.resources.filter_state import parse_set_filter_state
 from meshsdk.resources.notes import Notes
 from meshsdk.resources.rbac import parse_rbac
 
@@ -265,3 +267,17 @@ def test_a_cel_condition_nested_without_end_is_refused() -> None:
         condition = {"call_expr": {"function": "!_", "args": [condition]}}
     with pytest.raises(ResourceError, match="nested deeper"):
         parse_rbac(rbac_with(condition), "RBAC", Notes())
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ({"object_key": "wasm.x", "format_string": {"text_format": "x"}}, "factory_key: 'wasm.x' is refused"),
+        ({"object_key": "envoy.string", "format_string": {"json_format": {}}}, "format_string.json_format"),
+    ],
+)
+def test_filter_state_of_other_kinds_is_refused(value: dict[str, Any], problem: str) -> None:
+    container = any_pb2.Any()
+    container.Pack(json_format.ParseDict({"on_request_headers": [value]}, set_filter_state_pb2.Config()))
+    with pytest.raises(ResourceError, match=problem):
+        parse_set_filter_state(container, "filter", Notes())
