@@ -307,7 +307,7 @@ class RbacStep:
         asks: What rules that are enforced depend on, and not every server tells.
     """
 
-    __slots__ = ("_prefix", "_rules", "_shadow", "_shadow_prefix", "asks")
+    __slots__ = ("_enforced_keys", "_prefix", "_rules", "_shadow", "_shadow_keys", "asks")
 
     def __init__(self, settings: Rbac) -> None:
         policies = settings.rules.policies if settings.rules is not None and settings.matcher is None else ()
@@ -319,7 +319,8 @@ class RbacStep:
         self._rules = _verdicts(settings.rules, settings.matcher)
         self._shadow = _verdicts(settings.shadow_rules, settings.shadow_matcher)
         self._prefix = settings.rules_prefix
-        self._shadow_prefix = settings.shadow_prefix
+        self._enforced_keys = _keys(f"{settings.rules_prefix}enforced")
+        self._shadow_keys = _keys(f"{settings.shadow_prefix}shadow")
 
     def __call__(self, request: InboundRequest) -> LocalReply | None:
         """Let the request pass, or refuse it."""
@@ -327,18 +328,31 @@ class RbacStep:
         if shadow is not None:
             is_allowed, policy, _ = shadow(request)
             # What Istio's CUSTOM action and dry runs look at (docs, rbac_filter, dynamic metadata).
-            told = request.metadata.setdefault("envoy.filters.http.rbac", {})
-            told[f"{self._shadow_prefix}shadow_engine_result"] = "allowed" if is_allowed else "denied"
-            if policy is not None:
-                told[f"{self._shadow_prefix}shadow_effective_policy_id"] = policy
+            _tell(request, self._shadow_keys, policy, is_allowed)
         if rules is None:
             return None
         is_allowed, policy, is_logged = rules(request)
+        _tell(request, self._enforced_keys, policy, is_allowed)
         if is_logged and policy is not None:
             request.audit.append(("audit_policy", policy))
         if is_allowed:
             return None
         return access_denied(self._prefix + policy if policy is not None else "none")
+
+
+def _keys(prefix: str) -> tuple[str, str]:
+    """Of a result in the filter's metadata (docs, rbac_filter, dynamic metadata)."""
+    return f"{prefix}_engine_result", f"{prefix}_effective_policy_id"
+
+
+def _tell(request: InboundRequest, keys: tuple[str, str], policy: str | None, is_allowed: bool) -> None:
+    """Tell later filters, and what formats headers."""
+    told = request.metadata.get("envoy.filters.http.rbac")
+    if told is None:
+        told = request.metadata["envoy.filters.http.rbac"] = {}
+    told[keys[0]] = "allowed" if is_allowed else "denied"
+    if policy is not None:
+        told[keys[1]] = policy
 
 
 # Whether a request may pass, by which policy, and whether that is to be logged.

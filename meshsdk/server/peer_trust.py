@@ -114,7 +114,9 @@ class PeerTrust:
             read = known.trust
         if read is None:
             raise ResourceError("validation_context", known.problem)
-        check_sent(connection.peer_certificates, read)
+        assert connection.peer is not None
+        # A server that tells of the peer's own certificate only may be right that it was all.
+        check_sent(connection.peer_certificates or (connection.peer.der,), read)
 
     def hold(self, request: InboundRequest, cut_off: CutOff) -> None:
         """Have a request that was let in broken off when its peer is trusted no more.

@@ -25,6 +25,7 @@ from fastapi import FastAPI
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult, TraceIdRatioBased
 
 import meshsdk
 from meshsdk.identities import FileIdentity
@@ -43,6 +44,28 @@ ROOT = Path(__file__).parent.parent.parent
 PORT = 8080
 _HTTP = "type.googleapis.com/envoy.extensions.filters"
 _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
+
+
+class _Share(Sampler):
+    """Samples a share of the traces that can be changed.
+
+    Attributes:
+        share: Between 0 and 1.
+    """
+
+    share = 1.0
+
+    def should_sample(self, parent_context: Any, trace_id: int, *arguments: Any, **options: Any) -> SamplingResult:
+        """See Sampler."""
+        return TraceIdRatioBased(self.share).should_sample(parent_context, trace_id, *arguments, **options)
+
+    def get_description(self) -> str:
+        """See Sampler."""
+        return "share"
+
+
+# Istio samples one trace in a hundred (MeshConfig, defaultConfig.tracing.sampling).
+ISTIOS_SHARE = 0.01
 
 
 class _Nowhere(SpanExporter):
@@ -84,7 +107,7 @@ def _medians(bare: Callable[[], None], wrapped: Callable[[], None], rounds: int 
 def _connection() -> Connection:
     pair = SpiffeCa().issue(spiffe("client"))
     der = ssl.PEM_cert_to_DER_cert(pair[1].decode())
-    return Connection(True, read_peer(der), "127.0.0.1", 4711, "127.0.0.1", PORT)
+    return Connection(True, read_peer(der), "127.0.0.1", 4711, "127.0.0.1", PORT, is_watched=True)
 
 
 def _only_a_span(app: Any) -> Any:
@@ -115,7 +138,7 @@ def _asgi_cost(wrap: Callable[[Any], Any], connection: Connection) -> float:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Any) -> None:
-        pass
+        assert message.get("status", 200) == 200
 
     def call(target: Any) -> Callable[[], None]:
         def one() -> None:
@@ -138,6 +161,10 @@ def _asgi_cost(wrap: Callable[[Any], Any], connection: Connection) -> float:
     value = _medians(call(app), call(wrapped))
     loop.close()
     return value
+
+
+def _must_be_ok(status: str, headers: Any, *_: Any) -> None:
+    assert status.startswith("200")
 
 
 def _wsgi_cost(mesh: meshsdk.Mesh, connection: Connection) -> float:
@@ -166,7 +193,7 @@ def _wsgi_cost(mesh: meshsdk.Mesh, connection: Connection) -> float:
                 "wsgi.errors": sys.stderr,
                 CONNECTION: connection,
             }
-            response = target(environ, lambda *_: None)
+            response = target(environ, _must_be_ok)
             for _ in response:
                 pass
             response.close()
@@ -355,7 +382,8 @@ def _against_envoy(folder: Path, *, cpus: set[int]) -> dict[str, Any]:
 
 def measure() -> dict[str, Any]:
     """Every figure of this file."""
-    trace.set_tracer_provider(TracerProvider())
+    sampler = _Share()
+    trace.set_tracer_provider(TracerProvider(sampler=sampler))
     provider = trace.get_tracer_provider()
     assert isinstance(provider, TracerProvider)
     provider.add_span_processor(BatchSpanProcessor(_Nowhere()))
@@ -370,6 +398,11 @@ def measure() -> dict[str, Any]:
             figures["fastapi_us"] = _asgi_cost(lambda app: AsgiMiddleware(app, mesh=mesh, port=PORT), connection)
             figures["span_us"] = _asgi_cost(_only_a_span, connection)
             figures["flask_us"] = _wsgi_cost(mesh, connection)
+            sampler.share = ISTIOS_SHARE
+            figures["fastapi_sampled_us"] = _asgi_cost(
+                lambda app: AsgiMiddleware(app, mesh=mesh, port=PORT), connection
+            )
+            figures["flask_sampled_us"] = _wsgi_cost(mesh, connection)
         ca = SpiffeCa()
         write_identity(folder / "server", ca.issue(spiffe("server")), ca.pem)
         write_identity(folder / "client", ca.issue(spiffe("client")), ca.pem)

@@ -279,6 +279,8 @@ OPERATORS = [
     "DOWNSTREAM_PEER_CHAIN_SERIALS",
     "DYNAMIC_METADATA(envoy.filters.http.rbac:shadow_engine_result)",
     "METADATA(DYNAMIC:envoy.filters.http.rbac:shadow_effective_policy_id)",
+    "DYNAMIC_METADATA(envoy.filters.http.rbac:in_enforced_engine_result)",
+    "DYNAMIC_METADATA(envoy.filters.http.rbac:in_enforced_effective_policy_id)",
     "METADATA(ROUTE:of.route:key)",
 ]
 
