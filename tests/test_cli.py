@@ -102,17 +102,19 @@ def test_without_configuration_the_error_says_what_to_do() -> None:
     assert "MESHSDK_CONFIG" in result.stderr
 
 
-def listening() -> None:
-    """In the child: shells have what they start in the background ignore interrupts, which children inherit."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+# Shells have what they start in the background ignore interrupts, which children inherit. A `preexec_fn` would run in
+# a fork of this process, whose threads of grpc's do not survive it.
+_LISTENING = (
+    "import runpy, signal;"
+    "signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "runpy.run_module('meshsdk', run_name='__main__', alter_sys=True)"
+)
 
 
 @pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM], ids=str)
 def test_the_control_plane_serves_until_it_is_told_to_stop(folder: Path, told: signal.Signals) -> None:
-    command = [sys.executable, "-u", "-m", "meshsdk", "control-plane", str(folder), "--port", "0"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=CLEAN_ENVIRONMENT, preexec_fn=listening
-    ) as process:
+    command = [sys.executable, "-u", "-c", _LISTENING, "control-plane", str(folder), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=CLEAN_ENVIRONMENT) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline(), process.stdout.readline()]
         assert "resources" in lines[0]

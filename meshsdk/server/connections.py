@@ -35,6 +35,9 @@ __all__ = [
 
 CONNECTION = "meshsdk.connection"
 
+# On the socket of somebody else's server.
+_KNOWN = "meshsdk_connection"
+
 # Policy has let this request in already: a middleware further in must not decide again, on what the first has changed.
 ADMITTED = "meshsdk.admitted"
 
@@ -80,24 +83,32 @@ def wsgi_connection(environ: Mapping[str, Any]) -> Connection:
         return known  # type: ignore[no-any-return]
     accepted = _accepted(environ)
     secured = accepted if isinstance(accepted, ssl.SSLSocket) else None
+    source = environ.get("REMOTE_ADDR", ""), _port(environ.get("REMOTE_PORT"))
+    known = getattr(secured, _KNOWN, None)
+    if known is not None and (known.source_ip, known.source_port) == source:
+        return known  # type: ignore[no-any-return]
     is_tls = secured is not None or environ.get("wsgi.url_scheme") == "https"
     destination = environ.get("SERVER_NAME", ""), _port(environ.get("SERVER_PORT"))
     if isinstance(accepted, socket.socket):
         # SERVER_NAME is what the server was told to listen on, and behind a unix socket both are the Host header's.
         destination = _address(accepted.getsockname())
-    return Connection(
+    connection = Connection(
         server_name=server_name_of(secured) if secured is not None else "",
         is_tls=is_tls,
         peer=_read(secured.getpeercert(binary_form=True)) if secured is not None else None,
         peer_certificates=sent_chain(secured) if secured is not None else (),
         tls_version=_version(secured),
         tls_cipher=_cipher(secured),
-        source_ip=environ.get("REMOTE_ADDR", ""),
-        source_port=_port(environ.get("REMOTE_PORT")),
+        source_ip=source[0],
+        source_port=source[1],
         destination_ip=destination[0],
         destination_port=destination[1],
         untold=_untold(destination[0], has_server_name=secured is not None or not is_tls),
     )
+    if secured is not None:
+        # A connection brings many requests, and what was said in its handshake stays.
+        setattr(secured, _KNOWN, connection)
+    return connection
 
 
 def hang_up(environ: Mapping[str, Any]) -> None:
