@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -19,6 +19,7 @@ from ..exchange.local_reply import LocalReply
 from ..inbound import Connection, Fact, InboundRequest
 from ..routing import RequestHead
 from ..security import PeerCertificate, read_peer
+from .hang_up import hang_up
 
 if TYPE_CHECKING:
     from ..server import Inbound
@@ -121,16 +122,19 @@ def _authority(context: Any) -> str:
 
 def _connection(context: Any, port: int, untold: frozenset[Fact]) -> Connection:
     family, _, rest = context.peer().partition(":")
-    host, _, source_port = urllib.parse.unquote(rest).rpartition(":")
+    host, _, number = urllib.parse.unquote(rest).rpartition(":")
+    source_ip = host.strip("[]") if family in ("ipv4", "ipv6") else ""
+    source_port = int(number) if number.isdecimal() else 0
     known = context.auth_context()
     return Connection(
         is_tls=known.get("transport_security_type", [b""])[0] in (b"ssl", "ssl"),
         peer=_peer(known.get("x509_pem_cert", ())),
         peer_certificates=_sent(known),
-        source_ip=host.strip("[]") if family in ("ipv4", "ipv6") else "",
-        source_port=int(source_port) if source_port.isdecimal() else 0,
+        source_ip=source_ip,
+        source_port=source_port,
         destination_port=port,
         protocol="HTTP/2",
+        hang_up=partial(hang_up, source_ip, source_port, port),
         untold=untold,
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 
@@ -38,6 +39,7 @@ class Connection:
         protocol: HTTP's version, as Envoy writes it.
         tls_version, tls_cipher: As OpenSSL names them; empty where there is no TLS, or the server does not tell.
         is_watched: Whoever accepted it closes it when its peer is trusted no more.
+        hang_up: Ends it, from any thread; None where that cannot be done from here.
         untold: What this server does not tell. A rule that asks for it lets nobody in: a DENY that cannot match would
             let in everybody.
     """
@@ -56,6 +58,7 @@ class Connection:
     tls_version: str = ""
     tls_cipher: str = ""
     is_watched: bool = False
+    hang_up: Callable[[], object] | None = field(default=None, compare=False)
     untold: frozenset[Fact] = frozenset()
 
     @property

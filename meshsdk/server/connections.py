@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import weakref
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ..errors import PeerIdentityError
@@ -29,7 +31,6 @@ __all__ = [
     "Teller",
     "asgi_connection",
     "connection_of_transport",
-    "hang_up",
     "wsgi_connection",
 ]
 
@@ -103,6 +104,7 @@ def wsgi_connection(environ: Mapping[str, Any]) -> Connection:
         source_port=source[1],
         destination_ip=destination[0],
         destination_port=destination[1],
+        hang_up=partial(_shut_down, weakref.ref(accepted)) if isinstance(accepted, socket.socket) else None,
         untold=_untold(destination[0], has_server_name=secured is not None or not is_tls),
     )
     if secured is not None:
@@ -111,10 +113,9 @@ def wsgi_connection(environ: Mapping[str, Any]) -> Connection:
     return connection
 
 
-def hang_up(environ: Mapping[str, Any]) -> None:
-    """Break off the connection of a WSGI environ, from any thread; nothing where the server does not tell it."""
-    accepted = _accepted(environ)
-    if isinstance(accepted, socket.socket):
+def _shut_down(known: weakref.ref[socket.socket]) -> None:
+    accepted = known()
+    if accepted is not None:
         with contextlib.suppress(OSError):
             # SSLSocket's own would wait for the peer.
             socket.socket.shutdown(accepted, socket.SHUT_RDWR)

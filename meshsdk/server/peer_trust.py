@@ -29,6 +29,8 @@ __all__ = ["CutOff", "PeerTrust"]
 logger = logging.getLogger("meshsdk.server")
 
 _MAX_ACCEPTED = 1024
+_MAX_ENDING = 1024
+_SECONDS_TO_TELL = 0.2
 
 CutOff = Callable[[], object]
 
@@ -77,31 +79,50 @@ class PeerTrust:
         self._looked_with: InboundPolicy | None = None
         self._accepted: set[tuple[int, str]] = set()
         self._known: dict[TlsTrust, _Known] = {}
-        self._open: dict[int, tuple[Connection, CutOff]] = {}
+        self._ending: set[tuple[str, int]] = set()
+        self._open: dict[int, tuple[Connection, CutOff | None]] = {}
 
     def refusal(self, connection: Connection) -> LocalReply | None:
-        """Why the peer of a connection may not ask for anything; None where it may, or has shown no certificate."""
+        """Why the peer of a connection may not ask for anything; None where it may, or has shown no certificate.
+
+        The connection is ended once the peer has been told: when it comes again, its certificate may be another.
+        """
+        error = self._error(connection)
+        if not error:
+            return None
+        hang_up, ends = connection.hang_up, (connection.source_ip, connection.source_port)
+        if hang_up is not None and ends not in self._ending and len(self._ending) < _MAX_ENDING:
+            self._ending.add(ends)
+            self._inbound.control.call_later(_SECONDS_TO_TELL, partial(self._end, ends, hang_up))
+        return peer_refused(error)
+
+    def _end(self, ends: tuple[str, int], hang_up: CutOff) -> None:
+        self._ending.discard(ends)
+        hang_up()
+
+    def _error(self, connection: Connection) -> str:
+        """What is wrong with a peer; empty where nothing is."""
         peer = connection.peer
         if peer is None or connection.is_watched:
-            return None
+            return ""
         policy = self._inbound.policy
         chain = policy.chain_of(connection) if policy is not None else None
         if chain is None or chain.trust is None:
-            return None
+            return ""
         if policy is not self._policy:
             self._policy, self._accepted = policy, set()
         accepted, key = self._accepted, (id(chain), peer.sha256)
         if key in accepted:
-            return None
+            return ""
         try:
             self._judge(connection, chain.trust)
         except (PeerIdentityError, ResourceError) as error:
-            return peer_refused(str(error))
+            return str(error)
         if len(accepted) >= _MAX_ACCEPTED:
             accepted.clear()
         # Where trust has changed meanwhile this set is nobody's any more.
         accepted.add(key)
-        return None
+        return ""
 
     def _judge(self, connection: Connection, trust: TlsTrust) -> None:
         with self._lock:
@@ -118,12 +139,12 @@ class PeerTrust:
         # A server that tells of the peer's own certificate only may be right that it was all.
         check_sent(connection.peer_certificates or (connection.peer.der,), read)
 
-    def hold(self, request: InboundRequest, cut_off: CutOff) -> None:
+    def hold(self, request: InboundRequest, cut_off: CutOff | None = None) -> None:
         """Have a request that was let in broken off when its peer is trusted no more.
 
         Args:
             request: It says itself when it is over.
-            cut_off: Breaks it off; called from any thread.
+            cut_off: Breaks it off, beside what ends its connection; called from any thread.
         """
         connection = request.connection
         if connection.peer is not None and not connection.is_watched:
@@ -148,6 +169,9 @@ class PeerTrust:
             return
         self._accepted = set()
         for connection, cut_off in list(self._open.values()):
-            if self.refusal(connection) is not None:
-                logger.warning("a request is broken off: its peer is trusted no more")
-                cut_off()
+            error = self._error(connection)
+            if error:
+                logger.warning("a request is broken off: %s", error)
+                for end in (cut_off, connection.hang_up):
+                    if end is not None:
+                        end()

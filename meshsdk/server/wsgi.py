@@ -12,7 +12,7 @@ import io
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from .. import deadline
@@ -21,7 +21,7 @@ from ..inbound import Connection, InboundRequest
 from ..inbound.replies import not_configured
 from ..routing import RequestHead
 from ..telemetry.lookup import http_server_observer
-from .connections import ADMITTED, hang_up, wsgi_connection
+from .connections import ADMITTED, wsgi_connection
 from .drive import Driver
 from .inbound import HasControl, Inbound
 from .malformed import malformed
@@ -82,8 +82,8 @@ class WsgiMiddleware:
         if reply is None:
             driver = self._driver(port)
             reply = driver.decide(request, body.peek)
-            if reply is None and not request.connection.is_watched:
-                driver.peers.hold(request, partial(hang_up, environ))
+            if reply is None:
+                driver.peers.hold(request)
         if reply is None and request.max_body_bytes is not None:
             reply = _bound(request, request.max_body_bytes, body)
         if reply is not None:

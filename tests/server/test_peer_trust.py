@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import queue
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -17,13 +19,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from meshsdk.errors import PeerIdentityError, ResourceError
+from meshsdk.grpc.hang_up import hang_up
+from meshsdk.identities import FileIdentity
 from meshsdk.resources import TlsFile, TlsTrust
 from meshsdk.security import check_sent, read_trust
 
 from ..certificates import SpiffeCa, spiffe, write_identity
 from .grpc_servers import aio_grpc_server, sync_grpc_server
 from .running import mesh_of, one_port
-from .test_mutual_tls_matrix import World, by_gunicorn, server_listener
+from .test_mutual_tls_matrix import World, by_gunicorn, server_listener, upstream
 
 ROOT = SpiffeCa("root")
 BETWEEN = SpiffeCa("between", ROOT)
@@ -63,6 +67,9 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < until, what
         time.sleep(0.05)
+
+
+BROKEN_OFF = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE)
 
 
 class Stream:
@@ -112,11 +119,44 @@ def test_grpc_calls_of_peers_that_are_trusted_no_more_are_broken_off(
             trust_only(world, STRANGER.pem)
         else:
             revoke(world, "right")
-        assert stream.end() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
-        assert say() is grpc.StatusCode.PERMISSION_DENIED, "the connection is the same"
+        assert stream.end() in BROKEN_OFF
+        assert say() in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAVAILABLE)
         if change == "root gone":
             trust_only(world, world.ca.pem + STRANGER.pem)
             wait_until(lambda: say() is grpc.StatusCode.OK, "it is trusted again")
+
+
+@pytest.mark.parametrize("server", GRPC)
+def test_a_grpc_client_whose_root_has_gone_comes_again_with_its_new_certificate(
+    world: World, tmp_path: Path, server: str
+) -> None:
+    port, place, new = one_port(), world.path("right"), SpiffeCa("new")
+
+    client = FileIdentity(place / "cert.pem", place / "key.pem", place / "roots.pem")
+    yaml = upstream(world, port, "no certificate", "own", revocations=False)
+    cluster, _, rest = yaml.partition("\n---\n")
+    document = json.loads(cluster)
+    common = document["transport_socket"]["typed_config"]["common_tls_context"]
+    common["validation_context"]["trusted_ca"] = {"filename": str(place / "roots.pem")}
+    common["tls_certificate_sds_secret_configs"] = [{"name": "default", "sds_config": {"ads": {}}}]
+    both = world.ca.pem + new.pem
+    listener = json.loads(server_listener(world, port))
+    [chain] = listener["filter_chains"]
+    del chain["transport_socket"]["typed_config"]["common_tls_context"]["validation_context"]["crl"]
+    with (
+        mesh_of(tmp_path, json.dumps(listener), world.identity("own")) as mesh,
+        GRPC[server](mesh, port),
+        mesh_of(tmp_path, f"{json.dumps(document)}\n---\n{rest}", client, "client") as caller,
+        caller.channel("peer.test") as channel,
+    ):
+        call = channel.unary_unary("/test.Echo/Say")
+        assert isinstance(answer(call), bytes)
+        trust_only(world, both)
+        write_identity(place, new.issue(spiffe("peer")), both)
+        assert isinstance(answer(call), bytes), "two roots disturb nobody"
+        trust_only(world, new.pem + STRANGER.pem)
+        wait_until(lambda: not isinstance(answer(call), bytes), "the old root is still trusted")
+        wait_until(lambda: isinstance(answer(call), bytes), "the client does not come again")
 
 
 class Threaded(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -274,3 +314,21 @@ def test_a_list_of_the_peers_own_issuer_is_enough_where_only_that_is_asked_for()
 def test_trust_that_cannot_be_read_names_the_field(trust: TlsTrust, field: str) -> None:
     with pytest.raises(ResourceError, match=field):
         read_trust(trust)
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="connections are found on Linux only")
+@pytest.mark.parametrize(("address", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
+def test_the_connection_of_a_peer_is_ended_and_no_other(address: str, family: socket.AddressFamily) -> None:
+    with socket.create_server((address, 0), family=family) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection((address, port)) as one, socket.create_connection((address, port)) as other:
+            accepted = [server.accept()[0] for _ in range(2)]
+            assert not hang_up(address, one.getsockname()[1], port + 1)
+            assert not hang_up("junk", one.getsockname()[1], port)
+            assert hang_up(address, one.getsockname()[1], port)
+            one.settimeout(5)
+            assert one.recv(1) == b""
+            other.sendall(b"x")
+            assert {connection.recv(1) for connection in accepted} == {b"", b"x"}
+            for connection in accepted:
+                connection.close()
