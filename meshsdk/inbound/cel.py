@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..resources.cel import CelCondition, cel_environment, cel_now
-from .connection import Fact
+from .connection import Fact, address_text
 from .request import InboundRequest
 
 __all__ = ["asked_by_condition", "compile_cel"]
@@ -79,18 +79,7 @@ def _size(request: InboundRequest) -> object:
 
 
 def _address(ip: str, port: int) -> object:
-    return (f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}") if ip else _MISSING
-
-
-def _source_address(request: InboundRequest) -> object:
-    connection = request.connection
-    return _address(str(request.remote or ""), _source_port(request) if connection.source_ip else 0)
-
-
-def _source_port(request: InboundRequest) -> int:
-    """An address that X-Forwarded-For told has no port."""
-    connection = request.connection
-    return connection.source_port if str(request.remote) == connection.source_ip else 0
+    return address_text(ip, port) or _MISSING
 
 
 def _of_peer(kind: str) -> Callable[[InboundRequest], object]:
@@ -133,8 +122,8 @@ _ATTRIBUTES: dict[tuple[str, str], Callable[[InboundRequest], object]] = {
     ("request", "time"): lambda request: cel_now(),
     # It is known when the request has ended.
     ("request", "duration"): lambda request: _MISSING,
-    ("source", "address"): _source_address,
-    ("source", "port"): _source_port,
+    ("source", "address"): lambda request: _address(str(request.remote or ""), request.remote_port),
+    ("source", "port"): lambda request: request.remote_port,
     ("destination", "address"): lambda request: _address(
         request.connection.destination_ip, request.connection.destination_port
     ),

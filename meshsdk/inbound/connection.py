@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from ..security.peer_identity import PeerCertificate
 
-__all__ = ["Connection", "Fact", "parse_address"]
+__all__ = ["Connection", "Fact", "address_text", "parse_address"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -76,3 +76,8 @@ def parse_address(text: str) -> Address | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
+
+
+def address_text(ip: str, port: int) -> str:
+    """Both in one, as Envoy writes them; empty where there is no address."""
+    return (f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}") if ip else ""

@@ -20,6 +20,7 @@ from ..errors import ResourceError
 from ..resources import HeaderMutations
 from ..routing.formatter import FormatContext, format_time
 from ..routing.header_mutation import MutationLevel, compile_mutations
+from .connection import address_text
 from .request import InboundRequest
 
 __all__ = ["check_changes", "check_operators", "compile_changes", "escaped_pem", "format_context"]
@@ -137,32 +138,22 @@ def _serial(certificate: x509.Certificate) -> str:
     return text.zfill(len(text) + len(text) % 2)
 
 
-def _address(ip: str, port: int) -> str:
-    return (f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}") if ip else ""
-
-
 def _remote_ip(request: InboundRequest) -> str:
-    return str(request.remote) if request.remote is not None else ""
-
-
-def _remote_port(request: InboundRequest) -> int:
-    """An address that X-Forwarded-For told has no port."""
-    connection = request.connection
-    return connection.source_port if _remote_ip(request) == connection.source_ip else 0
+    return str(request.remote or "")
 
 
 _OPERATORS: dict[str, Read] = {
     "PROTOCOL": lambda request, _: request.connection.protocol,
     "REQUESTED_SERVER_NAME": lambda request, _: request.connection.server_name,
-    "DOWNSTREAM_REMOTE_ADDRESS": lambda request, _: _address(_remote_ip(request), _remote_port(request)),
+    "DOWNSTREAM_REMOTE_ADDRESS": lambda request, _: address_text(_remote_ip(request), request.remote_port),
     "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": lambda request, _: _remote_ip(request),
-    "DOWNSTREAM_REMOTE_PORT": lambda request, _: str(_remote_port(request)) if _remote_ip(request) else "",
-    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS": lambda request, _: _address(
+    "DOWNSTREAM_REMOTE_PORT": lambda request, _: str(request.remote_port) if _remote_ip(request) else "",
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS": lambda request, _: address_text(
         request.connection.source_ip, request.connection.source_port
     ),
     "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": lambda request, _: request.connection.source_ip,
     "DOWNSTREAM_DIRECT_REMOTE_PORT": lambda request, _: str(request.connection.source_port or ""),
-    "DOWNSTREAM_LOCAL_ADDRESS": lambda request, _: _address(
+    "DOWNSTREAM_LOCAL_ADDRESS": lambda request, _: address_text(
         request.connection.destination_ip, request.connection.destination_port
     ),
     "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT": lambda request, _: request.connection.destination_ip,

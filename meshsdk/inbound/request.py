@@ -86,6 +86,12 @@ class InboundRequest:
             self._remote = self.find_remote(self)
         return self._remote
 
+    @property
+    def remote_port(self) -> int:
+        """Of `remote`; 0 where that is an address that X-Forwarded-For told, which has none."""
+        connection = self.connection
+        return connection.source_port if str(self.remote or "") == connection.source_ip else 0
+
     def changed_response(self, headers: Headers, status: int) -> Headers:
         """The headers of an answer, as they leave: the filters change them from the last to the first."""
         changes = self.response_changes
