@@ -60,9 +60,8 @@ class ServerPolicy:
         except BaseException:
             request.done(None, _aborted_with(context))
             raise
-        # Of a function that grpc.aio runs in a thread nothing can be broken off.
-        if hasattr(context, "cancel"):
-            self._driver.peers.hold(request, context.cancel)
+        # Functions that grpc.aio runs in threads have a context that cannot.
+        self._driver.peers.hold(request, getattr(context, "cancel", None))
         return request
 
     async def check_async(self, method: str, context: Any, breaker: Callable[[], CutOff]) -> InboundRequest:
