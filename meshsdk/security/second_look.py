@@ -144,12 +144,12 @@ def _chain(sent: Sequence[x509.Certificate], roots: Iterable[x509.Certificate] |
 
 def _has_issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
     from cryptography import x509
-    from cryptography.exceptions import InvalidSignature
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
     try:
         certificate.verify_directly_issued_by(issuer)
         return issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (InvalidSignature, ValueError, TypeError, x509.ExtensionNotFound):
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError, x509.ExtensionNotFound):
         return False
 
 
@@ -178,9 +178,11 @@ def _check_revocation(
 
 
 def _has_signed(issuer: x509.Certificate, revoked: x509.CertificateRevocationList) -> bool:
+    from cryptography.exceptions import UnsupportedAlgorithm
+
     try:
         return revoked.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (UnsupportedAlgorithm, TypeError, ValueError):
         return False
 
 
