@@ -125,34 +125,36 @@ def _connection(context: Any, port: int, untold: frozenset[Fact]) -> Connection:
     source_ip = host.strip("[]") if family in ("ipv4", "ipv6") else ""
     source_port = int(number) if number.isdecimal() else 0
     known = context.auth_context()
+    sent = _sent(known)
     return Connection(
         is_tls=known.get("transport_security_type", [b""])[0] in (b"ssl", "ssl"),
-        peer=_peer(known.get("x509_pem_cert", ())),
-        peer_certificates=_sent(known),
+        peer=_peer(sent),
+        peer_certificates=sent,
         source_ip=source_ip,
         source_port=source_port,
         destination_port=port,
         protocol="HTTP/2",
-        hang_up=partial(hang_up, source_ip, source_port, port),
+        hang_up=partial(hang_up, source_ip, source_port, port) if sent else None,
         untold=untold,
     )
 
 
-def _peer(certificates: Any) -> PeerCertificate | None:
-    for pem in certificates:
-        text = pem.decode("ascii", "replace") if isinstance(pem, bytes) else pem
-        try:
-            return read_peer(ssl.PEM_cert_to_DER_cert(text))
-        except (ValueError, PeerIdentityError):
-            return None
-    return None
+def _peer(sent: Sequence[bytes]) -> PeerCertificate | None:
+    """A certificate that cannot be read proves nothing."""
+    try:
+        return read_peer(sent[0]) if sent else None
+    except PeerIdentityError:
+        return None
 
 
 def _sent(known: Mapping[str, Sequence[bytes | str]]) -> tuple[bytes, ...]:
-    """What the peer has sent, its own certificate first: grpc tells the others as one text, with it or without."""
+    """What the peer has sent, its own certificate first: grpc tells the others as one text, with it or without.
+
+    Only its own was verified to be its own: where that cannot be read, nothing is known.
+    """
     own = _first(known.get("x509_pem_cert", ()))
     others = _first(known.get("x509_pem_cert_chain", ()))
-    return own + tuple(one for one in others if one not in own)
+    return own + tuple(one for one in others if one not in own) if own else ()
 
 
 def _first(texts: Sequence[bytes | str]) -> tuple[bytes, ...]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 
+from ..resources.network import Network
 from ..security.peer_identity import PeerCertificate
 
-__all__ = ["Connection", "Fact", "address_text", "parse_address"]
+__all__ = ["Connection", "Fact", "address_text", "is_within", "parse_address"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -76,6 +77,11 @@ def parse_address(text: str) -> Address | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
+
+
+def is_within(address: Address | None, networks: Iterable[Network]) -> bool:
+    """Whether an address lies in one of some ranges."""
+    return address is not None and any(one.version == address.version and address in one for one in networks)
 
 
 def address_text(ip: str, port: int) -> str:

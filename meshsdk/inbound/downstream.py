@@ -5,7 +5,6 @@ Sources: Envoy docs, observability/access_log/usage (command operators DOWNSTREA
 
 from __future__ import annotations
 
-import hashlib
 import urllib.parse
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -14,6 +13,7 @@ from typing import Any
 
 import re2
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ..errors import ResourceError
@@ -126,11 +126,11 @@ def _moment(read: Callable[[x509.Certificate], datetime]) -> Read:
 
 
 def _sha256(certificate: x509.Certificate) -> str:
-    return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
+    return certificate.fingerprint(hashes.SHA256()).hex()
 
 
 def _sha1(certificate: x509.Certificate) -> str:
-    return hashlib.sha1(certificate.public_bytes(Encoding.DER), usedforsecurity=False).hexdigest()
+    return certificate.fingerprint(hashes.SHA1()).hex()
 
 
 def _serial(certificate: x509.Certificate) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from ..resources.filter_state import FilterStateIs, FilterStateValue, SetFilterState
 from ..routing.formatter import Formatter, compile_format
 from ..routing.string_match import compile_string
-from .connection import Address, parse_address
+from .connection import Address, is_within, parse_address
 from .downstream import check_operators, format_context
 from .request import InboundRequest
 
@@ -54,10 +54,6 @@ def compile_filter_state(condition: FilterStateIs) -> Callable[[InboundRequest],
 
     def is_in(request: InboundRequest) -> bool:
         value = request.filter_state.get(key)
-        return (
-            value is not None
-            and not isinstance(value, str)
-            and any(one.version == value.version and value in one for one in networks)
-        )
+        return not isinstance(value, str) and is_within(value, networks)
 
     return is_in

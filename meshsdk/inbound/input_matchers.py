@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import xxhash
-
 from ..resources import StringMatcher
 from ..resources.input_matchers import ChosenByHash, ChosenShare, InNetworks, InputMatcher
+from ..routing.hash_key import hash_text
 from ..routing.string_match import compile_string
-from .connection import parse_address
+from .connection import is_within, parse_address
 
 __all__ = ["compile_text_matcher"]
 
@@ -20,21 +19,10 @@ def compile_text_matcher(matcher: InputMatcher) -> Callable[[str], bool]:
         case StringMatcher():
             return compile_string(matcher)
         case InNetworks(networks=networks):
-
-            def is_in(text: str) -> bool:
-                address = parse_address(text)
-                return address is not None and any(
-                    one.version == address.version and address in one for one in networks
-                )
-
-            return is_in
+            return lambda text: is_within(parse_address(text), networks)
         case ChosenByHash(threshold=threshold, modulo=modulo, seed=seed):
-            return lambda text: _hash(text, seed) % modulo >= threshold
+            return lambda text: hash_text(text, seed) % modulo >= threshold
         case ChosenShare(share=share, seed=seed):
-            return lambda text: _hash(text, seed) % share.denominator < share.numerator
+            return lambda text: hash_text(text, seed) % share.denominator < share.numerator
         case _:
             return lambda text: False
-
-
-def _hash(text: str, seed: int) -> int:
-    return xxhash.xxh64_intdigest(text.encode("latin-1", "replace"), seed)

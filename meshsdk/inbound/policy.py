@@ -114,8 +114,9 @@ class CompiledChain:
                     own = mutation_levels(routes, route.virtual_host, route.route, cluster, response=is_response)
                     check_changes(own, where)
             if isinstance(action, NonForwardingAction):
-                own = mutation_levels(routes, route.virtual_host, route.route, None, response=False)
-                changes = compile_changes(own, where)
+                changes = compile_changes(
+                    mutation_levels(routes, route.virtual_host, route.route, None, response=False), where
+                )
             self._by_route[id(route)] = _RouteSteps(route, steps, changes)
         no_settings: Sequence[FilterSettings] = (routes.filters,)
         every = [step for one in self._by_route.values() for step in one.filters.steps]

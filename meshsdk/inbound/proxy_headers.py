@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..resources.network import Network
 from ..resources.server_listener import ServerManager
-from .connection import Address, parse_address
+from .connection import is_within, parse_address
 from .request import InboundRequest
 
-__all__ = ["compile_sanitizing"]
+__all__ = ["compile_sanitizing", "must_be_secured"]
 
 _IS_INTERNAL = b"x-envoy-internal"
 _FORWARDED_FOR = b"x-forwarded-for"
@@ -97,11 +96,7 @@ def _is_internal(manager: ServerManager, request: InboundRequest) -> bool:
     remote = request.remote
     if remote is None:
         return manager.internal_unix_sockets
-    return _is_in(remote, manager.internal_networks)
-
-
-def _is_in(address: Address, networks: tuple[Network, ...]) -> bool:
-    return any(one.version == address.version and address in one for one in networks)
+    return is_within(remote, manager.internal_networks)
 
 
 def _tell_of_the_edge(manager: ServerManager, request: InboundRequest, appends: bool, is_internal: bool) -> None:

@@ -40,7 +40,7 @@ from ..routing.conditions import compile_header, no_chance
 from ..routing.string_match import compile_regex_match, compile_string
 from ..security.peer_identity import compile_san
 from .cel import asked_by_condition, compile_cel
-from .connection import Address, Fact, parse_address
+from .connection import Fact, is_within, parse_address
 from .filter_state import compile_filter_state
 from .metadata import compile_metadata
 from .rbac_matcher import asked_by_matcher, compile_matcher
@@ -145,16 +145,12 @@ def _asks_for_a_method(header: HeaderMatcher) -> bool:
 
 
 def _from_address(condition: FromAddress) -> Test:
-    network, kind = condition.network, condition.kind
-
-    def holds(address: Address | None) -> bool:
-        return address is not None and address.version == network.version and address in network
-
+    networks, kind = (condition.network,), condition.kind
     if kind is AddressKind.REMOTE:
-        return lambda request: holds(request.remote)
+        return lambda request: is_within(request.remote, networks)
     if kind is AddressKind.DESTINATION:
-        return lambda request: holds(parse_address(request.connection.destination_ip))
-    return lambda request: holds(parse_address(request.connection.source_ip))
+        return lambda request: is_within(parse_address(request.connection.destination_ip), networks)
+    return lambda request: is_within(parse_address(request.connection.source_ip), networks)
 
 
 def _authenticated(condition: Authenticated) -> Test:

@@ -29,9 +29,9 @@ Hash = Callable[[RequestHead], HashKey | None]
 MakeCookieValue = Callable[[], str]
 
 
-def hash_text(text: str) -> int:
-    """xxHash64 with seed 0 of a text's bytes (Envoy: HashUtil::xxHash64)."""
-    return xxhash.xxh64_intdigest(text.encode("latin-1", "replace"))
+def hash_text(text: str, seed: int = 0) -> int:
+    """xxHash64 of a text's bytes (Envoy: HashUtil::xxHash64)."""
+    return xxhash.xxh64_intdigest(text.encode("latin-1", "replace"), seed)
 
 
 def new_cookie_value() -> str:
