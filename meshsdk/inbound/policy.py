@@ -26,6 +26,7 @@ from ..exchange.configured_answer import configured_answer
 from ..exchange.local_reply import LocalReply, no_route, path_refused, redirect_to
 from ..exchange.request_changes import changed_request
 from ..resources import FilterSettings, ForwardAction, NonForwardingAction, RouteConfiguration, TlsTrust
+from ..resources.request_rules import NO_RULES, RequestRules, strictest
 from ..resources.server_listener import FilterChain, ServerListener, ServerManager
 from ..routing import CompiledRoute, RouteTable, apply_mutations
 from ..routing.compiled_forward import filter_levels, mutation_levels
@@ -38,9 +39,10 @@ from .connection import Connection, Fact
 from .descriptors import RouteLimits
 from .downstream import check_changes, compile_changes, format_context
 from .filter_chains import ChainFinder
+from .odd_requests import asks_for_another, has_dots_with_parameters
 from .proxy_headers import compile_sanitizing, must_be_secured
 from .rbac import RbacStep
-from .replies import not_configured, not_told, peer_refused
+from .replies import not_configured, not_told, peer_refused, upgrade_refused
 from .request import ROUTER, InboundRequest
 from .steps import NO_LIMITS, FilterStates, Result, RouteFilters, compile_steps, response_change
 from .waits import Wait
@@ -94,12 +96,17 @@ class CompiledChain:
         if of_certificates != routes:
             self._table_with_certificate = RouteTable(listener, of_certificates)
             every_route += self._table_with_certificate.routes
+        self._normalizes = manager.listener.paths.normalize
         self._find_remote = partial(remote_address, manager)
         self.trust = chain.tls.trust if chain.tls is not None else None
         self._accepted: set[str] = set()
         self._requires_peer = chain.tls is not None and chain.tls.require_client_certificate
         self._sanitize = compile_sanitizing(manager, routes.internal_only_headers)
         self._mark_certificate = compile_client_certificate(manager)
+        self._upgrades = manager.rules.upgrades
+        if any(isinstance(route.route.action, NonForwardingAction) for route in every_route):
+            # The application is the connection's end, and whatever it speaks is its own to refuse.
+            self._upgrades |= {"websocket"}
         self._by_route: dict[int, _RouteSteps] = {}
         for route in every_route:
             levels = filter_levels(routes, route.virtual_host, route.route)
@@ -135,7 +142,7 @@ class CompiledChain:
             if refusal is not None:
                 return refusal
         request.find_remote = self._find_remote
-        if "#" in request.head.target:
+        if "#" in request.head.target or (self._normalizes and has_dots_with_parameters(request.head.path)):
             # Envoy: http_reject_path_with_fragment; one side might cut there, and the other not.
             return self._answered_early(request, path_refused())
         if self.table.prepare is not None:
@@ -147,6 +154,8 @@ class CompiledChain:
             request.head = head
         self._sanitize(request)
         self._mark_certificate(request)
+        if b"upgrade" in request.head.by_name() and asks_for_another(request.head, self._upgrades):
+            return self._answered_early(request, upgrade_refused())
         table = self.table if request.connection.peer is None else self._table_with_certificate
         index = table.routes_for(request.head)
         if index is not None and index.require_tls and must_be_secured(request, index.spares_internal):
@@ -297,6 +306,7 @@ class InboundPolicy:
 
     Attributes:
         problem: Why nobody gets in; empty where there is a policy.
+        rules: What is a request at all, by the strictest of its chains.
     """
 
     def __init__(self, view: ServerView, before: InboundPolicy | None = None, own_cluster: str = "") -> None:
@@ -307,9 +317,12 @@ class InboundPolicy:
         self._chains: dict[int, CompiledChain] = {}
         self._finder: ChainFinder | None = None
         self._known: dict[int, tuple[Connection, CompiledChain | None]] = {}
+        self.rules: RequestRules = NO_RULES
         if view.listener is None:
             return
         self._finder = ChainFinder(view.listener)
+        managers = [chain.manager for chain in view.listener.all_chains if chain.manager is not None]
+        self.rules = strictest(manager.rules for manager in managers)
         for chain in view.listener.all_chains:
             if chain.manager is not None:
                 routes = chain.manager.listener.route_configuration or view.routes[chain.manager.listener.route_name]
@@ -348,6 +361,13 @@ class InboundPolicy:
     def trusts(self) -> frozenset[TlsTrust]:
         """What peers are held to, of all chains."""
         return frozenset(chain.trust for chain in self._chains.values() if chain.trust is not None)
+
+    @property
+    def connect_timeout_seconds(self) -> float | None:
+        """How long the handshake of a connection may take, by the strictest of the chains; None where none says."""
+        chains = self.listener.all_chains if self.listener is not None else ()
+        said = [chain.connect_timeout_seconds for chain in chains if chain.connect_timeout_seconds is not None]
+        return min(said, default=None)
 
     def needs_peers(self, port: int) -> bool:
         """Whether nobody gets in at a port without a certificate, as under STRICT."""

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..resources.request_rules import Underscores
 from ..resources.server_listener import ServerManager
+from ..routing import RequestHead
 from .connection import is_within, parse_address
 from .request import InboundRequest
 
-__all__ = ["compile_sanitizing", "must_be_secured"]
+__all__ = ["compile_sanitizing", "must_be_secured", "without_underscores"]
 
 _IS_INTERNAL = b"x-envoy-internal"
 _FORWARDED_FOR = b"x-forwarded-for"
@@ -52,8 +54,11 @@ def compile_sanitizing(manager: ServerManager, internal_only: tuple[str, ...]) -
     doubtful = foreign | always
     may_be_internal = bool(manager.internal_networks) or manager.internal_unix_sockets
     appends = is_edge and not manager.skip_xff_append
+    drops_underscores = manager.rules.underscores is Underscores.DROP_HEADER
 
     def clean(request: InboundRequest) -> None:
+        if drops_underscores:
+            request.head = without_underscores(request.head)
         is_internal = may_be_internal and _is_internal(manager, request)
         if not doubtful.isdisjoint(request.head.by_name()):
             taken = always if is_internal else doubtful
@@ -69,6 +74,13 @@ def compile_sanitizing(manager: ServerManager, internal_only: tuple[str, ...]) -
                 request.head.scheme = scheme
 
     return clean
+
+
+def without_underscores(head: RequestHead) -> RequestHead:
+    """The request without the headers whose names have an underscore (HeadersWithUnderscoresAction DROP_HEADER)."""
+    if b"_" not in b"".join(head.by_name()):
+        return head
+    return head.with_headers([header for header in head.raw_headers if b"_" not in header[0]])
 
 
 def must_be_secured(request: InboundRequest, spares_internal: bool) -> bool:

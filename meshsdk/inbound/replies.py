@@ -25,6 +25,7 @@ __all__ = [
     "peer_refused",
     "rate_limiter_failed",
     "too_many_at_once",
+    "upgrade_refused",
 ]
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -97,6 +98,11 @@ def not_admitted() -> LocalReply:
 def too_many_at_once(status: int) -> LocalReply:
     """adaptive_concurrency refuses (source/extensions/filters/http/adaptive_concurrency)."""
     return LocalReply(status, b"reached concurrency limit", _TEXT, details="reached_concurrency_limit")
+
+
+def upgrade_refused() -> LocalReply:
+    """Nobody here speaks what the peer wants to change to (source/common/http/conn_manager_impl.cc)."""
+    return LocalReply(403, details="upgrade_failed")
 
 
 def peer_refused(why: str) -> LocalReply:

@@ -12,6 +12,7 @@ from enum import Enum
 from .downstream_tls import DownstreamTls
 from .listener import Listener
 from .network import Network
+from .request_rules import NO_RULES, RequestRules
 
 __all__ = [
     "ClientCertificateDetails",
@@ -79,6 +80,7 @@ class ServerManager:
         trusted_hops: How many proxies at the end of X-Forwarded-For are believed (xff_num_trusted_hops).
         skip_xff_append: With use_remote_address: the peer is not added to X-Forwarded-For.
         internal_networks, internal_unix_sockets: Whose requests are internal ones (internal_address_config).
+        rules: What is a request at all.
     """
 
     listener: Listener
@@ -89,6 +91,7 @@ class ServerManager:
     skip_xff_append: bool = False
     internal_networks: tuple[Network, ...] = ()
     internal_unix_sockets: bool = False
+    rules: RequestRules = NO_RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +101,14 @@ class FilterChain:
     Attributes:
         tls: None is plaintext.
         manager: None where the chain carries bytes and not HTTP.
+        connect_timeout_seconds: For the handshake (transport_socket_connect_timeout); None is the server's own.
     """
 
     name: str
     match: FilterChainMatch
     tls: DownstreamTls | None
     manager: ServerManager | None
+    connect_timeout_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from .listener import Listener
 from .network import parse_cidr
 from .notes import Notes
 from .path_normalization import parse_path_normalization
+from .request_rules import parse_request_rules
 from .server_listener import (
     ClientCertificateDetails,
     FilterChain,
@@ -24,7 +25,7 @@ from .server_listener import (
     ServerManager,
     SourceType,
 )
-from .values import optional, unpack
+from .values import optional, seconds, unpack
 
 __all__ = ["parse_server_listener"]
 
@@ -36,7 +37,9 @@ _LISTENER_FIELDS = frozenset(
     " access_log reuse_port enable_reuse_port tcp_backlog_size per_connection_buffer_limit_bytes transparent freebind"
     " socket_options connection_balance_config drain_type deprecated_v1".split()
 )
-_CHAIN_FIELDS = frozenset("filter_chain_match filters transport_socket name metadata".split())
+_CHAIN_FIELDS = frozenset(
+    "filter_chain_match filters transport_socket transport_socket_connect_timeout name metadata".split()
+)
 # These change nothing for a server in this process, or only what its own web server does.
 _MANAGER_FIELDS = frozenset(
     "codec_type stat_prefix rds route_config http_filters common_http_protocol_options server_name access_log"
@@ -44,8 +47,8 @@ _MANAGER_FIELDS = frozenset(
     " path_with_escaped_slashes_action stream_idle_timeout strip_matching_host_port strip_any_host_port"
     " strip_trailing_host_dot server_header_transformation forward_client_cert_details skip_xff_append"
     " set_current_client_cert_details upgrade_configs proxy_100_continue http_protocol_options http2_protocol_options"
-    " preserve_external_request_id always_set_request_id_in_response max_request_headers_kb access_log_options"
-    " scheme_header_transformation request_id_extension internal_address_config".split()
+    " preserve_external_request_id always_set_request_id_in_response max_request_headers_kb request_headers_timeout"
+    " access_log_options request_id_extension internal_address_config".split()
 )
 
 # Network filters that only record, or that tell the peer about this side.
@@ -68,6 +71,7 @@ def parse_server_listener(message: Any, where: str = "Listener") -> ServerListen
     notes.unless_acted_on(message, where, _LISTENER_FIELDS)
     if message.HasField("filter_chain_matcher"):
         raise ResourceError(f"{where}.filter_chain_matcher", "matcher trees are refused; use filter_chain_match")
+    _check_listener_filters(message, where, notes)
     chains: list[FilterChain] = []
     seen: dict[FilterChainMatch, int] = {}
     for index, chain in enumerate(message.filter_chains):
@@ -86,8 +90,28 @@ def parse_server_listener(message: Any, where: str = "Listener") -> ServerListen
     return ServerListener(message.name, tuple(chains), default, tuple(notes))
 
 
+# They look at a connection's beginning, which the server does itself.
+_LOOKING_LISTENER_FILTERS = ("tls_inspector.", "http_inspector.", "original_dst.")
+_PEER_CHANGING_LISTENER_FILTERS = ("proxy_protocol.", "original_src.")
+
+
+def _check_listener_filters(message: Any, where: str, notes: Notes) -> None:
+    """Refuse those that say who the peer is: a server of this process knows the one of its socket only."""
+    for index, listener_filter in enumerate(message.listener_filters):
+        path = f"{where}.listener_filters[{index}]"
+        kind = listener_filter.typed_config.type_url.rpartition("/")[2].removeprefix(
+            "envoy.extensions.filters.listener."
+        )
+        if not kind or kind.startswith(_PEER_CHANGING_LISTENER_FILTERS):
+            raise ResourceError(path, f"{listener_filter.name!r} is refused: who the peer is would depend on it")
+        if not kind.startswith(_LOOKING_LISTENER_FILTERS):
+            notes.add(path, f"{listener_filter.name!r} is not acted on")
+
+
 def _parse_chain(message: Any, where: str, notes: Notes) -> FilterChain:
     notes.unless_acted_on(message, where, _CHAIN_FIELDS)
+    if message.use_proxy_proto.value:
+        raise ResourceError(f"{where}.use_proxy_proto", "is refused: who the peer is would depend on it")
     tls = None
     if message.HasField("transport_socket"):
         tls = parse_downstream_tls(message.transport_socket, f"{where}.transport_socket", notes)
@@ -96,6 +120,7 @@ def _parse_chain(message: Any, where: str, notes: Notes) -> FilterChain:
         match=_parse_match(message.filter_chain_match, f"{where}.filter_chain_match"),
         tls=tls,
         manager=_parse_filters(message, where, notes),
+        connect_timeout_seconds=seconds(message, "transport_socket_connect_timeout") or None,
     )
 
 
@@ -188,4 +213,5 @@ def _parse_manager(manager: Any, where: str, notes: Notes) -> ServerManager:
             for index, one in enumerate(manager.internal_address_config.cidr_ranges)
         ),
         internal_unix_sockets=manager.internal_address_config.unix_sockets,
+        rules=parse_request_rules(manager, where, notes),
     )

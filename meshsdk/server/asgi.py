@@ -18,14 +18,17 @@ from typing import TYPE_CHECKING, Any
 from .. import deadline
 from ..errors import MeshError, UnsupportedFeatureError
 from ..exchange.local_reply import LocalReply, payload_too_large
-from ..inbound import Connection, InboundRequest
+from ..inbound import InboundRequest
 from ..inbound.replies import not_configured
+from ..resources.request_rules import NO_RULES
 from ..routing import RequestHead
 from ..telemetry.lookup import http_server_observer
-from .connections import ADMITTED, TELLS_PEERS, Teller, asgi_connection
+from .asgi_head import path_prefix, read_head, read_strictly
+from .connections import ADMITTED, TARGET, TELLS_PEERS, Teller, asgi_connection
 from .drive import AsyncDriver
+from .hop_by_hop import take_away_nominated
 from .inbound import HasControl, Inbound
-from .malformed import malformed
+from .malformed import bad_request, malformed
 
 if TYPE_CHECKING:
     from ..telemetry.http_server import InboundObservation
@@ -56,19 +59,30 @@ class AsgiMiddleware:
         port: That the server listens on, as configuration knows it; by default what each connection came to.
         address: That it listens on.
         closes_mesh: Close the mesh when the application's lifespan ends.
+        drops_underscores: Headers with an underscore in their name are dropped, for an application that takes them for
+            those with a hyphen, as WSGI applications do.
     """
 
     def __init__(
-        self, app: App, *, mesh: HasControl, port: int | None = None, address: str = "0.0.0.0", closes_mesh: bool = True
+        self,
+        app: App,
+        *,
+        mesh: HasControl,
+        port: int | None = None,
+        address: str = "0.0.0.0",
+        closes_mesh: bool = True,
+        drops_underscores: bool = False,
     ) -> None:
         self.app = app
         self._mesh = mesh
         self._address = address
         self._closes_mesh = closes_mesh
+        self._drops_underscores = drops_underscores
         self._port = port
         self._drivers: dict[int, AsyncDriver] = {}
         if port is not None:
             self._driver(port)
+        read_strictly()
 
     def _driver(self, port: int) -> AsyncDriver:
         driver = self._drivers.get(port)
@@ -83,8 +97,9 @@ class AsgiMiddleware:
             return await self._lifespan(scope, receive, send)
         if (kind != "http" and kind != "websocket") or scope.get(ADMITTED):
             return await self.app(scope, receive, send)
-        connection = asgi_connection(scope)
-        request = InboundRequest(_head(scope, connection), connection)
+        connection = asgi_connection(scope, receive)
+        head = read_head(scope, receive, connection, drops_underscores=self._drops_underscores)
+        request = InboundRequest(head, connection)
         outcome = _Outcome()
         observer = http_server_observer()
         observation = observer.start(request.head, connection) if observer is not None else None
@@ -105,6 +120,7 @@ class AsgiMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The policy is here before the application starts, and the mesh is closed after it ended."""
+        read_strictly()
         first = await receive()
         try:
             for driver in list(self._drivers.values()):
@@ -144,9 +160,7 @@ class AsgiMiddleware:
         """Answer a request, or have the application do so."""
         before, body = request.head, _Body(receive)
         port = self._port if self._port is not None else request.connection.destination_port
-        reply = malformed(before)
-        if reply is None and not port:
-            reply = not_configured("the server tells no port: give port=…")
+        reply = self._uniform(scope, request, port)
         if reply is None:
             decided = self._driver(port).decide(request, body.peek)
             reply = decided if decided is None or isinstance(decided, LocalReply) else await decided
@@ -168,6 +182,21 @@ class AsgiMiddleware:
         else:
             with deadline.limit(limit):
                 await self.app(scope, receive, answer)
+
+    def _uniform(self, scope: Scope, request: InboundRequest, port: int) -> LocalReply | None:
+        """Make the head what Envoy's codec makes of it, or say what is wrong with it."""
+        policy = self._driver(port).inbound.policy if port else None
+        rules = policy.rules if policy is not None else NO_RULES
+        reply = malformed(request.head, rules, scope.get("http_version", "1.1"))
+        if reply is not None:
+            return reply
+        if not port:
+            return not_configured("the server tells no port: give port=…")
+        head = take_away_nominated(request.head)
+        if head is None:
+            return bad_request("Connection names what must stay")
+        request.head = request.arrived = head
+        return None
 
 
 def _watched(send: Send, request: InboundRequest, outcome: _Outcome) -> Send:
@@ -240,32 +269,18 @@ async def _bound(request: InboundRequest, max_bytes: int, body: _Body) -> LocalR
     return payload_too_large(max_bytes) if len(await body.peek(max_bytes)) > max_bytes else None
 
 
-def _head(scope: Scope, connection: Connection) -> RequestHead:
-    headers: list[tuple[bytes, bytes]] = list(scope["headers"])
-    raw_path = scope.get("raw_path")
-    target = raw_path.decode("latin-1") if raw_path else urllib.parse.quote(scope["path"])
-    query = scope.get("query_string")
-    if query:
-        target = f"{target}?{query.decode('latin-1')}"
-    scheme = "https" if connection.is_tls else "http"
-    head = RequestHead(scope.get("method", "GET"), scheme, "", target, headers)
-    by_name = head.by_name()
-    authority = by_name.get(b"host") or by_name.get(b":authority")
-    if authority:
-        head.authority = authority.decode("latin-1")
-    return head
-
-
 def _write_back(scope: Scope, before: RequestHead, request: InboundRequest) -> None:
     """Give the application the request as policy has left it."""
     head = request.head
-    if head.raw_headers is not before.raw_headers:
-        scope["headers"] = list(head.raw_headers)
+    # A list of its own: what comes after the head, as trailers do, must not come to it.
+    scope["headers"] = list(head.raw_headers)
     if head.target != before.target:
+        prefix = path_prefix(scope, before.target)
         path, _, query = head.target.partition("?")
-        scope["raw_path"] = path.encode("latin-1")
-        scope["path"] = urllib.parse.unquote(path)
+        scope["raw_path"] = (prefix + path).encode("latin-1")
+        scope["path"] = prefix + urllib.parse.unquote(path)
         scope["query_string"] = query.encode("latin-1")
+        scope[TARGET] = head.target
     scope[ADMITTED] = True
     state = scope.get("state")
     if state is None:

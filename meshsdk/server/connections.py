@@ -27,6 +27,7 @@ from ..security.trust_domains import sent_chain
 __all__ = [
     "ADMITTED",
     "CONNECTION",
+    "TARGET",
     "TELLS_PEERS",
     "Teller",
     "asgi_connection",
@@ -35,6 +36,9 @@ __all__ = [
 ]
 
 CONNECTION = "meshsdk.connection"
+
+# In the scope of a request that a protocol of ours has read: its target, path and query, as it came.
+TARGET = "meshsdk.target"
 
 # On the socket of somebody else's server.
 _KNOWN = "meshsdk_connection"
@@ -55,8 +59,8 @@ class Teller:
     is_here = False
 
 
-def asgi_connection(scope: Mapping[str, Any]) -> Connection:
-    """The connection of an ASGI scope."""
+def asgi_connection(scope: Mapping[str, Any], receive: Any = None) -> Connection:
+    """The connection of an ASGI scope; `receive` is the server's, as far as nobody has wrapped it."""
     known = scope.get(CONNECTION)
     if known is not None:
         return known  # type: ignore[no-any-return]

@@ -3,8 +3,8 @@
 Theory of operation. The first byte of a connection says whether it is TLS (a handshake record begins with 22, RFC 8446
 section 5.1), and the port's filter chains say whether that may be: STRICT has no chain for plaintext, DISABLE none for
 TLS, PERMISSIVE both. It is looked at and not taken, so whoever reads next finds it. A peer that says nothing is dropped
-after a while, and so many may wait at once. Peers are looked at again while their connections last: whoever is trusted
-no more is cut off.
+after a while, and when descriptors run short those that were silent longest go first (`crowd`). Peers are looked at
+again while their connections last: whoever is trusted no more is cut off.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ import copy
 import logging
 import socket
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import IdentityError, PeerIdentityError, ResourceError, UnsupportedFeatureError
 from ..inbound import Connection
 from ..security import PeerChain, check_peer, check_trust_domain, peer_chain, still_trusted
-from .connections import CONNECTION, connection_of_transport
+from .connections import CONNECTION, TARGET, connection_of_transport
+from .crowd import Crowd
 from .held_transport import HeldTransport
 from .inbound import Inbound
+from .strict_http import DEFAULT_TIMEOUTS, StrictHttp, Timeouts
 from .tls import RotatingContext, tls_of_policy
 
 if TYPE_CHECKING:
@@ -32,8 +35,6 @@ __all__ = ["Door"]
 
 logger = logging.getLogger("meshsdk.server")
 
-_HANDSHAKE_SECONDS = 10.0
-_MAX_HANDSHAKES = 1024
 _TLS_HANDSHAKE = b"\x16"
 _SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -45,15 +46,26 @@ class Door:
         inbound: The port's policy.
         config: uvicorn's, loaded.
         server_state, app_state: uvicorn's.
-        protocol_class: Of uvicorn's; serves what comes in, and is made with these three.
+        timeouts: How long peers are waited for.
+
+    Attributes:
+        crowd: Connections that wait for their peers.
     """
 
-    def __init__(self, inbound: Inbound, config: Any, server_state: Any, app_state: Any, protocol_class: Any) -> None:
+    def __init__(
+        self,
+        inbound: Inbound,
+        config: Any,
+        server_state: Any,
+        app_state: Any,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+    ) -> None:
         self._inbound = inbound
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
-        self._protocol_class = _with_transport(protocol_class)
+        self._timeouts = timeouts
+        self.crowd = Crowd()
         self._context: RotatingContext | None = None
         self._problem = ""
         self._preparing: asyncio.Future[None] | None = None
@@ -97,10 +109,18 @@ class Door:
 
     def enter(self, connection: socket.socket) -> None:
         """A connection was accepted."""
-        if len(self._tasks) > _MAX_HANDSHAKES:
+        self.crowd.admit(connection)
+        task = asyncio.get_running_loop().create_task(self._begin(connection))
+        self._tasks.add(task)
+        self.crowd.waits(task, task.cancel)
+        task.add_done_callback(partial(self._has_begun, connection))
+
+    def _has_begun(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self.crowd.leaves(task)
+        if task.cancelled():
+            # One that was cancelled before its first step has not done so.
             connection.close()
-        else:
-            self.spawn(self._begin(connection))
 
     async def _begin(self, connection: socket.socket) -> None:
         """From an accepted socket to a protocol of uvicorn's, or to its end."""
@@ -109,7 +129,9 @@ class Door:
             if connection.family != socket.AF_UNIX:
                 # asyncio does this for sockets that it accepts itself.
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+            policy = self._inbound.policy
+            own = policy.connect_timeout_seconds if policy is not None else None
+            async with asyncio.timeout(own or self._timeouts.transport_socket_connect_timeout):
                 first = await _first_byte(connection)
                 if not first:
                     connection.close()
@@ -152,16 +174,23 @@ class Door:
             if not known:
                 known.append(connection_of_transport(transport, self._own_uri()))
             scope[CONNECTION] = known[0]
+            if scope["type"] == "websocket":
+                scope[TARGET] = made[0].url.decode("latin-1")
             await loaded(scope, receive, _in_one_piece(send, transport) if scope["type"] == "http" else send)
 
         loaded = self._config.loaded_app
         config = copy.copy(self._config)
         config.loaded_app = app
-        protocol = self._protocol_class(config=config, server_state=self._server_state, app_state=self._app_state)
+        protocol = _DoorHttp(config=config, server_state=self._server_state, app_state=self._app_state)
+        policy = self._inbound.policy
+        if policy is not None:
+            protocol.rules = policy.rules
+        protocol.timeouts = self._timeouts.within(protocol.rules)
+        protocol.crowd = self.crowd
         protocol.mesh_admits = self._admits
         protocol.mesh_forgets = self._peers.pop
         made.append(protocol)
-        return protocol  # type: ignore[no-any-return]
+        return protocol
 
     def _own_uri(self) -> str:
         """Whom this side says to be, for X-Forwarded-Client-Cert."""
@@ -223,27 +252,24 @@ class _RefusedError(Exception):
     """A connection may not be."""
 
 
-def _with_transport(protocol_class: Any) -> Any:
-    """The protocol class with the one thing that uvicorn does not tell applications."""
+class _DoorHttp(StrictHttp):
+    """The protocol, with the one thing that uvicorn does not tell applications."""
 
-    class ToldProtocol(protocol_class):  # type: ignore[misc]
-        mesh_transport: HeldTransport
-        mesh_admits: Callable[[Any], bool]
-        mesh_forgets: Callable[[Any, None], Any]
+    mesh_transport: HeldTransport
+    mesh_admits: Callable[[Any], bool]
+    mesh_forgets: Callable[[Any, None], Any]
 
-        def connection_made(self, transport: Any) -> None:
-            """See asyncio.Protocol."""
-            self.mesh_transport = HeldTransport(transport)
-            super().connection_made(self.mesh_transport)
-            if not self.mesh_admits(transport):
-                transport.abort()
+    def connection_made(self, transport: Any) -> None:
+        """See asyncio.Protocol."""
+        self.mesh_transport = HeldTransport(transport)
+        super().connection_made(self.mesh_transport)
+        if not self.mesh_admits(transport):
+            transport.abort()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            """See asyncio.Protocol."""
-            self.mesh_forgets(self.mesh_transport.transport, None)
-            super().connection_lost(exc)
-
-    return ToldProtocol
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self.mesh_forgets(self.mesh_transport.transport, None)
+        super().connection_lost(exc)
 
 
 def _in_one_piece(send: Any, transport: HeldTransport) -> Any:

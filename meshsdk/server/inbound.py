@@ -9,13 +9,14 @@ from weakref import WeakSet
 
 from ..discovery import SERVER_ROOT
 from ..errors import NoRouteError
+from ..resources.request_rules import NO_RULES, RequestRules
 
 if TYPE_CHECKING:
     from ..control import Control
     from ..inbound import InboundPolicy
     from ..security import Secrets
 
-__all__ = ["HasControl", "Inbound", "inbound_of_port"]
+__all__ = ["HasControl", "Inbound", "inbound_of_port", "rules_of_port"]
 
 
 class HasControl(Protocol):
@@ -36,6 +37,13 @@ def inbound_of_port(port: int) -> Inbound | None:
     """Whose port it is: of the middlewares that have started in this process, or of the only one."""
     started = list(_of_middleware)
     return next((one for one in started if one.port == port), started[0] if len(started) == 1 else None)
+
+
+def rules_of_port(port: int) -> RequestRules:
+    """What a port of this process takes for a request; Envoy's defaults before its policy has come."""
+    inbound = inbound_of_port(port)
+    policy = inbound.policy if inbound is not None else None
+    return policy.rules if policy is not None else NO_RULES
 
 
 class Inbound:

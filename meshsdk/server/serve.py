@@ -6,17 +6,23 @@ uvicorn runs the application; connections are accepted here, and come in by the 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import errno
 import inspect
 import logging
+import math
 import socket
 from typing import Any
 
 import uvicorn
 
+from ..errors import UnsupportedFeatureError
 from .asgi import AsgiMiddleware
 from .connections import TELLS_PEERS
 from .door import Door
 from .inbound import HasControl, Inbound
+from .strict_http import DEFAULT_TIMEOUTS, Timeouts
+from .wsgi_threads import MAX_REQUEST_BYTES, in_threads
 
 __all__ = ["MeshServer", "make_server"]
 
@@ -31,13 +37,28 @@ def make_server(app: Any, mesh: HasControl, port: int, *, host: str = "0.0.0.0",
         mesh: Whose policy.
         port: To listen on; 0 takes any, and then the policy is that of `policy_port`.
         host: Address to listen on.
-        **options: uvicorn.Config's.
+        **options: uvicorn.Config's; those of `Timeouts`, in seconds; and max_request_bytes, the longest body that a
+            WSGI application is given.
+
+    Raises:
+        UnsupportedFeatureError: `http` names a protocol class that reads requests in its own way.
     """
     policy_port = options.pop("policy_port", port)
-    asgi = app if _is_asgi(app) else _in_threads(app)
-    wrapped = AsgiMiddleware(asgi, mesh=mesh, port=policy_port, address=host, closes_mesh=False)
+    timeouts = Timeouts(**{name: options.pop(name) for name in _TIMEOUTS if name in options})
+    if options.setdefault("http", "httptools") not in ("auto", "httptools"):
+        raise UnsupportedFeatureError(f"http={options['http']!r}: the mesh's own protocol reads requests")
+    is_wsgi = not _is_asgi(app)
+    longest = options.pop("max_request_bytes", MAX_REQUEST_BYTES)
+    wrapped = AsgiMiddleware(
+        in_threads(app, longest) if is_wsgi else app,
+        mesh=mesh,
+        port=policy_port,
+        address=host,
+        closes_mesh=False,
+        drops_underscores=is_wsgi,
+    )
     options.setdefault("log_level", "warning")
-    options.setdefault("lifespan", "on" if _is_asgi(app) else "off")
+    options.setdefault("lifespan", "off" if is_wsgi else "on")
 
     async def told(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -45,18 +66,15 @@ def make_server(app: Any, mesh: HasControl, port: int, *, host: str = "0.0.0.0",
         await wrapped(scope, receive, send)
 
     config = uvicorn.Config(told, host=host, port=port, **options)
-    return MeshServer(config, Inbound(mesh.runtime, policy_port, host))
+    return MeshServer(config, Inbound(mesh.runtime, policy_port, host), timeouts)
+
+
+_TIMEOUTS = tuple(field.name for field in dataclasses.fields(Timeouts))
 
 
 def _is_asgi(app: Any) -> bool:
     call = app if inspect.isfunction(app) or inspect.ismethod(app) else getattr(app, "__call__", app)  # noqa: B004
     return inspect.iscoroutinefunction(call)
-
-
-def _in_threads(app: Any) -> Any:
-    from a2wsgi import WSGIMiddleware
-
-    return WSGIMiddleware(app)
 
 
 class MeshServer(uvicorn.Server):
@@ -65,13 +83,15 @@ class MeshServer(uvicorn.Server):
     Args:
         config: uvicorn's.
         inbound: The port's policy.
+        timeouts: How long peers are waited for.
 
     Attributes:
         port: That it listens on, once it does.
     """
 
-    def __init__(self, config: uvicorn.Config, inbound: Inbound) -> None:
+    def __init__(self, config: uvicorn.Config, inbound: Inbound, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
         super().__init__(config)
+        self._timeouts = timeouts
         self._inbound = inbound
         self._listener: socket.socket | None = None
         self._door: Door | None = None
@@ -81,9 +101,7 @@ class MeshServer(uvicorn.Server):
         """See uvicorn.Server: the application starts, and then connections are accepted."""
         await self._inbound.wait_ready_async()
         config = self.config
-        door = self._door = Door(
-            self._inbound, config, self.server_state, self.lifespan.state, config.http_protocol_class
-        )
+        door = self._door = Door(self._inbound, config, self.server_state, self.lifespan.state, self._timeouts)
         await door.prepare()
         await super().startup(sockets=[])
         if not self.started:
@@ -108,12 +126,20 @@ class MeshServer(uvicorn.Server):
 
 async def _accept(listener: socket.socket, door: Door) -> None:
     loop = asyncio.get_running_loop()
+    told = -math.inf
     while True:
         try:
             connection, _ = await loop.sock_accept(listener)
         except OSError as error:
             # Out of file descriptors, or the peer is gone already: the next one may do better.
-            logger.warning("a connection cannot be accepted: %s", error)
-            await asyncio.sleep(0.05)
+            ended = door.crowd.make_room(_ROOM_MADE) if error.errno in _OUT_OF_DESCRIPTORS else 0
+            if loop.time() - told > 1:
+                told = loop.time()
+                logger.warning("a connection cannot be accepted: %s; %d that were silent are ended", error, ended)
+            await asyncio.sleep(0.005 if ended else 0.05)
             continue
         door.enter(connection)
+
+
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_ROOM_MADE = 8

@@ -15,8 +15,6 @@ import os
 import socket
 from typing import Any
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
-
 from .connections import Teller
 from .door import Door
 from .inbound import Inbound, inbound_of_port
@@ -69,5 +67,5 @@ class MeshProtocol(asyncio.Protocol):
         # They last as long as uvicorn's server does.
         doors: dict[Inbound, Door] = vars(self._server_state).setdefault("mesh_doors", {})
         if inbound not in doors:
-            doors[inbound] = Door(inbound, self._config, self._server_state, self._app_state, AutoHTTPProtocol)
+            doors[inbound] = Door(inbound, self._config, self._server_state, self._app_state)
         return doors[inbound]

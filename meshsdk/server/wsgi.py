@@ -9,22 +9,23 @@ Source: PEP 3333.
 from __future__ import annotations
 
 import io
-import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from functools import lru_cache
 from typing import Any
 
 from .. import deadline
 from ..exchange.local_reply import LocalReply, payload_too_large
-from ..inbound import Connection, InboundRequest
+from ..inbound import InboundRequest
 from ..inbound.replies import not_configured
+from ..resources.request_rules import NO_RULES
 from ..routing import RequestHead
 from ..telemetry.lookup import http_server_observer
 from .connections import ADMITTED, wsgi_connection
 from .drive import Driver
+from .hop_by_hop import take_away_nominated
 from .inbound import HasControl, Inbound
-from .malformed import malformed
+from .malformed import bad_request, malformed
+from .wsgi_head import read_head, write_back
 
 __all__ = ["WsgiMiddleware"]
 
@@ -63,7 +64,7 @@ class WsgiMiddleware:
         if environ.get(ADMITTED) or environ.get("asgi.scope", {}).get(ADMITTED):
             return self.app(environ, start_response)
         connection = wsgi_connection(environ)
-        call = _Call(InboundRequest(_head(environ, connection), connection))
+        call = _Call(InboundRequest(read_head(environ, connection), connection))
         try:
             call.chunks = self._decide(environ, start_response, call)
         except BaseException as error:
@@ -76,23 +77,39 @@ class WsgiMiddleware:
         request, body = call.request, _Body(environ)
         before = request.head
         port = self._port if self._port is not None else request.connection.destination_port
-        reply = malformed(before)
-        if reply is None and not port:
-            reply = not_configured("the server tells no port: give port=…")
+        reply = self._uniform(environ, request, port)
         if reply is None:
             driver = self._driver(port)
             reply = driver.decide(request, body.peek)
             if reply is None:
                 driver.peers.hold(request)
+        if reply is None and "HTTP_TRANSFER_ENCODING" in environ and not body.begins():
+            reply = bad_request("the body does not begin with a chunk")
         if reply is None and request.max_body_bytes is not None:
             reply = _bound(request, request.max_body_bytes, body)
         if reply is not None:
             call.status, call.flag = reply.status, reply.flag
             return _answer(before, start_response, reply)
         call.pass_on()
-        _write_back(environ, before, request)
+        write_back(environ, before, request)
         call.limit(deadline.of_headers(request.head.header))
         return self.app(environ, call.watched(start_response))
+
+    def _uniform(self, environ: Environ, request: InboundRequest, port: int) -> LocalReply | None:
+        """Make the head what Envoy's codec makes of it, or say what is wrong with it."""
+        policy = self._driver(port).inbound.policy if port else None
+        rules = policy.rules if policy is not None else NO_RULES
+        protocol = environ.get("SERVER_PROTOCOL", "HTTP/1.1").removeprefix("HTTP/").removesuffix(".0")
+        reply = malformed(request.head, rules, "1.0" if protocol == "1" else protocol)
+        if reply is not None:
+            return reply
+        if not port:
+            return not_configured("the server tells no port: give port=…")
+        head = take_away_nominated(request.head)
+        if head is None:
+            return bad_request("Connection names what must stay")
+        request.head = request.arrived = head
+        return None
 
 
 class _Call:
@@ -171,6 +188,14 @@ class _Body:
     def __init__(self, environ: Environ) -> None:
         self._environ = environ
 
+    def begins(self) -> bool:
+        """Whether the server takes what has come of a body for one: most look when the application reads it."""
+        try:
+            self.peek(0)
+        except Exception:  # noqa: BLE001 - each server has its own for a body that is none.
+            return False
+        return True
+
     def peek(self, max_bytes: int) -> bytes:
         """At most so many bytes and one more."""
         stream = self._environ["wsgi.input"]
@@ -225,69 +250,6 @@ def _bound(request: InboundRequest, max_bytes: int, body: _Body) -> LocalReply |
     return payload_too_large(max_bytes) if len(body.peek(max_bytes)) > max_bytes else None
 
 
-def _head(environ: Environ, connection: Connection) -> RequestHead:
-    headers = [
-        (_header_name(name), value.encode("latin-1")) for name, value in environ.items() if name.startswith("HTTP_")
-    ]
-    for name, header in (("CONTENT_TYPE", b"content-type"), ("CONTENT_LENGTH", b"content-length")):
-        if environ.get(name):
-            headers.append((header, environ[name].encode("latin-1")))
-    scheme = "https" if connection.is_tls else "http"
-    return RequestHead(environ["REQUEST_METHOD"], scheme, environ.get("HTTP_HOST", ""), _target(environ), headers)
-
-
-@lru_cache(maxsize=256)
-def _header_name(name: str) -> bytes:
-    """The header of one of the environ's names: the same few come again and again."""
-    return name[5:].replace("_", "-").lower().encode("latin-1")
-
-
-def _target(environ: Environ) -> str:
-    """The path as it was sent, where the server tells; otherwise escaped anew from what the application gets."""
-    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
-    if isinstance(raw, str) and raw.startswith("/"):
-        return raw
-    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    target = urllib.parse.quote(path.encode("latin-1"), safe="/!$&'()*+,;=:@-._~")
-    query = environ.get("QUERY_STRING", "")
-    return f"{target}?{query}" if query else target
-
-
-def _write_back(environ: Environ, before: RequestHead, request: InboundRequest) -> None:
-    """Give the application the request as policy has left it."""
-    head = request.head
-    known = len(before.raw_headers)
-    if head.raw_headers[:known] != before.raw_headers:
-        _forget_headers(environ)
-        known = 0
-    for raw_name, raw_value in head.raw_headers[known:]:
-        _write_header(environ, raw_name, raw_value)
-    if head.target != before.target:
-        path, _, query = head.target.partition("?")
-        environ["SCRIPT_NAME"] = ""
-        environ["PATH_INFO"] = urllib.parse.unquote_to_bytes(path).decode("latin-1")
-        environ["QUERY_STRING"] = query
-        for name in ("RAW_URI", "REQUEST_URI"):
-            if name in environ:
-                environ[name] = head.target
-    environ[ADMITTED] = True
-    environ["meshsdk.peer"] = request.connection.principal
-
-
-def _forget_headers(environ: Environ) -> None:
-    for name in [name for name in environ if name.startswith("HTTP_")]:
-        del environ[name]
-    environ.pop("CONTENT_TYPE", None)
-
-
-def _write_header(environ: Environ, raw_name: bytes, raw_value: bytes) -> None:
-    name, value = raw_name.decode("latin-1").upper().replace("-", "_"), raw_value.decode("latin-1")
-    key = name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
-    # An empty value says nothing in a list (RFC 9110, section 5.6.1).
-    is_list = bool(environ.get(key)) and key != "CONTENT_LENGTH"
-    environ[key] = f"{environ[key]},{value}" if is_list and value else environ[key] if is_list else value
-
-
 def _answer(head: RequestHead, start_response: StartResponse, reply: LocalReply) -> Iterable[bytes]:
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in reply.headers]
     headers.append(("content-length", str(len(reply.body))))
@@ -305,6 +267,9 @@ _REASONS = {
     403: "Forbidden",
     404: "Not Found",
     413: "Payload Too Large",
+    426: "Upgrade Required",
     429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    501: "Not Implemented",
     503: "Service Unavailable",
 }

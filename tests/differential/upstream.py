@@ -7,6 +7,8 @@ import json
 import threading
 from pathlib import Path
 
+import httptools
+
 from ..processes import free_ports
 
 __all__ = ["RESPONSE_HEADERS", "EchoUpstreams"]
@@ -18,32 +20,45 @@ RESPONSE_HEADERS = ((b"x-up-one", b"1"), (b"x-up-two", b"2"), (b"x-up-two", b"zw
 class _Echo(asyncio.Protocol):
     def __init__(self, name: str) -> None:
         self._name = name
-        self._received = b""
+        self._parser = httptools.HttpRequestParser(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._received += data
-        while b"\r\n\r\n" in self._received:
-            head, _, self._received = self._received.partition(b"\r\n\r\n")
-            lines = head.decode("latin-1").split("\r\n")
-            method, target, _ = lines[0].split(" ", 2)
-            headers = [line.split(":", 1) for line in lines[1:]]
-            body = json.dumps(
-                {
-                    "cluster": self._name,
-                    "method": method,
-                    "target": target,
-                    "headers": [(name.lower(), value.strip()) for name, value in headers],
-                }
-            ).encode()
-            own = b"".join(b"%b: %b\r\n" % header for header in RESPONSE_HEADERS)
-            self._transport.write(
-                b"HTTP/1.1 200 OK\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-                % (own, len(body), b"" if method == "HEAD" else body)
-            )
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError:
+            self._transport.close()
+
+    def on_message_begin(self) -> None:
+        self._target = b""
+        self._headers: list[tuple[str, str]] = []
+
+    def on_url(self, part: bytes) -> None:
+        self._target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.decode("latin-1").lower(), value.decode("latin-1").strip()))
+
+    def on_message_complete(self) -> None:
+        method = self._parser.get_method()
+        body = json.dumps(
+            {
+                "cluster": self._name,
+                "method": method.decode(),
+                "target": self._target.decode("latin-1"),
+                "headers": self._headers,
+            }
+        ).encode()
+        own = b"".join(b"%b: %b\r\n" % header for header in RESPONSE_HEADERS)
+        self._transport.write(
+            b"HTTP/1.1 200 OK\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+            % (own, len(body), b"" if method == b"HEAD" else body)
+        )
 
 
 class EchoUpstreams:

@@ -1,0 +1,24 @@
+"""The target of a request line: which path it names, and whose.
+
+A target in absolute form names its host, and then the Host header does not count (RFC 9112 section 3.2.2).
+
+Source: Envoy, source/common/http/http1/codec_impl.cc (handlePath) and source/common/http/utility.cc (Url::initialize).
+"""
+
+from __future__ import annotations
+
+import re2
+
+__all__ = ["origin_form"]
+
+_ABSOLUTE = re2.compile(rb"(?i)https?://(?:[^/?#@]*@)?([^/?#@]+)(/.*)?")
+
+
+def origin_form(target: bytes) -> tuple[bytes, bytes | None]:
+    """A target as path and query, and the host that it names where it is absolute. What is neither stays as it is."""
+    if target[:1] == b"/":
+        return target, None
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        return target, None
+    return absolute[2] or b"/", absolute[1]
