@@ -347,9 +347,12 @@ class Control:
             logger.warning("%s", message)
 
     def _tell_waiters(self) -> None:
-        targets = self.directory.targets
         servers = {f"{SERVER_ROOT}{name}" for name in self.policies}
-        settled = [waiter for waiter in self._waiters if all(n in targets or n in servers for n in waiter.names)]
+        settled = [
+            waiter
+            for waiter in self._waiters
+            if servers.issuperset(waiter.names) or self.directory.find(waiter.names) is not None
+        ]
         for waiter in settled:
             self._waiters.remove(waiter)
             waiter.callback()

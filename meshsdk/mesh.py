@@ -374,7 +374,7 @@ class Mesh:
         url_parts = request.url
         target = url_parts.host if url_parts.port is None else f"{url_parts.host}:{url_parts.port}"
         names = self._names(target, url_parts.scheme)
-        if any(name not in self._runtime.directory.targets for name in names):
+        if self._runtime.directory.find(names) is None:
             settled = threading.Event()
             cancel = self._runtime.when_settled(names, settled.set)
             try:

@@ -223,12 +223,11 @@ class Dispatcher:
         names = self._runtime.listener_names(
             url.raw_host.decode("ascii"), _port_of(url), port_is_explicit=url.port is not None
         )
-        if any(name not in directory.targets for name in names):
+        targets = directory.find(names)
+        if targets is None:
             return Unsettled(names)
-        targets = [directory.targets[name] for name in names]
-        for target in targets:
-            if target.table is not None:
-                return target.table
+        if targets[-1].table is not None:
+            return targets[-1].table
         broken = [target.problem for target in targets if not target.view.does_not_exist]
         if broken:
             raise as_httpx_error(NoRouteError(f"{url.netloc.decode()}: {'; '.join(broken)}", status=503, flag="NC"))
