@@ -24,6 +24,7 @@ from .dispatcher import (
     Unsettled,
     error_flag,
     outcome_of,
+    passed_on,
     timeout_failure,
 )
 from .errors import DeadlineExceededError, IdleTimeoutError, PendingOverflowError
@@ -73,19 +74,27 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         self._pools: dict[asyncio.AbstractEventLoop, AsyncPool] = {}
         self._mirrors: set[asyncio.Task[None]] = set()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(
+        self, request: httpx.Request, outside: httpx.AsyncBaseTransport | None = None
+    ) -> httpx.Response:
         """Send one request; called by httpx.
+
+        Args:
+            request: The request.
+            outside: Takes requests to hosts outside the mesh; None sends them as well.
 
         Raises:
             httpx.TransportError: It got no response.
         """
         begun = self._dispatcher.begin(request)
-        while type(begun) is Unsettled:
+        while isinstance(begun, Unsettled):
             begun = await self._settle(request, begun)
         observer = http_client_observer()
         if observer is not None:
-            return await self._observed(request, begun, observer)
+            return await self._observed(request, begun, observer, outside)
         if type(begun) is Exchange:
+            if outside is not None and begun.route is None:
+                return passed_on(begun, await outside.handle_async_request(request))
             return await self.carry_out(request, begun, None)
         assert isinstance(begun, LocalReply)
         return await self._reply(request, begun, None)
@@ -148,7 +157,11 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         return self._dispatcher.begin(request)
 
     async def _observed(
-        self, request: httpx.Request, begun: Exchange | LocalReply | Unsettled, observer: Any
+        self,
+        request: httpx.Request,
+        begun: Exchange | LocalReply,
+        observer: Any,
+        outside: httpx.AsyncBaseTransport | None,
     ) -> httpx.Response:
         """The same under a span."""
         url = request.url
@@ -160,8 +173,9 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         try:
             if isinstance(begun, LocalReply):
                 response = await self._reply(request, begun, None)
+            elif outside is not None and begun.route is None:
+                response = passed_on(begun, await outside.handle_async_request(request))
             else:
-                assert isinstance(begun, Exchange)
                 response = await self.carry_out(request, begun, observation)
         except BaseException as error:
             observation.end(None, error, cluster, "", error_flag(error))

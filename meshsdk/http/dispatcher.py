@@ -326,6 +326,12 @@ def head_of(request: httpx.Request, scheme: str) -> RequestHead:
     )
 
 
+def passed_on(exchange: Exchange, response: httpx.Response) -> httpx.Response:
+    """What another transport answered to a request that was none of the mesh's."""
+    response.extensions = {**response.extensions, "mesh": MeshResponseInfo(exchange)}
+    return response
+
+
 def _port_of(url: httpx.URL) -> int:
     return url.port or (443 if url.scheme == "https" else 80)
 

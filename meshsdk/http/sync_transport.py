@@ -24,6 +24,7 @@ from .dispatcher import (
     Unsettled,
     error_flag,
     outcome_of,
+    passed_on,
     timeout_failure,
 )
 from .errors import DeadlineExceededError, IdleTimeoutError, PendingOverflowError
@@ -75,19 +76,25 @@ class MeshTransport(httpx.BaseTransport):
         self._pool = SyncPool(self._tls, limits)
         self._mirrors = MirrorThreads()
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_request(self, request: httpx.Request, outside: httpx.BaseTransport | None = None) -> httpx.Response:
         """Send one request; called by httpx.
+
+        Args:
+            request: The request.
+            outside: Takes requests to hosts outside the mesh; None sends them as well.
 
         Raises:
             httpx.TransportError: It got no response.
         """
         begun = self._dispatcher.begin(request)
-        while type(begun) is Unsettled:
+        while isinstance(begun, Unsettled):
             begun = self._settle(request, begun)
         observer = http_client_observer()
         if observer is not None:
-            return self._observed(request, begun, observer)
+            return self._observed(request, begun, observer, outside)
         if type(begun) is Exchange:
+            if outside is not None and begun.route is None:
+                return passed_on(begun, outside.handle_request(request))
             return self.carry_out(request, begun, None)
         assert isinstance(begun, LocalReply)
         return self._reply(request, begun, None)
@@ -120,7 +127,7 @@ class MeshTransport(httpx.BaseTransport):
         return self._dispatcher.begin(request)
 
     def _observed(
-        self, request: httpx.Request, begun: Exchange | LocalReply | Unsettled, observer: Any
+        self, request: httpx.Request, begun: Exchange | LocalReply, observer: Any, outside: httpx.BaseTransport | None
     ) -> httpx.Response:
         """The same under a span."""
         url = request.url
@@ -132,8 +139,9 @@ class MeshTransport(httpx.BaseTransport):
         try:
             if isinstance(begun, LocalReply):
                 response = self._reply(request, begun, None)
+            elif outside is not None and begun.route is None:
+                response = passed_on(begun, outside.handle_request(request))
             else:
-                assert isinstance(begun, Exchange)
                 response = self.carry_out(request, begun, observation)
         except BaseException as error:
             observation.end(None, error, cluster, "", error_flag(error))
