@@ -115,6 +115,8 @@ def _make_cluster(
 ) -> Iterable[Message]:
     name = cluster_name(port.number, subset, service.host)
     cluster = cluster_pb2.Cluster(name=name)
+    # Envoy's default of 50 does not suit small services: istiod switches panic off unless minHealthPercent is given.
+    cluster.common_lb_config.healthy_panic_threshold.value = 0
     cluster.connect_timeout.FromMilliseconds(int(_CONNECT_TIMEOUT_SECONDS * 1000))
     mutual = _auto_mutual(world, service, entries) if policy.tls is None else frozenset()
     assignment = _make_assignment(name, entries, mutual)
@@ -283,7 +285,6 @@ def _apply_outlier(cluster: cluster_pb2.Cluster, outlier: OutlierDetection) -> N
             target.consecutive_local_origin_failure.value = outlier.consecutive_local_origin_failures
             target.enforcing_consecutive_local_origin_failure.value = 100
         target.enforcing_local_origin_success_rate.value = 0
-    # Set even where it is 0, which switches panic off: Envoy's default of 50 does not suit small services.
     cluster.common_lb_config.healthy_panic_threshold.value = outlier.min_health_percent or 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
@@ -122,6 +123,22 @@ def parse_cluster(message: Any) -> Cluster:
         override_host_status=_override_host_status(common),
         notes=tuple(notes),
     )
+
+
+def with_grpc_rules(message: Any, cluster: Cluster) -> Cluster:
+    """A cluster as a server of gRPC's profile means it, which says nothing of what Envoy does without being told.
+
+    gRPC uses no endpoint that is called unhealthy and knows no panic (gRFC A27), so istiod tells proxyless clients of
+    pods that are not ready without a threshold. Where a cluster has settings for Envoy's balancing that gRPC does not
+    read (common_lb_config beyond gRFC A55's override_host_status, active health checks), it is Envoy's.
+    """
+    common = message.common_lb_config
+    is_envoys = message.HasField("common_lb_config") and {field.name for field, _ in common.ListFields()} != {
+        "override_host_status"
+    }
+    if is_envoys or message.health_checks:
+        return cluster
+    return replace(cluster, only_healthy=True, healthy_panic_threshold=0.0)
 
 
 def _common_http(message: Any, options: Any, field: str) -> float | None:

@@ -190,7 +190,7 @@ class SotwSession:
             self._cache.accept_unchanged(kind, name, version)
             return
         try:
-            resource: Resource = decode(kind, packed)
+            resource: Resource = decode(kind, packed, grpc_profile=True)
         except ResourceError as error:
             outcome.errors.append(str(error))
             self._cache.reject(kind, name, str(error))
