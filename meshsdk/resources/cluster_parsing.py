@@ -138,7 +138,8 @@ def with_grpc_rules(message: Any, cluster: Cluster) -> Cluster:
     }
     if is_envoys or message.health_checks:
         return cluster
-    return replace(cluster, only_healthy=True, healthy_panic_threshold=0.0)
+    statuses = cluster.override_host_status if message.HasField("common_lb_config") else _OVERRIDABLE_BY_GRPC
+    return replace(cluster, only_healthy=True, healthy_panic_threshold=0.0, override_host_status=statuses)
 
 
 def _common_http(message: Any, options: Any, field: str) -> float | None:
@@ -221,6 +222,9 @@ def _inline_endpoints(message: Any, where: str, notes: Notes, *, host_names: boo
         notes.add(where_noted, text)
     return endpoints
 
+
+# gRFC A55.
+_OVERRIDABLE_BY_GRPC = frozenset([HealthStatus.UNKNOWN, HealthStatus.HEALTHY])
 
 _FAMILIES = {0: "AUTO", 1: "V4_ONLY", 2: "V6_ONLY", 3: "V4_PREFERRED", 4: "ALL"}
 

@@ -183,6 +183,9 @@ class AdsClient:
 
     def _on_missing(self, kind: ResourceType, name: str) -> None:
         self._timers.pop((kind, name), None)
+        if self._stream is not None and not self._stream.has_sent:
+            self._expect(kind)  # There is no connection yet, so that it has not been asked for.
+            return
         entry = self._cache.get(kind, name)
         if entry is None or entry.status is not Status.REQUESTED:
             return

@@ -55,6 +55,8 @@ class SecondQuestion:
         self._give_up_seconds = give_up_seconds
         self._stream: AdsStream | None = None
         self._asked: dict[ResourceType, frozenset[str]] = {}
+        # Each name is asked for once as long as the first stream lasts: what stays undecided is the timer's.
+        self._asked_before: set[tuple[ResourceType, str]] = set()
         self._there: set[tuple[ResourceType, str]] = set()
         self._timer: Timer | None = None
 
@@ -65,6 +67,7 @@ class SecondQuestion:
     def forget(self, kind: ResourceType, name: str) -> None:
         """Nobody asks for it any more."""
         self._there.discard((kind, name))
+        self._asked_before.discard((kind, name))
 
     def look(self) -> None:
         """Something was asked for, or answered: ask again for what stays undecided for a moment."""
@@ -74,6 +77,7 @@ class SecondQuestion:
     def stop(self) -> None:
         """The first stream is over, and with it all that was learnt beside it."""
         self._there.clear()
+        self._asked_before.clear()
         self._end()
 
     def _open(self) -> dict[ResourceType, frozenset[str]]:
@@ -81,7 +85,7 @@ class SecondQuestion:
         return {
             kind: names
             for kind in _KINDS
-            if (names := frozenset(n for n in self._session.undecided(kind) if (kind, n) not in self._there))
+            if (names := frozenset(n for n in self._session.undecided(kind) if (kind, n) not in self._asked_before))
         }
 
     def _ask(self) -> None:
@@ -100,8 +104,9 @@ class SecondQuestion:
             return  # Its first response is looked at anew.
         self._asked = names
         for kind, asked in names.items():
+            self._asked_before.update((kind, name) for name in asked)
             self._stream.send(self._session.question(kind, asked))
-        self._timer = self._loop.call_later(self._give_up_seconds, self._end)
+        self._timer = self._loop.call_later(self._give_up_seconds, self._give_up)
 
     def _on_response(self, stream: AdsStream, response: Any) -> None:
         stream.processed()
@@ -113,12 +118,15 @@ class SecondQuestion:
         for name in absent:
             self._on_absent(kind, name)
         if not self._asked:
-            self._end()
-            self.look()
+            self._give_up()
 
     def _on_end(self, stream: AdsStream) -> None:
         if stream is self._stream:
-            self._end()
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._end()
+        self.look()
 
     def _end(self) -> None:
         if self._timer is not None:

@@ -40,6 +40,9 @@ class AdsStream:
         on_response: Called with this stream and each response, from the stream's reader thread.
         on_end: Called once with this stream and the reason when the stream is over, from the reader thread.
         beside: A stream to the same server, which outlives this one.
+
+    Attributes:
+        has_sent: Whether the first request has gone out; before that the server can be blamed for nothing.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class AdsStream:
         stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(self._channel)
         self._call = stub.StreamAggregatedResources(self._requests())
         self._closed = False
+        self.has_sent = False
         self._reader = threading.Thread(target=self._read, name=f"meshsdk-ads {server.uri}", daemon=True)
         self._reader.start()
 
@@ -83,6 +87,8 @@ class AdsStream:
     def _requests(self) -> Iterator[Any]:
         while (request := self._outbox.get()) is not None:
             yield request
+            # The next one is asked for when this one has gone out, which takes a connection.
+            self.has_sent = True
 
     def _read(self) -> None:
         reason = "the management server closed the stream"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -342,6 +343,37 @@ def test_a_name_that_the_server_has_and_does_not_send_is_waited_for(
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert client.entry(CLUSTER, "late", Status.REQUESTED)
+
+
+def test_a_server_that_cannot_be_read_is_asked_a_second_time_only_once(
+    ads: ScriptedAds, make_client: MakeClient
+) -> None:
+    asked = []
+
+    def answer(request: Any) -> Any:
+        asked.append(list(request.resource_names))
+        unreadable = any_pb2.Any(type_url="type/x.Y", value=b"")
+        return discovery_pb2.DiscoveryResponse(type_url=request.type_url, nonce="x", resources=[unreadable])
+
+    ads.beside = answer
+    client = make_client(ads.port, does_not_exist_seconds=1.0)
+    client.subscribe(cluster={"a"})
+    ads.request()
+    client.subscribe(cluster={"a", "late"})
+    ads.request()
+    ads.send(CLUSTER, "1", cluster("a"))
+    assert "1 s" in client.entry(CLUSTER, "late", Status.TIMEOUT).error
+    assert asked == [["late"]]
+
+
+def test_a_server_that_is_not_reached_says_of_nothing_that_it_is_missing(make_client: MakeClient) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as mute:  # Takes connections, and never says a word.
+        client = make_client(mute.getsockname()[1], does_not_exist_seconds=0.1)
+        client.subscribe(listener={"a"})
+        time.sleep(1.0)
+        entry = client.cache.get(ResourceType.LISTENER, "a")
+        assert entry is not None
+        assert entry.status is Status.REQUESTED
 
 
 def test_a_server_that_sends_listeners_for_proxies_alone_is_told_of(
