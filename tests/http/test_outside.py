@@ -160,3 +160,13 @@ def test_grpc_channels_go_by_no_proxy(make_mesh: MakeMesh, monkeypatch: pytest.M
 
         assert asyncio.run(call())
         assert proxy.accepted == 0
+
+
+@both
+def test_a_host_of_the_mesh_with_a_last_dot_goes_by_the_mesh(
+    make_mesh: MakeMesh, greeter: EchoServer, get: Get
+) -> None:
+    mesh = make_mesh(service("greeter", greeter.port))
+    response = get(mesh, "http://greeter.default.svc.cluster.local./x")
+    assert response.extensions["mesh"].cluster == "outbound|80||greeter.default.svc.cluster.local"
+    assert response.status_code == 200
