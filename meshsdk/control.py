@@ -119,10 +119,14 @@ class Control:
         return self._secrets
 
     def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
-        """Names of the listeners that may stand for a target: as written, then as a Kubernetes short name."""
-        host = host.lower()
+        """Names of the listeners that may stand for a target: as written, then as a Kubernetes short name.
+
+        A name with a dot at its end is the same host, and no short name.
+        """
+        is_absolute = host.endswith(".")
+        host = host.lower().removesuffix(".")
         targets = [f"{host}:{port}"] if port_is_explicit else [host, f"{host}:{port}"]
-        full = self._complete(host)
+        full = None if is_absolute else self._complete(host)
         if full is not None:
             targets.append(f"{full}:{port}")
         return tuple(self._listener_name(target) for target in targets)
@@ -347,9 +351,12 @@ class Control:
             logger.warning("%s", message)
 
     def _tell_waiters(self) -> None:
-        targets = self.directory.targets
         servers = {f"{SERVER_ROOT}{name}" for name in self.policies}
-        settled = [waiter for waiter in self._waiters if all(n in targets or n in servers for n in waiter.names)]
+        settled = [
+            waiter
+            for waiter in self._waiters
+            if servers.issuperset(waiter.names) or self.directory.find(waiter.names) is not None
+        ]
         for waiter in settled:
             self._waiters.remove(waiter)
             waiter.callback()

@@ -129,7 +129,9 @@ def _by_table(shown: Decision, table: RouteTable, head: RequestHead, directory: 
     )
     route = explanation.route
     if route is None:
-        problem = "no route matches" if explanation.virtual_host else f"no virtual host has domain {head.authority!r}"
+        problem = (
+            "no route matches" if explanation.has_virtual_host else f"no virtual host has domain {head.authority!r}"
+        )
         return dataclasses.replace(shown, status=404, problem=problem)
     shown = dataclasses.replace(shown, route=route.name, fault=_fault(route))
     if route.redirect is not None and route.location is not None:

@@ -17,7 +17,7 @@ import httpx
 from .bootstrap import Bootstrap, load_bootstrap
 from .control import Control, SourceFactory
 from .errors import BootstrapError, NoRouteError
-from .http import AsyncMeshTransport, MeshTransport
+from .http.outside import make_async_client, make_client
 from .identities.choice import choose_identity
 from .security import Identity
 from .security.identity import describe_identity
@@ -112,9 +112,10 @@ class Mesh:
             verify: As httpx's, for https hosts that have no TLS settings in the mesh.
             http2: Offer HTTP/2 to those.
             limits: Connections of this client; by default the mesh's own limits govern.
-            **kwargs: Anything else that httpx.Client takes.
+            **kwargs: Anything else that httpx.Client takes. `proxy` and `mounts` are for hosts outside the mesh alone;
+                proxies of the environment are not used.
         """
-        return httpx.Client(transport=MeshTransport(self, **_transport_options(verify, http2, limits)), **kwargs)
+        return make_client(self, verify, http2, limits, kwargs)
 
     def async_client(
         self,
@@ -125,8 +126,7 @@ class Mesh:
         **kwargs: Any,
     ) -> httpx.AsyncClient:
         """An httpx.AsyncClient on the mesh. Arguments as for `client`."""
-        transport = AsyncMeshTransport(self, **_transport_options(verify, http2, limits))
-        return httpx.AsyncClient(transport=transport, **kwargs)
+        return make_async_client(self, verify, http2, limits, kwargs)
 
     def channel(
         self,
@@ -374,7 +374,7 @@ class Mesh:
         url_parts = request.url
         target = url_parts.host if url_parts.port is None else f"{url_parts.host}:{url_parts.port}"
         names = self._names(target, url_parts.scheme)
-        if any(name not in self._runtime.directory.targets for name in names):
+        if self._runtime.directory.find(names) is None:
             settled = threading.Event()
             cancel = self._runtime.when_settled(names, settled.set)
             try:
@@ -436,13 +436,6 @@ class Mesh:
         if not any(one.table is not None for one in targets):
             problems = "; ".join(one.problem for one in targets if one.problem) or "the Mesh was closed"
             raise NoRouteError(f"the mesh does not know {target!r}: {problems}")
-
-
-def _transport_options(verify: ssl.SSLContext | str | bool, http2: bool, limits: httpx.Limits | None) -> dict[str, Any]:
-    options: dict[str, Any] = {"verify": verify, "http2": http2}
-    if limits is not None:
-        options["limits"] = limits
-    return options
 
 
 def _find_configuration(

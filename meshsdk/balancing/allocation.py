@@ -75,16 +75,16 @@ def _in_panic(hosts: HostSet) -> list[Share]:
     """Envoy: in panic localities do not count, it balances over all hosts of the priority."""
     if hosts.settings.fail_traffic_on_panic:
         return []
-    return _by_weight([one for locality in hosts.localities for one in locality.endpoints], 1.0, hosts)
+    return _by_weight([one for locality in hosts.usable for one in locality.endpoints], 1.0, hosts)
 
 
 def _shares(hosts: HostSet, available: Available) -> list[Share]:
     settings = hosts.settings
-    if not (settings.locality_weighted and any(locality.weight for locality in hosts.localities)):
-        chosen = [one for locality in hosts.localities for one in locality.endpoints if available(one)]
+    if not (settings.locality_weighted and any(locality.weight for locality in hosts.usable)):
+        chosen = [one for locality in hosts.usable for one in locality.endpoints if available(one)]
         return _by_weight(chosen, 1.0, hosts)
     shares: list[Share] = []
-    for locality in hosts.localities:
+    for locality in hosts.usable:
         chosen = [one for one in locality.endpoints if available(one)]
         if chosen and locality.weight:
             # A locality keeps its full weight as long as overprovisioning makes up for those that are not available.

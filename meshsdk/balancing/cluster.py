@@ -207,6 +207,7 @@ class Cluster:
             locality_weighted=config.locality_weighted,
             weighted_health=endpoints.weighted_priority_health if endpoints is not None else False,
             fail_traffic_on_panic=config.fail_traffic_on_panic,
+            only_healthy=config.only_healthy,
             ignore_unchecked=config.ignore_new_hosts_until_first_hc,
             random_fraction=self._random_fraction,
             clock=self._clock,

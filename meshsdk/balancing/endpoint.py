@@ -87,6 +87,11 @@ class Endpoint:
         return self.config.health is HealthStatus.DRAINING
 
     @property
+    def is_called_healthy(self) -> bool:
+        """Whether the control plane calls it healthy, or says nothing of its health."""
+        return self.config.health in _HEALTHY
+
+    @property
     def is_healthy(self) -> bool:
         """Whether it gets traffic while enough like it are there (Envoy: UNKNOWN counts as healthy)."""
         return (

@@ -7,7 +7,7 @@ source/common/upstream/upstream_impl.cc (HostSetImpl::effectiveLocalityWeight).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..bootstrap import Locality
 from ..resources import LbPolicy
@@ -37,6 +37,7 @@ class HostSetSettings:
         locality_weighted: Localities have turns by weight; otherwise all endpoints are one list.
         weighted_health: Availability counts weights instead of endpoints.
         fail_traffic_on_panic: In panic nobody is picked, instead of anybody.
+        only_healthy: Endpoints that the control plane calls worse than healthy do not count at all.
         ignore_unchecked: Endpoints that wait for their first health check do not count at all.
         random_fraction: Uniform in [0, 1).
         clock: In seconds, only ever forward.
@@ -47,6 +48,7 @@ class HostSetSettings:
     locality_weighted: bool
     weighted_health: bool
     fail_traffic_on_panic: bool
+    only_healthy: bool
     ignore_unchecked: bool
     random_fraction: Callable[[], float]
     clock: Callable[[], float]
@@ -63,17 +65,30 @@ class HostSet:
         settings: How it chooses.
 
     Attributes:
+        localities: All of them.
+        usable: Those endpoints of them that may get traffic at all.
         size, healthy, degraded: How many endpoints count, and are healthy and degraded; or their weights.
         pick: Picks a healthy endpoint; None where there is none.
         pick_degraded: Picks a degraded one.
         pick_in_panic: Picks any, whatever its health.
     """
 
-    __slots__ = ("degraded", "healthy", "localities", "pick", "pick_degraded", "pick_in_panic", "settings", "size")
+    __slots__ = (
+        "degraded",
+        "healthy",
+        "localities",
+        "pick",
+        "pick_degraded",
+        "pick_in_panic",
+        "settings",
+        "size",
+        "usable",
+    )
 
     def __init__(self, localities: Sequence[LocalityHosts], settings: HostSetSettings) -> None:
         self.localities = tuple(localities)
         self.settings = settings
+        self.usable = localities = _called_healthy(localities) if settings.only_healthy else self.localities
         everyone = [endpoint for locality in localities for endpoint in locality.endpoints]
         # Envoy: endpoints that are draining do not count at all, nor do those that wait for their first check.
         counted = [one for one in everyone if not one.is_draining]
@@ -122,6 +137,13 @@ class HostSet:
                 weight = weight * len(kept) / len(locality.endpoints)
             localities.append(LocalityHosts(locality.locality, weight, kept))
         return HostSet(localities, self.settings)
+
+
+def _called_healthy(localities: Iterable[LocalityHosts]) -> tuple[LocalityHosts, ...]:
+    return tuple(
+        replace(locality, endpoints=tuple(one for one in locality.endpoints if one.is_called_healthy))
+        for locality in localities
+    )
 
 
 def _total_weight(endpoints: Iterable[Endpoint]) -> int:

@@ -50,6 +50,7 @@ _BALANCERS = {
 _TLS_LABEL = "security.istio.io/tlsMode"
 
 _HTTP2 = ("HTTP2", "GRPC", "GRPC-WEB")
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def for_grpc_core(cluster: Message) -> Message:
@@ -115,6 +116,8 @@ def _make_cluster(
 ) -> Iterable[Message]:
     name = cluster_name(port.number, subset, service.host)
     cluster = cluster_pb2.Cluster(name=name)
+    # Envoy's default of 50 does not suit small services: istiod switches panic off unless minHealthPercent is given.
+    cluster.common_lb_config.healthy_panic_threshold.value = 0
     cluster.connect_timeout.FromMilliseconds(int(_CONNECT_TIMEOUT_SECONDS * 1000))
     mutual = _auto_mutual(world, service, entries) if policy.tls is None else frozenset()
     assignment = _make_assignment(name, entries, mutual)
@@ -134,7 +137,7 @@ def _make_cluster(
         cluster.dns_lookup_family = cluster_pb2.Cluster.V4_ONLY
     _apply_policy(cluster, port, policy, service, world)
     if mutual:
-        _match_tls(cluster, _mutual_tls(name, ClientTls(TlsMode.ISTIO_MUTUAL), service, world))
+        _match_tls(cluster, _mutual_tls(cluster, ClientTls(TlsMode.ISTIO_MUTUAL), service, world))
     yield cluster
     if service.resolution is Resolution.STATIC:
         yield assignment
@@ -257,7 +260,17 @@ def _apply_protocol(cluster: cluster_pb2.Cluster, port: Port, pool: ConnectionPo
         common.idle_timeout.FromMilliseconds(int(pool.idle_timeout_seconds * 1000))
     if pool.max_requests_per_connection:
         common.max_requests_per_connection.value = pool.max_requests_per_connection
-    cluster.typed_extension_protocol_options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"].Pack(options)
+    cluster.typed_extension_protocol_options[_HTTP_OPTIONS].Pack(options)
+
+
+def _speaks_http2(cluster: cluster_pb2.Cluster) -> bool:
+    packed = cluster.typed_extension_protocol_options.get(_HTTP_OPTIONS)
+    options = http_protocol_options_pb2.HttpProtocolOptions()
+    return (
+        packed is not None
+        and bool(packed.Unpack(options))
+        and options.explicit_http_config.HasField("http2_protocol_options")
+    )
 
 
 def _apply_outlier(cluster: cluster_pb2.Cluster, outlier: OutlierDetection) -> None:
@@ -283,7 +296,6 @@ def _apply_outlier(cluster: cluster_pb2.Cluster, outlier: OutlierDetection) -> N
             target.consecutive_local_origin_failure.value = outlier.consecutive_local_origin_failures
             target.enforcing_consecutive_local_origin_failure.value = 100
         target.enforcing_local_origin_success_rate.value = 0
-    # Set even where it is 0, which switches panic off: Envoy's default of 50 does not suit small services.
     cluster.common_lb_config.healthy_panic_threshold.value = outlier.min_health_percent or 0
 
 
@@ -291,7 +303,7 @@ def _apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls, service: Service, w
     if tls.mode is TlsMode.DISABLE:
         return
     if tls.mode is TlsMode.ISTIO_MUTUAL:
-        _set_tls(cluster, _mutual_tls(cluster.name, tls, service, world))
+        _set_tls(cluster, _mutual_tls(cluster, tls, service, world))
         return
     context = tls_pb2.UpstreamTlsContext(sni=tls.sni or service.host)
     validation = context.common_tls_context.validation_context
@@ -312,11 +324,15 @@ def _apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls, service: Service, w
     _set_tls(cluster, context)
 
 
-def _mutual_tls(name: str, tls: ClientTls, service: Service, world: World) -> tls_pb2.UpstreamTlsContext:
+def _mutual_tls(
+    cluster: cluster_pb2.Cluster, tls: ClientTls, service: Service, world: World
+) -> tls_pb2.UpstreamTlsContext:
     """Mutual TLS by mesh identities, as istiod has it (pilot/pkg/networking/core/cluster_tls.go)."""
     # Istio's SNI: outbound_.9080_._.reviews.default.svc.cluster.local
-    context = tls_pb2.UpstreamTlsContext(sni=tls.sni or "_.".join(name.split("|")))
+    context = tls_pb2.UpstreamTlsContext(sni=tls.sni or "_.".join(cluster.name.split("|")))
     common = context.common_tls_context
+    # By these names a sidecar in PERMISSIVE knows mutual TLS of the mesh.
+    common.alpn_protocols.extend(["istio-peer-exchange", "istio", *(["h2"] if _speaks_http2(cluster) else [])])
     common.tls_certificate_sds_secret_configs.add(name="default").sds_config.ads.SetInParent()
     combined = common.combined_validation_context
     combined.validation_context_sds_secret_config.name = "ROOTCA"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -48,6 +48,21 @@ class Directory:
     targets: Mapping[str, Target] = field(default_factory=lambda: MappingProxyType({}))
     clusters: Mapping[str, Cluster] = field(default_factory=lambda: MappingProxyType({}))
     views: Mapping[str, ClusterView] = field(default_factory=lambda: MappingProxyType({}))
+
+    def find(self, names: Sequence[str]) -> list[Target] | None:
+        """What is known of the listeners that may stand for one host, best first, as far as the first that has routes.
+
+        None while one that comes before it is still being fetched.
+        """
+        found: list[Target] = []
+        for name in names:
+            target = self.targets.get(name)
+            if target is None:
+                return None
+            found.append(target)
+            if target.table is not None:
+                break
+        return found
 
     def advance(self, snapshot: Snapshot) -> Directory:
         """The directory of a newer snapshot. What did not change is taken over, not compiled again."""

@@ -67,10 +67,10 @@ def make_plan(
         method: `/package.Service/Method`.
         unknown_hosts: `allow` or `deny`.
     """
-    targets = [directory.targets[name] for name in names if name in directory.targets]
-    if len(targets) < len(names):
+    targets = directory.find(names)
+    if targets is None:
         return CallPlan(directory, is_settled=False)
-    table = next((target.table for target in targets if target.table is not None), None)
+    table = targets[-1].table
     if table is not None:
         try:
             return _native_plan(directory, table, authority, method)

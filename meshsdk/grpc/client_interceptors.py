@@ -54,8 +54,7 @@ class _Decider:
 
     def is_unsettled(self) -> bool:
         """Whether the target's configuration is still to come."""
-        targets = self.control.directory.targets
-        return any(name not in targets for name in self.names)
+        return self.control.directory.find(self.names) is None
 
     def decide(self, method: str, details: Any) -> OutgoingCall:
         """The call as it is to go out.

@@ -16,6 +16,7 @@ import grpc.experimental
 
 from ..errors import RequestError
 from .call_error import MeshRpcError
+from .names import NO_PROXY
 from .relayed_mesh import RelayedMesh
 from .target import TargetName
 
@@ -57,8 +58,8 @@ def channel_credentials(fallback: Any) -> Any:
 
 
 def with_authority(options: Sequence[tuple[str, Any]], authority: str) -> list[tuple[str, Any]]:
-    """Channel options of an inner channel, whose calls carry an authority."""
-    return [*options, (_DEFAULT_AUTHORITY, authority)]
+    """Channel options of an inner channel, whose calls carry an authority and go by no proxy."""
+    return [*options, (_DEFAULT_AUTHORITY, authority), *NO_PROXY]
 
 
 class Lines(Generic[C]):

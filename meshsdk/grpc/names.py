@@ -16,10 +16,15 @@ import urllib.parse
 
 from ..resources import ResourceType
 
-__all__ = ["AUTHORITY", "channel_target", "cluster_of", "parts_of", "resource_name", "shown"]
+__all__ = ["AUTHORITY", "NO_PROXY", "channel_target", "cluster_of", "parts_of", "resource_name", "shown"]
 
 # The authority under which the relay stands in the bootstrap.
 AUTHORITY = "meshsdk"
+
+# grpc-core puts the environment's proxy (grpc_proxy, https_proxy, http_proxy) in the place of any target but a unix
+# socket, and would resolve the proxy's name instead of the mesh's (http_proxy_mapper.cc). Nothing of the mesh goes by
+# one.
+NO_PROXY = (("grpc.enable_http_proxy", 0), ("grpc.address_http_proxy_enabled_addresses", ""))
 
 # RFC 3986: unreserved characters, sub-delims, and what a path segment may hold besides.
 _PATH_SAFE = "-._~!$&'()*+,;=:@"

@@ -199,13 +199,16 @@ class ResourceBook:
         directory: Directory,
         written: dict[tuple[ResourceType, str], _Written],
     ) -> None:
-        found = [directory.targets.get(name) for name in names]
-        if any(one is None for one in found):
-            return  # Still being fetched; grpc-core waits.
         key = (ResourceType.LISTENER, resource_name(ResourceType.LISTENER, self._id, "target", target, authority))
-        table = next((one.table for one in found if one is not None and one.table is not None), None)
+        known = self._state.written.get(key)
+        found = directory.find(names)
+        if found is None:
+            # Still being fetched; grpc-core waits. What it has it keeps: left out, it would be gone to grpc-core.
+            self._keep_passthrough(target, key, written)
+            return
+        table = found[-1].table
         if table is None:
-            is_unknown = all(one is not None and one.view.does_not_exist for one in found)
+            is_unknown = all(one.view.does_not_exist for one in found)
             if is_unknown and self.control.unknown_hosts == "allow":
                 self._write_passthrough(target, key, written)
             else:
@@ -215,7 +218,6 @@ class ResourceBook:
                 written[key] = _Written((), packed)
             return
         made_from = (id(table), self.reveals_peers)
-        known = self._state.written.get(key)
         if known is not None and known.made_from == made_from:
             written[key] = known
             return
@@ -244,6 +246,15 @@ class ResourceBook:
         written[key] = _Written((), write_listener(key[1], virtual_host, None).SerializeToString(deterministic=True))
         message = passthrough_cluster(self._id, cluster, name.host, name.port)
         written[(ResourceType.CLUSTER, message.name)] = _Written((), message.SerializeToString(deterministic=True))
+
+    def _keep_passthrough(
+        self, target: str, key: tuple[ResourceType, str], written: dict[tuple[ResourceType, str], _Written]
+    ) -> None:
+        name = parse_target(target)
+        cluster = self._cluster_name(f"{_PASSTHROUGH}{name.host}:{name.port}")
+        for one in (key, (ResourceType.CLUSTER, cluster)):
+            if one in self._state.written:
+                written[one] = self._state.written[one].in_use()
 
     def _write_destination(self, cluster: str, policy: str, written: dict[tuple[ResourceType, str], _Written]) -> None:
         action = self._policies.get(policy)

@@ -14,7 +14,6 @@ import httpx
 
 from ..balancing import Endpoint
 from ..balancing.circuit_breaker import CircuitBreaker
-from ..resources import HttpProtocol
 from ..security import TlsClientContext
 from .async_http1 import AsyncHttp1Connection
 from .errors import PendingOverflowError
@@ -27,7 +26,7 @@ from .pool_rules import (
     set_keepalive,
 )
 from .timeouts import Timeouts
-from .tls import ResumedContext, TlsChooser, keep_session, verify_peer
+from .tls import ResumedContext, TlsChooser, keep_session, speaks_http2, verify_peer
 
 if TYPE_CHECKING:
     from .async_http2 import AsyncHttp2Connection
@@ -314,11 +313,8 @@ class _Negotiator(asyncio.Protocol):
                 transport.abort()
                 return
             protocol = ssl_object.selected_alpn_protocol()
-        is_http2 = protocol == "h2" or (
-            protocol is None and self._endpoint.cluster.config.protocol is HttpProtocol.HTTP2
-        )
         connection: AsyncConnection
-        if is_http2:
+        if speaks_http2(protocol, self._endpoint.cluster.config.protocol):
             from .async_http2 import AsyncHttp2Connection  # h2 is loaded when a peer speaks HTTP/2.
 
             limit = self._endpoint.cluster.config.max_concurrent_streams

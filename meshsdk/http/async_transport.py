@@ -5,34 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from ..exchange import Attempt, Exchange, LocalReply, asked_back_off, retrying
+from ..exchange import Attempt, Exchange, LocalReply, retrying
 from ..resources import RetryPolicy
 from ..routing.compiled_filters import FaultTally
 from ..telemetry.lookup import http_client_observer
-from .async_http1 import AsyncHttp1Connection
 from .async_pool import AsyncPool
+from .async_sender import Result, Sender, discard, let_go
 from .dispatcher import (
-    IDEMPOTENT_METHODS,
     Dispatcher,
     HasRuntime,
     Unsettled,
     error_flag,
-    outcome_of,
+    passed_on,
     timeout_failure,
 )
-from .errors import DeadlineExceededError, IdleTimeoutError, PendingOverflowError
+from .errors import PendingOverflowError
 from .mirror import MAX_MIRRORS, MIRROR_TIMEOUTS
-from .outgoing import Outgoing
 from .pool_rules import DEFAULT_LIMITS
 from .raw_response import RawResponse
 from .request_body import AsyncRequestBody, content_of
-from .timeouts import Timeouts, is_below, timeouts_of
+from .timeouts import timeouts_of
 from .tls import TlsChooser
 
 if TYPE_CHECKING:
@@ -73,19 +69,27 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         self._pools: dict[asyncio.AbstractEventLoop, AsyncPool] = {}
         self._mirrors: set[asyncio.Task[None]] = set()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(
+        self, request: httpx.Request, outside: httpx.AsyncBaseTransport | None = None
+    ) -> httpx.Response:
         """Send one request; called by httpx.
+
+        Args:
+            request: The request.
+            outside: Takes requests to hosts outside the mesh; None sends them as well.
 
         Raises:
             httpx.TransportError: It got no response.
         """
         begun = self._dispatcher.begin(request)
-        while type(begun) is Unsettled:
+        while isinstance(begun, Unsettled):
             begun = await self._settle(request, begun)
         observer = http_client_observer()
         if observer is not None:
-            return await self._observed(request, begun, observer)
+            return await self._observed(request, begun, observer, outside)
         if type(begun) is Exchange:
+            if outside is not None and begun.route is None:
+                return passed_on(begun, await outside.handle_async_request(request))
             return await self.carry_out(request, begun, None)
         assert isinstance(begun, LocalReply)
         return await self._reply(request, begun, None)
@@ -148,7 +152,11 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         return self._dispatcher.begin(request)
 
     async def _observed(
-        self, request: httpx.Request, begun: Exchange | LocalReply | Unsettled, observer: Any
+        self,
+        request: httpx.Request,
+        begun: Exchange | LocalReply,
+        observer: Any,
+        outside: httpx.AsyncBaseTransport | None,
     ) -> httpx.Response:
         """The same under a span."""
         url = request.url
@@ -160,8 +168,9 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         try:
             if isinstance(begun, LocalReply):
                 response = await self._reply(request, begun, None)
+            elif outside is not None and begun.route is None:
+                response = passed_on(begun, await outside.handle_async_request(request))
             else:
-                assert isinstance(begun, Exchange)
                 response = await self.carry_out(request, begun, observation)
         except BaseException as error:
             observation.end(None, error, cluster, "", error_flag(error))
@@ -208,7 +217,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         if body is None:
             keeps = policy is not None or (exchange.forward is not None and exchange.forward.copies_requests)
             body = AsyncRequestBody(request, record=keeps)
-        sender = _Sender(pool, request, exchange, body, timeouts_of(request), observation)
+        sender = Sender(pool, request, exchange, body, timeouts_of(request), observation)
         if exchange.forward is not None and exchange.forward.mirrors and isinstance(body, bytes):
             self._mirror(request, exchange, body)
         if exchange.hedges and isinstance(body, bytes):
@@ -235,7 +244,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         self,
         request: httpx.Request,
         exchange: Exchange,
-        result: _Result | LocalReply,
+        result: Result | LocalReply,
         body: bytes | AsyncRequestBody,
         observation: RequestObservation | None,
     ) -> httpx.Response:
@@ -252,18 +261,18 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
             return await self._reply(request, exchange.overflow_reply("max_pending_requests"), exchange)
         raise result.error
 
-    async def _hedged(self, sender: _Sender, attempt: Attempt) -> _Result | LocalReply:
+    async def _hedged(self, sender: Sender, attempt: Attempt) -> Result | LocalReply:
         """Attempts side by side: one more whenever the last has not answered in its time; the first good one counts."""
         exchange, loop = sender.exchange, self._pool().loop
         running = {loop.create_task(sender.send(attempt))}
-        last: _Result | LocalReply | None = None
+        last: Result | LocalReply | None = None
         wait: float | None = exchange.timeouts.per_try
         try:
             while running:
                 done, running = await asyncio.wait(running, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     if last is not None:
-                        await _let_go(last)
+                        await let_go(last)
                     last = task.result()
                     if sender.is_good(last):
                         return last
@@ -278,7 +287,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
             exchange.retries_over()
             for task in running:
                 task.cancel()
-                task.add_done_callback(_discard)
+                task.add_done_callback(discard)
 
     def _mirror(self, request: httpx.Request, exchange: Exchange, body: bytes) -> None:
         """Send copies of a request elsewhere, in other tasks; when too many are under way, they are left out."""
@@ -293,7 +302,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         attempt = copy.begin(pool.loop.time())
         if isinstance(attempt, LocalReply):
             return
-        result = await _Sender(pool, request, copy, body, MIRROR_TIMEOUTS, None).send(attempt)
+        result = await Sender(pool, request, copy, body, MIRROR_TIMEOUTS, None).send(attempt)
         if result.raw is not None:
             assert isinstance(result.raw.stream, httpx.AsyncByteStream)
             try:
@@ -325,15 +334,15 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
             body = b""
         return await self.carry_out(request, following, observation, body)
 
-    async def _retry(self, sender: _Sender, first: _Result, policy: RetryPolicy) -> _Result | LocalReply:
+    async def _retry(self, sender: Sender, first: Result, policy: RetryPolicy) -> Result | LocalReply:
         """Attempts after the first, driven by tenacity."""
         if not sender.wants_retry(first):
             return first
         import tenacity  # When it is needed: only a failure pays for it.
 
-        pending: list[_Result] = [first]
+        pending: list[Result] = [first]
 
-        async def turn() -> _Result | LocalReply:
+        async def turn() -> Result | LocalReply:
             return pending.pop() if pending else await sender.again()
 
         loop = retrying(tenacity.AsyncRetrying, policy, sender.wants_retry, asyncio.sleep, sender.asked_back_off)
@@ -351,157 +360,3 @@ def _running_loop() -> asyncio.AbstractEventLoop:
             "meshsdk's async transport runs on asyncio; under trio, use mesh.client() in a worker thread"
             " (trio.to_thread.run_sync)"
         ) from None
-
-
-async def _let_go(result: _Result | LocalReply) -> None:
-    """A response that is not used after all."""
-    if isinstance(result, _Result) and result.raw is not None:
-        assert isinstance(result.raw.stream, httpx.AsyncByteStream)
-        await result.raw.stream.aclose()
-
-
-def _discard(task: asyncio.Task[_Result]) -> None:
-    """A hedged attempt that came too late."""
-    if not task.cancelled() and task.exception() is None:
-        letting_go = task.get_loop().create_task(_let_go(task.result()))
-        letting_go.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-
-class _Result:
-    """How one attempt ended: with a response or an error."""
-
-    __slots__ = ("attempt", "error", "raw")
-
-    def __init__(self, attempt: Attempt, raw: RawResponse | None, error: Exception | None) -> None:
-        self.attempt = attempt
-        self.raw = raw
-        self.error = error
-
-
-class _Sender:
-    """Sends the attempts of one request."""
-
-    __slots__ = ("_body", "_last", "_observation", "_pool", "_request", "_timeouts", "exchange")
-
-    def __init__(
-        self,
-        pool: AsyncPool,
-        request: httpx.Request,
-        exchange: Exchange,
-        body: bytes | AsyncRequestBody,
-        timeouts: Timeouts,
-        observation: RequestObservation | None,
-    ) -> None:
-        self._pool = pool
-        self._request = request
-        self.exchange = exchange
-        self._body = body
-        self._timeouts = timeouts
-        self._observation = observation
-        self._last: RawResponse | None = None
-
-    async def send(self, attempt: Attempt) -> _Result:
-        """Carry out one attempt."""
-        headers: Sequence[tuple[bytes, bytes]] = attempt.headers
-        observation = self._observation
-        if observation is not None:
-            address = attempt.endpoint.address
-            headers = observation.begin_attempt(address.host, address.port, attempt.endpoint.cluster.name, headers)
-        scheme = self.exchange.head.scheme
-        timeouts = self._timeouts
-        idle = self.exchange.timeouts.shortest_idle
-        is_idle_limited = idle is not None and is_below(idle, timeouts.read)
-        if is_idle_limited:
-            timeouts = timeouts._replace(read=idle)
-        outgoing = Outgoing(self.exchange.head.method, scheme, attempt, headers, self._body, timeouts)
-        raw: RawResponse | None = None
-        error: Exception | None = None
-        try:
-            connection = await self._pool.acquire(
-                attempt.endpoint, scheme, self._request.url, self._timeouts, attempt.breaker
-            )
-            raw = await self._exchange_on(connection, attempt, outgoing)
-        except (httpx.TransportError, DeadlineExceededError, PendingOverflowError) as failure:
-            error = failure
-            if is_idle_limited and isinstance(failure, httpx.ReadTimeout):
-                error = IdleTimeoutError(self.exchange.idle_failure)
-        finally:
-            if raw is None:
-                attempt.finish()
-        if observation is not None:
-            observation.end_attempt(raw.status if raw is not None else None, error)
-        if self.exchange.cluster.wants_reports:
-            outcome = outcome_of(attempt, raw, error)
-            if outcome is not None:
-                self.exchange.report(attempt, outcome, self._pool.loop.time())
-            if raw is not None and self.exchange.cluster.load_reports is not None:
-                self._expect_trailers(attempt, raw)
-        self._last = raw
-        return _Result(attempt, raw, error)
-
-    async def _exchange_on(
-        self, connection: Any, attempt: Attempt, outgoing: Outgoing[AsyncRequestBody]
-    ) -> RawResponse:
-        was_used = connection.requests > 0
-        try:
-            return await connection.exchange(outgoing)  # type: ignore[no-any-return]
-        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
-            if not (was_used and self._is_stale(connection)):
-                raise
-        # The peer closed an idle connection just as it was used again: a fresh one serves (RFC 9112 section 9.3.1).
-        connection = await self._pool.open(
-            attempt.endpoint, outgoing.scheme, self._request.url, self._timeouts, attempt.breaker
-        )
-        return await connection.exchange(outgoing)  # type: ignore[no-any-return]
-
-    def _is_stale(self, connection: Any) -> bool:
-        return (
-            isinstance(connection, AsyncHttp1Connection)
-            and connection.reader.is_silent
-            and self._request.method in IDEMPOTENT_METHODS
-            and self._can_replay
-        )
-
-    @property
-    def _can_replay(self) -> bool:
-        return isinstance(self._body, bytes) or self._body.can_replay
-
-    def _expect_trailers(self, attempt: Attempt, raw: RawResponse) -> None:
-        """Take a load report that comes after the body."""
-
-        def take() -> None:
-            text = next((value for name, value in raw.trailers if name.lower() == b"endpoint-load-metrics"), None)
-            if text is not None:
-                self.exchange.take_load_report(attempt, text.decode("latin-1"), self._pool.loop.time())
-
-        if attempt.is_finished:
-            take()
-        else:
-            attempt.on_finish = take
-
-    def asked_back_off(self) -> float | None:
-        """How long the last response asks to wait before a retry."""
-        policy, last = self.exchange.retry_policy, self._last
-        if policy is None or last is None:
-            return None
-        return asked_back_off(policy, last.header, time.time())
-
-    def wants_retry(self, result: _Result | LocalReply) -> bool:
-        """Whether to try again after `result`."""
-        if isinstance(result, LocalReply) or not self._can_replay:
-            return False
-        outcome = outcome_of(result.attempt, result.raw, result.error)
-        return outcome is not None and self.exchange.attempt_done(outcome, self._pool.loop.time())
-
-    def is_good(self, result: _Result) -> bool:
-        """Whether a hedged request may end with `result`."""
-        outcome = outcome_of(result.attempt, result.raw, result.error)
-        return outcome is None or self.exchange.is_good(outcome)
-
-    async def again(self) -> _Result | LocalReply:
-        """One more attempt; the response of the one before, where there is one, is let go."""
-        if self._last is not None:
-            assert isinstance(self._last.stream, httpx.AsyncByteStream)
-            await self._last.stream.aclose()
-        attempt = self.exchange.next_attempt(self._pool.loop.time())
-        return attempt if isinstance(attempt, LocalReply) else await self.send(attempt)

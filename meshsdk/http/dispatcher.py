@@ -223,12 +223,11 @@ class Dispatcher:
         names = self._runtime.listener_names(
             url.raw_host.decode("ascii"), _port_of(url), port_is_explicit=url.port is not None
         )
-        if any(name not in directory.targets for name in names):
+        targets = directory.find(names)
+        if targets is None:
             return Unsettled(names)
-        targets = [directory.targets[name] for name in names]
-        for target in targets:
-            if target.table is not None:
-                return target.table
+        if targets[-1].table is not None:
+            return targets[-1].table
         broken = [target.problem for target in targets if not target.view.does_not_exist]
         if broken:
             raise as_httpx_error(NoRouteError(f"{url.netloc.decode()}: {'; '.join(broken)}", status=503, flag="NC"))
@@ -325,6 +324,12 @@ def head_of(request: httpx.Request, scheme: str) -> RequestHead:
     return RequestHead(
         request.method, scheme, (authority or url.netloc).decode("latin-1"), url.raw_path.decode("ascii"), raw
     )
+
+
+def passed_on(exchange: Exchange, response: httpx.Response) -> httpx.Response:
+    """What another transport answered to a request that was none of the mesh's."""
+    response.extensions = {**response.extensions, "mesh": MeshResponseInfo(exchange)}
+    return response
 
 
 def _port_of(url: httpx.URL) -> int:

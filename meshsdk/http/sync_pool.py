@@ -17,7 +17,6 @@ import httpx
 
 from ..balancing import Endpoint
 from ..balancing.circuit_breaker import CircuitBreaker
-from ..resources import HttpProtocol
 from .errors import PendingOverflowError
 from .pool_rules import (
     SWEEP_SECONDS,
@@ -29,7 +28,7 @@ from .pool_rules import (
 )
 from .sync_http1 import SyncHttp1Connection
 from .timeouts import Timeouts
-from .tls import TlsChooser, keep_session, verify_peer
+from .tls import TlsChooser, keep_session, speaks_http2, verify_peer
 
 if TYPE_CHECKING:
     from .sync_http2 import SyncHttp2Connection
@@ -261,7 +260,7 @@ class SyncPool:
                 sock = context.context.wrap_socket(sock, server_hostname=server_name or None, session=session)
                 verify_peer(context, sock, slot)
                 protocol = sock.selected_alpn_protocol()
-            if protocol == "h2" or (protocol is None and endpoint.cluster.config.protocol is HttpProtocol.HTTP2):
+            if speaks_http2(protocol, endpoint.cluster.config.protocol):
                 from .sync_http2 import SyncHttp2Connection  # h2 is loaded when a peer speaks HTTP/2.
 
                 return SyncHttp2Connection(sock, self.release)

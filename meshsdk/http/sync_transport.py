@@ -7,34 +7,31 @@ import queue
 import ssl
 import threading
 import time
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from ..exchange import Attempt, Exchange, LocalReply, asked_back_off, retrying
+from ..exchange import Attempt, Exchange, LocalReply, retrying
 from ..resources import RetryPolicy
 from ..routing.compiled_filters import FaultTally
 from ..telemetry.lookup import http_client_observer
 from .dispatcher import (
-    IDEMPOTENT_METHODS,
     Dispatcher,
     HasRuntime,
     Unsettled,
     error_flag,
-    outcome_of,
+    passed_on,
     timeout_failure,
 )
-from .errors import DeadlineExceededError, IdleTimeoutError, PendingOverflowError
+from .errors import PendingOverflowError
 from .mirror import MIRROR_TIMEOUTS, MirrorThreads
-from .outgoing import Outgoing
 from .pool_rules import DEFAULT_LIMITS
 from .raw_response import RawResponse
 from .request_body import RequestBody, content_of
-from .sync_http1 import SyncHttp1Connection
 from .sync_pool import SyncPool
-from .timeouts import Timeouts, is_below, timeouts_of
+from .sync_sender import Result, Sender, let_go
+from .timeouts import timeouts_of
 from .tls import TlsChooser
 
 if TYPE_CHECKING:
@@ -75,19 +72,25 @@ class MeshTransport(httpx.BaseTransport):
         self._pool = SyncPool(self._tls, limits)
         self._mirrors = MirrorThreads()
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_request(self, request: httpx.Request, outside: httpx.BaseTransport | None = None) -> httpx.Response:
         """Send one request; called by httpx.
+
+        Args:
+            request: The request.
+            outside: Takes requests to hosts outside the mesh; None sends them as well.
 
         Raises:
             httpx.TransportError: It got no response.
         """
         begun = self._dispatcher.begin(request)
-        while type(begun) is Unsettled:
+        while isinstance(begun, Unsettled):
             begun = self._settle(request, begun)
         observer = http_client_observer()
         if observer is not None:
-            return self._observed(request, begun, observer)
+            return self._observed(request, begun, observer, outside)
         if type(begun) is Exchange:
+            if outside is not None and begun.route is None:
+                return passed_on(begun, outside.handle_request(request))
             return self.carry_out(request, begun, None)
         assert isinstance(begun, LocalReply)
         return self._reply(request, begun, None)
@@ -120,7 +123,7 @@ class MeshTransport(httpx.BaseTransport):
         return self._dispatcher.begin(request)
 
     def _observed(
-        self, request: httpx.Request, begun: Exchange | LocalReply | Unsettled, observer: Any
+        self, request: httpx.Request, begun: Exchange | LocalReply, observer: Any, outside: httpx.BaseTransport | None
     ) -> httpx.Response:
         """The same under a span."""
         url = request.url
@@ -132,8 +135,9 @@ class MeshTransport(httpx.BaseTransport):
         try:
             if isinstance(begun, LocalReply):
                 response = self._reply(request, begun, None)
+            elif outside is not None and begun.route is None:
+                response = passed_on(begun, outside.handle_request(request))
             else:
-                assert isinstance(begun, Exchange)
                 response = self.carry_out(request, begun, observation)
         except BaseException as error:
             observation.end(None, error, cluster, "", error_flag(error))
@@ -179,7 +183,7 @@ class MeshTransport(httpx.BaseTransport):
         if body is None:
             keeps = policy is not None or (exchange.forward is not None and exchange.forward.copies_requests)
             body = RequestBody(request, record=keeps)
-        sender = _Sender(self._pool, request, exchange, body, timeouts_of(request), observation)
+        sender = Sender(self._pool, request, exchange, body, timeouts_of(request), observation)
         if exchange.forward is not None and exchange.forward.mirrors and isinstance(body, bytes):
             self._mirror(request, exchange, body)
         if exchange.hedges and isinstance(body, bytes):
@@ -204,7 +208,7 @@ class MeshTransport(httpx.BaseTransport):
         self,
         request: httpx.Request,
         exchange: Exchange,
-        result: _Result | LocalReply,
+        result: Result | LocalReply,
         body: bytes | RequestBody,
         observation: RequestObservation | None,
     ) -> httpx.Response:
@@ -221,13 +225,13 @@ class MeshTransport(httpx.BaseTransport):
             return self._reply(request, exchange.overflow_reply("max_pending_requests"), exchange)
         raise result.error
 
-    def _hedged(self, sender: _Sender, attempt: Attempt) -> _Result | LocalReply:
+    def _hedged(self, sender: Sender, attempt: Attempt) -> Result | LocalReply:
         """Attempts side by side: one more whenever the last has not answered in its time; the first good one counts.
 
         Each has a thread, which lasts as long as the attempt does.
         """
         exchange = sender.exchange
-        results: queue.SimpleQueue[_Result | BaseException] = queue.SimpleQueue()
+        results: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
         is_over = threading.Event()
 
         def run(one: Attempt) -> None:
@@ -244,8 +248,8 @@ class MeshTransport(httpx.BaseTransport):
             with contextlib.suppress(queue.Empty):
                 while True:
                     late = results.get_nowait()
-                    if isinstance(late, _Result):
-                        _let_go(late)
+                    if isinstance(late, Result):
+                        let_go(late)
 
         def begin(one: Attempt) -> None:
             threading.Thread(target=run, args=(one,), name="meshsdk-hedge", daemon=True).start()
@@ -263,7 +267,7 @@ class MeshTransport(httpx.BaseTransport):
                     if isinstance(result, BaseException):
                         raise result
                     if last is not None:
-                        _let_go(last)
+                        let_go(last)
                     last = result
                     if sender.is_good(last):
                         return last
@@ -289,7 +293,7 @@ class MeshTransport(httpx.BaseTransport):
         attempt = copy.begin(time.monotonic())
         if isinstance(attempt, LocalReply):
             return
-        result = _Sender(self._pool, request, copy, body, MIRROR_TIMEOUTS, None).send(attempt)
+        result = Sender(self._pool, request, copy, body, MIRROR_TIMEOUTS, None).send(attempt)
         if result.raw is not None:
             assert isinstance(result.raw.stream, httpx.SyncByteStream)
             with contextlib.suppress(httpx.TransportError), contextlib.closing(result.raw.stream):
@@ -318,15 +322,15 @@ class MeshTransport(httpx.BaseTransport):
             body = b""
         return self.carry_out(request, following, observation, body)
 
-    def _retry(self, sender: _Sender, first: _Result, policy: RetryPolicy) -> _Result | LocalReply:
+    def _retry(self, sender: Sender, first: Result, policy: RetryPolicy) -> Result | LocalReply:
         """Attempts after the first, driven by tenacity."""
         if not sender.wants_retry(first):
             return first
         import tenacity  # When it is needed: only a failure pays for it.
 
-        pending: list[_Result] = [first]
+        pending: list[Result] = [first]
 
-        def turn() -> _Result | LocalReply:
+        def turn() -> Result | LocalReply:
             return pending.pop() if pending else sender.again()
 
         loop = retrying(tenacity.Retrying, policy, sender.wants_retry, time.sleep, sender.asked_back_off)
@@ -334,148 +338,3 @@ class MeshTransport(httpx.BaseTransport):
             return loop(turn)
         finally:
             sender.exchange.retries_over()
-
-
-def _let_go(result: _Result) -> None:
-    """A response that is not used after all."""
-    if result.raw is not None:
-        assert isinstance(result.raw.stream, httpx.SyncByteStream)
-        result.raw.stream.close()
-
-
-class _Result:
-    """How one attempt ended: with a response or an error."""
-
-    __slots__ = ("attempt", "error", "raw")
-
-    def __init__(self, attempt: Attempt, raw: RawResponse | None, error: Exception | None) -> None:
-        self.attempt = attempt
-        self.raw = raw
-        self.error = error
-
-
-class _Sender:
-    """Sends the attempts of one request."""
-
-    __slots__ = ("_body", "_last", "_observation", "_pool", "_request", "_timeouts", "exchange")
-
-    def __init__(
-        self,
-        pool: SyncPool,
-        request: httpx.Request,
-        exchange: Exchange,
-        body: bytes | RequestBody,
-        timeouts: Timeouts,
-        observation: RequestObservation | None,
-    ) -> None:
-        self._pool = pool
-        self._request = request
-        self.exchange = exchange
-        self._body = body
-        self._timeouts = timeouts
-        self._observation = observation
-        self._last: RawResponse | None = None
-
-    def send(self, attempt: Attempt) -> _Result:
-        """Carry out one attempt."""
-        headers: Sequence[tuple[bytes, bytes]] = attempt.headers
-        observation = self._observation
-        if observation is not None:
-            address = attempt.endpoint.address
-            headers = observation.begin_attempt(address.host, address.port, attempt.endpoint.cluster.name, headers)
-        scheme = self.exchange.head.scheme
-        timeouts = self._timeouts
-        idle = self.exchange.timeouts.shortest_idle
-        is_idle_limited = idle is not None and is_below(idle, timeouts.read)
-        if is_idle_limited:
-            timeouts = timeouts._replace(read=idle)
-        outgoing = Outgoing(self.exchange.head.method, scheme, attempt, headers, self._body, timeouts)
-        raw: RawResponse | None = None
-        error: Exception | None = None
-        try:
-            connection = self._pool.acquire(
-                attempt.endpoint, scheme, self._request.url, self._timeouts, attempt.breaker
-            )
-            raw = self._exchange_on(connection, attempt, outgoing)
-        except (httpx.TransportError, DeadlineExceededError, PendingOverflowError) as failure:
-            error = failure
-            if is_idle_limited and isinstance(failure, httpx.ReadTimeout):
-                error = IdleTimeoutError(self.exchange.idle_failure)
-        finally:
-            if raw is None:
-                attempt.finish()
-        if observation is not None:
-            observation.end_attempt(raw.status if raw is not None else None, error)
-        if self.exchange.cluster.wants_reports:
-            outcome = outcome_of(attempt, raw, error)
-            if outcome is not None:
-                self.exchange.report(attempt, outcome, time.monotonic())
-            if raw is not None and self.exchange.cluster.load_reports is not None:
-                self._expect_trailers(attempt, raw)
-        self._last = raw
-        return _Result(attempt, raw, error)
-
-    def _exchange_on(self, connection: Any, attempt: Attempt, outgoing: Outgoing[RequestBody]) -> RawResponse:
-        was_used = connection.requests > 0
-        try:
-            return connection.exchange(outgoing)  # type: ignore[no-any-return]
-        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
-            if not (was_used and self._is_stale(connection)):
-                raise
-        # The peer closed an idle connection just as it was used again: a fresh one serves (RFC 9112 section 9.3.1).
-        connection = self._pool.open(
-            attempt.endpoint, outgoing.scheme, self._request.url, self._timeouts, attempt.breaker
-        )
-        return connection.exchange(outgoing)  # type: ignore[no-any-return]
-
-    def _is_stale(self, connection: Any) -> bool:
-        return (
-            isinstance(connection, SyncHttp1Connection)
-            and connection.reader.is_silent
-            and self._request.method in IDEMPOTENT_METHODS
-            and self._can_replay
-        )
-
-    @property
-    def _can_replay(self) -> bool:
-        return isinstance(self._body, bytes) or self._body.can_replay
-
-    def _expect_trailers(self, attempt: Attempt, raw: RawResponse) -> None:
-        """Take a load report that comes after the body."""
-
-        def take() -> None:
-            text = next((value for name, value in raw.trailers if name.lower() == b"endpoint-load-metrics"), None)
-            if text is not None:
-                self.exchange.take_load_report(attempt, text.decode("latin-1"), time.monotonic())
-
-        if attempt.is_finished:
-            take()
-        else:
-            attempt.on_finish = take
-
-    def asked_back_off(self) -> float | None:
-        """How long the last response asks to wait before a retry."""
-        policy, last = self.exchange.retry_policy, self._last
-        if policy is None or last is None:
-            return None
-        return asked_back_off(policy, last.header, time.time())
-
-    def wants_retry(self, result: _Result | LocalReply) -> bool:
-        """Whether to try again after `result`."""
-        if isinstance(result, LocalReply) or not self._can_replay:
-            return False
-        outcome = outcome_of(result.attempt, result.raw, result.error)
-        return outcome is not None and self.exchange.attempt_done(outcome, time.monotonic())
-
-    def is_good(self, result: _Result) -> bool:
-        """Whether a hedged request may end with `result`."""
-        outcome = outcome_of(result.attempt, result.raw, result.error)
-        return outcome is None or self.exchange.is_good(outcome)
-
-    def again(self) -> _Result | LocalReply:
-        """One more attempt; the response of the one before, where there is one, is let go."""
-        if self._last is not None:
-            assert isinstance(self._last.stream, httpx.SyncByteStream)
-            self._last.stream.close()
-        attempt = self.exchange.next_attempt(time.monotonic())
-        return attempt if isinstance(attempt, LocalReply) else self.send(attempt)

@@ -12,6 +12,7 @@ from ..balancing import Endpoint
 from ..errors import PeerIdentityError, ResourceError
 from ..resources import HttpProtocol, PemSource, TlsTrust, UpstreamTls
 from ..resources.tls import BundleSource
+from ..resources.upstream_tls import is_mesh_mutual
 from ..security import (
     NO_SECRETS,
     PeerChain,
@@ -26,13 +27,48 @@ from ..security import (
 from .errors import as_httpx_error
 from .pool_rules import Slot
 
-__all__ = ["ResumedContext", "TlsChooser", "keep_session", "verify_peer"]
+__all__ = ["ResumedContext", "TlsChooser", "keep_session", "speaks_http2", "verify_peer"]
 
 _ALPN = {
     HttpProtocol.HTTP1: ("http/1.1",),
     HttpProtocol.HTTP2: ("h2",),
     HttpProtocol.NEGOTIATED: ("h2", "http/1.1"),
 }
+
+
+# What Istio's sidecars offer with HTTP requests (pilot/pkg/xds/filters, the istio.alpn filter). A sidecar in PERMISSIVE
+# takes TLS for mutual TLS of the mesh by the istio names alone, and chooses among the others. `istio-peer-exchange` is
+# not offered: whoever chooses it waits for metadata that only sidecars send.
+_MESH_ALPN = {
+    HttpProtocol.HTTP1: ("istio-http/1.1", "istio", "http/1.1"),
+    HttpProtocol.HTTP2: ("istio-h2", "istio", "h2"),
+    HttpProtocol.NEGOTIATED: ("istio", "h2", "http/1.1"),
+}
+
+
+def offered_protocols(settings: UpstreamTls, protocol: HttpProtocol) -> tuple[str, ...]:
+    """What a connection offers by ALPN.
+
+    Args:
+        settings: The cluster's, names of certificates still unresolved.
+        protocol: That the cluster speaks.
+    """
+    named = settings.protocol.alpn
+    if is_mesh_mutual(settings) and (not named or "istio" in named):
+        return _MESH_ALPN[protocol]
+    return named or _ALPN[protocol]
+
+
+def speaks_http2(chosen: str | None, protocol: HttpProtocol) -> bool:
+    """Whether HTTP/2 is spoken after a handshake.
+
+    Args:
+        chosen: What the server has chosen by ALPN; None where it has chosen nothing.
+        protocol: That the cluster speaks. It decides where nothing was chosen, or only that this is the mesh.
+    """
+    if chosen is None or chosen == "istio":
+        return protocol is HttpProtocol.HTTP2
+    return chosen in ("h2", "istio-h2")
 
 
 class TlsChooser:
@@ -89,7 +125,7 @@ class TlsChooser:
         kept = self._contexts.get((settings, protocol))
         if kept is not None and kept[0] == stamps:
             return kept[1]
-        context = make_client_context(tls, _ALPN[protocol])
+        context = make_client_context(tls, offered_protocols(settings, protocol))
         if kept is not None:
             kept[1].is_current = False
         elif not self._contexts:

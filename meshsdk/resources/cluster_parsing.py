@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
@@ -124,6 +125,23 @@ def parse_cluster(message: Any) -> Cluster:
     )
 
 
+def with_grpc_rules(message: Any, cluster: Cluster) -> Cluster:
+    """A cluster as a server of gRPC's profile means it, which says nothing of what Envoy does without being told.
+
+    gRPC uses no endpoint that is called unhealthy and knows no panic (gRFC A27), so istiod tells proxyless clients of
+    pods that are not ready without a threshold. Where a cluster has settings for Envoy's balancing that gRPC does not
+    read (common_lb_config beyond gRFC A55's override_host_status, active health checks), it is Envoy's.
+    """
+    common = message.common_lb_config
+    is_envoys = message.HasField("common_lb_config") and {field.name for field, _ in common.ListFields()} != {
+        "override_host_status"
+    }
+    if is_envoys or message.health_checks:
+        return cluster
+    statuses = cluster.override_host_status if message.HasField("common_lb_config") else _OVERRIDABLE_BY_GRPC
+    return replace(cluster, only_healthy=True, healthy_panic_threshold=0.0, override_host_status=statuses)
+
+
 def _common_http(message: Any, options: Any, field: str) -> float | None:
     """A duration of the cluster's common HTTP options, which stand in HttpProtocolOptions or, older, in the cluster."""
     value = seconds(options.common_http_protocol_options, field)
@@ -204,6 +222,9 @@ def _inline_endpoints(message: Any, where: str, notes: Notes, *, host_names: boo
         notes.add(where_noted, text)
     return endpoints
 
+
+# gRFC A55.
+_OVERRIDABLE_BY_GRPC = frozenset([HealthStatus.UNKNOWN, HealthStatus.HEALTHY])
 
 _FAMILIES = {0: "AUTO", 1: "V4_ONLY", 2: "V6_ONLY", 3: "V4_PREFERRED", 4: "ALL"}
 

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 
 from ..errors import ResourceError
 from . import constraints
-from .cluster_parsing import parse_cluster
+from .cluster_parsing import parse_cluster, with_grpc_rules
 from .endpoints import parse_endpoints
 from .listener import Listener, parse_listener
 from .route_parsing import parse_route_configuration
@@ -82,8 +82,13 @@ def resource_name(kind: ResourceType, packed: Unparsed) -> str:
         return ""
 
 
-def decode(kind: ResourceType, packed: Unparsed) -> Any:
+def decode(kind: ResourceType, packed: Unparsed, *, grpc_profile: bool = False) -> Any:
     """A packed resource as its frozen dataclass (a `Resource`).
+
+    Args:
+        kind: Its type.
+        packed: Its bytes.
+        grpc_profile: It comes from a server that was asked by gRPC's bootstrap; else it is as an Envoy would take it.
 
     Raises:
         ResourceError: The bytes do not parse, or a rule does not hold; it carries the resource's name.
@@ -91,7 +96,8 @@ def decode(kind: ResourceType, packed: Unparsed) -> Any:
     message = _unpack(kind, packed)
     name = getattr(message, _CODECS[kind].name_field)
     try:
-        return _CODECS[kind].parse(message)
+        parsed = _CODECS[kind].parse(message)
+        return with_grpc_rules(message, parsed) if grpc_profile and kind is ResourceType.CLUSTER else parsed
     except ResourceError as error:
         raise error.named(name) from error
     except RecursionError:

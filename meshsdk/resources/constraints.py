@@ -26,12 +26,13 @@ from ..errors import ResourceError
 
 __all__ = ["check"]
 
-# Rules that hold for an Envoy and not for a client library: gRFC A27's clients take a listener without a name for
-# statistics and, in a combined validation context, a provider instance instead of SDS; istiod's grpc profile sends
-# both.
+# Rules that hold for an Envoy and not for a library: gRFC A27's clients take a listener without a name for statistics,
+# a virtual host without a name and, in a combined validation context, a provider instance instead of SDS; istiod's grpc
+# profile sends them all (grpcgen/lds.go: no inbound virtual host of it has a name).
 _NOT_APPLIED = frozenset(
     [
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.stat_prefix",
+        "envoy.config.route.v3.VirtualHost.name",
         "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext"
         ".validation_context_sds_secret_config",
         # Newer Envoys take trust_bundles in its place.

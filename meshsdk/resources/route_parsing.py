@@ -85,20 +85,21 @@ def parse_route_configuration(message: Any) -> RouteConfiguration:
 
 
 def _check_virtual_hosts(virtual_hosts: tuple[VirtualHost, ...], where: str) -> None:
-    """Envoy: names are unique, and a domain stands in one virtual host only, whatever its case."""
+    """Envoy: names are unique, and a domain stands in one virtual host only, whatever its case. No name is none."""
     names: dict[str, int] = {}
-    domains: dict[str, str] = {}
+    domains: dict[str, int] = {}
     for index, virtual_host in enumerate(virtual_hosts):
         path = f"{where}.virtual_hosts[{index}]"
-        if virtual_host.name in names:
+        if virtual_host.name and virtual_host.name in names:
             raise ResourceError(
                 f"{path}.name", f"{virtual_host.name!r} is also virtual_hosts[{names[virtual_host.name]}]"
             )
         names[virtual_host.name] = index
         for domain in virtual_host.domains:
             if domain in domains:
-                raise ResourceError(f"{path}.domains", f"{domain!r} is also a domain of {domains[domain]!r}")
-            domains[domain] = virtual_host.name
+                other = virtual_hosts[domains[domain]].name or f"virtual_hosts[{domains[domain]}]"
+                raise ResourceError(f"{path}.domains", f"{domain!r} is also a domain of {other!r}")
+            domains[domain] = index
 
 
 def _parse_virtual_host(message: Any, where: str, notes: Notes) -> VirtualHost:

@@ -12,6 +12,7 @@ from .notes import Notes
 from .tls import (
     DEFAULT_PROTOCOL,
     SYSTEM_TRUST,
+    TlsFile,
     TlsIdentity,
     TlsProtocol,
     TlsTrust,
@@ -21,7 +22,11 @@ from .tls import (
 )
 from .values import unpack
 
-__all__ = ["UpstreamTls", "parse_transport_socket"]
+__all__ = ["UpstreamTls", "is_mesh_mutual", "parse_transport_socket"]
+
+# pilot/pkg/security/model/authentication.go, pilot/pkg/networking/grpcgen/grpcgen.go.
+_OWN = "default"
+_ROOTS = "ROOTCA"
 
 _FIELDS = frozenset("common_tls_context sni auto_host_sni auto_sni_san_validation max_session_keys".split())
 
@@ -44,6 +49,20 @@ class UpstreamTls:
     identity: TlsIdentity | None = None
     trust: TlsTrust = SYSTEM_TRUST
     protocol: TlsProtocol = DEFAULT_PROTOCOL
+
+
+def is_mesh_mutual(tls: UpstreamTls) -> bool:
+    """Whether this is mutual TLS among workloads of the mesh, Istio's ISTIO_MUTUAL.
+
+    By the names of secrets and certificate providers that istiod has for the process's own certificate and the mesh's
+    roots: in its clusters for sidecars, in its grpc profile, and in what a folder is translated to.
+    """
+    identity, roots = tls.identity, tls.trust.trusted_ca
+    if identity is None or not isinstance(identity.certificate, TlsFile) or not isinstance(roots, TlsFile):
+        return False
+    return (identity.certificate.secret or identity.certificate.provider) == _OWN and (
+        roots.secret == _ROOTS or roots.provider == _OWN
+    )
 
 
 def parse_transport_socket(message: Any, where: str, notes: Notes) -> UpstreamTls | None:

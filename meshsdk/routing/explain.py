@@ -17,11 +17,13 @@ class RouteExplanation:
     """How a request met the routes.
 
     Attributes:
-        virtual_host: Its name; empty where no domain matches.
+        has_virtual_host: Whether the authority is a domain of one.
+        virtual_host: Its name, if it has one.
         route: The route that matched, or None.
         skipped: Each earlier route's name and the reasons why it did not match.
     """
 
+    has_virtual_host: bool
     virtual_host: str
     route: CompiledRoute | None
     skipped: tuple[tuple[str, tuple[str, ...]], ...]
@@ -31,7 +33,7 @@ def explain_route(table: RouteTable, head: RequestHead, random_fraction: RandomF
     """The decision that `table.find` makes, with its reasons."""
     index = table.routes_for(head)
     if index is None:
-        return RouteExplanation("", None, ())
+        return RouteExplanation(False, "", None, ())
     skipped: list[tuple[str, tuple[str, ...]]] = []
     for route in index.routes:
         reasons = tuple(
@@ -40,7 +42,7 @@ def explain_route(table: RouteTable, head: RequestHead, random_fraction: RandomF
             if not condition.holds(head, random_fraction)
         )
         if not reasons:
-            return RouteExplanation(route.virtual_host.name, route, tuple(skipped))
+            return RouteExplanation(True, route.virtual_host.name, route, tuple(skipped))
         skipped.append((route.name, reasons))
     name = index.routes[0].virtual_host.name if index.routes else ""
-    return RouteExplanation(name, None, tuple(skipped))
+    return RouteExplanation(True, name, None, tuple(skipped))

@@ -52,7 +52,7 @@ def make_client_context(tls: UpstreamTls, alpn: Sequence[str]) -> TlsClientConte
 
     Args:
         tls: Its settings.
-        alpn: Protocols to offer where the settings name none.
+        alpn: Protocols to offer.
 
     Raises:
         ResourceError: A certificate or key cannot be read or used.
@@ -61,7 +61,8 @@ def make_client_context(tls: UpstreamTls, alpn: Sequence[str]) -> TlsClientConte
     # The name in the certificate is checked by SAN matchers, or by OpenSSL where match_sni asks for it.
     context.check_hostname = tls.match_sni
     context.verify_mode = ssl.CERT_REQUIRED
-    _set_protocol(context, tls.protocol, alpn)
+    _set_protocol(context, tls.protocol)
+    context.set_alpn_protocols(list(alpn))
     _load_trust(context, tls.trust)
     if tls.identity is not None:
         _load_identity(context, tls.identity)
@@ -109,14 +110,15 @@ def load_server_context(context: ssl.SSLContext, tls: DownstreamTls, alpn: Seque
     Raises:
         ResourceError: A certificate or key cannot be read or used.
     """
-    _set_protocol(context, tls.protocol, alpn)
+    _set_protocol(context, tls.protocol)
+    context.set_alpn_protocols(list(tls.protocol.alpn or alpn))
     if tls.trust is not None:
         context.verify_mode = ssl.CERT_REQUIRED if tls.require_client_certificate else ssl.CERT_OPTIONAL
         _load_trust(context, tls.trust)
     _load_identity(context, tls.identity)
 
 
-def _set_protocol(context: ssl.SSLContext, protocol: TlsProtocol, alpn: Sequence[str]) -> None:
+def _set_protocol(context: ssl.SSLContext, protocol: TlsProtocol) -> None:
     # Envoy offers TLS 1.2 and 1.3 unless told otherwise; older versions are never offered unasked.
     context.minimum_version = _VERSIONS.get(protocol.minimum_version, ssl.TLSVersion.TLSv1_2)
     if protocol.maximum_version:
@@ -126,7 +128,6 @@ def _set_protocol(context: ssl.SSLContext, protocol: TlsProtocol, alpn: Sequence
             context.set_ciphers(":".join(protocol.ciphers))
         except ssl.SSLError as error:
             raise ResourceError("tls_params.cipher_suites", f"none of them is known here: {error}") from error
-    context.set_alpn_protocols(list(protocol.alpn or alpn))
 
 
 def _load_trust(context: ssl.SSLContext, trust: TlsTrust) -> None:

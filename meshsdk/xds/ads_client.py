@@ -20,6 +20,7 @@ from ..resources import ResourceType
 from .backoff import Backoff
 from .cache import ResourceCache, Status
 from .loop import ControlLoop, Timer
+from .second_question import Callbacks, SecondQuestion
 from .sotw import SotwSession
 from .source import Wanted
 from .stream import AdsStream
@@ -65,13 +66,16 @@ class AdsClient:
         self._heard = False
         self._reconnect: Timer | None = None
         self._timers: dict[tuple[ResourceType, str], Timer] = {}
+        self._second_question = SecondQuestion(
+            self._session, loop, self._open_beside, self._cancel_timer, does_not_exist_seconds
+        )
         self._closed = False
         self._problem = ""
 
     @property
     def problem(self) -> str:
-        """Why the stream is down, or empty."""
-        return self._problem
+        """Why the stream is down, or why it cannot bring what is wanted; empty where all is well."""
+        return self._problem or self._session.problem
 
     def subscribe(self, wanted: Wanted) -> None:
         """See `Source.subscribe`."""
@@ -79,6 +83,7 @@ class AdsClient:
             names = frozenset(wanted.get(kind, ()))
             for gone in self._session.wanted.get(kind, frozenset()) - names:
                 self._cancel_timer(kind, gone)
+                self._second_question.forget(kind, gone)
             request = self._session.subscribe(kind, names)
             if request is not None and self._stream is not None:
                 self._stream.send(request)
@@ -116,9 +121,15 @@ class AdsClient:
         for kind in ResourceType:
             self._expect(kind)
 
+    def _open_beside(self, callbacks: Callbacks) -> AdsStream | None:
+        if self._stream is None or not self._heard:
+            return None
+        return AdsStream(self._servers[self._server_index], *callbacks, beside=self._stream)
+
     def _on_response(self, stream: AdsStream, response: Any) -> None:
         if stream is not self._stream:
             return
+        known_problem = self._session.problem
         if not self._heard:
             self._heard = True
             self._problem = ""
@@ -130,9 +141,13 @@ class AdsClient:
         for name in received.settled:
             if received.kind is not None:
                 self._cancel_timer(received.kind, name)
-        if received.answer.HasField("error_detail"):
-            logger.warning("refused a response of the management server: %s", received.answer.error_detail.message)
-        stream.send(received.answer)
+        for answer in received.answers:
+            if answer.HasField("error_detail"):
+                logger.warning("refused a response of the management server: %s", answer.error_detail.message)
+            stream.send(answer)
+        if self._session.problem and not known_problem:
+            logger.warning("%s", self._session.problem)
+        self._second_question.look()
 
     def _on_end(self, stream: AdsStream, reason: str) -> None:
         if stream is not self._stream:
@@ -148,6 +163,7 @@ class AdsClient:
         self._reconnect = self._loop.call_later(self._backoff.next_seconds(), self._connect)
 
     def _drop_stream(self) -> None:
+        self._second_question.stop()
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -163,13 +179,22 @@ class AdsClient:
                 self._timers[(kind, name)] = self._loop.call_later(
                     self._does_not_exist_seconds, partial(self._on_missing, kind, name)
                 )
+        self._second_question.look()
 
     def _on_missing(self, kind: ResourceType, name: str) -> None:
         self._timers.pop((kind, name), None)
+        if self._stream is not None and not self._stream.has_sent:
+            self._expect(kind)  # There is no connection yet, so that it has not been asked for.
+            return
         entry = self._cache.get(kind, name)
-        if entry is not None and entry.status is Status.REQUESTED:
+        if entry is None or entry.status is not Status.REQUESTED:
+            return
+        if self._second_question.is_there(kind, name):
+            logger.warning("%s: the management server has it and does not send it; it is waited for", name)
+        else:
             reason = f"the management server did not send it in {self._does_not_exist_seconds:g} s"
             self._cache.remove(kind, name, Status.TIMEOUT, reason)
+            logger.warning("%s %s: %s; it counts as missing", kind.name.lower(), name, reason)
 
     def _cancel_timer(self, kind: ResourceType, name: str) -> None:
         timer = self._timers.pop((kind, name), None)

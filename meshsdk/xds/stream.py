@@ -1,4 +1,4 @@
-"""One ADS stream: a channel, a reader thread, an outbox."""
+"""One ADS stream: a channel, a reader thread, an outbox. A stream beside another one shares its channel."""
 
 from __future__ import annotations
 
@@ -39,19 +39,30 @@ class AdsStream:
         server: Whom to connect to.
         on_response: Called with this stream and each response, from the stream's reader thread.
         on_end: Called once with this stream and the reason when the stream is over, from the reader thread.
+        beside: A stream to the same server, which outlives this one.
+
+    Attributes:
+        has_sent: Whether the first request has gone out; before that the server can be blamed for nothing.
     """
 
     def __init__(
-        self, server: XdsServer, on_response: Callable[[AdsStream, Any], None], on_end: Callable[[AdsStream, str], None]
+        self,
+        server: XdsServer,
+        on_response: Callable[[AdsStream, Any], None],
+        on_end: Callable[[AdsStream, str], None],
+        *,
+        beside: AdsStream | None = None,
     ) -> None:
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._room = threading.Semaphore(_MAX_RESPONSES_WAITING)
         self._on_response = on_response
         self._on_end = on_end
-        self._channel = open_channel(server)
+        self._owns_channel = beside is None
+        self._channel: Any = open_channel(server) if beside is None else beside._channel
         stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(self._channel)
         self._call = stub.StreamAggregatedResources(self._requests())
         self._closed = False
+        self.has_sent = False
         self._reader = threading.Thread(target=self._read, name=f"meshsdk-ads {server.uri}", daemon=True)
         self._reader.start()
 
@@ -64,17 +75,20 @@ class AdsStream:
         self._room.release()
 
     def close(self) -> None:
-        """Cancel the stream and close its channel; `on_end` is not called for it."""
+        """Cancel the stream and close the channel that it opened; `on_end` is not called for it."""
         self._closed = True
         self._outbox.put(None)
         self._room.release()
         self._call.cancel()
-        self._channel.close()
+        if self._owns_channel:
+            self._channel.close()
         self._reader.join(5.0)
 
     def _requests(self) -> Iterator[Any]:
         while (request := self._outbox.get()) is not None:
             yield request
+            # The next one is asked for when this one has gone out, which takes a connection.
+            self.has_sent = True
 
     def _read(self) -> None:
         reason = "the management server closed the stream"

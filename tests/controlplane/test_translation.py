@@ -37,7 +37,7 @@ def test_a_service_has_istios_names_domains_and_defaults(tmp_path: Path) -> None
     assert resource(state, ResourceType.LISTENER, f"{HOST}:80").route_name == name
     host = resource(state, ResourceType.ROUTE_CONFIGURATION, name).virtual_hosts[0]
     assert host.name == f"{HOST}:80"
-    names = ("a", "a.default", "a.default.svc", HOST)
+    names = ("a", "a.default", "a.default.svc", HOST, f"{HOST}.")
     assert {*names, *(f"{name}:80" for name in names)} == set(host.domains)
     action = host.routes[0].action
     assert action.timeout_seconds is None

@@ -235,3 +235,17 @@ def test_explain_says_why_each_earlier_route_did_not_match() -> None:
         "admin": ("path '/x' does not match prefix '/admin'",),
         "jason": ("header x-a must match exact 'jason': it is not there",),
     }
+
+
+def test_virtual_hosts_without_names_are_told_apart_by_their_domains() -> None:
+    routes = [{"match": {"path": "/x"}, "direct_response": {"status": 200}}]
+    made = table({"domains": ["a"], "routes": routes}, {"domains": ["b"]})
+    assert [explain_route(made, head("/x", host), lambda: 0.5).route is not None for host in ("a", "b")] == [
+        True,
+        False,
+    ]
+    assert [explain_route(made, head("/", host), lambda: 0.5).has_virtual_host for host in ("a", "b", "c")] == [
+        True,
+        True,
+        False,
+    ]

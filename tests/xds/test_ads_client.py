@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +15,11 @@ import grpc
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from google.protobuf import any_pb2, json_format
 
+import meshsdk
 from meshsdk.bootstrap import ChannelCredentials, Locality, Node, XdsServer
 from meshsdk.resources import ResourceType
 from meshsdk.xds import CachedResource, ControlLoop, ResourceCache, Status
@@ -39,12 +42,17 @@ def assignment(name: str) -> any_pb2.Any:
 
 
 class ScriptedAds(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
-    """Shows requests to the test, and sends what the test says."""
+    """Shows requests to the test, and sends what the test says.
+
+    Attributes:
+        beside: Answers the requests of further streams; without it they are served as the first one is.
+    """
 
     def __init__(self, port: int = 0) -> None:
         self.requests: queue.Queue[Any] = queue.Queue()
         self.outbox: queue.Queue[Any] = queue.Queue()
         self.streams = 0
+        self.beside: Callable[[Any], Any] | None = None
         self._server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
@@ -52,6 +60,9 @@ class ScriptedAds(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
 
     def StreamAggregatedResources(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         self.streams += 1
+        if self.streams > 1 and self.beside is not None:
+            yield from map(self.beside, requests)
+            return
         outbox = self.outbox
 
         def read() -> None:
@@ -287,6 +298,115 @@ def test_resources_wrapped_in_a_discovery_resource_are_taken(ads: ScriptedAds, m
     wrapper.Pack(discovery_pb2.Resource(name="a", resource=cluster("a")))
     ads.send(CLUSTER, "1", wrapper)
     assert client.entry(CLUSTER, "a", Status.ACKED).resource is not None
+
+
+def test_a_name_that_a_late_answer_lacks_is_asked_for_on_a_stream_of_its_own(
+    ads: ScriptedAds, make_client: MakeClient
+) -> None:
+    asked: queue.Queue[list[str]] = queue.Queue()
+
+    def answer(request: Any) -> Any:
+        asked.put(list(request.resource_names))
+        return discovery_pb2.DiscoveryResponse(type_url=request.type_url, nonce="x", resources=[cluster("late")])
+
+    ads.beside = answer
+    client = make_client(ads.port)
+    client.subscribe(cluster={"a"})
+    ads.request()
+    client.subscribe(cluster={"a", "late", "missing"})
+    ads.request()
+    ads.send(CLUSTER, "1", cluster("a"))
+    assert asked.get(timeout=10) == ["late", "missing"]
+    assert client.entry(CLUSTER, "missing", Status.DOES_NOT_EXIST).resource is None
+    # What is there is taken from the stream that will bring its changes.
+    assert client.entry(CLUSTER, "late", Status.REQUESTED)
+    ads.send(CLUSTER, "2", cluster("a"), cluster("late"))
+    assert client.entry(CLUSTER, "late", Status.ACKED).resource is not None
+    ads.send(CLUSTER, "3", cluster("a"))
+    assert client.entry(CLUSTER, "late", Status.DOES_NOT_EXIST).resource is None
+
+
+def test_a_name_that_the_server_has_and_does_not_send_is_waited_for(
+    ads: ScriptedAds, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    ads.beside = lambda request: discovery_pb2.DiscoveryResponse(
+        type_url=request.type_url, nonce="x", resources=[cluster("late")]
+    )
+    client = make_client(ads.port, does_not_exist_seconds=0.5)
+    client.subscribe(cluster={"a"})
+    ads.request()
+    client.subscribe(cluster={"a", "late"})
+    ads.request()
+    ads.send(CLUSTER, "1", cluster("a"))
+    deadline = time.monotonic() + 10
+    while "late: the management server has it and does not send it" not in caplog.text:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert client.entry(CLUSTER, "late", Status.REQUESTED)
+
+
+def test_a_server_that_cannot_be_read_is_asked_a_second_time_only_once(
+    ads: ScriptedAds, make_client: MakeClient
+) -> None:
+    asked = []
+
+    def answer(request: Any) -> Any:
+        asked.append(list(request.resource_names))
+        unreadable = any_pb2.Any(type_url="type/x.Y", value=b"")
+        return discovery_pb2.DiscoveryResponse(type_url=request.type_url, nonce="x", resources=[unreadable])
+
+    ads.beside = answer
+    client = make_client(ads.port, does_not_exist_seconds=1.0)
+    client.subscribe(cluster={"a"})
+    ads.request()
+    client.subscribe(cluster={"a", "late"})
+    ads.request()
+    ads.send(CLUSTER, "1", cluster("a"))
+    assert "1 s" in client.entry(CLUSTER, "late", Status.TIMEOUT).error
+    assert asked == [["late"]]
+
+
+def test_a_server_that_is_not_reached_says_of_nothing_that_it_is_missing(make_client: MakeClient) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as mute:  # Takes connections, and never says a word.
+        client = make_client(mute.getsockname()[1], does_not_exist_seconds=0.1)
+        client.subscribe(listener={"a"})
+        time.sleep(1.0)
+        entry = client.cache.get(ResourceType.LISTENER, "a")
+        assert entry is not None
+        assert entry.status is Status.REQUESTED
+
+
+def test_a_server_that_sends_listeners_for_proxies_alone_is_told_of(
+    ads: ScriptedAds, stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    ads.beside = lambda request: discovery_pb2.DiscoveryResponse(type_url=request.type_url, nonce="x")
+    mesh = stack.enter_context(
+        meshsdk.Mesh(
+            bootstrap={
+                "xds_servers": [{"server_uri": f"127.0.0.1:{ads.port}", "channel_creds": [{"type": "insecure"}]}],
+                "node": {"id": "sidecar~127.0.0.1~a.default~default.svc.cluster.local"},
+            }
+        )
+    )
+    for version in ("1", "2"):
+        names = ("0.0.0.0_9080", "virtualInbound", "virtualOutbound")
+        ads.send(
+            ResourceType.LISTENER,
+            version,
+            *(
+                any_pb2.Any(
+                    type_url=ResourceType.LISTENER.type_url, value=listener_pb2.Listener(name=name).SerializeToString()
+                )
+                for name in names
+            ),
+        )
+    with pytest.raises(meshsdk.NoRouteError):
+        mesh.wait_ready("reviews:9080", 30)
+    ads.request(), ads.request(), ads.request()
+    problem = mesh.status()["problem"]
+    assert "0.0.0.0_9080, virtualInbound, virtualOutbound" in problem
+    assert '"GENERATOR": "grpc"' in problem
+    assert caplog.text.count("sends listeners for proxies") == 1
 
 
 def test_closing_leaves_no_thread_behind(ads: ScriptedAds) -> None:

@@ -1,0 +1,179 @@
+"""The attempts of one request, sent one by one. Its sync twin is `sync_sender`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from ..exchange import Attempt, Exchange, LocalReply, asked_back_off
+from .async_http1 import AsyncHttp1Connection
+from .async_pool import AsyncPool
+from .dispatcher import IDEMPOTENT_METHODS, outcome_of
+from .errors import DeadlineExceededError, IdleTimeoutError, PendingOverflowError
+from .outgoing import Outgoing
+from .raw_response import RawResponse
+from .request_body import AsyncRequestBody
+from .timeouts import Timeouts, is_below
+
+if TYPE_CHECKING:
+    from ..telemetry.http_client import RequestObservation
+
+__all__ = ["Result", "Sender", "discard", "let_go"]
+
+
+async def let_go(result: Result | LocalReply) -> None:
+    """A response that is not used after all."""
+    if isinstance(result, Result) and result.raw is not None:
+        assert isinstance(result.raw.stream, httpx.AsyncByteStream)
+        await result.raw.stream.aclose()
+
+
+def discard(task: asyncio.Task[Result]) -> None:
+    """A hedged attempt that came too late."""
+    if not task.cancelled() and task.exception() is None:
+        letting_go = task.get_loop().create_task(let_go(task.result()))
+        letting_go.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+class Result:
+    """How one attempt ended: with a response or an error."""
+
+    __slots__ = ("attempt", "error", "raw")
+
+    def __init__(self, attempt: Attempt, raw: RawResponse | None, error: Exception | None) -> None:
+        self.attempt = attempt
+        self.raw = raw
+        self.error = error
+
+
+class Sender:
+    """Sends the attempts of one request."""
+
+    __slots__ = ("_body", "_last", "_observation", "_pool", "_request", "_timeouts", "exchange")
+
+    def __init__(
+        self,
+        pool: AsyncPool,
+        request: httpx.Request,
+        exchange: Exchange,
+        body: bytes | AsyncRequestBody,
+        timeouts: Timeouts,
+        observation: RequestObservation | None,
+    ) -> None:
+        self._pool = pool
+        self._request = request
+        self.exchange = exchange
+        self._body = body
+        self._timeouts = timeouts
+        self._observation = observation
+        self._last: RawResponse | None = None
+
+    async def send(self, attempt: Attempt) -> Result:
+        """Carry out one attempt."""
+        headers: Sequence[tuple[bytes, bytes]] = attempt.headers
+        observation = self._observation
+        if observation is not None:
+            address = attempt.endpoint.address
+            headers = observation.begin_attempt(address.host, address.port, attempt.endpoint.cluster.name, headers)
+        scheme = self.exchange.head.scheme
+        timeouts = self._timeouts
+        idle = self.exchange.timeouts.shortest_idle
+        is_idle_limited = idle is not None and is_below(idle, timeouts.read)
+        if is_idle_limited:
+            timeouts = timeouts._replace(read=idle)
+        outgoing = Outgoing(self.exchange.head.method, scheme, attempt, headers, self._body, timeouts)
+        raw: RawResponse | None = None
+        error: Exception | None = None
+        try:
+            connection = await self._pool.acquire(
+                attempt.endpoint, scheme, self._request.url, self._timeouts, attempt.breaker
+            )
+            raw = await self._exchange_on(connection, attempt, outgoing)
+        except (httpx.TransportError, DeadlineExceededError, PendingOverflowError) as failure:
+            error = failure
+            if is_idle_limited and isinstance(failure, httpx.ReadTimeout):
+                error = IdleTimeoutError(self.exchange.idle_failure)
+        finally:
+            if raw is None:
+                attempt.finish()
+        if observation is not None:
+            observation.end_attempt(raw.status if raw is not None else None, error)
+        if self.exchange.cluster.wants_reports:
+            outcome = outcome_of(attempt, raw, error)
+            if outcome is not None:
+                self.exchange.report(attempt, outcome, self._pool.loop.time())
+            if raw is not None and self.exchange.cluster.load_reports is not None:
+                self._expect_trailers(attempt, raw)
+        self._last = raw
+        return Result(attempt, raw, error)
+
+    async def _exchange_on(
+        self, connection: Any, attempt: Attempt, outgoing: Outgoing[AsyncRequestBody]
+    ) -> RawResponse:
+        was_used = connection.requests > 0
+        try:
+            return await connection.exchange(outgoing)  # type: ignore[no-any-return]
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            if not (was_used and self._is_stale(connection)):
+                raise
+        # The peer closed an idle connection just as it was used again: a fresh one serves (RFC 9112 section 9.3.1).
+        connection = await self._pool.open(
+            attempt.endpoint, outgoing.scheme, self._request.url, self._timeouts, attempt.breaker
+        )
+        return await connection.exchange(outgoing)  # type: ignore[no-any-return]
+
+    def _is_stale(self, connection: Any) -> bool:
+        return (
+            isinstance(connection, AsyncHttp1Connection)
+            and connection.reader.is_silent
+            and self._request.method in IDEMPOTENT_METHODS
+            and self._can_replay
+        )
+
+    @property
+    def _can_replay(self) -> bool:
+        return isinstance(self._body, bytes) or self._body.can_replay
+
+    def _expect_trailers(self, attempt: Attempt, raw: RawResponse) -> None:
+        """Take a load report that comes after the body."""
+
+        def take() -> None:
+            text = next((value for name, value in raw.trailers if name.lower() == b"endpoint-load-metrics"), None)
+            if text is not None:
+                self.exchange.take_load_report(attempt, text.decode("latin-1"), self._pool.loop.time())
+
+        if attempt.is_finished:
+            take()
+        else:
+            attempt.on_finish = take
+
+    def asked_back_off(self) -> float | None:
+        """How long the last response asks to wait before a retry."""
+        policy, last = self.exchange.retry_policy, self._last
+        if policy is None or last is None:
+            return None
+        return asked_back_off(policy, last.header, time.time())
+
+    def wants_retry(self, result: Result | LocalReply) -> bool:
+        """Whether to try again after `result`."""
+        if isinstance(result, LocalReply) or not self._can_replay:
+            return False
+        outcome = outcome_of(result.attempt, result.raw, result.error)
+        return outcome is not None and self.exchange.attempt_done(outcome, self._pool.loop.time())
+
+    def is_good(self, result: Result) -> bool:
+        """Whether a hedged request may end with `result`."""
+        outcome = outcome_of(result.attempt, result.raw, result.error)
+        return outcome is None or self.exchange.is_good(outcome)
+
+    async def again(self) -> Result | LocalReply:
+        """One more attempt; the response of the one before, where there is one, is let go."""
+        if self._last is not None:
+            assert isinstance(self._last.stream, httpx.AsyncByteStream)
+            await self._last.stream.aclose()
+        attempt = self.exchange.next_attempt(self._pool.loop.time())
+        return attempt if isinstance(attempt, LocalReply) else await self.send(attempt)
