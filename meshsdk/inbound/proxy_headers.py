@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..resources.server_listener import ServerManager
-from .connection import is_within, parse_address
+from .connection import Fact, is_within, parse_address
 from .request import InboundRequest
 
 __all__ = ["compile_sanitizing", "must_be_secured"]
@@ -95,7 +95,7 @@ def _is_internal(manager: ServerManager, request: InboundRequest) -> bool:
         return False
     remote = request.remote
     if remote is None:
-        return manager.internal_unix_sockets
+        return manager.internal_unix_sockets and Fact.SOURCE not in request.connection.untold
     return is_within(remote, manager.internal_networks)
 
 

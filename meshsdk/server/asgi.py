@@ -83,7 +83,7 @@ class AsgiMiddleware:
             return await self._lifespan(scope, receive, send)
         if (kind != "http" and kind != "websocket") or scope.get(ADMITTED):
             return await self.app(scope, receive, send)
-        connection = asgi_connection(scope)
+        connection = asgi_connection(scope, self._port)
         request = InboundRequest(_head(scope, connection), connection)
         outcome = _Outcome()
         observer = http_server_observer()

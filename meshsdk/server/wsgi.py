@@ -62,7 +62,7 @@ class WsgiMiddleware:
         """See PEP 3333."""
         if environ.get(ADMITTED) or environ.get("asgi.scope", {}).get(ADMITTED):
             return self.app(environ, start_response)
-        connection = wsgi_connection(environ)
+        connection = wsgi_connection(environ, self._port)
         call = _Call(InboundRequest(_head(environ, connection), connection))
         try:
             call.chunks = self._decide(environ, start_response, call)
