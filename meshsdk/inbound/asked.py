@@ -13,7 +13,7 @@ ask counts as that filter's.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,8 +89,6 @@ def _walk(one: object, found: _Found) -> None:
         look(one, found)
     if isinstance(one, Rbac):
         _look_at_rbac(one, found)
-    elif isinstance(one, str | bytes):
-        return
     elif dataclasses.is_dataclass(one):
         for each in dataclasses.fields(one):
             if not each.name.startswith("response"):
@@ -98,7 +96,7 @@ def _walk(one: object, found: _Found) -> None:
     elif isinstance(one, Mapping):
         for value in one.values():
             _walk(value, found)
-    elif isinstance(one, Iterable):
+    elif isinstance(one, tuple | list | frozenset):
         for value in one:
             _walk(value, found)
 

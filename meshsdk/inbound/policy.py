@@ -133,6 +133,8 @@ class CompiledChain:
         self._asks = _asked_by_choice(routes)
         without_route = self._compile_steps([routes.filters], where=routes.name, has_application=False)
         self._without_route = _RouteSteps(None, without_route, asks=without_route.asked.of_request())
+        to_https = self._compile_steps([], where=routes.name, has_application=False)
+        self._to_https = _RouteSteps(None, to_https, asks=to_https.asked.of_request())
 
     def _compile_route(self, route: CompiledRoute, routes: RouteConfiguration, own_cluster: str) -> _RouteSteps:
         where, action = f"{routes.name} {route.name}", route.route.action
@@ -188,10 +190,11 @@ class CompiledChain:
         table = self.table if request.connection.peer is None else self._table_with_certificate
         index = table.routes_for(request.head)
         if index is not None and index.require_tls and must_be_secured(request, index.spares_internal):
-            target = f"https://{request.head.authority}{request.head.target}"
-            return self._answered_early(request, redirect_to(301, target, "direct_response"))
-        route = index.find(request.head, random.random) if index is not None else None
-        compiled = self._by_route[id(route)] if route is not None else self._without_route
+            # Envoy's route that leads to https: it says nothing of filters, which come before its answer all the same.
+            route, compiled = None, self._to_https
+        else:
+            route = index.find(request.head, random.random) if index is not None else None
+            compiled = self._by_route[id(route)] if route is not None else self._without_route
         if route is not None:
             request.route_name = route.route.name
             request.route_metadata = route.route.metadata
@@ -257,6 +260,9 @@ class CompiledChain:
     def _arrived(self, request: InboundRequest, compiled: _RouteSteps) -> LocalReply | None:
         """The request has passed all filters: what the route itself does."""
         route, head = compiled.route, request.head
+        if compiled is self._to_https:
+            target = f"https://{head.authority}{head.target}"
+            return self._answered(request, compiled, redirect_to(301, target, "direct_response"))
         if route is None:
             return self._answered(request, self._without_route, no_route(head.method, head.authority, head.path))
         if route.forward is not None:

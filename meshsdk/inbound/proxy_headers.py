@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import re2
+
 from ..resources.server_listener import ServerManager
 from .connection import Fact, is_within, parse_address
 from .request import InboundRequest
@@ -37,6 +39,15 @@ _INTERNAL_AT_THE_EDGE = frozenset(
 )
 
 
+# A URL without user and fragment, or a reference relative to one (source/common/http/utility.cc, isValidRefererValue).
+_REFERER = re2.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])"
+    r"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+    r"(?:[/?][!\x22$-~]*)?"
+    r"|[!$-.0-9;=?-Z_a-z~]+(?:/[!$-;=?-Z_a-z~]*)?|/[!$-;=?-Z_a-z~]*"
+)
+
+
 def compile_sanitizing(manager: ServerManager, internal_only: tuple[str, ...]) -> Callable[[InboundRequest], None]:
     """A function that cleans a request's headers.
 
@@ -59,6 +70,8 @@ def compile_sanitizing(manager: ServerManager, internal_only: tuple[str, ...]) -
             taken = always if is_internal else doubtful
             kept = [header for header in request.head.raw_headers if header[0].lower() not in taken]
             request.head = request.head.with_headers(kept)
+        if b"referer" in request.head.by_name() and _REFERER.fullmatch(request.head.header("referer") or "") is None:
+            request.remove_header(b"referer")
         if is_internal:
             request.set_header(_IS_INTERNAL, b"true")
         if is_edge:

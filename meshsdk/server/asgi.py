@@ -10,7 +10,6 @@ Sources: ASGI specification (HTTP and WebSocket, TLS extension, lifespan).
 from __future__ import annotations
 
 import asyncio
-import logging
 import urllib.parse
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from ..errors import MeshError, UnsupportedFeatureError
 from ..exchange.local_reply import LocalReply, payload_too_large
 from ..inbound import Connection, InboundRequest
 from ..inbound.replies import not_configured
+from ..log_lines import logger_of
 from ..routing import RequestHead
 from ..telemetry.lookup import http_server_observer
 from .connections import ADMITTED, TELLS_PEERS, Teller, asgi_connection
@@ -37,7 +37,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-logger = logging.getLogger("meshsdk.server")
+logger = logger_of("meshsdk.server")
 
 _NO_PEERS = (
     "port {port} takes mutual TLS only, and this server does not tell applications whose certificate it has verified:"

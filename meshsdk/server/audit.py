@@ -6,18 +6,18 @@ out. The metric counts all.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 
 from ..exchange.local_reply import LocalReply
 from ..inbound import InboundRequest
+from ..log_lines import logger_of
 from ..routing.timeouts import is_grpc
 from ..telemetry.lookup import denial_counter
 
 __all__ = ["audit"]
 
-logger = logging.getLogger("meshsdk.audit")
+logger = logger_of("meshsdk.audit")
 
 _EVENTS_A_SECOND = 20
 _MAX_TEXT = 256

@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import logging
 import socket
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from ..errors import IdentityError, PeerIdentityError, ResourceError, UnsupportedFeatureError
 from ..inbound import Connection
+from ..log_lines import logger_of
 from ..security import PeerChain, check_peer, check_trust_domain, peer_chain, still_trusted
 from .connections import CONNECTION, connection_of_transport
 from .held_transport import HeldTransport
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Door"]
 
-logger = logging.getLogger("meshsdk.server")
+logger = logger_of("meshsdk.server")
 
 _HANDSHAKE_SECONDS = 10.0
 _MAX_HANDSHAKES = 1024

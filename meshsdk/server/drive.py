@@ -6,7 +6,6 @@ The two differ in nothing but how they wait.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..exchange.local_reply import LocalReply
 from ..inbound import AskAuthorization, AskRateLimit, Delay, FetchKeys, InboundRequest, ReadBody, Wait
 from ..inbound.replies import not_configured
+from ..log_lines import logger_of
 from .audit import audit
 from .callouts import Callouts
 from .peer_trust import PeerTrust
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncDriver", "Driver"]
 
-logger = logging.getLogger("meshsdk.server")
+logger = logger_of("meshsdk.server")
 
 ReadBodyAsync = Callable[[int], Awaitable[bytes]]
 Deciding = Coroutine[Any, Any, LocalReply | None]

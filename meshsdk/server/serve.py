@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import socket
 from typing import Any
 
 import uvicorn
 
+from ..log_lines import logger_of
 from .asgi import AsgiMiddleware
 from .connections import TELLS_PEERS
 from .door import Door
@@ -20,7 +20,7 @@ from .inbound import HasControl, Inbound
 
 __all__ = ["MeshServer", "make_server"]
 
-logger = logging.getLogger("meshsdk.server")
+logger = logger_of("meshsdk.server")
 
 
 def make_server(app: Any, mesh: HasControl, port: int, *, host: str = "0.0.0.0", **options: Any) -> MeshServer:

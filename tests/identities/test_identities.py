@@ -27,7 +27,7 @@ from meshsdk.controlplane.folder import Folder
 from meshsdk.controlplane.server import ControlPlaneServer
 from meshsdk.errors import IdentityError
 from meshsdk.identities import DevelopmentIdentity, FileIdentity, IstioCaIdentity, SdsIdentity, WorkloadApiIdentity
-from meshsdk.identities.development import CertificateAuthority
+from meshsdk.identities.certificate_authority import CertificateAuthority
 from meshsdk.identities.istio_ca_messages import Request, Response
 from meshsdk.identities.renewal import RenewedIdentity
 from meshsdk.identities.workload_api_messages import Request as SvidRequest
