@@ -117,7 +117,8 @@ class AsgiMiddleware:
             # Servers take an exception for an application without a lifespan, and go on.
             logger.critical("the application does not start: %s", error)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
-            return
+            # Whoever waits for the application's end (Starlette's TestClient) learns why.
+            raise
         unread = [first]
 
         async def received() -> MutableMapping[str, Any]:

@@ -25,6 +25,7 @@ from .connections import ADMITTED, wsgi_connection
 from .drive import Driver
 from .inbound import HasControl, Inbound
 from .malformed import malformed
+from .wsgi_start import check_start
 
 __all__ = ["WsgiMiddleware"]
 
@@ -41,6 +42,10 @@ class WsgiMiddleware:
         mesh: Whose policy.
         port: That the server listens on, as configuration knows it; by default what each connection came to.
         address: That it listens on.
+
+    Raises:
+        UnsupportedFeatureError: The server that imports the application is known to tell nothing of its peers, and the
+            port takes mutual TLS only.
     """
 
     def __init__(self, app: App, *, mesh: HasControl, port: int | None = None, address: str = "0.0.0.0") -> None:
@@ -50,7 +55,7 @@ class WsgiMiddleware:
         self._port = port
         self._drivers: dict[int, Driver] = {}
         if port is not None:
-            self._driver(port)
+            check_start(self._driver(port).inbound)
 
     def _driver(self, port: int) -> Driver:
         driver = self._drivers.get(port)

@@ -7,6 +7,7 @@ import json
 import threading
 from pathlib import Path
 
+from ..patience import PATIENCE
 from ..processes import free_ports
 
 __all__ = ["RESPONSE_HEADERS", "EchoUpstreams"]
@@ -67,7 +68,7 @@ class EchoUpstreams:
 
     def __enter__(self) -> EchoUpstreams:
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(PATIENCE)
         return self
 
     def __exit__(self, *exc_info: object) -> None:

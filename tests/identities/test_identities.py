@@ -36,12 +36,13 @@ from meshsdk.security import Credentials
 from meshsdk.security.identity import check_credentials
 
 from ..certificates import SpiffeCa, spiffe, write_identity
+from ..patience import PATIENCE
 from ..processes import CLEAN_ENVIRONMENT
 
 WEB = spiffe("web")
 
 
-def until(condition: Any, seconds: float = 10.0) -> None:
+def until(condition: Any, seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

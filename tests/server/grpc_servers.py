@@ -14,6 +14,7 @@ import grpc
 import meshsdk
 
 from ..grpc_server import EchoService, GrpcServer
+from ..patience import PATIENCE
 
 __all__ = ["aio_grpc_server", "sync_grpc_server"]
 
@@ -50,7 +51,7 @@ def aio_grpc_server(
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(PATIENCE)
     try:
         yield
     finally:
