@@ -9,7 +9,6 @@ be made before a fork; in a forked child everything starts afresh at the next us
 from __future__ import annotations
 
 import ipaddress
-import logging
 import threading
 import urllib.parse
 import weakref
@@ -24,6 +23,7 @@ from .discovery import SERVER_ROOT, DnsResolver, Graph, Snapshot
 from .errors import BootstrapError, RequestError
 from .exchange import Directory
 from .http.dispatcher import Forkable, HasCertificates, LocalReplies, UnknownHosts
+from .log_lines import logger_of
 from .security import Identity, Secrets
 from .xds import ControlLoop, ResourceCache, Source, Status
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Control", "SourceFactory"]
 
-logger = logging.getLogger("meshsdk")
+logger = logger_of("meshsdk")
 
 T = TypeVar("T")
 

@@ -19,6 +19,8 @@ Those below RequestError are, when they leave an httpx transport, also instances
 
 from __future__ import annotations
 
+from .one_line import one_line
+
 __all__ = [
     "BootstrapError",
     "CircuitOpenError",
@@ -36,7 +38,14 @@ __all__ = [
 
 
 class MeshError(Exception):
-    """Base of all errors of this library."""
+    """Base of all errors of this library.
+
+    Args:
+        message: In one line: names in it come from certificates, files and servers, and are escaped.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 class BootstrapError(MeshError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography import x509
@@ -21,11 +22,30 @@ def spiffe(service_account: str, trust_domain: str = "cluster.local") -> str:
     return f"spiffe://{trust_domain}/ns/default/sa/{service_account}"
 
 
-def _usage(may_sign: bool) -> x509.KeyUsage:
+def _usage(may_sign: bool, *, is_authority: bool = False) -> x509.KeyUsage:
     unused = dict.fromkeys(
-        "content_commitment data_encipherment key_agreement crl_sign encipher_only decipher_only".split(), False
+        "content_commitment data_encipherment key_agreement encipher_only decipher_only".split(), False
     )
-    return x509.KeyUsage(digital_signature=True, key_encipherment=True, key_cert_sign=may_sign, **unused)
+    return x509.KeyUsage(
+        digital_signature=not is_authority,
+        key_encipherment=not is_authority,
+        key_cert_sign=may_sign,
+        crl_sign=is_authority,
+        **unused,
+    )
+
+
+MakeAuthority = Callable[[x509.CertificateBuilder, ec.EllipticCurvePrivateKey], x509.CertificateBuilder]
+
+
+def _strict(builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    """Basic constraints, key usage and both key identifiers, as Python's own contexts ask for since 3.13."""
+    public = key.public_key()
+    return (
+        builder.add_extension(x509.BasicConstraints(True, None), critical=True)
+        .add_extension(_usage(True, is_authority=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+    )
 
 
 class SpiffeCa:
@@ -34,21 +54,18 @@ class SpiffeCa:
     Args:
         name: What it calls itself.
         above: The authority that vouches for it; None makes it a root.
+        make: Adds its extensions; by default those that OpenSSL's strict checks ask for.
 
     Attributes:
         pem: Its own certificate.
     """
 
-    def __init__(self, name: str = "test CA", above: SpiffeCa | None = None) -> None:
+    def __init__(self, name: str = "test CA", above: SpiffeCa | None = None, make: MakeAuthority | None = None) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         issuer = above or self
-        certificate = (
-            issuer._builder(self._name, self._key.public_key(), -3600, 86400)
-            .add_extension(x509.BasicConstraints(True, None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
-            .sign(issuer._key, hashes.SHA256())
-        )
+        builder = (make or _strict)(issuer._builder(self._name, self._key.public_key(), -3600, 86400), self._key)
+        certificate = builder.sign(issuer._key, hashes.SHA256())
         self.pem = certificate.public_bytes(serialization.Encoding.PEM)
         # What its certificates must be shown with.
         self._chain = self.pem if above is not None else b""

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 import meshsdk
+from tests.patience import have_patience
 from tests.servers import EchoServer
+
+have_patience()
 
 MakeMesh = Callable[..., meshsdk.Mesh]
 

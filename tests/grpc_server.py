@@ -25,6 +25,8 @@ import grpc.aio
 
 from meshsdk import deadline
 
+from .patience import PATIENCE
+
 __all__ = ["EchoService", "GrpcServer", "server_process"]
 
 ROOT = Path(__file__).parent.parent
@@ -173,7 +175,7 @@ def server_process(name: str, *, aio: bool = False, port: int = 0) -> Iterator[t
         yield process, int(process.stdout.readline())
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(PATIENCE)
         if process.stdout is not None:
             process.stdout.close()
 

@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from .patience import PATIENCE
+
 __all__ = ["envoy", "envoy_path", "free_ports", "nginx", "wait_for_port"]
 
 
@@ -25,7 +27,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes] | None = None, seconds: float = 20.0) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes] | None = None, seconds: float = PATIENCE) -> None:
     """Wait until somebody listens on a port."""
     deadline = time.monotonic() + seconds
     while True:
@@ -67,7 +69,7 @@ def envoy(config: dict[str, object], ports: list[int], folder: Path) -> Iterator
         raise RuntimeError(f"{error}: {log.read_text()[-2000:]}") from error
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 @contextlib.contextmanager
@@ -95,7 +97,7 @@ def nginx(ports: list[int], folder: Path) -> Iterator[str]:
         yield "nginx"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 def _direct_responses(ports: list[int]) -> dict[str, object]:

@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
+from .patience import PATIENCE
+
 __all__ = ["EchoServer", "ScriptedServer"]
 
 
@@ -134,7 +136,7 @@ class ScriptedServer:
                 with outer._lock:
                     number = outer.accepted
                     outer.accepted += 1
-                self.request.settimeout(10)
+                self.request.settimeout(PATIENCE)
                 try:
                     script(self.request, number)
                 except OSError:

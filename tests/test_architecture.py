@@ -13,6 +13,8 @@ ROOT = Path(__file__).parent.parent / "meshsdk"
 # A module imports only from packages of a lower rank, or from its own.
 RANKS = {
     "errors": 0,
+    "one_line": 0,
+    "log_lines": 0,
     "telemetry": 1,
     "bootstrap": 1,
     "deadline": 1,

@@ -13,6 +13,8 @@ import pytest
 from tests.conftest import service, virtual_service
 from tests.processes import CLEAN_ENVIRONMENT
 
+from .patience import PATIENCE
+
 
 def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "meshsdk", *arguments]
@@ -120,4 +122,4 @@ def test_the_control_plane_serves_until_it_is_told_to_stop(folder: Path, told: s
         assert "resources" in lines[0]
         assert "serving" in lines[1]
         process.send_signal(told)
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE) == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from google.protobuf.message import Message
 
 from ..errors import ConfigError, ResourceError
+from ..log_lines import logger_of
 from ..resources import RESOURCE_TYPES, ResourceType, decode, resource_name
 from .assemble import assemble
 from .clusters import for_grpc_core, make_clusters
@@ -25,7 +26,7 @@ from .world import World
 
 __all__ = ["Folder", "FolderState", "Problem", "load"]
 
-logger = logging.getLogger("meshsdk.controlplane")
+logger = logger_of("meshsdk.controlplane")
 
 # The name that istiod has for inbound listeners of servers without a sidecar.
 INBOUND_PREFIX = "xds.istio.io/grpc/lds/inbound/"

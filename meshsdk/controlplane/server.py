@@ -6,7 +6,6 @@ There it is a certificate authority as well, for this user's processes.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +14,13 @@ import grpc
 
 from ..errors import ConfigError
 from ..identities.certificate_service import CertificateService
+from ..log_lines import logger_of
 from ..xds.ads_server import AdsService
 from .folder import Folder, FolderState
 
 __all__ = ["ControlPlaneServer"]
 
-logger = logging.getLogger("meshsdk.controlplane")
+logger = logger_of("meshsdk.controlplane")
 
 _MAX_STREAMS = 256
 _POLL_SECONDS = 0.25
@@ -97,6 +97,8 @@ class ControlPlaneServer:
         """Stop serving; streams are ended after `grace_seconds`."""
         self._stopping.set()
         self._service.close()
+        if self.certificates is not None:
+            self.certificates.close()
         self._server.stop(grace_seconds).wait()
         if self._watcher.is_alive():
             self._watcher.join()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-
 from ..errors import ConfigError, ResourceError
+from ..log_lines import logger_of
 from ..resources import ResourceType, decode
 from ..xds import ControlLoop, ResourceCache, Status, Timer
 from ..xds.source import Wanted
@@ -12,7 +11,7 @@ from .folder import Folder
 
 __all__ = ["FolderSource"]
 
-logger = logging.getLogger("meshsdk.controlplane")
+logger = logger_of("meshsdk.controlplane")
 
 # How long an edit may go unnoticed, at most.
 POLL_SECONDS = 0.25

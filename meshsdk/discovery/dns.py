@@ -7,18 +7,18 @@ the addresses of the last one that did not.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
+from ..log_lines import logger_of
 from ..resources import Address, Cluster, DnsDiscovery, EndpointConfig, Endpoints
 from ..xds import ControlLoop, Timer
 
 __all__ = ["DnsResolver", "lookup"]
 
-logger = logging.getLogger("meshsdk.dns")
+logger = logger_of("meshsdk.dns")
 
 # Look-ups block a thread each; four names at a time are enough, since each is asked every few seconds at most.
 _WORKERS = 4

@@ -30,6 +30,7 @@ class LocalReply:
         error: What `local_replies="raise"` raises; None for answers that are no failure.
         delay_seconds: How long to hold it back (fault injection).
         tally: Told when the delay is over.
+        http_status: Of an answer to a gRPC request, which is a 200: what others would have got; 0 in answers to others.
         missing_cluster: The cluster that is not there, where the request itself named it; it may be asked for.
     """
 
@@ -41,6 +42,7 @@ class LocalReply:
     error: RequestError | None = None
     delay_seconds: float = 0.0
     missing_cluster: str = ""
+    http_status: int = 0
     tally: FaultTally | None = None
 
     def mutated(self, levels: Sequence[MutationLevel], context: FormatContext) -> LocalReply:
@@ -65,7 +67,13 @@ class LocalReply:
         if self.body:
             message = urllib.parse.quote(self.body.strip(), safe=_GRPC_MESSAGE_SAFE).encode()
             headers += ((b"grpc-message", message),)
-        return replace(self, status=200, body=b"", headers=headers)
+        return replace(self, status=200, body=b"", headers=headers, http_status=self.status)
+
+    @property
+    def grpc_status(self) -> int | None:
+        """That a gRPC caller is told; None in answers to others."""
+        said = next((value for name, value in self.headers if name == b"grpc-status"), b"")
+        return int(said) if said.isdigit() and self.status == 200 else None
 
 
 # gRPC, doc/http-grpc-status-mapping.md; what is not here is UNKNOWN.

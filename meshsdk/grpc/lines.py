@@ -6,7 +6,6 @@ cluster each; they share connections, since grpc-core keeps those by address for
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
@@ -15,6 +14,7 @@ import grpc
 import grpc.experimental
 
 from ..errors import RequestError
+from ..log_lines import logger_of
 from .call_error import MeshRpcError
 from .names import NO_PROXY
 from .relayed_mesh import RelayedMesh
@@ -22,7 +22,7 @@ from .target import TargetName
 
 __all__ = ["Lines", "channel_credentials", "taken_options", "with_authority"]
 
-logger = logging.getLogger("meshsdk.grpc")
+logger = logger_of("meshsdk.grpc")
 
 C = TypeVar("C")
 Open = Callable[[str, str], C]

@@ -11,7 +11,6 @@ goes on with the last good one.
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ import re2
 from grpc import _server
 
 from ..errors import UnsupportedFeatureError
+from ..log_lines import logger_of
 from ..resources import RESOURCE_TYPES, ResourceType
 from ..xds.ads_server import AdsService
 from .names import parts_of, shown
@@ -31,7 +31,7 @@ from .tls_slots import TlsSlots
 
 __all__ = ["Relay", "RelayClient", "join", "leave"]
 
-logger = logging.getLogger("meshsdk.grpc")
+logger = logger_of("meshsdk.grpc")
 
 T = TypeVar("T")
 Packed = Mapping[tuple[ResourceType, str], bytes]

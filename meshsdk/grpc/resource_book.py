@@ -7,7 +7,6 @@ each resource remembers what it was made from, so what did not change is not wri
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from ..balancing import Cluster
 from ..control import Control
 from ..errors import ResourceError
 from ..exchange import Directory
+from ..log_lines import logger_of
 from ..resources import AggregateDiscovery, ResourceType, StatefulSession, UpstreamTls
 from . import limits
 from .names import resource_name
@@ -31,7 +31,7 @@ from .tls_slots import SlotSource
 
 __all__ = ["ResourceBook"]
 
-logger = logging.getLogger("meshsdk.grpc")
+logger = logger_of("meshsdk.grpc")
 
 _ROTATION_SECONDS = 0.25
 _LINGER_SECONDS = 5.0

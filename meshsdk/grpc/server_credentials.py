@@ -6,13 +6,13 @@ or does not fit leaves the last good ones in use.
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import Any
 
 import grpc
 
 from ..errors import BootstrapError, ResourceError
+from ..log_lines import logger_of
 from ..resources import PemSource, TlsFile, TlsIdentity, TlsTrust
 from ..resources.downstream_tls import DownstreamTls
 from ..security import Secrets
@@ -20,7 +20,7 @@ from .tls_slots import CERTIFICATE, KEY, ROOTS, check_files
 
 __all__ = ["server_credentials"]
 
-logger = logging.getLogger("meshsdk.grpc")
+logger = logger_of("meshsdk.grpc")
 
 
 def server_credentials(secrets: Secrets, instance: str, *, require_client_certificate: bool) -> grpc.ServerCredentials:

@@ -17,19 +17,24 @@ import grpc
 from ..errors import PeerIdentityError
 from ..exchange.local_reply import LocalReply
 from ..inbound import Connection, Fact, InboundRequest
+from ..resources.request_rules import NO_RULES
 from ..routing import RequestHead
 from ..security import PeerCertificate, read_peer
 from .hang_up import hang_up
 
 if TYPE_CHECKING:
     from ..server import Inbound
+    from ..server.drive import Deciding
     from ..server.peer_trust import CutOff
 
 __all__ = ["ServerPolicy"]
 
-# grpc tells servers nothing of their own end of a connection.
-_UNTOLD = frozenset({Fact.DESTINATION_IP, Fact.SERVER_NAME})
-_AIO_UNTOLD = _UNTOLD | {Fact.AUTHORITY}
+# grpc tells servers nothing of their own end of a connection, nor the headers that it takes for itself.
+_UNTOLD = frozenset({Fact.DESTINATION_IP, Fact.SERVER_NAME, Fact.GRPC_HEADERS})
+_UNTOLD_OF_TLS = frozenset({Fact.OWN_CERTIFICATE, Fact.TLS_PARAMETERS})
+
+# Where the host is not told, nothing is wrong with it; policy that asks for it refuses the call.
+_ANY_HOST = "host"
 
 _CERTIFICATE_END = "-----END CERTIFICATE-----"
 
@@ -45,16 +50,18 @@ class ServerPolicy:
 
     def __init__(self, inbound: Inbound) -> None:
         from ..server.drive import AsyncDriver, Driver
+        from ..server.malformed import malformed
 
         self._inbound = inbound
+        self._malformed = malformed
         self._driver = Driver(inbound)
         self._async_driver = AsyncDriver(inbound)
 
     def check(self, method: str, context: Any) -> InboundRequest:
         """Let the call pass, or abort it. Who calls says when the request is done."""
-        request = self._request(method, context, _UNTOLD)
+        request = self._request(method, context)
         try:
-            reply = self._driver.decide(request, _no_body)
+            reply = self._refusal(request) or self._driver.decide(request, _no_body)
             if reply is not None:
                 context.abort(*_status(reply))
         except BaseException:
@@ -72,9 +79,11 @@ class ServerPolicy:
             context: grpc's.
             breaker: Gives what breaks the call off from another thread.
         """
-        request = self._request(method, context, _AIO_UNTOLD)
+        request = self._request(method, context)
         try:
-            reply = self._async_driver.decide(request, _no_body_async)
+            reply: LocalReply | Deciding | None = self._refusal(request)
+            if reply is None:
+                reply = self._async_driver.decide(request, _no_body_async)
             if reply is not None and not isinstance(reply, LocalReply):
                 reply = await reply
             if reply is not None:
@@ -86,15 +95,26 @@ class ServerPolicy:
             self._async_driver.peers.hold(request, breaker())
         return request
 
-    def _request(self, method: str, context: Any, untold: frozenset[Fact]) -> InboundRequest:
-        connection = _connection(context, self._inbound.port, untold)
+    def _request(self, method: str, context: Any) -> InboundRequest:
+        authority = _authority(context)
+        connection = _connection(context, self._inbound.port, is_authority_told=authority is not None)
         headers = [
             (name.encode("latin-1"), value if isinstance(value, bytes) else value.encode("latin-1", "replace"))
             for name, value in context.invocation_metadata() or ()
         ]
         headers.append((b"content-type", b"application/grpc"))
         scheme = "https" if connection.is_tls else "http"
-        return InboundRequest(RequestHead("POST", scheme, _authority(context), method, headers), connection)
+        return InboundRequest(RequestHead("POST", scheme, authority or "", method, headers), connection)
+
+    def _refusal(self, request: InboundRequest) -> LocalReply | None:
+        """Of what policy and handlers might understand differently; grpc itself takes any host, and none."""
+        head = request.head
+        authority = _ANY_HOST if Fact.AUTHORITY in request.connection.untold else head.authority
+        # What is binary may hold anything.
+        headers = [header for header in head.raw_headers if not header[0].endswith(b"-bin")]
+        policy = self._inbound.policy
+        rules = policy.rules if policy is not None else NO_RULES
+        return self._malformed(RequestHead(head.method, head.scheme, authority, head.target, headers), rules, "2")
 
 
 def _aborted_with(context: Any) -> int | None:
@@ -112,22 +132,31 @@ async def _no_body_async(max_bytes: int) -> bytes:
     return b""
 
 
-def _authority(context: Any) -> str:
-    """grpc tells it in no public way; a sync server's context has it."""
+def _authority(context: Any) -> str | None:
+    """grpc tells it in no public way: the context of grpc.server has it, those of grpc.aio do not.
+
+    Nor need one that another interceptor has put around it.
+    """
     event = getattr(context, "_rpc_event", None)
-    host = getattr(getattr(event, "call_details", None), "host", b"")
-    return host.decode("latin-1") if isinstance(host, bytes) else ""
+    host = getattr(getattr(event, "call_details", None), "host", None)
+    return host.decode("latin-1") if isinstance(host, bytes) else None
 
 
-def _connection(context: Any, port: int, untold: frozenset[Fact]) -> Connection:
+def _connection(context: Any, port: int, *, is_authority_told: bool) -> Connection:
     family, _, rest = context.peer().partition(":")
     host, _, number = urllib.parse.unquote(rest).rpartition(":")
     source_ip = host.strip("[]") if family in ("ipv4", "ipv6") else ""
     source_port = int(number) if number.isdecimal() else 0
     known = context.auth_context()
     sent = _sent(known)
+    is_tls = known.get("transport_security_type", [b""])[0] in (b"ssl", "ssl")
+    untold = _UNTOLD | _UNTOLD_OF_TLS if is_tls else _UNTOLD
+    if not is_authority_told:
+        untold |= {Fact.AUTHORITY}
+    if not source_ip and family not in ("unix", "unix-abstract"):
+        untold |= {Fact.SOURCE}
     return Connection(
-        is_tls=known.get("transport_security_type", [b""])[0] in (b"ssl", "ssl"),
+        is_tls=is_tls,
         peer=_peer(sent),
         peer_certificates=sent,
         source_ip=source_ip,

@@ -10,7 +10,6 @@ Sources: gRFC A29 (certificate providers, file_watcher).
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import threading
@@ -25,12 +24,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from ..errors import ResourceError
+from ..log_lines import logger_of
 from ..resources import PemSource
 from .private_folder import write_private
 
 __all__ = ["CERTIFICATE", "KEY", "ROOTS", "SlotSource", "TlsSlots", "check_files"]
 
-logger = logging.getLogger("meshsdk.grpc")
+logger = logger_of("meshsdk.grpc")
 
 _SLOTS = 64
 # A slot that was let go may still be in use by a connection of grpc-core's that is being closed.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ import httpx
 
 from ..balancing import Cluster, Endpoint
 from ..http.tls import TlsChooser
+from ..log_lines import logger_of
 from ..resources import HealthCheck
 from ..security import Secrets
 from ..xds import ControlLoop, Timer
@@ -21,7 +21,7 @@ from .probes import Prober
 
 __all__ = ["HealthWatcher"]
 
-logger = logging.getLogger("meshsdk.health")
+logger = logger_of("meshsdk.health")
 
 # Checks block a thread each; many at once are rare, since each endpoint is asked every few seconds at most.
 _WORKERS = 16

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from ..log_lines import logger_of
 from .timeouts import Timeouts
 
 __all__ = ["MAX_MIRRORS", "MIRROR_TIMEOUTS", "MirrorThreads"]
 
-logger = logging.getLogger("meshsdk.http")
+logger = logger_of("meshsdk.http")
 
 # Copies under way at once in one client. A slow shadow must not pile up memory; beyond this, requests go without.
 MAX_MIRRORS = 256

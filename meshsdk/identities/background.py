@@ -6,17 +6,17 @@ leaves the last ones in use, and is told by `problem`, an error in the log and a
 
 from __future__ import annotations
 
-import logging
 import threading
 
 from ..errors import IdentityError
+from ..log_lines import logger_of
 from ..security import Credentials
 from ..telemetry.lookup import identity_alarm, watch_identity
 from .forks import reset_after_fork
 
 __all__ = ["BackgroundIdentity"]
 
-logger = logging.getLogger("meshsdk.identity")
+logger = logger_of("meshsdk.identity")
 
 _FIRST_WAIT_SECONDS = 15.0
 FIRST_PAUSE_SECONDS = 0.25

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 from cryptography import x509
 
-from .development import CertificateAuthority, private_file, shared_authority
+from .held_authority import HeldAuthority
 from .istio_ca_messages import METHOD, Request, Response
 
 __all__ = ["CertificateService"]
@@ -41,10 +41,15 @@ class CertificateService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         place = Path(root).resolve()
-        self._authority: CertificateAuthority = shared_authority(place)
+        self._held = HeldAuthority(place)
+        self._authority = self._held.authority
         self._token = secrets.token_urlsafe(32)
-        self.token_file = private_file(place, ".token", self._token.encode())
-        self.roots_file = private_file(place, ".roots.pem", self._authority.pem)
+        self.token_file = self._held.write_beside(".token", self._token.encode())
+        self.roots_file = self._held.write_beside(".roots.pem", self._authority.pem)
+
+    def close(self) -> None:
+        """Let go of the CA."""
+        self._held.release()
 
     def service(self, handler_call_details: Any) -> Any:
         """See grpc.GenericRpcHandler."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from cryptography import x509
 
 from ..errors import IdentityError
+from ..log_lines import logger_of
 from ..security import Credentials
 from ..security.identity import check_credentials, spiffe_id_of
 from ..security.trust_domains import parse_bundle_map, trust_domain_of
@@ -17,7 +17,7 @@ from ..telemetry.lookup import identity_alarm, watch_identity
 
 __all__ = ["FileIdentity"]
 
-logger = logging.getLogger("meshsdk.identity")
+logger = logger_of("meshsdk.identity")
 
 
 class FileIdentity:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import re2
+
 from ..exchange.local_reply import LocalReply
 from ..resources.browser_policy import CorsPolicy, Csrf
 from ..routing.string_match import compile_string
@@ -15,6 +17,8 @@ from .replies import cors_preflight, csrf_denied
 from .request import Headers, InboundRequest
 
 __all__ = ["CorsStep", "CsrfStep", "is_preflight"]
+
+_SCHEME = re2.compile("[A-Za-z][A-Za-z0-9+.-]*")
 
 RandomFraction = Callable[[], float]
 
@@ -119,7 +123,7 @@ def _source(request: InboundRequest) -> str:
     """Host and port of the page that sent the request; what is no URL, such as an Origin of null, as it is."""
     origin = request.head.first_header("origin") or request.head.first_header("referer") or ""
     scheme, separator, rest = origin.partition("://")
-    if not separator or not scheme:
+    if not separator or _SCHEME.fullmatch(scheme) is None:
         return origin
     for end in "/?#":
         rest = rest.partition(end)[0]

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ..resources.cel import CelCondition, cel_environment, cel_now
-from .connection import Fact, address_text
+from .connection import address_text
 from .request import InboundRequest
 
-__all__ = ["asked_by_condition", "compile_cel"]
+__all__ = ["compile_cel"]
 
 _MISSING = object()
 _LARGEST = 2**63 - 1
@@ -35,19 +35,6 @@ def compile_cel(condition: CelCondition) -> Callable[[InboundRequest], bool]:
         return expression.eval(data=data).value() is True
 
     return holds
-
-
-def asked_by_condition(condition: CelCondition) -> frozenset[Fact]:
-    """What a condition depends on that not every server tells."""
-    facts = {_FACTS[one] for one in condition.attributes if one in _FACTS}
-    return frozenset(facts | {Fact.AUTHORITY} if condition.asks_host_header else facts)
-
-
-_FACTS = {
-    ("request", "host"): Fact.AUTHORITY,
-    ("destination", "address"): Fact.DESTINATION_IP,
-    ("connection", "requested_server_name"): Fact.SERVER_NAME,
-}
 
 
 def _headers(request: InboundRequest) -> dict[str, str]:

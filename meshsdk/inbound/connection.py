@@ -22,6 +22,12 @@ class Fact(Enum):
     AUTHORITY = "the host that a request is for"
     DESTINATION_IP = "the address that a connection came to"
     SERVER_NAME = "the server name of a TLS hello"
+    SOURCE = "the address that a connection came from"
+    SECURED = "whether a connection is secured"
+    PEER = "the certificate of a peer"
+    OWN_CERTIFICATE = "the certificate of this side"
+    TLS_PARAMETERS = "version and cipher of TLS"
+    GRPC_HEADERS = "the headers that gRPC keeps to itself (content-type, te, grpc-timeout and the like)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,11 +61,12 @@ class _Found:
     """A token's text and where it was.
 
     Attributes:
-        place: Kind and name of the place, in the order in which Envoy looks: headers, parameters, cookies.
+        place: Kind and name of the place, in the order in which Envoy looks: headers, parameters, cookies; and which of
+            several values there.
     """
 
     text: str
-    place: tuple[int, str]
+    place: tuple[int, str, int]
     header: str = ""
     param: str = ""
 
@@ -90,28 +91,26 @@ class _Provider:
         """The tokens of a request that are where this provider's tokens are."""
         head = request.head
         for header in self._headers:
-            value = head.header(header.name)
-            if value is None:
-                continue
-            if header.prefix:
-                _, found, after = value.partition(header.prefix)
-                if not found:
-                    continue
-                value = _token_in(after)
-            yield _Found(value, (0, header.name + header.prefix), header=header.name)
+            for number, value in enumerate(head.values(header.name)):
+                if header.prefix:
+                    _, found, after = value.partition(header.prefix)
+                    if not found:
+                        continue
+                    value = _token_in(after)
+                yield _Found(value, (0, header.name + header.prefix, number), header=header.name)
         if "?" in head.target:
             for param in self._params:
-                value = _query_parameter(head.query, param)
-                if value is not None:
-                    yield _Found(value, (1, param), param=param)
+                said = _query_parameter(head.query, param)
+                if said is not None:
+                    yield _Found(said, (1, param, 0), param=param)
         for cookie in self.config.cookies:
-            value = head.find_cookie(cookie)
-            if value is not None:
-                yield _Found(value, (2, cookie))
+            said = head.find_cookie(cookie)
+            if said is not None:
+                yield _Found(said, (2, cookie, 0))
 
-    def looks_in(self, place: tuple[int, str]) -> bool:
+    def looks_in(self, place: tuple[int, str, int]) -> bool:
         """Whether this provider's tokens may be there."""
-        return place in self._places
+        return place[:2] in self._places
 
     def sanitize(self, request: InboundRequest) -> None:
         """Headers that only this provider may set are taken from a request before it is checked."""
@@ -185,12 +184,12 @@ def _same_audience(audience: str) -> str:
 
 
 def _token_in(text: str) -> str:
-    """The first run of characters that a token may have."""
+    """All from the first character on that a token may have.
+
+    What follows a token belongs to it, and makes it none: the application might take the part that was not looked at.
+    """
     start = next((index for index, one in enumerate(text) if one in _TOKEN_CHARACTERS), None)
-    if start is None:
-        return text
-    end = next((index for index in range(start, len(text)) if text[index] not in _TOKEN_CHARACTERS), len(text))
-    return text[start:end]
+    return text if start is None else text[start:]
 
 
 def _query_parameter(query: str, name: str) -> str | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from functools import partial
 from typing import Any
 
@@ -25,14 +25,22 @@ from ..errors import PeerIdentityError, ResourceError
 from ..exchange.configured_answer import configured_answer
 from ..exchange.local_reply import LocalReply, no_route, path_refused, redirect_to
 from ..exchange.request_changes import changed_request
-from ..resources import FilterSettings, ForwardAction, NonForwardingAction, RouteConfiguration, TlsTrust
+from ..resources import (
+    ForwardAction,
+    HeaderMutations,
+    NonForwardingAction,
+    RouteConfiguration,
+    TlsTrust,
+    WeightedCluster,
+)
 from ..resources.request_rules import NO_RULES, RequestRules, strictest
 from ..resources.server_listener import FilterChain, ServerListener, ServerManager
-from ..routing import CompiledRoute, RouteTable, apply_mutations
-from ..routing.compiled_forward import filter_levels, mutation_levels
+from ..routing import CompiledRoute, RequestHead, RouteTable, apply_mutations
+from ..routing.compiled_forward import Destination, filter_levels, mutation_levels
 from ..routing.header_mutation import MutationLevel
 from ..routing.timeouts import is_grpc
 from ..security import check_peer
+from .asked import NOTHING, asked_of, header_facts
 from .client_address import remote_address
 from .client_certificate import compile_client_certificate
 from .connection import Connection, Fact
@@ -41,7 +49,6 @@ from .downstream import check_changes, compile_changes, format_context
 from .filter_chains import ChainFinder
 from .odd_requests import asks_for_another, has_dots_with_parameters
 from .proxy_headers import compile_sanitizing, must_be_secured
-from .rbac import RbacStep
 from .replies import not_configured, not_told, peer_refused, upgrade_refused
 from .request import ROUTER, InboundRequest
 from .steps import NO_LIMITS, FilterStates, Result, RouteFilters, compile_steps, response_change
@@ -53,16 +60,37 @@ __all__ = ["CompiledChain", "InboundPolicy", "compile_policy"]
 # Peers whose names are known to be good; a connection brings many requests, and a service few peers.
 _MAX_ACCEPTED = 1024
 
-NOTHING: frozenset[Fact] = frozenset()
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _RouteSteps:
-    """One route's filters, and its changes of the request."""
+    """One route's filters, and its changes of the request.
+
+    Attributes:
+        asks: What these look at, and not every server tells.
+        of_destinations: In a split of which a cluster says something of filters: the same for each of its clusters.
+        destination: The one that they are of.
+    """
 
     route: CompiledRoute | None
     filters: RouteFilters
     request_levels: tuple[MutationLevel, ...] = ()
+    asks: frozenset[Fact] = NOTHING
+    of_destinations: tuple[_RouteSteps, ...] = ()
+    destination: Destination | None = None
+
+    def choose(self, request: InboundRequest) -> _RouteSteps:
+        """Envoy chooses the cluster with the route; what that says of filters holds for the request."""
+        assert self.route is not None
+        assert self.route.forward is not None
+        return self.of_destinations[self.route.forward.choose_place(request.head, random.random)]
+
+    def destination_of(self, head: RequestHead) -> Destination:
+        """Where a request would go to, had it to be forwarded."""
+        if self.destination is not None:
+            return self.destination
+        assert self.route is not None
+        assert self.route.forward is not None
+        return self.route.forward.choose(head, random.random)
 
 
 class CompiledChain:
@@ -107,30 +135,42 @@ class CompiledChain:
         if any(isinstance(route.route.action, NonForwardingAction) for route in every_route):
             # The application is the connection's end, and whatever it speaks is its own to refuse.
             self._upgrades |= {"websocket"}
-        self._by_route: dict[int, _RouteSteps] = {}
-        for route in every_route:
-            levels = filter_levels(routes, route.virtual_host, route.route)
-            leads_on = route.redirect is None and route.direct_response is None
-            where = f"{routes.name} {route.name}"
-            limits = _limits(route, own_cluster)
-            steps = compile_steps(filters, levels, states, where, has_application=leads_on, limits=limits)
-            changes: tuple[MutationLevel, ...] = ()
-            action = route.route.action
-            for cluster in (None, *(action.clusters if isinstance(action, ForwardAction) else ())):
-                for is_response in (False, True):
-                    own = mutation_levels(routes, route.virtual_host, route.route, cluster, response=is_response)
-                    check_changes(own, where)
+        self._compile_steps = partial(compile_steps, filters, states=states)
+        self._by_route = {id(route): self._compile_route(route, routes, own_cluster) for route in every_route}
+        self._asks = _asked_by_choice(routes)
+        without_route = self._compile_steps([routes.filters], where=routes.name, has_application=False)
+        self._without_route = _RouteSteps(None, without_route, asks=without_route.asked.of_request())
+        to_https = self._compile_steps([], where=routes.name, has_application=False)
+        self._to_https = _RouteSteps(None, to_https, asks=to_https.asked.of_request())
+
+    def _compile_route(self, route: CompiledRoute, routes: RouteConfiguration, own_cluster: str) -> _RouteSteps:
+        where, action = f"{routes.name} {route.name}", route.route.action
+        leads_on = route.redirect is None and route.direct_response is None
+        limits = _limits(route, own_cluster)
+        clusters = action.clusters if isinstance(action, ForwardAction) else ()
+
+        def compiled(cluster: WeightedCluster | None) -> _RouteSteps:
+            said = filter_levels(routes, route.virtual_host, route.route, cluster.filters if cluster else ())
+            steps = self._compile_steps(said, where=where, has_application=leads_on, limits=limits)
+            for is_response in (False, True):
+                check_changes(_changes(routes, route, cluster, is_response), where)
+            changes = _changes(routes, route, cluster, is_response=False)
+            levels: tuple[MutationLevel, ...] = ()
             if isinstance(action, NonForwardingAction):
-                changes = compile_changes(
-                    mutation_levels(routes, route.virtual_host, route.route, None, response=False), where
-                )
-            self._by_route[id(route)] = _RouteSteps(route, steps, changes)
-        no_settings: Sequence[FilterSettings] = (routes.filters,)
-        every = [step for one in self._by_route.values() for step in one.filters.steps]
-        self._asks = NOTHING.union(*(step.asks for step in every if isinstance(step, RbacStep)))
-        self._without_route = _RouteSteps(
-            None, compile_steps(filters, no_settings, states, routes.name, has_application=False)
+                levels = compile_changes(changes, where)
+            return _RouteSteps(route, steps, levels, (steps.asked | asked_of(changes)).of_request())
+
+        if len(clusters) == 1:
+            return compiled(clusters[0])
+        if not any(cluster.filters for cluster in clusters):
+            every = [compiled(cluster) for cluster in (None, *clusters)]
+            return dataclasses.replace(every[0], asks=NOTHING.union(*(one.asks for one in every)))
+        assert route.forward is not None
+        each = tuple(
+            dataclasses.replace(compiled(cluster), destination=destination)
+            for cluster, destination in zip(clusters, route.forward.destinations, strict=True)
         )
+        return dataclasses.replace(compiled(None), of_destinations=each)
 
     def begin(self, request: InboundRequest) -> Result:
         """Decide on a request: see the module."""
@@ -159,13 +199,18 @@ class CompiledChain:
         table = self.table if request.connection.peer is None else self._table_with_certificate
         index = table.routes_for(request.head)
         if index is not None and index.require_tls and must_be_secured(request, index.spares_internal):
-            target = f"https://{request.head.authority}{request.head.target}"
-            return self._answered_early(request, redirect_to(301, target, "direct_response"))
-        route = index.find(request.head, random.random) if index is not None else None
-        compiled = self._by_route[id(route)] if route is not None else self._without_route
+            # Envoy's route that leads to https: it says nothing of filters, which come before its answer all the same.
+            route, compiled = None, self._to_https
+        else:
+            route = index.find(request.head, random.random) if index is not None else None
+            compiled = self._by_route[id(route)] if route is not None else self._without_route
         if route is not None:
             request.route_name = route.route.name
             request.route_metadata = route.route.metadata
+            if compiled.of_destinations:
+                compiled = compiled.choose(request)
+        if untold and compiled.asks & untold:
+            return not_told(compiled.asks & untold)
         if compiled.filters.response_levels:
             self._expect_answers(request, compiled)
         for number, step in enumerate(compiled.filters.steps):
@@ -173,7 +218,7 @@ class CompiledChain:
             if result is None:
                 continue
             if isinstance(result, LocalReply):
-                return self._answered(request, route, result)
+                return self._answered(request, compiled, result)
             return self._rest(request, compiled, number, result)
         return self._arrived(request, compiled)
 
@@ -204,7 +249,7 @@ class CompiledChain:
     def _answered_early(self, request: InboundRequest, reply: LocalReply) -> LocalReply:
         """An answer before there is a route."""
         self._expect_answers(request, self._without_route)
-        return self._answered(request, None, reply)
+        return self._answered(request, self._without_route, reply)
 
     def _rest(
         self, request: InboundRequest, compiled: _RouteSteps, number: int, waiting: Generator[Wait, Any, Any]
@@ -218,16 +263,19 @@ class CompiledChain:
             if result is not None and not isinstance(result, LocalReply):
                 result = yield from result
         if result is not None:
-            return self._answered(request, compiled.route, result)
+            return self._answered(request, compiled, result)
         return self._arrived(request, compiled)
 
     def _arrived(self, request: InboundRequest, compiled: _RouteSteps) -> LocalReply | None:
         """The request has passed all filters: what the route itself does."""
         route, head = compiled.route, request.head
+        if compiled is self._to_https:
+            target = f"https://{head.authority}{head.target}"
+            return self._answered(request, compiled, redirect_to(301, target, "direct_response"))
         if route is None:
-            return self._answered(request, None, no_route(head.method, head.authority, head.path))
+            return self._answered(request, self._without_route, no_route(head.method, head.authority, head.path))
         if route.forward is not None:
-            destination = route.forward.choose(head, random.random)
+            destination = compiled.destination_of(head)
             if not destination.is_plain:
                 request.head = changed_request(route.forward, destination, head, format_context(request))
             levels = destination.response_levels
@@ -240,14 +288,14 @@ class CompiledChain:
         else:
             context = format_context(request)
             reply = configured_answer(route, head, context).mutated(route.response_levels, context)
-            return self._answered(request, None, reply)
+            return self._answered(request, self._without_route, reply)
         if levels:
             request.response_changes.append((ROUTER, response_change(levels, request)))
         return None
 
-    def _answered(self, request: InboundRequest, route: CompiledRoute | None, reply: LocalReply) -> LocalReply:
+    def _answered(self, request: InboundRequest, compiled: _RouteSteps, reply: LocalReply) -> LocalReply:
         """A filter's answer, as it leaves: with the route's changes of responses, and the filters'."""
-        headers = list(reply.headers)
+        headers, route = list(reply.headers), compiled.route
         # The filter cors answers preflights past the ways of other answers: routes do not see them, nor their status.
         is_preflight = reply.details == "cors_response"
         if (
@@ -256,7 +304,7 @@ class CompiledChain:
             and (route.forward is not None or isinstance(route.route.action, NonForwardingAction))
         ):
             levels = (
-                route.forward.choose(request.head, random.random).response_levels
+                compiled.destination_of(request.head).response_levels
                 if route.forward is not None
                 else route.response_levels
             )
@@ -280,6 +328,27 @@ def _for_certificates(routes: RouteConfiguration) -> RouteConfiguration:
         ]
         virtual_hosts.append(dataclasses.replace(host, routes=tuple(changed)))
     return dataclasses.replace(routes, virtual_hosts=tuple(virtual_hosts))
+
+
+def _changes(
+    routes: RouteConfiguration, route: CompiledRoute, cluster: WeightedCluster | None, is_response: bool
+) -> list[HeaderMutations]:
+    return mutation_levels(routes, route.virtual_host, route.route, cluster, response=is_response)
+
+
+def _asked_by_choice(routes: RouteConfiguration) -> frozenset[Fact]:
+    """What a route is chosen by: a route that is never found has rules that refuse nobody."""
+    domains = {domain for host in routes.virtual_hosts for domain in host.domains}
+    by_header = routes.vhost_header.lower() or (":authority" if domains - {"*"} else "")
+    matches = [route.match for host in routes.virtual_hosts for route in host.routes]
+    facts = header_facts(by_header) | asked_of(matches).facts
+    splits = [
+        route.action.split_header
+        for host in routes.virtual_hosts
+        for route in host.routes
+        if isinstance(route.action, ForwardAction)
+    ]
+    return facts.union(*map(header_facts, splits))
 
 
 def _limits(route: CompiledRoute, own_cluster: str) -> RouteLimits:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import re2
+
 from ..resources.request_rules import Underscores
 from ..resources.server_listener import ServerManager
 from ..routing import RequestHead
-from .connection import is_within, parse_address
+from .connection import Fact, is_within, parse_address
 from .request import InboundRequest
 
 __all__ = ["compile_sanitizing", "must_be_secured", "without_underscores"]
@@ -36,6 +38,15 @@ _INTERNAL = frozenset({b"x-envoy-force-trace", b"x-envoy-ip-tags"})
 _INTERNAL_AT_THE_EDGE = frozenset(
     b"x-envoy-decorator-operation x-envoy-downstream-service-cluster x-envoy-downstream-service-node"
     b" x-envoy-original-path x-envoy-original-host".split()
+)
+
+
+# A URL without user and fragment, or a reference relative to one (source/common/http/utility.cc, isValidRefererValue).
+_REFERER = re2.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])"
+    r"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+    r"(?:[/?][!\x22$-~]*)?"
+    r"|[!$-.0-9;=?-Z_a-z~]+(?:/[!$-;=?-Z_a-z~]*)?|/[!$-;=?-Z_a-z~]*"
 )
 
 
@@ -64,6 +75,8 @@ def compile_sanitizing(manager: ServerManager, internal_only: tuple[str, ...]) -
             taken = always if is_internal else doubtful
             kept = [header for header in request.head.raw_headers if header[0].lower() not in taken]
             request.head = request.head.with_headers(kept)
+        if b"referer" in request.head.by_name() and _REFERER.fullmatch(request.head.header("referer") or "") is None:
+            request.remove_header(b"referer")
         if is_internal:
             request.set_header(_IS_INTERNAL, b"true")
         if is_edge:
@@ -107,7 +120,7 @@ def _is_internal(manager: ServerManager, request: InboundRequest) -> bool:
         return False
     remote = request.remote
     if remote is None:
-        return manager.internal_unix_sockets
+        return manager.internal_unix_sockets and Fact.SOURCE not in request.connection.untold
     return is_within(remote, manager.internal_networks)
 
 

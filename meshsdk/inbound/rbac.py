@@ -39,15 +39,15 @@ from ..resources.rbac_matcher import Matcher
 from ..routing.conditions import compile_header, no_chance
 from ..routing.string_match import compile_regex_match, compile_string
 from ..security.peer_identity import compile_san
-from .cel import asked_by_condition, compile_cel
-from .connection import Fact, is_within, parse_address
+from .cel import compile_cel
+from .connection import is_within, parse_address
 from .filter_state import compile_filter_state
 from .metadata import compile_metadata
-from .rbac_matcher import asked_by_matcher, compile_matcher
+from .rbac_matcher import compile_matcher
 from .replies import access_denied
 from .request import InboundRequest
 
-__all__ = ["RbacStep", "asked_facts", "compile_condition"]
+__all__ = ["RbacStep", "compile_condition"]
 
 Test = Callable[[InboundRequest], bool]
 
@@ -279,39 +279,12 @@ def _compile_policy(policy: RbacPolicy) -> Test:
     return _all(tests if policy.condition is None else [*tests, compile_cel(policy.condition)])
 
 
-def asked_facts(condition: RbacCondition) -> frozenset[Fact]:
-    """What a condition depends on that not every server tells."""
-    match condition:
-        case AllOf(conditions=inner) | AnyOf(conditions=inner):
-            return frozenset().union(*map(asked_facts, inner))
-        case Not(condition=one):
-            return asked_facts(one)
-        case HeaderIs(matcher=header) if header.name in (":authority", "host"):
-            return frozenset({Fact.AUTHORITY})
-        case FromAddress(kind=AddressKind.DESTINATION):
-            return frozenset({Fact.DESTINATION_IP})
-        case ServerNameIs():
-            return frozenset({Fact.SERVER_NAME})
-        case _:
-            return frozenset()
-
-
 class RbacStep:
-    """The filter for one route.
+    """The filter for one route."""
 
-    Attributes:
-        asks: What rules that are enforced depend on, and not every server tells.
-    """
-
-    __slots__ = ("_enforced_keys", "_prefix", "_rules", "_shadow", "_shadow_keys", "asks")
+    __slots__ = ("_enforced_keys", "_prefix", "_rules", "_shadow", "_shadow_keys")
 
     def __init__(self, settings: Rbac) -> None:
-        policies = settings.rules.policies if settings.rules is not None and settings.matcher is None else ()
-        conditions = [one for policy in policies for one in (policy.permissions, policy.principals)]
-        expressions = [policy.condition for policy in policies if policy.condition is not None]
-        self.asks = asked_facts(AllOf(tuple(conditions))).union(*map(asked_by_condition, expressions))
-        if settings.matcher is not None:
-            self.asks |= asked_by_matcher(settings.matcher)
         self._rules = _verdicts(settings.rules, settings.matcher)
         self._shadow = _verdicts(settings.shadow_rules, settings.shadow_matcher)
         self._prefix = settings.rules_prefix

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from ..resources.cel import CelCondition
 from ..resources.input_matchers import HasValue
@@ -16,18 +15,17 @@ from ..resources.rbac_matcher import (
     MatcherAction,
     MatchInput,
     MatchInputKind,
-    MatchList,
     MatchTree,
     NoMatch,
     Predicate,
 )
-from .cel import asked_by_condition, compile_cel
-from .connection import Fact, parse_address
+from .cel import compile_cel
+from .connection import parse_address
 from .input_matchers import compile_text_matcher
 from .metadata import compile_value, value_at
 from .request import InboundRequest
 
-__all__ = ["asked_by_matcher", "compile_matcher"]
+__all__ = ["compile_matcher"]
 
 # The action that a request comes to; None where it comes to none.
 Find = Callable[[InboundRequest], MatcherAction | None]
@@ -179,49 +177,3 @@ _OF_CONNECTION: dict[MatchInputKind, Read] = {
     MatchInputKind.SERVER_NAME: lambda request: request.connection.server_name or None,
     MatchInputKind.SUBJECT: _subject,
 }
-
-_FACTS = {
-    MatchInputKind.DESTINATION_IP: Fact.DESTINATION_IP,
-    MatchInputKind.SERVER_NAME: Fact.SERVER_NAME,
-}
-
-
-def asked_by_matcher(matcher: Matcher) -> frozenset[Fact]:
-    """What a matcher depends on that not every server tells."""
-    found: set[Fact] = set()
-
-    def look(one: Any) -> None:
-        match one:
-            case MatchInput(kind=kind, name=name):
-                if kind in _FACTS:
-                    found.add(_FACTS[kind])
-                elif kind is MatchInputKind.HEADER and name in (":authority", "host"):
-                    found.add(Fact.AUTHORITY)
-            case InputMatches(matcher=CelCondition() as condition):
-                found.update(asked_by_condition(condition))
-            case InputMatches(input=wanted):
-                look(wanted)
-            case AllMatch(predicates=inner) | AnyMatches(predicates=inner):
-                for each in inner:
-                    look(each)
-            case NoMatch(predicate=inner_one):
-                look(inner_one)
-            case MatchList(entries=entries, otherwise=otherwise):
-                for entry in entries:
-                    look(entry.predicate)
-                    look(entry.then)
-                look(otherwise)
-            case MatchTree(input=wanted, branches=branches, otherwise=otherwise):
-                look(wanted)
-                for _, then in branches:
-                    look(then)
-                look(otherwise)
-
-            case AddressTree(input=wanted, branches=by_range, otherwise=otherwise):
-                look(wanted)
-                for branch in by_range:
-                    look(branch.then)
-                look(otherwise)
-
-    look(matcher)
-    return frozenset(found)

@@ -37,6 +37,7 @@ from ..routing.conditions import compile_header
 from ..routing.header_mutation import MutationLevel
 from .adaptive_concurrency import AdaptiveConcurrencyStep, GradientController
 from .admission_control import AdmissionController, AdmissionStep
+from .asked import NOTHING_ASKED, Asked, asked_of
 from .authorization import ExtAuthzStep
 from .browser import CorsStep, CsrfStep
 from .descriptors import RouteLimits, compile_descriptors
@@ -74,6 +75,7 @@ class FilterStates:
         self._old_shedders = list(before._shedders.values()) if before is not None else []
         self._stores: dict[JwtProvider, KeyStore] = {}
         self._old_stores = dict(before._stores) if before is not None else {}
+        self._asked: dict[int, Asked] = {}
         self.tallies = Buckets()
 
     def limiter(self, limit: LocalRateLimit) -> LocalLimiter:
@@ -111,11 +113,19 @@ class FilterStates:
             known = self._stores[provider] = self._old_stores.get(provider) or KeyStore(provider)
         return known
 
+    def asked(self, setting: FilterSetting) -> Asked:
+        """What a filter's settings ask; many routes share the listener's."""
+        known = self._asked.get(id(setting))
+        if known is None:
+            known = self._asked[id(setting)] = asked_of(setting)
+        return known
+
     def settle(self) -> None:
         """The policy is compiled: what the one before remembered and nobody took over is forgotten."""
         self._old_limiters = []
         self._old_shedders = []
         self._old_stores = {}
+        self._asked = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +135,12 @@ class RouteFilters:
     Attributes:
         steps: In order.
         response_levels: What header_mutation does to every answer, also to those of filters before it, by its place.
+        asked: What they look at, and not every server tells.
     """
 
     steps: tuple[Step, ...]
     response_levels: tuple[tuple[int, tuple[MutationLevel, ...]], ...]
+    asked: Asked = NOTHING_ASKED
 
 
 def compile_steps(
@@ -156,10 +168,15 @@ def compile_steps(
     """
     steps: list[Step] = []
     response_levels = []
+    asked = NOTHING_ASKED
     for place, http_filter in enumerate(filters):
         said = [one.setting for level in levels for one in level if one.name == http_filter.name]
         if (http_filter.is_disabled and not said) or (said and said[0] is FilterSwitch.DISABLED):
             continue
+        for setting in _in_force(http_filter.setting, said):
+            asked |= states.asked(setting)
+        if isinstance(http_filter.setting, LocalRateLimit | RateLimit):
+            asked |= asked_of((limits.route, limits.virtual_host))
         if isinstance(http_filter.setting, FilterHeaderMutations):
             request, response = _compile_mutations(http_filter.setting, said, f"{where} filter {http_filter.name}")
             if request:
@@ -172,7 +189,14 @@ def compile_steps(
         step = _compile(http_filter.setting, said, place, states, where, limits)
         if step is not None:
             steps.append(step)
-    return RouteFilters(tuple(steps), tuple(response_levels))
+    return RouteFilters(tuple(steps), tuple(response_levels), asked)
+
+
+def _in_force(own: FilterSetting, said: list[FilterSetting]) -> list[FilterSetting]:
+    """Which of a filter's settings count on a route: a route's take the place of most filters' own."""
+    given: list[FilterSetting] = [one for one in said if not isinstance(one, FilterSwitch)]
+    takes_both = isinstance(own, FilterHeaderMutations | JwtAuthentication | ExtAuthz | RateLimit)
+    return [own, *given] if takes_both else given[:1] or [own]
 
 
 def _compile(

@@ -11,11 +11,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jwt as pyjwt
+import re2
 from jwt.algorithms import get_default_algorithms
 
 __all__ = ["BadTokenError", "KeySet", "Token", "parse_keys", "parse_token"]
@@ -126,18 +128,66 @@ def _section(text: str, name: str) -> dict[str, Any]:
     content = _decoded(text)
     if content is None:
         raise BadTokenError(f"Jwt {name} is an invalid Base64url encoded")
-    try:
-        # NaN is no JSON, and a time that is none is never over.
-        value = json.loads(content, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
+    value = _json_object(content)
+    if value is None:
         raise BadTokenError(f"Jwt {name} is an invalid JSON")
     return value
 
 
-def _no_constant(text: str) -> None:
+def _json_object(content: bytes) -> dict[str, Any] | None:
+    """An object that everybody reads alike; None where the text is none.
+
+    Of a name that stands twice one reader takes the first value and another the last; and what is nested deeper than
+    protobuf reads (Envoy's reader, 100) is not for readers that call themselves.
+    """
+    try:
+        text = content.decode()
+        if not _is_shallow(text):
+            return None
+        value = json.loads(text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_once)
+        if "\\u" in text:
+            # Half a pair of surrogates is no text.
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+_MAX_DEPTH = 100
+_STRING = re2.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+def _is_shallow(text: str) -> bool:
+    if text.count("[") + text.count("{") <= _MAX_DEPTH:
+        return True
+    depth = 0
+    for one in _STRING.sub("", text):
+        if one in "[{":
+            depth += 1
+            if depth > _MAX_DEPTH:
+                return False
+        elif one in "]}":
+            depth -= 1
+    return True
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a name stands twice")
+    return value
+
+
+def _no_number(text: str) -> None:
+    # NaN is no JSON, and a time that is none is never over.
     raise ValueError(f"{text} is no JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large")
+    return value
 
 
 def _decoded(text: str) -> bytes | None:
@@ -217,11 +267,8 @@ def parse_keys(text: str) -> KeySet:
     Raises:
         BadTokenError: There is no set, or no key in it that can be used.
     """
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
+    document = _json_object(text.encode(errors="surrogatepass"))
+    if document is None:
         raise BadTokenError("Jwks is an invalid JSON")
     entries = document.get("keys")
     if entries is None:

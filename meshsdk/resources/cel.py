@@ -55,12 +55,14 @@ class CelCondition:
     Attributes:
         serialized: For cel-cpp.
         attributes: What it asks: pairs of variable and attribute.
-        asks_host_header: Whether it may look at the headers Host and :authority.
+        headers: Headers that it looks at, by their lower-case names.
+        asks_any_header: Whether it may look at headers that are not known beforehand.
     """
 
     serialized: bytes
     attributes: frozenset[tuple[str, str]]
-    asks_host_header: bool = False
+    headers: frozenset[str] = frozenset()
+    asks_any_header: bool = False
 
 
 def cel_environment() -> Any:
@@ -110,7 +112,7 @@ def parse_condition(message: Any, where: str, config: Any = None) -> CelConditio
         raise ResourceError(where, str(error)) from error
     except (RuntimeError, ValueError, TypeError) as error:
         raise ResourceError(where, f"is no expression: {error}") from error
-    return CelCondition(serialized, frozenset(reader.attributes), reader.asks_host_header)
+    return CelCondition(serialized, frozenset(reader.attributes), frozenset(reader.headers), reader.asks_any_header)
 
 
 class _Reader:
@@ -120,7 +122,8 @@ class _Reader:
         self._where = where
         self._functions = functions
         self.attributes: set[tuple[str, str]] = set()
-        self.asks_host_header = False
+        self.headers: set[str] = set()
+        self.asks_any_header = False
 
     def read(self, expression: Any, depth: int) -> None:
         """See the class."""
@@ -168,15 +171,14 @@ class _Reader:
             ):
                 key.const_expr.string_value = self._header_name(key.const_expr.string_value)
             else:
-                self.asks_host_header = True
+                self.asks_any_header = True
         elif any(map(_is_headers, call.args)):
-            self.asks_host_header = True
+            self.asks_any_header = True
 
     def _header_name(self, name: str) -> str:
         """Names of headers are looked up in lower case, as Envoy's wrapper of headers does."""
         name = name.lower()
-        if name in ("host", ":authority"):
-            self.asks_host_header = True
+        self.headers.add(name)
         return name
 
 

@@ -92,14 +92,19 @@ class CompiledForward:
 
     def choose(self, head: RequestHead, random_fraction: RandomFraction) -> Destination:
         """The destination of one request (Envoy docs, http_conn_man/traffic_splitting)."""
-        if self.cumulative_weights:
-            point = self._point(head, random_fraction) % self.cumulative_weights[-1]
-            chosen = self.destinations[bisect_right(self.cumulative_weights, point)]
-        else:
-            chosen = self.destinations[0]
+        chosen = (
+            self.destinations[self.choose_place(head, random_fraction)]
+            if self.cumulative_weights
+            else self.destinations[0]
+        )
         if chosen.cluster_header:
             return replace(chosen, cluster=head.first_header(chosen.cluster_header) or "")
         return chosen
+
+    def choose_place(self, head: RequestHead, random_fraction: RandomFraction) -> int:
+        """Which of the destinations of a split is a request's."""
+        point = self._point(head, random_fraction) % self.cumulative_weights[-1]
+        return bisect_right(self.cumulative_weights, point)
 
     def _point(self, head: RequestHead, random_fraction: RandomFraction) -> int:
         """The number that chooses: of a header or of the hash where configured, by chance otherwise."""

@@ -11,8 +11,13 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 
 # Headers that Envoy knows by name and holds as one value, several joined (envoy/http/header_map.h, inline headers).
 _JOINED = frozenset(
-    "connection content-length content-type expect forwarded grpc-timeout keep-alive proxy-connection te"
-    " transfer-encoding upgrade user-agent via x-client-trace-id x-envoy-attempt-count x-forwarded-client-cert"
+    "accept accept-encoding access-control-request-headers access-control-request-method"
+    " access-control-request-private-network authorization cache-control connection content-encoding"
+    " content-length content-type expect grpc-accept-encoding grpc-timeout if-match if-modified-since"
+    " if-none-match if-range if-unmodified-since keep-alive origin pragma proxy-connection referer te"
+    " transfer-encoding upgrade user-agent via x-client-trace-id x-envoy-attempt-count"
+    " x-envoy-decorator-operation x-envoy-downstream-service-cluster x-envoy-downstream-service-node"
+    " x-envoy-external-address x-envoy-is-timeout-retry x-envoy-original-path x-forwarded-client-cert"
     " x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto x-request-id".split()
 )
 
@@ -65,7 +70,11 @@ class RequestHead:
         value = self.by_name().get(wanted)
         if value is None:
             return None
-        return (b",".join(self._every(wanted)) if self.has_duplicates else value).decode("latin-1")
+        if not self.has_duplicates:
+            return value.decode("latin-1")
+        found = self._every(wanted)
+        # An empty value adds nothing to those that are held as one (HeaderMapImpl::appendToHeader).
+        return b",".join(filter(None, found) if name in _JOINED else found).decode("latin-1")
 
     def values(self, name: str) -> list[str]:
         """Every value of a header by its lower-case name, in order; one value where Envoy joins several."""
@@ -78,7 +87,7 @@ class RequestHead:
         if not self.has_duplicates:
             return [value.decode("latin-1")]
         found = [one.decode("latin-1") for one in self._every(wanted)]
-        return [",".join(found)] if len(found) > 1 and name in _JOINED else found
+        return [",".join(filter(None, found))] if len(found) > 1 and name in _JOINED else found
 
     @property
     def has_duplicates(self) -> bool:

@@ -10,7 +10,6 @@ Sources: ASGI specification (HTTP and WebSocket, TLS extension, lifespan).
 from __future__ import annotations
 
 import asyncio
-import logging
 import urllib.parse
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from ..errors import MeshError, UnsupportedFeatureError
 from ..exchange.local_reply import LocalReply, payload_too_large
 from ..inbound import InboundRequest
 from ..inbound.replies import not_configured
+from ..log_lines import logger_of
 from ..resources.request_rules import NO_RULES
 from ..routing import RequestHead
 from ..telemetry.lookup import http_server_observer
@@ -40,7 +40,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-logger = logging.getLogger("meshsdk.server")
+logger = logger_of("meshsdk.server")
 
 _NO_PEERS = (
     "port {port} takes mutual TLS only, and this server does not tell applications whose certificate it has verified:"
@@ -97,7 +97,7 @@ class AsgiMiddleware:
             return await self._lifespan(scope, receive, send)
         if (kind != "http" and kind != "websocket") or scope.get(ADMITTED):
             return await self.app(scope, receive, send)
-        connection = asgi_connection(scope, receive)
+        connection = asgi_connection(scope, receive, self._port)
         head = read_head(scope, receive, connection, drops_underscores=self._drops_underscores)
         request = InboundRequest(head, connection)
         outcome = _Outcome()
@@ -133,7 +133,8 @@ class AsgiMiddleware:
             # Servers take an exception for an application without a lifespan, and go on.
             logger.critical("the application does not start: %s", error)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
-            return
+            # Whoever waits for the application's end (Starlette's TestClient) learns why.
+            raise
         unread = [first]
 
         async def received() -> MutableMapping[str, Any]:

@@ -6,17 +6,18 @@ out. The metric counts all.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 
 from ..exchange.local_reply import LocalReply
 from ..inbound import InboundRequest
+from ..log_lines import logger_of
+from ..routing.timeouts import is_grpc
 from ..telemetry.lookup import denial_counter
 
 __all__ = ["audit"]
 
-logger = logging.getLogger("meshsdk.audit")
+logger = logger_of("meshsdk.audit")
 
 _EVENTS_A_SECOND = 20
 _MAX_TEXT = 256
@@ -65,14 +66,17 @@ def audit(request: InboundRequest, reply: LocalReply) -> LocalReply:
         return reply
     count = denial_counter()
     if count is not None:
-        count(reply.details.partition("[")[0].partition("{")[0], reply.status)
+        count(reply.details.partition("[")[0].partition("{")[0], reply.http_status or reply.status)
     left_out = _window.admit()
     if left_out is None:
         return reply
     head, connection = request.head, request.connection
+    answer = reply.as_grpc() if is_grpc(head) else reply
+    grpc_status = answer.grpc_status
     event = {
         "policy": _shown(reply.details),
-        "status": reply.status,
+        "status": answer.http_status or answer.status,
+        "grpc_status": "-" if grpc_status is None else grpc_status,
         "peer": _shown(connection.principal) or "-",
         "source": connection.source_ip,
         "method": _shown(head.method),

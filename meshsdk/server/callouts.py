@@ -10,7 +10,6 @@ http_filters/ext_authz_filter; gRPC PROTOCOL-HTTP2.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ import httpx
 
 from ..http.cluster_client import AsyncClusterClient, ClusterClient
 from ..inbound.waits import AskAuthorization, AskRateLimit, AuthorizationAnswer, RateLimitAnswer
+from ..log_lines import logger_of
 from ..resources.ext_authz import GrpcAuthorization, HttpAuthorization
 from ..resources.jwt import MAX_JWKS_BYTES, RemoteJwks
 from . import check_request, http_check, limit_request
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Callouts"]
 
-logger = logging.getLogger("meshsdk.server")
+logger = logger_of("meshsdk.server")
 
 _MAX_ANSWER_BYTES = 1 << 20
 

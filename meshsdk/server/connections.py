@@ -14,6 +14,7 @@ import socket
 import ssl
 import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -50,6 +51,8 @@ ADMITTED = "meshsdk.admitted"
 TELLS_PEERS = "meshsdk.tells_peers"
 
 
+_UNIX = getattr(socket, "AF_UNIX", None)
+
 _PROTOCOLS = {"1.0": "HTTP/1.0", "2": "HTTP/2", "3": "HTTP/3"}
 
 
@@ -59,11 +62,17 @@ class Teller:
     is_here = False
 
 
-def asgi_connection(scope: Mapping[str, Any], receive: Any = None) -> Connection:
-    """The connection of an ASGI scope; `receive` is the server's, as far as nobody has wrapped it."""
+def asgi_connection(scope: Mapping[str, Any], receive: Any = None, port: int | None = None) -> Connection:
+    """The connection of an ASGI scope.
+
+    Args:
+        scope: ASGI's.
+        receive: The server's, as far as nobody has wrapped it.
+        port: Where it came to, as far as the server does not tell.
+    """
     known = scope.get(CONNECTION)
     if known is not None:
-        return known  # type: ignore[no-any-return]
+        return _with_port(known, port)
     tls = (scope.get("extensions") or {}).get("tls")
     client, server = scope.get("client") or ("", 0), scope.get("server") or ("", 0)
     is_tls = tls is not None or scope.get("scheme") in ("https", "wss")
@@ -75,17 +84,19 @@ def asgi_connection(scope: Mapping[str, Any], receive: Any = None) -> Connection
         source_ip=client[0],
         source_port=client[1] or 0,
         destination_ip=server[0],
-        destination_port=server[1] or 0,
+        destination_port=server[1] or port or 0,
         protocol=_PROTOCOLS.get(scope.get("http_version", ""), "HTTP/1.1"),
-        untold=_untold(server[0], has_server_name=not is_tls),
+        untold=_untold(server[0], has_server_name=not is_tls)
+        | _untold_of_tls(is_tls, has_peer=tls is not None, has_parameters=False)
+        | _untold_source(client[0], is_unix=bool(server[0]) and server[1] is None),
     )
 
 
-def wsgi_connection(environ: Mapping[str, Any]) -> Connection:
-    """The connection of a WSGI environ."""
+def wsgi_connection(environ: Mapping[str, Any], port: int | None = None) -> Connection:
+    """The connection of a WSGI environ; `port` as in `asgi_connection`."""
     known = environ.get(CONNECTION)
     if known is not None:
-        return known  # type: ignore[no-any-return]
+        return _with_port(known, port)
     accepted = _accepted(environ)
     secured = accepted if isinstance(accepted, ssl.SSLSocket) else None
     source = environ.get("REMOTE_ADDR", ""), _port(environ.get("REMOTE_PORT"))
@@ -107,14 +118,21 @@ def wsgi_connection(environ: Mapping[str, Any]) -> Connection:
         source_ip=source[0],
         source_port=source[1],
         destination_ip=destination[0],
-        destination_port=destination[1],
+        destination_port=destination[1] or port or 0,
         hang_up=partial(_shut_down, weakref.ref(accepted)) if isinstance(accepted, socket.socket) else None,
-        untold=_untold(destination[0], has_server_name=secured is not None or not is_tls),
+        untold=_untold(destination[0], has_server_name=secured is not None or not is_tls)
+        | _untold_of_tls(is_tls, has_peer=secured is not None, has_parameters=secured is not None)
+        | _untold_source(source[0], is_unix=getattr(accepted, "family", None) == _UNIX),
     )
     if secured is not None:
         # A connection brings many requests, and what was said in its handshake stays.
         setattr(secured, _KNOWN, connection)
     return connection
+
+
+def _with_port(known: Connection, port: int | None) -> Connection:
+    """On a unix socket there is no port, and rules about the one that configuration knows would never hold."""
+    return known if known.destination_port or not port else replace(known, destination_port=port)
 
 
 def _shut_down(known: weakref.ref[socket.socket]) -> None:
@@ -135,6 +153,19 @@ def _untold(destination: str, *, has_server_name: bool) -> frozenset[Fact]:
     address = parse_address(destination)
     is_told = address is not None and not address.is_unspecified
     return frozenset(facts if is_told else facts | {Fact.DESTINATION_IP})
+
+
+def _untold_of_tls(is_tls: bool, *, has_peer: bool, has_parameters: bool) -> frozenset[Fact]:
+    """What a server that terminates TLS by itself keeps of it to itself."""
+    if not is_tls:
+        return frozenset()
+    known = {Fact.PEER: has_peer, Fact.TLS_PARAMETERS: has_parameters, Fact.OWN_CERTIFICATE: False}
+    return frozenset(fact for fact, is_told in known.items() if not is_told)
+
+
+def _untold_source(address: str, *, is_unix: bool) -> frozenset[Fact]:
+    """A peer on a unix socket has no address, which is known; where a server gives none otherwise, it does not tell."""
+    return frozenset() if is_unix or parse_address(address) is not None else frozenset({Fact.SOURCE})
 
 
 def connection_of_transport(transport: Any, own_uri: str) -> Connection:

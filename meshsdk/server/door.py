@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import logging
 import socket
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import IdentityError, PeerIdentityError, ResourceError, UnsupportedFeatureError
 from ..inbound import Connection
+from ..log_lines import logger_of
 from ..security import PeerChain, check_peer, check_trust_domain, peer_chain, still_trusted
 from .connections import CONNECTION, TARGET, connection_of_transport
 from .crowd import Crowd
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Door"]
 
-logger = logging.getLogger("meshsdk.server")
+logger = logger_of("meshsdk.server")
 
 _TLS_HANDSHAKE = b"\x16"
 _SECONDS_BETWEEN_LOOKS = 2.0

@@ -6,7 +6,6 @@ The two differ in nothing but how they wait.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..exchange.local_reply import LocalReply
 from ..inbound import AskAuthorization, AskRateLimit, Delay, FetchKeys, InboundRequest, ReadBody, Wait
 from ..inbound.replies import not_configured
+from ..log_lines import logger_of
 from .audit import audit
 from .callouts import Callouts
 from .peer_trust import PeerTrust
@@ -24,14 +24,37 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncDriver", "Driver"]
 
-logger = logging.getLogger("meshsdk.server")
+logger = logger_of("meshsdk.server")
 
 ReadBodyAsync = Callable[[int], Awaitable[bytes]]
 Deciding = Coroutine[Any, Any, LocalReply | None]
 Waiting = Generator[Wait, Any, LocalReply | None]
 
+_NO_PEERS = (
+    "port %d takes mutual TLS only, and requests come of whose peers this server tells nothing: every one is refused."
+    " Run a web application by mesh.serve(app, port=%d), or give gunicorn mesh.ssl_context(port=%d), uvicorn"
+    " --http meshsdk.server.uvicorn_protocol:MeshProtocol, and a gRPC server mesh.server_credentials()"
+)
+
 # How long requests that come before the policy does are held back.
 _FIRST_POLICY_SECONDS = 15.0
+
+
+class _Refusals:
+    """Answers with refusals; the first one for want of certificates is told to whoever runs the server."""
+
+    def __init__(self, inbound: Inbound) -> None:
+        self._inbound = inbound
+        self._has_told = False
+
+    def answer(self, request: InboundRequest, reply: LocalReply) -> LocalReply:
+        """The reply, recorded."""
+        connection, policy, port = request.connection, self._inbound.policy, self._inbound.port
+        if not self._has_told and connection.peer is None and not connection.is_watched and policy is not None:
+            self._has_told = policy.needs_peers(port)
+            if self._has_told:
+                logger.critical(_NO_PEERS, port, port, port)
+        return audit(request, reply)
 
 
 class Driver:
@@ -47,6 +70,7 @@ class Driver:
     def __init__(self, inbound: Inbound) -> None:
         self.inbound = inbound
         self.peers = PeerTrust(inbound)
+        self._refusals = _Refusals(inbound)
         self._callouts = Callouts(inbound.control)
 
     def decide(self, request: InboundRequest, read_body: Callable[[int], bytes]) -> LocalReply | None:
@@ -66,7 +90,7 @@ class Driver:
         if result is None:
             return None
         if isinstance(result, LocalReply):
-            return audit(request, result)
+            return self._refusals.answer(request, result)
         try:
             wait = next(result)
             while True:
@@ -98,6 +122,7 @@ class AsyncDriver:
     def __init__(self, inbound: Inbound) -> None:
         self.inbound = inbound
         self.peers = PeerTrust(inbound)
+        self._refusals = _Refusals(inbound)
         self._callouts = Callouts(inbound.control)
 
     def decide(self, request: InboundRequest, read_body: ReadBodyAsync) -> LocalReply | Deciding | None:
@@ -119,7 +144,9 @@ class AsyncDriver:
         result = self.peers.refusal(request.connection) or policy.begin(request)
         if result is None:
             return None
-        return audit(request, result) if isinstance(result, LocalReply) else self._await(request, result, read_body)
+        if isinstance(result, LocalReply):
+            return self._refusals.answer(request, result)
+        return self._await(request, result, read_body)
 
     async def _await(self, request: InboundRequest, waiting: Waiting, read_body: ReadBodyAsync) -> LocalReply | None:
         try:

@@ -7,7 +7,6 @@ are looked at again when they next ask for something, and calls that are under w
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +16,7 @@ from ..errors import PeerIdentityError, ResourceError
 from ..exchange.local_reply import LocalReply
 from ..inbound import Connection, InboundRequest
 from ..inbound.replies import peer_refused
+from ..log_lines import logger_of
 from ..resources import TlsTrust
 from ..security import check_sent, read_trust, trust_stamp
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CutOff", "PeerTrust"]
 
-logger = logging.getLogger("meshsdk.server")
+logger = logger_of("meshsdk.server")
 
 _MAX_ACCEPTED = 1024
 _MAX_ENDING = 1024

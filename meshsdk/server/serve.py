@@ -9,7 +9,6 @@ import asyncio
 import dataclasses
 import errno
 import inspect
-import logging
 import math
 import socket
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import uvicorn
 
 from ..errors import UnsupportedFeatureError
+from ..log_lines import logger_of
 from .asgi import AsgiMiddleware
 from .connections import TELLS_PEERS
 from .door import Door
@@ -26,7 +26,7 @@ from .wsgi_threads import MAX_REQUEST_BYTES, in_threads
 
 __all__ = ["MeshServer", "make_server"]
 
-logger = logging.getLogger("meshsdk.server")
+logger = logger_of("meshsdk.server")
 
 
 def make_server(app: Any, mesh: HasControl, port: int, *, host: str = "0.0.0.0", **options: Any) -> MeshServer:

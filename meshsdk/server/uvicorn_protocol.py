@@ -10,18 +10,18 @@ mesh and port these are, the `MeshMiddleware` of the application says. uvicorn's
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 from typing import Any
 
+from ..log_lines import logger_of
 from .connections import Teller
 from .door import Door
 from .inbound import Inbound, inbound_of_port
 
 __all__ = ["MeshProtocol"]
 
-logger = logging.getLogger("meshsdk.server")
+logger = logger_of("meshsdk.server")
 
 # uvicorn loads this module where it is told to use it, and then applications hear of their peers.
 Teller.is_here = True

@@ -26,6 +26,7 @@ from .hop_by_hop import take_away_nominated
 from .inbound import HasControl, Inbound
 from .malformed import bad_request, malformed
 from .wsgi_head import read_head, write_back
+from .wsgi_start import check_start
 
 __all__ = ["WsgiMiddleware"]
 
@@ -42,6 +43,10 @@ class WsgiMiddleware:
         mesh: Whose policy.
         port: That the server listens on, as configuration knows it; by default what each connection came to.
         address: That it listens on.
+
+    Raises:
+        UnsupportedFeatureError: The server that imports the application is known to tell nothing of its peers, and the
+            port takes mutual TLS only.
     """
 
     def __init__(self, app: App, *, mesh: HasControl, port: int | None = None, address: str = "0.0.0.0") -> None:
@@ -51,7 +56,7 @@ class WsgiMiddleware:
         self._port = port
         self._drivers: dict[int, Driver] = {}
         if port is not None:
-            self._driver(port)
+            check_start(self._driver(port).inbound)
 
     def _driver(self, port: int) -> Driver:
         driver = self._drivers.get(port)
@@ -63,7 +68,7 @@ class WsgiMiddleware:
         """See PEP 3333."""
         if environ.get(ADMITTED) or environ.get("asgi.scope", {}).get(ADMITTED):
             return self.app(environ, start_response)
-        connection = wsgi_connection(environ)
+        connection = wsgi_connection(environ, self._port)
         call = _Call(InboundRequest(read_head(environ, connection), connection))
         try:
             call.chunks = self._decide(environ, start_response, call)

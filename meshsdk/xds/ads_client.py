@@ -6,7 +6,6 @@ keeps trying. After a stream that brought no response the next server of the boo
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +15,7 @@ from google.protobuf import json_format
 
 from ..bootstrap import Node, XdsServer
 from ..errors import BootstrapError
+from ..log_lines import logger_of
 from ..resources import ResourceType
 from .backoff import Backoff
 from .cache import ResourceCache, Status
@@ -27,7 +27,7 @@ from .stream import AdsStream
 
 __all__ = ["AdsClient"]
 
-logger = logging.getLogger("meshsdk.xds")
+logger = logger_of("meshsdk.xds")
 
 # Envoy docs, xds_protocol, "Knowing when a requested resource does not exist": 15 seconds.
 DOES_NOT_EXIST_SECONDS = 15.0

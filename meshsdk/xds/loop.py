@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
 
+from ..log_lines import logger_of
+
 __all__ = ["ControlLoop", "Timer"]
 
-logger = logging.getLogger("meshsdk.control")
+logger = logger_of("meshsdk.control")
 
 Callback = Callable[[], object]
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,11 +20,12 @@ from typing import Any, Protocol
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2
 
+from ..log_lines import logger_of
 from ..resources import RESOURCE_TYPES, ResourceType
 
 __all__ = ["DeltaServerSession", "Served", "SotwServerSession"]
 
-logger = logging.getLogger("meshsdk.xds")
+logger = logger_of("meshsdk.xds")
 
 # Clusters, their endpoints, listeners, their routes: make before break (xds_protocol, eventual consistency).
 _SEND_ORDER = (

@@ -9,8 +9,10 @@ from contextlib import ExitStack
 from tests.conftest import MakeMesh, destination_rule, service, virtual_service
 from tests.differential.subjects import Answer, Upstream
 
+from ..patience import PATIENCE
 
-def eventually(condition: object, seconds: float = 5.0) -> bool:
+
+def eventually(condition: object, seconds: float = PATIENCE) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:  # type: ignore[operator]
         time.sleep(0.01)

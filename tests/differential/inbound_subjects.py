@@ -21,6 +21,7 @@ import httpx
 import meshsdk
 from meshsdk.identities import FileIdentity
 
+from ..patience import PATIENCE
 from ..processes import envoy, free_ports
 from ..server.running import serving
 from .subjects import Answer, Received, Upstream, cluster
@@ -101,7 +102,7 @@ def running_server(
     }
     made = listener(made) if listener is not None else made
     side = _behind_envoy if name == "envoy" else partial(_on_the_mesh, identity)
-    with side(folder, made, clusters or [], port, handler) as received, httpx.Client(timeout=20) as client:
+    with side(folder, made, clusters or [], port, handler) as received, httpx.Client(timeout=PATIENCE) as client:
         yield ServerSubject(name, client, port, received)
 
 

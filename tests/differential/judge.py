@@ -21,6 +21,7 @@ from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2
 
+from ..patience import PATIENCE
 from ..processes import envoy
 
 __all__ = ["Decision", "EnvoyJudge", "ManagerOptions", "Request", "running_judge"]
@@ -76,7 +77,7 @@ class EnvoyJudge:
         self._version = 0
         self._connections: dict[str, socket.socket] = {}
 
-    def configure(self, option: str, configuration: route_pb2.RouteConfiguration, seconds: float = 5.0) -> bool:
+    def configure(self, option: str, configuration: route_pb2.RouteConfiguration, seconds: float = PATIENCE) -> bool:
         """Give a listener its routes; False where Envoy refuses them."""
         self._version += 1
         version = f"v{self._version}"
@@ -118,7 +119,7 @@ class EnvoyJudge:
         connection = self._connections.get(option)
         if connection is None:
             connection = socket.socket(socket.AF_UNIX)
-            connection.settimeout(20)
+            connection.settimeout(PATIENCE)
             connection.connect(str(self._folder / f"{option}.sock"))
             self._connections[option] = connection
         decisions = []
@@ -139,7 +140,7 @@ class EnvoyJudge:
     def admin(self, path: str) -> str:
         """The body of an admin page."""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(20)
+            connection.settimeout(PATIENCE)
             connection.connect(str(self._folder / "admin.sock"))
             connection.sendall(f"GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n".encode())
             received = b""
@@ -242,7 +243,7 @@ def running_judge(
 
 
 def _wait_for_sockets(paths: Sequence[Path], folder: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     for path in paths:
         while True:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:

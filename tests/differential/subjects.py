@@ -20,6 +20,7 @@ import httpx
 
 import meshsdk
 
+from ..patience import PATIENCE
 from ..processes import envoy, free_ports
 
 __all__ = ["SUBJECTS", "Answer", "Received", "Subject", "Upstream", "cluster", "running"]
@@ -85,7 +86,7 @@ class Upstream:
         for connection in list(self._open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
 
     def _accept(self) -> None:
         while True:
@@ -226,7 +227,7 @@ def _through_envoy(folder: Path, clusters: list[dict[str, Any]], manager: dict[s
     # An address that the connection manager takes for an internal one, so that x-envoy- request headers count.
     headers = {"x-forwarded-for": "10.0.0.1"}
     limits = httpx.Limits(max_connections=200)
-    with envoy(config, [port], folder), httpx.Client(timeout=20, headers=headers, limits=limits) as client:
+    with envoy(config, [port], folder), httpx.Client(timeout=PATIENCE, headers=headers, limits=limits) as client:
         yield Subject("envoy", client, f"127.0.0.1:{port}")
 
 

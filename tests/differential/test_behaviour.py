@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ..patience import PATIENCE
 from .subjects import SUBJECTS, Answer, Received, Subject, Upstream, cluster, running
 
 Start = Callable[..., Subject]
@@ -290,7 +291,7 @@ def test_consecutive_errors_eject_an_endpoint_and_time_lets_it_back(start: Start
     time.sleep(0.1)
     assert {subject.get().status_code for _ in range(20)} == {200}
     sick.handler = lambda request, number: Answer()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     seen = len(sick.received)
     while len(sick.received) == seen and time.monotonic() < deadline:
         subject.get()
@@ -333,7 +334,7 @@ def test_failing_health_checks_take_an_endpoint_out(start: Start, upstream: Make
         "http_health_check": {"path": "/healthz", "host": "checked.test"},
     }
     subject = start([cluster("c", sick.port, well.port, health_checks=[check])], {"cluster": "c"})
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while not (sick.received and well.received) and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.2)
@@ -341,7 +342,7 @@ def test_failing_health_checks_take_an_endpoint_out(start: Start, upstream: Make
     assert sick.received[0].headers["host"] == "checked.test"
     assert sick.received[0].headers["user-agent"] == "Envoy/HC"
     sick.handler = lambda request, number: Answer(body=b"well again")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while subject.get("/x").text == "ok" and time.monotonic() < deadline:
         time.sleep(0.02)
     assert "well again" in {subject.get("/x").text for _ in range(4)}
@@ -456,7 +457,7 @@ def test_a_fault_delays_by_header(start: Start, upstream: MakeUpstream) -> None:
     assert time.monotonic() - began >= 0.29
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)

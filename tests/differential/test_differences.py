@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ..patience import PATIENCE
 from .subjects import SUBJECTS, Answer, Subject, Upstream, cluster, running
 
 Both = Callable[..., dict[str, Subject]]
@@ -109,7 +110,7 @@ def test_a_streamed_body_is_neither_mirrored_nor_hedged(both: Both, stack: ExitS
     side = sides["meshsdk"]
     side.client.post(f"http://{side.host}/", content=chunks())
     side.client.post(f"http://{side.host}/", content=b"whole")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while not shadow.received and time.monotonic() < deadline:
         time.sleep(0.01)
     assert [request.body for request in shadow.received] == [b"whole"]

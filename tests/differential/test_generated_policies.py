@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import os
+import socket
 import urllib.parse
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -81,6 +82,7 @@ class OurServers:
         self._asgi = AsgiMiddleware(_asgi_echo, mesh=mesh, port=PORT)
         self._wsgi = WsgiMiddleware(_wsgi_echo, mesh=mesh, port=PORT)
         self._name = mesh.inbound(PORT).name
+        self._socket, self._other_end = socket.socketpair()
 
     def configure(self, listener: ServerListener) -> None:
         """Put a policy in force, with nothing remembered of the one before."""
@@ -96,6 +98,8 @@ class OurServers:
             "type": "http",
             "method": request.method,
             "scheme": "http",
+            # Envoy is asked over a unix socket.
+            "server": ("/socket", None),
             "path": urllib.parse.unquote(path),
             "raw_path": path.encode("latin-1"),
             "query_string": query.encode("latin-1"),
@@ -127,6 +131,7 @@ class OurServers:
             "RAW_URI": request.target,
             "HTTP_HOST": request.authority,
             "wsgi.url_scheme": "http",
+            "gunicorn.socket": self._socket,
         }
         for name, value in request.headers:
             environ[f"HTTP_{name.upper().replace('-', '_')}"] = value

@@ -547,6 +547,86 @@ def test_insecure_requests_are_redirected_where_envoy_redirects_them(
     assert 301 in seen[0]
 
 
+def deny(name: str, value: str) -> dict[str, Any]:
+    header = {"header": {"name": name, "string_match": {"exact": value}}}
+    policy = {"permissions": [header], "principals": [{"any": True}]}
+    return {"action": "DENY", "policies": {"p": policy}}
+
+
+REDIRECTED_LEVELS: dict[str, dict[str, Any]] = {
+    "the listener's": {},
+    "the virtual host's": {"virtual_host": True},
+    "the routes'": {"routes": True},
+}
+
+
+@pytest.mark.parametrize("level", REDIRECTED_LEVELS)
+def test_filters_see_a_request_before_it_is_sent_to_https(tmp_path: Path, level: str) -> None:
+    types = f"{_HTTP}.rbac.v3"
+    checked = {"name": "rbac", "typed_config": {"@type": f"{types}.RBAC", "rules": deny("x-role", "evil")}}
+    other = {"rbac": {"@type": f"{types}.RBACPerRoute", "rbac": {"rules": deny("x-role", "bad")}}}
+    where = REDIRECTED_LEVELS[level]
+    added = {"header": {"key": "x-seen", "value": "filters"}}
+    mutations = {"response_mutations": [{"append": added}]}
+    seen_by = {
+        "name": "mutations",
+        "typed_config": {"@type": f"{_HTTP}.header_mutation.v3.HeaderMutation", "mutations": mutations},
+    }
+    cors = {"name": "cors", "typed_config": {"@type": f"{_HTTP}.cors.v3.Cors"}}
+    origins = {"@type": f"{_HTTP}.cors.v3.CorsPolicy", "allow_origin_string_match": [{"prefix": "http"}]}
+    host: dict[str, Any] = {
+        "require_tls": "ALL",
+        "typed_per_filter_config": {"cors": origins, **(other if "virtual_host" in where else {})},
+        "response_headers_to_add": [{"header": {"key": "x-host", "value": "v"}}],
+    }
+    manager: dict[str, Any] = {}
+    if "routes" in where:
+        manager["route_config"] = {
+            "name": "routes",
+            "typed_per_filter_config": other,
+            "virtual_hosts": [
+                {
+                    "name": "v",
+                    "domains": ["*"],
+                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "app"}}],
+                    **host,
+                }
+            ],
+        }
+    asked: list[dict[str, Any]] = [
+        {"headers": {"x-role": role, **more}, "path": path, "method": method}
+        for role in ("good", "evil", "bad")
+        for more in ({}, {"x-forwarded-proto": "https"}, {"origin": "http://a", "access-control-request-method": "GET"})
+        for path in ("/", "/a?b=c", "/unknown")
+        for method in ("GET", "OPTIONS", "POST")
+    ]
+    seen = []
+    for name in SERVER_SUBJECTS:
+        (tmp_path / name).mkdir()
+        with running_server(
+            name, tmp_path / name, [cors, checked, seen_by], virtual_host=host, manager=manager
+        ) as subject:
+            answers = [subject.send(**one) for one in asked]
+            kept = ("location", "x-seen", "x-host", "access-control-allow-origin")
+            seen.append(
+                [
+                    (
+                        answer.status_code,
+                        answer.text,
+                        {
+                            key: answer.headers[key].replace(str(subject.port), "P")
+                            for key in kept
+                            if key in answer.headers
+                        },
+                    )
+                    for answer in answers
+                ]
+            )
+    different = [one for one in zip(asked, *seen, strict=True) if one[1] != one[2]]
+    assert not different
+    assert {301, 403} <= {answer[0] for answer in seen[0]}
+
+
 def told_by_proxies(headers: Any, has_peer: bool) -> dict[str, str]:
     """What a request says of those before it. Envoy writes its own address for a peer on loopback."""
     told = {

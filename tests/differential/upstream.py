@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httptools
 
+from ..patience import PATIENCE
 from ..processes import free_ports
 
 __all__ = ["RESPONSE_HEADERS", "EchoUpstreams"]
@@ -82,7 +83,7 @@ class EchoUpstreams:
 
     def __enter__(self) -> EchoUpstreams:
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(PATIENCE)
         return self
 
     def __exit__(self, *exc_info: object) -> None:

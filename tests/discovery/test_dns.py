@@ -17,6 +17,8 @@ from meshsdk.xds import ControlLoop
 from tests.conftest import MakeMesh
 from tests.servers import EchoServer
 
+from ..patience import PATIENCE
+
 
 def cluster(*hosts: str, logical: bool = False) -> resources.Cluster:
     members = tuple(EndpointConfig(Address(host, 80)) for host in hosts)
@@ -44,7 +46,7 @@ class Names:
         return [str(e.address) for locality in found.localities for e in locality.endpoints] if found else []
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while not condition():
             assert time.monotonic() < deadline, self.addresses()
             time.sleep(0.005)

@@ -18,6 +18,8 @@ from tests.grpc.conftest import MakeClient
 from tests.grpc_client import AioClient, Status, SyncClient
 from tests.grpc_server import GrpcServer
 
+from ..patience import PATIENCE
+
 Serve = Callable[..., GrpcServer]
 
 # Routes that grpc-core carries out, and routes that meshsdk decides on: calls behave alike.
@@ -86,7 +88,7 @@ def test_a_call_can_be_cancelled(mesh: meshsdk.Mesh, server: GrpcServer) -> None
 
         def requests() -> Iterator[bytes]:
             yield b"a"
-            over.wait(20)
+            over.wait(PATIENCE)
 
         responses = channel.stream_stream("/test.Echo/Both")(requests(), timeout=20)
         assert next(responses) == b"one:a"
@@ -227,7 +229,7 @@ def test_connectivity_can_be_watched(mesh: meshsdk.Mesh) -> None:
 
     with mesh.channel("ratings:9080") as channel:
         channel.subscribe(watch, try_to_connect=True)
-        assert ready.wait(20), states
+        assert ready.wait(PATIENCE), states
         channel.unsubscribe(watch)
         grpc.channel_ready_future(channel).result(timeout=20)
         wait_for_grpc_to_stop_polling()
@@ -235,7 +237,7 @@ def test_connectivity_can_be_watched(mesh: meshsdk.Mesh) -> None:
 
 def wait_for_grpc_to_stop_polling() -> None:
     """grpc's own thread that watches a channel's state fails where the channel is closed under it."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE
     while any(thread.name.endswith("(_run)") for thread in threading.enumerate()):
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -258,7 +260,7 @@ def test_futures_have_callbacks_and_results(mesh: meshsdk.Mesh) -> None:
         future = channel.unary_unary("/test.Echo/Say").future(b"", timeout=20)
         future.add_done_callback(lambda one: done.set())
         assert future.result(timeout=20)
-        assert done.wait(5)
+        assert done.wait(PATIENCE)
         assert future.done()
         assert future.exception() is None
         failing = channel.unary_unary("/test.Echo/Fail").future(b"ABORTED", timeout=20)
@@ -328,7 +330,7 @@ def test_an_edit_of_the_folder_moves_calls(
     client = connect(make_mesh(service("ratings", one.port, port=9080)))
     assert client.call()["name"] == "one"
     (tmp_path / "mesh" / "mesh.yaml").write_text(service("ratings", two.port, port=9080))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while client.call()["name"] != "two":
         assert time.monotonic() < deadline
 

@@ -25,6 +25,8 @@ from tests.grpc.xds import RATINGS, cluster, documents, endpoints, listener
 from tests.grpc_client import Status, SyncClient, counts, failures
 from tests.grpc_server import GrpcServer
 
+from ..patience import PATIENCE
+
 Serve = Callable[..., GrpcServer]
 CLIENT = spiffe("productpage")
 
@@ -118,7 +120,7 @@ def test_a_client_without_the_servers_trust_is_refused_by_the_server(
     server = serve("one", credentials(ca.issue(spiffe("ratings")), SpiffeCa("other").pem))
     client = connect(make_mesh(secured(server.port, identity)))
     with pytest.raises(Status) as caught:
-        client.call(timeout=5)
+        client.call(timeout=PATIENCE)
     assert caught.value.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
     assert not server.calls
 
@@ -128,19 +130,19 @@ def test_httpx_refuses_the_same_identities(make_mesh: MakeMesh, serve: Serve, ca
     for what in REFUSALS:
         server = serve("wrong", wrong_server(what, ca))
         mesh = make_mesh(secured(server.port, identity))
-        with mesh.client(timeout=5) as client, pytest.raises(httpx.ConnectError):
+        with mesh.client(timeout=PATIENCE) as client, pytest.raises(httpx.ConnectError):
             client.post("http://ratings:9080/test.Echo/Say")
         with mesh.channel("ratings:9080") as channel, pytest.raises(grpc.RpcError):
-            channel.unary_unary("/test.Echo/Say")(b"", timeout=5)
+            channel.unary_unary("/test.Echo/Say")(b"", timeout=PATIENCE)
         mesh.close()
         assert not server.calls
     right = serve("right", credentials(ca.issue(spiffe("ratings")), ca.pem))
     mesh = make_mesh(secured(right.port, identity))
-    with mesh.client(timeout=5) as client:
+    with mesh.client(timeout=PATIENCE) as client:
         # The server is no HTTP server of this path, but TLS and HTTP/2 have been spoken.
         assert client.post("http://ratings:9080/test.Echo/Say", headers={"te": "trailers"}).http_version == "HTTP/2"
     with mesh.channel("ratings:9080") as channel:
-        assert channel.unary_unary("/test.Echo/Say")(b"", timeout=5)
+        assert channel.unary_unary("/test.Echo/Say")(b"", timeout=PATIENCE)
 
 
 def test_istiods_provider_instances_become_files_of_the_bootstrap(
@@ -150,7 +152,7 @@ def test_istiods_provider_instances_become_files_of_the_bootstrap(
     mesh = mesh_of_istiod(server.port, tmp_path, identity, stack)
     assert connect(mesh).call()["name"] == "one"
     assert mesh.status()["grpc"]["problems"] == {}
-    with mesh.client(http2=True, timeout=5) as client:
+    with mesh.client(http2=True, timeout=PATIENCE) as client:
         assert client.post("http://ratings:9080/test.Echo/Say", headers={"te": "trailers"}).http_version == "HTTP/2"
 
 
@@ -277,7 +279,7 @@ def test_a_cluster_that_comes_to_ask_for_more_than_can_be_checked_is_no_longer_r
     assert client.call()["name"] == "plaintext"
     asked = cluster("a", transport_socket={"name": "tls", "typed_config": context})
     (tmp_path / "mesh" / "mesh.yaml").write_text(documents(*names, asked))
-    until = time.monotonic() + 20
+    until = time.monotonic() + PATIENCE
     while "tls_params" not in mesh.status()["grpc"]["problems"].get("a", ""):
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -319,7 +321,7 @@ def test_a_broken_rotation_keeps_the_last_good_identity(
         (identity / "cert.pem").write_text("nothing")
     else:
         (identity / "roots.pem").unlink()
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE
     while not mesh.status()["grpc"]["problems"]:
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -405,7 +407,7 @@ def test_keys_lie_in_a_private_folder_and_go_when_they_are_not_needed(
     (tmp_path / "mesh" / "mesh.yaml").write_text(
         json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}})
     )
-    until = time.monotonic() + 20
+    until = time.monotonic() + PATIENCE
     while list(folder.rglob("key.pem")):
         assert time.monotonic() < until
         time.sleep(0.05)

@@ -23,6 +23,8 @@ from tests.conftest import service
 from tests.grpc_server import GrpcServer
 from tests.processes import CLEAN_ENVIRONMENT
 
+from ..patience import PATIENCE
+
 Serve = Callable[..., GrpcServer]
 ROOT = Path(__file__).parents[2]
 
@@ -211,7 +213,7 @@ def test_a_crashed_process_leaves_nothing_for_long(folder: Path) -> None:
         alive = PrivateFolder(left.parent)
         assert left.exists()  # Its process lives.
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(PATIENCE)
     assert left.exists()
     other = PrivateFolder(left.parent)
     assert not left.exists()

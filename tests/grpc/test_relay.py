@@ -22,10 +22,12 @@ from tests.grpc.conftest import MakeClient
 from tests.grpc_client import SyncClient, counts, failures
 from tests.grpc_server import GrpcServer
 
+from ..patience import PATIENCE
+
 Serve = Callable[..., GrpcServer]
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """Wait for a condition; returns what it gave."""
     end = time.monotonic() + seconds
     while not (given := condition()):

@@ -32,6 +32,8 @@ from tests.grpc_client import counts
 from tests.grpc_server import EchoService, GrpcServer
 from tests.servers import EchoServer
 
+from ..patience import PATIENCE
+
 Serve = Callable[..., GrpcServer]
 
 
@@ -276,7 +278,7 @@ def test_clients_weigh_servers_by_what_each_call_reports(
         )
     )
     client = connect(clients)
-    until = time.monotonic() + 20
+    until = time.monotonic() + PATIENCE
     while True:
         seen = counts(client.try_many(200))
         if seen["idle"] >= 160:  # Nine of ten, once the weights have been taken over.

@@ -19,6 +19,8 @@ import meshsdk
 from tests.differential.subjects import Answer, Upstream, cluster
 from tests.servers import ScriptedServer, read_head
 
+from ..patience import PATIENCE
+
 TYPE = "type.googleapis.com/envoy"
 
 
@@ -87,7 +89,7 @@ def test_a_mirror_gets_a_copy(run: Callable[..., Any], stack: ExitStack) -> None
 
     async def use(client: httpx.AsyncClient) -> None:
         await client.post(f"{URL}/x", content=b"payload")
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE
         while not shadow.received and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
 

@@ -20,6 +20,8 @@ from meshsdk.http.pool_rules import set_keepalive
 from meshsdk.resources import ResourceType, TcpKeepalive, decode
 from tests.differential.subjects import Answer, Upstream, cluster, running
 
+from ..patience import PATIENCE
+
 HTTP_OPTIONS = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 TO_C = [{"match": {"prefix": "/"}, "route": {"cluster": "c"}}]
 
@@ -69,7 +71,7 @@ def test_connections_close_when_endpoints_come_or_go(tmp_path: Path, stack: Exit
         document = json.loads(path.read_text())
         document["load_assignment"]["endpoints"] = cluster("c", server.port, other.port)["load_assignment"]["endpoints"]
         path.write_text(json.dumps(document))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while not other.received and time.monotonic() < deadline:
             side.get()
             time.sleep(0.05)

@@ -18,6 +18,8 @@ from tests.conftest import MakeMesh, destination_rule, service, virtual_service
 from tests.loops import LOOPS, make_loop
 from tests.servers import EchoServer, ScriptedServer, read_head
 
+from ..patience import PATIENCE
+
 EMPTY = "apiVersion: v1\nkind: Service\nmetadata: {name: none}\nspec: {ports: [{port: 80}]}\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -336,7 +338,7 @@ def test_a_slow_reader_holds_a_fast_peer_back(call: Caller) -> None:
             with call._sync.stream("GET", server.url) as response:
                 chunks = response.iter_raw()
                 next(chunks)
-                done.wait(10)
+                done.wait(PATIENCE)
         assert done.is_set()
         assert sent < 50_000_000
 
@@ -473,7 +475,7 @@ def test_closing_the_client_ends_every_request_in_a_result_or_an_httpx_error(mak
         time.sleep(0.1)
         client.close()
         for thread in threads:
-            thread.join(5)
+            thread.join(PATIENCE)
         assert len(results) == 10
 
 
@@ -663,7 +665,7 @@ def test_an_edit_of_the_folder_takes_effect_and_a_wrong_one_does_not(
     assert call.get("http://a/").json()["name"] == "one"
     path = tmp_path / "mesh" / "mesh.yaml"
     path.write_text("kind: [")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not mesh.status()["problem"]:
         assert time.monotonic() < deadline
     assert call.get("http://a/").json()["name"] == "one"

@@ -27,7 +27,7 @@ from meshsdk.controlplane.folder import Folder
 from meshsdk.controlplane.server import ControlPlaneServer
 from meshsdk.errors import IdentityError
 from meshsdk.identities import DevelopmentIdentity, FileIdentity, IstioCaIdentity, SdsIdentity, WorkloadApiIdentity
-from meshsdk.identities.development import CertificateAuthority
+from meshsdk.identities.certificate_authority import CertificateAuthority
 from meshsdk.identities.istio_ca_messages import Request, Response
 from meshsdk.identities.renewal import RenewedIdentity
 from meshsdk.identities.workload_api_messages import Request as SvidRequest
@@ -36,12 +36,13 @@ from meshsdk.security import Credentials
 from meshsdk.security.identity import check_credentials
 
 from ..certificates import SpiffeCa, spiffe, write_identity
+from ..patience import PATIENCE
 from ..processes import CLEAN_ENVIRONMENT
 
 WEB = spiffe("web")
 
 
-def until(condition: Any, seconds: float = 10.0) -> None:
+def until(condition: Any, seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -49,5 +49,6 @@ def test_a_token_is_refused_before_its_time_and_after_it(claims: dict[str, Any],
 def test_a_time_beyond_sixty_four_bits_is_none(name: str, value: str) -> None:
     payload = base64.urlsafe_b64encode(f'{{"{name}": {value}}}'.encode()).rstrip(b"=").decode()
     header, _, signature = _token().split(".")
-    with pytest.raises(BadTokenError, match=rf"\[{name}\] field is not a positive 64 bit integer"):
+    said = "invalid JSON" if value == "1e400" else rf"\[{name}\] field is not a positive 64 bit integer"
+    with pytest.raises(BadTokenError, match=said):
         parse_token(f"{header}.{payload}.{signature}")

@@ -26,6 +26,8 @@ from tests.conftest import destination_rule, service, virtual_service
 from tests.processes import CLEAN_ENVIRONMENT, envoy, free_ports
 from tests.servers import EchoServer
 
+from ..patience import PATIENCE
+
 MakeServer = Callable[[str], ControlPlaneServer]
 
 
@@ -105,7 +107,7 @@ def test_the_real_envoy_routes_by_the_folder_and_follows_an_edit(
         assert abs(names["v1"] - 150) <= 31, names
         path = tmp_path / "mesh" / "mesh.yaml"
         path.write_text(split_service(one.port, two.port, port, weights=(0, 100)))
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + PATIENCE
         while any(client.get("/").json()["name"] == "v1" for _ in range(20)):
             assert time.monotonic() < deadline
 

@@ -23,6 +23,8 @@ from tests.grpc.xds import RATINGS, cluster, documents, endpoints, listener
 from tests.grpc_client import Client, Status, counts, failures, make_client
 from tests.grpc_server import EchoService, GrpcServer, server_process
 
+from ..patience import PATIENCE
+
 MakeClient = Callable[..., Client]
 
 
@@ -51,7 +53,7 @@ def route(cluster_name: str, **match: Any) -> dict[str, Any]:
     return {"match": match or {"prefix": ""}, "route": {"cluster": cluster_name, "timeout": "0s"}}
 
 
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -5,30 +5,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 
 import meshsdk
 
 from ..grpc_server import EchoService, GrpcServer
+from ..patience import PATIENCE
 
 __all__ = ["aio_grpc_server", "sync_grpc_server"]
 
 
 @contextlib.contextmanager
-def sync_grpc_server(mesh: meshsdk.Mesh, port: int, secure: bool = True) -> Iterator[None]:
-    with GrpcServer("one", mesh.server_credentials() if secure else None, [mesh.server_interceptor(port=port)], port):
+def sync_grpc_server(
+    mesh: meshsdk.Mesh, port: int, secure: bool = True, interceptors: Sequence[Any] = ()
+) -> Iterator[None]:
+    every = [*interceptors, mesh.server_interceptor(port=port)]
+    with GrpcServer("one", mesh.server_credentials() if secure else None, every, port):
         yield
 
 
 @contextlib.contextmanager
-def aio_grpc_server(mesh: meshsdk.Mesh, port: int, secure: bool = True) -> Iterator[None]:
+def aio_grpc_server(
+    mesh: meshsdk.Mesh, port: int, secure: bool = True, interceptors: Sequence[Any] = (), threads: bool = False
+) -> Iterator[None]:
+    """One whose handlers are coroutines, or functions that run in threads."""
     started, stopping = threading.Event(), threading.Event()
 
     async def serve() -> None:
-        server = grpc.aio.server(interceptors=[mesh.aio_server_interceptor(port=port)])
-        server.add_generic_rpc_handlers((EchoService("one", asynchronous=True),))
+        pool = ThreadPoolExecutor(4)
+        server = grpc.aio.server(pool, interceptors=[*interceptors, mesh.aio_server_interceptor(port=port)])
+        server.add_generic_rpc_handlers((EchoService("one", asynchronous=not threads),))
         if secure:
             server.add_secure_port(f"127.0.0.1:{port}", mesh.server_credentials())
         else:
@@ -37,10 +47,11 @@ def aio_grpc_server(mesh: meshsdk.Mesh, port: int, secure: bool = True) -> Itera
         started.set()
         await asyncio.to_thread(stopping.wait)
         await server.stop(0)
+        pool.shutdown(wait=False)
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(PATIENCE)
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from meshsdk.identities import FileIdentity
 from meshsdk.server.serve import MeshServer, make_server
 
 from ..certificates import SpiffeCa, spiffe, write_identity
+from ..patience import PATIENCE
 from ..processes import free_ports
 
 __all__ = ["Loop", "identity", "mesh_of", "peer_authentication", "policy", "serving"]
@@ -32,7 +33,7 @@ def serving(app: Any, mesh: meshsdk.Mesh, port: int, **options: Any) -> Iterator
     server = make_server(app, mesh, port, host="127.0.0.1", **options)
     thread = threading.Thread(target=server.run, name="served")
     thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not server.started and thread.is_alive() and time.monotonic() < deadline:
         time.sleep(0.005)
     assert server.started, "the server did not start"
@@ -40,7 +41,7 @@ def serving(app: Any, mesh: meshsdk.Mesh, port: int, **options: Any) -> Iterator
         yield server
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 

@@ -23,6 +23,7 @@ from meshsdk.server.asgi import AsgiMiddleware
 from ..certificates import SpiffeCa, spiffe
 from ..conftest import destination_rule, service
 from ..differential.tokens import ISSUERS, TOKENS, signed
+from ..patience import PATIENCE
 from .running import identity, mesh_of, one_port, peer_authentication, policy, serving
 from .test_serve import MUTUAL
 
@@ -253,12 +254,12 @@ def test_keys_are_fetched_once_and_their_server_cannot_harm_us(tmp_path: Path, m
 
 
 def test_peers_that_say_nothing_keep_nobody_else_waiting(guarded: int) -> None:
-    silent = [socket.create_connection(("127.0.0.1", guarded), 5) for _ in range(100)]
-    slow = [socket.create_connection(("127.0.0.1", guarded), 5) for _ in range(20)]
+    silent = [socket.create_connection(("127.0.0.1", guarded), PATIENCE) for _ in range(100)]
+    slow = [socket.create_connection(("127.0.0.1", guarded), PATIENCE) for _ in range(20)]
     for one in slow:
         one.sendall(b"\x16\x03\x01")  # The beginning of a TLS hello, and then nothing.
     try:
-        assert httpx.get(f"http://127.0.0.1:{guarded}/", timeout=5).status_code == 200
+        assert httpx.get(f"http://127.0.0.1:{guarded}/", timeout=PATIENCE).status_code == 200
     finally:
         for one in silent + slow:
             one.close()

@@ -32,6 +32,7 @@ from meshsdk.identities import FileIdentity
 
 from ..certificates import SpiffeCa, spiffe, write_identity
 from ..grpc_server import GrpcServer
+from ..patience import PATIENCE
 from ..processes import envoy, wait_for_port
 from .grpc_servers import aio_grpc_server, sync_grpc_server
 from .running import mesh_of, one_port, serving
@@ -211,7 +212,7 @@ def process(
         yield running
     finally:
         running.terminate()
-        running.wait(10)
+        running.wait(PATIENCE)
         assert running.stderr is not None
         running.stderr.close()
 
@@ -277,7 +278,7 @@ def calls(world: World, port: int, kind: str) -> bool:
         channel = grpc.secure_channel(f"127.0.0.1:{port}", credentials, options)
     with channel:
         try:
-            channel.unary_unary("/test.Echo/Say")(b"", timeout=3)
+            channel.unary_unary("/test.Echo/Say")(b"", timeout=PATIENCE)
         except grpc.RpcError as error:
             assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.PERMISSION_DENIED)
             return False
@@ -350,7 +351,7 @@ def by_httpx_async(mesh: meshsdk.Mesh) -> str:
 def by_grpc(mesh: meshsdk.Mesh) -> str:
     with mesh.channel("peer.test") as channel:
         try:
-            channel.unary_unary("/test.Echo/Say")(b"", timeout=5)
+            channel.unary_unary("/test.Echo/Say")(b"", timeout=PATIENCE)
         except grpc.RpcError as error:
             assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.PERMISSION_DENIED)
             return f"refused: {error.details()}"
@@ -361,7 +362,7 @@ def by_grpc_aio(mesh: meshsdk.Mesh) -> str:
     async def call() -> str:
         async with mesh.aio_channel("peer.test") as channel:
             try:
-                await channel.unary_unary("/test.Echo/Say")(b"", timeout=5)
+                await channel.unary_unary("/test.Echo/Say")(b"", timeout=PATIENCE)
             except grpc.RpcError as error:
                 assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.PERMISSION_DENIED)
                 return f"refused: {error.details()}"
@@ -577,7 +578,9 @@ def test_a_server_that_does_not_tell_its_peers_does_not_start_where_they_are_nee
         "RECIPE_IDENTITY": str(world.path("own")),
     }
     command = [sys.executable, "-m", server, *bind, "tests.server.recipe_asgi:app"]
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     # hypercorn ends, and calls it a success.
     assert ended.returncode != 0 or server == "hypercorn"
     assert "mesh.serve(app" in ended.stderr + ended.stdout
@@ -700,6 +703,6 @@ def test_versions_and_ciphers_are_those_that_the_cluster_names(
         document["transport_socket"]["typed_config"]["common_tls_context"]["tls_params"] = params
         with mesh_of(tmp_path, f"{json.dumps(document)}\n---\n{listener}", name="client") as mesh:
             assert fetch(mesh).status_code == 200
-        thread.join(5)
+        thread.join(PATIENCE)
     assert seen[0][0] == version
     assert not cipher or seen[0][1] == cipher

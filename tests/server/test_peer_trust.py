@@ -25,6 +25,7 @@ from meshsdk.resources import TlsFile, TlsTrust
 from meshsdk.security import check_sent, read_trust
 
 from ..certificates import SpiffeCa, spiffe, write_identity
+from ..patience import PATIENCE
 from .grpc_servers import aio_grpc_server, sync_grpc_server
 from .running import mesh_of, one_port
 from .test_mutual_tls_matrix import World, by_gunicorn, server_listener, upstream
@@ -63,7 +64,7 @@ def channel_of(world: World, port: int) -> grpc.Channel:
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    until = time.monotonic() + 15
+    until = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < until, what
         time.sleep(0.05)
@@ -77,7 +78,7 @@ class Stream:
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._sent: queue.Queue[bytes | None] = queue.Queue()
-        self._call = channel.stream_stream("/test.Echo/Both")(iter(self._sent.get, None), timeout=30)
+        self._call = channel.stream_stream("/test.Echo/Both")(iter(self._sent.get, None), timeout=PATIENCE)
 
     def echo(self) -> bytes:
         self._sent.put(b"ping")
@@ -102,7 +103,7 @@ def test_grpc_calls_of_peers_that_are_trusted_no_more_are_broken_off(
 
     def say() -> grpc.StatusCode:
         try:
-            channel.unary_unary("/test.Echo/Say")(b"", timeout=5)
+            channel.unary_unary("/test.Echo/Say")(b"", timeout=PATIENCE)
         except grpc.RpcError as error:
             return error.code()
         return grpc.StatusCode.OK
@@ -181,7 +182,7 @@ def test_functions_that_grpc_aio_runs_in_threads_are_behind_the_same_trust(world
         def call_both() -> None:
             with channel_of(world, port) as channel:
                 call = channel.unary_unary("/test.Echo/Say")
-                assert call(b"", timeout=5) == b"threaded"
+                assert call(b"", timeout=PATIENCE) == b"threaded"
                 revoke(world, "right")
                 wait_until(lambda: isinstance(answer(call), grpc.RpcError), "a revoked peer is still let in")
                 # Its connection has ended, or is about to; whoever comes again is told why.
@@ -195,7 +196,7 @@ def test_functions_that_grpc_aio_runs_in_threads_are_behind_the_same_trust(world
 def answer(call: Any) -> Any:
     """What came of a call."""
     try:
-        return call(b"", timeout=5)
+        return call(b"", timeout=PATIENCE)
     except grpc.RpcError as error:
         return error
 
@@ -207,7 +208,7 @@ def test_gunicorns_answers_to_peers_that_are_trusted_no_more_are_broken_off(worl
     verify.load_cert_chain(place / "cert.pem", place / "key.pem")
     with by_gunicorn(world, tmp_path) as port, httpx.Client(verify=verify, base_url=f"https://127.0.0.1:{port}") as web:
         assert web.get("/who").text == spiffe("peer")
-        with pytest.raises(httpx.TransportError), web.stream("GET", "/held", timeout=20) as held:
+        with pytest.raises(httpx.TransportError), web.stream("GET", "/held", timeout=PATIENCE) as held:
             for number, _ in enumerate(held.iter_lines()):
                 if not number:
                     revoke(world, "right")
@@ -329,7 +330,7 @@ def test_the_connection_of_a_peer_is_ended_and_no_other(address: str, family: so
             assert not hang_up(address, one.getsockname()[1], port + 1)
             assert not hang_up("junk", one.getsockname()[1], port)
             assert hang_up(address, one.getsockname()[1], port)
-            one.settimeout(5)
+            one.settimeout(PATIENCE)
             assert one.recv(1) == b""
             other.sendall(b"x")
             assert {connection.recv(1) for connection in accepted} == {b"", b"x"}

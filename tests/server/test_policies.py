@@ -31,6 +31,7 @@ from meshsdk.errors import NoRouteError
 from ..conftest import service
 from ..differential.tokens import ISSUERS, TOKENS
 from ..grpc_server import GrpcServer
+from ..patience import PATIENCE
 from ..processes import CLEAN_ENVIRONMENT
 from .grpc_servers import aio_grpc_server, sync_grpc_server
 from .running import mesh_of, one_port, policy, serving
@@ -400,7 +401,7 @@ def test_an_edit_is_in_force_without_a_restart(tmp_path: Path) -> None:
     with mesh_of(tmp_path, service("web", port)) as mesh, serving(echo, mesh, port), httpx.Client() as client:
         assert client.get(f"http://127.0.0.1:{port}/").status_code == 200
         (tmp_path / "mesh" / "mesh.yaml").write_text(service("web", port) + policy("{}"))
-        until = time.monotonic() + 10
+        until = time.monotonic() + PATIENCE
         while client.get(f"http://127.0.0.1:{port}/").status_code != 403:
             assert time.monotonic() < until
             time.sleep(0.02)
@@ -524,7 +525,7 @@ def test_a_websocket_that_policy_lets_in_carries_messages_both_ways(tmp_path: Pa
     with mesh_of(tmp_path, yaml) as mesh, serving(app, mesh, port):
         with connect(f"ws://127.0.0.1:{port}/open") as socket_:
             socket_.send("hello")
-            assert socket_.recv(timeout=5) == "yes:hello"
+            assert socket_.recv(timeout=PATIENCE) == "yes:hello"
         with pytest.raises(InvalidStatus) as caught, connect(f"ws://127.0.0.1:{port}/closed"):
             pass
     assert caught.value.response.status_code == 403
@@ -551,7 +552,7 @@ def test_a_servers_routes_may_come_by_themselves_and_change(tmp_path: Path) -> N
         assert client.get(f"http://127.0.0.1:{port}/open").status_code == 200
         assert client.get(f"http://127.0.0.1:{port}/closed").status_code == 418
         (tmp_path / "mesh" / "mesh.yaml").write_text(routes(451))
-        until = time.monotonic() + 10
+        until = time.monotonic() + PATIENCE
         while client.get(f"http://127.0.0.1:{port}/closed").status_code != 451:
             assert time.monotonic() < until
             time.sleep(0.02)

@@ -28,6 +28,7 @@ from meshsdk.security import Credentials
 from ..certificates import SpiffeCa, spiffe, write_identity
 from ..conftest import destination_rule, service
 from ..grpc.test_mutual_tls import RollingTrust
+from ..patience import PATIENCE
 from ..processes import free_ports
 from .running import identity, mesh_of, one_port, peer_authentication, policy, serving
 
@@ -82,14 +83,14 @@ def test_an_answer_leaves_in_one_piece_and_a_stream_piece_by_piece(tmp_path: Pat
     with (
         mesh_of(tmp_path, service("web", port)) as mesh,
         serving(app, mesh, port),
-        socket.create_connection(("127.0.0.1", port), 5) as client,
+        socket.create_connection(("127.0.0.1", port), PATIENCE) as client,
     ):
         client.sendall(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n")
         client.settimeout(0.2)
         with pytest.raises(TimeoutError):
             client.recv(1000)
         begins.set()
-        client.settimeout(5)
+        client.settimeout(PATIENCE)
         first = client.recv(1000)
         ends.set()
         assert first.startswith(b"HTTP/1.1 200")
@@ -125,7 +126,7 @@ class SlowIdentity(FileIdentity):
         if not self.is_there:
             raise IdentityError("none yet")
         self.is_asked.set()
-        self.goes_on.wait(10)
+        self.goes_on.wait(PATIENCE)
         return super().credentials()
 
 
@@ -138,13 +139,13 @@ def test_a_certificate_that_is_long_in_coming_holds_up_nobody_else(tmp_path: Pat
         mesh_of(tmp_path, yaml, slow) as mesh,
         mesh_of(tmp_path, yaml, identity(tmp_path, ca, "client"), "client") as caller,
         serving(who_asks, mesh, port),
-        socket.create_connection(("127.0.0.1", port), 5) as waiting,
+        socket.create_connection(("127.0.0.1", port), PATIENCE) as waiting,
         caller.client() as client,
     ):
         slow.is_there = True
         waiting.sendall(b"\x16\x03\x01")
-        assert slow.is_asked.wait(5)
-        assert httpx.get(f"http://127.0.0.1:{port}/", timeout=3).status_code == 200
+        assert slow.is_asked.wait(PATIENCE)
+        assert httpx.get(f"http://127.0.0.1:{port}/", timeout=PATIENCE).status_code == 200
         slow.goes_on.set()
         assert client.get("http://web/").text == spiffe("client")
 
@@ -319,7 +320,7 @@ def test_fastapi_gets_the_peer_and_websockets_pass_policy_too(tmp_path: Path) ->
 
 def upgrade(port: int, path: str) -> bytes:
     """The status line that a websocket handshake is answered with."""
-    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
         connection.sendall(
             f"GET {path} HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
             "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
@@ -358,8 +359,8 @@ def test_a_request_under_way_is_finished_before_the_server_stops(tmp_path: Path)
         with serving(app, mesh, port):
             thread = threading.Thread(target=lambda: answers.append(httpx.get(f"http://127.0.0.1:{port}/slow").text))
             thread.start()
-            assert begun.wait(5)
-        thread.join(5)
+            assert begun.wait(PATIENCE)
+        thread.join(PATIENCE)
     assert answers == ["done"]
 
 

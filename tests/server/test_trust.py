@@ -25,6 +25,7 @@ from meshsdk.security import TlsClientContext
 
 from ..certificates import SpiffeCa, spiffe, write_identity
 from ..conftest import destination_rule, service
+from ..patience import PATIENCE
 from .running import identity, mesh_of, one_port, peer_authentication, serving
 from .test_serve import MUTUAL, who_asks
 
@@ -209,7 +210,7 @@ def test_an_answer_under_way_is_cut_off_when_its_server_is_trusted_no_more(
     app, caller, give = changing
 
     def change() -> None:
-        assert app.begun.wait(5)
+        assert app.begun.wait(PATIENCE)
         give("client", OURS, THEIRS.pem)
 
     changer = threading.Thread(target=change)
@@ -238,14 +239,14 @@ def test_a_server_cuts_off_clients_that_it_trusts_no_more(
     app, caller, give = changing
 
     def change() -> None:
-        assert app.begun.wait(5)
+        assert app.begun.wait(PATIENCE)
         give("web", OURS, THEIRS.pem)
 
     changer = threading.Thread(target=change)
     changer.start()
     with pytest.raises(httpx.TransportError):
         held_in_this_thread(caller)
-    assert app.cut_off.wait(5)
+    assert app.cut_off.wait(PATIENCE)
     changer.join()
 
 
@@ -257,7 +258,7 @@ def test_a_root_more_disturbs_nobody_and_a_new_identity_is_shown_at_the_next_req
         assert client.get("http://web/").text == spiffe("client")
         with client.stream("GET", "http://web/held") as held:
             give("client", OURS, OURS.pem + THEIRS.pem, spiffe("renamed"))
-            until = time.monotonic() + 10
+            until = time.monotonic() + PATIENCE
             while client.get("http://web/").text != spiffe("renamed"):
                 assert time.monotonic() < until, "the connections of the old identity are still used"
                 time.sleep(0.1)
@@ -342,7 +343,7 @@ def test_a_server_forgets_websockets_that_are_gone(tmp_path: Path) -> None:
     with mesh_of(tmp_path, yaml, identity(tmp_path, OURS, "web")) as mesh, serving(app, mesh, port) as server:
         with connect(f"wss://127.0.0.1:{port}/", ssl=context):
             assert len(server._door._peers) == 1
-        until = time.monotonic() + 10
+        until = time.monotonic() + PATIENCE
         while server._door._peers:
             assert time.monotonic() < until
             time.sleep(0.05)

@@ -26,6 +26,8 @@ from meshsdk.xds import CachedResource, ControlLoop, ResourceCache, Status
 from meshsdk.xds.ads_client import AdsClient
 from meshsdk.xds.backoff import Backoff
 
+from ..patience import PATIENCE
+
 CLUSTER, ENDPOINTS = ResourceType.CLUSTER, ResourceType.ENDPOINTS
 
 
@@ -85,7 +87,7 @@ class ScriptedAds(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         )
 
     def request(self) -> Any:
-        return self.requests.get(timeout=10)
+        return self.requests.get(timeout=PATIENCE)
 
     def stop(self) -> None:
         self.outbox.put(None)
@@ -110,7 +112,7 @@ class Client:
 
     def entry(self, kind: ResourceType, name: str, status: Status, version: str = "") -> CachedResource:
         """The cache's entry, once it has this status."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while True:
             entry = self.cache.get(kind, name)
             if entry is not None and entry.status is status and (not version or entry.version == version):
@@ -267,7 +269,7 @@ def test_after_a_broken_stream_the_client_comes_back_with_its_version_and_nothin
     ads.send(CLUSTER, "1", cluster("a"))
     ads.request()
     ads.stop()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not client.source.problem:
         assert time.monotonic() < deadline
     assert client.entry(CLUSTER, "a", Status.ACKED).resource is not None

@@ -1,0 +1,124 @@
+"""Keys of the development CA do not pile up: what lies in the user's folder is in use."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from meshsdk.identities.development import DevelopmentIdentity
+from meshsdk.identities.held_authority import HeldAuthority
+
+from ..certificates import spiffe
+from ..processes import CLEAN_ENVIRONMENT
+
+WEB = spiffe("web")
+USER = """
+import os, sys
+from meshsdk.identities.development import DevelopmentIdentity
+identity = DevelopmentIdentity(sys.argv[1], "spiffe://cluster.local/ns/default/sa/web")
+identity.credentials()
+how = sys.argv[2]
+if how == "fork" and os.fork() == 0:
+    identity.credentials()
+    sys.exit()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's private folder."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path / f"meshsdk-{os.getuid()}"
+
+
+def user(root: Path, how: str = "") -> subprocess.Popen[str]:
+    """A process that uses the CA until it is told to end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", USER, str(root), how],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=CLEAN_ENVIRONMENT | {"XDG_RUNTIME_DIR": os.environ["XDG_RUNTIME_DIR"]},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_last_that_lets_go_removes_it(tmp_path: Path, folder: Path) -> None:
+    one, two = DevelopmentIdentity(tmp_path / "mesh", WEB), DevelopmentIdentity(tmp_path / "mesh", WEB)
+    roots = one.credentials().roots
+    assert two.credentials().roots == roots
+    one.close()
+    assert len(left(folder)) == 1
+    two.close()
+    two.close()
+    assert left(folder) == []
+
+
+@pytest.mark.parametrize("how", ["", "fork"])
+def test_nothing_is_left_of_a_process_that_ends(tmp_path: Path, folder: Path, how: str) -> None:
+    end(user(tmp_path / "mesh", how))
+    assert left(folder) == []
+
+
+def test_it_stays_as_long_as_one_process_uses_it(tmp_path: Path, folder: Path) -> None:
+    one, two = user(tmp_path / "mesh"), user(tmp_path / "mesh")
+    [name] = left(folder)
+    before = (folder / name).read_bytes()
+    end(one)
+    assert (folder / name).read_bytes() == before
+    end(two)
+    assert left(folder) == []
+
+
+def test_what_a_killed_process_has_left_the_next_one_removes(tmp_path: Path, folder: Path) -> None:
+    killed = [user(tmp_path / str(number)) for number in range(3)]
+    for process in killed:
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+    held = HeldAuthority(tmp_path / "own")
+    held.write_beside(".token", b"x")
+    assert len(left(folder)) == 2
+    held.release()
+    assert left(folder) == []
+
+
+def test_a_forked_child_that_ends_first_leaves_its_parents(tmp_path: Path, folder: Path) -> None:
+    held = HeldAuthority(tmp_path / "mesh")
+    child = os.fork()
+    if child == 0:
+        held.release()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert len(left(folder)) == 1
+    held.release()
+    assert left(folder) == []
+
+
+def test_what_is_no_authority_any_more_is_made_anew(tmp_path: Path, folder: Path) -> None:
+    held = HeldAuthority(tmp_path / "mesh")
+    [name] = left(folder)
+    (folder / name).write_bytes(b"nothing")
+    again = HeldAuthority(tmp_path / "mesh")
+    assert again.authority.pem != held.authority.pem
+    held.release()
+    assert (folder / name).read_bytes().endswith(again.authority.pem)
+    again.release()
+    assert left(folder) == []
