@@ -2,9 +2,11 @@
 
 - `meshsdk.connection` in the scope or environ: our own `serve`, and servers whose protocol classes are ours.
 - ASGI's TLS extension (`scope["extensions"]["tls"]["client_cert_chain"]`): PEM, leaf first.
-- gunicorn's and cheroot's sockets in a WSGI environ.
+- gunicorn's and werkzeug's sockets in a WSGI environ, and uvicorn's transport behind ASGI's `receive`.
 
-Headers such as X-SSL-Client-Cert are never looked at: anybody can send them.
+Headers such as X-SSL-Client-Cert are never looked at: anybody can send them. Servers and middlewares that take such
+headers for facts rewrite what they tell: so the socket's word comes first, and where there is none, a request that has
+such a header makes it untold from where its connection came, and whether it is secured.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import contextlib
 import socket
 import ssl
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -73,6 +75,10 @@ def asgi_connection(scope: Mapping[str, Any], receive: Any = None, port: int | N
     known = scope.get(CONNECTION)
     if known is not None:
         return _with_port(known, port)
+    protocol = _PROTOCOLS.get(scope.get("http_version", ""), "HTTP/1.1")
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    if transport is not None and hasattr(transport, "get_extra_info"):
+        return replace(_with_port(connection_of_transport(transport, None), port), protocol=protocol)
     tls = (scope.get("extensions") or {}).get("tls")
     client, server = scope.get("client") or ("", 0), scope.get("server") or ("", 0)
     is_tls = tls is not None or scope.get("scheme") in ("https", "wss")
@@ -85,10 +91,11 @@ def asgi_connection(scope: Mapping[str, Any], receive: Any = None, port: int | N
         source_port=client[1] or 0,
         destination_ip=server[0],
         destination_port=server[1] or port or 0,
-        protocol=_PROTOCOLS.get(scope.get("http_version", ""), "HTTP/1.1"),
+        protocol=protocol,
         untold=_untold(server[0], has_server_name=not is_tls)
         | _untold_of_tls(is_tls, has_peer=tls is not None, has_parameters=False)
-        | _untold_source(client[0], is_unix=bool(server[0]) and server[1] is None),
+        | _untold_source(client[0], is_unix=bool(server[0]) and server[1] is None)
+        | _rewritten(name.decode("latin-1").lower() for name, _ in scope["headers"]),
     )
 
 
@@ -98,19 +105,16 @@ def wsgi_connection(environ: Mapping[str, Any], port: int | None = None) -> Conn
     if known is not None:
         return _with_port(known, port)
     accepted = _accepted(environ)
+    if not isinstance(accepted, socket.socket):
+        return _told_connection(environ, port)
     secured = accepted if isinstance(accepted, ssl.SSLSocket) else None
-    source = environ.get("REMOTE_ADDR", ""), _port(environ.get("REMOTE_PORT"))
     known = getattr(secured, _KNOWN, None)
-    if known is not None and (known.source_ip, known.source_port) == source:
+    if known is not None:
         return known  # type: ignore[no-any-return]
-    is_tls = secured is not None or environ.get("wsgi.url_scheme") == "https"
-    destination = environ.get("SERVER_NAME", ""), _port(environ.get("SERVER_PORT"))
-    if isinstance(accepted, socket.socket):
-        # SERVER_NAME is what the server was told to listen on, and behind a unix socket both are the Host header's.
-        destination = _address(accepted.getsockname())
+    source, destination = _address(_peer_name(accepted)), _address(accepted.getsockname())
     connection = Connection(
         server_name=server_name_of(secured) if secured is not None else "",
-        is_tls=is_tls,
+        is_tls=secured is not None,
         peer=_read(secured.getpeercert(binary_form=True)) if secured is not None else None,
         peer_certificates=sent_chain(secured) if secured is not None else (),
         tls_version=_version(secured),
@@ -119,15 +123,46 @@ def wsgi_connection(environ: Mapping[str, Any], port: int | None = None) -> Conn
         source_port=source[1],
         destination_ip=destination[0],
         destination_port=destination[1] or port or 0,
-        hang_up=partial(_shut_down, weakref.ref(accepted)) if isinstance(accepted, socket.socket) else None,
-        untold=_untold(destination[0], has_server_name=secured is not None or not is_tls)
-        | _untold_of_tls(is_tls, has_peer=secured is not None, has_parameters=secured is not None)
-        | _untold_source(source[0], is_unix=getattr(accepted, "family", None) == _UNIX),
+        hang_up=partial(_shut_down, weakref.ref(accepted)),
+        untold=_untold(destination[0], has_server_name=True)
+        | _untold_of_tls(secured is not None, has_peer=True, has_parameters=True)
+        | _untold_source(source[0], is_unix=accepted.family == _UNIX),
     )
     if secured is not None:
         # A connection brings many requests, and what was said in its handshake stays.
         setattr(secured, _KNOWN, connection)
     return connection
+
+
+def _told_connection(environ: Mapping[str, Any], port: int | None) -> Connection:
+    """What the environ of a server says that shows no socket."""
+    is_tls = environ.get("wsgi.url_scheme") == "https"
+    source, destination = environ.get("REMOTE_ADDR", ""), environ.get("SERVER_NAME", "")
+    names = (name[5:].replace("_", "-").lower() for name in environ if name.startswith("HTTP_"))
+    return Connection(
+        is_tls=is_tls,
+        source_ip=source,
+        source_port=_port(environ.get("REMOTE_PORT")),
+        destination_ip=destination,
+        destination_port=_port(environ.get("SERVER_PORT")) or port or 0,
+        untold=_untold(destination, has_server_name=not is_tls)
+        | _untold_of_tls(is_tls, has_peer=False, has_parameters=False)
+        | _untold_source(source, is_unix=False)
+        | _rewritten(names),
+    )
+
+
+# By what servers and middlewares rewrite what they tell of a connection.
+_FORWARDING = frozenset(
+    "forwarded x-forwarded-for x-forwarded-proto x-forwarded-protocol x-forwarded-scheme x-forwarded-ssl x-real-ip"
+    " x-client-ip true-client-ip cf-connecting-ip x-scheme x-url-scheme front-end-https".split()
+)
+_REWRITTEN = frozenset({Fact.SOURCE, Fact.SECURED})
+
+
+def _rewritten(names: Iterable[str]) -> frozenset[Fact]:
+    """What a server that shows no socket may have taken from a header instead."""
+    return frozenset() if _FORWARDING.isdisjoint(names) else _REWRITTEN
 
 
 def _with_port(known: Connection, port: int | None) -> Connection:
@@ -141,6 +176,14 @@ def _shut_down(known: weakref.ref[socket.socket]) -> None:
         with contextlib.suppress(OSError):
             # SSLSocket's own would wait for the peer.
             socket.socket.shutdown(accepted, socket.SHUT_RDWR)
+
+
+def _peer_name(accepted: socket.socket) -> Any:
+    """The peer's address; None where it has gone already."""
+    try:
+        return accepted.getpeername()
+    except OSError:
+        return None
 
 
 def _accepted(environ: Mapping[str, Any]) -> Any:
@@ -168,8 +211,14 @@ def _untold_source(address: str, *, is_unix: bool) -> frozenset[Fact]:
     return frozenset() if is_unix or parse_address(address) is not None else frozenset({Fact.SOURCE})
 
 
-def connection_of_transport(transport: Any, own_uri: str) -> Connection:
-    """The connection of an asyncio transport, its TLS handshake done."""
+def connection_of_transport(transport: Any, own_uri: str | None) -> Connection:
+    """The connection of an asyncio transport, its TLS handshake done.
+
+    Args:
+        transport: The connection's.
+        own_uri: The URI of this side's certificate; None where TLS is not ours, and little of it is known.
+    """
+    is_ours = own_uri is not None
     secured: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
     source = _address(transport.get_extra_info("peername"))
     destination = _address(transport.get_extra_info("sockname"))
@@ -184,11 +233,12 @@ def connection_of_transport(transport: Any, own_uri: str) -> Connection:
         destination_port=destination[1],
         server_name=server_name_of(secured) if secured is not None else "",
         application_protocols=(chosen,) if chosen else (),
-        own_uri=own_uri if secured is not None else "",
+        own_uri=own_uri or "" if secured is not None else "",
         tls_version=_version(secured),
         tls_cipher=_cipher(secured),
-        is_watched=True,
-        untold=_untold(destination[0], has_server_name=True),
+        is_watched=is_ours,
+        untold=_untold(destination[0], has_server_name=is_ours or secured is None)
+        | (frozenset({Fact.OWN_CERTIFICATE}) if secured is not None and not is_ours else frozenset()),
     )
 
 

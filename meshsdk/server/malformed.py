@@ -24,8 +24,8 @@ _METHODS = _USUAL_METHODS.union(
     " REBIND REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK UNLOCK UNSUBSCRIBE".split()
 )
 # RFC 3986, section 3.2.2: a name, an address or an address of a future kind, and a port that is one. Envoy also takes
-# user information and empty ports, which readers differ on.
-_AUTHORITY = re2.compile(r"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Za-z._~!$&'()*+,;=:%-]+\])(?::[0-9]{1,5})?")
+# user information and empty ports, which readers differ on, and commas, by which some servers join two Hosts.
+_AUTHORITY = re2.compile(r"(?:[0-9A-Za-z._~!$&'()*+;=%-]+|\[[0-9A-Za-z._~!$&'()*+,;=:%-]+\])(?::[0-9]{1,5})?")
 # Python's own readers differ on them: a route's regular expression may end before a last newline.
 _ESCAPED_CONTROL = re2.compile("%(?:[01][0-9A-Fa-f]|7[Ff])")
 # The digits of 2^64.
@@ -71,6 +71,8 @@ def _odd_framing(by_name: dict[bytes, bytes], protocol: str, rules: RequestRules
     length, coding = by_name.get(b"content-length"), by_name.get(b"transfer-encoding")
     if length is not None and not (length.isdigit() and len(length) <= _LONGEST_LENGTH):
         return bad_request("the Content-Length is no number")
+    if length is not None and coding is not None:
+        return bad_request("a Content-Length beside a Transfer-Encoding")
     if coding is not None and coding not in _CHUNKED and coding.lower() != b"chunked":
         return LocalReply(501, flag="DPE", details="http1.invalid_transfer_encoding")
     if protocol != "1.1" and protocol not in ("2", "3") and not (protocol == "1.0" and rules.accepts_http_10):
