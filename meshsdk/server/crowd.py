@@ -7,7 +7,9 @@ means it says what it wants within milliseconds, and one that holds connections 
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
+import time
 from collections.abc import Callable, Hashable
 
 __all__ = ["Crowd"]
@@ -18,6 +20,9 @@ _LEAST_RESERVED = 16
 _MOST_RESERVED = 256
 # Of those that wait: a process with more descriptors than that has no use for so many.
 _MOST_WAITING = 16_384
+
+# A connection that is ended gives its descriptor back in the event loop's next rounds.
+_ROOM_SECONDS = 0.005
 
 
 def _soft_limit() -> int:
@@ -35,6 +40,7 @@ class Crowd:
 
     def __init__(self) -> None:
         self._waiting: dict[Hashable, Callable[[], object]] = {}
+        self._made_room = -math.inf
         limit = _soft_limit()
         self._last_descriptor = limit - min(max(limit // _RESERVED_SHARE, _LEAST_RESERVED), _MOST_RESERVED)
 
@@ -59,11 +65,19 @@ class Crowd:
         """Make room for a connection that was accepted, where descriptors run short or too many wait."""
         # The system gives away the lowest number that is free, so that a high one says how many are in use.
         if accepted.fileno() >= self._last_descriptor or len(self._waiting) >= _MOST_WAITING:
-            self.make_room(2)
+            self.make_room(8)
 
-    def make_room(self, count: int) -> int:
-        """End the connections that were silent longest. Returns how many there were."""
+    def make_room(self, count: int) -> bool:
+        """End the connections that were silent longest, unless that was done a moment ago and is not over yet.
+
+        Returns:
+            Whether there is going to be room.
+        """
+        now = time.monotonic()
+        if now - self._made_room < _ROOM_SECONDS:
+            return True
+        self._made_room = now
         gone = list(self._waiting)[:count]
         for one in gone:
             self._waiting.pop(one)()
-        return len(gone)
+        return bool(gone)

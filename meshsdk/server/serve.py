@@ -132,11 +132,12 @@ async def _accept(listener: socket.socket, door: Door) -> None:
             connection, _ = await loop.sock_accept(listener)
         except OSError as error:
             # Out of file descriptors, or the peer is gone already: the next one may do better.
-            ended = door.crowd.make_room(_ROOM_MADE) if error.errno in _OUT_OF_DESCRIPTORS else 0
+            has_room = error.errno in _OUT_OF_DESCRIPTORS and door.crowd.make_room(_ROOM_MADE)
             if loop.time() - told > 1:
                 told = loop.time()
-                logger.warning("a connection cannot be accepted: %s; %d that were silent are ended", error, ended)
-            await asyncio.sleep(0.005 if ended else 0.05)
+                doing = "those that were silent longest are ended" if has_room else "it waits"
+                logger.warning("a connection cannot be accepted: %s; %s", error, doing)
+            await asyncio.sleep(0.005 if has_room else 0.05)
             continue
         door.enter(connection)
 

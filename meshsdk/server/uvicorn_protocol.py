@@ -23,6 +23,11 @@ __all__ = ["MeshProtocol"]
 
 logger = logger_of("meshsdk.server")
 
+# How often it is tried to take a connection over while there are no descriptors; each time some others make room.
+_TRIES = 100
+_TRY_SECONDS = 0.01
+_ROOM_MADE = 8
+
 # uvicorn loads this module where it is told to use it, and then applications hear of their peers.
 Teller.is_here = True
 
@@ -45,23 +50,35 @@ class MeshProtocol(asyncio.Protocol):
             logger.error("TLS is the mesh's to speak: start uvicorn without its --ssl options")
             transport.abort()
             return
-        try:
-            connection = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-        except OSError as error:
-            # Out of file descriptors: the next one may do better.
-            logger.warning("a connection cannot be taken over: %s", error)
-            return
-        finally:
-            # Nothing was read yet, and what was not read stays with the socket.
-            transport.abort()
-        address = connection.getsockname()
+        address = transport.get_extra_info("sockname")
         port = address[1] if isinstance(address, tuple) else 0
         inbound = inbound_of_port(port)
         if inbound is None:
             logger.error("port %d refuses connections: give the application a MeshMiddleware with port=%d", port, port)
-            connection.close()
+            transport.abort()
             return
-        self._door(inbound).enter(connection)
+        door = self._door(inbound)
+        door.crowd.waits(transport, transport.abort)
+        self._take_over(transport, door, _TRIES)
+
+    def _take_over(self, transport: Any, door: Door, tries: int) -> None:
+        """Have a connection come in by the door. Nothing was read yet, and what was not read stays with the socket."""
+        if transport.is_closing():
+            return  # It had to make room for others.
+        try:
+            connection: socket.socket | None = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        except OSError as error:
+            # Out of file descriptors, of which this takes two for a moment.
+            if tries and door.crowd.make_room(_ROOM_MADE):
+                transport.pause_reading()
+                asyncio.get_running_loop().call_later(_TRY_SECONDS, self._take_over, transport, door, tries - 1)
+                return
+            logger.warning("a connection cannot be taken over: %s", error)
+            connection = None
+        door.crowd.leaves(transport)
+        transport.abort()
+        if connection is not None:
+            door.enter(connection)
 
     def _door(self, inbound: Inbound) -> Door:
         # They last as long as uvicorn's server does.

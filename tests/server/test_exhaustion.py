@@ -1,0 +1,260 @@
+"""Peers that say nothing, too little or too much: nobody else is locked out, and nothing grows."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flask
+import httpx
+import pytest
+
+from ..certificates import SpiffeCa
+from ..conftest import service
+from ..patience import PATIENCE
+from ..processes import CLEAN_ENVIRONMENT, free_ports, wait_for_port
+from .attacked import listener
+from .running import identity, mesh_of, one_port, peer_authentication, serving
+from .test_serve import who_asks
+
+pytestmark = pytest.mark.usefixtures("each_loop")
+
+# Short enough to be waited for, long enough for a busy machine to say what it means to say.
+SOON = {"request_headers_timeout": 1.0, "stream_idle_timeout": 1.0, "transport_socket_connect_timeout": 1.0}
+
+
+def echo_app() -> flask.Flask:
+    app = flask.Flask("echo")
+
+    @app.route("/", methods=["GET", "POST"])
+    def echo() -> str:
+        return f"{len(flask.request.get_data())} bytes"
+
+    @app.get("/long")
+    def long() -> flask.Response:
+        return flask.Response(b"z" * 65536 for _ in range(1000))
+
+    return app
+
+
+@contextlib.contextmanager
+def served(folder: Path, app: Any, **options: Any) -> Iterator[int]:
+    port = one_port()
+    with mesh_of(folder, service("web", port)) as mesh, serving(app, mesh, port, **options):
+        yield port
+
+
+def connected(port: int, said: bytes = b"") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    connection.sendall(said)
+    return connection
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    """What a server says before it closes a connection; fails where it does not close it."""
+    received = b""
+    with contextlib.suppress(ConnectionError):
+        while chunk := connection.recv(65536):
+            received += chunk
+    return received
+
+
+def get(port: int, path: str = "/") -> httpx.Response:
+    return httpx.get(f"http://127.0.0.1:{port}{path}", headers={"host": "web"}, timeout=PATIENCE)
+
+
+HEAD = b"GET / HTTP/1.1\r\nhost: web\r\n"
+UPLOAD = b"POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 100\r\n\r\n"
+
+
+@pytest.mark.parametrize("said", [b"", b"G", b"\r\n", HEAD, HEAD + b"x-y: z\r\n"], ids=str)
+def test_a_head_that_does_not_come_is_not_waited_for(tmp_path: Path, said: bytes) -> None:
+    with served(tmp_path, who_asks, **SOON) as port, connected(port, said) as connection:
+        answer = until_closed(connection)
+    assert answer == b"" or b"HTTP/1.1 408" in answer
+
+
+def test_the_next_head_is_not_waited_for_either(tmp_path: Path) -> None:
+    with served(tmp_path, who_asks, **SOON, timeout_keep_alive=1) as port:
+        with connected(port, HEAD + b"\r\nG") as connection:
+            assert until_closed(connection).startswith(b"HTTP/1.1 200")
+        with connected(port, HEAD + b"\r\n") as connection:
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+            connection.sendall(b"G")
+            assert b"HTTP/1.1 408" in until_closed(connection)
+
+
+def test_a_head_that_drips_has_no_more_time_than_one_that_stands_still(tmp_path: Path) -> None:
+    with served(tmp_path, who_asks, **SOON) as port, connected(port, HEAD) as connection:
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() - began < PATIENCE:
+                connection.sendall(b"x: y\r\n")
+                connection.settimeout(0.2)
+                with contextlib.suppress(TimeoutError):
+                    answer = connection.recv(1000)
+                    break
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 408")
+
+
+def test_a_peer_that_is_silent_after_its_handshake_is_dropped(tmp_path: Path) -> None:
+    port, ca = one_port(), SpiffeCa()
+    yaml = service("web", port) + peer_authentication("STRICT")
+    files = identity(tmp_path, ca, "client")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    folder = next(path for path in tmp_path.iterdir() if path.name.startswith("client"))
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    assert files is not None
+    with (
+        mesh_of(tmp_path, yaml, identity(tmp_path, ca, "web")) as mesh,
+        serving(who_asks, mesh, port, **SOON),
+        context.wrap_socket(socket.create_connection(("127.0.0.1", port), PATIENCE)) as connection,
+    ):
+        assert connection.recv(1000) == b""
+
+
+@pytest.mark.parametrize("said", [UPLOAD, UPLOAD + b"x" * 99], ids=["nothing", "not all"])
+@pytest.mark.parametrize("kind", ["ASGI", "WSGI"])
+def test_a_body_that_stands_still_is_not_waited_for(tmp_path: Path, kind: str, said: bytes) -> None:
+    async def reads(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return await who_asks(scope, receive, send)
+        while (await receive()).get("more_body"):
+            pass
+
+    app = reads if kind == "ASGI" else echo_app()
+    with served(tmp_path, app, **SOON) as port, connected(port, said) as connection:
+        assert until_closed(connection).startswith(b"HTTP/1.1 408")
+
+
+def test_an_application_that_takes_its_time_over_a_body_is_waited_for(tmp_path: Path) -> None:
+    goes_on = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return await who_asks(scope, receive, send)
+        import asyncio
+
+        await asyncio.get_running_loop().run_in_executor(None, goes_on.wait, PATIENCE)
+        length, more = 0, True
+        while more:
+            message = await receive()
+            length, more = length + len(message["body"]), message["more_body"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"%d" % length})
+
+    short = {**SOON, "stream_idle_timeout": 0.2}
+    with served(tmp_path, app, **short) as port:
+        threading.Timer(1.0, goes_on.set).start()
+        answer = httpx.post(f"http://127.0.0.1:{port}/", content=b"x" * (1 << 20), headers={"host": "web"}, timeout=60)
+    assert answer.text == str(1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (HEAD + b"x: y\r\n" * 200_000, b"431"),
+        (HEAD + b"x: " + b"y" * (16 << 20), b"431"),
+        (b"GET /" + b"y" * (16 << 20), b"431"),
+        (b"\r\n" * (4 << 20), b"431"),
+        (b"POST / HTTP/1.1\r\nhost: web\r\ntransfer-encoding: chunked\r\n\r\n1;" + b"y" * (4 << 20), b"431"),
+        (b"POST / HTTP/1.1\r\nhost: web\r\ntransfer-encoding: chunked\r\n\r\n0\r\n" + b"x: y\r\n" * 200_000, b"431"),
+    ],
+    ids=["small headers", "one header", "the target", "line ends", "a chunk extension", "trailers"],
+)
+def test_what_is_too_long_is_refused_while_it_comes(tmp_path: Path, said: bytes, status: bytes) -> None:
+    async def reads(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return await who_asks(scope, receive, send)
+        while (await receive()).get("more_body"):
+            pass
+
+    with served(tmp_path, reads) as port:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(said)
+            answer = until_closed(connection)
+        grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert answer == b"" or answer.split(b" ")[1] == status  # A reset may overtake the answer.
+    assert grown_kib < 32 << 10
+
+
+def test_unfinished_bodies_hold_no_thread_of_a_wsgi_application(tmp_path: Path) -> None:
+    with served(tmp_path, echo_app()) as port, contextlib.ExitStack() as stack:
+        for _ in range(30):
+            stack.enter_context(connected(port, UPLOAD + b"x"))
+        assert get(port).text == "0 bytes"
+
+
+def test_answers_that_nobody_takes_hold_their_threads_for_a_while_only(tmp_path: Path) -> None:
+    with served(tmp_path, echo_app(), **SOON) as port, contextlib.ExitStack() as stack:
+        for _ in range(12):
+            stack.enter_context(connected(port, b"GET /long HTTP/1.1\r\nhost: web\r\n\r\n"))
+        assert get(port).text == "0 bytes"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("length", [0, 1, 100_000, 3 << 20])
+def test_bodies_of_wsgi_applications_arrive_whole(tmp_path: Path, length: int, chunked: bool) -> None:
+    content: Any = iter([b"x" * length]) if chunked else b"x" * length
+    with served(tmp_path, echo_app()) as port:
+        answer = httpx.post(f"http://127.0.0.1:{port}/", content=content, headers={"host": "web"}, timeout=PATIENCE)
+    assert answer.text == f"{length} bytes"
+
+
+def test_a_body_that_is_too_long_for_a_wsgi_application_is_refused(tmp_path: Path) -> None:
+    with served(tmp_path, echo_app(), max_request_bytes=1000) as port:
+        post = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"host": "web"}, timeout=PATIENCE)
+        with post:
+            assert post.post("/", content=b"x" * 1000).text == "1000 bytes"
+            assert post.post("/", content=b"x" * 1001).status_code == 413
+
+
+WAYS = {
+    "mesh.serve": [sys.executable, "-m", "tests.server.attacked", "asgi"],
+    "uvicorn MeshProtocol": [
+        *(sys.executable, "-m", "uvicorn", "tests.server.attacked:asgi_app", "--port", "{port}"),
+        *("--http", "meshsdk.server.uvicorn_protocol:MeshProtocol"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("descriptors", "silent"), [(200, 250), (4096, 2000)])
+@pytest.mark.parametrize("way", WAYS)
+def test_silent_connections_lock_nobody_out(tmp_path: Path, way: str, descriptors: int, silent: int) -> None:
+    [port] = free_ports(1)
+    (tmp_path / "mesh").mkdir()
+    for address in ("0.0.0.0", "127.0.0.1"):
+        (tmp_path / "mesh" / f"{address}.json").write_text(json.dumps(listener(address, port)))
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(root), str(root / "integrations")])
+    environment = {"MESHSDK_CONFIG": str(tmp_path / "mesh"), "ATTACKED_PORT": str(port), "PYTHONPATH": path}
+    command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"]
+    command += [part.replace("{port}", str(port)) for part in WAYS[way]]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, env={**CLEAN_ENVIRONMENT, **environment}, cwd=root, stdout=log, stderr=log)
+    with contextlib.ExitStack() as stack:
+        stack.callback(process.wait, PATIENCE)
+        stack.callback(process.terminate)
+        wait_for_port(port, process, seconds=PATIENCE)
+        for number in range(silent):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))
+            with contextlib.suppress(ConnectionError):
+                connection.sendall((b"", b"G", HEAD, UPLOAD)[number % 4])
+        began = time.monotonic()
+        with connected(port, b"GET /x HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n") as other:
+            assert until_closed(other).startswith(b"HTTP/1.1 200")
+        assert time.monotonic() - began < 8  # Before the silent ones have run out of time.
