@@ -261,8 +261,8 @@ def _filters(world: World, workload: Workload) -> Iterable[Named]:
             yield (
                 f"envoy.filters.http.rbac.{action.lower()}",
                 make_filter(
-                    make_rbac(enforced, number) if enforced else None,
-                    make_rbac(tried, number) if tried else None,
+                    make_rbac(enforced, number, security.mesh) if enforced else None,
+                    make_rbac(tried, number, security.mesh) if tried else None,
                     _DRY_RUN_PREFIX.replace("allow", action.lower()) if tried else "",
                 ),
             )
@@ -279,7 +279,7 @@ def _custom(world: World, policies: Sequence[AuthorizationPolicy]) -> Iterable[N
         if provider is None:
             raise ConfigError(policies[0].where, f"MeshConfig has no extension provider {name!r} for authorization")
         prefix = f"istio-ext-authz-{name}-"
-        rules = make_rbac(policies, rbac_pb2.RBAC.DENY, prefix)
+        rules = make_rbac(policies, rbac_pb2.RBAC.DENY, world.security.mesh, prefix)
         shadow = rbac_filter_pb2.RBAC(shadow_rules_stat_prefix=_CUSTOM_PREFIX)
         shadow.shadow_rules.CopyFrom(rules)
         yield "envoy.filters.http.rbac.custom", shadow

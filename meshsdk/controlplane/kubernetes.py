@@ -70,7 +70,7 @@ def parse_service(spec: Fields, meta: Meta, world: World) -> Service:
     )
     spec.ignore("type", "sessionAffinity", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy", "clusterIPs")
     spec.ignore("publishNotReadyAddresses", "externalTrafficPolicy", "allocateLoadBalancerNodePorts")
-    spec.finish()
+    spec.finish(("selector", "ports"))
     return service
 
 

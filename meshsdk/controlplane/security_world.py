@@ -146,9 +146,15 @@ class MeshConfig:
 
 @dataclass(slots=True)
 class SecurityWorld:
-    """All security policies of a folder."""
+    """All security policies of a folder.
+
+    Attributes:
+        mesh_where: Where `mesh` stands; empty where it is made of defaults.
+        broken: What is wrong with those that are, or may be, policies. While there is one, nobody gets in.
+    """
 
     mesh: MeshConfig = MeshConfig()
+    mesh_where: str = ""
     peers: list[PeerAuthentication] = field(default_factory=list)
     requests: list[RequestAuthentication] = field(default_factory=list)
     authorizations: list[AuthorizationPolicy] = field(default_factory=list)
