@@ -144,9 +144,10 @@ def read_file(path: Path) -> str:
             before = os.fstat(file.fileno())
             if problem := _unlike_a_file(before):
                 raise ConfigError(shown(path), problem)
-            content = file.read(_MAX_FILE_BYTES + 1)
+            # What has no size, as in /proc, may go on without end.
+            content = file.read(_MAX_FILE_BYTES + 1) if before.st_size <= _MAX_FILE_BYTES else None
             after = os.fstat(file.fileno())
-        if len(content) > _MAX_FILE_BYTES:
+        if content is None or len(content) > _MAX_FILE_BYTES:
             raise ConfigError(shown(path), f"is larger than {_MAX_FILE_BYTES} bytes")
         if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
             raise ConfigError(shown(path), "is being written")

@@ -106,7 +106,7 @@ class Folder:
     ) -> None:
         self.root = Path(root)
         self._domain = domain
-        self._settle_seconds = settle_seconds
+        self._settle_ns = int(settle_seconds * 1e9)
         self._is_file: bool | None = None
         self._listing: list[FileEntry] | None = None
         self._is_tried_again = False
@@ -145,25 +145,29 @@ class Folder:
 
     def _has_settled(self, listing: list[FileEntry]) -> bool:
         clock = time.monotonic()
-        if not any(self._is_young(entry) for entry in set(listing).difference(self._listing or ())):
+        before = set(self._listing or ())
+        is_young = any(self._is_young(entry) for entry in set(listing) - before)
+        # Some editors put the old file away before they write the new one.
+        is_gone = bool({entry.path for entry in before} - {entry.path for entry in listing})
+        if not is_young and not is_gone:
             self._waiting_since = 0.0
             return True
         self._waiting_since = self._waiting_since or clock
         # A clock may be wrong, and a file's time be in the future: what stands still has settled, too.
         if listing != self._pending:
             self._pending, self._pending_since = listing, clock
-        is_still = clock - self._pending_since >= self._settle_seconds
+        is_still = clock - self._pending_since >= self._settle_ns / 1e9
         return is_still or clock - self._waiting_since >= _LONGEST_SETTLING_SECONDS
 
     def _is_young(self, entry: FileEntry) -> bool:
-        return time.time_ns() - entry.modified < self._settle_seconds * 1e9
+        return time.time_ns() - entry.modified < self._settle_ns
 
     def _without_those_being_written(self, listing: list[FileEntry]) -> list[FileEntry]:
         """The listing as far as it has settled: the others stand there as they were."""
         if not self._waiting_since:
             return listing
         self._waiting_since = 0.0
-        if listing == self._pending and time.monotonic() - self._pending_since >= self._settle_seconds:
+        if listing == self._pending and time.monotonic() - self._pending_since >= self._settle_ns / 1e9:
             return listing
         before = {entry.path: entry for entry in self._listing or ()}
         settled = [before.get(entry.path) if self._is_young(entry) else entry for entry in listing]

@@ -124,34 +124,50 @@ def _is_near_security(group: str) -> bool:
     return group.lower() in _FORMER_GROUPS or _likeness(group, SECURITY) >= 0.8
 
 
-# What a policy holds, by which one is known that has lost its kind.
+# What a policy holds, by which one is known that has lost its kind; the second, what nobody else has.
 _POLICY_FIELDS = frozenset(
     (
-        *("action", "from", "jwks", "jwksUri", "jwtRules", "matchLabels", "mtls", "notValues", "operation"),
-        *("portLevelMtls", "principals", "requestPrincipals", "rules", "selector", "source", "targetRefs", "when"),
+        *("action", "from", "jwks", "jwksuri", "jwtrules", "matchlabels", "mtls", "notvalues", "operation"),
+        *("portlevelmtls", "principals", "requestprincipals", "rules", "selector", "source", "targetrefs", "when"),
     )
 )
-_ENVELOPE = ("apiVersion", "kind", "metadata", "spec")
+_ONLY_OF_POLICIES = frozenset(("jwtrules", "mtls", "portlevelmtls", "requestprincipals"))
+_LISTENER_FIELDS = ("@type", "filter_chains", "filterchains")
+_ENVELOPE = ("apiversion", "kind", "metadata", "spec")
 
 
-def _refuse_policies_without_kind(data: Mapping[Any, Any], where: str) -> None:
+def _folded(value: Any) -> dict[str, Any]:
+    """An object with its keys in small letters; empty for anything else."""
+    return {str(key).lower(): one for key, one in value.items()} if isinstance(value, dict) else {}
+
+
+def _refuse_policies_without_kind(document: Mapping[Any, Any], where: str) -> None:
     """A document without a kind may be anything: Helm's values, a compose file, a policy that lost its first lines."""
-    names = [name for name in data if isinstance(name, str)]
-    envelope = {near for name in names if (near := _nearest(name, _ENVELOPE, 0.75))}
-    version = str(data.get("apiVersion") or "")
-    spec = data.get("spec")
+    data = _folded(document)
+    spec, envelope = _folded(data.get("spec")), _near_envelope(data)
+    version = str(data.get("apiversion") or "")
     is_chart = version in ("v1", "v2") and "name" in data and "version" in data
     why = ""
-    if "apiVersion" in envelope and not is_chart and (len(data) == 1 or _may_begin(version)):
+    if "apiversion" in envelope and not is_chart and (len(data) == 1 or _may_begin(version)):
         why = "it has an apiVersion"
+    elif data.keys() == {"kind"}:
+        why = "it ends there"
     elif len(envelope) > 1:
         why = f"it has {' and '.join(sorted(envelope))}"
-    elif _has_policy_fields(names) or (isinstance(spec, dict) and _has_policy_fields(spec)):
+    elif _has_policy_fields(data) or _has_policy_fields(spec):
         why = "it has fields of one"
+    elif len(_near_envelope(spec)) > 1:
+        why = "its spec has a spec"
+    elif any(_nearest(name, _LISTENER_FIELDS, 0.75) for name in (*data, *spec)):
+        why = "it has fields of a listener"
     if why:
         raise UnreadablePolicy(
             f"{where}.kind", f'must be set (or "@type", for an xDS resource): this may be a policy, since {why}'
         )
+
+
+def _near_envelope(names: Iterable[str]) -> set[str]:
+    return {near for name in names if (near := _nearest(name, _ENVELOPE, 0.75))}
 
 
 def _may_begin(version: str) -> bool:
@@ -159,27 +175,32 @@ def _may_begin(version: str) -> bool:
     return not version or f"{SECURITY}/v1beta1".startswith(version) or _is_near_security(group or version)
 
 
-def _has_policy_fields(names: Iterable[Any]) -> bool:
-    """Two of them, or one that nobody else has."""
-    found = _POLICY_FIELDS.intersection(name for name in names if isinstance(name, str))
-    return len(found) > 1 or not found.isdisjoint(("jwtRules", "mtls", "portLevelMtls", "requestPrincipals"))
+def _has_policy_fields(names: Iterable[str]) -> bool:
+    found = _POLICY_FIELDS.intersection(names)
+    return len(found) > 1 or not found.isdisjoint(_ONLY_OF_POLICIES)
 
 
 def _refuse_policies_inside(data: Mapping[Any, Any], where: str) -> None:
     """A whole policy below another document's field: a separator is lost, or it is indented too far."""
     for inner in _objects_below(data):
-        if not isinstance(inner.get("metadata"), dict) and not isinstance(inner.get("spec"), dict):
-            continue  # A reference to one, such as an owner's.
-        kind, version = inner.get("kind"), inner.get("apiVersion")
-        if not isinstance(kind, str) or not isinstance(version, str):
-            continue
-        metadata = inner.get("metadata")
-        is_mesh_config = kind == CONFIG_MAP[1] and isinstance(metadata, dict) and metadata.get("name") == "istio"
-        is_policy = _nearest(kind, [one for _, one in POLICY_KINDS], 0.8) and "istio" in version.lower()
-        if is_policy or is_mesh_config:
-            raise UnreadablePolicy(
-                where, f"has a {kind} inside of it, which has no effect there; let it stand by itself"
-            )
+        if what := _policy_of(inner):
+            raise UnreadablePolicy(where, f"has a {what} inside of it, without effect there; let it stand by itself")
+
+
+def _policy_of(inner: Mapping[Any, Any]) -> str:
+    """Which policy an object is that stands inside another; empty for references, such as an owner's."""
+    data = _folded(inner)
+    if str(data.get("@type")).lower().endswith(".listener"):
+        return "Listener"
+    kind, version, metadata = data.get("kind"), data.get("apiversion"), _folded(data.get("metadata"))
+    if not metadata and not isinstance(data.get("spec"), dict):
+        return ""
+    if str(kind).lower() == CONFIG_MAP[1].lower() and str(metadata.get("name")).lower() == "istio":
+        return CONFIG_MAP[1]
+    if isinstance(version, str) and _is_near_security(version.rpartition("/")[0]):
+        return kind if isinstance(kind, str) else "policy"
+    is_policy = isinstance(kind, str) and not version and _nearest(kind, [one for _, one in POLICY_KINDS], 0.8)
+    return str(kind) if is_policy else ""
 
 
 def _objects_below(data: Mapping[Any, Any]) -> Iterator[Mapping[Any, Any]]:

@@ -17,17 +17,20 @@ MESH_CONFIG = "istio"
 
 NORMALIZATIONS = ("DEFAULT", "NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES")
 
-# Fields that say which policies hold and what they see; the others are for those who run proxies.
-_MATTERS = (
-    "pathNormalization",
-    "rootNamespace",
-    "trustDomain",
-    "trustDomainAliases",
-    "extensionProviders",
-    "enableAutoMtls",
+# Fields that are for those who run proxies. One that is not known may be one that says which policies hold.
+_OTHERS = (
+    *("accessLogEncoding", "accessLogFile", "accessLogFormat", "ca", "caCertificates", "certificates"),
+    *("configSources", "connectTimeout", "defaultConfig", "defaultDestinationRuleExportTo"),
+    *("defaultHttpRetryPolicy", "defaultProviders", "defaultServiceExportTo", "defaultTrafficPolicy"),
+    *("defaultVirtualServiceExportTo", "disableEnvoyListenerLog", "discoverySelectors", "dnsRefreshRate"),
+    *("enableEnvoyAccessLogService", "enablePrometheusMerge", "enableSdsTokenMount", "enableTracing"),
+    *("h2UpgradePolicy", "hboneIdleTimeout", "inboundClusterStatName", "inboundTrafficPolicy", "ingressClass"),
+    *("ingressControllerMode", "ingressSelector", "ingressService", "localityLbSetting", "meshMTLS"),
+    *("outboundClusterStatName", "outboundTrafficPolicy", "protocolDetectionTimeout", "proxyHttpPort"),
+    *("proxyInboundListenPort", "proxyListenPort", "sdsUdsPath", "sdsUseK8sSaJwt", "serviceEntryVisibility"),
+    *("serviceScopeConfigs", "serviceSettings", "tcpKeepalive", "terminationDrainDuration", "thriftConfig"),
+    *("tlsDefaults", "verifyCertificateAtClient"),
 )
-# Fields of MeshConfig that look like one of those.
-_OTHERS = ("defaultProviders", "trustedDomains")
 
 
 def may_be_mesh_config(config_map: Mapping[Any, Any]) -> bool:
@@ -46,15 +49,13 @@ def parse_mesh_config(config_map: Fields, warnings: list[str]) -> MeshConfig:
     data = config_map.child("data")
     if data is None:
         raise config_map.error("data", "must be set: this is Istio's MeshConfig")
-    if "mesh" not in data:
-        raise data.error("mesh", "must be set: this is Istio's MeshConfig")
     try:
         documents = parse_yaml(data.text("mesh"))
     except YamlError as error:
         raise data.error("mesh", f"is not YAML: {error.problem}") from error
-    if len(documents) > 1:
-        raise data.error("mesh", f"must be one document, has {len(documents)}")
-    mesh = Fields(data.path("mesh"), {} if documents in ([], [None]) else documents[0], warnings)
+    if len(documents) != 1:
+        raise data.error("mesh", f"must be one document, Istio's MeshConfig, has {len(documents)}")
+    mesh = Fields(data.path("mesh"), documents[0], warnings)
     providers = {}
     for entry in mesh.children("extensionProviders"):
         provider = _parse_provider(entry)
@@ -69,7 +70,7 @@ def parse_mesh_config(config_map: Fields, warnings: list[str]) -> MeshConfig:
         enable_auto_mtls=mesh.boolean("enableAutoMtls", True),
     )
     mesh.ignore(*_OTHERS)
-    mesh.refuse_near(_MATTERS)
+    mesh.finish_exactly()
     return parsed
 
 
