@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-import re2
-
 from ..errors import ConfigError
 from .destination_rule import parse_destination_rule
 from .documents import Document
@@ -33,8 +31,6 @@ _METADATA = (
     *("finalizers", "generateName", "generation", "labels", "managedFields", "name", "namespace", "ownerReferences"),
     *("resourceVersion", "selfLink", "uid"),
 )
-# Kubernetes: namespaces are DNS labels (RFC 1123).
-_NAMESPACE = re2.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 @dataclass(slots=True)
@@ -106,11 +102,7 @@ def _read_known(assembly: _Assembly, document: Document, kind: Kind) -> None:
     if metadata is None:
         raise fields.error("metadata", "must be set")
     name = metadata.required_text("name")
-    namespace = metadata.text("namespace", "default")
-    if not _NAMESPACE.fullmatch(namespace) or (
-        "namespace" in document.data["metadata"] and "namespace" not in metadata
-    ):
-        raise metadata.error("namespace", f"{namespace!r} is no name of a namespace; leave it out for 'default'")
+    namespace = metadata.namespace("namespace", "default")
     meta = Meta(name, namespace, metadata.labels("labels"))
     metadata.ignore(*_METADATA)
     for unknown in metadata.unread:

@@ -186,9 +186,9 @@ def _parse_condition(entry: Fields, action: str) -> Condition:
     if action == "CUSTOM" and is_unasked:
         raise entry.error("key", f"{key!r} cannot be asked of with action CUSTOM")
     condition = Condition(key, _checked(entry, "values", check), _checked(entry, "notValues", check), entry.path("key"))
+    entry.finish_exactly()
     if not condition.values and not condition.not_values:
         raise entry.error("values", "must be set, or notValues")
-    entry.finish_exactly()
     return condition
 
 

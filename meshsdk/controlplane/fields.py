@@ -18,6 +18,9 @@ __all__ = ["Fields"]
 
 _DURATION = re2.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
+# Kubernetes: namespaces are DNS labels (RFC 1123).
+_NAMESPACE = re2.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
 
 class Fields:
     """One object of a document.
@@ -33,7 +36,7 @@ class Fields:
             raise ConfigError(where, f"must be an object, is {_kind(data)}")
         for key in data:
             if not isinstance(key, str):
-                word = {True: "yes, on or true", False: "no, off or false", None: "nothing"}[key]
+                word = "yes, on or true" if key else "no, off or false"
                 raise ConfigError(where, f"has a key that is {word}, which is no string; quote it")
         self.where = where
         self._data = data
@@ -151,6 +154,14 @@ class Fields:
             if not isinstance(key, str) or isinstance(entry, bool) or not isinstance(entry, int):
                 raise ConfigError(f"{self.path(name)}[{key!r}]", "must be a whole number")
         return dict(value)
+
+    def namespace(self, name: str, default: str) -> str:
+        """The name of a namespace; empty or without a value it is an error."""
+        self.refuse_empty(name)
+        value = self.text(name, default)
+        if not _NAMESPACE.fullmatch(value):
+            raise self.error(name, f"{value!r} is no name of a namespace; leave it out for {default!r}")
+        return value
 
     def child(self, name: str) -> Fields | None:
         """A nested object; None where there is none. The caller finishes it."""

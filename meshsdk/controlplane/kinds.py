@@ -43,12 +43,17 @@ _VERSIONS: dict[Kind, tuple[str, ...]] = {
     ("discovery.k8s.io", "EndpointSlice"): ("v1", "v1beta1"),
 }
 
+# Of a client of Kubernetes; it has no metadata, which tells it from a ConfigMap.
+_KUBECONFIG = "Config"
+
 # Kinds of other people in the groups that are ours, too.
 _OTHERS = {
-    "": ("Namespace", "Node", "Secret", "ServiceAccount", "Event", "Binding", "PodTemplate", "LimitRange"),
+    "": (_KUBECONFIG, "Namespace", "Node", "Secret", "ServiceAccount", "Event", "Binding", "PodTemplate", "LimitRange"),
     NETWORKING: ("Gateway", "Sidecar", "EnvoyFilter", "WorkloadGroup", "ProxyConfig"),
 }
 
+# Others who have an AuthorizationPolicy.
+_OWNERS_OF_SUCH = ("policy.linkerd.io",)
 # Istio had its policies here before 1.6.
 _FORMER_GROUPS = ("rbac.istio.io", "authentication.istio.io")
 
@@ -95,11 +100,12 @@ def _refuse_what_is_near(data: Mapping[Any, Any], kind: str, group: str, version
     unknown = f"{version or 'no apiVersion'} {kind} is not known"
     is_ours = not group or "istio" in group.lower()
     near = _nearest(kind, [one for _, one in POLICY_KINDS], 0.8)
-    if _is_near_security(group) or (near and (is_ours or _likeness(group, SECURITY) >= 0.6)):
+    is_ours_alone = kind.lower() == near.lower() and group not in _OWNERS_OF_SUCH
+    if _is_near_security(group) or (near and (is_ours or is_ours_alone or _likeness(group, SECURITY) >= 0.6)):
         raise UnreadablePolicy(where, unknown + _meant(kind, POLICY_KINDS))
     if is_ours and data.keys() <= {"apiVersion", "kind"}:
         raise UnreadablePolicy(where, f"ends after its kind, {kind!r}: it may be the beginning of a policy")
-    if kind in _OTHERS.get(group, ()):
+    if kind in _OTHERS.get(group, ()) and not (kind == _KUBECONFIG and "metadata" in data):
         return
     nearly = [(of, one) for of, one in _VERSIONS if not version or _likeness(of, group) >= 0.8]
     if _nearest(kind, [one for _, one in nearly], 0.8):
@@ -133,7 +139,7 @@ _POLICY_FIELDS = frozenset(
 )
 _ONLY_OF_POLICIES = frozenset(("jwtrules", "mtls", "portlevelmtls", "requestprincipals"))
 _LISTENER_FIELDS = ("@type", "filter_chains", "filterchains")
-_ENVELOPE = ("apiversion", "kind", "metadata", "spec")
+_ENVELOPE = ("apiversion", "kind", "metadata", "spec", "data")
 
 
 def _folded(value: Any) -> dict[str, Any]:
@@ -158,7 +164,7 @@ def _refuse_policies_without_kind(document: Mapping[Any, Any], where: str) -> No
         why = "it has fields of one"
     elif len(_near_envelope(spec)) > 1:
         why = "its spec has a spec"
-    elif any(_nearest(name, _LISTENER_FIELDS, 0.75) for name in (*data, *spec)):
+    elif any(name != "type" and _nearest(name, _LISTENER_FIELDS, 0.75) for name in (*data, *spec)):
         why = "it has fields of a listener"
     if why:
         raise UnreadablePolicy(
@@ -167,7 +173,8 @@ def _refuse_policies_without_kind(document: Mapping[Any, Any], where: str) -> No
 
 
 def _near_envelope(names: Iterable[str]) -> set[str]:
-    return {near for name in names if (near := _nearest(name, _ENVELOPE, 0.75))}
+    # A version alone is somebody else's.
+    return {near for name in names if name != "version" and (near := _nearest(name, _ENVELOPE, 0.75))}
 
 
 def _may_begin(version: str) -> bool:

@@ -65,7 +65,7 @@ def parse_mesh_config(config_map: Fields, warnings: list[str]) -> MeshConfig:
         trust_domain=mesh.text("trustDomain") or "cluster.local",
         trust_domain_aliases=mesh.texts("trustDomainAliases"),
         path_normalization=_parse_normalization(mesh.child("pathNormalization")),
-        root_namespace=mesh.text("rootNamespace") or "istio-system",
+        root_namespace=mesh.namespace("rootNamespace", "istio-system"),
         providers=providers,
         enable_auto_mtls=mesh.boolean("enableAutoMtls", True),
     )

@@ -44,30 +44,39 @@ def parse_yaml(text: str) -> list[Any]:
     Raises:
         YamlError: The first of them that is wrong.
     """
+    _check_size(text)
     found: list[Any] = []
     try:
-        _check_size(text)
         for node in yaml.compose_all(text, Loader=_Loader):
             found.append(_Builder().build(node))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise YamlError(len(found) + 1, " ".join(str(error).split())) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise YamlError(len(found) + 1, _on_one_line(error)) from error
     return found
 
 
 def _check_size(text: str) -> None:
     """Before nodes are composed, which is done by recursion."""
-    aliases = depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.AliasEvent):
-            aliases += 1
-        elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
-            depth -= 1
-        if depth > _MAX_DEPTH:
-            raise _wrong(event, f"is nested more than {_MAX_DEPTH} deep")
-    if aliases > _MAX_ALIASES:
-        raise ValueError(f"has {aliases} aliases; at most {_MAX_ALIASES} are taken")
+    documents = aliases = depth = 0
+    try:
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+            elif isinstance(event, yaml.AliasEvent):
+                aliases += 1
+            elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
+                depth -= 1
+            if depth > _MAX_DEPTH:
+                raise _wrong(event, f"is nested more than {_MAX_DEPTH} deep")
+            if aliases > _MAX_ALIASES:
+                raise _wrong(event, f"has more than {_MAX_ALIASES} aliases")
+    except (yaml.YAMLError, ValueError) as error:
+        raise YamlError(max(documents, 1), _on_one_line(error)) from error
+
+
+def _on_one_line(error: Exception) -> str:
+    return " ".join(str(error).replace('in "<unicode string>", ', "").split())
 
 
 def _wrong(at: Any, problem: str) -> ValueError:
@@ -140,11 +149,13 @@ def _merged(at: Any, value: Any) -> dict[Any, Any]:
 
 
 def _key(node: Any) -> Any:
-    """A key. Numbers are words, as in Kubernetes; `yes` and nothing stay what they are, for those who read them."""
+    """A key. Numbers are words, as in Kubernetes; `yes` stays what it is, for those who read it."""
     if not isinstance(node, yaml.ScalarNode):
         raise _wrong(node, "a key must be a word")
     value = _scalar(node)
-    return value if value is None or isinstance(value, bool | str) else node.value
+    if value is None:
+        raise _wrong(node, "a key must be a word, is nothing")
+    return value if isinstance(value, bool | str) else node.value
 
 
 def _scalar(node: Any) -> Any:

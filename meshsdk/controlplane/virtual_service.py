@@ -177,6 +177,7 @@ def _string_match(field: Fields | None) -> StringMatch | None:
     if field is None:
         return None
     found = [StringMatch(kind, field.text(kind)) for kind in ("exact", "prefix", "regex") if kind in field]
+    field.ignore("exact", "prefix", "regex")
     field.finish_exactly()
     if len(found) > 1:
         raise field.error(found[1].kind, f"cannot stand beside {found[0].kind}")
