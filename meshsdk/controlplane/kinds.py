@@ -87,10 +87,11 @@ def kind_of(data: Mapping[Any, Any], where: str) -> Kind | None:
         _refuse_policies_without_kind(data, where)
         return None
     if not isinstance(version, str):
-        version = ""
+        # Its key may be misspelt.
+        version = next((one for one in data.values() if _is_version_of_security(one)), "")
     group, _, number = version.rpartition("/")
     versions = _VERSIONS.get((group, kind))
-    if versions is not None and number in versions:
+    if versions is not None and number in versions and data.get("apiVersion") == version:
         return group, kind
     _refuse_what_is_near(data, kind, group, version, where)
     return None
@@ -126,6 +127,10 @@ def _meant(kind: str, among: Iterable[Kind]) -> str:
     return f"; did you mean {' or '.join(f'{of}/{one}'.lstrip('/') for one in versions)} {near}?"
 
 
+def _is_version_of_security(value: Any) -> bool:
+    return isinstance(value, str) and "/" in value and _is_near_security(value.rpartition("/")[0])
+
+
 def _is_near_security(group: str) -> bool:
     return group.lower() in _FORMER_GROUPS or _likeness(group, SECURITY) >= 0.8
 
@@ -158,6 +163,8 @@ def _refuse_policies_without_kind(document: Mapping[Any, Any], where: str) -> No
         why = "it has an apiVersion"
     elif data.keys() == {"kind"}:
         why = "it ends there"
+    elif any(map(_is_version_of_security, data.values())):
+        why = "it has the version of one"
     elif len(envelope) > 1:
         why = f"it has {' and '.join(sorted(envelope))}"
     elif _has_policy_fields(data) or _has_policy_fields(spec):
@@ -204,7 +211,7 @@ def _policy_of(inner: Mapping[Any, Any]) -> str:
         return ""
     if str(kind).lower() == CONFIG_MAP[1].lower() and str(metadata.get("name")).lower() == "istio":
         return CONFIG_MAP[1]
-    if isinstance(version, str) and _is_near_security(version.rpartition("/")[0]):
+    if _is_version_of_security(version):
         return kind if isinstance(kind, str) else "policy"
     is_policy = isinstance(kind, str) and not version and _nearest(kind, [one for _, one in POLICY_KINDS], 0.8)
     return str(kind) if is_policy else ""

@@ -64,7 +64,10 @@ def _parse(document: Document, warnings: list[str]) -> RawResource:
         warnings.append(f"{document.where}: {error.field}: {error.problem}; it is served to Envoys only")
     else:
         warnings.extend(f"{document.where}: {note}" for note in resource.notes)
-    return kind, resource_name(kind, packed), packed
+    name = resource_name(kind, packed)
+    if not name:
+        raise ConfigError(f"{document.where}.name", "must be set: nobody could ask for it")
+    return kind, name, packed
 
 
 def _import_types(value: Any) -> None:
