@@ -103,7 +103,7 @@ def _read_known(assembly: _Assembly, document: Document, kind: Kind) -> None:
         raise fields.error("metadata", "must be set")
     name = metadata.required_text("name")
     namespace = metadata.namespace("namespace", "default")
-    meta = Meta(name, namespace, metadata.labels("labels"))
+    meta = Meta(name, namespace, metadata.labels("labels"), metadata.text("creationTimestamp"))
     metadata.ignore(*_METADATA)
     for unknown in metadata.unread:
         # Without its namespace or labels an object is another one.

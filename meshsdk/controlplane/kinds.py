@@ -104,6 +104,9 @@ def _refuse_what_is_near(data: Mapping[Any, Any], kind: str, group: str, version
     is_ours_alone = kind.lower() == near.lower() and group not in _OWNERS_OF_SUCH
     if _is_near_security(group) or (near and (is_ours or is_ours_alone or _likeness(group, SECURITY) >= 0.6)):
         raise UnreadablePolicy(where, unknown + _meant(kind, POLICY_KINDS))
+    is_named_as_mesh_config = str(_folded(data.get("metadata")).get("name")).lower() == "istio" and "data" in data
+    if not group and is_named_as_mesh_config and kind not in _OTHERS[""]:
+        raise UnreadablePolicy(where, f"{unknown}; did you mean v1 {CONFIG_MAP[1]}?")
     if is_ours and data.keys() <= {"apiVersion", "kind"}:
         raise UnreadablePolicy(where, f"ends after its kind, {kind!r}: it may be the beginning of a policy")
     if kind in _OTHERS.get(group, ()) and not (kind == _KUBECONFIG and "metadata" in data):
@@ -171,7 +174,9 @@ def _refuse_policies_without_kind(document: Mapping[Any, Any], where: str) -> No
         why = "it has fields of one"
     elif len(_near_envelope(spec)) > 1:
         why = "its spec has a spec"
-    elif any(name != "type" and _nearest(name, _LISTENER_FIELDS, 0.75) for name in (*data, *spec)):
+    elif "socket_address" in _folded(data.get("address")) or any(
+        name != "type" and _nearest(name, _LISTENER_FIELDS, 0.75) for name in (*data, *spec)
+    ):
         why = "it has fields of a listener"
     if why:
         raise UnreadablePolicy(
@@ -213,8 +218,11 @@ def _policy_of(inner: Mapping[Any, Any]) -> str:
         return CONFIG_MAP[1]
     if _is_version_of_security(version):
         return kind if isinstance(kind, str) else "policy"
-    is_policy = isinstance(kind, str) and not version and _nearest(kind, [one for _, one in POLICY_KINDS], 0.8)
-    return str(kind) if is_policy else ""
+    near = _nearest(kind, [one for _, one in POLICY_KINDS], 0.8) if isinstance(kind, str) else ""
+    is_exact = bool(near) and str(kind).lower() == near.lower()
+    is_policy = near and (is_exact or not isinstance(version, str) or "istio" in version.lower())
+    is_others = isinstance(version, str) and version.rpartition("/")[0] in _OWNERS_OF_SUCH
+    return str(kind) if is_policy and not is_others else ""
 
 
 def _objects_below(data: Mapping[Any, Any]) -> Iterator[Mapping[Any, Any]]:

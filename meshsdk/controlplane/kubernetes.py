@@ -18,6 +18,7 @@ class Meta:
     name: str
     namespace: str
     labels: dict[str, str]
+    created: str = ""
 
 
 @dataclass(slots=True)

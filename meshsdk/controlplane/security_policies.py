@@ -79,7 +79,8 @@ def parse_peer_authentication(spec: Fields, meta: Meta) -> PeerAuthentication:
         if not _PORT.fullmatch(port) or int(port) > 65535:
             raise spec.error("portLevelMtls", f"{port!r} is no port number")
         ports[int(port)] = _mode(mtls)
-    parsed = PeerAuthentication(meta.name, meta.namespace, _selector(spec), _mode(spec.child("mtls")), ports)
+    mode = _mode(spec.child("mtls"))
+    parsed = PeerAuthentication(meta.name, meta.namespace, _selector(spec), mode, ports, meta.created)
     if ports and parsed.selector is None:
         raise spec.error("portLevelMtls", "needs a selector: ports are those of a workload")
     spec.finish_exactly()

@@ -22,13 +22,18 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class PeerAuthentication:
-    """Whether peers must prove who they are; `selector` None is for the whole namespace."""
+    """Whether peers must prove who they are; `selector` None is for the whole namespace.
+
+    Attributes:
+        created: When, as RFC 3339 writes it; empty where it is not known.
+    """
 
     name: str
     namespace: str
     selector: Mapping[str, str] | None
     mode: str
     ports: Mapping[int, str] = field(default_factory=dict)
+    created: str = ""
 
 
 @dataclass(frozen=True, slots=True)

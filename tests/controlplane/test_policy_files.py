@@ -471,3 +471,20 @@ def test_other_conditions_that_are_not_known_are_errors(folder: Path, good: str,
     state = load(folder)
     assert state.errors
     assert let_in(state, ASKED) == GUARDED
+
+
+@pytest.mark.parametrize("created", [("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"), ("", "")])
+@pytest.mark.parametrize("first", ["a.yaml", "z.yaml"])
+def test_of_two_modes_of_a_namespace_the_older_holds(folder: Path, first: str, created: tuple[str, str]) -> None:
+    for file, name, mode, when in (
+        (first, "z" if created[0] else "one", "STRICT", created[0]),
+        ("m.yaml", "two", "PERMISSIVE", created[1]),
+    ):
+        stamp = f", creationTimestamp: {when}" if when else ""
+        (folder / file).write_text(
+            "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n"
+            f"metadata: {{name: {name}{stamp}}}\nspec: {{mtls: {{mode: {mode}}}}}\n"
+        )
+    state = load(folder)
+    assert not state.errors
+    assert let_in(state, ASKED) == CLOSED
