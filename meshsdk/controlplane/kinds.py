@@ -214,7 +214,8 @@ def _policy_of(inner: Mapping[Any, Any]) -> str:
     kind, version, metadata = data.get("kind"), data.get("apiversion"), _folded(data.get("metadata"))
     if not metadata and not isinstance(data.get("spec"), dict):
         return ""
-    if str(kind).lower() == CONFIG_MAP[1].lower() and str(metadata.get("name")).lower() == "istio":
+    is_config_map = str(kind).lower() == CONFIG_MAP[1].lower() or "mesh" in _folded(data.get("data"))
+    if is_config_map and str(metadata.get("name")).lower() == "istio":
         return CONFIG_MAP[1]
     if _is_version_of_security(version):
         return kind if isinstance(kind, str) else "policy"
