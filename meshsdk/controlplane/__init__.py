@@ -3,12 +3,14 @@
 Enters: Kubernetes and Istio objects, and raw xDS resources, as files. Leaves: the xDS resources that Istio would make
 of them, to this process (`FolderSource`) or to any xDS client (`server`).
 
-    documents    files to documents: YAML, bounded and safe
+    files, strict_yaml, documents  what stands in the folder, read without blocking: YAML of one meaning
+    kinds        whose a document is: ours, not ours, or closed
     kubernetes   Service, EndpointSlice, Endpoints, Pod        ┐
     istio        ServiceEntry, VirtualService, …               ├► world: services, workloads, rules
     raw          resources with "@type"                        ┘
     clusters, routes, listeners    the world to xDS, with Istio's names, domains and defaults
-    folder       all of that, watched; the last good state serves on when an edit is wrong
+    state        documents to all of that
+    folder       watched; each file's last good state serves on when an edit is wrong
 """
 
 from .folder import Folder, FolderState, Problem

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ..errors import ConfigError
-from .authorization import make_rbac
 from .destination_rule import parse_destination_rule
 from .documents import Document
 from .fields import Fields
 from .istio import endpoint_of, parse_service_entry, parse_workload_entry
+from .kinds import CONFIG_MAP, POLICY_KINDS, Kind, UnreadablePolicy, did_you_mean, kind_of
 from .kubernetes import Meta, PendingEndpoints, parse_endpoint_slice, parse_endpoints, parse_pod, parse_service
+from .mesh_config import MESH_CONFIG, may_be_mesh_config, parse_mesh_config
 from .security_policies import (
+    is_for_gateways,
     parse_authorization_policy,
-    parse_mesh_config,
     parse_peer_authentication,
     parse_request_authentication,
 )
@@ -24,11 +25,21 @@ from .world import Resolution, Service, Workload, World
 __all__ = ["assemble"]
 
 
+# What Kubernetes knows of an object's metadata (API reference, ObjectMeta).
+_METADATA = (
+    *("annotations", "clusterName", "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp"),
+    *("finalizers", "generateName", "generation", "labels", "managedFields", "name", "namespace", "ownerReferences"),
+    *("resourceVersion", "selfLink", "uid"),
+)
+
+
 @dataclass(slots=True)
 class _Assembly:
     world: World
+    errors: list[ConfigError]
     pods: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     pending: list[PendingEndpoints] = field(default_factory=list)
+    policies: dict[tuple[str, str, str], str] = field(default_factory=dict)
 
     def pod_labels(self, namespace: str, name: str) -> dict[str, str]:
         return self.pods.get((namespace, name), {})
@@ -43,40 +54,77 @@ def assemble(documents: Iterable[Document], domain: str, errors: list[ConfigErro
     Args:
         documents: Kubernetes and Istio objects.
         domain: The cluster's DNS domain.
-        errors: Where errors go; an object with an error is left out, the others are read.
+        errors: Where errors go; an object with an error is left out, the others are read. One that may be a policy
+            stands in `SecurityWorld.broken`, too.
     """
-    assembly = _Assembly(World(domain))
+    assembly = _Assembly(World(domain), errors)
     # Pods first: endpoint slices refer to them by name.
     ordered = sorted(documents, key=lambda document: document.data.get("kind") != "Pod")
     for document in ordered:
         try:
             _read_object(assembly, document)
+        except UnreadablePolicy as error:
+            errors.append(error)
+            assembly.world.security.broken.append(str(error))
         except ConfigError as error:
             errors.append(error)
-            if document.data.get("kind") in _SECURITY_KINDS:
-                assembly.world.security.broken.append(str(error))
-    _join(assembly, errors)
+    _join(assembly)
     return assembly.world
 
 
 def _read_object(assembly: _Assembly, document: Document) -> None:
+    kind = kind_of(document.data, document.where)
+    if kind is None:
+        named = document.data.get("kind")
+        what = f"{named}/{_name_of(document)}".rstrip("/") if isinstance(named, str) else "a document without a kind"
+        assembly.world.warnings.append(f"{document.where}: {what} is not translated, and has no effect")
+        return
+    try:
+        _read_known(assembly, document, kind)
+    except UnreadablePolicy:
+        raise
+    except ConfigError as error:
+        if kind in POLICY_KINDS or (kind == CONFIG_MAP and may_be_mesh_config(document.data)):
+            raise UnreadablePolicy(error.where, error.problem) from error
+        raise
+
+
+def _name_of(document: Document) -> str:
+    metadata = document.data.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return name if isinstance(name, str) and name.isprintable() else ""
+
+
+def _read_known(assembly: _Assembly, document: Document, kind: Kind) -> None:
     fields = Fields(document.where, document.data, assembly.world.warnings)
-    kind, group = fields.text("kind"), fields.text("apiVersion").rpartition("/")[0]
-    if not kind:
-        raise fields.error("kind", 'must be set (or "@type", for an xDS resource)')
+    fields.ignore("apiVersion", "kind")
     metadata = fields.child("metadata")
-    name = metadata.required_text("name") if metadata is not None else ""
     if metadata is None:
         raise fields.error("metadata", "must be set")
-    meta = Meta(name, metadata.text("namespace") or "default", metadata.labels("labels"))
-    fields.where = f"{document.where} {kind}/{meta.name}"
-    reader = _READERS.get((group, kind))
-    if reader is None:
-        assembly.world.warnings.append(f"{fields.where}: objects of this kind are not translated, and have no effect")
-        return
-    reader(assembly, fields, meta)
+    name = metadata.required_text("name")
+    namespace = metadata.namespace("namespace", "default")
+    meta = Meta(name, namespace, metadata.labels("labels"), metadata.text("creationTimestamp"))
+    metadata.ignore(*_METADATA)
+    for unknown in metadata.unread:
+        # Without its namespace or labels an object is another one.
+        raise metadata.error(unknown, f"is not known{did_you_mean(unknown, _METADATA)}")
+    fields.where = f"{document.where} {kind[1]}/{meta.name if meta.name.isprintable() else ascii(meta.name)}"
+    if kind in POLICY_KINDS:
+        _check_one_of_its_name(assembly, kind, meta, fields)
+    _READERS[kind](assembly, fields, meta)
     fields.ignore("status")
-    fields.finish()
+    if kind in POLICY_KINDS:
+        fields.finish_exactly()
+    else:
+        fields.finish()
+
+
+def _check_one_of_its_name(assembly: _Assembly, kind: Kind, meta: Meta, fields: Fields) -> None:
+    """As in Kubernetes: of two it would not be known which one holds."""
+    identity = (kind[1], meta.namespace, meta.name)
+    other = assembly.policies.setdefault(identity, fields.where)
+    if other != fields.where:
+        raise ConfigError(fields.where, f"namespace {meta.namespace!r} has another of this name: {other}")
 
 
 def _spec(fields: Fields) -> Fields:
@@ -126,7 +174,7 @@ def _read_workload_entry(assembly: _Assembly, fields: Fields, meta: Meta) -> Non
 
 
 def _read_virtual_service(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
-    rule = parse_virtual_service(_spec(fields), meta, assembly.world)
+    rule = parse_virtual_service(_spec(fields), meta, assembly.world, assembly.errors)
     if rule is not None:
         assembly.world.virtual_services.append(rule)
 
@@ -136,32 +184,50 @@ def _read_destination_rule(assembly: _Assembly, fields: Fields, meta: Meta) -> N
 
 
 def _read_peer_authentication(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
-    assembly.world.security.peers.append(parse_peer_authentication(fields.child("spec"), meta))
+    spec = _policy_spec(assembly, fields)
+    if spec is not None:
+        assembly.world.security.peers.append(parse_peer_authentication(spec, meta))
 
 
 def _read_request_authentication(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
-    assembly.world.security.requests.append(parse_request_authentication(fields.child("spec"), meta))
+    spec = _policy_spec(assembly, fields)
+    if spec is not None:
+        assembly.world.security.requests.append(parse_request_authentication(spec, meta))
 
 
 def _read_authorization_policy(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
     metadata = fields.child("metadata")
     annotations = metadata.labels("annotations") if metadata is not None else {}
-    policy = parse_authorization_policy(fields.child("spec"), meta, annotations, fields.where)
-    make_rbac([policy], 0)  # Its conditions are checked now, not when a server asks.
-    assembly.world.security.authorizations.append(policy)
+    spec = _policy_spec(assembly, fields)
+    if spec is not None:
+        policy = parse_authorization_policy(spec, meta, annotations, fields.where)
+        assembly.world.security.authorizations.append(policy)
+
+
+def _policy_spec(assembly: _Assembly, fields: Fields) -> Fields | None:
+    """The spec of a policy; None where it is for gateways only, as proxies beside applications have it."""
+    spec = _spec(fields)
+    if not is_for_gateways(spec):
+        return spec
+    assembly.world.warnings.append(f"{fields.where}: is for gateways only, and has no effect in a process")
+    return None
 
 
 def _read_config_map(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
-    if meta.name == "istio":
-        assembly.world.security.mesh = parse_mesh_config(fields, assembly.world.warnings)
+    world = assembly.world
     fields.ignore("data", "binaryData", "immutable")
+    if meta.name == MESH_CONFIG:
+        if world.security.mesh_where:
+            raise ConfigError(fields.where, f"MeshConfig is also defined by {world.security.mesh_where}")
+        world.security.mesh = parse_mesh_config(fields, world.warnings)
+        world.security.mesh_where = fields.where
+    elif may_be_mesh_config({"metadata": {"name": meta.name}, "data": fields.raw("data")}):
+        raise fields.error(
+            "metadata.name", f"{meta.name!r} with data.mesh, or without data; Istio's MeshConfig is {MESH_CONFIG!r}"
+        )
 
 
-# Kinds of which one that is left out would let somebody in.
-_SECURITY_KINDS = ("PeerAuthentication", "RequestAuthentication", "AuthorizationPolicy")
-
-
-_READERS: dict[tuple[str, str], Reader] = {
+_READERS: dict[Kind, Reader] = {
     ("", "Service"): _read_service,
     ("", "Pod"): _read_pod,
     ("", "Endpoints"): _read_endpoints,
@@ -177,7 +243,7 @@ _READERS: dict[tuple[str, str], Reader] = {
 }
 
 
-def _join(assembly: _Assembly, errors: list[ConfigError]) -> None:
+def _join(assembly: _Assembly) -> None:
     """Give services their endpoints: those that name them, and the workloads that they select."""
     world = assembly.world
     for pending in assembly.pending:

@@ -27,7 +27,8 @@ def parse_destination_rule(spec: Fields, meta: Meta, world: World) -> Destinatio
     for subset in spec.children("subsets"):
         policy = _parse_policy(subset.child("trafficPolicy"))
         subsets.append(Subset(subset.required_text("name"), subset.labels("labels"), policy))
-        subset.finish()
+        # Without its labels a subset is every endpoint.
+        subset.finish_exactly()
     rule = DestinationRule(
         host=world.full_host(spec.required_text("host"), meta.namespace),
         namespace=meta.namespace,
@@ -36,7 +37,9 @@ def parse_destination_rule(spec: Fields, meta: Meta, world: World) -> Destinatio
         where=spec.where,
     )
     spec.ignore("exportTo")
-    spec.finish()
+    if "workloadSelector" in spec:
+        raise spec.error("workloadSelector", "is a condition that is not translated: the rule would be for everybody")
+    spec.finish(("workloadSelector", "trafficPolicy", "subsets"))
     return rule
 
 
@@ -59,7 +62,7 @@ def _parse_policy(policy: Fields | None) -> TrafficPolicy:
         tls=_parse_tls(policy.child("tls")),
         ports=ports,
     )
-    policy.finish()
+    policy.finish(("tls", "portLevelSettings"))
     return parsed
 
 
@@ -158,5 +161,10 @@ def _parse_tls(tls: Fields | None) -> ClientTls | None:
         raise tls.error("insecureSkipVerify", "is refused: the peer could be anyone")
     if mode is TlsMode.MUTUAL and not (parsed.client_certificate and parsed.private_key):
         raise tls.error("mode", "MUTUAL needs clientCertificate and privateKey")
-    tls.finish()
+    for name in ("credentialName", "caCrl"):
+        if name in tls:
+            tls.warn(name, "is not translated, and has no effect")
+            tls.ignore(name)
+    # Without its mode, or the names of the peer, it would be plaintext, or with anybody.
+    tls.finish_exactly()
     return parsed

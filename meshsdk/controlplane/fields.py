@@ -1,20 +1,25 @@
 """Reading an object's fields: typed, with the path in every error, and with a note of what nobody read.
 
-A field that is never read would be dropped in silence; `finish` warns about each by name instead.
+A field that is never read would be dropped in silence; `finish` warns about each by name instead. Where a field that is
+dropped would change who gets in, or what a rule matches, `finish_exactly` refuses it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import re2
 
 from ..errors import ConfigError
+from .kinds import did_you_mean
 
 __all__ = ["Fields"]
 
 _DURATION = re2.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+
+# Kubernetes: namespaces are DNS labels (RFC 1123).
+_NAMESPACE = re2.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class Fields:
@@ -29,6 +34,10 @@ class Fields:
     def __init__(self, where: str, data: Any, warnings: list[str]) -> None:
         if not isinstance(data, dict):
             raise ConfigError(where, f"must be an object, is {_kind(data)}")
+        for key in data:
+            if not isinstance(key, str):
+                word = "yes, on or true" if key else "no, off or false"
+                raise ConfigError(where, f"has a key that is {word}, which is no string; quote it")
         self.where = where
         self._data = data
         self._warnings = warnings
@@ -115,6 +124,13 @@ class Fields:
         """A list of strings."""
         return tuple(self._list_of(name, str, "a string"))
 
+    def words(self, name: str) -> tuple[str, ...]:
+        """A list of strings of which none is empty."""
+        values = self.texts(name)
+        if "" in values:
+            raise ConfigError(f"{self.path(name)}[{values.index('')}]", "must not be empty")
+        return values
+
     def labels(self, name: str) -> dict[str, str]:
         """A map of strings."""
         value = self.raw(name)
@@ -129,13 +145,23 @@ class Fields:
 
     def integers(self, name: str) -> dict[str, int]:
         """A map of whole numbers by name."""
-        value = self.raw(name) or {}
+        value = self.raw(name)
+        if value is None:
+            return {}
         if not isinstance(value, dict):
             raise self.error(name, f"must be a map, is {_kind(value)}")
         for key, entry in value.items():
             if not isinstance(key, str) or isinstance(entry, bool) or not isinstance(entry, int):
                 raise ConfigError(f"{self.path(name)}[{key!r}]", "must be a whole number")
         return dict(value)
+
+    def namespace(self, name: str, default: str) -> str:
+        """The name of a namespace; empty or without a value it is an error."""
+        self.refuse_empty(name)
+        value = self.text(name, default)
+        if not _NAMESPACE.fullmatch(value):
+            raise self.error(name, f"{value!r} is no name of a namespace; leave it out for {default!r}")
+        return value
 
     def child(self, name: str) -> Fields | None:
         """A nested object; None where there is none. The caller finishes it."""
@@ -149,10 +175,13 @@ class Fields:
 
     def child_map(self, name: str) -> dict[str, Fields]:
         """A map of nested objects."""
-        value = self.raw(name) or {}
+        value = self.raw(name)
+        if value is None:
+            return {}
         if not isinstance(value, dict):
             raise self.error(name, f"must be a map, is {_kind(value)}")
-        return {str(key): Fields(f"{self.path(name)}[{key!r}]", entry, self._warnings) for key, entry in value.items()}
+        keys = Fields(self.path(name), value, self._warnings)
+        return {key: Fields(f"{keys.where}[{key!r}]", entry, self._warnings) for key, entry in value.items()}
 
     @property
     def unread(self) -> list[str]:
@@ -163,10 +192,34 @@ class Fields:
         """These fields have no meaning here, and may be there."""
         self._read.update(names)
 
-    def finish(self) -> None:
-        """Warn about every field that was not read."""
+    def finish(self, conditions: Iterable[str] = ()) -> None:
+        """Warn about every field that was not read.
+
+        Args:
+            conditions: Fields without which the object would match more. What is nearly one of them is refused.
+        """
+        self.refuse_near(conditions)
         for name in self.unread:
             self.warn(name, "is not translated, and has no effect")
+
+    def refuse_near(self, known: Iterable[str]) -> None:
+        """Refuse fields that were not read and are nearly one of those."""
+        for name in self.unread:
+            if meant := did_you_mean(name, known, 0.75):
+                raise self.error(name, f"is not known{meant}")
+
+    def refuse_empty(self, *names: str) -> None:
+        """Refuse fields that are there and have no value."""
+        for name in names:
+            if name in self._data and self._data[name] is None:
+                raise self.error(name, "has no value; leave it out, or say what it is")
+
+    def finish_exactly(self) -> None:
+        """Refuse every field that was not read, and every field without a value."""
+        for name in self._data:
+            if name not in self._read:
+                raise self.error(name, f"is not known{did_you_mean(name, self._read)}")
+            self.refuse_empty(name)
 
     def _list_of(self, name: str, kind: type, words: str) -> list[Any]:
         value = self.raw(name)

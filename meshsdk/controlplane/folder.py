@@ -1,89 +1,76 @@
-"""A folder of YAML as xDS resources, watched. The last good state serves on when an edit is wrong."""
+"""A folder of YAML, watched. What is wrong in one file keeps that file's last good state, and only that.
+
+Theory of operation. Each file has the documents that are *in use*. When files change, they are read, and what they say
+now is tried: with all changes at once, and where that brings errors, file by file. A file that brings an error, or that
+cannot be read, keeps what is in use of it; the others do not wait for it. As long as nobody could ever get in, since
+what may be a policy could not be read, there is no last good state: then files are taken as far as they can be read.
+
+A file that is gone is an edit, too. But one that went when another came which is wrong may have been moved: it stays
+until that one is good or gone.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf.message import Message
-
-from ..errors import ConfigError, ResourceError
+from ..errors import ConfigError
 from ..log_lines import logger_of
-from ..resources import RESOURCE_TYPES, ResourceType, decode, resource_name
-from .assemble import assemble
-from .clusters import for_grpc_core, make_clusters
-from .documents import Document, config_files, read_documents
-from .inbound import inbound_problems, make_inbound_listener, make_keys_clusters
-from .listeners import make_grpc_listeners, make_sidecar_listeners
-from .raw import parse_raw
+from .documents import Document, read_documents
+from .files import FileEntry, list_files, shown
+from .state import FolderState, Problem, make_state
 from .world import World
 
 __all__ = ["Folder", "FolderState", "Problem", "load"]
 
 logger = logger_of("meshsdk.controlplane")
 
-# The name that istiod has for inbound listeners of servers without a sidecar.
-INBOUND_PREFIX = "xds.istio.io/grpc/lds/inbound/"
+Documents = tuple[Document, ...]
 
-Packed = dict[tuple[ResourceType, str], bytes]
-Stamp = tuple[tuple[str, int, int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something wrong with the folder: where, and what. A warning leaves the rest in use."""
-
-    text: str
-    is_error: bool
+# Whoever writes all the time keeps others waiting no longer.
+_LONGEST_SETTLING_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class FolderState:
-    """The folder at one moment, as xDS.
+@dataclass(slots=True)
+class _File:
+    """One file.
 
     Attributes:
-        version: Says whether two states are the same.
-        grpc: Resources for clients that ask for listeners by name.
-        grpc_core: The same, with the clusters that gRPC's own xDS client takes.
-        sidecar: Resources for an Envoy that asks for all.
-        problems: Errors and warnings, in the order of the files.
+        used: What is in use of it; None where nothing ever was.
+        newest: What it says now; None where it cannot be read.
+        problem: Why not.
+        is_whole: Nothing is wrong with what is in use.
+        is_tried_again: It could not be opened, which may pass.
+        is_gone: It is not there.
+        moved_to: Files that came when it went.
     """
 
-    version: str = ""
-    grpc: Mapping[tuple[ResourceType, str], bytes] = field(default_factory=dict)
-    grpc_core: Mapping[tuple[ResourceType, str], bytes] = field(default_factory=dict)
-    sidecar: Mapping[tuple[ResourceType, str], bytes] = field(default_factory=dict)
-    problems: tuple[Problem, ...] = ()
-    world: World = field(default_factory=World, compare=False)
+    used: Documents | None = None
+    newest: Documents | None = None
+    problem: str = ""
+    is_whole: bool = False
+    is_tried_again: bool = False
+    is_gone: bool = False
+    moved_to: frozenset[Path] = frozenset()
 
-    def inbound(self, name: str) -> bytes | None:
-        """The inbound listener of a name that holds address and port; None where the name is not one.
-
-        Raises:
-            ConfigError: It cannot be made.
-        """
-        address, _, port = name.removeprefix(INBOUND_PREFIX).rpartition(":")
-        if not name.startswith(INBOUND_PREFIX) or not port.isdecimal():
-            return None
-        listener = make_inbound_listener(self.world, name, address.strip("[]"), int(port))
-        return bytes(listener.SerializeToString(deterministic=True))
-
-    def for_client(self, user_agent: str) -> Mapping[tuple[ResourceType, str], bytes]:
-        """The resources in the shape that a client wants, by its node's user_agent_name."""
-        if user_agent == "envoy":
-            return self.sidecar
-        return self.grpc_core if user_agent.startswith("gRPC") else self.grpc
-
-    @property
-    def errors(self) -> list[str]:
-        """The texts of the errors."""
-        return [problem.text for problem in self.problems if problem.is_error]
+    def take(self, entry: FileEntry) -> bool:
+        """Read it. Returns whether it says something else now."""
+        before = self.newest, self.problem
+        try:
+            if entry.problem:
+                raise ConfigError(shown(entry.path), entry.problem)
+            self.newest, self.problem, self.is_tried_again = read_documents(entry.path), "", False
+        except ConfigError as error:
+            self.newest, self.problem = None, str(error)
+            self.is_tried_again = isinstance(error.__cause__, OSError)
+        if self.newest == self.used:
+            self.newest = self.used
+        return (self.newest, self.problem) != before
 
 
 def load(root: Path, domain: str = "cluster.local") -> FolderState:
@@ -91,83 +78,15 @@ def load(root: Path, domain: str = "cluster.local") -> FolderState:
 
     Errors do not raise: they stand in the state's problems, and what is wrong is left out.
     """
-    errors: list[ConfigError] = []
-    objects: list[Document] = []
-    raw: Packed = {}
-    warnings: list[str] = []
-    broken: list[str] = []
-    try:
-        files = config_files(root)
-    except ConfigError as error:
-        return FolderState(problems=(Problem(str(error), True),))
-    for path in files:
-        try:
-            for document in read_documents(path):
-                if "@type" in document.data:
-                    _add_raw(raw, document, warnings, errors, broken)
-                else:
-                    objects.append(document)
-        except ConfigError as error:
-            errors.append(error)
-    world = assemble(objects, domain, errors)
-    # A listener that cannot be read may be some server's: no other policy may stand in for it.
-    world.security.broken.extend(broken)
-    views = _translate(world, raw, errors)
-    # A cluster is checked in each of its shapes, and would be reported for each.
-    problems = [Problem(text, True) for text in dict.fromkeys(map(str, errors))]
-    problems += [Problem(text, False) for text in (*warnings, *world.warnings, *inbound_problems(world))]
-    version = hashlib.sha256()
-    for (kind, name), packed in sorted(views[0].items(), key=lambda item: (item[0][0].value, item[0][1])):
-        version.update(f"{kind.value} {name} {len(packed)}".encode() + packed)
-    version.update(repr((world.security, world.workloads)).encode())
-    return FolderState(version.hexdigest()[:16], *views, problems=tuple(problems), world=world)
+    folder = Folder(root, domain)
+    folder.read()
+    return folder.state
 
 
-def _add_raw(
-    raw: Packed, document: Document, warnings: list[str], errors: list[ConfigError], broken: list[str]
-) -> None:
-    try:
-        kind, name, packed = parse_raw(document, warnings)
-    except ConfigError as error:
-        errors.append(error)
-        is_of_client = "api_listener" in document.data or "apiListener" in document.data
-        if str(document.data["@type"]) == ResourceType.LISTENER.type_url and not is_of_client:
-            broken.append(str(error))
-        return
-    if (kind, name) in raw:
-        errors.append(ConfigError(document.where, f"{kind.name} {name!r} stands in the folder twice"))
-        return
-    raw[(kind, name)] = packed
-
-
-def _translate(world: World, raw: Packed, errors: list[ConfigError]) -> tuple[Packed, Packed, Packed]:
-    """The resources for gRPC-like clients, for grpc-core, and for an Envoy."""
-    try:
-        messages = [*make_clusters(world), *make_keys_clusters(world)]
-        clusters = _pack(messages, errors)
-        core = _pack([for_grpc_core(one) if one.DESCRIPTOR.name == "Cluster" else one for one in messages], errors)
-        grpc = _pack(make_grpc_listeners(world), errors)
-        sidecar = _pack(make_sidecar_listeners(world), errors)
-    except ConfigError as error:
-        errors.append(error)
-        return dict(raw), dict(raw), dict(raw)
-    return {**clusters, **grpc, **raw}, {**core, **grpc, **raw}, {**clusters, **sidecar, **raw}
-
-
-def _pack(messages: Iterable[Message], errors: list[ConfigError]) -> Packed:
-    """Messages as bytes by type and name. Each is checked as a client would, so that no error waits for one."""
-    packed: Packed = {}
-    for message in messages:
-        kind = RESOURCE_TYPES[f"type.googleapis.com/{message.DESCRIPTOR.full_name}"]
-        body = message.SerializeToString(deterministic=True)
-        name = resource_name(kind, body)
-        try:
-            decode(kind, body)
-        except ResourceError as error:
-            errors.append(ConfigError(f"{name}: {error.field}", error.problem))
-            continue
-        packed[(kind, name)] = body
-    return packed
+def _unread() -> FolderState:
+    world = World()
+    world.security.broken.append("the folder has not been read yet")
+    return FolderState(world=world)
 
 
 class Folder:
@@ -180,7 +99,7 @@ class Folder:
             file is a legal configuration.
 
     Attributes:
-        state: The last good state. An edit with errors changes only its problems.
+        state: What is in use: of each file its last good state.
     """
 
     def __init__(
@@ -188,37 +107,173 @@ class Folder:
     ) -> None:
         self.root = Path(root)
         self._domain = domain
-        self._stamp: Stamp | None = None
         self._settle_ns = int(settle_seconds * 1e9)
-        self.state = FolderState()
+        self._is_file: bool | None = None
+        self._listing: list[FileEntry] | None = None
+        self._is_tried_again = False
+        self._has_been_open = False
+        self._pending: list[FileEntry] = []
+        self._pending_since = self._waiting_since = 0.0
+        self._files: dict[Path, _File] = {}
+        self.state = _unread()
 
     def refresh(self) -> bool:
         """Look, and read again if something changed. Returns whether the resources are others now."""
-        stamp = self._look()
-        if stamp == self._stamp:
+        before = self.state
+        if not self.read():
             return False
-        is_first = self._stamp is None
-        newest = max((modified for _, _, modified, _ in stamp), default=0)
-        if not is_first and time.time_ns() - newest < self._settle_ns:
-            return False
-        self._stamp = stamp
-        new = load(self.root, self._domain)
-        for problem in new.problems:
-            if problem not in self.state.problems:
+        for problem in self.state.problems:
+            if problem not in before.problems:
                 logger.log(logging.ERROR if problem.is_error else logging.WARNING, "%s", problem.text)
-        if new.errors and not is_first:
-            logger.error("%s has errors; the last good state stays in use", self.root)
-            self.state = dataclasses.replace(self.state, problems=new.problems)
-            return False
-        changed = new.version != self.state.version
-        self.state = new
-        return changed
+        return self.state.version != before.version
 
-    def _look(self) -> Stamp:
-        try:
-            return tuple(
-                (str(path), (stat := path.stat()).st_ino, stat.st_mtime_ns, stat.st_size)
-                for path in config_files(self.root)
-            )
-        except (OSError, ConfigError):
-            return ()
+    def read(self) -> bool:
+        """Look, and read again if something changed. Returns whether it did; logs nothing."""
+        listing = list_files(self.root, is_file=self._is_file)
+        if self._is_file is None and os.path.exists(self.root):
+            self._is_file = not os.path.isdir(self.root)
+        if self._listing is not None:
+            if listing == self._listing and not self._is_tried_again:
+                return False
+            if not self._has_settled(listing):
+                return False
+            listing = self._without_those_being_written(listing)
+        if not self._take(listing):
+            return False
+        self.state = self._compose()
+        self._has_been_open |= not self.state.world.security.broken
+        return True
+
+    def _has_settled(self, listing: list[FileEntry]) -> bool:
+        clock = time.monotonic()
+        before = set(self._listing or ())
+        is_young = any(self._is_young(entry) for entry in set(listing) - before)
+        # Some editors put the old file away before they write the new one.
+        is_gone = bool({entry.path for entry in before} - {entry.path for entry in listing})
+        if not is_young and not is_gone:
+            self._waiting_since = 0.0
+            return True
+        self._waiting_since = self._waiting_since or clock
+        # A clock may be wrong, and a file's time be in the future: what stands still has settled, too.
+        if listing != self._pending:
+            self._pending, self._pending_since = listing, clock
+        is_still = clock - self._pending_since >= self._settle_ns / 1e9
+        return is_still or clock - self._waiting_since >= _LONGEST_SETTLING_SECONDS
+
+    def _is_young(self, entry: FileEntry) -> bool:
+        return time.time_ns() - entry.modified < self._settle_ns
+
+    def _without_those_being_written(self, listing: list[FileEntry]) -> list[FileEntry]:
+        """The listing as far as it has settled: the others stand there as they were."""
+        if not self._waiting_since:
+            return listing
+        self._waiting_since = 0.0
+        if listing == self._pending and time.monotonic() - self._pending_since >= self._settle_ns / 1e9:
+            return listing
+        before = {entry.path: entry for entry in self._listing or ()}
+        settled = [before.get(entry.path) if self._is_young(entry) else entry for entry in listing]
+        return [entry for entry in settled if entry is not None]
+
+    def _take(self, listing: list[FileEntry]) -> bool:
+        """Read what is new, and note what is gone. Returns whether there is any of it."""
+        before = {entry.path: entry for entry in self._listing or ()}
+        came: set[Path] = set()
+        has_changed = self._listing is None
+        self._listing, self._is_tried_again = listing, False
+        for entry in listing:
+            file = self._files.get(entry.path)
+            if file is not None and entry == before.get(entry.path) and not file.is_tried_again:
+                continue
+            if file is None:
+                file = self._files[entry.path] = _File()
+                came.add(entry.path)
+            has_changed |= file.take(entry)
+            self._is_tried_again |= file.is_tried_again
+        listed = {entry.path for entry in listing}
+        unknown = [entry.path for entry in listing if entry.is_folder]
+        for path, file in self._files.items():
+            is_gone = path not in listed and not any(path.is_relative_to(folder) for folder in unknown)
+            has_changed |= is_gone is not file.is_gone
+            file.moved_to = file.moved_to | came if is_gone and not file.is_gone else file.moved_to
+            file.is_gone = is_gone
+        return has_changed
+
+    def _compose(self) -> FolderState:
+        """The state of what is in use, with as much of the changes as is good."""
+        used = {path: file.used for path, file in self._files.items() if file.used is not None and not file.is_gone}
+        broken: list[str] = []
+        candidates: list[Path] = []
+        for path, file in self._files.items():
+            if file.is_gone or file.newest is file.used is not None:
+                continue
+            if file.newest is None:
+                if file.used is None and not self._has_been_open:
+                    broken.append(file.problem)
+            elif file.is_whole or self._has_been_open:
+                candidates.append(path)
+            else:
+                used[path] = file.newest
+        state, refused = self._accept(used, candidates, broken)
+        wrong = refused.keys() | {path for path, file in self._files.items() if file.problem}
+        moved = [path for path, file in self._files.items() if file.is_gone and file.moved_to & wrong]
+        if moved:
+            used |= {path: self._files[path].used or () for path in moved}
+            state = self._state_of(used, broken)
+        self._forget_those_gone(moved)
+        self._note_use(used, state)
+        return self._with_problems(state, refused, broken, moved)
+
+    def _accept(
+        self, used: dict[Path, Documents], candidates: list[Path], broken: list[str]
+    ) -> tuple[FolderState, dict[Path, list[str]]]:
+        """Add to `used` the changes that bring no error; what the others bring."""
+        state = self._state_of(used, broken)
+        if not candidates:
+            return state, {}
+        newest = {path: self._files[path].newest or () for path in candidates}
+        together = self._state_of({**used, **newest}, broken)
+        if set(together.errors) <= set(state.errors):
+            used |= newest
+            return together, {}
+        refused: dict[Path, list[str]] = {}
+        waiting, has_grown = candidates, True
+        while has_grown:  # One may become good by another.
+            has_grown, refused = False, {}
+            for path in waiting:
+                tried = self._state_of({**used, path: newest[path]}, broken)
+                brought = [text for text in tried.errors if text not in state.errors]
+                is_partial = self._files[path].used is not None and not self._files[path].is_whole
+                if brought and not (is_partial and not tried.world.security.broken):
+                    refused[path] = brought
+                    continue
+                used[path], state, has_grown = newest[path], tried, True
+            waiting = list(refused)
+        return state, refused
+
+    def _state_of(self, used: dict[Path, Documents], broken: Iterable[str]) -> FolderState:
+        return make_state((one for path in sorted(used) for one in used[path]), self._domain, broken)
+
+    def _forget_those_gone(self, moved: list[Path]) -> None:
+        self._files = {path: file for path, file in self._files.items() if not file.is_gone or path in moved}
+
+    def _note_use(self, used: dict[Path, Documents], state: FolderState) -> None:
+        for path, documents in used.items():
+            file = self._files[path]
+            if documents is not file.used:
+                name = shown(path)
+                file.used = documents
+                file.is_whole = not any(text.startswith((f"{name} ", f"{name}.", f"{name}:")) for text in state.errors)
+
+    def _with_problems(
+        self, state: FolderState, refused: dict[Path, list[str]], broken: list[str], moved: list[Path]
+    ) -> FolderState:
+        told: list[Problem] = []
+        for path, file in self._files.items():
+            texts = [] if file.problem in broken else [file.problem] if file.problem else refused.get(path, [])
+            kept = "it is left out" if file.used is None else "what it said before stays in use"
+            told += [Problem(f"{text}; {kept}", True) for text in texts]
+        told += [
+            Problem(f"{shown(path)}: is gone, and may be what is wrong elsewhere; it stays in use", True)
+            for path in moved
+        ]
+        return dataclasses.replace(state, problems=(*told, *state.problems)) if told else state

@@ -171,20 +171,25 @@ def _selects(selector: Mapping[str, str] | None, namespace: str, workload: Workl
 
 
 def peer_mode(security: SecurityWorld, workload: Workload, port: int) -> str:
-    """The mutual TLS mode: of the port, the workload, the namespace, the mesh; PERMISSIVE where none is set."""
+    """The mutual TLS mode: of the port, the workload, the namespace, the mesh; PERMISSIVE where none is set.
+
+    Of several policies of a level the oldest holds (istiod's ComposePeerAuthentication), of equally old ones the first
+    by name.
+    """
     mesh = security.mesh
-    levels = ["UNSET", "UNSET", "UNSET", "UNSET"]
-    for policy in security.peers:
+    of_workload = of_namespace = of_mesh = None
+    for policy in sorted(security.peers, key=lambda one: (one.created, one.name, one.namespace)):
         if not _selects(policy.selector, policy.namespace, workload, mesh):
             continue
-        if policy.selector is not None:
-            levels[0] = policy.ports.get(port, levels[0])
-            levels[1] = policy.mode if policy.mode != "UNSET" else levels[1]
-        elif policy.namespace == workload.namespace:
-            levels[2] = policy.mode if policy.mode != "UNSET" else levels[2]
+        if policy.selector is None and policy.namespace == mesh.root_namespace:
+            of_mesh = of_mesh or policy
+        elif policy.selector is None:
+            of_namespace = of_namespace or policy
         else:
-            levels[3] = policy.mode if policy.mode != "UNSET" else levels[3]
-    return next((level for level in levels if level != "UNSET"), "PERMISSIVE")
+            of_workload = of_workload or policy
+    modes = [of_workload.ports.get(port, "UNSET")] if of_workload is not None else []
+    modes += [one.mode for one in (of_workload, of_namespace, of_mesh) if one is not None]
+    return next((mode for mode in modes if mode != "UNSET"), "PERMISSIVE")
 
 
 def _tls(mesh: MeshConfig) -> tls_pb2.DownstreamTlsContext:
@@ -261,8 +266,8 @@ def _filters(world: World, workload: Workload) -> Iterable[Named]:
             yield (
                 f"envoy.filters.http.rbac.{action.lower()}",
                 make_filter(
-                    make_rbac(enforced, number) if enforced else None,
-                    make_rbac(tried, number) if tried else None,
+                    make_rbac(enforced, number, security.mesh) if enforced else None,
+                    make_rbac(tried, number, security.mesh) if tried else None,
                     _DRY_RUN_PREFIX.replace("allow", action.lower()) if tried else "",
                 ),
             )
@@ -279,7 +284,7 @@ def _custom(world: World, policies: Sequence[AuthorizationPolicy]) -> Iterable[N
         if provider is None:
             raise ConfigError(policies[0].where, f"MeshConfig has no extension provider {name!r} for authorization")
         prefix = f"istio-ext-authz-{name}-"
-        rules = make_rbac(policies, rbac_pb2.RBAC.DENY, prefix)
+        rules = make_rbac(policies, rbac_pb2.RBAC.DENY, world.security.mesh, prefix)
         shadow = rbac_filter_pb2.RBAC(shadow_rules_stat_prefix=_CUSTOM_PREFIX)
         shadow.shadow_rules.CopyFrom(rules)
         yield "envoy.filters.http.rbac.custom", shadow

@@ -28,9 +28,11 @@ def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
     workloads = [_parse_workload(entry, meta) for entry in spec.children("endpoints")]
     selector_field = spec.child("workloadSelector")
     selector = selector_field.labels("labels") if selector_field is not None else {}
+    if selector_field is not None:
+        selector_field.finish_exactly()
     addresses = spec.texts("addresses")
     spec.ignore("location", "exportTo")
-    spec.finish()
+    spec.finish(("workloadSelector", "resolution", "endpoints"))
     services = []
     for host in hosts:
         service = Service(
@@ -101,5 +103,6 @@ def _parse_workload(spec: Fields, meta: Meta) -> Workload:
         service_account=spec.text("serviceAccount"),
     )
     spec.ignore("network")
-    spec.finish()
+    # Labels say which policies are for it, and where it serves.
+    spec.finish(("labels", "ports"))
     return workload

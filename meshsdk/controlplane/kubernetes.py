@@ -18,6 +18,7 @@ class Meta:
     name: str
     namespace: str
     labels: dict[str, str]
+    created: str = ""
 
 
 @dataclass(slots=True)
@@ -70,7 +71,7 @@ def parse_service(spec: Fields, meta: Meta, world: World) -> Service:
     )
     spec.ignore("type", "sessionAffinity", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy", "clusterIPs")
     spec.ignore("publishNotReadyAddresses", "externalTrafficPolicy", "allocateLoadBalancerNodePorts")
-    spec.finish()
+    spec.finish(("selector", "ports"))
     return service
 
 

@@ -10,6 +10,7 @@ from google.protobuf import descriptor_pool, json_format, symbol_database
 from ..errors import ConfigError, ResourceError
 from ..resources import RESOURCE_TYPES, ResourceType, decode, resource_name
 from .documents import Document
+from .kinds import UnreadablePolicy, did_you_mean
 
 __all__ = ["RawResource", "parse_raw"]
 
@@ -20,13 +21,33 @@ def parse_raw(document: Document, warnings: list[str]) -> RawResource:
     """A document that is an xDS resource.
 
     Raises:
+        UnreadablePolicy: It is, or may be, the listener of a server.
         ConfigError: It is of a type that is not served, has an unknown field, or breaks a validation rule.
     """
+    try:
+        return _parse(document, warnings)
+    except ConfigError as error:
+        if _may_be_of_server(document):
+            raise UnreadablePolicy(error.where, error.problem) from error
+        raise
+
+
+# Without one of these, a server that needs it has no policy: nobody gets in.
+_NEEDED = (ResourceType.CLUSTER.type_url, ResourceType.ENDPOINTS.type_url, ResourceType.ROUTE_CONFIGURATION.type_url)
+
+
+def _may_be_of_server(document: Document) -> bool:
+    is_of_client = "api_listener" in document.data or "apiListener" in document.data
+    return not is_of_client and document.data["@type"] not in _NEEDED
+
+
+def _parse(document: Document, warnings: list[str]) -> RawResource:
     body = dict(document.data)
     type_url = str(body.pop("@type"))
     kind = RESOURCE_TYPES.get(type_url)
     if kind is None:
-        raise ConfigError(f"{document.where}.@type", f"must be one of {list(RESOURCE_TYPES)}, is {type_url!r}")
+        near = did_you_mean(type_url, RESOURCE_TYPES, 0.9)
+        raise ConfigError(f"{document.where}.@type", f"must be one of {list(RESOURCE_TYPES)}, is {type_url!r}{near}")
     message = symbol_database.Default().GetSymbol(type_url.rpartition("/")[2])()
     _import_types(body)
     try:
@@ -43,7 +64,10 @@ def parse_raw(document: Document, warnings: list[str]) -> RawResource:
         warnings.append(f"{document.where}: {error.field}: {error.problem}; it is served to Envoys only")
     else:
         warnings.extend(f"{document.where}: {note}" for note in resource.notes)
-    return kind, resource_name(kind, packed), packed
+    name = resource_name(kind, packed)
+    if not name:
+        raise ConfigError(f"{document.where}.name", "must be set: nobody could ask for it")
+    return kind, name, packed
 
 
 def _import_types(value: Any) -> None:

@@ -22,13 +22,18 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class PeerAuthentication:
-    """Whether peers must prove who they are; `selector` None is for the whole namespace."""
+    """Whether peers must prove who they are; `selector` None is for the whole namespace.
+
+    Attributes:
+        created: When, as RFC 3339 writes it; empty where it is not known.
+    """
 
     name: str
     namespace: str
     selector: Mapping[str, str] | None
     mode: str
     ports: Mapping[int, str] = field(default_factory=dict)
+    created: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +151,15 @@ class MeshConfig:
 
 @dataclass(slots=True)
 class SecurityWorld:
-    """All security policies of a folder."""
+    """All security policies of a folder.
+
+    Attributes:
+        mesh_where: Where `mesh` stands; empty where it is made of defaults.
+        broken: What is wrong with those that are, or may be, policies. While there is one, nobody gets in.
+    """
 
     mesh: MeshConfig = MeshConfig()
+    mesh_where: str = ""
     peers: list[PeerAuthentication] = field(default_factory=list)
     requests: list[RequestAuthentication] = field(default_factory=list)
     authorizations: list[AuthorizationPolicy] = field(default_factory=list)

@@ -1,7 +1,11 @@
-"""VirtualService (istio.networking.v1.VirtualService)."""
+"""VirtualService (istio.networking.v1.VirtualService).
+
+A route with an error matches nothing, and the others stay: read without its condition it would match everything.
+"""
 
 from __future__ import annotations
 
+from ..errors import ConfigError
 from .fields import Fields
 from .kubernetes import Meta
 from .world import (
@@ -20,15 +24,27 @@ from .world import (
 __all__ = ["parse_virtual_service"]
 
 
-def parse_virtual_service(spec: Fields, meta: Meta, world: World) -> VirtualService | None:
-    """A VirtualService; None where it is for gateways only."""
+# Fields of HTTPMatchRequest: what is nearly one of them beside `match` was to be a condition.
+_CONDITIONS = (
+    *("match", "uri", "ignoreUriCase", "scheme", "method", "authority", "withoutHeaders", "queryParams", "port"),
+    *("sourceLabels", "sourceNamespace", "gateways"),
+)
+
+
+def parse_virtual_service(spec: Fields, meta: Meta, world: World, errors: list[ConfigError]) -> VirtualService | None:
+    """A VirtualService; None where it is for gateways only. Routes with an error are left out."""
     hosts = spec.texts("hosts")
     if not hosts:
         raise spec.error("hosts", "must name at least one host")
     gateways = spec.texts("gateways")
     spec.ignore("exportTo")
-    routes = tuple(_parse_route(route, meta, world) for route in spec.children("http"))
-    spec.finish()
+    routes = []
+    for route in spec.children("http"):
+        try:
+            routes.append(_parse_route(route, meta, world))
+        except ConfigError as error:
+            errors.append(error)
+    spec.finish(("hosts", "gateways", "http"))
     if gateways and "mesh" not in gateways:
         spec.warn("gateways", "is for gateways only, and has no effect in a mesh client")
         return None
@@ -36,7 +52,7 @@ def parse_virtual_service(spec: Fields, meta: Meta, world: World) -> VirtualServ
         name=meta.name,
         namespace=meta.namespace,
         hosts=tuple(world.full_host(host, meta.namespace) for host in hosts),
-        routes=routes,
+        routes=tuple(routes),
         where=spec.where,
     )
 
@@ -48,6 +64,7 @@ def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute:
     if rewrite is not None and (regex_field := rewrite.child("uriRegexRewrite")) is not None:
         regex = (regex_field.required_text("match"), regex_field.text("rewrite"))
     body = direct.child("body") if direct is not None else None
+    route.refuse_empty("match")
     parsed = HttpRoute(
         name=route.text("name"),
         matches=tuple(_parse_match(match) for match in route.children("match")),
@@ -69,7 +86,7 @@ def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute:
         rewrite.finish()
     if direct is not None:
         direct.finish()
-    route.finish()
+    route.finish(_CONDITIONS)
     actions = [bool(parsed.destinations), parsed.redirect is not None, parsed.direct_status is not None]
     if sum(actions) != 1:
         raise route.error("route", "exactly one of route, redirect and directResponse must be set")
@@ -128,7 +145,8 @@ def _parse_headers(holder: Fields) -> tuple[HeaderOperations, HeaderOperations]:
             continue
         operations.append(HeaderOperations(one.labels("set"), one.labels("add"), one.texts("remove")))
         one.finish()
-    headers.finish()
+    # With another field these were conditions, of `match`.
+    headers.finish_exactly()
     return operations[0], operations[1]
 
 
@@ -139,17 +157,18 @@ def _parse_match(match: Fields) -> HttpMatch:
         scheme=_string_match(match.child("scheme")),
         method=_string_match(match.child("method")),
         authority=_string_match(match.child("authority")),
-        headers={name: _string_match(field) for name, field in match.child_map("headers").items()},
-        without_headers={name: _string_match(field) for name, field in match.child_map("withoutHeaders").items()},
-        query_params={name: _string_match(field) for name, field in match.child_map("queryParams").items()},
+        headers={name: _value_match(field) for name, field in match.child_map("headers").items()},
+        without_headers={name: _value_match(field) for name, field in match.child_map("withoutHeaders").items()},
+        query_params={name: _value_match(field) for name, field in match.child_map("queryParams").items()},
         port=match.integer("port", low=1, high=65535),
     )
-    match.ignore("name")
+    match.ignore("name", "statPrefix")
     for name in ("sourceLabels", "sourceNamespace", "gateways"):
         if name in match:
             # A condition that is not evaluated would let the route match more than it may.
             raise match.error(name, "is a condition that is not translated")
-    match.finish()
+    # Without a condition that is not known, the route would match more than it may.
+    match.finish_exactly()
     return parsed
 
 
@@ -157,13 +176,18 @@ def _string_match(field: Fields | None) -> StringMatch | None:
     """A StringMatch; an empty one matches whatever is there."""
     if field is None:
         return None
-    for kind in ("exact", "prefix", "regex"):
-        if kind in field:
-            match = StringMatch(kind, field.text(kind))
-            field.finish()
-            return match
-    field.finish()
-    return None
+    found = [StringMatch(kind, field.text(kind)) for kind in ("exact", "prefix", "regex") if kind in field]
+    field.ignore("exact", "prefix", "regex")
+    field.finish_exactly()
+    if len(found) > 1:
+        raise field.error(found[1].kind, f"cannot stand beside {found[0].kind}")
+    return found[0] if found else None
+
+
+def _value_match(field: Fields) -> StringMatch | None:
+    """Of a header or parameter: `regex: "*"` is none, and means that it is there (route.go)."""
+    match = _string_match(field)
+    return None if match == StringMatch("regex", "*") else match
 
 
 def _parse_redirect(route: Fields) -> HttpRedirect | None:

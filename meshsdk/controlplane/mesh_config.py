@@ -1,0 +1,122 @@
+"""Istio's MeshConfig, as far as it matters to servers (istio/api mesh/v1alpha1/config.proto)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .fields import Fields
+from .kinds import did_you_mean
+from .security_world import MeshConfig, Provider
+from .strict_yaml import YamlError, parse_yaml
+
+__all__ = ["MESH_CONFIG", "may_be_mesh_config", "parse_mesh_config"]
+
+# The name of Istio's ConfigMap.
+MESH_CONFIG = "istio"
+
+NORMALIZATIONS = ("DEFAULT", "NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES")
+
+# Fields that are for those who run proxies. One that is not known may be one that says which policies hold.
+_OTHERS = (
+    *("accessLogEncoding", "accessLogFile", "accessLogFormat", "ca", "caCertificates", "certificates"),
+    *("configSources", "connectTimeout", "defaultConfig", "defaultDestinationRuleExportTo"),
+    *("defaultHttpRetryPolicy", "defaultProviders", "defaultServiceExportTo", "defaultTrafficPolicy"),
+    *("defaultVirtualServiceExportTo", "disableEnvoyListenerLog", "discoverySelectors", "dnsRefreshRate"),
+    *("enableEnvoyAccessLogService", "enablePrometheusMerge", "enableSdsTokenMount", "enableTracing"),
+    *("h2UpgradePolicy", "hboneIdleTimeout", "inboundClusterStatName", "inboundTrafficPolicy", "ingressClass"),
+    *("ingressControllerMode", "ingressSelector", "ingressService", "localityLbSetting", "meshMTLS"),
+    *("outboundClusterStatName", "outboundTrafficPolicy", "protocolDetectionTimeout", "proxyHttpPort"),
+    *("proxyInboundListenPort", "proxyListenPort", "sdsUdsPath", "sdsUseK8sSaJwt", "serviceEntryVisibility"),
+    *("serviceScopeConfigs", "serviceSettings", "tcpKeepalive", "terminationDrainDuration", "thriftConfig"),
+    *("tlsDefaults", "verifyCertificateAtClient"),
+)
+
+
+def may_be_mesh_config(config_map: Mapping[Any, Any]) -> bool:
+    """Whether a ConfigMap is meant to be Istio's, or ends before that can be seen."""
+    metadata, data = config_map.get("metadata"), config_map.get("data")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(name, str) or name == MESH_CONFIG:
+        return True
+    if isinstance(data, dict) and "mesh" not in data:
+        return False
+    return bool(did_you_mean(name, [MESH_CONFIG], 0.8)) or (data is None and MESH_CONFIG.startswith(name))
+
+
+def parse_mesh_config(config_map: Fields, warnings: list[str]) -> MeshConfig:
+    """The MeshConfig in Istio's ConfigMap `istio` (its key `mesh` holds YAML)."""
+    data = config_map.child("data")
+    if data is None:
+        raise config_map.error("data", "must be set: this is Istio's MeshConfig")
+    try:
+        documents = parse_yaml(data.text("mesh"))
+    except YamlError as error:
+        raise data.error("mesh", f"is not YAML: {error.problem}") from error
+    if len(documents) != 1:
+        raise data.error("mesh", f"must be one document, Istio's MeshConfig, has {len(documents)}")
+    mesh = Fields(data.path("mesh"), documents[0], warnings)
+    providers = {}
+    for entry in mesh.children("extensionProviders"):
+        provider = _parse_provider(entry)
+        if provider is not None:
+            providers[provider.name] = provider
+    parsed = MeshConfig(
+        trust_domain=mesh.text("trustDomain") or "cluster.local",
+        trust_domain_aliases=mesh.texts("trustDomainAliases"),
+        path_normalization=_parse_normalization(mesh.child("pathNormalization")),
+        root_namespace=mesh.namespace("rootNamespace", "istio-system"),
+        providers=providers,
+        enable_auto_mtls=mesh.boolean("enableAutoMtls", True),
+    )
+    mesh.ignore(*_OTHERS)
+    mesh.finish_exactly()
+    return parsed
+
+
+def _parse_normalization(fields: Fields | None) -> str:
+    if fields is None:
+        return "DEFAULT"
+    kind = fields.text("normalization", "DEFAULT")
+    if kind not in NORMALIZATIONS:
+        raise fields.error("normalization", f"must be one of {list(NORMALIZATIONS)}, is {kind!r}")
+    fields.finish_exactly()
+    return kind
+
+
+def _parse_provider(entry: Fields) -> Provider | None:
+    name = entry.required_text("name")
+    grpc, http = entry.child("envoyExtAuthzGrpc"), entry.child("envoyExtAuthzHttp")
+    fields = grpc or http
+    if fields is None:
+        return None
+    port = fields.integer("port", low=1, high=65535)
+    if port is None:
+        raise fields.error("port", "must be set")
+    body = fields.child("includeRequestBodyInCheck")
+    status = fields.text("statusOnError")
+    if status and not status.isdecimal():
+        raise fields.error("statusOnError", f"must be a status, is {status!r}")
+    provider = Provider(
+        name=name,
+        service=fields.required_text("service").rpartition("/")[2],
+        port=port,
+        is_http=grpc is None,
+        timeout_seconds=fields.duration("timeout") or 600.0,
+        fail_open=fields.boolean("failOpen"),
+        status_on_error=int(status) if status else 403,
+        path_prefix=fields.text("pathPrefix"),
+        request_headers=fields.texts("includeRequestHeadersInCheck") + fields.texts("includeHeadersInCheck"),
+        headers_to_add=fields.labels("includeAdditionalHeadersInCheck"),
+        upstream_headers=fields.texts("headersToUpstreamOnAllow"),
+        client_headers=fields.texts("headersToDownstreamOnDeny"),
+        client_headers_on_success=fields.texts("headersToDownstreamOnAllow"),
+        max_body_bytes=body.integer("maxRequestBytes") if body is not None else None,
+        allow_partial_body=body.boolean("allowPartialMessage") if body is not None else False,
+    )
+    if body is not None:
+        body.ignore("packAsBytes")
+        body.finish_exactly()
+    fields.ignore("clearRouteCache")
+    fields.finish_exactly()
+    return provider
