@@ -4,11 +4,31 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test demo bench soak lint types format clean
+# What depends on the interpreter most: TLS, servers, identities, gRPC, the HTTP engine, xDS, the control plane.
+QUICK := tests/test_architecture.py tests/test_bootstrap.py tests/controlplane tests/identities tests/inbound tests/xds \
+	tests/grpc/test_channels.py tests/grpc/test_mutual_tls.py tests/grpc/test_process.py tests/grpc/test_servers.py \
+	tests/http/test_engine.py tests/http/test_tls_and_http2.py tests/server/test_authorities.py \
+	tests/server/test_log_lines.py tests/server/test_mutual_tls_matrix.py tests/server/test_peer_trust.py \
+	tests/server/test_serve.py tests/server/test_start.py tests/server/test_trust.py tests/server/test_untold.py
+VERSIONS := 3.11 3.12 3.13
+
+.PHONY: test test-others quick demo bench soak lint types format clean
 
 # By files, so that each worker starts what a file shares once; the longest come first in the alphabet.
 test: lint types  ## everything that must hold: style, types, tests
 	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+quick: $(STAMP)  ## a selection of the tests; PYTHON and VENV say on which interpreter
+	"$(BIN)/python" --version
+	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -p no:cacheprovider $(QUICK)
+
+test-others: $(STAMP)  ## that selection on each other version of Python that is here
+	@own=$$("$(BIN)/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for version in $(VERSIONS); do \
+		if [ "$$version" = "$$own" ]; then continue; fi; \
+		python=$$(.ci/find-python "$$version") || { echo "skipped: Python $$version is not on this machine"; continue; }; \
+		$(MAKE) --no-print-directory quick PYTHON="$$python" VENV=".venv-$$version" || exit 1; \
+	done
 
 demo: $(STAMP)  ## bookinfo on loopback: services, mesh, live table; under a minute
 	"$(BIN)/python" -m examples.bookinfo
@@ -36,4 +56,4 @@ $(STAMP): pyproject.toml
 	touch "$(STAMP)"
 
 clean:
-	rm -rf "$(VENV)" .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf "$(VENV)" .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -22,6 +22,7 @@ from .bootstrap import Bootstrap
 from .discovery import SERVER_ROOT, DnsResolver, Graph, Snapshot
 from .errors import BootstrapError, RequestError
 from .exchange import Directory
+from .forked import keep
 from .http.dispatcher import Forkable, HasCertificates, LocalReplies, UnknownHosts
 from .log_lines import logger_of
 from .security import Identity, Secrets
@@ -254,6 +255,8 @@ class Control:
     def after_fork(self) -> None:
         """In a forked child: start afresh at the next use."""
         self._start_lock = threading.Lock()
+        keep(self._source)
+        keep(self._health)
         self._clear()
         for transport in list(self._transports):
             transport.after_fork()

@@ -58,11 +58,13 @@ class SpiffeCa:
 
     Attributes:
         pem: Its own certificate.
+        above: As given.
     """
 
     def __init__(self, name: str = "test CA", above: SpiffeCa | None = None, make: MakeAuthority | None = None) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.above = above
         issuer = above or self
         builder = (make or _strict)(issuer._builder(self._name, self._key.public_key(), -3600, 86400), self._key)
         certificate = builder.sign(issuer._key, hashes.SHA256())

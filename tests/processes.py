@@ -58,7 +58,7 @@ def envoy(config: dict[str, object], ports: list[int], folder: Path) -> Iterator
     path = folder / f"{name}.json"
     path.write_text(json.dumps(config))
     log = folder / f"{name}.log"
-    command = [envoy_path(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"]
+    command = [envoy_path(), "-c", str(path), "--disable-hot-restart", "--concurrency", "1", "-l", "warning"]
     with log.open("wb") as output:
         process = subprocess.Popen([*command, "--log-path", str(log)], stdout=output, stderr=output)
     try:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent / "meshsdk"
 RANKS = {
     "errors": 0,
     "one_line": 0,
+    "forked": 0,
     "log_lines": 0,
     "telemetry": 1,
     "bootstrap": 1,

@@ -21,6 +21,7 @@ import re2
 from grpc import _server
 
 from ..errors import UnsupportedFeatureError
+from ..forked import keep
 from ..log_lines import logger_of
 from ..resources import RESOURCE_TYPES, ResourceType
 from ..xds.ads_server import AdsService
@@ -29,7 +30,7 @@ from .private_folder import PrivateFolder
 from .process_bootstrap import merged_bootstrap, open_keeper
 from .tls_slots import TlsSlots
 
-__all__ = ["Relay", "RelayClient", "join", "leave"]
+__all__ = ["Relay", "RelayClient", "join", "leave", "refuse_after_fork"]
 
 logger = logger_of("meshsdk.grpc")
 
@@ -234,15 +235,24 @@ def join(client: RelayClient) -> tuple[Relay, str]:
             another bootstrap.
         BootstrapError: The application's own bootstrap cannot be read.
     """
+    refuse_after_fork()
     with _Process.lock:
-        if _Process.is_inherited:
-            raise UnsupportedFeatureError(
-                "a channel of a Mesh was used before this process was forked, and grpc-core does not survive a fork;"
-                " make the first call after forking (gunicorn: in the worker, not at import), or use spawn"
-            )
         if _Process.relay is None:
             _Process.relay = Relay()
         return _Process.relay, _Process.relay.add(client)
+
+
+def refuse_after_fork() -> None:
+    """Refuse gRPC where it was used in the parent; to be asked before anything of gRPC's is touched.
+
+    Raises:
+        UnsupportedFeatureError: It was.
+    """
+    if _Process.is_inherited:
+        raise UnsupportedFeatureError(
+            "a channel of a Mesh was used before this process was forked, and grpc-core does not survive a fork;"
+            " make the first call after forking (gunicorn: in the worker, not at import), or use spawn"
+        )
 
 
 def leave(relay: Relay, name: str) -> None:
@@ -254,6 +264,7 @@ def leave(relay: Relay, name: str) -> None:
 def _after_fork() -> None:
     _Process.lock = threading.Lock()
     _Process.is_inherited = _Process.is_inherited or _Process.relay is not None
+    keep(_Process.relay)
     _Process.relay = None
 
 

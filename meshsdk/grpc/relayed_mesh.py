@@ -10,15 +10,17 @@ from typing import Any, Protocol
 
 from envoy.config.route.v3 import route_components_pb2
 
-# Loaded with this module, so that the first call does not wait for them: the control thread uses both.
 from .. import health as _health  # noqa: F401
 from ..control import Control
 from ..errors import MeshError
+
+# Loaded with this module, so that the first call does not wait for them: the control thread uses both.
+from ..forked import keep
 from ..routing import CompiledForward
 from ..xds import ads_client as _ads_client  # noqa: F401
 from .names import channel_target
 from .native_action import write_policy
-from .relay import Relay, join, leave
+from .relay import Relay, join, leave, refuse_after_fork
 from .resource_book import ResourceBook
 from .target import TargetName, parse_target
 
@@ -64,6 +66,7 @@ class RelayedMesh:
         """
         relay = self._relay
         if relay is None:
+            refuse_after_fork()
             with self._lock:
                 relay = self._relay
                 if relay is None:
@@ -76,8 +79,13 @@ class RelayedMesh:
         return relay
 
     def start_beside(self) -> None:
-        """Begin to join the relay on a thread of its own, while the target's configuration is being fetched."""
+        """Begin to join the relay on a thread of its own, while the target's configuration is being fetched.
+
+        Raises:
+            UnsupportedFeatureError: gRPC was used before this process was forked.
+        """
         if self._relay is None and not self._is_starting:
+            refuse_after_fork()
             self._is_starting = True
             threading.Thread(target=self._try_start, name="meshsdk-relay-start", daemon=True).start()
 
@@ -99,6 +107,7 @@ class RelayedMesh:
     def after_fork(self) -> None:
         """In a forked child: start afresh at the next call."""
         self._lock = threading.Lock()
+        keep(self._relay)
         self._clear()
 
     def target_uri(self, target: TargetName, authority: str) -> str:

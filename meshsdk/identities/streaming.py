@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from ..errors import IdentityError
+from ..forked import keep
 from .background import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, BackgroundIdentity
 
 __all__ = ["StreamedIdentity", "unix_target"]
@@ -35,6 +36,7 @@ class StreamedIdentity(BackgroundIdentity):
 
     def reset(self) -> None:
         """See `BackgroundIdentity`."""
+        keep(getattr(self, "_call", None))
         self._call: Any = None
         super().reset()
 

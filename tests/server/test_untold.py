@@ -6,6 +6,9 @@ import contextlib
 import json
 import logging
 import socket
+import ssl
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,14 @@ import h2.connection
 import h2.events
 import httpx
 import pytest
+import uvicorn
+from meshsdk_fastapi import MeshMiddleware
 
 import meshsdk
 
+from ..certificates import SpiffeCa, spiffe, write_identity
 from ..conftest import service
+from ..patience import PATIENCE
 from .grpc_servers import aio_grpc_server, sync_grpc_server
 from .running import mesh_of, one_port, policy, serving
 from .test_attacks import echo
@@ -423,3 +430,53 @@ def test_what_a_cluster_of_a_split_says_of_filters_holds_for_its_share(tmp_path:
             client.get(f"http://127.0.0.1:{port}/", headers={"x-point": str(point)}).status_code for point in range(4)
         ]
     assert seen == [200, 403, 200, 403]
+
+
+@contextlib.contextmanager
+def plain_uvicorn(mesh: meshsdk.Mesh, known_port: int, **options: Any) -> Iterator[None]:
+    """uvicorn as it is, around an application with MeshMiddleware."""
+    config = uvicorn.Config(MeshMiddleware(echo, mesh=mesh, port=known_port), log_level="critical", **options)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    until = time.monotonic() + PATIENCE
+    while not server.started and thread.is_alive() and time.monotonic() < until:
+        time.sleep(0.005)
+    assert server.started
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
+
+
+@pytest.mark.parametrize(("ports", "status"), [("8080", 403), ("9090", 200)])
+def test_on_a_unix_socket_the_port_is_the_one_that_configuration_knows(tmp_path: Path, ports: str, status: int) -> None:
+    rule = policy(f"{{action: DENY, rules: [{{to: [{{operation: {{ports: ['{ports}']}}}}]}}]}}")
+    socket_path = str(tmp_path / "s")
+    with (
+        mesh_of(tmp_path, service("web", 8080) + rule) as mesh,
+        plain_uvicorn(mesh, 8080, uds=socket_path),
+        httpx.Client(transport=httpx.HTTPTransport(uds=socket_path)) as client,
+    ):
+        assert client.get("http://web/").status_code == status
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["principals: ['cluster.local/ns/default/sa/evil']", "notPrincipals: ['cluster.local/ns/default/sa/good']"],
+)
+def test_no_rule_about_peers_is_passed_where_the_server_does_not_tell_them(tmp_path: Path, source: str) -> None:
+    port, ca = one_port(), SpiffeCa()
+    for name in ("web", "evil"):
+        write_identity(tmp_path / name, ca.issue(spiffe(name), dns=("localhost",)), ca.pem)
+    rule = policy(f"{{action: DENY, rules: [{{from: [{{source: {{{source}}}}}]}}]}}")
+    tls = {"ssl_certfile": str(tmp_path / "web" / "cert.pem"), "ssl_keyfile": str(tmp_path / "web" / "key.pem")}
+    tls |= {"ssl_ca_certs": str(tmp_path / "web" / "roots.pem"), "ssl_cert_reqs": ssl.CERT_REQUIRED}  # type: ignore[dict-item]
+    verify = ssl.create_default_context(cadata=ca.pem.decode())
+    verify.load_cert_chain(tmp_path / "evil" / "cert.pem", tmp_path / "evil" / "key.pem")
+    with (
+        mesh_of(tmp_path, service("web", port) + rule) as mesh,
+        plain_uvicorn(mesh, port, host="127.0.0.1", port=port, **tls),
+    ):
+        assert httpx.get(f"https://localhost:{port}/", verify=verify).status_code in (403, 503)

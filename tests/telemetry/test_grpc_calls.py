@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PATIENCE
 from tests.processes import CLEAN_ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 
 SETUP = """
-    import asyncio, json, sys, tempfile, pathlib
+    import asyncio, json, sys, pathlib
     from opentelemetry import metrics, trace, baggage
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -29,7 +31,7 @@ SETUP = """
     import grpc, meshsdk
     from tests.conftest import service
     from tests.grpc_server import GrpcServer
-    folder = pathlib.Path(tempfile.mkdtemp())
+    folder = pathlib.Path(sys.argv[1])
     (folder / "mesh.yaml").write_text("# nothing yet")
     server_mesh = meshsdk.Mesh(config=folder)
     server = GrpcServer("one", interceptors=[server_mesh.server_interceptor()])
@@ -59,15 +61,16 @@ SETUP = """
 
 
 def run(script: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SETUP) + textwrap.dedent(script)],
-        env=CLEAN_ENVIRONMENT,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(SETUP) + textwrap.dedent(script), folder],
+            env=CLEAN_ENVIRONMENT,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr[-3000:]
     shown: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return shown

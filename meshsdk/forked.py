@@ -1,0 +1,49 @@
+"""What a forked child has inherited of gRPC's is kept to its end, and never taken apart.
+
+grpc-core does not survive a fork: in the child its threads are gone, and the destructor of a channel, a call or a
+server waits for them, or crashes. So nothing is destroyed there that the parent has left: what this library lets go of
+in a child is kept (`keep`), and Python's collector leaves alone what was garbage when the fork came (`gc.freeze`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import sys
+
+__all__ = ["keep"]
+
+_kept: list[object] = []
+_was_collecting: list[bool] = []
+
+
+def keep(one: object) -> None:
+    """Have an object outlive everything in this process, the end of the interpreter too."""
+    if one is None:
+        return
+    _kept.append(one)
+    with contextlib.suppress(AttributeError):
+        # Lists of modules are emptied at the end; CPython counts this reference for ever.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
+
+
+def _before() -> None:
+    _was_collecting.append(gc.isenabled())
+    gc.disable()
+
+
+def _collect_again() -> None:
+    if _was_collecting.pop():
+        gc.enable()
+
+
+def _in_child() -> None:
+    if "grpc._cython.cygrpc" in sys.modules:
+        gc.freeze()
+    _collect_again()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_collect_again, after_in_child=_in_child)
