@@ -23,7 +23,7 @@ from .discovery import SERVER_ROOT, DnsResolver, Graph, Snapshot
 from .errors import BootstrapError, RequestError
 from .exchange import Directory
 from .forked import keep
-from .http.dispatcher import Forkable, HasCertificates, LocalReplies, UnknownHosts
+from .http.dispatcher import HasCertificates, LocalReplies, Transport, UnknownHosts
 from .log_lines import logger_of
 from .security import Identity, Secrets
 from .xds import ControlLoop, ResourceCache, Source, Status
@@ -82,7 +82,7 @@ class Control:
         self.unknown_hosts: UnknownHosts = unknown_hosts
         self._make_source = make_source
         self._secrets = Secrets(bootstrap.certificate_providers, identity)
-        self._transports: weakref.WeakSet[Forkable] = weakref.WeakSet()
+        self._transports: weakref.WeakSet[Transport] = weakref.WeakSet()
         self._start_lock = threading.Lock()
         self._is_closed = False
         self._clear()
@@ -198,7 +198,7 @@ class Control:
         """Have `callback` run on the control thread now, and whenever the directory or an endpoint's health changed."""
         self._started().post(lambda: self._add_watcher(callback))
 
-    def register(self, transport: Forkable) -> None:
+    def register(self, transport: Transport) -> None:
         """See `Runtime.register`."""
         self._transports.add(transport)
 
@@ -275,7 +275,7 @@ class Control:
                 self._graph = Graph(self._cache, self._dns)
                 from .health import HealthWatcher  # When traffic begins: importing meshsdk stays quick.
 
-                self._health = HealthWatcher(loop, self._secrets)
+                self._health = HealthWatcher(loop, self._secrets, self.watch_certificates)
                 loop.start()
                 self._loop = loop
             return self._loop
@@ -324,9 +324,12 @@ class Control:
 
     def _publish(self, snapshot: Snapshot) -> None:
         assert self._health is not None
-        self.directory = self.directory.advance(snapshot)
+        before, self.directory = self.directory, self.directory.advance(snapshot)
+        before.retire(self.directory)
         self._publish_policies(snapshot)
         self._health.watch(self.directory.clusters.values())
+        for transport in list(self._transports):
+            transport.drop_removed()
         for target in self.directory.targets.values():
             if target.problem and not target.view.does_not_exist:
                 self._log_once(target.problem)

@@ -73,6 +73,12 @@ class Directory:
             targets[name] = known if known is not None and known.view is view else compile_target(view, known)
         return Directory(snapshot.version, targets, clusters, snapshot.clusters)
 
+    def retire(self, next_one: Directory) -> None:
+        """Tell the clusters that `next_one`, which takes this one's place, does not have. Control thread only."""
+        for name, cluster in self.clusters.items():
+            if next_one.clusters.get(name) is not cluster:
+                cluster.retire()
+
     def _advance_clusters(self, views: Mapping[str, ClusterView]) -> dict[str, Cluster]:
         clusters: dict[str, Cluster] = {}
         aggregates: list[tuple[Cluster, resources.Cluster, AggregateDiscovery]] = []

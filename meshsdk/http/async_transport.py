@@ -126,8 +126,16 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
             with contextlib.suppress(RuntimeError):  # The loop is closed.
                 loop.call_soon_threadsafe(pool.drop_distrusted)
 
+    def drop_removed(self) -> None:
+        """See `dispatcher.Transport`."""
+        self._tls.forget_retired()
+        for loop, pool in list(self._pools.items()):
+            with contextlib.suppress(RuntimeError):  # The loop is closed.
+                loop.call_soon_threadsafe(pool.drop_removed)
+
     def after_fork(self) -> None:
         """In a forked child: forget the parent's connections, without a word to their peers."""
+        self._tls.after_fork()
         self._pools = {}
         self._mirrors = set()
 

@@ -152,6 +152,8 @@ class SyncPool:
         else:
             now = connection.idle_since = time.monotonic()
             self._idle.setdefault(key, []).append(connection)
+            if slot.endpoint.is_removed:
+                self.drop_removed()  # It went while this one was being put away.
             if now >= self._next_sweep:
                 self._sweep(now)
         if self._waiting:
@@ -216,13 +218,24 @@ class SyncPool:
                 self._idle.get((slot.endpoint, slot.is_secure), []).remove(connection)
             connection.close()
 
+    def drop_removed(self) -> None:
+        """Close idle connections to endpoints that are gone; busy ones are closed when they are done. From any thread.
+        """
+        for key in [key for key in list(self._idle) if key[0].is_removed]:
+            idle = self._idle.get(key)
+            while idle:
+                # Only the thread that takes it out of the list may close it.
+                with contextlib.suppress(IndexError):
+                    idle.pop().close()
+            self._idle.pop(key, None)
+
     def _sweep(self, now: float) -> None:
-        """Close what was idle for too long, and what leads to endpoints that are gone."""
+        """Close what was idle for too long."""
         self._next_sweep = now + SWEEP_SECONDS
         for key, idle in list(self._idle.items()):
             longest = keepalive_seconds(self._limits, key[0])
             for connection in list(idle):
-                if key[0].is_removed or now - connection.idle_since > longest:
+                if now - connection.idle_since > longest:
                     # Only the thread that takes it out of the list may close it.
                     with contextlib.suppress(ValueError):
                         idle.remove(connection)

@@ -105,8 +105,14 @@ class MeshTransport(httpx.BaseTransport):
         if self._tls.refresh():
             self._pool.drop_distrusted()
 
+    def drop_removed(self) -> None:
+        """See `dispatcher.Transport`."""
+        self._tls.forget_retired()
+        self._pool.drop_removed()
+
     def after_fork(self) -> None:
         """In a forked child: forget the parent's connections, without a word to their peers."""
+        self._tls.after_fork()
         self._pool = SyncPool(self._tls, self._limits)
         self._mirrors = MirrorThreads()
 

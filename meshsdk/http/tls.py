@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from ..balancing import Endpoint
+from ..balancing import Cluster, Endpoint
 from ..errors import PeerIdentityError, ResourceError
 from ..resources import HttpProtocol, PemSource, TlsTrust, UpstreamTls
 from ..resources.tls import BundleSource
@@ -71,6 +72,15 @@ def speaks_http2(chosen: str | None, protocol: HttpProtocol) -> bool:
     return chosen in ("h2", "istio-h2")
 
 
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """A context, what its certificates were made from, and the clusters that use it."""
+
+    stamps: tuple[object, ...]
+    context: TlsClientContext
+    clusters: set[Cluster]
+
+
 class TlsChooser:
     """Makes and keeps TLS contexts.
 
@@ -78,7 +88,7 @@ class TlsChooser:
         make_default: Makes the context of https URLs whose cluster has no TLS settings; called once, when needed.
         http2: Whether that context offers HTTP/2.
         secrets: What names of certificates in settings stand for.
-        on_first: Called when there is a context whose certificates may change: from then on `refresh` must be, too.
+        on_first: Called before there is a context whose certificates may change: from then on `refresh` must be, too.
     """
 
     def __init__(
@@ -94,7 +104,8 @@ class TlsChooser:
         self._http2 = http2
         self._on_first = on_first
         self._default: TlsClientContext | None = None
-        self._contexts: dict[tuple[UpstreamTls, HttpProtocol], tuple[tuple[object, ...], TlsClientContext]] = {}
+        self._is_watched = False
+        self._contexts: dict[tuple[UpstreamTls, HttpProtocol], _Kept] = {}
 
     def choose(self, endpoint: Endpoint, scheme: str, url_host: str) -> tuple[TlsClientContext, str] | None:
         """Context and server name for a connection, or None for plaintext. An https URL never goes out in plaintext.
@@ -106,7 +117,7 @@ class TlsChooser:
         settings = config.tls_of(endpoint.config)
         if settings is not None:
             try:
-                context = self._cluster_context(settings, config.protocol)
+                context = self._cluster_context(settings, endpoint.cluster)
             except (ResourceError, OSError) as error:
                 raise httpx.ConnectError(f"cluster {config.name}: TLS settings cannot be used: {error}") from error
             return context, endpoint.config.hostname if context.auto_sni else context.server_name
@@ -118,19 +129,22 @@ class TlsChooser:
             self._default = TlsClientContext(default)
         return self._default, url_host
 
-    def _cluster_context(self, settings: UpstreamTls, protocol: HttpProtocol) -> TlsClientContext:
+    def _cluster_context(self, settings: UpstreamTls, cluster: Cluster) -> TlsClientContext:
         # Certificates that were replaced have other stamps, so that rotated ones are used by new connections.
+        protocol = cluster.config.protocol
+        if not self._is_watched:
+            self._is_watched = True
+            self._on_first()
         tls = self._secrets.of_client(settings)
         stamps = _stamps(tls)
         kept = self._contexts.get((settings, protocol))
-        if kept is not None and kept[0] == stamps:
-            return kept[1]
+        if kept is not None and kept.stamps == stamps:
+            kept.clusters.add(cluster)
+            return kept.context
         context = make_client_context(tls, offered_protocols(settings, protocol))
         if kept is not None:
-            kept[1].is_current = False
-        elif not self._contexts:
-            self._on_first()
-        self._contexts[(settings, protocol)] = (stamps, context)
+            kept.context.is_current = False
+        self._contexts[(settings, protocol)] = _Kept(stamps, context, {cluster, *(kept.clusters if kept else ())})
         return context
 
     def refresh(self) -> bool:
@@ -141,10 +155,25 @@ class TlsChooser:
                 stamps = _stamps(self._secrets.of_client(key[0]))
             except (ResourceError, OSError):
                 continue  # In the middle of a change, or gone: what is there goes on.
-            if stamps != kept[0]:
-                kept[1].is_current = False
+            if stamps != kept.stamps:
+                kept.context.is_current = False
                 is_changed = True
         return is_changed
+
+    def after_fork(self) -> None:
+        """In a forked child: the thread that looked for changes is the parent's."""
+        self._is_watched = False
+
+    def forget_retired(self) -> None:
+        """Let go of contexts that no cluster uses any more, and of sessions with endpoints that are gone."""
+        for key, kept in list(self._contexts.items()):
+            for cluster in [cluster for cluster in list(kept.clusters) if cluster.is_retired]:
+                kept.clusters.discard(cluster)
+            if not kept.clusters:
+                self._contexts.pop(key, None)
+            sessions = kept.context.sessions
+            for session in [one for one in list(sessions) if one[0].is_removed]:
+                sessions.pop(session, None)
 
     def trusts(self, endpoint: Endpoint, chain: PeerChain | None) -> bool:
         """Whether the settings of now would let in a peer that was let in before."""

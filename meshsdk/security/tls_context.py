@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import ResourceError
 from ..resources import PemSource, TlsIdentity, TlsProtocol, TlsTrust, UpstreamTls
@@ -36,7 +37,7 @@ class TlsClientContext:
         auto_sni: Send the endpoint's hostname instead.
         trust: For `check_peer` after the handshake; None where the chain and the host name are all that is asked.
         is_current: Certificates have not changed since. Connections of an older one are used up, and not used again.
-        sessions: By server, to be resumed: what is known of the peer comes with it.
+        sessions: By endpoint and server name, to be resumed: what is known of the peer comes with it.
     """
 
     context: ssl.SSLContext
@@ -44,7 +45,7 @@ class TlsClientContext:
     auto_sni: bool = False
     trust: TlsTrust | None = None
     is_current: bool = True
-    sessions: dict[object, tuple[ssl.SSLSession, PeerChain]] = field(default_factory=dict)
+    sessions: dict[tuple[Any, str | None], tuple[ssl.SSLSession, PeerChain]] = field(default_factory=dict)
 
 
 def make_client_context(tls: UpstreamTls, alpn: Sequence[str]) -> TlsClientContext:
