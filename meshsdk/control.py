@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import threading
+import time
 import urllib.parse
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from .forked import keep
 from .http.dispatcher import HasCertificates, LocalReplies, Transport, UnknownHosts
 from .log_lines import logger_of
 from .security import Identity, Secrets
-from .xds import ControlLoop, ResourceCache, Source, Status
+from .xds import ControlLoop, ResourceCache, Source, Status, Timer
 
 if TYPE_CHECKING:
     from .health import HealthWatcher
@@ -104,6 +105,7 @@ class Control:
         self._seen_by_watchers = -1
         self._seen_changes = -1
         self._is_dirty = False
+        self._end_of_withdrawn: Timer | None = None
         self._logged_notes: set[str] = set()
 
     # From any thread.
@@ -316,7 +318,14 @@ class Control:
         assert self._graph is not None
         assert self._dns is not None
         assert self._source is not None
-        resolution = self._graph.resolve(self._roots)
+        assert self._loop is not None
+        now = time.monotonic()
+        resolution = self._graph.resolve(self._roots, now)
+        if self._end_of_withdrawn is not None:
+            self._end_of_withdrawn.cancel()
+            self._end_of_withdrawn = None
+        if resolution.ends_at is not None:
+            self._end_of_withdrawn = self._loop.call_later(resolution.ends_at - now, self._mark_dirty)
         if resolution.snapshot.version != self.directory.version:
             self._publish(resolution.snapshot)
         self._dns.track(resolution.dns_clusters)

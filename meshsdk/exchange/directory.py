@@ -169,7 +169,7 @@ def begin(
         return reply.mutated(destination.response_levels, _context(head, route, destination.cluster, clusters))
     exchange = Exchange(head, route, forward, destination, cluster, random_fraction)
     exchange.delay_seconds, exchange.fault_tally = verdict.delay_seconds, verdict.tally
-    exchange.table = table
+    exchange.table, exchange.clusters = table, clusters
     return exchange
 
 

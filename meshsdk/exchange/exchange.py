@@ -12,8 +12,9 @@ engine's own monotonic clock, since timeouts of the route and of the attempt run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from .. import deadline as inbound
 from ..balancing import Cluster, Endpoint
@@ -37,6 +38,7 @@ __all__ = ["Attempt", "Exchange"]
 RandomFraction = Callable[[], float]
 
 NO_TIMEOUTS = RouteTimeouts()
+_NO_CLUSTERS: Mapping[str, Cluster] = MappingProxyType({})
 
 
 class Attempt:
@@ -118,7 +120,7 @@ class Exchange:
         attempts: How many were begun.
         deadline: When the route's time is over, on the engine's clock; None is no limit.
         delay_seconds, fault_tally: How long to hold the request back first (fault injection), and what to tell after.
-        table: Where the route was found, for internal redirects.
+        table, clusters: Where the route was found and what it may lead to, for internal redirects and mirrors.
         redirects, routes_taken: Internal redirects that led here.
         hedges: A per-try timeout starts another attempt beside the slow one, which goes on.
         tells_deadline: Attempts say how long the response may take.
@@ -133,6 +135,7 @@ class Exchange:
         "attempts",
         "breaker",
         "cluster",
+        "clusters",
         "deadline",
         "deadline_failure",
         "delay_seconds",
@@ -181,6 +184,7 @@ class Exchange:
         self.set_cookie = ""
         self.session_endpoint = ""
         self.table: RouteTable | None = None
+        self.clusters: Mapping[str, Cluster] = _NO_CLUSTERS
         self.redirects = 0
         self.routes_taken: tuple[CompiledRoute | None, ...] = ()
         self.breaker = cluster.breaker

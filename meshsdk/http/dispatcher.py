@@ -215,11 +215,11 @@ class Dispatcher:
 
     def mirrored(self, exchange: Exchange) -> list[Exchange]:
         """The copies of a request to send elsewhere."""
-        return mirrored(exchange, self._runtime.directory.clusters)
+        return mirrored(exchange, exchange.clusters)
 
     def follow(self, exchange: Exchange, raw: RawResponse) -> Exchange | LocalReply | None:
         """What takes the place of an exchange whose upstream redirects; None where the response stands."""
-        return follow(exchange, raw.status, raw.headers, self._runtime.directory.clusters)
+        return follow(exchange, raw.status, raw.headers, exchange.clusters)
 
     def _find_table(self, url: httpx.URL, directory: Directory) -> RouteTable | Unsettled | None:
         """The routes of a URL's host; None for a host that is passed through."""

@@ -219,8 +219,7 @@ class SyncPool:
             connection.close()
 
     def drop_removed(self) -> None:
-        """Close idle connections to endpoints that are gone; busy ones are closed when they are done. From any thread.
-        """
+        """Close idle connections to endpoints that are gone, from any thread; busy ones are closed when done."""
         for key in [key for key in list(self._idle) if key[0].is_removed]:
             idle = self._idle.get(key)
             while idle:

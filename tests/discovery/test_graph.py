@@ -36,6 +36,7 @@ class World:
     """A cache that a test fills, and the graph over it."""
 
     def __init__(self) -> None:
+        self.now = 0.0
         self.cache = ResourceCache()
         self.graph = Graph(self.cache, DnsResolver(ControlLoop("unused"), lambda: None))
 
@@ -48,7 +49,7 @@ class World:
             self.put(E, name, Endpoints(name))
 
     def resolve(self) -> Snapshot:
-        resolution = self.graph.resolve(["l"])
+        resolution = self.graph.resolve(["l"], self.now)
         for kind, names in resolution.wanted.items():
             for name in names:
                 self.cache.request(kind, name)
