@@ -200,4 +200,4 @@ def _answer(route: CompiledRoute, head: RequestHead, random_fraction: RandomFrac
         levels = route.filter_response_levels if answers else route.response_levels
         return verdict.reply.mutated(levels, context)
     reply = replace(configured_answer(route, head, context), delay_seconds=verdict.delay_seconds, tally=verdict.tally)
-    return reply.mutated(route.response_levels, context)
+    return reply.mutated(route.response_levels, context, is_the_routes=True)
