@@ -202,13 +202,18 @@ class Subset:
 
 @dataclass(frozen=True, slots=True)
 class DestinationRule:
-    """istio.networking.v1.DestinationRule."""
+    """istio.networking.v1.DestinationRule.
+
+    Attributes:
+        is_broken: It cannot be read. It may ask for TLS, so that nothing is sent to its hosts without it.
+    """
 
     host: str
     namespace: str
     policy: TrafficPolicy = TrafficPolicy()
     subsets: tuple[Subset, ...] = ()
     where: str = ""
+    is_broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
