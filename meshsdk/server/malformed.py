@@ -16,7 +16,6 @@ from ..routing import RequestHead
 
 __all__ = ["bad_request", "malformed"]
 
-_TOKEN = re2.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _USUAL_METHODS = frozenset("GET HEAD POST PUT DELETE OPTIONS PATCH".split())
 # source/common/http/http1/balsa_parser.cc; CONNECT comes first below.
 _METHODS = _USUAL_METHODS.union(
@@ -63,7 +62,7 @@ def malformed(head: RequestHead, rules: RequestRules, protocol: str = "1.1") -> 
         return LocalReply(400, flag="DPE", details="http1.unexpected_underscore")
     if b"\r" in values or b"\n" in values or b"\0" in values:
         return bad_request("a control character in a header")
-    return _odd_framing(by_name, protocol, rules) or _odd_line(head, by_name, rules)
+    return _odd_framing(by_name, protocol, rules) or _odd_line(head, by_name)
 
 
 def _odd_framing(by_name: dict[bytes, bytes], protocol: str, rules: RequestRules) -> LocalReply | None:
@@ -80,7 +79,7 @@ def _odd_framing(by_name: dict[bytes, bytes], protocol: str, rules: RequestRules
     return None
 
 
-def _odd_line(head: RequestHead, by_name: dict[bytes, bytes], rules: RequestRules) -> LocalReply | None:
+def _odd_line(head: RequestHead, by_name: dict[bytes, bytes]) -> LocalReply | None:
     """What is wrong with method, target or host."""
     if not head.authority and b"host" not in by_name:
         return bad_request("no Host")
@@ -95,8 +94,7 @@ def _odd_line(head: RequestHead, by_name: dict[bytes, bytes], rules: RequestRule
     if method not in _USUAL_METHODS and method not in _METHODS:
         if method == "CONNECT":
             return LocalReply(404, flag="NR", details="route_not_found")
-        if not rules.any_method or _TOKEN.fullmatch(method) is None:
-            return bad_request("the method is none")
+        return bad_request("the method is none")
     return None
 
 
