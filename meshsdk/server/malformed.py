@@ -8,6 +8,8 @@ source/common/http/{header_utility,http1/codec_impl,http1/balsa_parser}.cc.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import re2
 
 from ..exchange.local_reply import LocalReply
@@ -83,7 +85,7 @@ def _odd_line(head: RequestHead, by_name: dict[bytes, bytes]) -> LocalReply | No
     """What is wrong with method, target or host."""
     if not head.authority and b"host" not in by_name:
         return bad_request("no Host")
-    if _AUTHORITY.fullmatch(head.authority) is None:
+    if not _is_authority(head.authority):
         return bad_request("the Host is none")
     target = head.target
     if not target.startswith("/") and not (target == "*" and head.method == "OPTIONS"):
@@ -96,6 +98,12 @@ def _odd_line(head: RequestHead, by_name: dict[bytes, bytes]) -> LocalReply | No
             return LocalReply(404, flag="NR", details="route_not_found")
         return bad_request("the method is none")
     return None
+
+
+@lru_cache(maxsize=1024)
+def _is_authority(text: str) -> bool:
+    """Whether a Host is one: the same few come again and again."""
+    return _AUTHORITY.fullmatch(text) is not None
 
 
 def bad_request(why: str) -> LocalReply:
