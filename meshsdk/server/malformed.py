@@ -31,7 +31,7 @@ _AUTHORITY = re2.compile(r"(?:[0-9A-Za-z._~!$&'()*+;=%-]+|\[[0-9A-Za-z._~!$&'()*
 _ESCAPED_CONTROL = re2.compile("%(?:[01][0-9A-Fa-f]|7[Ff])")
 # The digits of 2^64.
 _LONGEST_LENGTH = 20
-_ONCE = (b"host", b"content-length", b":authority")
+_ONCE = (b"host", b"content-length", b"transfer-encoding", b":authority")
 _CHUNKED = (b"chunked", b"Chunked", b"CHUNKED")
 
 

@@ -46,6 +46,7 @@ def test_a_service_has_istios_names_domains_and_defaults(tmp_path: Path) -> None
     assert action.retry_policy.num_retries == 2
     assert action.retry_policy.avoid_previous_hosts
     wanted = RetryOn.CONNECT_FAILURE | RetryOn.REFUSED_STREAM | RetryOn.GRPC_UNAVAILABLE | RetryOn.GRPC_CANCELLED
+    wanted |= RetryOn.RETRIABLE_STATUS_CODES
     assert action.retry_policy.conditions == wanted
     cluster = resource(state, ResourceType.CLUSTER, name)
     assert cluster.connect_timeout_seconds == 10.0
