@@ -41,7 +41,9 @@ def parse_virtual_service(spec: Fields, meta: Meta, world: World, errors: list[C
     routes = []
     for route in spec.children("http"):
         try:
-            routes.append(_parse_route(route, meta, world))
+            parsed = _parse_route(route, meta, world)
+            if parsed is not None:
+                routes.append(parsed)
         except ConfigError as error:
             errors.append(error)
     spec.finish(("hosts", "gateways", "http"))
@@ -57,7 +59,8 @@ def parse_virtual_service(spec: Fields, meta: Meta, world: World, errors: list[C
     )
 
 
-def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute:
+def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute | None:
+    """A route; None where all that it matches is for gateways (route.go, sourceMatchHTTP)."""
     rewrite, direct = route.child("rewrite"), route.child("directResponse")
     request, response = _parse_headers(route)
     regex: tuple[str, str] | None = None
@@ -65,9 +68,10 @@ def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute:
         regex = (regex_field.required_text("match"), regex_field.text("rewrite"))
     body = direct.child("body") if direct is not None else None
     route.refuse_empty("match")
+    matches = [_parse_match(match) for match in route.children("match")]
     parsed = HttpRoute(
         name=route.text("name"),
-        matches=tuple(_parse_match(match) for match in route.children("match")),
+        matches=tuple(match for match in matches if match is not None),
         destinations=_parse_destinations(route, meta, world),
         redirect=_parse_redirect(route),
         direct_status=direct.integer("status", low=200, high=599) if direct is not None else None,
@@ -90,7 +94,7 @@ def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute:
     actions = [bool(parsed.destinations), parsed.redirect is not None, parsed.direct_status is not None]
     if sum(actions) != 1:
         raise route.error("route", "exactly one of route, redirect and directResponse must be set")
-    return parsed
+    return parsed if parsed.matches or not matches else None
 
 
 def _parse_destinations(route: Fields, meta: Meta, world: World) -> tuple[Destination, ...]:
@@ -150,7 +154,9 @@ def _parse_headers(holder: Fields) -> tuple[HeaderOperations, HeaderOperations]:
     return operations[0], operations[1]
 
 
-def _parse_match(match: Fields) -> HttpMatch:
+def _parse_match(match: Fields) -> HttpMatch | None:
+    """A condition; None where it is for gateways only."""
+    gateways = match.texts("gateways")
     parsed = HttpMatch(
         uri=_string_match(match.child("uri")),
         ignore_uri_case=match.boolean("ignoreUriCase"),
@@ -163,13 +169,13 @@ def _parse_match(match: Fields) -> HttpMatch:
         port=match.integer("port", low=1, high=65535),
     )
     match.ignore("name", "statPrefix")
-    for name in ("sourceLabels", "sourceNamespace", "gateways"):
+    for name in ("sourceLabels", "sourceNamespace"):
         if name in match:
             # A condition that is not evaluated would let the route match more than it may.
             raise match.error(name, "is a condition that is not translated")
     # Without a condition that is not known, the route would match more than it may.
     match.finish_exactly()
-    return parsed
+    return parsed if not gateways or "mesh" in gateways else None
 
 
 def _string_match(field: Fields | None) -> StringMatch | None:

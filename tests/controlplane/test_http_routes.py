@@ -116,3 +116,14 @@ def test_retries_wait_and_look_elsewhere_as_they_are_told(tmp_path: Path) -> Non
 def test_a_destination_without_weight_among_others_gets_nothing(tmp_path: Path) -> None:
     http = "route: [{destination: {host: a}, weight: 0}, {destination: {host: a, port: {number: 80}}, weight: 5}]"
     assert [cluster.weight for cluster in route_of(tmp_path, http).action.clusters] == [5]
+
+
+def test_what_is_for_gateways_is_no_route_of_a_client(tmp_path: Path) -> None:
+    http = (
+        "name: first, match: [{gateways: [out]}, {gateways: [mesh, out], uri: {prefix: /x}}], " + TO_A + "}, "
+        "{name: second, match: [{gateways: [out]}], " + TO_A + "}, {name: third, " + TO_A
+    )
+    (tmp_path / "m.yaml").write_text(service("a", 8081) + virtual_service("a", f"[{{{http}}}]"))
+    packed = load(tmp_path).grpc[(ResourceType.ROUTE_CONFIGURATION, f"outbound|80||{HOST}")]
+    routes = decode(ResourceType.ROUTE_CONFIGURATION, packed).virtual_hosts[0].routes
+    assert [(route.name, route.match.path.value) for route in routes] == [("first", "/x"), ("third", "/")]
