@@ -32,6 +32,9 @@ __all__ = ["make_virtual_host"]
 
 FAULT_FILTER = "envoy.filters.http.fault"
 
+# Protocols of ports that a sidecar passes on as they are (Istio docs, protocol-selection).
+_BYTES = frozenset(["TCP", "TLS", "HTTPS", "MONGO", "MYSQL", "REDIS"])
+
 # istio/istio pilot/pkg/networking/core/route/retry/retry.go, newRetryPolicy: what is retried where nothing says so.
 DEFAULT_RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 DEFAULT_RETRY = HttpRetry(attempts=2)
@@ -42,6 +45,13 @@ def make_virtual_host(world: World, service: Service, port: Port, domains: list[
     """The virtual host of one port of a service."""
     name = f"{service.host}:{port.number}"
     virtual_host = pb.VirtualHost(name=name, domains=domains, include_request_attempt_count=True)
+    if port.protocol in _BYTES:
+        # Rules about requests are not for it, and nothing in it is a request to try again.
+        route = virtual_host.routes.add(name="default")
+        route.match.prefix = "/"
+        route.route.cluster = cluster_name(port.number, "", service.host)
+        _apply_timeout(route.route, None)
+        return virtual_host
     rule = rule_of(world, service.host)
     if rule is None:
         virtual_host.routes.append(_default_route(world, service, port))

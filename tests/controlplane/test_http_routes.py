@@ -127,3 +127,13 @@ def test_what_is_for_gateways_is_no_route_of_a_client(tmp_path: Path) -> None:
     packed = load(tmp_path).grpc[(ResourceType.ROUTE_CONFIGURATION, f"outbound|80||{HOST}")]
     routes = decode(ResourceType.ROUTE_CONFIGURATION, packed).virtual_hosts[0].routes
     assert [(route.name, route.match.path.value) for route in routes] == [("first", "/x"), ("third", "/")]
+
+
+@pytest.mark.parametrize("port", ["name: tcp-a", "name: x, appProtocol: tcp", "name: https", "name: tls-a"])
+def test_rules_of_requests_are_not_for_ports_that_carry_bytes(tmp_path: Path, port: str) -> None:
+    yaml = service("a", 8081).replace("name: http, port: 80", f"{port}, port: 80")
+    (tmp_path / "m.yaml").write_text(yaml + virtual_service("a", "[{directResponse: {status: 418}}]"))
+    packed = load(tmp_path).grpc[(ResourceType.ROUTE_CONFIGURATION, f"outbound|80||{HOST}")]
+    [route] = decode(ResourceType.ROUTE_CONFIGURATION, packed).virtual_hosts[0].routes
+    assert [cluster.name for cluster in route.action.clusters] == [f"outbound|80||{HOST}"]
+    assert route.action.retry_policy is None
