@@ -8,7 +8,8 @@ STAMP := $(VENV)/.installed
 QUICK := tests/test_architecture.py tests/test_bootstrap.py tests/controlplane tests/identities tests/inbound tests/xds \
 	tests/grpc/test_channels.py tests/grpc/test_mutual_tls.py tests/grpc/test_process.py tests/grpc/test_servers.py \
 	tests/http/test_engine.py tests/http/test_tls_and_http2.py tests/server/test_authorities.py \
-	tests/server/test_log_lines.py tests/server/test_mutual_tls_matrix.py tests/server/test_peer_trust.py \
+	tests/server/test_exhaustion.py tests/server/test_log_lines.py tests/server/test_malformed.py \
+	tests/server/test_mutual_tls_matrix.py tests/server/test_peer_trust.py \
 	tests/server/test_serve.py tests/server/test_start.py tests/server/test_trust.py tests/server/test_untold.py
 VERSIONS := 3.11 3.12 3.13
 

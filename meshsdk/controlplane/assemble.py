@@ -20,7 +20,7 @@ from .security_policies import (
     parse_request_authentication,
 )
 from .virtual_service import parse_virtual_service
-from .world import Resolution, Service, Workload, World
+from .world import DestinationRule, Resolution, Service, Workload, World
 
 __all__ = ["assemble"]
 
@@ -180,7 +180,15 @@ def _read_virtual_service(assembly: _Assembly, fields: Fields, meta: Meta) -> No
 
 
 def _read_destination_rule(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
-    assembly.world.destination_rules.append(parse_destination_rule(_spec(fields), meta, assembly.world))
+    world, spec = assembly.world, _spec(fields)
+    try:
+        world.destination_rules.append(parse_destination_rule(spec, meta, world))
+    except ConfigError:
+        host = spec.raw("host")
+        if isinstance(host, str) and host:
+            broken = DestinationRule(world.full_host(host, meta.namespace), meta.namespace, is_broken=True)
+            world.destination_rules.append(broken)
+        raise
 
 
 def _read_peer_authentication(assembly: _Assembly, fields: Fields, meta: Meta) -> None:

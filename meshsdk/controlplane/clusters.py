@@ -70,6 +70,8 @@ def make_clusters(world: World) -> Iterable[Message]:
         if service.resolution is Resolution.NONE:
             continue  # Istio sends those to their original destination; here such a host is passed through.
         rule = rule_for(world, service.host)
+        if rule is not None and rule.is_broken:
+            continue  # It may ask for TLS: requests fail until it can be read.
         for port in service.ports:
             yield from _make_port(world, service, port, rule)
 

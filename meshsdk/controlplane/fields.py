@@ -6,7 +6,7 @@ dropped would change who gets in, or what a rule matches, `finish_exactly` refus
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import re2
@@ -119,6 +119,13 @@ class Fields:
                 hours, minutes, seconds, millis = (float(group or 0) for group in match.groups())
                 return hours * 3600 + minutes * 60 + seconds + millis / 1000
         raise self.error(name, f"must be a duration such as 1.5s or 200ms, is {value!r}")
+
+    def choice(self, name: str, choices: Sequence[str]) -> str:
+        """One of some words; empty where there is none."""
+        value = self.text(name)
+        if value and value not in choices:
+            raise self.error(name, f"must be one of {', '.join(choices)}, is {value!r}{did_you_mean(value, choices)}")
+        return value
 
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of strings."""

@@ -41,7 +41,9 @@ def parse_virtual_service(spec: Fields, meta: Meta, world: World, errors: list[C
     routes = []
     for route in spec.children("http"):
         try:
-            routes.append(_parse_route(route, meta, world))
+            parsed = _parse_route(route, meta, world)
+            if parsed is not None:
+                routes.append(parsed)
         except ConfigError as error:
             errors.append(error)
     spec.finish(("hosts", "gateways", "http"))
@@ -57,7 +59,8 @@ def parse_virtual_service(spec: Fields, meta: Meta, world: World, errors: list[C
     )
 
 
-def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute:
+def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute | None:
+    """A route; None where all that it matches is for gateways (route.go, sourceMatchHTTP)."""
     rewrite, direct = route.child("rewrite"), route.child("directResponse")
     request, response = _parse_headers(route)
     regex: tuple[str, str] | None = None
@@ -65,9 +68,10 @@ def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute:
         regex = (regex_field.required_text("match"), regex_field.text("rewrite"))
     body = direct.child("body") if direct is not None else None
     route.refuse_empty("match")
+    matches = [_parse_match(match) for match in route.children("match")]
     parsed = HttpRoute(
         name=route.text("name"),
-        matches=tuple(_parse_match(match) for match in route.children("match")),
+        matches=tuple(match for match in matches if match is not None),
         destinations=_parse_destinations(route, meta, world),
         redirect=_parse_redirect(route),
         direct_status=direct.integer("status", low=200, high=599) if direct is not None else None,
@@ -90,7 +94,7 @@ def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute:
     actions = [bool(parsed.destinations), parsed.redirect is not None, parsed.direct_status is not None]
     if sum(actions) != 1:
         raise route.error("route", "exactly one of route, redirect and directResponse must be set")
-    return parsed
+    return parsed if parsed.matches or not matches else None
 
 
 def _parse_destinations(route: Fields, meta: Meta, world: World) -> tuple[Destination, ...]:
@@ -150,7 +154,9 @@ def _parse_headers(holder: Fields) -> tuple[HeaderOperations, HeaderOperations]:
     return operations[0], operations[1]
 
 
-def _parse_match(match: Fields) -> HttpMatch:
+def _parse_match(match: Fields) -> HttpMatch | None:
+    """A condition; None where it is for gateways only."""
+    gateways = match.texts("gateways")
     parsed = HttpMatch(
         uri=_string_match(match.child("uri")),
         ignore_uri_case=match.boolean("ignoreUriCase"),
@@ -163,13 +169,13 @@ def _parse_match(match: Fields) -> HttpMatch:
         port=match.integer("port", low=1, high=65535),
     )
     match.ignore("name", "statPrefix")
-    for name in ("sourceLabels", "sourceNamespace", "gateways"):
+    for name in ("sourceLabels", "sourceNamespace"):
         if name in match:
             # A condition that is not evaluated would let the route match more than it may.
             raise match.error(name, "is a condition that is not translated")
     # Without a condition that is not known, the route would match more than it may.
     match.finish_exactly()
-    return parsed
+    return parsed if not gateways or "mesh" in gateways else None
 
 
 def _string_match(field: Fields | None) -> StringMatch | None:
@@ -190,6 +196,9 @@ def _value_match(field: Fields) -> StringMatch | None:
     return None if match == StringMatch("regex", "*") else match
 
 
+_DERIVED_PORTS = ("FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT")
+
+
 def _parse_redirect(route: Fields) -> HttpRedirect | None:
     redirect = route.child("redirect")
     if redirect is None:
@@ -200,7 +209,10 @@ def _parse_redirect(route: Fields) -> HttpRedirect | None:
         port=redirect.integer("port", low=1, high=65535),
         scheme=redirect.text("scheme"),
         code=redirect.integer("redirectCode", 301) or 301,
+        keeps_request_port=redirect.choice("derivePort", _DERIVED_PORTS) == "FROM_REQUEST_PORT",
     )
+    if parsed.port is not None and "derivePort" in redirect:
+        raise redirect.error("derivePort", "cannot stand beside port")
     if parsed.code not in (301, 302, 303, 307, 308):
         raise redirect.error("redirectCode", f"must be 301, 302, 303, 307 or 308, is {parsed.code}")
     redirect.finish()
@@ -215,9 +227,22 @@ def _parse_retry(route: Fields) -> HttpRetry | None:
         attempts=retries.integer("attempts", 2) or 0,
         per_try_timeout_seconds=retries.duration("perTryTimeout"),
         retry_on=retries.text("retryOn"),
+        backoff_seconds=retries.duration("backoff"),
+        ignores_previous_hosts=(
+            retries.boolean("retryIgnorePreviousHosts") if "retryIgnorePreviousHosts" in retries else None
+        ),
+        uses_remote_localities=retries.boolean("retryRemoteLocalities"),
     )
     retries.finish()
     return parsed
+
+
+# google.golang.org/grpc/codes, by which FaultAbort.grpc_status names them.
+_GRPC_STATUSES = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
+    *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED"),
+    *("INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
+)
 
 
 def _parse_fault(route: Fields) -> HttpFault | None:
@@ -225,11 +250,15 @@ def _parse_fault(route: Fields) -> HttpFault | None:
     if fault is None:
         return None
     delay, abort = fault.child("delay"), fault.child("abort")
+    if abort is not None and "grpcStatus" in abort and "httpStatus" in abort:
+        raise abort.error("grpcStatus", "cannot stand beside httpStatus")
+    named = abort.choice("grpcStatus", _GRPC_STATUSES) if abort is not None else ""
     parsed = HttpFault(
         delay_seconds=(delay.duration("fixedDelay") or 0.0) if delay is not None else 0.0,
-        delay_percent=_percent(delay),
+        delay_percent=_percent(delay, "percent"),
         abort_status=(abort.integer("httpStatus", 0, low=200, high=599) or 0) if abort is not None else 0,
-        abort_percent=_percent(abort),
+        abort_grpc_status=_GRPC_STATUSES.index(named) if named else None,
+        abort_percent=_percent(abort, ""),
     )
     for part in (delay, abort, fault):
         if part is not None:
@@ -237,28 +266,40 @@ def _parse_fault(route: Fields) -> HttpFault | None:
     return parsed
 
 
-def _percent(holder: Fields | None) -> float:
-    """HTTPFaultInjection: without a percentage, every request."""
+def _percent(holder: Fields | None, older: str) -> float:
+    """HTTPFaultInjection: without a percentage, no request; Delay.percent is the older spelling.
+
+    Args:
+        holder: Of `percentage`.
+        older: The field that counts where there is none; empty where there is no such field.
+    """
     if holder is None:
         return 0.0
-    percentage = holder.child("percentage")
-    value = percentage.number("value") if percentage is not None else holder.number("percent", 100.0)
+    return _share(holder, "percentage", older, 0.0)
+
+
+def _share(holder: Fields, name: str, older: str, default: float) -> float:
+    """A percentage, 0 to 100."""
+    percentage = holder.child(name)
+    if percentage is not None:
+        value = percentage.number("value")
+        percentage.finish()
+    else:
+        value = holder.number(older, default) if older else default
     if not 0 <= value <= 100:
-        raise holder.error("percentage", f"must be between 0 and 100, is {value}")
+        raise holder.error(name, f"must be between 0 and 100, is {value}")
     return value
 
 
 def _parse_mirrors(route: Fields, meta: Meta, world: World) -> tuple[tuple[Destination, float], ...]:
+    """All of them, but those that are switched off by a percentage of 0 (route.go, MirrorPercent)."""
     found = []
     for entry in route.children("mirrors"):
-        destination = entry.child("destination")
+        destination, share = entry.child("destination"), _share(entry, "percentage", "", 100.0)
         if destination is not None:
-            percentage = entry.child("percentage")
-            share = percentage.number("value") if percentage is not None else 100.0
             found.append((_parse_destination(destination, meta, world), share))
         entry.finish()
-    mirror, percentage = route.child("mirror"), route.child("mirrorPercentage")
+    mirror, share = route.child("mirror"), _share(route, "mirrorPercentage", "mirrorPercent", 100.0)
     if mirror is not None:
-        share = percentage.number("value") if percentage is not None else 100.0
         found.append((_parse_destination(mirror, meta, world), share))
-    return tuple(found)
+    return tuple((destination, share) for destination, share in found if share)

@@ -23,6 +23,7 @@ __all__ = [
     "VirtualService",
     "Workload",
     "World",
+    "is_internal_header",
 ]
 
 
@@ -202,13 +203,18 @@ class Subset:
 
 @dataclass(frozen=True, slots=True)
 class DestinationRule:
-    """istio.networking.v1.DestinationRule."""
+    """istio.networking.v1.DestinationRule.
+
+    Attributes:
+        is_broken: It cannot be read. It may ask for TLS, so that nothing is sent to its hosts without it.
+    """
 
     host: str
     namespace: str
     policy: TrafficPolicy = TrafficPolicy()
     subsets: tuple[Subset, ...] = ()
     where: str = ""
+    is_broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +248,22 @@ class HeaderOperations:
     add: Mapping[str, str] = field(default_factory=dict)
     remove: tuple[str, ...] = ()
 
+    @property
+    def authority(self) -> str:
+        """What Host or :authority is set or added to; empty where it is left as it is (route.go, isAuthorityHeader)."""
+        found = [
+            value
+            for headers in (self.set, self.add)
+            for name, value in headers.items()
+            if name.lower() in ("host", ":authority")
+        ]
+        return found[0] if found else ""
+
+
+def is_internal_header(name: str) -> bool:
+    """Whether Envoy does not change it as a header (route.go, isInternalHeader)."""
+    return name.startswith(":") or name.lower() == "host"
+
 
 @dataclass(frozen=True, slots=True)
 class Destination:
@@ -262,6 +284,9 @@ class HttpRetry:
     attempts: int
     per_try_timeout_seconds: float | None = None
     retry_on: str = ""
+    backoff_seconds: float | None = None
+    ignores_previous_hosts: bool | None = None
+    uses_remote_localities: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +296,7 @@ class HttpFault:
     delay_seconds: float = 0.0
     delay_percent: float = 0.0
     abort_status: int = 0
+    abort_grpc_status: int | None = None
     abort_percent: float = 0.0
 
 
@@ -283,6 +309,7 @@ class HttpRedirect:
     port: int | None = None
     scheme: str = ""
     code: int = 301
+    keeps_request_port: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,6 @@ class RequestRules:
         max_head_bytes: Names and values of all headers, and the target.
         underscores: Names that a CGI-like application cannot tell from those with hyphens.
         accepts_http_10: HTTP/1.0 is answered; otherwise with 426.
-        any_method: Not only the methods that Envoy knows (allow_custom_methods).
         upgrades: The protocols, in lower case, that a connection may change to.
         request_headers_timeout_seconds: Until a head is whole; None is the server's own.
         stream_idle_timeout_seconds: A body, or an answer that nobody takes, may stand still so long; None is the
@@ -46,7 +45,6 @@ class RequestRules:
     max_head_bytes: int = 60 * 1024
     underscores: Underscores = Underscores.ALLOW
     accepts_http_10: bool = False
-    any_method: bool = False
     upgrades: frozenset[str] = frozenset()
     request_headers_timeout_seconds: float | None = None
     stream_idle_timeout_seconds: float | None = None
@@ -57,7 +55,7 @@ NO_RULES = RequestRules()
 _ACTED_ON = frozenset("max_headers_count headers_with_underscores_action".split())
 # The others change nothing for the end of a connection, or what may only be refused is refused anyway.
 _HTTP1_ACTED_ON = frozenset(
-    "accept_http_10 allow_absolute_url allow_chunked_length allow_custom_methods header_key_format enable_trailers"
+    "accept_http_10 allow_absolute_url allow_chunked_length header_key_format enable_trailers"
     " override_stream_error_on_invalid_http_message send_fully_qualified_url use_balsa_parser".split()
 )
 
@@ -82,7 +80,6 @@ def parse_request_rules(manager: Any, where: str, notes: Notes) -> RequestRules:
         max_head_bytes=(optional(manager, "max_request_headers_kb") or 60) * 1024,
         underscores=Underscores(common.headers_with_underscores_action),
         accepts_http_10=http1.accept_http_10,
-        any_method=http1.allow_custom_methods,
         upgrades=frozenset(upgrades),
         request_headers_timeout_seconds=seconds(manager, "request_headers_timeout") or None,
         stream_idle_timeout_seconds=seconds(manager, "stream_idle_timeout"),
@@ -99,7 +96,6 @@ def strictest(rules: Iterable[RequestRules]) -> RequestRules:
         max_head_bytes=min(one.max_head_bytes for one in every),
         underscores=max((one.underscores for one in every), key=_STRICTNESS.__getitem__),
         accepts_http_10=all(one.accepts_http_10 for one in every),
-        any_method=all(one.any_method for one in every),
         upgrades=frozenset.intersection(*(one.upgrades for one in every)),
         request_headers_timeout_seconds=_shortest(one.request_headers_timeout_seconds for one in every),
         stream_idle_timeout_seconds=_shortest(one.stream_idle_timeout_seconds for one in every),

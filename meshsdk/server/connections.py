@@ -72,10 +72,11 @@ def asgi_connection(scope: Mapping[str, Any], receive: Any = None, port: int | N
         receive: The server's, as far as nobody has wrapped it.
         port: Where it came to, as far as the server does not tell.
     """
+    protocol = _PROTOCOLS.get(scope.get("http_version", ""), "HTTP/1.1")
     known = scope.get(CONNECTION)
     if known is not None:
-        return _with_port(known, port)
-    protocol = _PROTOCOLS.get(scope.get("http_version", ""), "HTTP/1.1")
+        known = _with_port(known, port)
+        return known if known.protocol == protocol else replace(known, protocol=protocol)
     transport = getattr(getattr(receive, "__self__", None), "transport", None)
     if transport is not None and hasattr(transport, "get_extra_info"):
         return replace(_with_port(connection_of_transport(transport, None), port), protocol=protocol)
@@ -123,6 +124,7 @@ def wsgi_connection(environ: Mapping[str, Any], port: int | None = None) -> Conn
         source_port=source[1],
         destination_ip=destination[0],
         destination_port=destination[1] or port or 0,
+        protocol=environ.get("SERVER_PROTOCOL", "HTTP/1.1"),
         hang_up=partial(_shut_down, weakref.ref(accepted)),
         untold=_untold(destination[0], has_server_name=True)
         | _untold_of_tls(secured is not None, has_peer=True, has_parameters=True)
@@ -145,6 +147,7 @@ def _told_connection(environ: Mapping[str, Any], port: int | None) -> Connection
         source_port=_port(environ.get("REMOTE_PORT")),
         destination_ip=destination,
         destination_port=_port(environ.get("SERVER_PORT")) or port or 0,
+        protocol=environ.get("SERVER_PROTOCOL", "HTTP/1.1"),
         untold=_untold(destination, has_server_name=not is_tls)
         | _untold_of_tls(is_tls, has_peer=False, has_parameters=False)
         | _untold_source(source, is_unix=False)

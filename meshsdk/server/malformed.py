@@ -8,6 +8,8 @@ source/common/http/{header_utility,http1/codec_impl,http1/balsa_parser}.cc.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import re2
 
 from ..exchange.local_reply import LocalReply
@@ -16,7 +18,6 @@ from ..routing import RequestHead
 
 __all__ = ["bad_request", "malformed"]
 
-_TOKEN = re2.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _USUAL_METHODS = frozenset("GET HEAD POST PUT DELETE OPTIONS PATCH".split())
 # source/common/http/http1/balsa_parser.cc; CONNECT comes first below.
 _METHODS = _USUAL_METHODS.union(
@@ -30,7 +31,7 @@ _AUTHORITY = re2.compile(r"(?:[0-9A-Za-z._~!$&'()*+;=%-]+|\[[0-9A-Za-z._~!$&'()*
 _ESCAPED_CONTROL = re2.compile("%(?:[01][0-9A-Fa-f]|7[Ff])")
 # The digits of 2^64.
 _LONGEST_LENGTH = 20
-_ONCE = (b"host", b"content-length", b":authority")
+_ONCE = (b"host", b"content-length", b"transfer-encoding", b":authority")
 _CHUNKED = (b"chunked", b"Chunked", b"CHUNKED")
 
 
@@ -63,7 +64,7 @@ def malformed(head: RequestHead, rules: RequestRules, protocol: str = "1.1") -> 
         return LocalReply(400, flag="DPE", details="http1.unexpected_underscore")
     if b"\r" in values or b"\n" in values or b"\0" in values:
         return bad_request("a control character in a header")
-    return _odd_framing(by_name, protocol, rules) or _odd_line(head, by_name, rules)
+    return _odd_framing(by_name, protocol, rules) or _odd_line(head, by_name)
 
 
 def _odd_framing(by_name: dict[bytes, bytes], protocol: str, rules: RequestRules) -> LocalReply | None:
@@ -80,11 +81,11 @@ def _odd_framing(by_name: dict[bytes, bytes], protocol: str, rules: RequestRules
     return None
 
 
-def _odd_line(head: RequestHead, by_name: dict[bytes, bytes], rules: RequestRules) -> LocalReply | None:
+def _odd_line(head: RequestHead, by_name: dict[bytes, bytes]) -> LocalReply | None:
     """What is wrong with method, target or host."""
     if not head.authority and b"host" not in by_name:
         return bad_request("no Host")
-    if _AUTHORITY.fullmatch(head.authority) is None:
+    if not _is_authority(head.authority):
         return bad_request("the Host is none")
     target = head.target
     if not target.startswith("/") and not (target == "*" and head.method == "OPTIONS"):
@@ -95,9 +96,14 @@ def _odd_line(head: RequestHead, by_name: dict[bytes, bytes], rules: RequestRule
     if method not in _USUAL_METHODS and method not in _METHODS:
         if method == "CONNECT":
             return LocalReply(404, flag="NR", details="route_not_found")
-        if not rules.any_method or _TOKEN.fullmatch(method) is None:
-            return bad_request("the method is none")
+        return bad_request("the method is none")
     return None
+
+
+@lru_cache(maxsize=1024)
+def _is_authority(text: str) -> bool:
+    """Whether a Host is one: the same few come again and again."""
+    return _AUTHORITY.fullmatch(text) is not None
 
 
 def bad_request(why: str) -> LocalReply:

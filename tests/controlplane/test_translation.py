@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from meshsdk.controlplane.folder import FolderState, load
 from meshsdk.resources import ResourceType, decode
 from meshsdk.resources.route import RetryOn
-from tests.conftest import destination_rule, service, virtual_service
+from tests.conftest import MakeMesh, destination_rule, service, virtual_service
+from tests.servers import EchoServer
 
 HOST = "a.default.svc.cluster.local"
 
@@ -44,6 +46,7 @@ def test_a_service_has_istios_names_domains_and_defaults(tmp_path: Path) -> None
     assert action.retry_policy.num_retries == 2
     assert action.retry_policy.avoid_previous_hosts
     wanted = RetryOn.CONNECT_FAILURE | RetryOn.REFUSED_STREAM | RetryOn.GRPC_UNAVAILABLE | RetryOn.GRPC_CANCELLED
+    wanted |= RetryOn.RETRIABLE_STATUS_CODES
     assert action.retry_policy.conditions == wanted
     cluster = resource(state, ResourceType.CLUSTER, name)
     assert cluster.connect_timeout_seconds == 10.0
@@ -281,3 +284,23 @@ def test_wrong_types_anywhere_end_in_problems(tmp_path: Path, kind: str, field: 
     document[field] = value if field in ("spec", "metadata", "endpoints", "subsets", "status") else document.get(field)
     (tmp_path / "m.yaml").write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8", errors="replace")
     assert isinstance(load(tmp_path), FolderState)
+
+
+@pytest.mark.parametrize("host", ["web", "'*.local'"])
+def test_nothing_is_sent_past_a_destination_rule_that_cannot_be_read(
+    make_mesh: MakeMesh, echo: Callable[[str], EchoServer], host: str
+) -> None:
+    """It may have asked for TLS; other hosts are reached."""
+    web, other = echo("web"), echo("other")
+    rule = destination_rule(host, "trafficPolicy: {tls: {moed: ISTIO_MUTUAL}}")
+    entry = (
+        "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: other}\n"
+        "spec: {hosts: [other.example], ports: [{number: 80, name: http}], resolution: STATIC,"
+        f" endpoints: [{{address: 127.0.0.1, ports: {{http: {other.port}}}}}]}}\n"
+    )
+    mesh = make_mesh(service("web", web.port) + rule + entry)
+    with mesh.client() as client:
+        answer = client.get("http://web/")
+        assert (answer.status_code, answer.extensions["mesh"].flag) == (503, "NC")
+        assert client.get("http://other.example/").status_code == 200
+    assert "did you mean 'mode'" in mesh.status()["problem"]

@@ -39,9 +39,10 @@ from hypothesis import strategies as st
 from meshsdk import Mesh
 from meshsdk.discovery import ServerView
 from meshsdk.errors import ResourceError
-from meshsdk.inbound import compile_policy
+from meshsdk.inbound import Connection, Fact, compile_policy
 from meshsdk.resources import ResourceType, ServerListener, decode
 from meshsdk.server.asgi import AsgiMiddleware
+from meshsdk.server.connections import CONNECTION
 from meshsdk.server.wsgi import WsgiMiddleware
 
 from .compare import compare
@@ -98,8 +99,8 @@ class OurServers:
             "type": "http",
             "method": request.method,
             "scheme": "http",
-            # Envoy is asked over a unix socket.
-            "server": ("/socket", None),
+            # Envoy is asked over a unix socket, and so are servers of ours.
+            CONNECTION: Connection(untold=frozenset({Fact.DESTINATION_IP})),
             "path": urllib.parse.unquote(path),
             "raw_path": path.encode("latin-1"),
             "query_string": query.encode("latin-1"),
