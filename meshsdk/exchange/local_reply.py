@@ -198,7 +198,7 @@ def fault_abort(status: int, grpc_status: int | None, delay_seconds: float) -> L
 def rate_limited(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> LocalReply:
     """The filter local_ratelimit refuses the request."""
     error = RequestError("the local rate limit is reached", status=status, flag="RL")
-    return LocalReply(status, b"local_rate_limited", _TEXT + headers, "RL", "local_rate_limited", error)
+    return LocalReply(status, b"local_rate_limited", of_text(headers), "RL", "local_rate_limited", error)
 
 
 def payload_too_large(limit: int) -> LocalReply:
@@ -216,6 +216,11 @@ def path_refused() -> LocalReply:
 def redirect_to(status: int, location: str, details: str) -> LocalReply:
     """A redirect that no route asked for."""
     return LocalReply(status, headers=((b"location", location.encode("latin-1")),), details=details)
+
+
+def of_text(headers: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers of an answer in plain text, unless they say another type."""
+    return headers if any(name.lower() == _CONTENT_TYPE for name, _ in headers) else (*_TEXT, *headers)
 
 
 _TEXT = ((_CONTENT_TYPE, b"text/plain"),)

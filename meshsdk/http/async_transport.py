@@ -233,7 +233,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         first = await sender.send(attempt)
         raw = first.raw
         if raw is not None and exchange.is_final(raw.status, raw.headers):
-            return self._dispatcher.response(request, exchange, attempt, raw)
+            return self._dispatcher.response(request, exchange, first.attempt, raw)
         result = await self._retry(sender, first, policy) if policy is not None else first
         return await self._conclude(request, exchange, result, body, observation)
 
