@@ -210,7 +210,11 @@ class SyncPool:
         return False
 
     def drop_distrusted(self) -> None:
-        """Close connections whose peers are trusted no more, also under requests. From any thread."""
+        """Close connections whose peers are trusted no more, also under requests, and what would not be used again.
+
+        From any thread.
+        """
+        self.drop_removed()
         for connection, slot in list(self._slots.items()):
             if slot.tls is None or slot.tls.is_current or self._tls.trusts(slot.endpoint, slot.chain):
                 continue
@@ -219,14 +223,20 @@ class SyncPool:
             connection.close()
 
     def drop_removed(self) -> None:
-        """Close idle connections to endpoints that are gone, from any thread; busy ones are closed when done."""
-        for key in [key for key in list(self._idle) if key[0].is_removed]:
-            idle = self._idle.get(key)
-            while idle:
-                # Only the thread that takes it out of the list may close it.
-                with contextlib.suppress(IndexError):
-                    idle.pop().close()
-            self._idle.pop(key, None)
+        """Close idle connections that would not be used again, as to endpoints that are gone; busy ones, when done.
+
+        From any thread.
+        """
+        for key, idle in list(self._idle.items()):
+            for connection in list(idle):
+                slot = self._slots.get(connection)
+                if slot is None or key[0].is_removed or not slot.fits():
+                    # Only the thread that takes it out of the list may close it.
+                    with contextlib.suppress(ValueError):
+                        idle.remove(connection)
+                        connection.close()
+            if key[0].is_removed:
+                self._idle.pop(key, None)
 
     def _sweep(self, now: float) -> None:
         """Close what was idle for too long."""

@@ -11,8 +11,8 @@ import httpx
 
 from ..balancing import Cluster, Endpoint
 from ..errors import PeerIdentityError, ResourceError
-from ..resources import HttpProtocol, PemSource, TlsTrust, UpstreamTls
-from ..resources.tls import BundleSource
+from ..log_lines import logger_of
+from ..resources import HttpProtocol, TlsTrust, UpstreamTls
 from ..resources.upstream_tls import is_mesh_mutual
 from ..security import (
     NO_SECRETS,
@@ -24,11 +24,14 @@ from ..security import (
     make_client_context,
     peer_chain,
     still_trusted,
+    trust_stamp,
 )
 from .errors import as_httpx_error
 from .pool_rules import Slot
 
 __all__ = ["ResumedContext", "TlsChooser", "keep_session", "speaks_http2", "verify_peer"]
+
+logger = logger_of("meshsdk.http")
 
 _ALPN = {
     HttpProtocol.HTTP1: ("http/1.1",),
@@ -74,11 +77,12 @@ def speaks_http2(chosen: str | None, protocol: HttpProtocol) -> bool:
 
 @dataclass(slots=True, eq=False)
 class _Kept:
-    """A context, what its certificates were made from, and the clusters that use it."""
+    """A context, the stamps of what it was made from, the clusters that use it, and why it cannot be renewed."""
 
     stamps: tuple[object, ...]
     context: TlsClientContext
     clusters: set[Cluster]
+    problem: str = ""
 
 
 class TlsChooser:
@@ -105,6 +109,7 @@ class TlsChooser:
         self._on_first = on_first
         self._default: TlsClientContext | None = None
         self._is_watched = False
+        self._has_renewed = False
         self._contexts: dict[tuple[UpstreamTls, HttpProtocol], _Kept] = {}
 
     def choose(self, endpoint: Endpoint, scheme: str, url_host: str) -> tuple[TlsClientContext, str] | None:
@@ -131,34 +136,47 @@ class TlsChooser:
 
     def _cluster_context(self, settings: UpstreamTls, cluster: Cluster) -> TlsClientContext:
         # Certificates that were replaced have other stamps, so that rotated ones are used by new connections.
-        protocol = cluster.config.protocol
+        key = (settings, cluster.config.protocol)
         if not self._is_watched:
             self._is_watched = True
             self._on_first()
-        tls = self._secrets.of_client(settings)
-        stamps = _stamps(tls)
-        kept = self._contexts.get((settings, protocol))
-        if kept is not None and kept.stamps == stamps:
+        kept = self._contexts.get(key)
+        if kept is not None:
+            kept = self._renewed(key, kept)
             kept.clusters.add(cluster)
             return kept.context
-        context = make_client_context(tls, offered_protocols(settings, protocol))
-        if kept is not None:
-            kept.context.is_current = False
-        self._contexts[(settings, protocol)] = _Kept(stamps, context, {cluster, *(kept.clusters if kept else ())})
-        return context
+        tls = self._secrets.of_client(settings)
+        stamps = _stamps(tls)
+        made = _Kept(stamps, make_client_context(tls, offered_protocols(*key)), {cluster})
+        self._contexts[key] = made
+        return made.context
+
+    def _renewed(self, key: tuple[UpstreamTls, HttpProtocol], kept: _Kept) -> _Kept:
+        """What takes the place of a context whose certificates have changed; while those cannot be used, itself."""
+        try:
+            tls = self._secrets.of_client(key[0])
+            stamps = _stamps(tls)
+            if stamps == kept.stamps:
+                return kept
+            context = make_client_context(tls, offered_protocols(*key))
+        except (ResourceError, OSError) as error:
+            # In the middle of a change, or gone.
+            if str(error) != kept.problem:
+                kept.problem = str(error)
+                logger.error("certificates cannot be used, the last good ones stay: %s", error)
+            return kept
+        renewed = self._contexts[key] = _Kept(stamps, context, set(kept.clusters))
+        kept.context.is_current = False
+        self._has_renewed = True
+        return renewed
 
     def refresh(self) -> bool:
         """Look whether certificates have changed; connections with the old ones are then not used again."""
-        is_changed = False
         for key, kept in list(self._contexts.items()):
-            try:
-                stamps = _stamps(self._secrets.of_client(key[0]))
-            except (ResourceError, OSError):
-                continue  # In the middle of a change, or gone: what is there goes on.
-            if stamps != kept.stamps:
-                kept.context.is_current = False
-                is_changed = True
-        return is_changed
+            self._renewed(key, kept)
+        # A new connection may have been the first to see a change.
+        has_renewed, self._has_renewed = self._has_renewed, False
+        return has_renewed
 
     def after_fork(self) -> None:
         """In a forked child: the thread that looked for changes is the parent's."""
@@ -247,7 +265,6 @@ def _checked(trust: TlsTrust | None, chain: PeerChain | None) -> PeerChain | Non
 
 
 def _stamps(tls: UpstreamTls) -> tuple[object, ...]:
-    sources: list[PemSource | BundleSource | None] = [tls.trust.trusted_ca, tls.trust.crl, tls.trust.bundles]
-    if tls.identity is not None:
-        sources += [tls.identity.certificate, tls.identity.private_key]
-    return tuple(source.stamp() for source in sources if source is not None)
+    if tls.identity is None:
+        return (trust_stamp(tls.trust),)
+    return trust_stamp(tls.trust), tls.identity.certificate.stamp(), tls.identity.private_key.stamp()

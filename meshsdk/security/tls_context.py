@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import ResourceError
 from ..resources import PemSource, TlsIdentity, TlsProtocol, TlsTrust, UpstreamTls
 from ..resources.downstream_tls import DownstreamTls
+from ..resources.tls import file_stamp
 from .trust_domains import PeerChain
 
 __all__ = ["TlsClientContext", "make_client_context", "make_server_context", "server_name_of"]
@@ -145,6 +146,18 @@ def _load_trust(context: ssl.SSLContext, trust: TlsTrust) -> None:
         # Envoy: a chain whose issuer has no list in it is refused as well.
         flag = ssl.VERIFY_CRL_CHECK_LEAF if trust.crl_of_leaf_only else ssl.VERIFY_CRL_CHECK_CHAIN
         context.verify_flags |= flag
+
+
+def system_roots_stamp() -> object:
+    """What is another one when the roots of the system may have changed."""
+    paths = ssl.get_default_verify_paths()
+    stamps = []
+    for path in (paths.cafile, paths.capath):
+        try:
+            stamps.append(file_stamp(path) if path else None)
+        except OSError:
+            stamps.append(None)
+    return tuple(stamps)
 
 
 def _bundles(trust: TlsTrust) -> Mapping[str, bytes]:
