@@ -105,6 +105,7 @@ class Control:
         self._seen_by_watchers = -1
         self._seen_changes = -1
         self._is_dirty = False
+        self._call_later: Callable[[float, Callable[[], None]], Timer] | None = None
         self._end_of_withdrawn: Timer | None = None
         self._logged_notes: set[str] = set()
 
@@ -272,6 +273,7 @@ class Control:
                 raise RequestError("the Mesh is closed")
             if self._loop is None:
                 loop = ControlLoop("meshsdk-control", self._after_batch)
+                self._call_later = loop.call_later
                 self._source = self._make_source(self._cache, loop)
                 self._dns = DnsResolver(loop, self._mark_dirty)
                 self._graph = Graph(self._cache, self._dns)
@@ -318,14 +320,14 @@ class Control:
         assert self._graph is not None
         assert self._dns is not None
         assert self._source is not None
-        assert self._loop is not None
+        assert self._call_later is not None
         now = time.monotonic()
         resolution = self._graph.resolve(self._roots, now)
         if self._end_of_withdrawn is not None:
             self._end_of_withdrawn.cancel()
             self._end_of_withdrawn = None
         if resolution.ends_at is not None:
-            self._end_of_withdrawn = self._loop.call_later(resolution.ends_at - now, self._mark_dirty)
+            self._end_of_withdrawn = self._call_later(resolution.ends_at - now, self._mark_dirty)
         if resolution.snapshot.version != self.directory.version:
             self._publish(resolution.snapshot)
         self._dns.track(resolution.dns_clusters)
