@@ -208,6 +208,8 @@ class Bench:
         return found
 
     def _differs(self, wire: Wire, envoy: Answer, ours: Answer, name: str) -> str:
+        if name == "gunicorn" and "too many headers" in wire.oddities:
+            return ""  # It has a limit of its own, and has dropped and joined some before they are counted here.
         if ours.seen is not None and envoy.seen is None:
             return f"LETS IN whom Envoy answers with {envoy.status} ({envoy.text!r})"
         if envoy.seen is None:
