@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import threading
+import time
 import urllib.parse
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +24,10 @@ from .discovery import SERVER_ROOT, DnsResolver, Graph, Snapshot
 from .errors import BootstrapError, RequestError
 from .exchange import Directory
 from .forked import keep
-from .http.dispatcher import Forkable, HasCertificates, LocalReplies, UnknownHosts
+from .http.dispatcher import HasCertificates, LocalReplies, Transport, UnknownHosts
 from .log_lines import logger_of
 from .security import Identity, Secrets
-from .xds import ControlLoop, ResourceCache, Source, Status
+from .xds import ControlLoop, ResourceCache, Source, Status, Timer
 
 if TYPE_CHECKING:
     from .health import HealthWatcher
@@ -82,7 +83,7 @@ class Control:
         self.unknown_hosts: UnknownHosts = unknown_hosts
         self._make_source = make_source
         self._secrets = Secrets(bootstrap.certificate_providers, identity)
-        self._transports: weakref.WeakSet[Forkable] = weakref.WeakSet()
+        self._transports: weakref.WeakSet[Transport] = weakref.WeakSet()
         self._start_lock = threading.Lock()
         self._is_closed = False
         self._clear()
@@ -104,6 +105,7 @@ class Control:
         self._seen_by_watchers = -1
         self._seen_changes = -1
         self._is_dirty = False
+        self._end_of_withdrawn: Timer | None = None
         self._logged_notes: set[str] = set()
 
     # From any thread.
@@ -198,7 +200,7 @@ class Control:
         """Have `callback` run on the control thread now, and whenever the directory or an endpoint's health changed."""
         self._started().post(lambda: self._add_watcher(callback))
 
-    def register(self, transport: Forkable) -> None:
+    def register(self, transport: Transport) -> None:
         """See `Runtime.register`."""
         self._transports.add(transport)
 
@@ -275,7 +277,7 @@ class Control:
                 self._graph = Graph(self._cache, self._dns)
                 from .health import HealthWatcher  # When traffic begins: importing meshsdk stays quick.
 
-                self._health = HealthWatcher(loop, self._secrets)
+                self._health = HealthWatcher(loop, self._secrets, self.watch_certificates)
                 loop.start()
                 self._loop = loop
             return self._loop
@@ -316,7 +318,14 @@ class Control:
         assert self._graph is not None
         assert self._dns is not None
         assert self._source is not None
-        resolution = self._graph.resolve(self._roots)
+        assert self._loop is not None
+        now = time.monotonic()
+        resolution = self._graph.resolve(self._roots, now)
+        if self._end_of_withdrawn is not None:
+            self._end_of_withdrawn.cancel()
+            self._end_of_withdrawn = None
+        if resolution.ends_at is not None:
+            self._end_of_withdrawn = self._loop.call_later(resolution.ends_at - now, self._mark_dirty)
         if resolution.snapshot.version != self.directory.version:
             self._publish(resolution.snapshot)
         self._dns.track(resolution.dns_clusters)
@@ -324,9 +333,12 @@ class Control:
 
     def _publish(self, snapshot: Snapshot) -> None:
         assert self._health is not None
-        self.directory = self.directory.advance(snapshot)
+        before, self.directory = self.directory, self.directory.advance(snapshot)
+        before.retire(self.directory)
         self._publish_policies(snapshot)
         self._health.watch(self.directory.clusters.values())
+        for transport in list(self._transports):
+            transport.drop_removed()
         for target in self.directory.targets.values():
             if target.problem and not target.view.does_not_exist:
                 self._log_once(target.problem)

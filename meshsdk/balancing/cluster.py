@@ -44,6 +44,7 @@ class Cluster:
         drop_share: Share of requests to refuse at once, between 0 and 1 (ClusterLoadAssignment.Policy.drop_overloads).
         membership: Counts up when endpoints come or go.
         children: Of an aggregate cluster, in order of preference.
+        is_retired: No route leads here any more.
         hash_key: From a request to its hash, in place of the route's; None leaves the route's.
         wants_reports: Whether somebody wants to know how requests end.
         load_reports: The policy that weighs endpoints by their own reports; None where none does.
@@ -66,6 +67,7 @@ class Cluster:
         "high_breaker",
         "host_sets",
         "is_aggregate",
+        "is_retired",
         "last_used_at",
         "load_reports",
         "membership",
@@ -95,6 +97,7 @@ class Cluster:
         self.hash_key: Callable[[RequestHead], HashKey | None] | None = None
         self.load_reports: ClientSideWeightedRoundRobin | None = None
         self.is_aggregate = False
+        self.is_retired = False
         self.wants_reports = False
         self.children: tuple[Cluster, ...] = ()
         self.endpoints_config: Endpoints | None = None
@@ -140,6 +143,12 @@ class Cluster:
             HostSet(priorities.get(index, ()), settings) for index in range(max(priorities, default=-1) + 1)
         )
         self._publish()
+
+    def retire(self) -> None:
+        """The cluster is gone: so are its endpoints, once the requests under way are over. Control thread only."""
+        self.is_retired = True
+        for endpoint in self._endpoints.values():
+            endpoint.is_removed = True
 
     def refresh(self) -> None:
         """Take the present health of the endpoints into account. Control thread only."""

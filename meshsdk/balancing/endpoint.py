@@ -24,7 +24,7 @@ class Endpoint:
         name: The address as text.
         cluster: The cluster it belongs to; below an aggregate cluster, the one that it really comes from.
         active_requests: Attempts that are under way.
-        is_removed: It is no longer part of its cluster; its connections are to be closed as they fall idle.
+        is_removed: It is no longer part of its cluster, or that is gone; its connections are closed as they fall idle.
         is_ejected: Outlier detection has taken it out.
         fails_checks: Active health checks have found it unhealthy.
         is_checked: False before the first active health check, where there are any.

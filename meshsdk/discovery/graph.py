@@ -9,6 +9,10 @@ its endpoints, or known to be missing. Until then the root's previous view stays
 stays wanted. So a route that moves to a new cluster takes effect when the new cluster can take traffic, and never as
 a burst of 503.
 
+A cluster that the source has withdrawn, while published routes still lead there, serves on until they do not
+(`_Walk.withdrawn`). Servers send clusters before routes, so that what comes first is often the cluster that is gone:
+istiod when a subset is renamed, go-control-plane with each snapshot. It is bounded, since routes may never follow.
+
 No I/O and no clock here; control thread only.
 """
 
@@ -30,7 +34,7 @@ from ..resources import (
     ServerListener,
     StaticDiscovery,
 )
-from ..xds import CachedResource, ResourceCache, Status
+from ..xds import DOES_NOT_EXIST_SECONDS, CachedResource, ResourceCache, Status
 from .dns import DnsResolver
 from .snapshot import ClusterView, ListenerView, ServerView, Snapshot
 
@@ -51,11 +55,16 @@ _MAX_AGGREGATE_DEPTH = 16
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What one walk found: what to ask for, which names to look up, and what to publish."""
+    """What one walk found: what to ask for, which names to look up, and what to publish.
+
+    Attributes:
+        ends_at: When to walk again though nothing has come: some withdrawn cluster serves no longer. None is never.
+    """
 
     wanted: dict[ResourceType, frozenset[str]]
     dns_clusters: list[Cluster]
     snapshot: Snapshot
+    ends_at: float | None = None
 
 
 class Graph:
@@ -64,17 +73,22 @@ class Graph:
     Args:
         cache: Resources by name.
         dns: Endpoints of DNS clusters.
+        withdrawn_seconds: How long a withdrawn cluster serves on at the most.
     """
 
-    def __init__(self, cache: ResourceCache, dns: DnsResolver) -> None:
+    def __init__(
+        self, cache: ResourceCache, dns: DnsResolver, *, withdrawn_seconds: float = DOES_NOT_EXIST_SECONDS
+    ) -> None:
         self._cache = cache
         self._dns = dns
+        self._withdrawn_seconds = withdrawn_seconds
+        self._withdrawn: dict[str, float] = {}
         self._published = Snapshot()
         self._cluster_names: dict[int, tuple[RouteConfiguration, frozenset[str]]] = {}
 
-    def resolve(self, roots: Iterable[str]) -> Resolution:
-        """Walk from `roots`; the snapshot is the published one where nothing in it changed."""
-        walk = _Walk(self._cache, self._dns)
+    def resolve(self, roots: Iterable[str], now: float) -> Resolution:
+        """Walk from `roots` at a time; the snapshot is the published one where nothing in it changed."""
+        walk = _Walk(self._cache, self._dns, self._published.clusters, now, self._withdrawn_seconds, self._withdrawn)
         names_seen: dict[int, tuple[RouteConfiguration, frozenset[str]]] = {}
         views: dict[str, ListenerView] = {}
         servers: dict[str, ServerView] = {}
@@ -102,13 +116,15 @@ class Graph:
                 walk.clusters_settled(self._names_of(previous, names_seen))
                 views[root] = previous
         self._cluster_names = names_seen
+        self._withdrawn = walk.withdrawn
         clusters = self._cluster_views(walk)
         before = self._published
         pairs = ((views, before.listeners), (clusters, before.clusters), (servers, before.servers))
         if not all(_same_items(new, old) for new, old in pairs):
             self._published = Snapshot(before.version + 1, views, clusters, servers)
         wanted = {kind: frozenset(names) for kind, names in walk.wanted.items()}
-        return Resolution(wanted, list(walk.dns_clusters.values()), self._published)
+        ends_at = min((ends for ends in walk.withdrawn.values() if ends > now), default=None)
+        return Resolution(wanted, list(walk.dns_clusters.values()), self._published, ends_at)
 
     def _cluster_views(self, walk: _Walk) -> dict[str, ClusterView]:
         published = self._published.clusters
@@ -152,16 +168,32 @@ def _same_server(old: ServerView | None, new: ServerView) -> ServerView:
     return old if _same_items(new.routes, old.routes) else new
 
 
+def _has_endpoints(entry: CachedResource | None) -> bool:
+    found = entry.resource if entry is not None else None
+    return isinstance(found, Endpoints) and any(locality.endpoints for locality in found.localities)
+
+
 def _same_items(new: Mapping[str, object], old: Mapping[str, object]) -> bool:
     return new.keys() == old.keys() and all(old[key] is value for key, value in new.items())
 
 
 @dataclass(slots=True)
 class _Walk:
-    """One walk: what it met so far."""
+    """One walk: what it met so far.
+
+    Attributes:
+        published: Clusters as they were published last.
+        withdrawn_before: Clusters that the source withdrew though routes lead there, and until when each may serve.
+        withdrawn: The same after this walk.
+    """
 
     cache: ResourceCache
     dns: DnsResolver
+    published: Mapping[str, ClusterView]
+    now: float
+    withdrawn_seconds: float
+    withdrawn_before: Mapping[str, float]
+    withdrawn: dict[str, float] = field(default_factory=dict)
     wanted: dict[ResourceType, set[str]] = field(default_factory=lambda: {kind: set() for kind in ResourceType})
     clusters: dict[str, ClusterView] = field(default_factory=dict)
     dns_clusters: dict[str, Cluster] = field(default_factory=dict)
@@ -224,8 +256,11 @@ class _Walk:
             return False
         cluster = entry.resource
         if not isinstance(cluster, Cluster):
-            self.clusters[name] = ClusterView(problem=f"cluster {name}: {entry.error}")
-            return True
+            last = self._serving_on(name)
+            if last is None:
+                self.clusters[name] = ClusterView(problem=f"cluster {name}: {entry.error}")
+                return True
+            cluster = last
         if isinstance(cluster.discovery, AggregateDiscovery):
             return self._aggregate_settled(cluster, cluster.discovery, depth)
         view = self._endpoints(cluster)
@@ -234,6 +269,14 @@ class _Walk:
             return False
         self.clusters[name] = view
         return True
+
+    def _serving_on(self, name: str) -> Cluster | None:
+        """A withdrawn cluster as it was, as long as it may serve on; None where it never served, or no longer may."""
+        known = self.published.get(name)
+        if known is None or known.cluster is None:
+            return None
+        ends_at = self.withdrawn[name] = self.withdrawn_before.get(name, self.now + self.withdrawn_seconds)
+        return known.cluster if self.now < ends_at else None
 
     def _aggregate_settled(self, cluster: Cluster, aggregate: AggregateDiscovery, depth: int) -> bool:
         if depth >= _MAX_AGGREGATE_DEPTH:
@@ -261,6 +304,10 @@ class _Walk:
                 return ClusterView(cluster, problem=f"cluster {cluster.name}: {problem}") if problem else None
             case EdsDiscovery(service_name=service_name):
                 entry = self._want(ResourceType.ENDPOINTS, service_name)
+                last = self.published.get(cluster.name) if cluster.name in self.withdrawn else None
+                if last is not None and not _has_endpoints(entry):
+                    # Who withdraws a cluster withdraws its endpoints too.
+                    return last
                 if entry is None or not entry.is_settled:
                     return None
                 if isinstance(entry.resource, Endpoints):

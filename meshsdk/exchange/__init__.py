@@ -5,8 +5,9 @@ Enters: a request's head and the current `Directory` (routes and clusters, compi
 the answer to "again, and when?". No I/O, no clock: time and randomness are passed in. Engines are loops around this.
 """
 
+from .attempt import Attempt
 from .directory import Directory
-from .exchange import Attempt, Exchange
+from .exchange import Exchange
 from .local_reply import LocalReply
 from .outcome import Failure, Outcome
 from .retry import asked_back_off, retrying

@@ -73,6 +73,12 @@ class Directory:
             targets[name] = known if known is not None and known.view is view else compile_target(view, known)
         return Directory(snapshot.version, targets, clusters, snapshot.clusters)
 
+    def retire(self, next_one: Directory) -> None:
+        """Tell the clusters that `next_one`, which takes this one's place, does not have. Control thread only."""
+        for name, cluster in self.clusters.items():
+            if next_one.clusters.get(name) is not cluster:
+                cluster.retire()
+
     def _advance_clusters(self, views: Mapping[str, ClusterView]) -> dict[str, Cluster]:
         clusters: dict[str, Cluster] = {}
         aggregates: list[tuple[Cluster, resources.Cluster, AggregateDiscovery]] = []
@@ -163,7 +169,7 @@ def begin(
         return reply.mutated(destination.response_levels, _context(head, route, destination.cluster, clusters))
     exchange = Exchange(head, route, forward, destination, cluster, random_fraction)
     exchange.delay_seconds, exchange.fault_tally = verdict.delay_seconds, verdict.tally
-    exchange.table = table
+    exchange.table, exchange.clusters = table, clusters
     return exchange
 
 
@@ -194,4 +200,4 @@ def _answer(route: CompiledRoute, head: RequestHead, random_fraction: RandomFrac
         levels = route.filter_response_levels if answers else route.response_levels
         return verdict.reply.mutated(levels, context)
     reply = replace(configured_answer(route, head, context), delay_seconds=verdict.delay_seconds, tally=verdict.tally)
-    return reply.mutated(route.response_levels, context)
+    return reply.mutated(route.response_levels, context, is_the_routes=True)

@@ -5,6 +5,10 @@ Theory of operation:
     begin ──► Attempt ──► attempt_done(outcome) ──► True: next_attempt ──► Attempt ──► …
           └─► LocalReply                        └─► False: the outcome stands
 
+A kept connection that the peer closes as it is used again has done nothing with the request, and is no fault of the
+endpoint's: `resend` gives one more attempt on the same endpoint, whatever the policy retries. RFC 9112 (section 9.3.1)
+allows it for idempotent requests; it is had once a request, and counts as a retry wherever those are counted.
+
 Everything that affects the course of a request lives here: which endpoint, which target and headers, how long, and
 whether once more. Engines carry an Attempt out and report; they decide nothing. Deadlines are absolute, on the
 engine's own monotonic clock, since timeouts of the route and of the attempt run side by side.
@@ -12,12 +16,12 @@ engine's own monotonic clock, since timeouts of the route and of the attempt run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from .. import deadline as inbound
 from ..balancing import Cluster, Endpoint
-from ..balancing.circuit_breaker import CircuitBreaker
 from ..balancing.client_weights import parse_report, take_report
 from ..balancing.context import MetadataMatch
 from ..resources import RetryPolicy
@@ -27,78 +31,18 @@ from ..routing.compiled_forward import Destination
 from ..routing.formatter import FormatContext
 from ..routing.timeouts import RouteTimeouts, format_grpc_timeout
 from . import caller_headers, sessions
+from .attempt import Attempt
 from .local_reply import LocalReply, dropped, no_healthy_endpoint, overflow, payload_too_large, timeout_reply
 from .outcome import OUTLIER_FAILURES, TIMEOUTS, Failure, Outcome, http_status_of
 from .request_changes import changed_request, with_forwarded_host, with_header, with_host, with_original_host
 from .retry import may_retry_request, refuses, should_retry
 
-__all__ = ["Attempt", "Exchange"]
+__all__ = ["Exchange"]
 
 RandomFraction = Callable[[], float]
 
 NO_TIMEOUTS = RouteTimeouts()
-
-
-class Attempt:
-    """One try: where, what, and until when.
-
-    Attributes:
-        endpoint: Whom to send to.
-        target: Path and query to ask for.
-        headers: To send, Host included.
-        deadline: On the engine's clock; None is no limit. `deadline_failure` says what its passing is.
-        number: 1 for the first.
-        breaker: Counts it as long as it is under way.
-        on_finish: Called when it is over.
-    """
-
-    __slots__ = (
-        "_open",
-        "breaker",
-        "deadline",
-        "deadline_failure",
-        "endpoint",
-        "headers",
-        "number",
-        "on_finish",
-        "target",
-    )
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        target: str,
-        headers: Sequence[tuple[bytes, bytes]],
-        deadline: float | None,
-        deadline_failure: Failure,
-        number: int,
-        breaker: CircuitBreaker,
-    ) -> None:
-        self.endpoint = endpoint
-        self.breaker = breaker
-        self.target = target
-        self.headers = headers
-        self.deadline = deadline
-        self.deadline_failure = deadline_failure
-        self.number = number
-        self.on_finish: Callable[[], None] | None = None
-        self._open = True
-        endpoint.active_requests += 1
-        breaker.requests += 1
-
-    def finish(self) -> None:
-        """The attempt is over: response read, given up or failed. Calling it again does nothing."""
-        if self._open:
-            self._open = False
-            self.endpoint.active_requests -= 1
-            self.breaker.requests -= 1
-            if self.on_finish is not None:
-                self.on_finish()
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether it is over."""
-        return not self._open
+_NO_CLUSTERS: Mapping[str, Cluster] = MappingProxyType({})
 
 
 class Exchange:
@@ -118,7 +62,7 @@ class Exchange:
         attempts: How many were begun.
         deadline: When the route's time is over, on the engine's clock; None is no limit.
         delay_seconds, fault_tally: How long to hold the request back first (fault injection), and what to tell after.
-        table: Where the route was found, for internal redirects.
+        table, clusters: Where the route was found and what it may lead to, for internal redirects and mirrors.
         redirects, routes_taken: Internal redirects that led here.
         hedges: A per-try timeout starts another attempt beside the slow one, which goes on.
         tells_deadline: Attempts say how long the response may take.
@@ -127,12 +71,14 @@ class Exchange:
 
     __slots__ = (
         "_changed",
+        "_has_resent",
         "_last_failure",
         "_previous",
         "_retries_under_way",
         "attempts",
         "breaker",
         "cluster",
+        "clusters",
         "deadline",
         "deadline_failure",
         "delay_seconds",
@@ -181,12 +127,14 @@ class Exchange:
         self.set_cookie = ""
         self.session_endpoint = ""
         self.table: RouteTable | None = None
+        self.clusters: Mapping[str, Cluster] = _NO_CLUSTERS
         self.redirects = 0
         self.routes_taken: tuple[CompiledRoute | None, ...] = ()
         self.breaker = cluster.breaker
         self.hedges = False
         self.tells_deadline = False
         self._retries_under_way = 0
+        self._has_resent = False
         self._previous: tuple[Endpoint, ...] = ()
         self._last_failure: Failure | None = None
         self._changed: RequestHead | None = None
@@ -250,9 +198,34 @@ class Exchange:
         endpoint = self._pick()
         if endpoint is None:
             return self._mutated(no_healthy_endpoint(self.cluster.name, self.cluster.problem))
-        breaker = self.breaker
-        if breaker.requests >= breaker.max_requests:
+        if self.breaker.requests >= self.breaker.max_requests:
             return self.overflow_reply("max_requests")
+        return self._attempt_on(endpoint, now)
+
+    def resend(self, attempt: Attempt, now: float) -> Attempt | None:
+        """One more attempt, on the endpoint of one that a kept connection has failed; None where there may be none.
+
+        `resend_over` must be called when it has ended.
+        """
+        policy, breaker = self.retry_policy, self.breaker
+        if (
+            self._has_resent
+            or (policy is not None and self.attempts > policy.num_retries)
+            or (self.deadline is not None and now >= self.deadline)
+            or not breaker.may_retry
+            or breaker.requests >= breaker.max_requests
+        ):
+            return None
+        self._has_resent = True
+        breaker.retries += 1
+        return self._attempt_on(attempt.endpoint, now)
+
+    def resend_over(self) -> None:
+        """The attempt that `resend` gave has brought a response's head, or failed."""
+        self.breaker.retries -= 1
+
+    def _attempt_on(self, endpoint: Endpoint, now: float) -> Attempt:
+        breaker = self.breaker
         self.attempts += 1
         head, forward = self.head, self.forward
         headers = head.raw_headers

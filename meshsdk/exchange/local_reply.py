@@ -14,10 +14,13 @@ from ..errors import CircuitOpenError, NoHealthyEndpointError, NoRouteError, Req
 from ..routing import apply_mutations
 from ..routing.compiled_filters import FaultTally
 from ..routing.formatter import FormatContext
-from ..routing.header_mutation import MutationLevel
+from ..routing.header_mutation import HeaderList, MutationLevel
+from ..routing.timeouts import is_grpc
 from .outcome import Failure
 
 __all__ = ["LocalReply"]
+
+_CONTENT_TYPE = b"content-type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class LocalReply:
         error: What `local_replies="raise"` raises; None for answers that are no failure.
         delay_seconds: How long to hold it back (fault injection).
         tally: Told when the delay is over.
+        grpc_code: What a gRPC caller is told, where that is not what the status makes of it.
         http_status: Of an answer to a gRPC request, which is a 200: what others would have got; 0 in answers to others.
         missing_cluster: The cluster that is not there, where the request itself named it; it may be asked for.
     """
@@ -42,26 +46,62 @@ class LocalReply:
     error: RequestError | None = None
     delay_seconds: float = 0.0
     missing_cluster: str = ""
+    grpc_code: int | None = None
     http_status: int = 0
     tally: FaultTally | None = None
 
-    def mutated(self, levels: Sequence[MutationLevel], context: FormatContext) -> LocalReply:
-        """The same with the route's changes of response headers."""
+    def mutated(
+        self, levels: Sequence[MutationLevel], context: FormatContext, *, is_the_routes: bool = False
+    ) -> LocalReply:
+        """The same with the route's changes of response headers, and then the filters'.
+
+        Envoy has the route change a response that is empty, then lets whoever answers add its headers, and gives it a
+        content type last (source/common/http/utility.cc, prepareLocalReply): the route cannot take that away.
+
+        Args:
+            levels: The changes.
+            context: Gives the values.
+            is_the_routes: The route itself answers, and so its headers are there before it changes them.
+        """
         if not levels:
             return self
         # Envoy has no response code yet when it makes up a local reply's headers; the context's is 0.
         context.flags, context.details = self.flag, self.details
-        return replace(self, headers=tuple(apply_mutations(levels, self.headers, context)))
+        own = [header for header in self.headers if header[0] != _CONTENT_TYPE]
+        of_route = [level for level in levels if not level.of_filter]
+        if is_the_routes:
+            headers = apply_mutations(of_route, own, context)
+        else:
+            headers = [*apply_mutations(of_route, (), context), *own]
+        if is_grpc(context.head):
+            reply = replace(self, headers=tuple(headers)).as_grpc()
+        else:
+            reply = replace(self, headers=tuple(self._with_type(headers)))
+        of_filters = [level for level in levels if level.of_filter]
+        return replace(reply, headers=tuple(apply_mutations(of_filters, reply.headers, context)))
+
+    def _with_type(self, headers: HeaderList) -> HeaderList:
+        """The headers with the type of the body, where they do not say it themselves; without a body there is none."""
+        kept = [header for header in headers if header[0].lower() != b"content-length"]
+        if not self.body:
+            return [header for header in kept if header[0].lower() != _CONTENT_TYPE]
+        if any(name.lower() == _CONTENT_TYPE for name, _ in kept):
+            return kept
+        return [*(header for header in self.headers if header[0] == _CONTENT_TYPE), *kept]
 
     def as_grpc(self) -> LocalReply:
         """The same as an answer to a gRPC request: 200 and the status as gRPC's (Envoy: Utility::sendLocalReply)."""
-        said = next((value for name, value in self.headers if name == b"grpc-status"), None)
-        if said is not None and self.status == 200:
+        if self.http_status:
             return self
-        kept = tuple(header for header in self.headers if header[0] not in (b"content-type", b"grpc-status"))
+        said = next((value for name, value in self.headers if name.lower() == b"grpc-status"), b"")
+        if not said:
+            code = self.grpc_code if self.grpc_code is not None else _GRPC_STATUSES.get(self.status, 2)
+            said = b"%d" % code
+        made_here = {_CONTENT_TYPE, b"content-length", b"grpc-status"} | ({b"grpc-message"} if self.body else set())
+        kept = tuple(header for header in self.headers if header[0].lower() not in made_here)
         headers: tuple[tuple[bytes, bytes], ...] = (
-            (b"content-type", b"application/grpc"),
-            (b"grpc-status", said or b"%d" % _GRPC_STATUSES.get(self.status, 2)),
+            (_CONTENT_TYPE, b"application/grpc"),
+            (b"grpc-status", said),
             *kept,
         )
         if self.body:
@@ -149,12 +189,8 @@ def fault_abort(status: int, grpc_status: int | None, delay_seconds: float) -> L
     """The fault filter aborts the request (source/extensions/filters/http/fault/fault_filter.cc)."""
     if grpc_status is not None:
         error = RequestError(f"aborted with gRPC status {grpc_status} by fault injection", status=200, flag="FI")
-        headers = (
-            (b"content-type", b"application/grpc"),
-            (b"grpc-status", b"%d" % grpc_status),
-            (b"grpc-message", b"fault filter abort"),
-        )
-        return LocalReply(200, b"", headers, "FI", "fault_filter_abort", error, delay_seconds)
+        reply = LocalReply(200, b"fault filter abort", _TEXT, "FI", "fault_filter_abort", error, delay_seconds)
+        return replace(reply, grpc_code=grpc_status)
     error = RequestError(f"aborted with {status} by fault injection", status=status, flag="FI")
     return LocalReply(status, b"fault filter abort", _TEXT, "FI", "fault_filter_abort", error, delay_seconds)
 
@@ -162,7 +198,7 @@ def fault_abort(status: int, grpc_status: int | None, delay_seconds: float) -> L
 def rate_limited(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> LocalReply:
     """The filter local_ratelimit refuses the request."""
     error = RequestError("the local rate limit is reached", status=status, flag="RL")
-    return LocalReply(status, b"local_rate_limited", _TEXT + headers, "RL", "local_rate_limited", error)
+    return LocalReply(status, b"local_rate_limited", of_text(headers), "RL", "local_rate_limited", error)
 
 
 def payload_too_large(limit: int) -> LocalReply:
@@ -182,4 +218,9 @@ def redirect_to(status: int, location: str, details: str) -> LocalReply:
     return LocalReply(status, headers=((b"location", location.encode("latin-1")),), details=details)
 
 
-_TEXT = ((b"content-type", b"text/plain"),)
+def of_text(headers: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers of an answer in plain text, unless they say another type."""
+    return headers if any(name.lower() == _CONTENT_TYPE for name, _ in headers) else (*_TEXT, *headers)
+
+
+_TEXT = ((_CONTENT_TYPE, b"text/plain"),)

@@ -104,6 +104,9 @@ class RelayedMesh:
             self.control.post(self._book.close)
             self.control.post(partial(leave, relay, self._id))
 
+    def drop_removed(self) -> None:
+        """See `dispatcher.Transport`: grpc-core closes its connections as the relay stops naming their endpoints."""
+
     def after_fork(self) -> None:
         """In a forked child: start afresh at the next call."""
         self._lock = threading.Lock()

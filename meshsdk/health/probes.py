@@ -71,8 +71,20 @@ class Prober:
         except (OSError, httpx.TransportError, DeadlineExceededError):
             return CheckResult.NETWORK_FAILURE
 
+    def forget(self, endpoint: Endpoint) -> None:
+        """An endpoint is not checked any more; an idle connection to it is closed. From any thread."""
+        target = self._targets.pop(endpoint, None)
+        if target is not None:
+            target.is_removed = True
+            self._pool.drop_removed()
+
+    def drop_distrusted(self) -> None:
+        """Close connections whose peers are trusted no more. From any thread."""
+        self._pool.drop_distrusted()
+
     def close(self) -> None:
         """Close all connections."""
+        self._cluster.retire()
         self._pool.close()
 
     def _target(self, endpoint: Endpoint) -> Endpoint:
@@ -83,8 +95,10 @@ class Prober:
             port = endpoint.config.health_check_port or self._check.alt_port or address.port
             if not address.is_unix and port != address.port:
                 address = Address(address.host, port)
+            self.forget(endpoint)
             target = Endpoint(self._cluster, dataclasses.replace(endpoint.config, address=address), endpoint.locality)
-            self._targets = {one: to for one, to in self._targets.items() if not one.is_removed}
+            # An endpoint that has gone meanwhile is not asked again, and so is never forgotten.
+            target.is_removed = endpoint.is_removed
             self._targets[endpoint] = target
         return target
 

@@ -11,6 +11,7 @@ from functools import partial
 import httpx
 
 from ..balancing import Cluster, Endpoint
+from ..http.dispatcher import HasCertificates
 from ..http.tls import TlsChooser
 from ..log_lines import logger_of
 from ..resources import HealthCheck
@@ -33,12 +34,15 @@ class HealthWatcher:
     Args:
         loop: The control thread.
         secrets: What names of certificates stand for.
+        watch_certificates: Has `look_at_certificates` called now and then.
 
     Attributes:
         changes: Counts up whenever the health of some endpoint was found to have changed.
     """
 
-    def __init__(self, loop: ControlLoop, secrets: Secrets) -> None:
+    def __init__(
+        self, loop: ControlLoop, secrets: Secrets, watch_certificates: Callable[[HasCertificates], None]
+    ) -> None:
         self._loop = loop
         self.changes = 0
         self._clusters: dict[str, Cluster] = {}
@@ -46,7 +50,9 @@ class HealthWatcher:
         self._checkers: dict[str, _Checker] = {}
         self._refreshing: set[str] = set()
         self._executor: ThreadPoolExecutor | None = None
-        self._tls = TlsChooser(httpx.create_ssl_context, http2=False, secrets=secrets)
+        self._tls = TlsChooser(
+            httpx.create_ssl_context, http2=False, secrets=secrets, on_first=lambda: watch_certificates(self)
+        )
 
     def watch(self, clusters: Iterable[Cluster]) -> None:
         """From now on, look after exactly these clusters."""
@@ -58,6 +64,12 @@ class HealthWatcher:
                 self._drop(name)
                 self._clusters[name] = cluster
             self._follow(cluster)
+
+    def look_at_certificates(self) -> None:
+        """See `HasCertificates`."""
+        if self._tls.refresh():
+            for checker in list(self._checkers.values()):
+                checker.drop_distrusted()
 
     def close(self) -> None:
         """Stop all timers and checks."""
@@ -74,6 +86,7 @@ class HealthWatcher:
         checker = self._checkers.pop(name, None)
         if checker is not None:
             checker.close()
+            self._tls.forget_retired()
 
     def _follow(self, cluster: Cluster) -> None:
         name = cluster.name
@@ -152,9 +165,14 @@ class _Checker:
             timer = self._timers.pop(endpoint, None)
             if timer is not None:
                 timer.cancel()
+            self._prober.forget(endpoint)
         for endpoint in present - self._states.keys():
             self._states[endpoint] = CheckState(endpoint, self.check)
             self._arm(endpoint, random.random() * self.check.initial_jitter)
+
+    def drop_distrusted(self) -> None:
+        """Close connections to peers that are trusted no more."""
+        self._prober.drop_distrusted()
 
     def close(self) -> None:
         """Stop; endpoints keep the health that was found last."""

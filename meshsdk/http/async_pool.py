@@ -238,20 +238,32 @@ class AsyncPool:
         return False
 
     def drop_distrusted(self) -> None:
-        """Close connections whose peers are trusted no more, also under requests."""
+        """Close connections whose peers are trusted no more, also under requests, and what would not be used again."""
+        self.drop_removed()
         for connection, slot in list(self._slots.items()):
             if slot.tls is not None and not slot.tls.is_current and not self._tls.trusts(slot.endpoint, slot.chain):
                 connection.close()
 
+    def drop_removed(self) -> None:
+        """Close idle connections that would not be used again, as to endpoints that are gone; busy ones, when done."""
+        for connection, slot in list(self._slots.items()):
+            if self._is_idle(connection, slot) and (slot.endpoint.is_removed or not slot.fits()):
+                connection.close()
+        for key in [key for key, idle in self._idle.items() if key[0].is_removed and not idle]:
+            del self._idle[key]
+
+    def _is_idle(self, connection: AsyncConnection, slot: Slot) -> bool:
+        if isinstance(connection, AsyncHttp1Connection):
+            return connection in self._idle.get((slot.endpoint, slot.is_secure), ())
+        return connection.is_idle
+
     def _sweep(self) -> None:
-        """Close what was idle for too long, and what leads to endpoints that are gone."""
+        """Close what was idle for too long."""
         self._sweeper = None
         now = time.monotonic()
         for connection, slot in list(self._slots.items()):
-            idle = self._idle.get((slot.endpoint, slot.is_secure), ())
-            is_idle = connection in idle if isinstance(connection, AsyncHttp1Connection) else connection.is_idle
             longest = keepalive_seconds(self._limits, slot.endpoint)
-            if is_idle and (slot.endpoint.is_removed or now - connection.idle_since > longest):
+            if self._is_idle(connection, slot) and now - connection.idle_since > longest:
                 connection.close()
         if self._slots:
             self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)

@@ -72,8 +72,13 @@ class Sender:
         self._observation = observation
         self._last: RawResponse | None = None
 
-    async def send(self, attempt: Attempt) -> Result:
-        """Carry out one attempt."""
+    async def send(self, attempt: Attempt, *, is_resend: bool = False) -> Result:
+        """Carry out one attempt.
+
+        Args:
+            attempt: What to send, and where.
+            is_resend: Over a fresh connection, since a kept one has failed.
+        """
         headers: Sequence[tuple[bytes, bytes]] = attempt.headers
         observation = self._observation
         if observation is not None:
@@ -86,13 +91,15 @@ class Sender:
         if is_idle_limited:
             timeouts = timeouts._replace(read=idle)
         outgoing = Outgoing(self.exchange.head.method, scheme, attempt, headers, self._body, timeouts)
+        connection: Any = None
         raw: RawResponse | None = None
         error: Exception | None = None
+        was_used = False
         try:
-            connection = await self._pool.acquire(
-                attempt.endpoint, scheme, self._request.url, self._timeouts, attempt.breaker
-            )
-            raw = await self._exchange_on(connection, attempt, outgoing)
+            connect = self._pool.open if is_resend else self._pool.acquire
+            connection = await connect(attempt.endpoint, scheme, self._request.url, self._timeouts, attempt.breaker)
+            was_used = connection.requests > 0
+            raw = await connection.exchange(outgoing)
         except (httpx.TransportError, DeadlineExceededError, PendingOverflowError) as failure:
             error = failure
             if is_idle_limited and isinstance(failure, httpx.ReadTimeout):
@@ -102,6 +109,10 @@ class Sender:
                 attempt.finish()
         if observation is not None:
             observation.end_attempt(raw.status if raw is not None else None, error)
+        if was_used and error is not None and self._is_stale(connection, error):
+            again = self.exchange.resend(attempt, self._pool.loop.time())
+            if again is not None:
+                return await self._resend(again)
         if self.exchange.cluster.wants_reports:
             outcome = outcome_of(attempt, raw, error)
             if outcome is not None:
@@ -111,26 +122,19 @@ class Sender:
         self._last = raw
         return Result(attempt, raw, error)
 
-    async def _exchange_on(
-        self, connection: Any, attempt: Attempt, outgoing: Outgoing[AsyncRequestBody]
-    ) -> RawResponse:
-        was_used = connection.requests > 0
+    async def _resend(self, attempt: Attempt) -> Result:
         try:
-            return await connection.exchange(outgoing)  # type: ignore[no-any-return]
-        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
-            if not (was_used and self._is_stale(connection)):
-                raise
-        # The peer closed an idle connection just as it was used again: a fresh one serves (RFC 9112 section 9.3.1).
-        connection = await self._pool.open(
-            attempt.endpoint, outgoing.scheme, self._request.url, self._timeouts, attempt.breaker
-        )
-        return await connection.exchange(outgoing)  # type: ignore[no-any-return]
+            return await self.send(attempt, is_resend=True)
+        finally:
+            self.exchange.resend_over()
 
-    def _is_stale(self, connection: Any) -> bool:
+    def _is_stale(self, connection: Any, error: Exception) -> bool:
+        """Whether a peer may have closed a kept connection just as it was used again (RFC 9112 section 9.3.1)."""
         return (
-            isinstance(connection, AsyncHttp1Connection)
+            isinstance(error, (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError))
+            and isinstance(connection, AsyncHttp1Connection)
             and connection.reader.is_silent
-            and self._request.method in IDEMPOTENT_METHODS
+            and self.exchange.head.method in IDEMPOTENT_METHODS
             and self._can_replay
         )
 

@@ -126,8 +126,16 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
             with contextlib.suppress(RuntimeError):  # The loop is closed.
                 loop.call_soon_threadsafe(pool.drop_distrusted)
 
+    def drop_removed(self) -> None:
+        """See `dispatcher.Transport`."""
+        self._tls.forget_retired()
+        for loop, pool in list(self._pools.items()):
+            with contextlib.suppress(RuntimeError):  # The loop is closed.
+                loop.call_soon_threadsafe(pool.drop_removed)
+
     def after_fork(self) -> None:
         """In a forked child: forget the parent's connections, without a word to their peers."""
+        self._tls.after_fork()
         self._pools = {}
         self._mirrors = set()
 
@@ -225,7 +233,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         first = await sender.send(attempt)
         raw = first.raw
         if raw is not None and exchange.is_final(raw.status, raw.headers):
-            return self._dispatcher.response(request, exchange, attempt, raw)
+            return self._dispatcher.response(request, exchange, first.attempt, raw)
         result = await self._retry(sender, first, policy) if policy is not None else first
         return await self._conclude(request, exchange, result, body, observation)
 

@@ -49,11 +49,14 @@ _NO_BREAKERS = resources.CircuitBreakers(_NO_LIMITS, _NO_LIMITS)
 _MAX_PASSTHROUGH_HOSTS = 1024
 
 
-class Forkable(Protocol):
-    """Something that holds what must not cross a fork."""
+class Transport(Protocol):
+    """Something that holds connections."""
 
     def after_fork(self) -> None:
-        """Called in the child."""
+        """Called in a forked child, which must leave the parent's connections alone."""
+
+    def drop_removed(self) -> None:
+        """Called on the control thread: endpoints may be gone, and idle connections to them are to be closed."""
 
 
 class HasCertificates(Protocol):
@@ -79,8 +82,8 @@ class Runtime(Protocol):
         Returns a function that cancels the call.
         """
 
-    def register(self, transport: Forkable) -> None:
-        """Have `transport.after_fork` called in a forked child."""
+    def register(self, transport: Transport) -> None:
+        """Have `transport.after_fork` called in a forked child, and `drop_removed` when endpoints may be gone."""
 
     def watch_certificates(self, transport: HasCertificates) -> None:
         """Have `transport.look_at_certificates` called now and then, as long as it lives."""
@@ -212,11 +215,11 @@ class Dispatcher:
 
     def mirrored(self, exchange: Exchange) -> list[Exchange]:
         """The copies of a request to send elsewhere."""
-        return mirrored(exchange, self._runtime.directory.clusters)
+        return mirrored(exchange, exchange.clusters)
 
     def follow(self, exchange: Exchange, raw: RawResponse) -> Exchange | LocalReply | None:
         """What takes the place of an exchange whose upstream redirects; None where the response stands."""
-        return follow(exchange, raw.status, raw.headers, self._runtime.directory.clusters)
+        return follow(exchange, raw.status, raw.headers, exchange.clusters)
 
     def _find_table(self, url: httpx.URL, directory: Directory) -> RouteTable | Unsettled | None:
         """The routes of a URL's host; None for a host that is passed through."""

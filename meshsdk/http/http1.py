@@ -53,6 +53,7 @@ class Http1Reader:
         complete: The response is complete.
         continue_received: A 100 (Continue) came.
         reusable: After `complete`: another request may follow on the connection.
+        is_silent: Nothing at all has come since the request was sent.
     """
 
     __slots__ = (
@@ -66,6 +67,7 @@ class Http1Reader:
         "continue_received",
         "head_done",
         "headers",
+        "is_silent",
         "reusable",
         "status",
         "trailers",
@@ -89,6 +91,7 @@ class Http1Reader:
         self.complete = False
         self.continue_received = False
         self.reusable = False
+        self.is_silent = True
         self._interim = False
         self._silent_bytes = 0
 
@@ -109,6 +112,7 @@ class Http1Reader:
         if self.complete:
             self.reusable = False
             raise httpx.RemoteProtocolError("the peer sent a response that nobody asked for")
+        self.is_silent = False
         buffered = self.buffered
         try:
             self._parser.feed_data(data)
@@ -142,11 +146,6 @@ class Http1Reader:
         if self._has_length():
             raise httpx.RemoteProtocolError("the peer closed the connection before the body was complete")
         self.complete = True
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether nothing at all has come since the request was sent."""
-        return not self.head_done and not self._silent_bytes
 
     def take(self) -> list[bytes]:
         """The body that has come since the last call."""

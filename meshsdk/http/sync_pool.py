@@ -152,6 +152,8 @@ class SyncPool:
         else:
             now = connection.idle_since = time.monotonic()
             self._idle.setdefault(key, []).append(connection)
+            if slot.endpoint.is_removed:
+                self.drop_removed()  # It went while this one was being put away.
             if now >= self._next_sweep:
                 self._sweep(now)
         if self._waiting:
@@ -208,7 +210,11 @@ class SyncPool:
         return False
 
     def drop_distrusted(self) -> None:
-        """Close connections whose peers are trusted no more, also under requests. From any thread."""
+        """Close connections whose peers are trusted no more, also under requests, and what would not be used again.
+
+        From any thread.
+        """
+        self.drop_removed()
         for connection, slot in list(self._slots.items()):
             if slot.tls is None or slot.tls.is_current or self._tls.trusts(slot.endpoint, slot.chain):
                 continue
@@ -216,13 +222,29 @@ class SyncPool:
                 self._idle.get((slot.endpoint, slot.is_secure), []).remove(connection)
             connection.close()
 
+    def drop_removed(self) -> None:
+        """Close idle connections that would not be used again, as to endpoints that are gone; busy ones, when done.
+
+        From any thread.
+        """
+        for key, idle in list(self._idle.items()):
+            for connection in list(idle):
+                slot = self._slots.get(connection)
+                if slot is None or key[0].is_removed or not slot.fits():
+                    # Only the thread that takes it out of the list may close it.
+                    with contextlib.suppress(ValueError):
+                        idle.remove(connection)
+                        connection.close()
+            if key[0].is_removed:
+                self._idle.pop(key, None)
+
     def _sweep(self, now: float) -> None:
-        """Close what was idle for too long, and what leads to endpoints that are gone."""
+        """Close what was idle for too long."""
         self._next_sweep = now + SWEEP_SECONDS
         for key, idle in list(self._idle.items()):
             longest = keepalive_seconds(self._limits, key[0])
             for connection in list(idle):
-                if key[0].is_removed or now - connection.idle_since > longest:
+                if now - connection.idle_since > longest:
                     # Only the thread that takes it out of the list may close it.
                     with contextlib.suppress(ValueError):
                         idle.remove(connection)

@@ -105,8 +105,14 @@ class MeshTransport(httpx.BaseTransport):
         if self._tls.refresh():
             self._pool.drop_distrusted()
 
+    def drop_removed(self) -> None:
+        """See `dispatcher.Transport`."""
+        self._tls.forget_retired()
+        self._pool.drop_removed()
+
     def after_fork(self) -> None:
         """In a forked child: forget the parent's connections, without a word to their peers."""
+        self._tls.after_fork()
         self._pool = SyncPool(self._tls, self._limits)
         self._mirrors = MirrorThreads()
 
@@ -191,7 +197,7 @@ class MeshTransport(httpx.BaseTransport):
         first = sender.send(attempt)
         raw = first.raw
         if raw is not None and exchange.is_final(raw.status, raw.headers):
-            return self._dispatcher.response(request, exchange, attempt, raw)
+            return self._dispatcher.response(request, exchange, first.attempt, raw)
         result = self._retry(sender, first, policy) if policy is not None else first
         return self._conclude(request, exchange, result, body, observation)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from ..balancing import Endpoint
+from ..balancing import Cluster, Endpoint
 from ..errors import PeerIdentityError, ResourceError
-from ..resources import HttpProtocol, PemSource, TlsTrust, UpstreamTls
-from ..resources.tls import BundleSource
+from ..log_lines import logger_of
+from ..resources import HttpProtocol, TlsTrust, UpstreamTls
 from ..resources.upstream_tls import is_mesh_mutual
 from ..security import (
     NO_SECRETS,
@@ -23,11 +24,14 @@ from ..security import (
     make_client_context,
     peer_chain,
     still_trusted,
+    trust_stamp,
 )
 from .errors import as_httpx_error
 from .pool_rules import Slot
 
 __all__ = ["ResumedContext", "TlsChooser", "keep_session", "speaks_http2", "verify_peer"]
+
+logger = logger_of("meshsdk.http")
 
 _ALPN = {
     HttpProtocol.HTTP1: ("http/1.1",),
@@ -71,6 +75,16 @@ def speaks_http2(chosen: str | None, protocol: HttpProtocol) -> bool:
     return chosen in ("h2", "istio-h2")
 
 
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """A context, the stamps of what it was made from, the clusters that use it, and why it cannot be renewed."""
+
+    stamps: tuple[object, ...]
+    context: TlsClientContext
+    clusters: set[Cluster]
+    problem: str = ""
+
+
 class TlsChooser:
     """Makes and keeps TLS contexts.
 
@@ -78,7 +92,7 @@ class TlsChooser:
         make_default: Makes the context of https URLs whose cluster has no TLS settings; called once, when needed.
         http2: Whether that context offers HTTP/2.
         secrets: What names of certificates in settings stand for.
-        on_first: Called when there is a context whose certificates may change: from then on `refresh` must be, too.
+        on_first: Called before there is a context whose certificates may change: from then on `refresh` must be, too.
     """
 
     def __init__(
@@ -94,7 +108,9 @@ class TlsChooser:
         self._http2 = http2
         self._on_first = on_first
         self._default: TlsClientContext | None = None
-        self._contexts: dict[tuple[UpstreamTls, HttpProtocol], tuple[tuple[object, ...], TlsClientContext]] = {}
+        self._is_watched = False
+        self._has_renewed = False
+        self._contexts: dict[tuple[UpstreamTls, HttpProtocol], _Kept] = {}
 
     def choose(self, endpoint: Endpoint, scheme: str, url_host: str) -> tuple[TlsClientContext, str] | None:
         """Context and server name for a connection, or None for plaintext. An https URL never goes out in plaintext.
@@ -106,7 +122,7 @@ class TlsChooser:
         settings = config.tls_of(endpoint.config)
         if settings is not None:
             try:
-                context = self._cluster_context(settings, config.protocol)
+                context = self._cluster_context(settings, endpoint.cluster)
             except (ResourceError, OSError) as error:
                 raise httpx.ConnectError(f"cluster {config.name}: TLS settings cannot be used: {error}") from error
             return context, endpoint.config.hostname if context.auto_sni else context.server_name
@@ -118,33 +134,64 @@ class TlsChooser:
             self._default = TlsClientContext(default)
         return self._default, url_host
 
-    def _cluster_context(self, settings: UpstreamTls, protocol: HttpProtocol) -> TlsClientContext:
+    def _cluster_context(self, settings: UpstreamTls, cluster: Cluster) -> TlsClientContext:
         # Certificates that were replaced have other stamps, so that rotated ones are used by new connections.
+        key = (settings, cluster.config.protocol)
+        if not self._is_watched:
+            self._is_watched = True
+            self._on_first()
+        kept = self._contexts.get(key)
+        if kept is not None:
+            kept = self._renewed(key, kept)
+            kept.clusters.add(cluster)
+            return kept.context
         tls = self._secrets.of_client(settings)
         stamps = _stamps(tls)
-        kept = self._contexts.get((settings, protocol))
-        if kept is not None and kept[0] == stamps:
-            return kept[1]
-        context = make_client_context(tls, offered_protocols(settings, protocol))
-        if kept is not None:
-            kept[1].is_current = False
-        elif not self._contexts:
-            self._on_first()
-        self._contexts[(settings, protocol)] = (stamps, context)
-        return context
+        made = _Kept(stamps, make_client_context(tls, offered_protocols(*key)), {cluster})
+        self._contexts[key] = made
+        return made.context
+
+    def _renewed(self, key: tuple[UpstreamTls, HttpProtocol], kept: _Kept) -> _Kept:
+        """What takes the place of a context whose certificates have changed; while those cannot be used, itself."""
+        try:
+            tls = self._secrets.of_client(key[0])
+            stamps = _stamps(tls)
+            if stamps == kept.stamps:
+                return kept
+            context = make_client_context(tls, offered_protocols(*key))
+        except (ResourceError, OSError) as error:
+            # In the middle of a change, or gone.
+            if str(error) != kept.problem:
+                kept.problem = str(error)
+                logger.error("certificates cannot be used, the last good ones stay: %s", error)
+            return kept
+        renewed = self._contexts[key] = _Kept(stamps, context, set(kept.clusters))
+        kept.context.is_current = False
+        self._has_renewed = True
+        return renewed
 
     def refresh(self) -> bool:
         """Look whether certificates have changed; connections with the old ones are then not used again."""
-        is_changed = False
         for key, kept in list(self._contexts.items()):
-            try:
-                stamps = _stamps(self._secrets.of_client(key[0]))
-            except (ResourceError, OSError):
-                continue  # In the middle of a change, or gone: what is there goes on.
-            if stamps != kept[0]:
-                kept[1].is_current = False
-                is_changed = True
-        return is_changed
+            self._renewed(key, kept)
+        # A new connection may have been the first to see a change.
+        has_renewed, self._has_renewed = self._has_renewed, False
+        return has_renewed
+
+    def after_fork(self) -> None:
+        """In a forked child: the thread that looked for changes is the parent's."""
+        self._is_watched = False
+
+    def forget_retired(self) -> None:
+        """Let go of contexts that no cluster uses any more, and of sessions with endpoints that are gone."""
+        for key, kept in list(self._contexts.items()):
+            for cluster in [cluster for cluster in list(kept.clusters) if cluster.is_retired]:
+                kept.clusters.discard(cluster)
+            if not kept.clusters:
+                self._contexts.pop(key, None)
+            sessions = kept.context.sessions
+            for session in [one for one in list(sessions) if one[0].is_removed]:
+                sessions.pop(session, None)
 
     def trusts(self, endpoint: Endpoint, chain: PeerChain | None) -> bool:
         """Whether the settings of now would let in a peer that was let in before."""
@@ -218,7 +265,6 @@ def _checked(trust: TlsTrust | None, chain: PeerChain | None) -> PeerChain | Non
 
 
 def _stamps(tls: UpstreamTls) -> tuple[object, ...]:
-    sources: list[PemSource | BundleSource | None] = [tls.trust.trusted_ca, tls.trust.crl, tls.trust.bundles]
-    if tls.identity is not None:
-        sources += [tls.identity.certificate, tls.identity.private_key]
-    return tuple(source.stamp() for source in sources if source is not None)
+    if tls.identity is None:
+        return (trust_stamp(tls.trust),)
+    return trust_stamp(tls.trust), tls.identity.certificate.stamp(), tls.identity.private_key.stamp()

@@ -31,11 +31,16 @@ class DevelopmentIdentity(RenewedIdentity):
         self._root = Path(root).resolve()
         self._spiffe_id = spiffe_id
         self._held: HeldAuthority | None = None
-        super().__init__(self._certify, "the development CA")
+        super().__init__(self._certify, "the development CA", self._of_ca_of_now)
+
+    def _of_ca_of_now(self, current: Credentials) -> Credentials:
+        """The same, unless the CA has been replaced: then everybody else trusts another one."""
+        held = self._held
+        return current if held is not None and held.is_in_place else self._certify()
 
     def _certify(self) -> Credentials:
         try:
-            if self._held is None or not self._held.is_fresh:
+            if self._held is None or not (self._held.is_fresh and self._held.is_in_place):
                 self._release()
                 self._held = HeldAuthority(self._root)
             authority = self._held.authority

@@ -10,6 +10,7 @@ from cryptography import x509
 
 from ..errors import IdentityError
 from ..log_lines import logger_of
+from ..resources.tls import file_stamp
 from ..security import Credentials
 from ..security.identity import check_credentials, spiffe_id_of
 from ..security.trust_domains import parse_bundle_map, trust_domain_of
@@ -70,7 +71,7 @@ class FileIdentity:
         """See `security.Identity`."""
         with self._lock:
             try:
-                stamp = tuple((one := path.stat()).st_mtime_ns for path in self._paths), one.st_ino
+                stamp = tuple(map(file_stamp, self._paths))
                 if stamp != self._stamp or self._current is None:
                     self._current = self._read()
                     self._stamp, self._problem = stamp, ""

@@ -54,6 +54,11 @@ class HeldAuthority:
         """Whether it can be used on."""
         return self.authority.is_fresh
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether whoever asks now finds the same one: its file is still there."""
+        return self._descriptor >= 0 and _is_same(self._descriptor, self._path)
+
     def write_beside(self, suffix: str, content: bytes) -> Path:
         """A file beside the CA's, which only this user can read, and which goes with it."""
         path = self._path.with_name(self._path.name.removesuffix(_CA) + suffix)

@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 
 from ..errors import IdentityError
+from ..resources.tls import file_stamp
 from ..security import Credentials
 from ..security.identity import check_credentials
 from .istio_ca_messages import METHOD, Request, Response
@@ -33,7 +34,7 @@ class IstioCaIdentity(RenewedIdentity):
         spiffe_id: Whom to ask a certificate for; the CA decides by the token whether it may be had.
         address: `host:port` of the CA.
         token_file: The service account's token; read again for each request, as Kubernetes renews it.
-        ca_certificate_file: Roots, of the CA's own certificate and of peers.
+        ca_certificate_file: Roots, of the CA's own certificate and of peers; a change is taken up within seconds.
         server_name: Name in the CA's certificate; empty is the address's.
         key: `ECDSA` (P-256) or `RSA` (2048 bits).
         validity_seconds: Asked for; the CA may give less.
@@ -63,10 +64,25 @@ class IstioCaIdentity(RenewedIdentity):
         self._validity_seconds = validity_seconds
         self._cluster_id = cluster_id
         self._plaintext = plaintext
-        super().__init__(self._certify, f"the CA at {address}")
+        self._roots_stamp: object = None
+        super().__init__(self._certify, f"the CA at {address}", self._with_roots_of_now)
+
+    def _with_roots_of_now(self, current: Credentials) -> Credentials:
+        """The same certificate with what the file of roots holds by now."""
+        try:
+            stamp = file_stamp(self._roots_file)
+            if stamp == self._roots_stamp:
+                return current
+            roots = self._roots_file.read_bytes()
+        except OSError as error:
+            raise IdentityError(f"the roots cannot be read, the last good ones stay: {error}") from error
+        changed = check_credentials(current.certificate, current.private_key, roots)
+        self._roots_stamp = stamp
+        return current if roots == current.roots else changed
 
     def _certify(self) -> Credentials:
         try:
+            stamp = file_stamp(self._roots_file)
             token, roots = self._token_file.read_text().strip(), self._roots_file.read_bytes()
         except (OSError, ValueError) as error:
             raise IdentityError(f"the token or the roots cannot be read: {error}") from error
@@ -78,6 +94,7 @@ class IstioCaIdentity(RenewedIdentity):
         credentials = check_credentials("".join(map(_ended, chain)).encode(), private, roots)
         if credentials.spiffe_id != self._spiffe_id:
             raise IdentityError(f"the CA certified {credentials.spiffe_id!r} instead of {self._spiffe_id!r}")
+        self._roots_stamp = stamp
         return credentials
 
     def _ask(self, request: bytes, token: str, roots: bytes) -> list[str]:

@@ -281,7 +281,8 @@ class CompiledChain:
             levels = route.response_levels
         else:
             context = format_context(request)
-            reply = configured_answer(route, head, context).mutated(route.response_levels, context)
+            reply = configured_answer(route, head, context)
+            reply = reply.mutated(route.response_levels, context, is_the_routes=True)
             return self._answered(request, self._without_route, reply)
         if levels:
             request.response_changes.append((ROUTER, response_change(levels, request)))
@@ -289,7 +290,7 @@ class CompiledChain:
 
     def _answered(self, request: InboundRequest, compiled: _RouteSteps, reply: LocalReply) -> LocalReply:
         """A filter's answer, as it leaves: with the route's changes of responses, and the filters'."""
-        headers, route = list(reply.headers), compiled.route
+        route = compiled.route
         # The filter cors answers preflights past the ways of other answers: routes do not see them, nor their status.
         is_preflight = reply.details == "cors_response"
         if (
@@ -303,10 +304,9 @@ class CompiledChain:
                 else route.response_levels
             )
             context = format_context(request, flags=reply.flag, details=reply.details)
-            headers = apply_mutations(levels, headers, context)
-        reply = dataclasses.replace(
-            reply, headers=tuple(request.changed_response(headers, 0 if is_preflight else reply.status))
-        )
+            reply = reply.mutated(levels, context)
+        headers = request.changed_response(list(reply.headers), 0 if is_preflight else reply.status)
+        reply = dataclasses.replace(reply, headers=tuple(headers))
         return reply.as_grpc() if is_grpc(request.head) else reply
 
 

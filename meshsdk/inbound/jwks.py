@@ -1,26 +1,34 @@
 """Keys of an issuer: from the configuration, or fetched, kept, and fetched again when they have become old.
 
 A key set that cannot be fetched again leaves the last one in use for as long as it may be: an issuer that is away for a
-minute locks nobody out. Who carries the fetches out makes one of several at once.
+minute locks nobody out. Who carries the fetches out makes one of several at once. A file of keys is read again when it
+has changed.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from ..log_lines import logger_of
 from ..resources.jwt import MAX_JWKS_BYTES, JwtProvider, LocalJwks, RemoteJwks
+from ..resources.tls import file_stamp
 from .token import FETCH_FAILED, BadTokenError, KeySet, Token, parse_keys
 from .waits import FetchKeys, Wait
 
 __all__ = ["KeyStore"]
 
+logger = logger_of("meshsdk.server")
+
 # Tokens whose signature is known to be good; a token comes with every request of a session.
 _MAX_KNOWN = 1024
 # How long a failed fetch answers for those that come after it.
 _FAILURE_SECONDS = 1.0
+# How often it is looked whether a file of keys has changed.
+_LOOK_SECONDS = 1.0
 
 
 class KeyStore:
@@ -38,21 +46,36 @@ class KeyStore:
         self._known: dict[str, None] = {}
         self._fresh_until = 0.0
         self._failed_until = 0.0
+        self._stamp: object = None
+        self._told = ""
+        self._look_at = math.inf
         if isinstance(self._source, LocalJwks):
             self._load_local(self._source)
+            if self._source.path:
+                self._look_at = self.now() + _LOOK_SECONDS
 
     def now(self) -> float:
         """Seconds since the epoch."""
         return time.time()
 
     def _load_local(self, source: LocalJwks) -> None:
+        """Read the keys, where they are new; what cannot be used leaves the last good ones."""
         try:
+            stamp = file_stamp(source.path) if source.path else ()
+            if stamp == self._stamp:
+                return
             text = Path(source.path).read_text() if source.path else source.text
-            self._keys = parse_keys(text)
-        except OSError as error:
+            self._keys, self._known = parse_keys(text), {}
+        except (OSError, ValueError) as error:
             self._problem = BadTokenError(f"Jwks cannot be read: {error}")
         except BadTokenError as error:
             self._problem = error
+        else:
+            self._stamp, self._problem = stamp, None
+            return
+        if self._keys is not None and str(self._problem) != self._told:
+            self._told = str(self._problem)
+            logger.error("%s: the last good keys stay: %s", source.path, self._problem)
 
     def verify(self, token: Token, now: float) -> Generator[Wait, Any, None]:
         """Check a token's signature.
@@ -62,6 +85,10 @@ class KeyStore:
         """
         if isinstance(self._source, RemoteJwks) and now >= self._fresh_until and now >= self._failed_until:
             yield from self._fetch(self._source, now)
+        if now >= self._look_at:
+            assert isinstance(self._source, LocalJwks)
+            self._look_at = now + _LOOK_SECONDS
+            self._load_local(self._source)
         if token.text in self._known:
             return
         if self._keys is None:

@@ -6,8 +6,9 @@ Sources: Envoy docs, http_conn_man/response_code_details, and the filters' own s
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from ..exchange.local_reply import LocalReply
+from ..exchange.local_reply import LocalReply, of_text
 from .connection import Fact
 
 __all__ = [
@@ -70,24 +71,19 @@ def authorization_failed(status: int) -> LocalReply:
 
 def locally_limited(status: int, headers: Headers, grpc_status: int | None) -> LocalReply:
     """local_ratelimit refuses."""
-    headers = (*_TEXT, *headers)
-    return LocalReply(status, b"local_rate_limited", _or_grpc(headers, grpc_status), "RL", "local_rate_limited")
+    reply = LocalReply(status, b"local_rate_limited", of_text(headers), flag="RL", details="local_rate_limited")
+    return replace(reply, grpc_code=grpc_status)
 
 
 def globally_limited(status: int, body: bytes, headers: Headers, grpc_status: int | None) -> LocalReply:
     """The rate limit server says that it is enough (source/extensions/filters/http/ratelimit/ratelimit.cc)."""
-    headers = (*(_TEXT if body else ()), *headers)
-    return LocalReply(status, body, _or_grpc(headers, grpc_status), "RL", "request_rate_limited")
+    headers = of_text(headers) if body else headers
+    return LocalReply(status, body, headers, flag="RL", details="request_rate_limited", grpc_code=grpc_status)
 
 
 def rate_limiter_failed(status: int) -> LocalReply:
     """The rate limit server cannot be asked, and requests do not pass without it."""
     return LocalReply(status, flag="RLSE", details="rate_limiter_error")
-
-
-def _or_grpc(headers: Headers, grpc_status: int | None) -> Headers:
-    """With the status that a gRPC caller gets, where it is not what the HTTP status makes of it."""
-    return headers if grpc_status is None else (*headers, (b"grpc-status", b"%d" % grpc_status))
 
 
 def not_admitted() -> LocalReply:

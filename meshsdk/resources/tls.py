@@ -7,6 +7,7 @@ certificate, is an error here.
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,16 @@ class PemSource(Protocol):
         """
 
 
+def file_stamp(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """What is another one when a file has been written, or another one put in its place, whatever its times say.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    found = os.stat(path)
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+
+
 @dataclass(frozen=True, slots=True)
 class TlsFile:
     """PEM text: in the resource itself, in a file that is read when a connection's context is built, whatever a
@@ -101,8 +112,7 @@ class TlsFile:
         """See `PemSource`."""
         if not self.path:
             return self.inline
-        status = Path(self.path).stat()
-        return status.st_mtime_ns, status.st_ino, status.st_size
+        return file_stamp(self.path)
 
     def read(self) -> bytes:
         """See `PemSource`."""

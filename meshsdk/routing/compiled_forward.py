@@ -167,16 +167,16 @@ def compile_forward(
             *filters.request_mutations,
             *mutation_levels(configuration, virtual_host, route, cluster, response=False),
         ]
-        response = [
-            *mutation_levels(configuration, virtual_host, route, cluster, response=True),
-            *filters.response_mutations,
-        ]
+        response = mutation_levels(configuration, virtual_host, route, cluster, response=True)
         request_levels = compile_mutations(request, where)
         return Destination(
             cluster=cluster.name,
             cluster_header=cluster.cluster_header,
             request_levels=request_levels,
-            response_levels=compile_mutations(response, where),
+            response_levels=(
+                *compile_mutations(response, where),
+                *compile_mutations(filters.response_mutations, where, of_filters=True),
+            ),
             host_rewrite=cluster.host_rewrite,
             metadata_match=cluster.metadata_match,
             filters=filters,

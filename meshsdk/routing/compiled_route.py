@@ -70,14 +70,15 @@ def compile_route(
     where = f"{configuration.name}: virtual host {virtual_host.name}"
     filters = compile_filters(listener, filter_levels(configuration, virtual_host, route), buckets)
     response = mutation_levels(configuration, virtual_host, route, None, response=True)
+    of_filters = compile_mutations(filters.response_mutations, where, of_filters=True)
     compiled = CompiledRoute(
         route=route,
         virtual_host=virtual_host,
         path=compile_path(route.match.path, ignore_parameters=configuration.ignore_path_parameters),
         conditions=compile_conditions(route.match),
-        response_levels=compile_mutations([*response, *filters.response_mutations], where),
+        response_levels=(*compile_mutations(response, where), *of_filters),
         filter_request_levels=compile_mutations(filters.request_mutations, where),
-        filter_response_levels=compile_mutations(filters.response_mutations, where),
+        filter_response_levels=of_filters,
         filters=filters,
     )
     match route.action:

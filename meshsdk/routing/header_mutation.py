@@ -32,13 +32,20 @@ class Addition:
 
 @dataclass(frozen=True, slots=True)
 class MutationLevel:
-    """What one level removes and adds."""
+    """What one level removes and adds.
+
+    Attributes:
+        of_filter: It is a filter's, and sees responses as they leave the router.
+    """
 
     remove: frozenset[bytes]
     additions: tuple[Addition, ...]
+    of_filter: bool = False
 
 
-def compile_mutations(levels: Iterable[HeaderMutations], where: str) -> tuple[MutationLevel, ...]:
+def compile_mutations(
+    levels: Iterable[HeaderMutations], where: str, *, of_filters: bool = False
+) -> tuple[MutationLevel, ...]:
     """Several levels, in the order given; empty ones are left out.
 
     Raises:
@@ -56,6 +63,7 @@ def compile_mutations(levels: Iterable[HeaderMutations], where: str) -> tuple[Mu
                 )
                 for one in level.add
             ),
+            of_filters,
         )
         for level in levels
         if level

@@ -17,12 +17,13 @@ from ..errors import PeerIdentityError, ResourceError
 from ..resources import PemSource, TlsFile, TlsTrust
 from ..resources.tls import BundleSource
 from .peer_identity import check_peer
+from .tls_context import system_roots_stamp
 from .trust_domains import PeerChain, check_trust_domain
 
 if TYPE_CHECKING:
     from cryptography import x509
 
-__all__ = ["check_sent", "read_trust", "revocation_lists", "trust_stamp"]
+__all__ = ["check_sent", "read_trust", "revocation_lists", "trust_stamp", "vouches"]
 
 _MAX_CHAIN = 16
 _LIST_END = b"-----END X509 CRL-----"
@@ -34,7 +35,8 @@ def trust_stamp(trust: TlsTrust) -> object:
     Raises:
         OSError: There is no text.
     """
-    return tuple(source.stamp() for source in (trust.trusted_ca, trust.crl, trust.bundles) if source is not None)
+    stamps = [source.stamp() for source in (trust.trusted_ca, trust.crl, trust.bundles) if source is not None]
+    return (*stamps, system_roots_stamp()) if trust.trusted_ca is None and trust.bundles is None else tuple(stamps)
 
 
 def read_trust(trust: TlsTrust) -> TlsTrust:
@@ -115,6 +117,15 @@ def check_sent(sent: Sequence[bytes], trust: TlsTrust) -> None:
         check_trust_domain(PeerChain(sent[0], frozenset(map(_fingerprint, chain))), bundles)
     if trust.crl is not None:
         _check_revocation(chain, revocation_lists(trust.crl.read()), of_leaf_only=trust.crl_of_leaf_only)
+
+
+def vouches(roots: bytes, chain: bytes) -> bool:
+    """Whether roots vouch for a certificate; both as PEM, the chain leaf first."""
+    try:
+        _chain(_certificates(chain), _certificates(roots))
+    except PeerIdentityError:
+        return False
+    return True
 
 
 def _chain(sent: Sequence[x509.Certificate], roots: Iterable[x509.Certificate] | None) -> list[x509.Certificate]:

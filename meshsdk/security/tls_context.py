@@ -8,10 +8,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import ResourceError
 from ..resources import PemSource, TlsIdentity, TlsProtocol, TlsTrust, UpstreamTls
 from ..resources.downstream_tls import DownstreamTls
+from ..resources.tls import file_stamp
 from .trust_domains import PeerChain
 
 __all__ = ["TlsClientContext", "make_client_context", "make_server_context", "server_name_of"]
@@ -36,7 +38,7 @@ class TlsClientContext:
         auto_sni: Send the endpoint's hostname instead.
         trust: For `check_peer` after the handshake; None where the chain and the host name are all that is asked.
         is_current: Certificates have not changed since. Connections of an older one are used up, and not used again.
-        sessions: By server, to be resumed: what is known of the peer comes with it.
+        sessions: By endpoint and server name, to be resumed: what is known of the peer comes with it.
     """
 
     context: ssl.SSLContext
@@ -44,7 +46,7 @@ class TlsClientContext:
     auto_sni: bool = False
     trust: TlsTrust | None = None
     is_current: bool = True
-    sessions: dict[object, tuple[ssl.SSLSession, PeerChain]] = field(default_factory=dict)
+    sessions: dict[tuple[Any, str | None], tuple[ssl.SSLSession, PeerChain]] = field(default_factory=dict)
 
 
 def make_client_context(tls: UpstreamTls, alpn: Sequence[str]) -> TlsClientContext:
@@ -144,6 +146,18 @@ def _load_trust(context: ssl.SSLContext, trust: TlsTrust) -> None:
         # Envoy: a chain whose issuer has no list in it is refused as well.
         flag = ssl.VERIFY_CRL_CHECK_LEAF if trust.crl_of_leaf_only else ssl.VERIFY_CRL_CHECK_CHAIN
         context.verify_flags |= flag
+
+
+def system_roots_stamp() -> object:
+    """What is another one when the roots of the system may have changed."""
+    paths = ssl.get_default_verify_paths()
+    stamps = []
+    for path in (paths.cafile, paths.capath):
+        try:
+            stamps.append(file_stamp(path) if path else None)
+        except OSError:
+            stamps.append(None)
+    return tuple(stamps)
 
 
 def _bundles(trust: TlsTrust) -> Mapping[str, bytes]:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import IdentityError, ResourceError, UnsupportedFeatureError
 from ..inbound import InboundPolicy
-from ..resources import PemSource, TlsTrust
+from ..resources import TlsTrust
 from ..resources.downstream_tls import DownstreamTls
-from ..resources.tls import BundleSource
-from ..security import Secrets
+from ..security import Secrets, trust_stamp
 from ..security.tls_context import load_server_context, make_server_context
 
 if TYPE_CHECKING:
@@ -112,11 +111,9 @@ class RotatingContext(ssl.SSLContext):
             if not self._stamps:
                 raise
             return self._inner
-        sources: list[PemSource | BundleSource | None] = [tls.identity.certificate, tls.identity.private_key]
-        if tls.trust is not None:
-            sources += [tls.trust.trusted_ca, tls.trust.crl, tls.trust.bundles]
         try:
-            stamps = (tls, *(source.stamp() for source in sources if source is not None))
+            own = (tls.identity.certificate.stamp(), tls.identity.private_key.stamp())
+            stamps = (tls, *own, trust_stamp(tls.trust) if tls.trust is not None else None)
             if stamps != self._stamps:
                 self._inner = make_server_context(tls, self._alpn, resumes=self._federated)
                 self._stamps = stamps

@@ -18,7 +18,7 @@ from ..errors import BootstrapError
 from ..log_lines import logger_of
 from ..resources import ResourceType
 from .backoff import Backoff
-from .cache import ResourceCache, Status
+from .cache import DOES_NOT_EXIST_SECONDS, ResourceCache, Status
 from .loop import ControlLoop, Timer
 from .second_question import Callbacks, SecondQuestion
 from .sotw import SotwSession
@@ -28,9 +28,6 @@ from .stream import AdsStream
 __all__ = ["AdsClient"]
 
 logger = logger_of("meshsdk.xds")
-
-# Envoy docs, xds_protocol, "Knowing when a requested resource does not exist": 15 seconds.
-DOES_NOT_EXIST_SECONDS = 15.0
 
 
 class AdsClient:

@@ -8,7 +8,10 @@ from enum import Enum
 
 from ..resources import Resource, ResourceType
 
-__all__ = ["CachedResource", "ResourceCache", "Status"]
+__all__ = ["DOES_NOT_EXIST_SECONDS", "CachedResource", "ResourceCache", "Status"]
+
+# Envoy docs, xds_protocol, "Knowing when a requested resource does not exist": 15 seconds.
+DOES_NOT_EXIST_SECONDS = 15.0
 
 
 class Status(Enum):

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from ..patience import PATIENCE
@@ -111,6 +112,47 @@ def test_resets_are_retried(retry_on: str, attempts: int, start: Start, upstream
         response = subject.client.post(f"http://{subject.host}/")
         assert response.status_code == (200 if attempts == 2 else 503)
     assert len(server.received) == attempts
+
+
+@pytest.mark.parametrize(("retries", "sends"), [(1, 2), (3, 4)])
+def test_kept_connections_that_break_cost_no_more_sends_than_there_are_tries(
+    retries: int, sends: int, start: Start, upstream: MakeUpstream
+) -> None:
+    server = upstream(lambda request, number: Answer(delay=0.3))
+    counts = {"include_request_attempt_count": True}
+    policy = {"retry_on": "reset", "num_retries": retries, "retry_back_off": FAST}
+    limits = breakers(max_retries=100)
+    subject = start(
+        [cluster("c", server.port, **limits)], {"cluster": "c", "retry_policy": policy}, virtual_host=counts
+    )
+    subject.get_many(5)
+    assert server.connections >= 4
+    server.handler = lambda request, number: Answer(reset=True)
+    before = len(server.received)
+    if subject.name == "meshsdk":
+        with pytest.raises(httpx.TransportError):
+            subject.get()
+    else:
+        assert subject.get().status_code == 503
+    sent = server.received[before:]
+    assert [request.headers["x-envoy-attempt-count"] for request in sent] == [str(n + 1) for n in range(sends)]
+
+
+def test_a_broken_kept_connection_counts_among_the_retries_that_a_circuit_breaker_allows(
+    start: Start, upstream: MakeUpstream
+) -> None:
+    server = upstream(lambda request, number: Answer(delay=0.3))
+    policy = {"retry_on": "reset", "retry_back_off": FAST}
+    limits = breakers(max_retries=0)
+    subject = start([cluster("c", server.port, **limits)], {"cluster": "c", "retry_policy": policy})
+    subject.get()
+    server.handler = lambda request, number: Answer(reset=True)
+    if subject.name == "meshsdk":
+        with pytest.raises(httpx.TransportError):
+            subject.get()
+    else:
+        assert subject.get().status_code == 503
+    assert len(server.received) == 2
 
 
 def test_a_retriable_request_header_must_match(start: Start, upstream: MakeUpstream) -> None:

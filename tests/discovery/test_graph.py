@@ -7,11 +7,14 @@ from typing import Any
 from meshsdk import resources
 from meshsdk.discovery import DnsResolver, Graph, Snapshot
 from meshsdk.resources import (
+    Address,
     AggregateDiscovery,
     EdsDiscovery,
+    EndpointConfig,
     Endpoints,
     ForwardAction,
     Listener,
+    LocalityEndpoints,
     PathMatch,
     PathMatchKind,
     ResourceType,
@@ -36,6 +39,7 @@ class World:
     """A cache that a test fills, and the graph over it."""
 
     def __init__(self) -> None:
+        self.now = 0.0
         self.cache = ResourceCache()
         self.graph = Graph(self.cache, DnsResolver(ControlLoop("unused"), lambda: None))
 
@@ -48,11 +52,12 @@ class World:
             self.put(E, name, Endpoints(name))
 
     def resolve(self) -> Snapshot:
-        resolution = self.graph.resolve(["l"])
+        resolution = self.graph.resolve(["l"], self.now)
         for kind, names in resolution.wanted.items():
             for name in names:
                 self.cache.request(kind, name)
         self.wanted = resolution.wanted
+        self.ends_at = resolution.ends_at
         return resolution.snapshot
 
 
@@ -140,3 +145,86 @@ def test_a_deleted_listener_says_that_it_does_not_exist() -> None:
     world = World()
     world.cache.remove(L, "l", Status.DOES_NOT_EXIST, "gone")
     assert world.resolve().listeners["l"].does_not_exist
+
+
+def withdrawing(*clusters: str) -> World:
+    """A world whose one route leads to these clusters, and that was published once."""
+    world = World()
+    world.put(L, "l", Listener("l", route_configuration=routes(*clusters)))
+    for name in clusters:
+        world.put_cluster(name)
+    world.resolve()
+    return world
+
+
+def test_a_withdrawn_cluster_serves_on_as_long_as_a_resource_may_take_to_come() -> None:
+    world = withdrawing("a")
+    before = world.resolve()
+    world.now = 100.0
+    world.cache.remove(C, "a", Status.DOES_NOT_EXIST, "gone")
+    assert world.resolve() is before
+    assert world.ends_at == 115.0
+    assert "a" in world.wanted[C]
+    assert "a" in world.wanted[E]
+    world.now = 114.9
+    assert world.resolve() is before
+    world.now = 115.0
+    after = world.resolve()
+    assert after.clusters["a"].cluster is None
+    assert "gone" in after.clusters["a"].problem
+    assert world.ends_at is None
+    world.now = 200.0
+    assert world.resolve() is after
+
+
+def test_a_withdrawn_cluster_goes_with_the_last_route_that_leads_there() -> None:
+    world = withdrawing("a")
+    world.cache.remove(C, "a", Status.DOES_NOT_EXIST, "gone")
+    assert "a" in world.resolve().clusters
+    world.put(L, "l", Listener("l", route_configuration=routes("b")))
+    world.put_cluster("b")
+    assert set(world.resolve().clusters) == {"b"}
+    assert world.ends_at is None
+
+
+def test_a_withdrawn_cluster_that_comes_back_is_as_new() -> None:
+    world = withdrawing("a")
+    world.cache.remove(C, "a", Status.DOES_NOT_EXIST, "gone")
+    world.resolve()
+    world.put_cluster("a")
+    world.resolve()
+    assert world.ends_at is None
+    world.now = 100.0
+    world.cache.remove(C, "a", Status.DOES_NOT_EXIST, "gone again")
+    assert world.resolve().clusters["a"].cluster is not None
+    assert world.ends_at == 115.0
+
+
+def test_a_withdrawn_cluster_keeps_its_endpoints_when_they_are_withdrawn_and_follows_them_when_they_change() -> None:
+    world = withdrawing("a")
+
+    def with_ports(*ports: int) -> Endpoints:
+        hosts = tuple(EndpointConfig(Address("127.0.0.1", port)) for port in ports)
+        return Endpoints("a", (LocalityEndpoints(hosts),))
+
+    world.put(E, "a", with_ports(1, 2))
+    world.resolve()
+    world.cache.remove(C, "a", Status.DOES_NOT_EXIST, "gone")
+    world.put(E, "a", with_ports(2))
+    assert world.resolve().clusters["a"].endpoints == with_ports(2)
+    world.put(E, "a", with_ports())
+    assert world.resolve().clusters["a"].endpoints == with_ports(2)
+    world.cache.remove(E, "a", Status.DOES_NOT_EXIST, "gone")
+    assert world.resolve().clusters["a"].endpoints == with_ports(2)
+
+
+def test_members_of_an_aggregate_that_are_withdrawn_serve_on() -> None:
+    world = World()
+    world.put(L, "l", Listener("l", route_configuration=routes("all")))
+    world.put(C, "all", resources.Cluster("all", AggregateDiscovery(("a", "b"))))
+    for name in ("a", "b"):
+        world.put_cluster(name)
+    before = world.resolve()
+    world.cache.remove(C, "a", Status.DOES_NOT_EXIST, "gone")
+    world.cache.remove(C, "all", Status.DOES_NOT_EXIST, "gone")
+    assert world.resolve() is before

@@ -222,6 +222,59 @@ def test_a_stale_connection_is_replaced_once_without_the_caller_noticing(call: C
         assert server.accepted == 2
 
 
+def test_a_connection_that_replaces_a_stale_one_is_not_replaced_again(call: Caller) -> None:
+    seen: list[int] = []
+
+    def script(connection: socket.socket, number: int) -> None:
+        read_head(connection)
+        seen.append(number)
+        if number == 0:
+            connection.sendall(OK)
+            read_head(connection)
+            seen.append(number)
+
+    with ScriptedServer(script) as server:
+        assert call.get(server.url).text == "ok"
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+            call.get(server.url)
+        assert seen == [0, 0, 1]
+
+
+@pytest.mark.parametrize("said", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\n"])
+def test_a_request_that_something_came_for_is_not_sent_again(call: Caller, said: bytes) -> None:
+    def script(connection: socket.socket, number: int) -> None:
+        read_head(connection)
+        connection.sendall(OK)
+        read_head(connection)
+        connection.sendall(said)
+
+    with ScriptedServer(script) as server:
+        assert call.get(server.url).text == "ok"
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+            call.get(server.url)
+        assert server.accepted == 1
+
+
+def test_what_is_sent_again_counts_as_an_attempt_and_leaves_no_count_behind(
+    make_mesh: MakeMesh, make_caller: MakeCaller
+) -> None:
+    def script(connection: socket.socket, number: int) -> None:
+        read_head(connection)
+        connection.sendall(OK)
+        read_head(connection)
+
+    with ScriptedServer(script) as server:
+        mesh = make_mesh(service("a", server.port))
+        call = make_caller(mesh)
+        call.get("http://a/")
+        response = call.get("http://a/")
+        assert response.text == "ok"
+        assert response.extensions["mesh"].attempts == 2
+        [cluster] = mesh.runtime.directory.clusters.values()
+        [(_, endpoint)] = cluster
+        assert (cluster.breaker.retries, cluster.breaker.requests, endpoint.active_requests) == (0, 0, 0)
+
+
 def test_a_post_is_never_sent_twice_on_its_own(call: Caller) -> None:
     def script(connection: socket.socket, number: int) -> None:
         read_head(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from tests.conftest import destination_rule, service
 from tests.loops import LOOPS, make_loop
 from tests.processes import envoy, free_ports, http_listener
 from tests.servers import EchoServer
+
+from ..patience import PATIENCE
 
 
 @dataclass
@@ -172,3 +175,79 @@ def test_https_hosts_outside_the_mesh_are_verified_by_the_clients_own_context(
     assert send(service("a", 1), url=url, verify=context, http2=http2).http_version == version
     with pytest.raises(httpx.ConnectError):
         send(service("a", 1), url=url)
+
+
+@pytest.fixture(params=["sync", *LOOPS])
+def kept_client(request: pytest.FixtureRequest) -> Any:
+    """Opens a client of a mesh, whose connections are kept from one request to the next."""
+    runner = asyncio.Runner(loop_factory=make_loop(request.param)) if request.param != "sync" else None
+    opened: list[Any] = []
+
+    def open_client(mesh: meshsdk.Mesh) -> Callable[[], httpx.Response]:
+        if runner is None:
+            client = mesh.client()
+            opened.append(client.close)
+            return lambda: client.get("http://a/")
+        asynchronous = mesh.async_client()
+        opened.append(lambda: runner.run(asynchronous.aclose()))
+        return lambda: runner.run(asynchronous.get("http://a/"))
+
+    yield open_client
+    for close in opened:
+        close()
+    if runner is not None:
+        runner.close()
+
+
+@pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
+def test_a_broken_file_of_roots_leaves_the_last_good_ones_in_use_and_new_ones_are_taken_up(
+    kept_client: Any, http2: bool, backend: Backend, tmp_path: Path, stack: ExitStack
+) -> None:
+    roots = tmp_path / "ca.pem"
+    backend.ca.cert_pem.write_to_path(roots)
+    (tmp_path / "mesh").mkdir()
+    (tmp_path / "mesh" / "m.yaml").write_text(secured(backend, ca=roots, http2=http2))
+    mesh = stack.enter_context(meshsdk.Mesh(config=tmp_path / "mesh"))
+    get = kept_client(mesh)
+    assert get().status_code == 200
+    roots.write_bytes(b"half a certif")
+    [transport] = mesh.runtime._secured
+    until(lambda: any(kept.problem for kept in transport._tls._contexts.values()))
+    assert get().status_code == 200
+    roots.unlink()
+    assert get().status_code == 200
+    trustme.CA().cert_pem.write_to_path(roots)
+    until(lambda: refuses(get))
+    backend.ca.cert_pem.write_to_path(roots)
+    until(lambda: not refuses(get))
+
+
+def refuses(get: Callable[[], httpx.Response]) -> bool:
+    try:
+        return get().status_code != 200
+    except httpx.TransportError:
+        return True
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_new_roots_of_the_system_are_taken_up(
+    kept_client: Any, backend: Backend, tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots = tmp_path / "system.pem"
+    backend.ca.cert_pem.write_to_path(roots)
+    monkeypatch.setenv("SSL_CERT_FILE", str(roots))
+    (tmp_path / "mesh").mkdir()
+    yaml = secured(backend).replace(f"caCertificates: {backend.ca_file}, ", "")
+    (tmp_path / "mesh" / "m.yaml").write_text(yaml)
+    get = kept_client(stack.enter_context(meshsdk.Mesh(config=tmp_path / "mesh")))
+    assert get().status_code == 200
+    trustme.CA().cert_pem.write_to_path(roots)
+    until(lambda: refuses(get))
+    backend.ca.cert_pem.write_to_path(roots)
+    until(lambda: not refuses(get))

@@ -175,6 +175,66 @@ def test_a_token_that_is_no_text_is_read_again(ca: tuple[Ca, str], asking: Any, 
     assert identity.problem == ""
 
 
+def test_roots_that_change_in_their_file_are_taken_up_without_a_renewal(
+    ca: tuple[Ca, str], asking: Any, tmp_path: Path
+) -> None:
+    identity, roots = asking(), tmp_path / "roots.pem"
+    first = identity.credentials()
+    more = first.roots + SpiffeCa().pem
+    roots.write_bytes(more)
+    until(lambda: identity.credentials().roots == more)
+    assert identity.credentials().certificate == first.certificate
+    roots.write_bytes(b"half a certif")
+    until(lambda: "cannot be read" in identity.problem)
+    assert identity.credentials().roots == more
+    roots.write_bytes(more)
+    until(lambda: identity.problem == "")
+    roots.unlink()
+    until(lambda: "the roots cannot be read" in identity.problem)
+    roots.write_bytes(first.roots)
+    until(lambda: identity.credentials().roots == first.roots)
+    assert len(ca[0].requests) == 1
+
+
+def test_a_certificate_that_the_new_roots_do_not_vouch_for_is_renewed_at_once(
+    ca: tuple[Ca, str], asking: Any, tmp_path: Path
+) -> None:
+    identity = asking()
+    first = identity.credentials()
+    ca[0].authority = CertificateAuthority.make()
+    (tmp_path / "roots.pem").write_bytes(ca[0].authority.pem)
+    until(lambda: identity.credentials().certificate != first.certificate)
+    assert identity.credentials().roots == ca[0].authority.pem
+    assert len(ca[0].requests) == 2
+
+
+def test_new_roots_are_taken_up_while_the_ca_refuses(ca: tuple[Ca, str], asking: Any, tmp_path: Path) -> None:
+    ca[0].life = datetime.timedelta(seconds=2)
+    identity = asking()
+    first = identity.credentials()
+    ca[0].fails = True
+    until(lambda: "the token is not valid" in identity.problem)
+    more = first.roots + SpiffeCa().pem
+    (tmp_path / "roots.pem").write_bytes(more)
+    until(lambda: identity.credentials().roots == more)
+    assert "the token is not valid" in identity.problem
+
+
+def test_files_that_are_put_in_place_with_the_times_of_the_old_ones_are_seen(tmp_path: Path) -> None:
+    ca = SpiffeCa()
+    write_identity(tmp_path, ca.issue(WEB), ca.pem)
+    identity = FileIdentity(tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "roots.pem")
+    first = identity.credentials()
+    key, certificate = ca.issue(spiffe("other"))
+    for name, content in (("key.pem", key), ("cert.pem", certificate)):
+        old = (tmp_path / name).stat()
+        (tmp_path / "new").write_bytes(content)
+        os.utime(tmp_path / "new", ns=(old.st_atime_ns, old.st_mtime_ns))
+        (tmp_path / "new").replace(tmp_path / name)
+    assert identity.credentials().spiffe_id == spiffe("other")
+    assert identity.credentials() is not first
+
+
 def test_a_certificate_for_somebody_else_is_not_taken(ca: tuple[Ca, str], asking: Any) -> None:
     ca[0].names = spiffe("other")
     with pytest.raises(IdentityError, match="sa/other"):
@@ -267,6 +327,18 @@ def test_processes_of_one_user_share_a_development_ca_that_nobody_else_can_read(
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
     for identity in (one, two, other):
         identity.close()
+
+
+def test_a_development_ca_that_is_replaced_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with contextlib.closing(DevelopmentIdentity(tmp_path, WEB)) as identity:
+        first = identity.credentials()
+        held = identity._held
+        assert held is not None
+        held._path.unlink()
+        with contextlib.closing(DevelopmentIdentity(tmp_path, WEB)) as other:
+            until(lambda: identity.credentials().roots == other.credentials().roots)
+            assert identity.credentials().roots != first.roots
 
 
 def test_a_folder_that_others_can_write_is_no_place_for_a_ca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from cryptography import x509
@@ -20,7 +23,9 @@ from websockets.sync.client import connect
 
 import meshsdk
 from meshsdk.http.tls import verify_peer
-from meshsdk.identities import FileIdentity
+from meshsdk.identities import FileIdentity, IstioCaIdentity
+from meshsdk.identities.certificate_authority import CertificateAuthority
+from meshsdk.identities.istio_ca_messages import Request, Response
 from meshsdk.security import TlsClientContext
 
 from ..certificates import SpiffeCa, spiffe, write_identity
@@ -203,11 +208,67 @@ def changing(tmp_path: Path) -> Iterator[tuple[Held, meshsdk.Mesh, Callable[...,
         yield app, caller, give
 
 
+@pytest.fixture(params=["files", "Istio's CA and a file of roots"])
+def changing_roots(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[tuple[Held, meshsdk.Mesh, Callable[..., None]]]:
+    """As `changing`; the certificates may also be a CA's, and the roots alone in a file."""
+    if request.param == "files":
+        yield request.getfixturevalue("changing")
+        return
+    port, app = one_port(), Held()
+    authority = CertificateAuthority(OURS._key, x509.load_pem_x509_certificates(OURS.pem)[0])
+    (tmp_path / "token").write_text("token")
+
+    def give(who: str, issuer: SpiffeCa, roots: bytes) -> None:
+        (tmp_path / f"{who}.new").write_bytes(roots)
+        (tmp_path / f"{who}.new").replace(tmp_path / f"{who}.pem")
+
+    def certified(who: str) -> IstioCaIdentity:
+        give(who, OURS, OURS.pem)
+        files = {"token_file": tmp_path / "token", "ca_certificate_file": tmp_path / f"{who}.pem"}
+        return IstioCaIdentity(spiffe(who), address=f"127.0.0.1:{signing}", plaintext=True, **files)
+
+    yaml = service("web", port) + destination_rule("web", MUTUAL) + peer_authentication("STRICT")
+    with signing_server(authority) as signing, contextlib.ExitStack() as stack:
+        server, client = (stack.enter_context(contextlib.closing(certified(who))) for who in ("web", "client"))
+        mesh = stack.enter_context(mesh_of(tmp_path, yaml, server))
+        caller = stack.enter_context(mesh_of(tmp_path, yaml, client, "client-mesh"))
+        stack.enter_context(serving(app, mesh, port))
+        yield app, caller, give
+
+
+@contextlib.contextmanager
+def signing_server(authority: CertificateAuthority) -> Iterator[int]:
+    """Istio's CA over gRPC, which signs for everybody."""
+
+    class Ca(grpc.GenericRpcHandler):  # type: ignore[misc]
+        def service(self, details: Any) -> Any:
+            return grpc.unary_unary_rpc_method_handler(
+                self.create, request_deserializer=Request.FromString, response_serializer=Response.SerializeToString
+            )
+
+        def create(self, request: Any, context: Any) -> Any:
+            asked = x509.load_pem_x509_csr(request.csr.encode())
+            names = asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            [uri] = names.get_values_for_type(x509.UniformResourceIdentifier)
+            return Response(cert_chain=[authority.sign(request.csr.encode(), uri).decode(), authority.pem.decode()])
+
+    server = grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers((Ca(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield port
+    finally:
+        server.stop(0).wait()
+
+
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["httpx", "httpx async"])
 def test_an_answer_under_way_is_cut_off_when_its_server_is_trusted_no_more(
-    changing: tuple[Held, meshsdk.Mesh, Callable[..., None]], asynchronous: bool
+    changing_roots: tuple[Held, meshsdk.Mesh, Callable[..., None]], asynchronous: bool
 ) -> None:
-    app, caller, give = changing
+    app, caller, give = changing_roots
 
     def change() -> None:
         assert app.begun.wait(PATIENCE)
@@ -234,9 +295,9 @@ def held_by_asyncio(mesh: meshsdk.Mesh) -> None:
 
 
 def test_a_server_cuts_off_clients_that_it_trusts_no_more(
-    changing: tuple[Held, meshsdk.Mesh, Callable[..., None]],
+    changing_roots: tuple[Held, meshsdk.Mesh, Callable[..., None]],
 ) -> None:
-    app, caller, give = changing
+    app, caller, give = changing_roots
 
     def change() -> None:
         assert app.begun.wait(PATIENCE)
