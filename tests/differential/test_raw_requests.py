@@ -47,7 +47,7 @@ from .upstream import EchoUpstreams
 
 REQUESTS_PER_CONFIGURATION = 60
 AT_ONCE = 20
-CONFIGURATIONS = int(os.environ.get("MESHSDK_DIFFERENTIAL_EXAMPLES", "175"))
+CONFIGURATIONS = int(os.environ.get("MESHSDK_DIFFERENTIAL_EXAMPLES", "185"))
 SEED = int(os.environ.get("MESHSDK_DIFFERENTIAL_SEED", "1"))
 SUBJECT = "tests.differential.raw_subject"
 SERVERS = {
@@ -208,7 +208,7 @@ class Bench:
         return found
 
     def _differs(self, wire: Wire, envoy: Answer, ours: Answer, name: str) -> str:
-        if name == "gunicorn" and "too many headers" in wire.oddities:
+        if name == "gunicorn" and {"many headers", "too many headers"} & {*wire.oddities}:
             return ""  # It has a limit of its own, and has dropped and joined some before they are counted here.
         if ours.seen is not None and envoy.seen is None:
             return f"LETS IN whom Envoy answers with {envoy.status} ({envoy.text!r})"
@@ -314,7 +314,7 @@ def test_nobody_gets_in_whom_envoy_keeps_out(bench: Bench) -> None:
 
     decide()
     print(f"\n{bench.requests} requests with seed {SEED}; statuses {dict(bench.statuses)}; stricter {bench.stricter}")
-    assert bench.requests >= 10_000 or CONFIGURATIONS < 175
+    assert bench.requests >= 10_000 or CONFIGURATIONS < 185
 
 
 def test_each_oddity_is_met_as_docs_say(bench: Bench) -> None:
