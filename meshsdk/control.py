@@ -333,8 +333,8 @@ class Control:
 
     def _publish(self, snapshot: Snapshot) -> None:
         assert self._health is not None
-        before, self.directory = self.directory, self.directory.advance(snapshot)
-        before.retire(self.directory)
+        self.directory = self.directory.advance(snapshot, time.monotonic())
+        self.directory.retire_those_that_left()
         self._publish_policies(snapshot)
         self._health.watch(self.directory.clusters.values())
         for transport in list(self._transports):

@@ -256,11 +256,15 @@ class _Walk:
             return False
         cluster = entry.resource
         if not isinstance(cluster, Cluster):
-            last = self._serving_on(name)
-            if last is None:
+            if not self._is_withdrawn(name, entry):
                 self.clusters[name] = ClusterView(problem=f"cluster {name}: {entry.error}")
                 return True
-            cluster = last
+            last = self.published.get(name)
+            if last is None or last.cluster is None:
+                # It has gone before it could serve: whatever leads here waits, and what was before serves on.
+                self.unsettled.add(name)
+                return False
+            cluster = last.cluster
         if isinstance(cluster.discovery, AggregateDiscovery):
             return self._aggregate_settled(cluster, cluster.discovery, depth)
         view = self._endpoints(cluster)
@@ -270,13 +274,17 @@ class _Walk:
         self.clusters[name] = view
         return True
 
-    def _serving_on(self, name: str) -> Cluster | None:
-        """A withdrawn cluster as it was, as long as it may serve on; None where it never served, or no longer may."""
+    def _is_withdrawn(self, name: str, entry: CachedResource) -> bool:
+        """Whether a cluster that is not there was there, so recently that routes may still be about to leave it."""
         known = self.published.get(name)
-        if known is None or known.cluster is None:
-            return None
-        ends_at = self.withdrawn[name] = self.withdrawn_before.get(name, self.now + self.withdrawn_seconds)
-        return known.cluster if self.now < ends_at else None
+        has_served = known is not None and known.cluster is not None
+        ends_at = self.withdrawn_before.get(name)
+        if ends_at is None:
+            if not has_served and not entry.was_there:
+                return False
+            ends_at = self.now + self.withdrawn_seconds
+        self.withdrawn[name] = ends_at
+        return self.now < ends_at
 
     def _aggregate_settled(self, cluster: Cluster, aggregate: AggregateDiscovery, depth: int) -> bool:
         if depth >= _MAX_AGGREGATE_DEPTH:

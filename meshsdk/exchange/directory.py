@@ -24,6 +24,9 @@ __all__ = ["Directory", "Target", "begin"]
 
 RandomFraction = Callable[[], float]
 
+# How long clusters that have left are remembered.
+_LEFT_SECONDS = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -42,12 +45,14 @@ class Directory:
         version: The snapshot's.
         targets: A listener that is not here is still being fetched.
         clusters: Living clusters; they keep their identity from one directory to the next.
+        left: Those that have left in the last seconds, and when.
     """
 
     version: int = 0
     targets: Mapping[str, Target] = field(default_factory=lambda: MappingProxyType({}))
     clusters: Mapping[str, Cluster] = field(default_factory=lambda: MappingProxyType({}))
     views: Mapping[str, ClusterView] = field(default_factory=lambda: MappingProxyType({}))
+    left: Mapping[str, tuple[Cluster, float]] = field(default_factory=lambda: MappingProxyType({}))
 
     def find(self, names: Sequence[str]) -> list[Target] | None:
         """What is known of the listeners that may stand for one host, best first, as far as the first that has routes.
@@ -64,20 +69,21 @@ class Directory:
                 break
         return found
 
-    def advance(self, snapshot: Snapshot) -> Directory:
+    def advance(self, snapshot: Snapshot, now: float) -> Directory:
         """The directory of a newer snapshot. What did not change is taken over, not compiled again."""
         clusters = self._advance_clusters(snapshot.clusters)
         targets = {}
         for name, view in snapshot.listeners.items():
             known = self.targets.get(name)
             targets[name] = known if known is not None and known.view is view else compile_target(view, known)
-        return Directory(snapshot.version, targets, clusters, snapshot.clusters)
+        left = {name: one for name, one in self.left.items() if now - one[1] < _LEFT_SECONDS and name not in clusters}
+        left.update({name: (one, now) for name, one in self.clusters.items() if name not in clusters})
+        return Directory(snapshot.version, targets, clusters, snapshot.clusters, left)
 
-    def retire(self, next_one: Directory) -> None:
-        """Tell the clusters that `next_one`, which takes this one's place, does not have. Control thread only."""
-        for name, cluster in self.clusters.items():
-            if next_one.clusters.get(name) is not cluster:
-                cluster.retire()
+    def retire_those_that_left(self) -> None:
+        """Tell the clusters, once this directory has taken its place. Control thread only."""
+        for cluster, _ in self.left.values():
+            cluster.retire()
 
     def _advance_clusters(self, views: Mapping[str, ClusterView]) -> dict[str, Cluster]:
         clusters: dict[str, Cluster] = {}

@@ -8,7 +8,7 @@ each resource remembers what it was made from, so what did not change is not wri
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -167,8 +167,8 @@ class ResourceBook:
             self._write_destination(cluster, policy, written)
         for one in list(written.values()):
             clusters.update(dict.fromkeys(one.clusters))
-        for name in _with_children(clusters, directory):
-            cluster_view = directory.clusters.get(name)
+        for name in _with_children(clusters, self._cluster):
+            cluster_view = self._cluster(name)
             if cluster_view is not None:
                 self._write_cluster(cluster_view, relay, written)
         self._keep_unused(written)
@@ -178,6 +178,15 @@ class ResourceBook:
         if published != state.published:
             state.published = published
             relay.publish(self._id, published)
+
+    def _cluster(self, name: str) -> Cluster | None:
+        """A cluster of now; or one that has just left, for calls that were decided before."""
+        directory = self.control.directory
+        found, left = directory.clusters.get(name), directory.left.get(name)
+        if found is None and left is not None and time.monotonic() - left[1] < _LINGER_SECONDS:
+            self._state.has_unused = True
+            return left[0]
+        return found
 
     def _keep_unused(self, written: dict[tuple[ResourceType, str], _Written]) -> None:
         """Make before break: what grpc-core may still be using stays, until it has surely taken over what is new."""
@@ -361,7 +370,7 @@ def _remember(asked: dict[K, V], key: K, value: V) -> None:
         del asked[next(iter(asked))]
 
 
-def _with_children(names: Iterable[str], directory: Directory) -> Iterable[str]:
+def _with_children(names: Iterable[str], find: Callable[[str], Cluster | None]) -> Iterable[str]:
     """Clusters and, below aggregates, theirs; each once."""
     seen: dict[str, None] = {}
     waiting = list(names)
@@ -370,7 +379,7 @@ def _with_children(names: Iterable[str], directory: Directory) -> Iterable[str]:
         if name in seen:
             continue
         seen[name] = None
-        cluster = directory.clusters.get(name)
+        cluster = find(name)
         if cluster is not None and isinstance(cluster.config.discovery, AggregateDiscovery):
             waiting += cluster.config.discovery.clusters
     return seen

@@ -33,6 +33,7 @@ class CachedResource:
         version: The version that the source gave the last good one.
         error: Why the last update was refused, or why there is no resource.
         packed: The last good one as bytes, to notice that an update changes nothing.
+        was_there: There was one, and the source has deleted it.
     """
 
     status: Status
@@ -40,6 +41,7 @@ class CachedResource:
     version: str = ""
     error: str = ""
     packed: bytes = b""
+    was_there: bool = False
 
     @property
     def is_settled(self) -> bool:
@@ -83,7 +85,9 @@ class ResourceCache:
 
     def remove(self, kind: ResourceType, name: str, status: Status, error: str) -> None:
         """The resource does not exist, or did not come in time."""
-        self._set(kind, name, CachedResource(status, error=error))
+        old = self._entries.get((kind, name))
+        was_there = old is not None and (old.resource is not None or old.was_there)
+        self._set(kind, name, CachedResource(status, error=error, was_there=was_there))
 
     def forget(self, kind: ResourceType, name: str) -> None:
         """The resource is no longer asked for."""

@@ -228,3 +228,32 @@ def test_members_of_an_aggregate_that_are_withdrawn_serve_on() -> None:
     world.cache.remove(C, "a", Status.DOES_NOT_EXIST, "gone")
     world.cache.remove(C, "all", Status.DOES_NOT_EXIST, "gone")
     assert world.resolve() is before
+
+
+def test_a_cluster_that_is_withdrawn_before_it_could_serve_leaves_the_routes_before_in_use() -> None:
+    world = withdrawing("a")
+    before = world.resolve()
+    world.put(L, "l", Listener("l", route_configuration=routes("b")))
+    world.put_cluster("b", ready=False)
+    assert world.resolve() is before
+    world.cache.remove(C, "b", Status.DOES_NOT_EXIST, "gone")
+    assert world.resolve() is before
+    assert world.ends_at == 15.0
+    world.put(L, "l", Listener("l", route_configuration=routes("c")))
+    world.put_cluster("c")
+    assert set(world.resolve().clusters) == {"c"}
+
+
+def test_routes_to_a_cluster_that_went_before_it_could_serve_are_taken_over_after_a_time() -> None:
+    world = withdrawing("a")
+    world.put(L, "l", Listener("l", route_configuration=routes("b")))
+    world.put_cluster("b", ready=False)
+    world.resolve()
+    world.cache.remove(C, "b", Status.DOES_NOT_EXIST, "gone")
+    world.resolve()
+    world.now = 15.0
+    after = world.resolve()
+    assert after.listeners["l"].routes == routes("b")
+    assert after.clusters["b"].cluster is None
+    world.now = 16.0
+    assert world.resolve() is after

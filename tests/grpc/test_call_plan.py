@@ -39,7 +39,7 @@ def plan(routes: list[Any], method: str = SAY, filters: list[Any] | None = None,
         {"ratings:9080": ListenerView(one, one.route_configuration)},
         {"a": ClusterView(config, Endpoints("a"))},
     )
-    return make_plan(Directory().advance(snapshot), ("ratings:9080",), "ratings:9080", method, "allow")
+    return make_plan(Directory().advance(snapshot, 0.0), ("ratings:9080",), "ratings:9080", method, "allow")
 
 
 TO_A = {"cluster": "a", "timeout": "0s"}
