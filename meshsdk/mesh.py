@@ -104,6 +104,7 @@ class Mesh:
         verify: ssl.SSLContext | str | bool = True,
         http2: bool = False,
         limits: httpx.Limits | None = None,
+        allow_missing_close_notify: bool = False,
         **kwargs: Any,
     ) -> httpx.Client:
         """An httpx.Client on the mesh.
@@ -112,10 +113,12 @@ class Mesh:
             verify: As httpx's, for https hosts that have no TLS settings in the mesh.
             http2: Offer HTTP/2 to those.
             limits: Connections of this client; by default the mesh's own limits govern.
+            allow_missing_close_notify: Take a response that ends with its TLS connection for whole, though the peer
+                did not say so (RFC 9112 section 9.8); some old servers never do.
             **kwargs: Anything else that httpx.Client takes. `proxy` and `mounts` are for hosts outside the mesh alone;
                 proxies of the environment are not used.
         """
-        return make_client(self, verify, http2, limits, kwargs)
+        return make_client(self, verify, http2, limits, allow_missing_close_notify, kwargs)
 
     def async_client(
         self,
@@ -123,10 +126,11 @@ class Mesh:
         verify: ssl.SSLContext | str | bool = True,
         http2: bool = False,
         limits: httpx.Limits | None = None,
+        allow_missing_close_notify: bool = False,
         **kwargs: Any,
     ) -> httpx.AsyncClient:
         """An httpx.AsyncClient on the mesh. Arguments as for `client`."""
-        return make_async_client(self, verify, http2, limits, kwargs)
+        return make_async_client(self, verify, http2, limits, allow_missing_close_notify, kwargs)
 
     def channel(
         self,

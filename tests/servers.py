@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -122,11 +123,15 @@ class EchoServer:
 class ScriptedServer:
     """Runs `script(connection, number)` for each connection; `number` counts them from 0.
 
+    Args:
+        script: Says whatever it likes. When it returns, the connection is closed; over TLS without close_notify.
+        tls: Secures the connections; None is plaintext.
+
     Attributes:
         accepted: How many connections there were.
     """
 
-    def __init__(self, script: Callable[[socket.socket, int], None]) -> None:
+    def __init__(self, script: Callable[[socket.socket, int], None], tls: ssl.SSLContext | None = None) -> None:
         outer = self
         self.accepted = 0
         self._lock = threading.Lock()
@@ -137,23 +142,33 @@ class ScriptedServer:
                     number = outer.accepted
                     outer.accepted += 1
                 self.request.settimeout(PATIENCE)
+                self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 try:
-                    script(self.request, number)
+                    connection = self.request
+                    if tls is not None:
+                        connection = tls.wrap_socket(connection, server_side=True, suppress_ragged_eofs=True)
+                    try:
+                        script(connection, number)
+                    finally:
+                        if tls is not None:
+                            connection.close()
                 except OSError:
                     pass  # The client went away, which is what many scripts are about.
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
             allow_reuse_address = True
+            request_queue_size = 1024
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]
+        self._scheme = "http" if tls is None else "https"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://127.0.0.1:{self.port}/"
+        return f"{self._scheme}://127.0.0.1:{self.port}/"
 
     def __enter__(self) -> ScriptedServer:
         return self

@@ -258,6 +258,11 @@ class Exchange:
             self._previous += (endpoint,)
         return attempt
 
+    def send_elsewhere(self, now: float) -> Attempt | LocalReply:
+        """An attempt in the place of one that its peer never took up (RFC 9113 section 6.8); both count as one."""
+        self.attempts -= 1
+        return self.next_attempt(now)
+
     def report(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
         """Tell outlier detection how an attempt ended, and take an endpoint's own report of its load."""
         monitor = attempt.endpoint.monitor

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 
+from .connection_state import ALL_SENT, GIVEN_UP
 from .errors import DeadlineExceededError
-from .http1 import Http1Reader, encode_head
-from .outgoing import CONTINUE_WAIT_SECONDS, Framer, Outgoing
-from .raw_response import EMPTY_BODY, RawResponse
+from .http1 import Http1Reader
+from .outgoing import CONTINUE_WAIT_SECONDS, Outgoing
+from .raw_response import EMPTY_BODY, RawResponse, Releasable
 from .read_timer import ReadTimer
 from .request_body import AsyncRequestBody
+from .request_rules import Framer
 
 __all__ = ["AsyncHttp1Connection"]
 
 # Body that may wait for its reader before the peer is held back, and go on once half of it was taken.
 _HIGH_WATER_BYTES = 256 * 1024
-# A body in memory up to this size goes out with the head; a larger one waits for the peer to take it.
-_ONE_WRITE_BYTES = 64 * 1024
+# A larger body goes out in pieces, each of which waits for the peer to take the one before. Over TLS the loop's own
+# transport hides one of them, so that larger ones would be waited for with the wrong timeout.
+_PIECE_BYTES = 128 * 1024
 
 
 class AsyncHttp1Connection(asyncio.Protocol):
@@ -29,15 +34,24 @@ class AsyncHttp1Connection(asyncio.Protocol):
     Args:
         loop: The running event loop.
         on_release: Called when the connection may serve another request, or is closed (see `is_open`).
+        must_be_told: A body that ends with a TLS connection is whole only where the peer said that it closes.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_release: Callable[[AsyncHttp1Connection], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_release: Callable[[AsyncHttp1Connection], None],
+        *,
+        must_be_told: bool = True,
+    ) -> None:
         self._loop = loop
         self._on_release = on_release
+        self._must_be_told = must_be_told
         self._transport: asyncio.Transport | None = None
         self._timer = ReadTimer(loop)
-        self._drained: asyncio.Future[None] | None = None
+        self._poll = select.poll()
         self._is_paused = False
+        self._is_writing_paused = False
         self._error: Exception | None = None
         self.reader = Http1Reader()
         self.is_open = True
@@ -45,13 +59,16 @@ class AsyncHttp1Connection(asyncio.Protocol):
         self.requests = 0
 
     def is_usable(self) -> bool:
-        """Whether an idle connection can take a request. The loop has told of a peer that closed."""
-        return self.is_open
+        """See `SyncHttp1Connection.is_usable`. What the loop has not read yet it has told nobody of."""
+        return self.is_open and not self._poll.poll(0)
 
     # Called by asyncio.
 
     def connection_made(self, transport: Any) -> None:  # uvloop's are no asyncio.Transport by class.
         self._transport = transport
+        # From the first byte that the socket does not take until the last one is out.
+        transport.set_write_buffer_limits(high=1, low=0)
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         reader = self.reader
@@ -68,7 +85,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         try:
-            self.reader.feed_eof()
+            self.reader.feed_eof(is_whole=not self._must_be_told or self._was_told())
         except httpx.RemoteProtocolError as error:
             self._fail(error)
         else:
@@ -76,26 +93,36 @@ class AsyncHttp1Connection(asyncio.Protocol):
         self._timer.wake()
         return False
 
+    def _was_told(self) -> bool:
+        """Whether the peer itself said that it closes: over TLS by close_notify."""
+        assert self._transport is not None
+        tls = self._transport.get_extra_info("ssl_object")
+        if tls is None:
+            return True
+        try:
+            return bool(tls.read(1) == b"")
+        except ssl.SSLZeroReturnError:
+            return True
+        except (ssl.SSLError, OSError):
+            return False
+
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
             self._fail(httpx.ReadError(f"the connection was lost: {exc}"))
         elif not self.reader.complete:
             try:
-                self.reader.feed_eof()
+                self.reader.feed_eof(is_whole=not self._must_be_told or self._was_told())
             except httpx.RemoteProtocolError as error:
                 self._fail(error)
         self._mark_closed()
         self._timer.wake()
-        self.resume_writing()
 
     def pause_writing(self) -> None:
-        if self._drained is None:
-            self._drained = self._loop.create_future()
+        self._is_writing_paused = True
 
     def resume_writing(self) -> None:
-        drained, self._drained = self._drained, None
-        if drained is not None and not drained.done():
-            drained.set_result(None)
+        self._is_writing_paused = False
+        self._timer.wake()
 
     # Called by transports.
 
@@ -110,15 +137,16 @@ class AsyncHttp1Connection(asyncio.Protocol):
         reader, transport = self.reader, self._transport
         assert transport is not None
         try:
-            head = encode_head(outgoing.method, outgoing.attempt.target, outgoing.headers)
+            head = outgoing.http1_head()
             reader.expect(outgoing.method)
             body = outgoing.body
-            if not body:
-                transport.write(head)
-            elif isinstance(body, bytes) and not outgoing.is_chunked and not outgoing.expects_continue:
-                transport.write(head + body)
-                if len(body) > _ONE_WRITE_BYTES:
-                    await self._drain(outgoing)
+            if isinstance(body, bytes) and not outgoing.framing.is_chunked and not outgoing.framing.expects_continue:
+                if len(body) <= _PIECE_BYTES:
+                    transport.write(head + body)
+                    reader.state.of_request(ALL_SENT)
+                else:
+                    is_sent = await self._send_pieces([head, body], outgoing)
+                    reader.state.of_request(ALL_SENT if is_sent else GIVEN_UP)
             else:
                 await self._send_streamed(head, outgoing)
             while not reader.head_done:
@@ -146,7 +174,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         """The response is complete."""
         outgoing.attempt.finish()
         self._resume_reading()
-        if self.reader.reusable and self.is_open:
+        if self.reader.state.may_serve_again and self.is_open and not self._is_writing_paused:
             self._on_release(self)
         else:
             self.close()
@@ -172,74 +200,88 @@ class AsyncHttp1Connection(asyncio.Protocol):
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
 
-    async def _more(self, outgoing: Outgoing[AsyncRequestBody]) -> None:
-        """Wait until the peer sent something more."""
+    async def _more(self, outgoing: Outgoing[AsyncRequestBody], seconds: float | None = None) -> None:
+        """Wait until the peer sent something more, as long as the caller's timeout says, or so many seconds."""
         if self._error is not None:
             raise self._error
         if not self.is_open:
             raise httpx.ReadError("the connection was closed")
         self._resume_reading()
-        await self._timer.wait(outgoing.timeouts.read, outgoing.attempt.deadline)
+        await self._timer.wait(outgoing.timeouts.read if seconds is None else seconds, outgoing.attempt.deadline)
         reader = self.reader
         if self._error is not None and not reader.complete and not reader.chunks:
             raise self._error
 
+    @property
+    def _is_refused(self) -> bool:
+        """Whether the peer has answered while the request was under way, and wants no more of it (RFC 9112 section
+        9.3). One that has begun to answer well may be doing so out of what it still reads."""
+        reader = self.reader
+        return reader.complete or (reader.head_done and reader.status >= 300)
+
     async def _drain(self, outgoing: Outgoing[AsyncRequestBody]) -> None:
-        """Wait until the peer has taken most of what was written."""
-        if self._drained is None:
-            return
-        seconds, deadline = outgoing.timeouts.write, outgoing.attempt.deadline
-        left = None if deadline is None else deadline - self._loop.time()
-        bounds = [bound for bound in (seconds, left) if bound is not None]
-        try:
-            async with asyncio.timeout(min(bounds) if bounds else None):
-                await asyncio.shield(self._drained)
-        except TimeoutError as error:
-            if deadline is not None and self._loop.time() >= deadline:
-                raise DeadlineExceededError from error
-            raise httpx.WriteTimeout("sending the request took too long") from error
+        """Wait until the peer has taken what was written, or wants no more of it."""
+        while not self._is_refused:
+            if self._error is not None:
+                raise self._error
+            if not self._is_writing_paused:
+                return
+            await self._timer.wait(outgoing.timeouts.write, outgoing.attempt.deadline, for_writing=True)
+
+    async def _send_pieces(self, pieces: list[bytes], outgoing: Outgoing[AsyncRequestBody]) -> bool:
+        """Send what belongs together; False where the peer wants no more before it has taken all of it."""
+        if sum(map(len, pieces)) <= _PIECE_BYTES:
+            pieces = [b"".join(pieces)]
+        for piece in pieces:
+            rest = memoryview(piece)
+            for start in range(0, len(piece), _PIECE_BYTES):
+                if self._is_refused:
+                    return False
+                self._write(rest[start : start + _PIECE_BYTES])
+                await self._drain(outgoing)
+        return not self._is_writing_paused
 
     async def _send_streamed(self, head: bytes, outgoing: Outgoing[AsyncRequestBody]) -> None:
-        reader, framer = self.reader, Framer(outgoing)
-        if outgoing.expects_continue:
+        framing = outgoing.framing
+        state, framer, body = self.reader.state, Framer(framing), outgoing.body
+        if framing.expects_continue and body:
             self._write(head)
             head = b""
             await self._await_continue(outgoing)
-        body = outgoing.body
         async for chunk in _one(body) if isinstance(body, bytes) else body:
-            if reader.head_done:
-                reader.reusable = False
-                return  # The peer has answered already; it will not read the rest.
-            if self._error is not None:
-                raise self._error
-            framed = framer.frame(chunk)
-            if framed:
-                self._write(head + framed)
+            await self._drain(outgoing)
+            if self._is_refused:
+                break
+            if chunk:
+                if not await self._send_pieces(framer.frame(head, chunk), outgoing):
+                    break
                 head = b""
-                await self._drain(outgoing)
-        if not reader.head_done:
-            self._write(head + framer.end())
+        else:
+            if await self._send_pieces([head + framer.end()], outgoing):
+                state.of_request(ALL_SENT)
+                return
+        state.of_request(GIVEN_UP)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         assert self._transport is not None
         if data and not self._transport.is_closing():
             self._transport.write(data)
 
     async def _await_continue(self, outgoing: Outgoing[AsyncRequestBody]) -> None:
         reader = self.reader
-        try:
-            async with asyncio.timeout(CONTINUE_WAIT_SECONDS):
-                while not reader.continue_received and not reader.head_done:
-                    await self._more(outgoing)
-        except TimeoutError:
-            return
+        give_up = self._loop.time() + CONTINUE_WAIT_SECONDS
+        while not reader.continue_received and not reader.head_done:
+            try:
+                await self._more(outgoing, max(0.0, give_up - self._loop.time()))
+            except httpx.ReadTimeout:
+                return
 
 
 async def _one(chunk: bytes) -> AsyncIterator[bytes]:
     yield chunk
 
 
-class _Body(httpx.AsyncByteStream):
+class _Body(httpx.AsyncByteStream, Releasable):
     """The rest of a response, read as it is asked for."""
 
     def __init__(self, connection: AsyncHttp1Connection, outgoing: Outgoing[AsyncRequestBody]) -> None:
@@ -251,8 +293,10 @@ class _Body(httpx.AsyncByteStream):
         connection, reader = self._connection, self._connection.reader
         try:
             while True:
-                for chunk in reader.take():
-                    yield chunk
+                # While a chunk is with the caller, more may come, the end too.
+                while reader.chunks:
+                    for chunk in reader.take():
+                        yield chunk
                 if reader.complete:
                     break
                 await connection._more(self._outgoing)
@@ -266,6 +310,9 @@ class _Body(httpx.AsyncByteStream):
         connection._finish(self._outgoing)
 
     async def aclose(self) -> None:
+        self.let_go()
+
+    def let_go(self) -> None:
         if not self._is_done:
             self._is_done = True
             self._connection.close()

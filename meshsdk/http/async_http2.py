@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 
 from .errors import DeadlineExceededError
-from .http2 import Http2Session, Http2Stream
+from .http2 import PIECE_BYTES, Http2Session, Http2Stream
 from .outgoing import Outgoing
-from .raw_response import RawResponse
+from .raw_response import RawResponse, Releasable
 from .read_timer import ReadTimer
 from .request_body import AsyncRequestBody
+from .request_rules import Framer
 
 __all__ = ["AsyncHttp2Connection"]
+
+# How long a peer that has fallen silent has to answer a PING (gRPC's keepalive timeout). Meanwhile it gets no request.
+_PING_SECONDS = 20.0
 
 
 class AsyncHttp2Connection(asyncio.Protocol):
@@ -25,6 +30,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
         loop: The running event loop.
         max_streams: How many requests it carries at once, at most; None leaves it to the peer.
         on_release: Called when the last request on it ended, or when it is closed (see `is_open`).
+        on_room: Called when it may take a request more than before.
     """
 
     def __init__(
@@ -32,13 +38,19 @@ class AsyncHttp2Connection(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
         on_release: Callable[[AsyncHttp2Connection], None],
         max_streams: int | None = None,
+        on_room: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
         self._on_release = on_release
+        self._on_room = on_room
         self._transport: asyncio.Transport | None = None
         self._session = Http2Session(max_streams)
         self._timers: dict[int, ReadTimer] = {}
-        self._drained: asyncio.Future[None] | None = None
+        self._poll = select.poll()
+        self._is_writing_paused = False
+        self._is_stuck = False
+        self._reads = 0
+        self._doubt: asyncio.TimerHandle | None = None
         self.is_open = True
         self.idle_since = 0.0
         self.requests = 0
@@ -48,22 +60,50 @@ class AsyncHttp2Connection(asyncio.Protocol):
         """Whether no request is under way."""
         return not self._session.streams
 
+    @property
+    def is_settling(self) -> bool:
+        """Whether the peer is still to say how many requests it takes at once."""
+        return self.is_open and self._doubt is None and not self._session.is_settled
+
     def is_usable(self) -> bool:
         """Whether one more request may be sent now."""
-        return self.is_open and self._session.has_room
+        return self.is_open and self._doubt is None and not self._is_stuck and self._session.has_room
+
+    def has_unread(self) -> bool:
+        """Whether the peer has said something while it was asked nothing, that the loop has not read yet."""
+        return self.is_open and self.is_idle and bool(self._poll.poll(0))
 
     # Called by asyncio.
 
     def connection_made(self, transport: Any) -> None:  # uvloop's are no asyncio.Transport by class.
         self._transport = transport
+        # From the first byte that the socket does not take until the last one is out.
+        transport.set_write_buffer_limits(high=1, low=0)
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         transport.write(self._session.start())
 
     def data_received(self, data: bytes) -> None:
-        self._write(self._session.feed(data))
-        for timer in list(self._timers.values()):
-            timer.wake()
-        if self._session.error is not None:
+        session, timers = self._session, self._timers
+        self._reads += 1
+        if self._doubt is not None:
+            self._doubt.cancel()
+            self._doubt = None
+        was_settled = session.is_settled
+        self._write(session.feed(data))
+        # Each waits for its own: one that gets nothing is not to wait anew because others get something.
+        for stream in session.touched:
+            timer = timers.get(stream.id)
+            if timer is not None:
+                timer.wake()
+        session.touched.clear()
+        if session.is_window_open:
+            session.is_window_open = False
+            for timer in timers.values():
+                timer.wake_writer()
+        if session.error is not None or (not session.is_usable and not session.streams):
             self.close()
+        elif not was_settled:
+            self._on_room()
 
     def eof_received(self) -> bool:
         return False
@@ -72,16 +112,14 @@ class AsyncHttp2Connection(asyncio.Protocol):
         reason = str(exc) if exc is not None else "the peer closed it"
         self._session.fail(httpx.RemoteProtocolError(f"the connection was lost: {reason}"))
         self._mark_closed()
-        self.resume_writing()
 
     def pause_writing(self) -> None:
-        if self._drained is None:
-            self._drained = self._loop.create_future()
+        self._is_writing_paused = True
 
     def resume_writing(self) -> None:
-        drained, self._drained = self._drained, None
-        if drained is not None and not drained.done():
-            drained.set_result(None)
+        self._is_writing_paused = self._is_stuck = False
+        for timer in self._timers.values():
+            timer.wake_writer()
 
     # Called by transports.
 
@@ -90,7 +128,12 @@ class AsyncHttp2Connection(asyncio.Protocol):
         self.requests += 1
         try:
             stream, data = self._session.open(
-                outgoing.method, outgoing.scheme, outgoing.attempt.target, outgoing.headers, end=not outgoing.body
+                outgoing.method,
+                outgoing.scheme,
+                outgoing.attempt.target,
+                outgoing.headers,
+                end=not outgoing.body,
+                framing=outgoing.framing,
             )
         except BaseException:
             outgoing.attempt.finish()
@@ -126,6 +169,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
 
     def _release_if_idle(self) -> None:
         if not self.is_idle:
+            self._on_room()
             return
         if self._session.is_usable and self.is_open:
             self._on_release(self)
@@ -133,8 +177,11 @@ class AsyncHttp2Connection(asyncio.Protocol):
             self.close()
 
     def _mark_closed(self) -> None:
-        for timer in list(self._timers.values()):
+        for timer in self._timers.values():
             timer.wake()
+        if self._doubt is not None:
+            self._doubt.cancel()
+            self._doubt = None
         if self.is_open:
             self.is_open = False
             self._on_release(self)
@@ -144,42 +191,73 @@ class AsyncHttp2Connection(asyncio.Protocol):
             self._transport.write(data)
 
     async def _more(self, stream: Http2Stream, outgoing: Outgoing[AsyncRequestBody]) -> None:
+        """Wait until the peer sent something more of the stream."""
         if stream.error is not None:
             raise stream.error
-        await self._timers[stream.id].wait(outgoing.timeouts.read, outgoing.attempt.deadline)
+        reads = self._reads
+        try:
+            await self._timers[stream.id].wait(outgoing.timeouts.read, outgoing.attempt.deadline)
+        except (httpx.ReadTimeout, DeadlineExceededError):
+            if self._reads == reads:
+                self._begin_to_doubt()
+            raise
         if stream.error is not None:
             raise stream.error
+
+    def _begin_to_doubt(self) -> None:
+        """Nothing at all came in all the time: the next requests go elsewhere until the peer shows that it lives."""
+        if self.is_open and self._doubt is None:
+            self._write(self._session.ping())
+            self._doubt = self._loop.call_later(_PING_SECONDS, self.close)
+
+    async def _until_writable(self, stream: Http2Stream, outgoing: Outgoing[AsyncRequestBody]) -> None:
+        """Wait until the peer takes more: from the socket, or by opening its window."""
+        reads = self._reads
+        try:
+            await self._timers[stream.id].wait(outgoing.timeouts.write, outgoing.attempt.deadline, for_writing=True)
+        except (httpx.WriteTimeout, DeadlineExceededError):
+            self._is_stuck = self._is_writing_paused
+            if self._reads == reads:
+                self._begin_to_doubt()
+            raise
 
     async def _send_body(self, stream: Http2Stream, outgoing: Outgoing[AsyncRequestBody]) -> None:
         body = outgoing.body
         if isinstance(body, bytes):
             await self._send_all(stream, body, outgoing, end=True)
             return
+        framer = Framer(outgoing.framing)
         async for chunk in body:
+            framer.count(chunk)
             if not await self._send_all(stream, chunk, outgoing, end=False):
                 return
+        framer.end()
         await self._send_all(stream, b"", outgoing, end=True)
 
     async def _send_all(
         self, stream: Http2Stream, data: bytes, outgoing: Outgoing[AsyncRequestBody], *, end: bool
     ) -> bool:
         """Send data as the peer's window allows; False when it has answered and wants no more."""
-        while True:
-            if stream.complete:
-                return False
+        rest = memoryview(data)
+        while not stream.complete:
             if stream.error is not None:
                 raise stream.error
-            taken, frames = self._session.send(stream, data, end=end)
-            self._write(frames)
-            data = data[taken:]
-            if self._drained is not None:
-                await asyncio.shield(self._drained)
-            if not data:
+            if self._is_writing_paused:
+                await self._until_writable(stream, outgoing)
+                continue
+            if stream.all_sent or (not rest and not end):
                 return True
-            await self._more(stream, outgoing)
+            is_last = len(rest) <= PIECE_BYTES
+            taken, frames = self._session.send(stream, rest[:PIECE_BYTES], end=end and is_last)
+            self._write(frames)
+            rest = rest[taken:]
+            # The window may have been opened while the socket was waited for, so it is looked at before each wait.
+            if not taken and rest and not self._is_writing_paused:
+                await self._until_writable(stream, outgoing)
+        return False
 
 
-class _Body(httpx.AsyncByteStream):
+class _Body(httpx.AsyncByteStream, Releasable):
     """A response's body, read as it is asked for."""
 
     def __init__(
@@ -211,6 +289,9 @@ class _Body(httpx.AsyncByteStream):
         await self.aclose()
 
     async def aclose(self) -> None:
+        self.let_go()
+
+    def let_go(self) -> None:
         if not self._is_done:
             self._is_done = True
             self._connection._finish(self._stream, self._outgoing)

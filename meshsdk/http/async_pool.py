@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import ssl
 import time
 from collections import deque
+from copy import copy
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
@@ -39,6 +41,9 @@ Key = tuple[Endpoint, bool]
 # RFC 8305: how long the first address of a name has before the next one is tried beside it.
 _HAPPY_EYEBALLS_SECONDS = 0.25
 
+# Turns of the event loop in which it reads what a socket has: it looks in one, and reads in the next.
+_TURNS = 4
+
 
 class AsyncPool:
     """Idle connections by endpoint, the last one used on top; HTTP/2 connections are shared.
@@ -55,10 +60,14 @@ class AsyncPool:
         is_own = isinstance(loop, asyncio.BaseEventLoop)
         self._dialing: dict[str, Any] = {"happy_eyeballs_delay": _HAPPY_EYEBALLS_SECONDS} if is_own else {}
         self._tls = tls
+        self.must_be_told = tls.must_be_told
         self._limits = limits
         self._idle: dict[Key, list[AsyncHttp1Connection]] = {}
         self._shared: dict[Key, list[AsyncHttp2Connection]] = {}
         self._slots: dict[AsyncConnection, Slot] = {}
+        # What is being connected to now, with how that ends; and what is known to carry one request at a time.
+        self._openings: dict[Key, asyncio.Future[httpx.TransportError | None]] = {}
+        self._unshared: set[Key] = set()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._opening = 0
         self._counts: dict[Key, int] = {}
@@ -73,7 +82,19 @@ class AsyncPool:
         Raises:
             httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, PendingOverflowError
         """
-        return self.try_acquire(endpoint, scheme) or await self.open(endpoint, scheme, url, timeouts, breaker)
+        connection = self.try_acquire(endpoint, scheme)
+        if connection is None:
+            return await self.open(endpoint, scheme, url, timeouts, breaker, joins=True)
+        if type(connection) is AsyncHttp1Connection or not connection.has_unread():  # type: ignore[union-attr]
+            return connection
+        # What an idle peer has said (that it goes away, perhaps) is read before it is asked anything more.
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+            if not connection.has_unread():  # type: ignore[union-attr]
+                break
+        else:
+            connection.close()
+        return await self.acquire(endpoint, scheme, url, timeouts, breaker)
 
     def try_acquire(self, endpoint: Endpoint, scheme: str) -> AsyncConnection | None:
         """A connection that can be used at once, or None."""
@@ -81,25 +102,75 @@ class AsyncPool:
         idle = self._idle.get(key)
         while idle:
             connection = idle.pop()
-            if connection.is_open and self._slots[connection].fits():
+            if self._slots[connection].fits(connection.idle_since) and connection.is_usable():
                 return connection
             connection.close()
-        for shared in self._shared.get(key, ()):
-            if shared.is_usable() and self._slots[shared].fits():
-                return shared
+        for shared in tuple(self._shared.get(key, ())):
+            if shared.is_usable():
+                if self._slots[shared].fits(shared.idle_since if shared.is_idle else math.inf):
+                    return shared
+                if shared.is_idle:
+                    shared.close()
         return None
 
     async def open(
-        self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts, breaker: CircuitBreaker
+        self,
+        endpoint: Endpoint,
+        scheme: str,
+        url: httpx.URL,
+        timeouts: Timeouts,
+        breaker: CircuitBreaker,
+        *,
+        joins: bool = False,
     ) -> AsyncConnection:
-        """A new connection, whatever is idle (unless it has to wait for room). Raises as `acquire` does."""
+        """A new connection, whatever is idle (unless it has to wait for room). Raises as `acquire` does.
+
+        Args:
+            joins: One that others are opening will do, where it can be shared.
+        """
         if breaker.pending >= breaker.max_pending:
             raise PendingOverflowError
         breaker.pending += 1
         try:
+            if joins and self._tls.may_share(endpoint, scheme):
+                joined = await self._join(endpoint, scheme, timeouts)
+                if joined is not None:
+                    return joined
             return await self._open(endpoint, scheme, url, timeouts, breaker)
         finally:
             breaker.pending -= 1
+
+    async def _join(self, endpoint: Endpoint, scheme: str, timeouts: Timeouts) -> AsyncConnection | None:
+        """A connection to which others have just begun to connect; None where none is coming, or none to share.
+
+        Raises:
+            httpx.ConnectTimeout, httpx.ConnectError: As it did for them.
+        """
+        key = (endpoint, scheme == "https")
+        try:
+            async with asyncio.timeout(connect_timeout(endpoint, timeouts.connect)):
+                while not self._closed and key not in self._unshared:
+                    opening = self._openings.get(key)
+                    if opening is not None:
+                        error = await asyncio.shield(opening)
+                        if error is not None:
+                            raise copy(error) from error
+                    elif any(shared.is_settling for shared in self._shared.get(key, ())):
+                        await self._something_changed()
+                    else:
+                        return None
+                    connection = self.try_acquire(endpoint, scheme)
+                    if connection is not None:
+                        return connection
+        except TimeoutError as error:
+            raise _connect_error(error, endpoint) from error
+        return None
+
+    def _something_changed(self) -> asyncio.Future[None]:
+        """Done when a connection opens or closes, or when one may take a request more than before."""
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        self._waiters.append(waiter)
+        return waiter
 
     async def _open(
         self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts, breaker: CircuitBreaker
@@ -109,24 +180,41 @@ class AsyncPool:
         if reused is not None:
             return reused
         connection: AsyncConnection | None = None
-        slot = Slot(endpoint, key[1], breaker)
+        failure: httpx.TransportError | None = None
+        slot = Slot(endpoint, key[1], breaker, self._limits.keepalive_expiry)
+        opening = self._openings.setdefault(key, self.loop.create_future())
         try:
             async with asyncio.timeout(connect_timeout(endpoint, timeouts.connect)):
                 connection = await self._connect(slot, scheme, url.host)
         except OSError as error:  # TimeoutError is one.
-            raise _connect_error(error, endpoint) from error
+            failure = _connect_error(error, endpoint)
+            raise failure from error
+        except httpx.TransportError as error:
+            failure = error
+            raise
         finally:
             self._opening -= 1
             if connection is None:
                 self._uncount(key, breaker)
+            else:
+                self._take_in(key, connection, slot)
+            if self._openings.get(key) is opening:
+                del self._openings[key]
+                opening.set_result(failure)
             self._wake_waiters()
-        self._slots[connection] = slot
-        if not isinstance(connection, AsyncHttp1Connection):
-            self._shared.setdefault(key, []).append(connection)
         if self._closed:
             connection.close()
             raise httpx.ConnectError("the client was closed")
         return connection
+
+    def _take_in(self, key: Key, connection: AsyncConnection, slot: Slot) -> None:
+        self._slots[connection] = slot
+        connection.idle_since = time.monotonic()
+        if not isinstance(connection, AsyncHttp1Connection):
+            self._unshared.discard(key)
+            self._shared.setdefault(key, []).append(connection)
+        elif self._tls.may_share(slot.endpoint, "https" if slot.is_secure else "http"):
+            self._unshared.add(key)
 
     def _count(self, key: Key, breaker: CircuitBreaker) -> None:
         self._opening += 1
@@ -186,6 +274,12 @@ class AsyncPool:
                 entries.remove(connection)  # type: ignore[arg-type]
             if not entries and key[0].is_removed:
                 del table[key]
+                self._unshared.discard(key)
+
+    def room_appeared(self) -> None:
+        """A shared connection takes a request more than before. Called by the connection itself."""
+        if self._waiters:
+            self._wake_waiters()
 
     def _wake_waiters(self) -> None:
         """Something became free: everyone who waits looks whether it is for them."""
@@ -204,9 +298,7 @@ class AsyncPool:
         try:
             async with asyncio.timeout(seconds):
                 while not self._closed:
-                    waiter = self.loop.create_future()
-                    self._waiters.append(waiter)
-                    await waiter
+                    await self._something_changed()
                     connection = self.try_acquire(key[0], scheme)
                     if connection is not None:
                         return connection
@@ -247,7 +339,7 @@ class AsyncPool:
     def drop_removed(self) -> None:
         """Close idle connections that would not be used again, as to endpoints that are gone; busy ones, when done."""
         for connection, slot in list(self._slots.items()):
-            if self._is_idle(connection, slot) and (slot.endpoint.is_removed or not slot.fits()):
+            if self._is_idle(connection, slot) and (slot.endpoint.is_removed or not slot.fits(connection.idle_since)):
                 connection.close()
         for key in [key for key, idle in self._idle.items() if key[0].is_removed and not idle]:
             del self._idle[key]
@@ -262,7 +354,7 @@ class AsyncPool:
         self._sweeper = None
         now = time.monotonic()
         for connection, slot in list(self._slots.items()):
-            longest = keepalive_seconds(self._limits, slot.endpoint)
+            longest = keepalive_seconds(self._limits.keepalive_expiry, slot.endpoint.cluster.config)
             if self._is_idle(connection, slot) and now - connection.idle_since > longest:
                 connection.close()
         if self._slots:
@@ -330,9 +422,9 @@ class _Negotiator(asyncio.Protocol):
             from .async_http2 import AsyncHttp2Connection  # h2 is loaded when a peer speaks HTTP/2.
 
             limit = self._endpoint.cluster.config.max_concurrent_streams
-            connection = AsyncHttp2Connection(self._pool.loop, self._pool.release, limit)
+            connection = AsyncHttp2Connection(self._pool.loop, self._pool.release, limit, self._pool.room_appeared)
         else:
-            connection = AsyncHttp1Connection(self._pool.loop, self._pool.release)
+            connection = AsyncHttp1Connection(self._pool.loop, self._pool.release, must_be_told=self._pool.must_be_told)
         self.connection = connection
         transport.set_protocol(connection)
         connection.connection_made(transport)

@@ -12,8 +12,8 @@ import httpx
 from ..exchange import Attempt, Exchange, LocalReply, asked_back_off
 from .async_http1 import AsyncHttp1Connection
 from .async_pool import AsyncPool
-from .dispatcher import IDEMPOTENT_METHODS, outcome_of
-from .errors import DeadlineExceededError, IdleTimeoutError, PendingOverflowError
+from .dispatcher import IDEMPOTENT_METHODS, MAX_RESENDS, outcome_of
+from .errors import DeadlineExceededError, IdleTimeoutError, PendingOverflowError, UnprocessedStreamError
 from .outgoing import Outgoing
 from .raw_response import RawResponse
 from .request_body import AsyncRequestBody
@@ -25,18 +25,16 @@ if TYPE_CHECKING:
 __all__ = ["Result", "Sender", "discard", "let_go"]
 
 
-async def let_go(result: Result | LocalReply) -> None:
+def let_go(result: Result | LocalReply | None) -> None:
     """A response that is not used after all."""
     if isinstance(result, Result) and result.raw is not None:
-        assert isinstance(result.raw.stream, httpx.AsyncByteStream)
-        await result.raw.stream.aclose()
+        result.raw.let_go()
 
 
 def discard(task: asyncio.Task[Result]) -> None:
-    """A hedged attempt that came too late."""
+    """A hedged attempt that is over and not used: it came too late, failed, or was not good enough."""
     if not task.cancelled() and task.exception() is None:
-        letting_go = task.get_loop().create_task(let_go(task.result()))
-        letting_go.add_done_callback(lambda done: done.cancelled() or done.exception())
+        let_go(task.result())
 
 
 class Result:
@@ -53,7 +51,7 @@ class Result:
 class Sender:
     """Sends the attempts of one request."""
 
-    __slots__ = ("_body", "_last", "_observation", "_pool", "_request", "_timeouts", "exchange")
+    __slots__ = ("_body", "_last", "_observation", "_pool", "_request", "_resends", "_timeouts", "exchange")
 
     def __init__(
         self,
@@ -71,6 +69,7 @@ class Sender:
         self._timeouts = timeouts
         self._observation = observation
         self._last: RawResponse | None = None
+        self._resends = 0
 
     async def send(self, attempt: Attempt, *, is_resend: bool = False) -> Result:
         """Carry out one attempt.
@@ -90,17 +89,19 @@ class Sender:
         is_idle_limited = idle is not None and is_below(idle, timeouts.read)
         if is_idle_limited:
             timeouts = timeouts._replace(read=idle)
-        outgoing = Outgoing(self.exchange.head.method, scheme, attempt, headers, self._body, timeouts)
         connection: Any = None
         raw: RawResponse | None = None
         error: Exception | None = None
         was_used = False
         try:
+            outgoing = Outgoing(self.exchange.head.method, scheme, attempt, headers, self._body, timeouts)
             connect = self._pool.open if is_resend else self._pool.acquire
             connection = await connect(attempt.endpoint, scheme, self._request.url, self._timeouts, attempt.breaker)
             was_used = connection.requests > 0
             raw = await connection.exchange(outgoing)
         except (httpx.TransportError, DeadlineExceededError, PendingOverflowError) as failure:
+            if self._is_of_body(failure):
+                raise
             error = failure
             if is_idle_limited and isinstance(failure, httpx.ReadTimeout):
                 error = IdleTimeoutError(self.exchange.idle_failure)
@@ -113,6 +114,11 @@ class Sender:
             again = self.exchange.resend(attempt, self._pool.loop.time())
             if again is not None:
                 return await self._resend(again)
+        if type(error) is UnprocessedStreamError and self._resends < MAX_RESENDS and self._can_replay:
+            self._resends += 1
+            elsewhere = self.exchange.send_elsewhere(self._pool.loop.time())
+            if isinstance(elsewhere, Attempt):
+                return await self.send(elsewhere)
         if self.exchange.cluster.wants_reports:
             outcome = outcome_of(attempt, raw, error)
             if outcome is not None:
@@ -127,6 +133,11 @@ class Sender:
             return await self.send(attempt, is_resend=True)
         finally:
             self.exchange.resend_over()
+
+    def _is_of_body(self, error: Exception) -> bool:
+        """Whether the caller's own stream failed, with whatever error: a relayed response that died, perhaps. It is
+        the caller's to hear, and no peer's fault."""
+        return not isinstance(self._body, bytes) and error is self._body.error
 
     def _is_stale(self, connection: Any, error: Exception) -> bool:
         """Whether a peer may have closed a kept connection just as it was used again (RFC 9112 section 9.3.1)."""
@@ -167,7 +178,11 @@ class Sender:
         if isinstance(result, LocalReply) or not self._can_replay:
             return False
         outcome = outcome_of(result.attempt, result.raw, result.error)
-        return outcome is not None and self.exchange.attempt_done(outcome, self._pool.loop.time())
+        wants = outcome is not None and self.exchange.attempt_done(outcome, self._pool.loop.time())
+        if wants and result.raw is not None:
+            # Before the back-off: whoever gives up in it leaves nothing behind, and others need the connection.
+            result.raw.let_go()
+        return wants
 
     def is_good(self, result: Result) -> bool:
         """Whether a hedged request may end with `result`."""
@@ -175,9 +190,6 @@ class Sender:
         return outcome is None or self.exchange.is_good(outcome)
 
     async def again(self) -> Result | LocalReply:
-        """One more attempt; the response of the one before, where there is one, is let go."""
-        if self._last is not None:
-            assert isinstance(self._last.stream, httpx.AsyncByteStream)
-            await self._last.stream.aclose()
+        """One more attempt."""
         attempt = self.exchange.next_attempt(self._pool.loop.time())
         return attempt if isinstance(attempt, LocalReply) else await self.send(attempt)

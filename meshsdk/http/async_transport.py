@@ -46,6 +46,8 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         http2: Offer HTTP/2 to those.
         limits: `max_connections` and `keepalive_expiry` (seconds) of this transport; unlimited by default, since a
             mesh's limits are the clusters' own.
+        allow_missing_close_notify: Take a body that ends with its TLS connection for whole, though the peer did not
+            say so (RFC 9112 section 9.8); some old servers never do.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         verify: ssl.SSLContext | str | bool = True,
         http2: bool = False,
         limits: httpx.Limits = DEFAULT_LIMITS,
+        allow_missing_close_notify: bool = False,
     ) -> None:
         self._runtime = mesh.runtime
         self._dispatcher = Dispatcher(self._runtime)
@@ -64,6 +67,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
             http2=http2,
             secrets=self._runtime.secrets,
             on_first=lambda: self._runtime.watch_certificates(self),
+            must_be_told=not allow_missing_close_notify,
         )
         self._limits = limits
         self._pools: dict[asyncio.AbstractEventLoop, AsyncPool] = {}
@@ -272,30 +276,37 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
     async def _hedged(self, sender: Sender, attempt: Attempt) -> Result | LocalReply:
         """Attempts side by side: one more whenever the last has not answered in its time; the first good one counts."""
         exchange, loop = sender.exchange, self._pool().loop
-        running = {loop.create_task(sender.send(attempt))}
-        last: Result | LocalReply | None = None
+        begun = [loop.create_task(sender.send(attempt))]
+        last: Result | None = None
         wait: float | None = exchange.timeouts.per_try
         try:
-            while running:
-                done, running = await asyncio.wait(running, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    if last is not None:
-                        await let_go(last)
-                    last = task.result()
-                    if sender.is_good(last):
-                        return last
+            while begun:
+                done, _ = await asyncio.wait(begun, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                for task in [one for one in begun if one in done]:
+                    begun.remove(task)
+                    result = task.result()
+                    let_go(last)
+                    last = result
+                    if sender.is_good(result):
+                        last = None
+                        return result
                 another = exchange.hedge(loop.time())
                 if isinstance(another, Attempt):
-                    running.add(loop.create_task(sender.send(another)))
+                    begun.append(loop.create_task(sender.send(another)))
                 else:
                     wait = None
             assert last is not None
-            return last
+            final, last = last, None
+            return final
         finally:
             exchange.retries_over()
-            for task in running:
-                task.cancel()
-                task.add_done_callback(discard)
+            let_go(last)
+            for task in begun:
+                if task.done():
+                    discard(task)
+                else:
+                    task.cancel()
+                    task.add_done_callback(discard)
 
     def _mirror(self, request: httpx.Request, exchange: Exchange, body: bytes) -> None:
         """Send copies of a request elsewhere, in other tasks; when too many are under way, they are left out."""
@@ -334,8 +345,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         following = self._dispatcher.follow(exchange, raw) if can_replay else None
         if following is None:
             return self._dispatcher.response(request, exchange, attempt, raw)
-        assert isinstance(raw.stream, httpx.AsyncByteStream)
-        await raw.stream.aclose()
+        raw.let_go()
         if isinstance(following, LocalReply):
             return await self._reply(request, following, exchange)
         if following.head.method != exchange.head.method:

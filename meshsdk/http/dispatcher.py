@@ -291,9 +291,12 @@ class Dispatcher:
     ) -> httpx.Response:
         """The response of an attempt."""
         headers = exchange.response_headers(attempt, raw.status, raw.headers)
-        extensions: dict[str, Any] = {"http_version": raw.http_version, "mesh": MeshResponseInfo(exchange, attempt)}
-        if raw.trailers:
-            extensions["trailing_headers"] = raw.trailers
+        extensions: dict[str, Any] = {
+            "http_version": raw.http_version,
+            "mesh": MeshResponseInfo(exchange, attempt),
+            # Complete when the body is read, since trailers come after it.
+            "trailing_headers": raw.trailers,
+        }
         return httpx.Response(raw.status, headers=headers, stream=raw.stream, extensions=extensions)
 
     def local_response(
@@ -386,6 +389,9 @@ def error_flag(error: BaseException) -> str:
         return "UF"
     return "UC" if isinstance(error, httpx.TransportError) else "DC"
 
+
+# How often a request is sent again that its peers did not take up at all (`UnprocessedStreamError`).
+MAX_RESENDS = 3
 
 # RFC 9110 section 9.2.2.
 IDEMPOTENT_METHODS = frozenset(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"])

@@ -7,7 +7,7 @@ import httpx
 from .. import errors
 from ..exchange import Failure
 
-__all__ = ["DeadlineExceededError", "RefusedStreamError", "as_httpx_error"]
+__all__ = ["DeadlineExceededError", "RefusedStreamError", "UnprocessedStreamError", "as_httpx_error"]
 
 
 class HttpxRequestError(errors.RequestError, httpx.TransportError):
@@ -52,6 +52,13 @@ class PendingOverflowError(Exception):
 
 class RefusedStreamError(httpx.RemoteProtocolError):
     """The peer did not process the stream at all (RFC 9113 section 8.7); it may safely be sent again."""
+
+
+class UnprocessedStreamError(RefusedStreamError):
+    """The same, for a reason that is the connection's: it goes away, or takes fewer streams (RFC 9113 section 6.8).
+
+    Sending the request over another connection is nothing that a policy must allow.
+    """
 
 
 _TWINS: dict[type[errors.RequestError], type[errors.RequestError]] = {

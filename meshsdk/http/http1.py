@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import httptools
 import httpx
 
+from .connection_state import CUT_OFF, END, HEAD, LAST_END, STRAY, ConnectionState
+
 __all__ = ["Http1Reader", "encode_head"]
 
 # The longest head, trailers or run of interim responses that is read. nginx and Envoy send 60 KiB at the most.
@@ -34,6 +36,7 @@ def encode_head(method: str, target: str, headers: Headers) -> bytes:
     lines.append(b"\r\n")
     head = b"\r\n".join(lines)
     # One count finds what a value smuggled in: a legal head has exactly the line breaks that were just put there.
+    # Methods and names were looked at before (`request_rules`).
     breaks = len(lines)
     if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head or " " in target:
         raise httpx.LocalProtocolError("illegal character in the request's method, target or headers")
@@ -52,7 +55,7 @@ class Http1Reader:
         head_done: The final response's head is complete.
         complete: The response is complete.
         continue_received: A 100 (Continue) came.
-        reusable: After `complete`: another request may follow on the connection.
+        state: Of the connection; says whether another request may follow on it.
         is_silent: Nothing at all has come since the request was sent.
     """
 
@@ -68,7 +71,7 @@ class Http1Reader:
         "head_done",
         "headers",
         "is_silent",
-        "reusable",
+        "state",
         "status",
         "trailers",
     )
@@ -76,10 +79,10 @@ class Http1Reader:
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._is_head_request = False
+        self.state = ConnectionState()
         self._reset()
         # Nothing is expected yet, so whatever comes is unasked for.
         self.complete = True
-        self.reusable = True
 
     def _reset(self) -> None:
         self.status = 0
@@ -90,13 +93,18 @@ class Http1Reader:
         self.head_done = False
         self.complete = False
         self.continue_received = False
-        self.reusable = False
         self.is_silent = True
         self._interim = False
         self._silent_bytes = 0
 
     def expect(self, method: str) -> None:
-        """A request with this method is about to be sent."""
+        """A request with this method is about to be sent.
+
+        Raises:
+            httpx.ReadError: The connection is not clean; what came or comes on it would be taken for the answer.
+        """
+        if not self.state.begin():
+            raise httpx.ReadError("the connection is in use, or has more to say than was asked for")
         if self._is_head_request:
             # llhttp was left waiting for the body that a HEAD response only announces.
             self._parser = httptools.HttpResponseParser(self)
@@ -110,18 +118,21 @@ class Http1Reader:
             httpx.RemoteProtocolError: They are not HTTP, not asked for, or too many for a head.
         """
         if self.complete:
-            self.reusable = False
+            self.state.of_response(STRAY)
             raise httpx.RemoteProtocolError("the peer sent a response that nobody asked for")
         self.is_silent = False
         buffered = self.buffered
         try:
-            self._parser.feed_data(data)
+            if self._is_head_request:
+                self._feed_lines(data)
+            else:
+                self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as error:
             raise httpx.RemoteProtocolError("the peer switched protocols; upgrades are not supported") from error
         except httptools.HttpParserError as error:
-            if self.complete and not self._is_head_request:
+            if self.complete:
                 # The response is whole and good; only what came after it is not.
-                self.reusable = False
+                self.state.of_response(STRAY)
                 return
             cause = error.__context__ if isinstance(error.__context__, httpx.HTTPError) else error
             raise httpx.RemoteProtocolError(f"malformed response: {cause}") from error
@@ -132,19 +143,40 @@ class Http1Reader:
         else:
             self._silent_bytes = 0
 
-    def feed_eof(self) -> None:
+    def _feed_lines(self, data: bytes) -> None:
+        """Feed the head of a response to HEAD line by line, to see what comes after it: it is no body (RFC 9110
+        section 9.3.2), and llhttp would wait for one."""
+        start, size = 0, len(data)
+        while start < size and not self.complete:
+            stop = data.find(b"\n", start) + 1 or size
+            self._parser.feed_data(data[start:stop])
+            start = stop
+        if start < size:
+            self.state.of_response(STRAY)
+
+    def feed_eof(self, *, is_whole: bool = True) -> None:
         """The peer closed its side.
+
+        Args:
+            is_whole: Whether it said so itself. Over TLS anybody on the way may close a connection, and the peer alone
+                can send close_notify.
 
         Raises:
             httpx.RemoteProtocolError: In the middle of a response.
         """
-        self.reusable = False
+        self.state.of_response(CUT_OFF)
         if self.complete:
             return
         if not self.head_done:
             raise httpx.RemoteProtocolError("the peer closed the connection without sending a response")
         if self._has_length():
             raise httpx.RemoteProtocolError("the peer closed the connection before the body was complete")
+        if not is_whole:
+            # RFC 9112 section 9.8: it has to be taken for incomplete.
+            raise httpx.RemoteProtocolError(
+                "the response ends with the connection, and the peer closed that without TLS's close_notify, so that"
+                " part of the body may be missing; allow_missing_close_notify=True takes it all the same"
+            )
         self.complete = True
 
     def take(self) -> list[bytes]:
@@ -159,7 +191,6 @@ class Http1Reader:
 
     def on_message_begin(self) -> None:
         if self.complete:
-            self.reusable = False
             raise httpx.RemoteProtocolError("a second response follows the first")
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -175,14 +206,11 @@ class Http1Reader:
             return
         self.status = status
         self.head_done = True
+        self.state.of_response(HEAD)
         if self._is_head_request:
-            self.complete = True
-            self.reusable = self._parser.should_keep_alive()
+            self._complete()
 
     def on_body(self, body: bytes) -> None:
-        if self._is_head_request:
-            self.reusable = False
-            raise httpx.RemoteProtocolError("a response to HEAD has a body")
         self.chunks.append(body)
         self.buffered += len(body)
 
@@ -192,5 +220,8 @@ class Http1Reader:
             self.headers = []
             return
         if not self.complete:
-            self.complete = True
-            self.reusable = self._parser.should_keep_alive()
+            self._complete()
+
+    def _complete(self) -> None:
+        self.complete = True
+        self.state.of_response(END if self._parser.should_keep_alive() else LAST_END)

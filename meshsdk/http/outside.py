@@ -52,9 +52,12 @@ class _AsyncMeshFirst(httpx.AsyncBaseTransport):
         await self._outside.aclose()
 
 
-def make_client(mesh: Any, verify: ssl.SSLContext | str | bool, http2: bool, limits: Any, kwargs: Any) -> httpx.Client:
+def make_client(
+    mesh: Any, verify: ssl.SSLContext | str | bool, http2: bool, limits: Any, allows_cut_tls: bool, kwargs: Any
+) -> httpx.Client:
     """The client of `Mesh.client`."""
-    transport = MeshTransport(mesh, **_transport_options(verify, http2, limits))
+    options = _transport_options(verify, http2, limits)
+    transport = MeshTransport(mesh, **options, allow_missing_close_notify=allows_cut_tls)
     proxy, mounts = kwargs.pop("proxy", None), dict(kwargs.pop("mounts", None) or {})
     if proxy is not None:
         options = _proxy_options(proxy, verify, http2, limits, kwargs)
@@ -66,10 +69,11 @@ def make_client(mesh: Any, verify: ssl.SSLContext | str | bool, http2: bool, lim
 
 
 def make_async_client(
-    mesh: Any, verify: ssl.SSLContext | str | bool, http2: bool, limits: Any, kwargs: Any
+    mesh: Any, verify: ssl.SSLContext | str | bool, http2: bool, limits: Any, allows_cut_tls: bool, kwargs: Any
 ) -> httpx.AsyncClient:
     """The client of `Mesh.async_client`."""
-    transport = AsyncMeshTransport(mesh, **_transport_options(verify, http2, limits))
+    options = _transport_options(verify, http2, limits)
+    transport = AsyncMeshTransport(mesh, **options, allow_missing_close_notify=allows_cut_tls)
     proxy, mounts = kwargs.pop("proxy", None), dict(kwargs.pop("mounts", None) or {})
     if proxy is not None:
         options = _proxy_options(proxy, verify, http2, limits, kwargs)

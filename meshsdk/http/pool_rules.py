@@ -50,14 +50,29 @@ class Slot:
 
     Attributes:
         breaker: Counts the connection until it is closed.
+        longest_idle: How long it may be idle, in seconds.
         tls: The context that it was secured with; None is plaintext, or a client's own https.
         chain: Of its peer.
         secured: Gives its session, until that is remembered.
     """
 
-    __slots__ = ("_membership", "_opened_at", "breaker", "chain", "config", "endpoint", "is_secure", "secured", "tls")
+    __slots__ = (
+        "_keepalive_expiry",
+        "_membership",
+        "_opened_at",
+        "breaker",
+        "chain",
+        "config",
+        "endpoint",
+        "is_secure",
+        "longest_idle",
+        "secured",
+        "tls",
+    )
 
-    def __init__(self, endpoint: Endpoint, is_secure: bool, breaker: CircuitBreaker) -> None:
+    def __init__(
+        self, endpoint: Endpoint, is_secure: bool, breaker: CircuitBreaker, keepalive_expiry: float | None = None
+    ) -> None:
         self.endpoint = endpoint
         self.is_secure = is_secure
         self.breaker = breaker
@@ -67,9 +82,17 @@ class Slot:
         self.secured: ssl.SSLSocket | ssl.SSLObject | None = None
         self._membership = endpoint.cluster.membership
         self._opened_at = time.monotonic()
+        self._keepalive_expiry = keepalive_expiry
+        self.longest_idle = keepalive_seconds(keepalive_expiry, self.config)
 
-    def fits(self) -> bool:
-        """Whether the connection may still be used: a new one would be like it, and it is not too old."""
+    def fits(self, idle_since: float) -> bool:
+        """Whether the connection may still be used: a new one would be like it, and it is not too old.
+
+        Args:
+            idle_since: When its last request ended, on the clock of `time.monotonic`.
+        """
+        if time.monotonic() - idle_since > self.longest_idle:
+            return False
         if self.tls is not None and not self.tls.is_current:
             return False
         cluster = self.endpoint.cluster
@@ -84,6 +107,7 @@ class Slot:
         if current.tls != self.config.tls or current.protocol is not self.config.protocol:
             return False
         self.config = current
+        self.longest_idle = keepalive_seconds(self._keepalive_expiry, current)
         return True
 
     def keeps(self, requests: int) -> bool:
@@ -127,9 +151,9 @@ def set_keepalive(sock: socket.socket, settings: TcpKeepalive) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def keepalive_seconds(limits: httpx.Limits, endpoint: Endpoint) -> float:
+def keepalive_seconds(keepalive_expiry: float | None, config: Cluster) -> float:
     """How long a connection may be idle: the shorter of the client's and the cluster's limit."""
-    bounds = [limits.keepalive_expiry, endpoint.cluster.config.idle_timeout_seconds]
+    bounds = [keepalive_expiry, config.idle_timeout_seconds]
     return min((bound for bound in bounds if bound is not None), default=float("inf"))
 
 

@@ -42,5 +42,19 @@ class RawResponse:
         values = [value for key, value in self.headers if key.lower() == wanted]
         return b",".join(values).decode("latin-1") if values else None
 
+    def let_go(self) -> None:
+        """Nobody wants it: what is left of its body is not read. At once, also for async bodies, so that nothing can
+        come between, and doing so again does nothing."""
+        if isinstance(self.stream, Releasable):
+            self.stream.let_go()
+
+
+class Releasable:
+    """A body that is still coming."""
+
+    def let_go(self) -> None:
+        """Stop reading it, and give back what it holds."""
+        raise NotImplementedError
+
 
 EMPTY_BODY = httpx.ByteStream(b"")

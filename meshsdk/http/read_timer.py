@@ -19,26 +19,29 @@ __all__ = ["ReadTimer"]
 class ReadTimer:
     """One waiter at a time, woken by data or by its deadline."""
 
-    __slots__ = ("_deadline", "_handle", "_is_mesh_deadline", "_loop", "_waiter")
+    __slots__ = ("_deadline", "_handle", "_is_mesh_deadline", "_loop", "_waiter", "_waits_for_writing")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiter: asyncio.Future[None] | None = None
         self._deadline: float | None = None
         self._is_mesh_deadline = False
+        self._waits_for_writing = False
         self._handle: asyncio.TimerHandle | None = None
 
-    async def wait(self, seconds: float | None, deadline: float | None) -> None:
+    async def wait(self, seconds: float | None, deadline: float | None, *, for_writing: bool = False) -> None:
         """Wait for `wake`.
 
         Args:
             seconds: The caller's limit for this wait.
             deadline: The mesh's limit, on the loop's clock.
+            for_writing: The peer is to take what was sent, not to send.
 
         Raises:
-            httpx.ReadTimeout: The caller's limit passed.
+            httpx.ReadTimeout, httpx.WriteTimeout: The caller's limit passed.
             DeadlineExceededError: The mesh's passed.
         """
+        self._waits_for_writing = for_writing
         if seconds is not None:
             own = self._loop.time() + seconds
             self._is_mesh_deadline = deadline is not None and deadline < own
@@ -63,6 +66,11 @@ class ReadTimer:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
+    def wake_writer(self) -> None:
+        """The peer takes more; nobody who waits for it to send anything is woken."""
+        if self._waits_for_writing:
+            self.wake()
+
     def cancel(self) -> None:
         """Disarm, when the connection is gone; a waiter is woken."""
         if self._handle is not None:
@@ -84,5 +92,7 @@ class ReadTimer:
             self._arm(deadline)
         elif self._is_mesh_deadline:
             waiter.set_exception(DeadlineExceededError())
+        elif self._waits_for_writing:
+            waiter.set_exception(httpx.WriteTimeout("sending the request took too long"))
         else:
             waiter.set_exception(httpx.ReadTimeout("reading the response took too long"))

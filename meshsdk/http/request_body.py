@@ -53,7 +53,7 @@ class RequestBody:
         record: Whether a retry may come.
     """
 
-    __slots__ = ("_recording", "_rest", "_stream")
+    __slots__ = ("_recording", "_rest", "_stream", "error")
 
     def __init__(self, request: httpx.Request, *, record: bool) -> None:
         if not isinstance(request.stream, httpx.SyncByteStream):
@@ -61,11 +61,12 @@ class RequestBody:
         self._stream = request.stream
         self._recording = _Recording(record=record)
         self._rest: Iterator[bytes] | None = None
+        self.error: BaseException | None = None
 
     @property
     def can_replay(self) -> bool:
         """Whether the body can be sent from its beginning (again)."""
-        return self._rest is None or self._recording.can_replay
+        return self._rest is None or (self._recording.can_replay and self.error is None)
 
     def whole(self, limit: int) -> bytes:
         """All of it, or somewhat more than `limit` bytes of a longer one."""
@@ -78,11 +79,17 @@ class RequestBody:
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._recording.sent_before()
-        if self._rest is None:
-            self._rest = iter(self._stream)
-        for chunk in self._rest:
-            self._recording.add(chunk)
-            yield chunk
+        try:
+            if self._rest is None:
+                self._rest = iter(self._stream)
+            for chunk in self._rest:
+                self._recording.add(chunk)
+                yield chunk
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
 
 
 class AsyncRequestBody:
@@ -93,7 +100,7 @@ class AsyncRequestBody:
         record: Whether a retry may come.
     """
 
-    __slots__ = ("_recording", "_rest", "_stream")
+    __slots__ = ("_recording", "_rest", "_stream", "error")
 
     def __init__(self, request: httpx.Request, *, record: bool) -> None:
         if not isinstance(request.stream, httpx.AsyncByteStream):
@@ -101,11 +108,12 @@ class AsyncRequestBody:
         self._stream = request.stream
         self._recording = _Recording(record=record)
         self._rest: AsyncIterator[bytes] | None = None
+        self.error: BaseException | None = None
 
     @property
     def can_replay(self) -> bool:
         """Whether the body can be sent from its beginning (again)."""
-        return self._rest is None or self._recording.can_replay
+        return self._rest is None or (self._recording.can_replay and self.error is None)
 
     async def whole(self, limit: int) -> bytes:
         """All of it, or somewhat more than `limit` bytes of a longer one."""
@@ -119,8 +127,14 @@ class AsyncRequestBody:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for chunk in self._recording.sent_before():
             yield chunk
-        if self._rest is None:
-            self._rest = aiter(self._stream)
-        async for chunk in self._rest:
-            self._recording.add(chunk)
-            yield chunk
+        try:
+            if self._rest is None:
+                self._rest = aiter(self._stream)
+            async for chunk in self._rest:
+                self._recording.add(chunk)
+                yield chunk
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise

@@ -12,16 +12,20 @@ from collections.abc import Callable, Iterator
 
 import httpx
 
+from .connection_state import ALL_SENT, GIVEN_UP
 from .errors import DeadlineExceededError
-from .http1 import Http1Reader, encode_head
-from .outgoing import CONTINUE_WAIT_SECONDS, Framer, Outgoing
-from .raw_response import EMPTY_BODY, RawResponse
+from .http1 import Http1Reader
+from .outgoing import CONTINUE_WAIT_SECONDS, Outgoing
+from .raw_response import EMPTY_BODY, RawResponse, Releasable
 from .request_body import RequestBody
+from .request_rules import Framer
 
 __all__ = ["SyncHttp1Connection"]
 
 _READ_BYTES = 64 * 1024
-_FRESH_SECONDS = 0.005
+# What is as short as this goes out in one piece, though it must be copied together first.
+_JOINED_BYTES = 16 * 1024
+_TLS_BYTES = 256 * 1024
 
 
 class SyncHttp1Connection:
@@ -30,9 +34,12 @@ class SyncHttp1Connection:
     Args:
         sock: Connected, TLS done.
         on_release: Called when the connection may serve another request, or is closed (see `is_open`).
+        must_be_told: A body that ends with a TLS connection is whole only where the peer said that it closes.
     """
 
     __slots__ = (
+        "_is_tls",
+        "_must_be_told",
         "_on_release",
         "_poll",
         "_receive_limit",
@@ -44,12 +51,20 @@ class SyncHttp1Connection:
         "requests",
     )
 
-    def __init__(self, sock: socket.socket, on_release: Callable[[SyncHttp1Connection], None]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        on_release: Callable[[SyncHttp1Connection], None],
+        *,
+        must_be_told: bool = True,
+    ) -> None:
         self._sock = sock
         self._on_release = on_release
+        self._is_tls = isinstance(sock, ssl.SSLSocket)
+        self._must_be_told = must_be_told
         self._send_limit = _Limit(sock, socket.SO_SNDTIMEO)
         # Over TLS the two directions share one timeout, and so one memory of what it is.
-        self._receive_limit = self._send_limit if isinstance(sock, ssl.SSLSocket) else _Limit(sock, socket.SO_RCVTIMEO)
+        self._receive_limit = self._send_limit if self._is_tls else _Limit(sock, socket.SO_RCVTIMEO)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self.reader = Http1Reader()
@@ -58,12 +73,8 @@ class SyncHttp1Connection:
         self.requests = 0
 
     def is_usable(self) -> bool:
-        """Whether an idle connection can take a request: a socket that has something to say was closed, or lies.
-
-        One that was in use a moment ago is not asked: the look costs as much as sending.
-        """
-        if time.monotonic() - self.idle_since < _FRESH_SECONDS:
-            return self.is_open
+        """Whether an idle connection can take a request. A socket that has something to say was closed, or would
+        answer a request that has not been sent, however short the time since it was used."""
         return self.is_open and not self._poll.poll(0)
 
     def exchange(self, outgoing: Outgoing[RequestBody]) -> RawResponse:
@@ -76,13 +87,11 @@ class SyncHttp1Connection:
         self.requests += 1
         reader = self.reader
         try:
-            head = encode_head(outgoing.method, outgoing.attempt.target, outgoing.headers)
+            head = outgoing.http1_head()
             reader.expect(outgoing.method)
             body = outgoing.body
-            if not body:
-                self._send(head, outgoing)
-            elif isinstance(body, bytes) and not outgoing.is_chunked and not outgoing.expects_continue:
-                self._send(head + body, outgoing)
+            if isinstance(body, bytes) and not outgoing.framing.is_chunked and not outgoing.framing.expects_continue:
+                self._send_whole(head, body, outgoing)
             else:
                 self._send_streamed(head, outgoing)
             while not reader.head_done:
@@ -112,38 +121,58 @@ class SyncHttp1Connection:
     def _finish(self, outgoing: Outgoing[RequestBody]) -> None:
         """The response is complete."""
         outgoing.attempt.finish()
-        if self.reader.reusable and self.is_open:
+        if self.reader.state.may_serve_again and self.is_open:
             self._on_release(self)
         else:
             self.close()
 
+    def _send_whole(self, head: bytes, body: bytes, outgoing: Outgoing[RequestBody]) -> None:
+        state = self.reader.state
+        if not body:
+            self._send(head, outgoing)
+            state.of_request(ALL_SENT)
+            return
+        try:
+            self._send_pieces([head, body], outgoing)
+            state.of_request(ALL_SENT)
+        except (httpx.WriteError, httpx.WriteTimeout) as error:
+            self._read_refusal(outgoing, error)
+            state.of_request(GIVEN_UP)
+
     def _send_streamed(self, head: bytes, outgoing: Outgoing[RequestBody]) -> None:
-        reader, framer = self.reader, Framer(outgoing)
-        if outgoing.expects_continue:
+        framing = outgoing.framing
+        reader, framer, body = self.reader, Framer(framing), outgoing.body
+        if framing.expects_continue and body:
             self._send(head, outgoing)
             head = b""
             self._await_continue(outgoing)
-        body = outgoing.body
         try:
             for chunk in (body,) if isinstance(body, bytes) else body:
                 if reader.head_done:
-                    reader.reusable = False
-                    return  # The peer has answered already; it will not read the rest.
-                framed = framer.frame(chunk)
-                if framed:
-                    self._send(head + framed, outgoing)
+                    break  # The peer has answered already; it will not read the rest.
+                if chunk:
+                    self._send_pieces(framer.frame(head, chunk), outgoing)
                     head = b""
             if not reader.head_done:
                 self._send(head + framer.end(), outgoing)
-        except httpx.WriteError:
-            # A peer may refuse a body, say so, and close: what it said is the answer.
-            try:
-                while not reader.head_done:
-                    self._read(outgoing)
-            except httpx.TransportError:
-                pass
-            if not reader.head_done:
+                reader.state.of_request(ALL_SENT)
+                return
+        except (httpx.WriteError, httpx.WriteTimeout) as error:
+            if not isinstance(body, bytes) and error is body.error:
                 raise
+            self._read_refusal(outgoing, error)
+        reader.state.of_request(GIVEN_UP)
+
+    def _read_refusal(self, outgoing: Outgoing[RequestBody], error: httpx.TransportError) -> None:
+        """A peer may refuse a body, say so, and read no more or close: what it said is the answer."""
+        reader = self.reader
+        # A peer that is only slow gets no more time: what it has said is there, or it has said nothing.
+        seconds = None if isinstance(error, httpx.WriteError) else 0.0
+        with contextlib.suppress(httpx.TransportError):
+            while not reader.head_done and (seconds is None or self._poll.poll(0)):
+                self._read(outgoing, seconds)
+        if not reader.head_done:
+            raise error
 
     def _await_continue(self, outgoing: Outgoing[RequestBody]) -> None:
         reader = self.reader
@@ -154,7 +183,7 @@ class SyncHttp1Connection:
                 return
             self._read(outgoing)
 
-    def _send(self, data: bytes, outgoing: Outgoing[RequestBody]) -> None:
+    def _send(self, data: bytes | memoryview, outgoing: Outgoing[RequestBody]) -> None:
         self._send_limit.apply(outgoing.timeouts.write, outgoing.attempt.deadline)
         try:
             self._sock.sendall(data)
@@ -164,20 +193,51 @@ class SyncHttp1Connection:
         except OSError as error:
             raise httpx.WriteError(f"sending the request failed: {error}") from error
 
-    def _read(self, outgoing: Outgoing[RequestBody]) -> None:
-        """Read once and feed the reader."""
-        self._receive_limit.apply(outgoing.timeouts.read, outgoing.attempt.deadline)
+    def _send_pieces(self, pieces: list[bytes], outgoing: Outgoing[RequestBody]) -> None:
+        """Send what belongs together. A large body is not copied for it."""
+        if sum(map(len, pieces)) <= _JOINED_BYTES:
+            self._send(b"".join(pieces), outgoing)
+        elif self._is_tls:
+            # In parts, since each has the write timeout for itself.
+            for whole in pieces:
+                piece = memoryview(whole)
+                for start in range(0, len(piece), _TLS_BYTES):
+                    self._send(piece[start : start + _TLS_BYTES], outgoing)
+        else:
+            self._send_at_once(pieces, outgoing)
+
+    def _send_at_once(self, pieces: list[bytes], outgoing: Outgoing[RequestBody]) -> None:
+        self._send_limit.apply(outgoing.timeouts.write, outgoing.attempt.deadline)
+        try:
+            sent = self._sock.sendmsg(pieces)
+        except (TimeoutError, BlockingIOError) as error:
+            _check_deadline(outgoing.attempt.deadline)
+            raise httpx.WriteTimeout("sending the request took too long") from error
+        except OSError as error:
+            raise httpx.WriteError(f"sending the request failed: {error}") from error
+        for piece in pieces:
+            if sent < len(piece):
+                self._send(memoryview(piece)[sent:], outgoing)
+            sent = max(0, sent - len(piece))
+
+    def _read(self, outgoing: Outgoing[RequestBody], seconds: float | None = None) -> None:
+        """Read once and feed the reader, as long as the caller's timeout says, or so many seconds."""
+        limit = outgoing.timeouts.read if seconds is None else seconds
+        self._receive_limit.apply(limit, outgoing.attempt.deadline)
+        is_whole = True
         try:
             data = self._sock.recv(_READ_BYTES)
         except (TimeoutError, BlockingIOError) as error:
             _check_deadline(outgoing.attempt.deadline)
             raise httpx.ReadTimeout("reading the response took too long") from error
+        except ssl.SSLEOFError:  # The connection ended without close_notify.
+            data, is_whole = b"", not self._must_be_told
         except OSError as error:
             raise httpx.ReadError(f"reading the response failed: {error}") from error
         if data:
             self.reader.feed(data)
         else:
-            self.reader.feed_eof()
+            self.reader.feed_eof(is_whole=is_whole)
 
 
 class _Limit:
@@ -216,7 +276,7 @@ class _Limit:
 
     def _set(self, seconds: float | None) -> None:
         if isinstance(self._sock, ssl.SSLSocket):
-            self._sock.settimeout(seconds)
+            self._sock.settimeout(seconds if seconds is None else max(0.001, seconds))
             return
         if self._sock.gettimeout() is not None:
             self._sock.settimeout(None)
@@ -230,7 +290,7 @@ def _check_deadline(deadline: float | None) -> None:
         raise DeadlineExceededError
 
 
-class _Body(httpx.SyncByteStream):
+class _Body(httpx.SyncByteStream, Releasable):
     """The rest of a response, read as it is asked for."""
 
     def __init__(self, connection: SyncHttp1Connection, outgoing: Outgoing[RequestBody]) -> None:
@@ -256,6 +316,9 @@ class _Body(httpx.SyncByteStream):
         connection._finish(self._outgoing)
 
     def close(self) -> None:
+        self.let_go()
+
+    def let_go(self) -> None:
         if not self._is_done:
             self._is_done = True
             self._connection.close()

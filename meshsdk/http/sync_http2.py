@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 
 import httpx
 
 from .errors import DeadlineExceededError
-from .http2 import Http2Session, Http2Stream
+from .http2 import PIECE_BYTES, Http2Session, Http2Stream
 from .outgoing import Outgoing
-from .raw_response import RawResponse
+from .raw_response import RawResponse, Releasable
 from .request_body import RequestBody
+from .request_rules import Framer
 
 __all__ = ["SyncHttp2Connection"]
 
@@ -58,7 +60,12 @@ class SyncHttp2Connection:
         stream: Http2Stream | None = None
         try:
             stream, data = self._session.open(
-                outgoing.method, outgoing.scheme, outgoing.attempt.target, outgoing.headers, end=not outgoing.body
+                outgoing.method,
+                outgoing.scheme,
+                outgoing.attempt.target,
+                outgoing.headers,
+                end=not outgoing.body,
+                framing=outgoing.framing,
             )
             self._send(data, outgoing)
             if outgoing.body:
@@ -96,40 +103,56 @@ class SyncHttp2Connection:
 
     def _send_body(self, stream: Http2Stream, outgoing: Outgoing[RequestBody]) -> None:
         body = outgoing.body
-        for chunk in (body,) if isinstance(body, bytes) else body:
+        if isinstance(body, bytes):
+            self._send_all(stream, body, outgoing, end=True)
+            return
+        framer = Framer(outgoing.framing)
+        for chunk in body:
+            framer.count(chunk)
             if not self._send_all(stream, chunk, outgoing, end=False):
                 return
+        framer.end()
         self._send_all(stream, b"", outgoing, end=True)
 
     def _send_all(self, stream: Http2Stream, data: bytes, outgoing: Outgoing[RequestBody], *, end: bool) -> bool:
         """Send data as the peer's window allows; False when it has answered and wants no more."""
-        while True:
-            if stream.complete:
-                return False
-            taken, frames = self._session.send(stream, data, end=end)
+        rest = memoryview(data)
+        while not stream.complete:
+            is_last = len(rest) <= PIECE_BYTES
+            taken, frames = self._session.send(stream, rest[:PIECE_BYTES], end=end and is_last)
             self._send(frames, outgoing)
-            data = data[taken:]
-            if not data:
+            rest = rest[taken:]
+            if not rest:
                 return True
-            self._read(stream, outgoing)
+            if not taken:
+                self._read(stream, outgoing, for_writing=True)
+        return False
 
     def _send(self, data: bytes, outgoing: Outgoing[RequestBody]) -> None:
         self._limit(outgoing.timeouts.write, outgoing.attempt.deadline)
         try:
             self._sock.sendall(data)
         except TimeoutError as error:
+            if outgoing.attempt.deadline is not None and time.monotonic() >= outgoing.attempt.deadline:
+                raise DeadlineExceededError from error
             raise httpx.WriteTimeout("sending the request took too long") from error
         except OSError as error:
             raise httpx.WriteError(f"sending the request failed: {error}") from error
 
-    def _read(self, stream: Http2Stream, outgoing: Outgoing[RequestBody]) -> None:
-        self._limit(outgoing.timeouts.read, outgoing.attempt.deadline)
+    def _read(self, stream: Http2Stream, outgoing: Outgoing[RequestBody], *, for_writing: bool = False) -> None:
+        """Read once; `for_writing` until the peer takes more, which the write timeout bounds."""
+        timeouts = outgoing.timeouts
+        self._limit(timeouts.write if for_writing else timeouts.read, outgoing.attempt.deadline)
         try:
             data = self._sock.recv(_READ_BYTES)
         except TimeoutError as error:
             if outgoing.attempt.deadline is not None and time.monotonic() >= outgoing.attempt.deadline:
                 raise DeadlineExceededError from error
+            if for_writing:
+                raise httpx.WriteTimeout("sending the request took too long") from error
             raise httpx.ReadTimeout("reading the response took too long") from error
+        except ssl.SSLEOFError:
+            data = b""
         except OSError as error:
             raise httpx.ReadError(f"reading the response failed: {error}") from error
         if data:
@@ -149,7 +172,7 @@ class SyncHttp2Connection:
         self._sock.settimeout(seconds)
 
 
-class _Body(httpx.SyncByteStream):
+class _Body(httpx.SyncByteStream, Releasable):
     """A response's body, read as it is asked for."""
 
     def __init__(self, connection: SyncHttp2Connection, stream: Http2Stream, outgoing: Outgoing[RequestBody]) -> None:
@@ -177,6 +200,9 @@ class _Body(httpx.SyncByteStream):
         self.close()
 
     def close(self) -> None:
+        self.let_go()
+
+    def let_go(self) -> None:
         if not self._is_done:
             self._is_done = True
             self._connection._finish(self._stream, self._outgoing)

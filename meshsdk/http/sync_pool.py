@@ -67,17 +67,21 @@ class SyncPool:
         Raises:
             httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, PendingOverflowError
         """
-        idle = self._idle.get((endpoint, scheme == "https"))
+        connection = self._take_idle((endpoint, scheme == "https"))
+        return connection or self.open(endpoint, scheme, url, timeouts, breaker)
+
+    def _take_idle(self, key: Key) -> SyncConnection | None:
+        idle = self._idle.get(key)
         while idle:
             try:
                 connection = idle.pop()
             except IndexError:  # Another thread was faster.
                 break
             slot = self._slots.get(connection)
-            if slot is not None and slot.fits() and connection.is_usable():
+            if slot is not None and slot.fits(connection.idle_since) and connection.is_usable():
                 return connection
             connection.close()
-        return self.open(endpoint, scheme, url, timeouts, breaker)
+        return None
 
     def open(
         self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts, breaker: CircuitBreaker
@@ -99,7 +103,7 @@ class SyncPool:
         if reused is not None:
             return reused
         connection: SyncConnection | None = None
-        slot = Slot(endpoint, key[1], breaker)
+        slot = Slot(endpoint, key[1], breaker, self._limits.keepalive_expiry)
         try:
             connection = self._connect(slot, scheme, url.host, connect_timeout(endpoint, timeouts.connect))
         except OSError as error:
@@ -178,10 +182,9 @@ class SyncPool:
             self._waiting += 1
             try:
                 while not self._closed:
-                    idle = self._idle.get(key)
-                    if idle:
-                        with contextlib.suppress(IndexError):
-                            return idle.pop()
+                    connection = self._take_idle(key)
+                    if connection is not None:
+                        return connection
                     if self._has_room(key, breaker):
                         self._count(key, breaker)
                         return None
@@ -230,7 +233,7 @@ class SyncPool:
         for key, idle in list(self._idle.items()):
             for connection in list(idle):
                 slot = self._slots.get(connection)
-                if slot is None or key[0].is_removed or not slot.fits():
+                if slot is None or key[0].is_removed or not slot.fits(connection.idle_since):
                     # Only the thread that takes it out of the list may close it.
                     with contextlib.suppress(ValueError):
                         idle.remove(connection)
@@ -242,7 +245,7 @@ class SyncPool:
         """Close what was idle for too long."""
         self._next_sweep = now + SWEEP_SECONDS
         for key, idle in list(self._idle.items()):
-            longest = keepalive_seconds(self._limits, key[0])
+            longest = keepalive_seconds(self._limits.keepalive_expiry, key[0].cluster.config)
             for connection in list(idle):
                 if now - connection.idle_since > longest:
                     # Only the thread that takes it out of the list may close it.
@@ -279,14 +282,16 @@ class SyncPool:
                 context, server_name = chosen
                 known = context.sessions.get((endpoint, server_name or None))
                 session = known[0] if known is not None else None
-                sock = context.context.wrap_socket(sock, server_hostname=server_name or None, session=session)
+                sock = context.context.wrap_socket(
+                    sock, server_hostname=server_name or None, session=session, suppress_ragged_eofs=False
+                )
                 verify_peer(context, sock, slot)
                 protocol = sock.selected_alpn_protocol()
             if speaks_http2(protocol, endpoint.cluster.config.protocol):
                 from .sync_http2 import SyncHttp2Connection  # h2 is loaded when a peer speaks HTTP/2.
 
                 return SyncHttp2Connection(sock, self.release)
-            return SyncHttp1Connection(sock, self.release)
+            return SyncHttp1Connection(sock, self.release, must_be_told=self._tls.must_be_told)
         except BaseException:
             sock.close()
             raise

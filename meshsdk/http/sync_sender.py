@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from ..exchange import Attempt, Exchange, LocalReply, asked_back_off
-from .dispatcher import IDEMPOTENT_METHODS, outcome_of
-from .errors import DeadlineExceededError, IdleTimeoutError, PendingOverflowError
+from .dispatcher import IDEMPOTENT_METHODS, MAX_RESENDS, outcome_of
+from .errors import DeadlineExceededError, IdleTimeoutError, PendingOverflowError, UnprocessedStreamError
 from .outgoing import Outgoing
 from .raw_response import RawResponse
 from .request_body import RequestBody
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["Result", "Sender", "let_go"]
 
 
-def let_go(result: Result) -> None:
+def let_go(result: Result | LocalReply | None) -> None:
     """A response that is not used after all."""
-    if result.raw is not None:
-        assert isinstance(result.raw.stream, httpx.SyncByteStream)
-        result.raw.stream.close()
+    if isinstance(result, Result) and result.raw is not None:
+        result.raw.let_go()
 
 
 class Result:
@@ -45,7 +44,7 @@ class Result:
 class Sender:
     """Sends the attempts of one request."""
 
-    __slots__ = ("_body", "_last", "_observation", "_pool", "_request", "_timeouts", "exchange")
+    __slots__ = ("_body", "_last", "_observation", "_pool", "_request", "_resends", "_timeouts", "exchange")
 
     def __init__(
         self,
@@ -63,6 +62,7 @@ class Sender:
         self._timeouts = timeouts
         self._observation = observation
         self._last: RawResponse | None = None
+        self._resends = 0
 
     def send(self, attempt: Attempt, *, is_resend: bool = False) -> Result:
         """Carry out one attempt.
@@ -82,17 +82,19 @@ class Sender:
         is_idle_limited = idle is not None and is_below(idle, timeouts.read)
         if is_idle_limited:
             timeouts = timeouts._replace(read=idle)
-        outgoing = Outgoing(self.exchange.head.method, scheme, attempt, headers, self._body, timeouts)
         connection: Any = None
         raw: RawResponse | None = None
         error: Exception | None = None
         was_used = False
         try:
+            outgoing = Outgoing(self.exchange.head.method, scheme, attempt, headers, self._body, timeouts)
             connect = self._pool.open if is_resend else self._pool.acquire
             connection = connect(attempt.endpoint, scheme, self._request.url, self._timeouts, attempt.breaker)
             was_used = connection.requests > 0
             raw = connection.exchange(outgoing)
         except (httpx.TransportError, DeadlineExceededError, PendingOverflowError) as failure:
+            if self._is_of_body(failure):
+                raise
             error = failure
             if is_idle_limited and isinstance(failure, httpx.ReadTimeout):
                 error = IdleTimeoutError(self.exchange.idle_failure)
@@ -105,6 +107,11 @@ class Sender:
             again = self.exchange.resend(attempt, time.monotonic())
             if again is not None:
                 return self._resend(again)
+        if type(error) is UnprocessedStreamError and self._resends < MAX_RESENDS and self._can_replay:
+            self._resends += 1
+            elsewhere = self.exchange.send_elsewhere(time.monotonic())
+            if isinstance(elsewhere, Attempt):
+                return self.send(elsewhere)
         if self.exchange.cluster.wants_reports:
             outcome = outcome_of(attempt, raw, error)
             if outcome is not None:
@@ -119,6 +126,11 @@ class Sender:
             return self.send(attempt, is_resend=True)
         finally:
             self.exchange.resend_over()
+
+    def _is_of_body(self, error: Exception) -> bool:
+        """Whether the caller's own stream failed, with whatever error: a relayed response that died, perhaps. It is
+        the caller's to hear, and no peer's fault."""
+        return not isinstance(self._body, bytes) and error is self._body.error
 
     def _is_stale(self, connection: Any, error: Exception) -> bool:
         """Whether a peer may have closed a kept connection just as it was used again (RFC 9112 section 9.3.1)."""
@@ -159,7 +171,11 @@ class Sender:
         if isinstance(result, LocalReply) or not self._can_replay:
             return False
         outcome = outcome_of(result.attempt, result.raw, result.error)
-        return outcome is not None and self.exchange.attempt_done(outcome, time.monotonic())
+        wants = outcome is not None and self.exchange.attempt_done(outcome, time.monotonic())
+        if wants and result.raw is not None:
+            # Before the back-off: whoever gives up in it leaves nothing behind, and others need the connection.
+            result.raw.let_go()
+        return wants
 
     def is_good(self, result: Result) -> bool:
         """Whether a hedged request may end with `result`."""
@@ -167,9 +183,6 @@ class Sender:
         return outcome is None or self.exchange.is_good(outcome)
 
     def again(self) -> Result | LocalReply:
-        """One more attempt; the response of the one before, where there is one, is let go."""
-        if self._last is not None:
-            assert isinstance(self._last.stream, httpx.SyncByteStream)
-            self._last.stream.close()
+        """One more attempt."""
         attempt = self.exchange.next_attempt(time.monotonic())
         return attempt if isinstance(attempt, LocalReply) else self.send(attempt)

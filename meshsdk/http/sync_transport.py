@@ -49,6 +49,8 @@ class MeshTransport(httpx.BaseTransport):
         http2: Offer HTTP/2 to those.
         limits: `max_connections` and `keepalive_expiry` (seconds) of this transport; unlimited by default, since a
             mesh's limits are the clusters' own.
+        allow_missing_close_notify: Take a body that ends with its TLS connection for whole, though the peer did not
+            say so (RFC 9112 section 9.8); some old servers never do.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class MeshTransport(httpx.BaseTransport):
         verify: ssl.SSLContext | str | bool = True,
         http2: bool = False,
         limits: httpx.Limits = DEFAULT_LIMITS,
+        allow_missing_close_notify: bool = False,
     ) -> None:
         self._runtime = mesh.runtime
         self._dispatcher = Dispatcher(self._runtime)
@@ -67,6 +70,7 @@ class MeshTransport(httpx.BaseTransport):
             http2=http2,
             secrets=self._runtime.secrets,
             on_first=lambda: self._runtime.watch_certificates(self),
+            must_be_told=not allow_missing_close_notify,
         )
         self._limits = limits
         self._pool = SyncPool(self._tls, limits)
@@ -254,8 +258,7 @@ class MeshTransport(httpx.BaseTransport):
             with contextlib.suppress(queue.Empty):
                 while True:
                     late = results.get_nowait()
-                    if isinstance(late, Result):
-                        let_go(late)
+                    let_go(late if isinstance(late, Result) else None)
 
         def begin(one: Attempt) -> None:
             threading.Thread(target=run, args=(one,), name="meshsdk-hedge", daemon=True).start()
@@ -272,11 +275,11 @@ class MeshTransport(httpx.BaseTransport):
                     running -= 1
                     if isinstance(result, BaseException):
                         raise result
-                    if last is not None:
-                        let_go(last)
+                    let_go(last)
                     last = result
                     if sender.is_good(last):
-                        return last
+                        last = None
+                        return result
                 another = exchange.hedge(time.monotonic())
                 if isinstance(another, Attempt):
                     begin(another)
@@ -284,9 +287,11 @@ class MeshTransport(httpx.BaseTransport):
                 else:
                     wait = None
             assert last is not None
-            return last
+            result, last = last, None
+            return result
         finally:
             is_over.set()
+            let_go(last)
             let_go_of_late_ones()
             exchange.retries_over()
 
@@ -320,8 +325,7 @@ class MeshTransport(httpx.BaseTransport):
         following = self._dispatcher.follow(exchange, raw) if can_replay else None
         if following is None:
             return self._dispatcher.response(request, exchange, attempt, raw)
-        assert isinstance(raw.stream, httpx.SyncByteStream)
-        raw.stream.close()
+        raw.let_go()
         if isinstance(following, LocalReply):
             return self._reply(request, following, exchange)
         if following.head.method != exchange.head.method:

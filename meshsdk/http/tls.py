@@ -93,6 +93,7 @@ class TlsChooser:
         http2: Whether that context offers HTTP/2.
         secrets: What names of certificates in settings stand for.
         on_first: Called before there is a context whose certificates may change: from then on `refresh` must be, too.
+        must_be_told: A body that ends with its connection is whole only where the peer sent close_notify.
     """
 
     def __init__(
@@ -102,7 +103,9 @@ class TlsChooser:
         http2: bool,
         secrets: Secrets = NO_SECRETS,
         on_first: Callable[[], None] = lambda: None,
+        must_be_told: bool = True,
     ) -> None:
+        self.must_be_told = must_be_told
         self._secrets = secrets
         self._make_default = make_default
         self._http2 = http2
@@ -133,6 +136,10 @@ class TlsChooser:
             default.set_alpn_protocols(["h2", "http/1.1"] if self._http2 else ["http/1.1"])
             self._default = TlsClientContext(default)
         return self._default, url_host
+
+    def may_share(self, endpoint: Endpoint, scheme: str) -> bool:
+        """Whether connections to an endpoint may turn out to carry many requests at once."""
+        return endpoint.cluster.config.protocol is not HttpProtocol.HTTP1 or (scheme == "https" and self._http2)
 
     def _cluster_context(self, settings: UpstreamTls, cluster: Cluster) -> TlsClientContext:
         # Certificates that were replaced have other stamps, so that rotated ones are used by new connections.

@@ -12,7 +12,7 @@ import re2
 
 from ..exchange.local_reply import LocalReply
 from ..resources.browser_policy import CorsPolicy, Csrf
-from ..routing.string_match import compile_string
+from ..routing.string_match import compile_header_string
 from .replies import cors_preflight, csrf_denied
 from .request import Headers, InboundRequest
 
@@ -49,7 +49,7 @@ class CorsStep:
         self._place = place
         self._policy = policy
         self._random = random_fraction
-        self._origins = [compile_string(origin) for origin in policy.origins]
+        self._origins = [compile_header_string(origin) for origin in policy.origins]
         credentials = (b"access-control-allow-credentials", b"true")
         preflight = [
             (b"access-control-allow-methods", policy.allow_methods.encode("latin-1")),
@@ -104,7 +104,7 @@ class CsrfStep:
     __slots__ = ("_origins", "_random", "_share")
 
     def __init__(self, settings: Csrf, random_fraction: RandomFraction) -> None:
-        self._origins = [compile_string(origin) for origin in settings.origins]
+        self._origins = [compile_header_string(origin) for origin in settings.origins]
         self._share = settings.enabled.share
         self._random = random_fraction
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..resources.cel import CelCondition, cel_environment, cel_now
+from ..routing.string_match import header_text
 from .connection import address_text
 from .request import InboundRequest
 
@@ -41,7 +42,7 @@ def _headers(request: InboundRequest) -> dict[str, str]:
     head = request.head
     told = {":method": head.method, ":path": head.target, ":scheme": head.scheme, ":authority": head.authority}
     for raw_name, raw_value in head.raw_headers:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("utf-8", "replace")
         if name != "host":
             told[name] = f"{told[name]},{value}" if name in told else value
     return told
@@ -50,7 +51,7 @@ def _headers(request: InboundRequest) -> dict[str, str]:
 def _header(name: str) -> Callable[[InboundRequest], object]:
     def read(request: InboundRequest) -> object:
         value = request.head.header(name)
-        return _MISSING if value is None else value
+        return _MISSING if value is None else header_text(value, "replace")
 
     return read
 

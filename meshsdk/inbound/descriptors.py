@@ -26,6 +26,7 @@ from ..resources.rate_limit_rules import (
     VirtualHostRules,
 )
 from ..routing.conditions import compile_header, compile_query_parameter, no_chance
+from ..routing.string_match import header_text
 from .request import InboundRequest
 
 __all__ = ["Descriptor", "Entry", "MakeDescriptors", "RouteLimits", "compile_descriptors"]
@@ -145,6 +146,11 @@ def _told(metadata: Mapping[str, Any], name: str, path: Sequence[str]) -> Any:
     return value
 
 
+def _first_text(request: InboundRequest, name: str) -> str | None:
+    value = request.head.first_header(name)
+    return value if value is None else header_text(value, "replace")
+
+
 def _compile_action(action: RuleAction, limits: RouteLimits, where: str) -> _MakeEntry:
     match action:
         case ClusterEntry(key=key):
@@ -152,7 +158,7 @@ def _compile_action(action: RuleAction, limits: RouteLimits, where: str) -> _Mak
             return lambda request: entry
         case HeaderEntry(key=key, name=name, skip_if_absent=skips):
             absent = _SKIPPED if skips else None
-            return lambda request: _entry(key, request.head.first_header(name), absent)
+            return lambda request: _entry(key, _first_text(request, name), absent)
         case QueryParameterEntry(key=key, name=name, skip_if_absent=skips):
             absent = _SKIPPED if skips else None
             return lambda request: _entry(key, request.head.query_parameter(name), absent)

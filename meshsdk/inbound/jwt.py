@@ -164,7 +164,7 @@ class _Provider:
         for name, claim in config.claim_to_headers:
             text = _claim_text(token.claims, claim)
             if text is not None:
-                request.set_header(name.encode("latin-1"), text.encode("latin-1", "replace"))
+                request.set_header(name.encode("latin-1"), text.encode("utf-8", "replace"))
         told = request.metadata.setdefault(_FILTER, {})
         if config.payload_in_metadata:
             told[config.payload_in_metadata] = _normalized(token.claims, config.space_delimited_claims)

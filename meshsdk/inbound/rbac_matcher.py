@@ -19,6 +19,7 @@ from ..resources.rbac_matcher import (
     NoMatch,
     Predicate,
 )
+from ..routing.string_match import header_text
 from .cel import compile_cel
 from .connection import parse_address
 from .input_matchers import compile_text_matcher
@@ -133,7 +134,7 @@ def _input(wanted: MatchInput) -> Read:
     name = wanted.name
     match wanted.kind:
         case MatchInputKind.HEADER:
-            return lambda request: request.head.header(name)
+            return lambda request: _header(request, name)
         case MatchInputKind.URI_SAN:
             return _names("URI")
         case MatchInputKind.DNS_SAN:
@@ -143,6 +144,11 @@ def _input(wanted: MatchInput) -> Read:
             return lambda request: None
         case kind:
             return _OF_CONNECTION[kind]
+
+
+def _header(request: InboundRequest, name: str) -> str | None:
+    value = request.head.header(name)
+    return value if value is None else header_text(value)
 
 
 def _names(kind: str) -> Read:

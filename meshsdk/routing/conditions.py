@@ -24,7 +24,7 @@ from ..resources import (
     StringMatchKind,
 )
 from .request_head import RequestHead
-from .string_match import compile_regex_match, compile_string
+from .string_match import compile_header_string, compile_regex_match
 from .timeouts import is_grpc
 
 __all__ = ["Condition", "compile_conditions", "compile_header", "compile_path", "compile_query_parameter", "no_chance"]
@@ -189,7 +189,7 @@ def compile_header(matcher: HeaderMatcher) -> Condition:
     is_ordinary = not matcher.name.startswith(":") and matcher.name != "host"
     if string is not None and is_exact and is_ordinary and not (matcher.invert or matcher.missing_as_empty):
         raw_name = matcher.name.encode("latin-1", "replace")
-        return _ExactHeaderCondition(matcher.name, raw_name, string.value.encode("latin-1", "replace"), wanted)
+        return _ExactHeaderCondition(matcher.name, raw_name, string.value.encode(), wanted)
     if matcher.kind is HeaderMatchKind.PRESENT:
         expected = matcher.present != matcher.invert
         if_missing = expected if matcher.missing_as_empty else not expected
@@ -202,7 +202,7 @@ def compile_header(matcher: HeaderMatcher) -> Condition:
 
 def _value_test(matcher: HeaderMatcher) -> Callable[[str], bool]:
     if matcher.string is not None:
-        return compile_string(matcher.string)
+        return compile_header_string(matcher.string)
     assert matcher.range is not None
     start, end = matcher.range
 
@@ -250,7 +250,7 @@ def compile_query_parameter(matcher: QueryParameterMatcher) -> Condition:
     if matcher.string is None:
         wanted = "must be present" if matcher.present else "must be absent"
         return _QueryParameterCondition(matcher.name, lambda v: (v is not None) is matcher.present, wanted)
-    test = compile_string(matcher.string)
+    test = compile_header_string(matcher.string)
     wanted = f"must match {_describe_string(matcher.string)}"
     return _QueryParameterCondition(matcher.name, lambda v: v is not None and test(v), wanted)
 

@@ -1,4 +1,8 @@
-"""String matchers compiled to functions. Regular expressions run in RE2: linear time, whatever the input."""
+"""String matchers compiled to functions. Regular expressions run in RE2: linear time, whatever the input.
+
+Envoy compares bytes, those of configuration being UTF-8; so do its regular expressions, to which a character is a byte
+(RE2's Latin1). Here strings are compared that have a character for each byte, as those of headers have anyway.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,48 @@ import re2
 
 from ..resources import RegexRewrite, StringMatcher, StringMatchKind
 
-__all__ = ["compile_regex_match", "compile_regex_rewrite", "compile_string"]
+__all__ = ["compile_header_string", "compile_regex_match", "compile_regex_rewrite", "compile_string", "header_text"]
 
 StringTest = Callable[[str], bool]
 
 
 def compile_string(matcher: StringMatcher) -> StringTest:
-    """A function that says whether a string matches."""
+    """A function that says whether a text matches."""
+    test = compile_header_string(matcher)
+    return lambda value: test(value if value.isascii() else _as_bytes(value))
+
+
+def compile_header_string(matcher: StringMatcher) -> StringTest:
+    """A function that says whether a header's value matches, as `RequestHead` tells it."""
     if matcher.kind is StringMatchKind.REGEX:
         return compile_regex_match(matcher.value)
-    wanted = matcher.value.lower() if matcher.ignore_case else matcher.value
-    test = _TESTS[matcher.kind]
+    wanted, test = _as_bytes(matcher.value), _TESTS[matcher.kind]
     if matcher.ignore_case:
-        return lambda value: test(value.lower(), wanted)
+        wanted = _lower(wanted)
+        return lambda value: test(_lower(value), wanted)
     return lambda value: test(value, wanted)
+
+
+def header_text(value: str, errors: str = "surrogateescape") -> str:
+    """What a header's value says, of which `RequestHead` tells a character for each byte.
+
+    Args:
+        value: The value.
+        errors: What becomes of bytes that are no UTF-8; by default they equal nothing that configuration says.
+    """
+    return value if value.isascii() else value.encode("latin-1", "replace").decode("utf-8", errors)
+
+
+def _as_bytes(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+_TO_LOWER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+
+
+def _lower(value: str) -> str:
+    """Only the letters of ASCII have two cases to Envoy (absl::AsciiStrToLower)."""
+    return value.lower() if value.isascii() else value.translate(_TO_LOWER)
 
 
 _TESTS: dict[StringMatchKind, Callable[[str, str], bool]] = {
@@ -34,7 +66,7 @@ _TESTS: dict[StringMatchKind, Callable[[str, str], bool]] = {
 
 def compile_regex_match(pattern: str) -> StringTest:
     """A function that says whether the whole of a string matches (envoy.type.matcher.v3.RegexMatcher)."""
-    full_match = re2.compile(pattern).fullmatch
+    full_match = re2.compile(_as_bytes(pattern)).fullmatch
     return lambda value: full_match(value) is not None
 
 

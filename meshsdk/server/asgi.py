@@ -10,7 +10,6 @@ Sources: ASGI specification (HTTP and WebSocket, TLS extension, lifespan).
 from __future__ import annotations
 
 import asyncio
-import urllib.parse
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,9 @@ from ..inbound import InboundRequest
 from ..inbound.replies import not_configured
 from ..log_lines import logger_of
 from ..resources.request_rules import NO_RULES
-from ..routing import RequestHead
 from ..telemetry.lookup import http_server_observer
-from .asgi_head import path_prefix, read_head, read_strictly
-from .connections import ADMITTED, TARGET, TELLS_PEERS, Teller, asgi_connection
+from .asgi_head import read_head, read_strictly, write_back
+from .connections import ADMITTED, TELLS_PEERS, Teller, asgi_connection
 from .drive import AsyncDriver
 from .hop_by_hop import take_away_nominated
 from .inbound import HasControl, Inbound
@@ -82,7 +80,6 @@ class AsgiMiddleware:
         self._drivers: dict[int, AsyncDriver] = {}
         if port is not None:
             self._driver(port)
-        read_strictly()
 
     def _driver(self, port: int) -> AsyncDriver:
         driver = self._drivers.get(port)
@@ -120,7 +117,6 @@ class AsgiMiddleware:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The policy is here before the application starts, and the mesh is closed after it ended."""
-        read_strictly()
         first = await receive()
         try:
             for driver in list(self._drivers.values()):
@@ -167,11 +163,12 @@ class AsgiMiddleware:
             reply = decided if decided is None or isinstance(decided, LocalReply) else await decided
         if reply is None and request.max_body_bytes is not None:
             reply = await _bound(request, request.max_body_bytes, body)
+        if reply is None:
+            if observation is not None:
+                request.head = observation.passed_on(request.head)
+            reply = write_back(scope, before, request)
         if reply is not None:
             return await _answer(scope, send, reply, outcome)
-        if observation is not None:
-            request.head = observation.passed_on(request.head)
-        _write_back(scope, before, request)
         answer = send
         if observation is not None or request.response_changes or request.on_done:
             answer = _watched(send, request, outcome)
@@ -270,25 +267,6 @@ async def _bound(request: InboundRequest, max_bytes: int, body: _Body) -> LocalR
     return payload_too_large(max_bytes) if len(await body.peek(max_bytes)) > max_bytes else None
 
 
-def _write_back(scope: Scope, before: RequestHead, request: InboundRequest) -> None:
-    """Give the application the request as policy has left it."""
-    head = request.head
-    # A list of its own: what comes after the head, as trailers do, must not come to it.
-    scope["headers"] = list(head.raw_headers)
-    if head.target != before.target:
-        prefix = path_prefix(scope, before.target)
-        path, _, query = head.target.partition("?")
-        scope["raw_path"] = (prefix + path).encode("latin-1")
-        scope["path"] = prefix + urllib.parse.unquote(path)
-        scope["query_string"] = query.encode("latin-1")
-        scope[TARGET] = head.target
-    scope[ADMITTED] = True
-    state = scope.get("state")
-    if state is None:
-        state = scope["state"] = {}
-    state["mesh_peer"] = request.connection.principal
-
-
 def _route_path(scope: Scope) -> str:
     """The template that a framework matched, such as /users/{id}; empty where it does not tell."""
     path = getattr(scope.get("route"), "path", "")
@@ -308,3 +286,8 @@ async def _answer(scope: Scope, send: Send, reply: LocalReply, outcome: _Outcome
     body = b"" if scope.get("method") == "HEAD" else reply.body
     await send({"type": f"{prefix}.start", "status": reply.status, "headers": headers})
     await send({"type": f"{prefix}.body", "body": body})
+
+
+# Not with the first middleware: one of an application that is mounted in another is made for its first request, which
+# has been read by then.
+read_strictly()

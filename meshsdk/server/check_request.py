@@ -63,7 +63,7 @@ def _set_headers(headers: dict[str, str], question: AskAuthorization) -> None:
     allowed = [compile_string(matcher) for matcher in settings.allowed_headers]
     refused = [compile_string(matcher) for matcher in settings.disallowed_headers]
     pseudo = ((":method", head.method), (":authority", head.authority), (":path", head.target))
-    given = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in head.raw_headers]
+    given = [(name.decode("latin-1").lower(), value.decode("utf-8", "replace")) for name, value in head.raw_headers]
     for name, value in (*pseudo, (":scheme", head.scheme), *given):
         if name == "host" or any(test(name) for test in refused):
             continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re2
 
-__all__ = ["origin_form"]
+__all__ = ["is_below", "origin_form"]
 
 _ABSOLUTE = re2.compile(rb"(?i)https?://(?:[^/?#@]*@)?([^/?#@]+)(/.*)?")
 
@@ -22,3 +22,8 @@ def origin_form(target: bytes) -> tuple[bytes, bytes | None]:
     if absolute is None:
         return target, None
     return absolute[2] or b"/", absolute[1]
+
+
+def is_below(path: str, prefix: str) -> bool:
+    """Whether a path leads to an application that is mounted at a prefix."""
+    return path.startswith(prefix) and (not prefix or path[len(prefix) :][:1] in ("", "/"))

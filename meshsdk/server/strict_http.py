@@ -6,7 +6,8 @@ Theory of operation. What an application is told of a request is what stood in i
   and Host does not (RFC 9112 section 3.2.2);
 - spaces around a value are no part of it (RFC 9110 section 5.5), and trailers are no headers;
 - a head is bounded while it is read, and a request runs only when what came with its head could be read, too;
-- after what cannot be read nothing more is read of a connection.
+- after what cannot be read nothing more is read of a connection;
+- of requests that are sent without waiting for answers, few are read before those before them are answered.
 
 A peer is waited for as long as `Timeouts` say: for a head, for more of a body, for room to write. Meanwhile its
 connection stands in the crowd, whose oldest go first when descriptors run short.
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ..resources.request_rules import NO_RULES, RequestRules
@@ -31,8 +33,10 @@ from .request_target import origin_form
 
 __all__ = ["DEFAULT_TIMEOUTS", "StrictHttp", "Timeouts", "install"]
 
-# A piece of what was received that is read at once. What stands in one beyond the bounds is refused afterwards.
-_PIECE_BYTES = 32 * 1024
+# A piece of what was received that is read at once. What stands in one beyond the bounds is refused afterwards, and
+# small ones hold few requests.
+_PIECE_BYTES = 4 * 1024
+_BODY_PIECE_BYTES = 64 * 1024
 # Colons, spaces and line ends, which Envoy does not count.
 _SLACK_BYTES = 4 * 1024
 
@@ -88,6 +92,7 @@ class StrictHttp(HttpToolsProtocol):
         self._unfinished_bytes = 0
         self._refusal = 400
         self._held: list[tuple[Any, Any]] = []
+        self._unread = b""
         self._timer: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._heard = 0.0
@@ -97,6 +102,7 @@ class StrictHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
+        self._is_deaf = True
         self._end_timers()
         super().connection_lost(exc)
 
@@ -104,9 +110,18 @@ class StrictHttp(HttpToolsProtocol):
         """See asyncio.Protocol."""
         if self._is_deaf:
             return
-        self._feed(data[:_PIECE_BYTES])
-        for start in range(_PIECE_BYTES, len(data), _PIECE_BYTES):
-            self._feed(data[start : start + _PIECE_BYTES])
+        self._read(self._unread + data if self._unread else data)
+
+    def _read(self, data: bytes) -> None:
+        """Read what was received, until a request has to wait for the answers to those before it."""
+        start = 0
+        while start < len(data) and not self.pipeline and not self._is_deaf:
+            end = start + (_BODY_PIECE_BYTES if self._is_in_body else _PIECE_BYTES)
+            self._feed(data[start:end])
+            start = end
+        self._unread = data[start:]
+        if self.pipeline and not self._is_deaf:
+            self.flow.pause_reading()
         if self._held:
             held, self._held = self._held, []
             for cycle, app in held:
@@ -114,9 +129,13 @@ class StrictHttp(HttpToolsProtocol):
         if not self._is_deaf:
             self._wait()
 
+    def _read_on(self) -> None:
+        if self._unread and not self.pipeline and not self._is_deaf:
+            self._read(self._unread)
+            if not self.pipeline and not (self._is_in_body and len(self.cycle.body) > HIGH_WATER_LIMIT):
+                self.flow.resume_reading()
+
     def _feed(self, piece: bytes) -> None:
-        if self._is_deaf:
-            return
         self._unfinished_bytes += len(piece)
         self._is_feeding = True
         super().data_received(piece)
@@ -148,7 +167,7 @@ class StrictHttp(HttpToolsProtocol):
         self.url = target
         self.scope[TARGET] = target.decode("latin-1")  # type: ignore[literal-required]
         is_upgrade = self.parser.should_upgrade()
-        if is_upgrade and not self._should_upgrade() and _has_body(self.headers):
+        if is_upgrade and _has_body(self.headers):
             # The parser takes what follows for another protocol, and not for the body.
             self._refuse(501)
         super().on_headers_complete()
@@ -214,7 +233,12 @@ class StrictHttp(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """See HttpToolsProtocol."""
         super().on_response_complete()
-        if self.crowd is not None and self.cycle.response_complete and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self.pipeline or self._unread:
+            self.flow.pause_reading()
+            self.loop.call_soon(self._read_on)
+        if self.crowd is not None and self.cycle.response_complete:
             self.crowd.waits(self, self.transport.abort)
 
     def pause_writing(self) -> None:

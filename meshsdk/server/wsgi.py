@@ -92,11 +92,12 @@ class WsgiMiddleware:
             reply = bad_request("the body does not begin with a chunk")
         if reply is None and request.max_body_bytes is not None:
             reply = _bound(request, request.max_body_bytes, body)
+        if reply is None:
+            call.pass_on()
+            reply = write_back(environ, before, request)
         if reply is not None:
             call.status, call.flag = reply.status, reply.flag
             return _answer(before, start_response, reply)
-        call.pass_on()
-        write_back(environ, before, request)
         call.limit(deadline.of_headers(request.head.header))
         return self.app(environ, call.watched(start_response))
 

@@ -2,6 +2,8 @@
 
 The path is the request line's, where the server tells it (RAW_URI, REQUEST_URI). The application gets the same path:
 what a request says of itself by a header named SCRIPT_NAME, as gunicorn believes local peers, does not choose another.
+Nor does a path that leads out of where the application is mounted: whoever mounted it has chosen by the path as it
+came.
 
 Source: PEP 3333; gunicorn docs, settings, forwarder_headers.
 """
@@ -13,10 +15,11 @@ import urllib.parse
 from functools import lru_cache
 from typing import Any
 
+from ..exchange.local_reply import LocalReply, path_refused
 from ..inbound import Connection, InboundRequest
 from ..routing import RequestHead
 from .connections import ADMITTED
-from .request_target import origin_form
+from .request_target import is_below, origin_form
 
 __all__ = ["read_head", "write_back"]
 
@@ -34,7 +37,10 @@ def read_head(environ: Environ, connection: Connection) -> RequestHead:
         environ["HTTP_HOST"] = host
     told = [environ.pop(name) for name in _FORWARDED if name in environ]
     if told or not _is_same_path(environ, target):
-        _set_path(environ, target, os.environ.get("SCRIPT_NAME", ""))
+        of_server = os.environ.get("SCRIPT_NAME", "")
+        is_mounted = environ.get("SCRIPT_NAME", "") not in ("", of_server)
+        if is_mounted or not _set_path(environ, target, of_server):
+            target = ""  # It is not for this application, and is refused.
     headers = [
         (_header_name(name), value.strip(" \t").encode("latin-1"))
         for name, value in environ.items()
@@ -72,24 +78,29 @@ def _target(environ: Environ) -> tuple[str, str | None]:
 
 def _is_same_path(environ: Environ, target: str) -> bool:
     """Whether the application runs the path of the request line, wherever it says to be mounted."""
+    plain, seen = _plain_path(target), environ.get("PATH_INFO", "")
+    # gunicorn cuts SCRIPT_NAME off wherever it ends, and frameworks take what is left for a path.
+    return (not seen or seen[0] == "/") and plain in (seen, environ.get("SCRIPT_NAME", "") + seen)
+
+
+def _set_path(environ: Environ, target: str, prefix: str) -> bool:
+    """Have the application see a target's path; False where that is not below `prefix`, where it is mounted."""
+    plain = _plain_path(target)
+    if not is_below(plain, prefix):
+        return False
+    environ["SCRIPT_NAME"] = prefix
+    environ["PATH_INFO"] = plain.removeprefix(prefix)
+    environ["QUERY_STRING"] = target.partition("?")[2]
+    return True
+
+
+def _plain_path(target: str) -> str:
     path = target.partition("?")[0]
-    plain = urllib.parse.unquote_to_bytes(path).decode("latin-1") if "%" in path else path
-    seen = environ.get("PATH_INFO", "")
-    return plain in (seen, environ.get("SCRIPT_NAME", "") + seen)
+    return urllib.parse.unquote_to_bytes(path).decode("latin-1") if "%" in path else path
 
 
-def _set_path(environ: Environ, target: str, prefix: str) -> None:
-    """Have the application see a target's path, of which `prefix` may be where it is mounted."""
-    path, _, query = target.partition("?")
-    plain = urllib.parse.unquote_to_bytes(path).decode("latin-1")
-    is_below = plain == prefix or plain.startswith(f"{prefix}/")
-    environ["SCRIPT_NAME"] = prefix if is_below else ""
-    environ["PATH_INFO"] = plain.removeprefix(prefix) if is_below else plain
-    environ["QUERY_STRING"] = query
-
-
-def write_back(environ: Environ, before: RequestHead, request: InboundRequest) -> None:
-    """Give the application the request as policy has left it.
+def write_back(environ: Environ, before: RequestHead, request: InboundRequest) -> LocalReply | None:
+    """Give the application the request as policy has left it, or say why it cannot be.
 
     Args:
         environ: Of the request.
@@ -97,19 +108,24 @@ def write_back(environ: Environ, before: RequestHead, request: InboundRequest) -
         request: As it is now.
     """
     head = request.head
+    if head.target != before.target:
+        prefix = environ.get("SCRIPT_NAME", "")
+        # Where the server adds it, the request line is without it.
+        is_added = _plain_path(before.target) == environ.get("PATH_INFO", "")
+        if not _set_path(environ, f"{prefix}{head.target}" if is_added else head.target, prefix):
+            return path_refused()
+        for name in _RAW_TARGETS:
+            if name in environ:
+                environ[name] = head.target
     known = len(before.raw_headers)
     if head.raw_headers[:known] != before.raw_headers:
         _forget_headers(environ)
         known = 0
     for raw_name, raw_value in head.raw_headers[known:]:
         _write_header(environ, raw_name, raw_value)
-    if head.target != before.target:
-        _set_path(environ, head.target, environ.get("SCRIPT_NAME", ""))
-        for name in _RAW_TARGETS:
-            if name in environ:
-                environ[name] = head.target
     environ[ADMITTED] = True
     environ["meshsdk.peer"] = request.connection.principal
+    return None
 
 
 def _forget_headers(environ: Environ) -> None:

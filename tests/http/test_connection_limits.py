@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import h2.config
+import h2.connection
 import pytest
 from envoy.config.route.v3 import route_pb2
 from google.protobuf import json_format
@@ -91,7 +93,10 @@ def test_keepalive_probes_are_set_on_the_socket() -> None:
 
 def test_an_http2_connection_carries_no_more_streams_than_the_cluster_allows() -> None:
     session = Http2Session(max_streams=2)
-    session.start()
+    peer = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+    peer.initiate_connection()
+    peer.receive_data(session.start())
+    session.feed(peer.data_to_send())
     for _ in range(2):
         assert session.has_room
         session.open("GET", "http", "/", [(b"host", b"a")], end=True)

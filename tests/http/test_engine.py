@@ -15,73 +15,14 @@ import trio
 
 import meshsdk
 from tests.conftest import MakeMesh, destination_rule, service, virtual_service
-from tests.loops import LOOPS, make_loop
+from tests.loops import LOOPS
 from tests.servers import EchoServer, ScriptedServer, read_head
 
 from ..patience import PATIENCE
+from .callers import Caller
 
 EMPTY = "apiVersion: v1\nkind: Service\nmetadata: {name: none}\nspec: {ports: [{port: 80}]}\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-
-
-class Caller:
-    """Sends requests through a sync or an async client, one by one, over the same client."""
-
-    def __init__(self, mesh: meshsdk.Mesh, kind: str, **options: Any) -> None:
-        is_async = self.is_async = kind != "sync"
-        self._runner = asyncio.Runner(loop_factory=make_loop(kind)) if is_async else None
-        self._sync = None if is_async else mesh.client(**options)
-        self._async = mesh.async_client(**options) if is_async else None
-
-    def __call__(self, method: str, url: str, **options: Any) -> httpx.Response:
-        if self._sync is not None:
-            return self._sync.request(method, url, **options)
-        assert self._runner is not None
-        assert self._async is not None
-        return self._runner.run(self._async.request(method, url, **options))
-
-    def get(self, url: str, **options: Any) -> httpx.Response:
-        return self("GET", url, **options)
-
-    def body(self, *chunks: bytes) -> Any:
-        """A streamed request body."""
-        if not self.is_async:
-            return iter(chunks)
-
-        async def stream() -> Any:
-            for chunk in chunks:
-                yield chunk
-
-        return stream()
-
-    def stream_partly(self, url: str) -> bytes:
-        """The first chunk of a response that is then left."""
-        if self._sync is not None:
-            with self._sync.stream("GET", url) as response:
-                return next(response.iter_raw())
-        assert self._runner is not None
-
-        async def run() -> bytes:
-            assert self._async is not None
-            async with self._async.stream("GET", url) as response:
-                return await anext(response.aiter_raw())
-
-        return self._runner.run(run())
-
-    @property
-    def pool_size(self) -> int:
-        """Connections that are open."""
-        client: Any = self._sync or self._async
-        transport = client._transport
-        pools = [transport._pool] if self._sync is not None else list(transport._pools.values())
-        return sum(len(pool._slots) for pool in pools)
-
-    def close(self) -> None:
-        if self._sync is not None:
-            self._sync.close()
-        elif self._runner is not None and self._async is not None:
-            self._runner.run(self._async.aclose())
-            self._runner.close()
 
 
 @pytest.fixture(params=["sync", *LOOPS])

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshsdk.http.connection_state import ALL_SENT
 from meshsdk.http.http1 import MAX_HEAD_BYTES, Http1Reader, encode_head
 
 
 def read(*data: bytes, method: str = "GET", eof: bool = False) -> Http1Reader:
     reader = Http1Reader()
     reader.expect(method)
+    reader.state.of_request(ALL_SENT)
     for piece in data:
         reader.feed(piece)
     if eof:
@@ -23,7 +25,7 @@ def read(*data: bytes, method: str = "GET", eof: bool = False) -> Http1Reader:
 def test_a_response_in_pieces_of_one_byte() -> None:
     data = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nX-A: b\r\n\r\nhello"
     reader = read(*(data[i : i + 1] for i in range(len(data))))
-    assert (reader.status, reader.complete, reader.reusable) == (200, True, True)
+    assert (reader.status, reader.complete, reader.state.may_serve_again) == (200, True, True)
     assert (b"X-A", b"b") in reader.headers
     assert b"".join(reader.take()) == b"hello"
 
@@ -44,7 +46,7 @@ def test_responses_that_never_have_a_body(status: int) -> None:
 def test_a_head_response_only_announces_its_body_and_the_next_response_is_read_afresh() -> None:
     reader = read(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n", method="HEAD")
     assert reader.complete
-    assert reader.reusable
+    assert reader.state.may_serve_again
     reader.expect("GET")
     reader.feed(b"HTTP/1.1 201 OK\r\ncontent-length: 0\r\n\r\n")
     assert reader.status == 201
@@ -63,12 +65,12 @@ def test_interim_responses_are_skipped() -> None:
 def test_a_body_may_end_with_the_connection() -> None:
     reader = read(b"HTTP/1.1 200 OK\r\n\r\nall of it", eof=True)
     assert reader.complete
-    assert not reader.reusable
+    assert not reader.state.may_serve_again
 
 
 @pytest.mark.parametrize("closing", [b"HTTP/1.1 200 OK\r\nconnection: close\r\n", b"HTTP/1.0 200 OK\r\n"])
 def test_a_connection_that_is_to_be_closed_is_not_reusable(closing: bytes) -> None:
-    assert not read(closing + b"content-length: 0\r\n\r\n").reusable
+    assert not read(closing + b"content-length: 0\r\n\r\n").state.may_serve_again
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_endless_trailers_are_cut_off() -> None:
 def test_a_second_response_makes_the_connection_useless_but_not_the_first() -> None:
     reader = read(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
     assert b"".join(reader.take()) == b"ok"
-    assert not reader.reusable
+    assert not reader.state.may_serve_again
 
 
 @settings(max_examples=300, deadline=None)

@@ -18,7 +18,7 @@ from meshsdk_flask import MeshFlask
 
 import meshsdk
 
-__all__ = ["ADMIN", "listener"]
+__all__ = ["ADMIN", "RULES", "listener"]
 
 ADMIN = "the application has run /admin"
 _EVERY = ["GET", "POST", "OPTIONS", "PUT"]
@@ -90,10 +90,10 @@ RULES = {
 }
 
 
-def listener(address: str, port: int) -> dict[str, Any]:
+def listener(address: str, port: int, rules: dict[str, Any] = RULES) -> dict[str, Any]:
     """The policy as a raw document of a folder."""
     http = f"{_TYPE}.extensions.filters.http"
-    rbac = {"@type": f"{http}.rbac.v3.RBAC", "rules": {"action": "DENY", "policies": RULES}}
+    rbac = {"@type": f"{http}.rbac.v3.RBAC", "rules": {"action": "DENY", "policies": rules}}
     manager = {
         "@type": f"{_TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "attacked",

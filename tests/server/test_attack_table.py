@@ -16,12 +16,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ..patience import PATIENCE
 from ..processes import CLEAN_ENVIRONMENT, free_ports, wait_for_port
-from .attacked import ADMIN, listener
+from .attacked import ADMIN, RULES, listener
 
 MODULE = "tests.server.attacked"
 PYTHON = sys.executable
@@ -227,14 +228,12 @@ def _reached(answer: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def running(name: str, folder: Path) -> Iterator[int]:
+def running(way: Way, folder: Path, rules: dict[str, Any] = RULES) -> Iterator[int]:
     """One way in, its port."""
-    way = WAYS[name]
     [port] = free_ports(1)
-    folder = folder / name.replace(" ", "-").replace(".", "-")
     (folder / "mesh").mkdir(parents=True)
     for address in ("0.0.0.0", "127.0.0.1"):
-        (folder / "mesh" / f"{address}.json").write_text(json.dumps(listener(address, port)))
+        (folder / "mesh" / f"{address}.json").write_text(json.dumps(listener(address, port, rules)))
     parts = {"{port}": str(port), "{address}": f"127.0.0.1:{port}"}
     root = str(Path(__file__).parents[2])
     environment = {
@@ -261,7 +260,7 @@ def running(name: str, folder: Path) -> Iterator[int]:
 def test_no_attack_reaches_the_application(name: str, tmp_path: Path) -> None:
     is_wsgi = "wsgi" in " ".join(WAYS[name].command)
     prefix = "/shop" if "SCRIPT_NAME" in dict(WAYS[name].environment) else ""
-    with running(name, tmp_path) as port, ThreadPoolExecutor(4) as threads:
+    with running(WAYS[name], tmp_path) as port, ThreadPoolExecutor(4) as threads:
         good = attack(port, [_get(f"{prefix}/good", "x-role: good")])
         assert _reached(good), good
         left_out = HIDDEN.get(name.partition(" ")[0], ()) if "asgi" not in name else ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import socket
 import ssl
@@ -190,6 +191,67 @@ def test_what_is_too_long_is_refused_while_it_comes(tmp_path: Path, said: bytes,
         grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert answer == b"" or answer.split(b" ")[1] == status  # A reset may overtake the answer.
     assert grown_kib < 32 << 10
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["and takes the answers", "and takes nothing"])
+def test_a_peer_that_asks_without_end_and_waits_for_no_answer_fills_no_memory(tmp_path: Path, reads: bool) -> None:
+    asked = HEAD + b"\r\n"
+    with served(tmp_path, who_asks, timeout_keep_alive=60) as port, connected(port) as connection:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        taking = threading.Thread(target=until_closed, args=[connection])
+        if reads:
+            taking.start()
+        connection.settimeout(0.1)
+        began = time.monotonic()
+        while time.monotonic() - began < 2:
+            with contextlib.suppress(OSError):
+                connection.send(asked * 10_000)
+        assert get(port).status_code == 200
+        grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        connection.shutdown(socket.SHUT_RDWR)
+        if reads:
+            taking.join(PATIENCE)
+    assert grown_kib < 48 << 10
+
+
+@pytest.mark.parametrize("piece", [1, 1000, 70_000, 1 << 30])
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_requests_that_wait_for_no_answers_are_answered_in_order(tmp_path: Path, kind: str, piece: int) -> None:
+    count = 4 if piece == 1 else 60
+    asked, wanted = b"", []
+    for length in range(0, count * 500, 500):
+        asked += b"POST / HTTP/1.1\r\nhost: web\r\ncontent-length: %d\r\n\r\n" % length + b"z" * length + HEAD + b"\r\n"
+        chunk = b"%x\r\n%s\r\n" % (length + 1, b"z" * (length + 1))
+        asked += b"POST / HTTP/1.1\r\nhost: web\r\ntransfer-encoding: chunked\r\n\r\n" + chunk + b"0\r\n\r\n"
+        wanted += [length, 0, length + 1]
+    asked += HEAD + b"connection: close\r\n\r\n"
+    app: Any = echo_app() if kind == "wsgi" else count_body
+    with served(tmp_path, app) as port, connected(port) as connection:
+        pieces = [asked[start : start + piece] for start in range(0, len(asked), piece)]
+        sending = threading.Thread(target=lambda: [connection.sendall(one) for one in pieces])
+        sending.start()
+        answers = until_closed(connection)
+        sending.join(PATIENCE)
+    assert [int(one) for one in re.findall(rb"(\d+) bytes", answers)] == [*wanted, 0]
+
+
+async def count_body(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        return await who_asks(scope, receive, send)
+    length, more = 0, True
+    while more:
+        message = await receive()
+        length, more = length + len(message.get("body", b"")), message.get("more_body", False)
+    body = b"%d bytes" % length
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def test_a_websocket_handshake_with_a_body_is_refused_at_once(tmp_path: Path) -> None:
+    handshake = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: "
+    said = HEAD + handshake + b"YWFhYWFhYWFhYWFhYWFhYQ==\r\ncontent-length: 5\r\n\r\n"
+    with served(tmp_path, who_asks) as port, connected(port, said) as connection:
+        assert until_closed(connection).startswith(b"HTTP/1.1 501")
 
 
 def test_unfinished_bodies_hold_no_thread_of_a_wsgi_application(tmp_path: Path) -> None:

@@ -1,0 +1,328 @@
+"""What requests leave behind them: no connection, no place under a limit, no half of a body."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import h2.events
+import httpx
+import pytest
+
+import meshsdk
+from tests.conftest import MakeMesh, service, virtual_service
+from tests.differential.subjects import cluster
+from tests.loops import LOOPS
+from tests.patience import PATIENCE
+from tests.servers import EchoServer, ScriptedServer, read_head
+
+from .callers import Caller
+from .http2_peer import Http2Peer
+
+Echo = Callable[..., EchoServer]
+MakeCaller = Callable[..., Caller]
+RETRIES = "[{retries: {attempts: 3, retryOn: 'connect-failure,reset,5xx'}, route: [{destination: {host: a}}]}]"
+TYPE = "type.googleapis.com/envoy"
+
+
+@pytest.fixture(params=["sync", *LOOPS])
+def make_caller(request: pytest.FixtureRequest, stack: ExitStack) -> MakeCaller:
+    def make(mesh: meshsdk.Mesh, **options: Any) -> Caller:
+        caller = Caller(mesh, request.param, **options)
+        stack.callback(caller.close)
+        return caller
+
+    return make
+
+
+def routed(folder: Path, port: int, action: dict[str, Any], **fields: Any) -> meshsdk.Mesh:
+    """A mesh whose `subject.test` leads to one port by one action."""
+    folder.mkdir(exist_ok=True)
+    manager = {
+        "@type": f"{TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "route_config": {
+            "name": "r",
+            "virtual_hosts": [
+                {
+                    "name": "v",
+                    "domains": ["*"],
+                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "c", **action}}],
+                }
+            ],
+        },
+        "http_filters": [
+            {"name": "router", "typed_config": {"@type": f"{TYPE}.extensions.filters.http.router.v3.Router"}}
+        ],
+    }
+    listener = {
+        "@type": f"{TYPE}.config.listener.v3.Listener",
+        "name": "subject.test",
+        "api_listener": {"api_listener": manager},
+    }
+    documents = [listener, {"@type": f"{TYPE}.config.cluster.v3.Cluster", **cluster("c", port, **fields)}]
+    for index, document in enumerate(documents):
+        (folder / f"{index}.json").write_text(json.dumps(document))
+    return meshsdk.Mesh(config=folder)
+
+
+def requests_under_way(mesh: meshsdk.Mesh) -> int:
+    return mesh.runtime.directory.clusters["c"].breaker.requests
+
+
+ERRORS = [httpx.ReadError, httpx.WriteError, httpx.ReadTimeout, httpx.RemoteProtocolError, httpx.ConnectError]
+
+
+@pytest.mark.parametrize("error", [*ERRORS, ConnectionResetError, TimeoutError])
+def test_a_callers_stream_that_fails_is_the_callers_error_and_never_sent_as_a_whole_one(
+    make_mesh: MakeMesh, echo: Echo, make_caller: MakeCaller, error: type[Exception]
+) -> None:
+    server = echo("a")
+    call = make_caller(make_mesh(service("a", server.port) + virtual_service("a", RETRIES)))
+    raised = error("of the caller's own")
+    for _ in range(2):  # Over a new connection, and over one that has served before.
+        with pytest.raises(error) as caught:
+            call("POST", "http://a/", content=call.body(b"half", raised))
+        assert caught.value is raised
+        call.get("http://a/")
+    assert [one["method"] for one in server.seen] == ["GET", "GET"]
+
+
+def test_a_stream_that_is_good_is_still_sent_again(make_mesh: MakeMesh, echo: Echo, make_caller: MakeCaller) -> None:
+    server = echo("a")
+    server.statuses = [503]
+    call = make_caller(make_mesh(service("a", server.port) + virtual_service("a", RETRIES)))
+    assert call("POST", "http://a/", content=call.body(b"all", b" of it")).json()["body"] == "all of it"
+
+
+def test_a_connection_that_was_idle_for_too_long_is_not_used_again(
+    make_mesh: MakeMesh, echo: Echo, make_caller: MakeCaller
+) -> None:
+    server = echo("a")
+    mesh = make_mesh(service("a", server.port))
+    for expiry, pause, connections in ((0.05, 0.1, 2), (PATIENCE, 0.1, 1)):
+        call = make_caller(mesh, limits=httpx.Limits(keepalive_expiry=expiry))
+        call.get("http://a/")
+        [first] = call.idle
+        time.sleep(pause)
+        call.get("http://a/")
+        [second] = call.idle
+        assert (first is second) is (connections == 1)
+
+
+def test_a_body_whose_length_was_taken_away_is_delimited_all_the_same(
+    tmp_path: Path, echo: Echo, make_caller: MakeCaller
+) -> None:
+    """A body without a length would be the next request."""
+    server = echo("a")
+    action: dict[str, Any] = {}
+    with routed(tmp_path / "mesh", server.port, action) as mesh:
+        call = make_caller(mesh)
+        request = httpx.Request("POST", "http://subject.test/", content=b"body")
+        del request.headers["content-length"]
+        response = (
+            call.run(lambda: call.async_client.send(request)) if call.is_async else call._sync.send(request)  # type: ignore[union-attr]
+        )
+        assert response.json()["body"] == "body"
+        assert len(server.seen) == 1
+
+
+def test_a_body_that_ends_with_its_tls_connection_can_be_allowed(stack: ExitStack, make_caller: MakeCaller) -> None:
+    import ssl
+
+    import trustme
+
+    authority = trustme.CA()
+    trusted, own = ssl.create_default_context(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.configure_trust(trusted)
+    authority.issue_cert("127.0.0.1").configure_cert(own)
+
+    def script(connection: socket.socket, number: int) -> None:
+        read_head(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nall of it")
+
+    server = stack.enter_context(ScriptedServer(script, own))
+    folder = stack.enter_context(_empty_folder())
+    mesh = stack.enter_context(meshsdk.Mesh(config=folder))
+    with pytest.raises(httpx.RemoteProtocolError, match="allow_missing_close_notify"):
+        make_caller(mesh, verify=trusted).get(server.url)
+    assert make_caller(mesh, verify=trusted, allow_missing_close_notify=True).get(server.url).text == "all of it"
+
+
+def _empty_folder() -> Any:
+    import contextlib
+    import tempfile
+
+    @contextlib.contextmanager
+    def make() -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as name:
+            (Path(name) / "m.yaml").write_text(service("none"))
+            yield Path(name)
+
+    return make()
+
+
+@pytest.fixture(params=LOOPS)
+def async_caller(request: pytest.FixtureRequest, stack: ExitStack) -> MakeCaller:
+    def make(mesh: meshsdk.Mesh, **options: Any) -> Caller:
+        caller = Caller(mesh, request.param, **options)
+        stack.callback(caller.close)
+        return caller
+
+    return make
+
+
+def test_of_two_hedged_answers_that_come_at_once_one_is_let_go(
+    tmp_path: Path, stack: ExitStack, async_caller: MakeCaller
+) -> None:
+    both, answered = threading.Barrier(2), threading.Barrier(3)
+
+    def script(connection: socket.socket, number: int) -> None:
+        read_head(connection)
+        both.wait(PATIENCE)
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
+        answered.wait(PATIENCE)
+        read_head(connection)
+
+    server = stack.enter_context(ScriptedServer(script))
+    action = {
+        "retry_policy": {"retry_on": "5xx", "per_try_timeout": "0.1s"},
+        "hedge_policy": {"hedge_on_per_try_timeout": True},
+    }
+    mesh = stack.enter_context(routed(tmp_path / "mesh", server.port, action))
+    call = async_caller(mesh)
+
+    async def run() -> None:
+        async def block() -> None:
+            while server.accepted < 2:
+                await asyncio.sleep(0.01)
+            answered.wait(PATIENCE)  # The loop stands still meanwhile, and finds both answers in one turn.
+
+        blocking = asyncio.create_task(block())
+        async with call.async_client.stream("GET", "http://subject.test/") as response:
+            assert response.status_code == 200
+            await blocking
+            await asyncio.sleep(0)
+            assert requests_under_way(mesh) == 1
+            assert call.pool_size == 1
+
+    call.run(run)
+    assert requests_under_way(mesh) == 0
+    assert call.pool_size == 0
+
+
+def test_a_request_that_is_given_up_between_two_tries_leaves_nothing(
+    tmp_path: Path, stack: ExitStack, async_caller: MakeCaller
+) -> None:
+    def script(connection: socket.socket, number: int) -> None:
+        read_head(connection)
+        connection.sendall(b"HTTP/1.1 503 No\r\ncontent-length: 9\r\n\r\nhalf")
+        read_head(connection)
+
+    server = stack.enter_context(ScriptedServer(script))
+    action = {
+        "retry_policy": {
+            "retry_on": "5xx",
+            "num_retries": 5,
+            "retry_back_off": {"base_interval": "60s", "max_interval": "60s"},
+        }
+    }
+    mesh = stack.enter_context(routed(tmp_path / "mesh", server.port, action))
+    call = async_caller(mesh)
+
+    async def run() -> None:
+        for number in range(20):
+            request = asyncio.create_task(call.async_client.get("http://subject.test/"))
+            while server.accepted <= number or requests_under_way(mesh):
+                await asyncio.sleep(0.005)
+            request.cancel()
+            await asyncio.wait([request])
+            assert request.cancelled()
+            assert requests_under_way(mesh) == 0
+
+    call.run(run)
+    assert call.pool_size == 0
+
+
+def http2_service(name: str, port: int) -> str:
+    return service(name, port).replace("name: http", "name: http2").replace("{http:", "{http2:")
+
+
+def test_a_stream_that_gets_nothing_times_out_however_busy_the_others_are(
+    make_mesh: MakeMesh, stack: ExitStack, async_caller: MakeCaller
+) -> None:
+    def script(connection: socket.socket, number: int) -> None:
+        peer = Http2Peer(connection, max_concurrent_streams=10)
+        peer.request()
+        second = peer.request()
+        peer.h2.send_headers(second, [(":status", "200")])
+        while True:
+            peer.h2.send_data(second, b"x")
+            peer.flush()
+            time.sleep(0.05)
+
+    server = stack.enter_context(ScriptedServer(script))
+    call = async_caller(make_mesh(http2_service("a", server.port)))
+
+    async def run() -> None:
+        silent = asyncio.create_task(call.async_client.get("http://a/", timeout=httpx.Timeout(9, read=0.5)))
+        await asyncio.sleep(0.1)
+
+        async def read() -> None:
+            async with call.async_client.stream("GET", "http://a/") as response:
+                async for _ in response.aiter_raw():
+                    pass
+
+        busy = asyncio.create_task(read())
+        with pytest.raises(httpx.ReadTimeout):
+            await asyncio.wait_for(silent, 5)
+        assert not busy.done()
+        busy.cancel()
+        await asyncio.wait([busy])
+
+    call.run(run)
+
+
+def test_the_routes_timeout_ends_an_upload_that_the_peer_does_not_read(
+    make_mesh: MakeMesh, stack: ExitStack, make_caller: MakeCaller
+) -> None:
+    over = threading.Event()
+    stack.callback(over.set)
+
+    def script(connection: socket.socket, number: int) -> None:
+        peer = Http2Peer(connection, initial_window_size=128 << 20)
+        peer.h2.increment_flow_control_window(128 << 20)
+        peer.flush()
+        peer.request()
+        over.wait(PATIENCE)
+
+    server = stack.enter_context(ScriptedServer(script))
+    route = "[{timeout: 0.5s, route: [{destination: {host: a}}]}]"
+    call = make_caller(make_mesh(http2_service("a", server.port) + virtual_service("a", route)))
+    response = call("POST", "http://a/", content=b"x" * (64 << 20), timeout=PATIENCE)
+    assert (response.status_code, response.extensions["mesh"].flag) == (504, "UT")
+
+
+def test_an_upload_that_was_answered_early_is_reset_so_that_the_peer_can_forget_it(
+    make_mesh: MakeMesh, stack: ExitStack, make_caller: MakeCaller
+) -> None:
+    resets: list[int] = []
+
+    def script(connection: socket.socket, number: int) -> None:
+        peer = Http2Peer(connection)
+        stream = peer.request()
+        peer.answer(stream, b"enough")
+        resets.append(peer.wait_for(h2.events.StreamReset).stream_id or 0)
+        peer.serve()
+
+    server = stack.enter_context(ScriptedServer(script))
+    call = make_caller(make_mesh(http2_service("a", server.port)))
+    assert call("POST", "http://a/", content=call.body(b"x", 0.1, b"x" * 200_000)).text == "enough"
+    assert call.get("http://a/").text == "own"
+    assert (resets, server.accepted) == ([1], 1)
