@@ -23,7 +23,7 @@ from rich.table import Table
 import meshsdk
 from meshsdk.http.raw_response import EMPTY_BODY, RawResponse
 from meshsdk.resources import PathMatchKind
-from tests.benchmarks import grpc_channels, servers
+from tests.benchmarks import grpc_channels, servers, uploads
 from tests.benchmarks.bare_bones import AsyncBareBones, BareBones
 from tests.benchmarks.configuration import write_large, write_small
 from tests.benchmarks.decisions import picks_per_second, route_cost_ratio, update_ratio
@@ -85,6 +85,7 @@ def _run(setup: Setup, folder: Path) -> list[Result]:
         lambda: _yardsticks(setup),
         lambda: _decision_cost(setup, folder),
         _decisions_alone,
+        _uploads,
         lambda: [_import_cost()],
         _grpc_channels,
         _servers,
@@ -318,6 +319,13 @@ def _decisions_alone() -> list[Result]:
         )
     )
     return results
+
+
+def _uploads() -> list[Result]:
+    return [
+        Result(f"upload, {kind}, against bare httpx", value, 1.0, "×", f"{ours:,.0f} against {theirs:,.0f} MiB/s")
+        for kind, (value, ours, theirs) in uploads.measure().items()
+    ]
 
 
 def _grpc_channels() -> list[Result]:

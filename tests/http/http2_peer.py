@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Any, TypeVar
 
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 import h2.settings
 
 __all__ = ["Http2Peer", "frame"]
@@ -91,4 +93,5 @@ class Http2Peer:
         while True:
             stream = self.wait_for(h2.events.StreamEnded).stream_id or 0
             if stream not in self._answered:
-                self.answer(stream, body)
+                with contextlib.suppress(h2.exceptions.ProtocolError):  # It was cancelled.
+                    self.answer(stream, body)

@@ -73,7 +73,8 @@ def routed(folder: Path, port: int, action: dict[str, Any], **fields: Any) -> me
 
 
 def requests_under_way(mesh: meshsdk.Mesh) -> int:
-    return mesh.runtime.directory.clusters["c"].breaker.requests
+    known = mesh.runtime.directory.clusters.get("c")
+    return known.breaker.requests if known is not None else 0
 
 
 ERRORS = [httpx.ReadError, httpx.WriteError, httpx.ReadTimeout, httpx.RemoteProtocolError, httpx.ConnectError]
@@ -326,3 +327,83 @@ def test_an_upload_that_was_answered_early_is_reset_so_that_the_peer_can_forget_
     assert call("POST", "http://a/", content=call.body(b"x", 0.1, b"x" * 200_000)).text == "enough"
     assert call.get("http://a/").text == "own"
     assert (resets, server.accepted) == ([1], 1)
+
+
+def test_requests_that_join_a_connection_that_fails_hear_why(
+    make_mesh: MakeMesh, stack: ExitStack, async_caller: MakeCaller
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    call = async_caller(make_mesh(http2_service("a", port)))
+    outcomes = call.many(50, "GET", "http://a/")
+    assert {type(one) for one in outcomes} == {httpx.ConnectError}
+    assert all(str(port) in str(one) for one in outcomes)
+    assert call.pool_size == 0
+
+
+def test_a_request_that_waits_for_another_ones_connection_survives_its_cancelling(
+    make_mesh: MakeMesh, stack: ExitStack, async_caller: MakeCaller
+) -> None:
+    server = stack.enter_context(ScriptedServer(lambda connection, number: Http2Peer(connection).serve()))
+    call = async_caller(make_mesh(http2_service("a", server.port)))
+
+    async def run() -> None:
+        for turns in range(12):
+            async with call.async_client.stream("GET", "http://a/"):
+                pass
+            [pool] = call._pools()
+            pool.close()
+            pool._closed = False
+            first, second = (asyncio.create_task(call.async_client.get("http://a/")) for _ in range(2))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            first.cancel()
+            assert (await second).text == "own"
+            await asyncio.wait([first])
+
+    call.run(run)
+
+
+def test_when_all_streams_are_taken_a_request_waits_for_one_as_long_as_for_a_connection(
+    tmp_path: Path, stack: ExitStack, async_caller: MakeCaller
+) -> None:
+    go_on = threading.Event()
+
+    def script(connection: socket.socket, number: int) -> None:
+        peer = Http2Peer(connection, max_concurrent_streams=2)
+        first, second = peer.request(), peer.request()
+        go_on.wait(PATIENCE)
+        peer.answer(first)
+        peer.answer(peer.request(), b"own")
+        peer.answer(second)
+        peer.serve()
+
+    server = stack.enter_context(ScriptedServer(script))
+    options = {
+        "@type": f"{TYPE}.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }
+    fields = {
+        "circuit_breakers": {"thresholds": [{"max_connections": 1}]},
+        "typed_extension_protocol_options": {
+            f"{TYPE.rpartition('/')[2]}.extensions.upstreams.http.v3.HttpProtocolOptions": options
+        },
+    }
+    mesh = stack.enter_context(routed(tmp_path / "mesh", server.port, {}, **fields))
+    call = async_caller(mesh)
+
+    async def run() -> None:
+        get = call.async_client.get
+        busy = [asyncio.create_task(get("http://subject.test/")) for _ in range(2)]
+        while requests_under_way(mesh) < 2 or not call.pool_size:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        third = asyncio.create_task(get("http://subject.test/"))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        # One stream ends, and the connection is busy with the other still: the third goes on it.
+        assert (await third).text == "own"
+        await asyncio.gather(*busy)
+        assert server.accepted == 1
+
+    call.run(run)
