@@ -48,12 +48,21 @@ _GRPC_CONDITIONS = (
 )
 
 
+# Names that were looked at before and are none of them. A process uses few; more are looked at anew.
+_other_names: set[bytes] = set()
+_MAX_OTHER_NAMES = 2048
+_MAX_OTHER_NAME_BYTES = 64
+
+
 def has_caller_headers(headers: Sequence[tuple[bytes, bytes]]) -> bool:
     """Whether one of them is there; a quick look, which may say yes too often."""
     # Written out, since every request comes by here.
-    for name, _ in headers:  # noqa: SIM110
-        if name[:1] in b"xX" and name[:8].lower() == b"x-envoy-":
-            return True
+    for name, _ in headers:
+        if name not in _other_names:
+            if name[:8].lower() == b"x-envoy-":
+                return True
+            if len(_other_names) < _MAX_OTHER_NAMES and len(name) <= _MAX_OTHER_NAME_BYTES:
+                _other_names.add(name)
     return False
 
 

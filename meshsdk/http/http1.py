@@ -13,6 +13,7 @@ import httptools
 import httpx
 
 from .connection_state import CUT_OFF, END, HEAD, LAST_END, STRAY, ConnectionState
+from .request_rules import check_target
 
 __all__ = ["Http1Reader", "encode_head"]
 
@@ -28,17 +29,15 @@ def encode_head(method: str, target: str, headers: Headers) -> bytes:
     Raises:
         httpx.LocalProtocolError: Something in them would begin a new line.
     """
-    try:
-        lines = [b"%b %b HTTP/1.1" % (method.encode("ascii"), target.encode("ascii"))]
-    except UnicodeEncodeError as error:
-        raise httpx.LocalProtocolError(f"the request's method or target is not ASCII: {error.object!r}") from error
+    check_target(target)
+    lines = [b"%b %b HTTP/1.1" % (method.encode("utf-8", "replace"), target.encode("ascii"))]
     lines += [b"%b: %b" % header for header in headers]
     lines.append(b"\r\n")
     head = b"\r\n".join(lines)
     # One count finds what a value smuggled in: a legal head has exactly the line breaks that were just put there.
     # Methods and names were looked at before (`request_rules`).
     breaks = len(lines)
-    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head or " " in target:
+    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
         raise httpx.LocalProtocolError("illegal character in the request's method, target or headers")
     return head
 

@@ -19,7 +19,7 @@ import httpx
 
 from .errors import RefusedStreamError, UnprocessedStreamError
 from .http1 import MAX_HEAD_BYTES
-from .request_rules import NO_FRAMING, Framing, without_length
+from .request_rules import NO_FRAMING, Framing, check_target, without_length
 
 __all__ = ["Http2Session", "Http2Stream"]
 
@@ -182,7 +182,8 @@ class Http2Session:
         Raises:
             httpx.LocalProtocolError: The request is not legal HTTP/2.
         """
-        _refuse_illegal_characters(target, headers)
+        check_target(target)
+        _refuse_illegal_characters(headers)
         if framing.drops_length:
             headers = without_length(headers)
         try:
@@ -338,11 +339,11 @@ class Http2Session:
                 self.touched.append(stream)
 
 
-def _refuse_illegal_characters(target: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
+def _refuse_illegal_characters(headers: Sequence[tuple[bytes, bytes]]) -> None:
     """RFC 9113 section 8.2.1: no CR, LF or NUL. h2 lets them through; a proxy to HTTP/1.1 would make lines of them."""
-    text = b"".join([target.encode("utf-8", "replace"), *(part for header in headers for part in header)])
-    if b"\r" in text or b"\n" in text or b"\0" in text or " " in target:
-        raise httpx.LocalProtocolError("illegal character in the request's target or headers")
+    text = b"".join([part for header in headers for part in header])
+    if b"\r" in text or b"\n" in text or b"\0" in text:
+        raise httpx.LocalProtocolError("illegal character in the request's headers")
 
 
 def _to_http2(method: str, scheme: str, target: str, headers: Sequence[tuple[bytes, bytes]]) -> Headers:

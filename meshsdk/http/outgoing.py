@@ -46,7 +46,7 @@ class Outgoing(Generic[B]):
         self.attempt = attempt
         self.headers = headers
         self.body: bytes | B = body
-        self.framing = framing_of(method, attempt.target, headers, body)
+        self.framing = framing_of(method, headers, body)
         self.timeouts = timeouts
 
     def http1_head(self) -> bytes:

@@ -13,20 +13,19 @@ from collections.abc import Sequence
 
 import httpx
 
-__all__ = ["NO_FRAMING", "Framer", "Framing", "framing_of", "with_framing", "without_length"]
+__all__ = ["NO_FRAMING", "Framer", "Framing", "check_target", "framing_of", "with_framing", "without_length"]
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 _is_token = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"])
 
-_PLAIN, _LENGTH, _CODING, _EXPECT = range(4)
-_SPECIAL = {b"content-length": _LENGTH, b"transfer-encoding": _CODING, b"expect": _EXPECT}
+_SPECIAL = frozenset([b"content-length", b"transfer-encoding", b"expect"])
 
-# Names that were looked at before, as they were spelt, and what they are. A process uses few; more are looked at anew.
-_known_names: dict[bytes, int] = {}
-_MAX_KNOWN_NAMES = 2048
-_MAX_KNOWN_NAME_BYTES = 64
+# Names that were looked at before and are names, but special ones. A process uses few; more are looked at anew.
+_plain_names: set[bytes] = set()
+_MAX_PLAIN_NAMES = 2048
+_MAX_PLAIN_NAME_BYTES = 64
 
 
 class Framing:
@@ -63,12 +62,11 @@ class Framing:
 NO_FRAMING = Framing()
 
 
-def framing_of(method: str, target: str, headers: Headers, body: object) -> Framing:
-    """How the body of a request is delimited, of which all else is legal.
+def framing_of(method: str, headers: Headers, body: object) -> Framing:
+    """How the body of a request is delimited, whose method and header names are such.
 
     Args:
         method: As it goes out.
-        target: As it goes out.
         headers: As they go out.
         body: The bytes; anything else is a stream, whose length is seen as it goes out (`Framer`).
 
@@ -77,40 +75,36 @@ def framing_of(method: str, target: str, headers: Headers, body: object) -> Fram
     """
     if method not in _METHODS and _is_token(method.encode("utf-8", "replace")) is None:
         raise httpx.LocalProtocolError(f"{method!r} is no method")
-    if not (target.isascii() and target.isprintable()) or " " in target or not target:
-        raise httpx.LocalProtocolError(f"illegal character in the request's target: {target!r}")
-    special: list[tuple[int, bytes]] | None = None
-    for name, value in headers:
-        kind = _known_names.get(name)
-        if kind is None:
-            kind = _kind_of(name)
-        if kind:
-            if special is None:
-                special = []
-            special.append((kind, value))
-    if special is None:
-        return NO_FRAMING
-    return _framing(special, body)
+    framing = NO_FRAMING
+    for name, _ in headers:
+        if name not in _plain_names and _is_special(name) and framing is NO_FRAMING:
+            framing = _framing(headers, body)
+    return framing
 
 
-def _kind_of(name: bytes) -> int:
+def _is_special(name: bytes) -> bool:
     if _is_token(name) is None:
         raise httpx.LocalProtocolError(f"{name.decode('latin-1')!r} is no header name")
-    kind = _SPECIAL.get(name.lower(), _PLAIN)
-    if len(_known_names) < _MAX_KNOWN_NAMES and len(name) <= _MAX_KNOWN_NAME_BYTES:
-        _known_names[name] = kind
-    return kind
+    if name.lower() in _SPECIAL:
+        return True
+    if len(_plain_names) < _MAX_PLAIN_NAMES and len(name) <= _MAX_PLAIN_NAME_BYTES:
+        _plain_names.add(name)
+    return False
 
 
-def _framing(special: list[tuple[int, bytes]], body: object) -> Framing:
-    codings = [value for kind, value in special if kind is _CODING]
-    is_chunked = bool(codings) and _ends_in_chunks(b",".join(codings))
-    expects = any(kind is _EXPECT and value.strip().lower() == b"100-continue" for kind, value in special)
+def _framing(headers: Headers, body: object) -> Framing:
+    codings: list[bytes] = []
     length: int | None = None
-    for kind, value in special:
-        if kind is _LENGTH:
+    expects = False
+    for name, value in headers:
+        lower = name.lower()
+        if lower == b"content-length":
             length = _agreed_length(value, length)
-    if is_chunked:
+        elif lower == b"transfer-encoding":
+            codings.append(value)
+        elif lower == b"expect":
+            expects = expects or value.strip().lower() == b"100-continue"
+    if codings and _ends_in_chunks(b",".join(codings)):
         return Framing(is_chunked=True, expects_continue=expects, drops_length=length is not None)
     if length is not None and isinstance(body, bytes) and len(body) != length:
         raise httpx.LocalProtocolError(
@@ -118,6 +112,16 @@ def _framing(special: list[tuple[int, bytes]], body: object) -> Framing:
             " it is set by the body"
         )
     return Framing(length, expects_continue=expects)
+
+
+def check_target(target: str) -> None:
+    """See that a target ends where it is meant to.
+
+    Raises:
+        httpx.LocalProtocolError: It is empty, or something in it is no character of a target.
+    """
+    if not (target.isascii() and target.isprintable()) or " " in target or not target:
+        raise httpx.LocalProtocolError(f"illegal character in the request's target: {target!r}")
 
 
 def _ends_in_chunks(codings: bytes) -> bool:
