@@ -334,9 +334,7 @@ HTTP1 = [
     Misbehaviour(
         "answers twice at once", "http1", answers_twice_at_once, asks_twice("GET"), "200 one, 200 own", judged=()
     ),
-    Misbehaviour(
-        "answers again, unasked", "http1", answers_twice, asks_twice("GET"), "200 one, 200 own", judged=("sync",)
-    ),
+    Misbehaviour("answers again, unasked", "http1", answers_twice, asks_twice("GET"), "200 one, 200 own", judged=()),
     Misbehaviour(
         "a body for HEAD at once",
         "http1",
@@ -351,7 +349,7 @@ HTTP1 = [
         answers_head_with_a_body(True),
         asks_twice("HEAD"),
         "200, 200 own",
-        judged=("sync",),
+        judged=(),
     ),
     Misbehaviour("closes after each answer", "http1", closes_after_each_answer, posts_twenty_times, "20 of 20"),
     Misbehaviour("wrong lengths", "http1", takes_down_what_it_is_sent, sends_wrong_lengths, "7 of 7 refused"),
