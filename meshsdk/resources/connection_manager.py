@@ -33,6 +33,9 @@ def parse_filters(manager: Any, where: str, notes: Notes, side: Side) -> tuple[H
     """The filters but the router. gRFC A39: an unknown filter that is not optional fails the listener."""
     filters: list[HttpFilter] = []
     names: set[str] = set()
+    if side is Side.SERVER and not manager.http_filters:
+        # Envoy lets no request through without one.
+        raise ResourceError(f"{where}.http_filters", "is empty: the last filter must be the router")
     for index, http_filter in enumerate(manager.http_filters):
         path = f"{where}.http_filters[{index}]"
         if http_filter.name in names:
@@ -43,7 +46,7 @@ def parse_filters(manager: Any, where: str, notes: Notes, side: Side) -> tuple[H
         if kind == _ROUTER_FILTER_TYPE:
             if not is_last:
                 raise ResourceError(path, "the router must be the last filter")
-        elif is_last and manager.http_filters:
+        elif is_last:
             raise ResourceError(path, "the last filter must be the router")
         elif (parsed := parse_filter(http_filter, path, notes, side)) is not None:
             filters.append(parsed)
