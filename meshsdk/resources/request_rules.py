@@ -66,6 +66,8 @@ def parse_request_rules(manager: Any, where: str, notes: Notes) -> RequestRules:
     common, http1 = manager.common_http_protocol_options, manager.http_protocol_options
     notes.unless_acted_on(common, f"{where}.common_http_protocol_options", _ACTED_ON)
     notes.unless_acted_on(http1, f"{where}.http_protocol_options", _HTTP1_ACTED_ON)
+    if manager.codec_type in (manager.HTTP2, manager.HTTP3):
+        notes.add(f"{where}.codec_type", "is not acted on: the server says which versions of HTTP it speaks")
     if http1.HasField("allow_absolute_url") and not http1.allow_absolute_url.value:
         notes.add(f"{where}.http_protocol_options.allow_absolute_url", "false is not acted on: their host counts")
     if http1.enable_trailers:
