@@ -111,8 +111,9 @@ def compile_policy(view: ServerView, before: InboundPolicy | None, own_cluster: 
     """A policy. One that does not compile leaves the last good one in use."""
     try:
         return InboundPolicy(view, before, own_cluster)
-    except ResourceError as error:
-        problem = f"listener {view.listener.name if view.listener else ''}: {error}"
+    except Exception as error:  # noqa: BLE001 - a fault of ours: the policies of other ports must not wait for it.
+        what = str(error) if isinstance(error, ResourceError) else repr(error)
+        problem = f"listener {view.listener.name if view.listener else ''}: {what}"
         if before is not None and before.listener is not None:
             before.problem = problem
             return before

@@ -26,7 +26,7 @@ from ..resources import (
 from ..resources.browser_policy import Cors, CorsPolicy, Csrf
 from ..resources.ext_authz import ExtAuthz, ExtAuthzPerRoute
 from ..resources.filter_state import SetFilterState
-from ..resources.http_filters import FilterSetting
+from ..resources.http_filters import FilterSetting, settings_of
 from ..resources.jwt import JwtAuthentication, JwtPerRoute, JwtProvider
 from ..resources.load_shedding import AdaptiveConcurrency, AdmissionControl
 from ..resources.rate_limit import RateLimit, RateLimitPerRoute
@@ -170,7 +170,7 @@ def compile_steps(
     response_levels = []
     asked = NOTHING_ASKED
     for place, http_filter in enumerate(filters):
-        said = [one.setting for level in levels for one in level if one.name == http_filter.name]
+        said = settings_of(http_filter, levels)
         if (http_filter.is_disabled and not said) or (said and said[0] is FilterSwitch.DISABLED):
             continue
         for setting in _in_force(http_filter.setting, said):

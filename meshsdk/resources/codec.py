@@ -102,6 +102,10 @@ def decode(kind: ResourceType, packed: Unparsed, *, grpc_profile: bool = False) 
         raise error.named(name) from error
     except RecursionError:
         raise ResourceError(message.DESCRIPTOR.name, "is nested too deep", name) from None
+    except Exception as error:
+        # A fault of ours, and the resource is refused like one that is broken: the server would wait for an answer, and
+        # all that it sends afterwards would wait with it.
+        raise ResourceError(message.DESCRIPTOR.name, f"cannot be read: {error!r}", name) from error
 
 
 def _unpack(kind: ResourceType, packed: Unparsed) -> Message:

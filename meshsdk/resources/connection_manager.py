@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from envoy.extensions.filters.http.router.v3 import router_pb2
+
 from ..errors import ResourceError
 from .http_filters import HttpFilter, Side, parse_filter
 from .notes import Notes
 from .route import RouteConfiguration
 from .route_parsing import parse_route_configuration
+from .values import unpack
 
 __all__ = ["parse_filters", "parse_routes"]
 
-_ROUTER_FILTER_TYPE = "envoy.extensions.filters.http.router.v3.Router"
+_ROUTER_FILTER_TYPE = router_pb2.Router.DESCRIPTOR.full_name
 
 
 def parse_routes(manager: Any, where: str) -> tuple[str, RouteConfiguration | None]:
@@ -33,6 +36,9 @@ def parse_filters(manager: Any, where: str, notes: Notes, side: Side) -> tuple[H
     """The filters but the router. gRFC A39: an unknown filter that is not optional fails the listener."""
     filters: list[HttpFilter] = []
     names: set[str] = set()
+    if side is Side.SERVER and not manager.http_filters:
+        # Envoy lets no request through without one.
+        raise ResourceError(f"{where}.http_filters", "is empty: the last filter must be the router")
     for index, http_filter in enumerate(manager.http_filters):
         path = f"{where}.http_filters[{index}]"
         if http_filter.name in names:
@@ -43,7 +49,8 @@ def parse_filters(manager: Any, where: str, notes: Notes, side: Side) -> tuple[H
         if kind == _ROUTER_FILTER_TYPE:
             if not is_last:
                 raise ResourceError(path, "the router must be the last filter")
-        elif is_last and manager.http_filters:
+            _check_router(http_filter.typed_config, f"{path}.typed_config", notes, side)
+        elif is_last:
             raise ResourceError(path, "the last filter must be the router")
         elif (parsed := parse_filter(http_filter, path, notes, side)) is not None:
             filters.append(parsed)
@@ -52,6 +59,20 @@ def parse_filters(manager: Any, where: str, notes: Notes, side: Side) -> tuple[H
         else:
             raise ResourceError(path, f"{http_filter.name!r} ({kind}) is not known and not optional")
     return tuple(filters)
+
+
+# These change nothing for one end of a connection.
+_ROUTER_FIELDS = frozenset(
+    "dynamic_stats start_child_span upstream_log upstream_log_options suppress_envoy_headers"
+    " respect_expected_rq_timeout suppress_grpc_request_failure_code_stats".split()
+)
+
+
+def _check_router(container: Any, where: str, notes: Notes, side: Side) -> None:
+    router = unpack(container, router_pb2.Router, where)
+    if router.upstream_http_filters and side is Side.SERVER:
+        raise ResourceError(f"{where}.upstream_http_filters", "is refused: make them filters of the listener")
+    notes.unless_acted_on(router, where, _ROUTER_FIELDS)
 
 
 # Filters that istiod gives everybody and that change no request: they only record.

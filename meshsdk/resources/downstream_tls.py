@@ -14,10 +14,7 @@ from .values import unpack
 
 __all__ = ["DownstreamTls", "parse_downstream_tls"]
 
-_FIELDS = frozenset(
-    "common_tls_context require_client_certificate disable_stateless_session_resumption"
-    " disable_stateful_session_resumption session_timeout prefer_client_ciphers".split()
-)
+_FIELDS = frozenset("common_tls_context require_client_certificate".split())
 
 
 @dataclass(frozen=True, slots=True)

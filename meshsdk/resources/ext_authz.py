@@ -27,7 +27,7 @@ __all__ = [
 _FIELDS = frozenset(
     "grpc_service http_service transport_api_version failure_mode_allow failure_mode_allow_header_add status_on_error"
     " with_request_body include_peer_certificate filter_enabled filter_enabled_metadata allowed_headers"
-    " disallowed_headers metadata_context_namespaces stat_prefix clear_route_cache encode_raw_headers".split()
+    " disallowed_headers metadata_context_namespaces stat_prefix encode_raw_headers".split()
 )
 _HTTP_FIELDS = frozenset("server_uri path_prefix authorization_request authorization_response".split())
 _TIMEOUT_SECONDS = 0.2  # GrpcService.timeout and HttpUri.timeout: what Envoy uses where none is set.
@@ -81,6 +81,7 @@ class ExtAuthz:
         allow_partial_body: A longer body is cut; otherwise it is answered with 413.
         enabled_metadata: Only requests of which earlier filters said this (Istio's CUSTOM action).
         allowed_headers, disallowed_headers: Which request headers the server is told; empty allows all.
+        encode_raw_headers: It is told them as they came, each on its own and its value in bytes.
     """
 
     service: GrpcAuthorization | HttpAuthorization
@@ -96,6 +97,7 @@ class ExtAuthz:
     allowed_headers: Matchers = ()
     disallowed_headers: Matchers = ()
     metadata_namespaces: tuple[str, ...] = ()
+    encode_raw_headers: bool = False
 
     @property
     def asked_clusters(self) -> tuple[str, ...]:
@@ -157,6 +159,7 @@ def parse_ext_authz(container: Any, where: str, notes: Notes) -> ExtAuthz:
         allowed_headers=_matchers(message.allowed_headers, f"{where}.allowed_headers"),
         disallowed_headers=_matchers(message.disallowed_headers, f"{where}.disallowed_headers"),
         metadata_namespaces=tuple(message.metadata_context_namespaces),
+        encode_raw_headers=message.encode_raw_headers,
     )
 
 

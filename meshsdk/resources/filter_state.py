@@ -21,7 +21,7 @@ __all__ = ["FilterStateIs", "FilterStateValue", "SetFilterState", "parse_filter_
 
 _STRING = "envoy.string"
 _ADDRESS = "envoy.network.ip"
-_FIELDS = frozenset("object_key factory_key format_string read_only shared_with_upstream skip_if_empty".split())
+_FIELDS = frozenset("object_key factory_key format_string shared_with_upstream skip_if_empty".split())
 _FORMAT_FIELDS = frozenset("text_format text_format_source omit_empty_values".split())
 
 

@@ -7,7 +7,7 @@ have settings for a filter of that name. The most specific one holds (Envoy docs
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -42,6 +42,7 @@ __all__ = [
     "Side",
     "parse_filter",
     "parse_filter_settings",
+    "settings_of",
 ]
 
 
@@ -93,14 +94,31 @@ class HttpFilter:
 
     Attributes:
         is_disabled: It does nothing but for routes that say something of it (HttpFilter.disabled).
+        package: Of its protobufs, by which settings are known to be for this kind of filter; empty for all kinds.
     """
 
     name: str
     setting: FilterSetting
     is_disabled: bool = False
+    package: str = ""
 
 
 FilterSettings = tuple[HttpFilter, ...]
+
+
+def settings_of(http_filter: HttpFilter, levels: Sequence[FilterSettings]) -> list[FilterSetting]:
+    """What is said of a filter.
+
+    Args:
+        http_filter: The listener's.
+        levels: Where something may be said, the most specific first.
+    """
+    said = [one for level in levels for one in level if one.name == http_filter.name]
+    fitting = [one.setting for one in said if one.package in ("", http_filter.package)]
+    if said and said[0].package not in ("", http_filter.package):
+        # Envoy: another filter's settings under this one's name hide those of other levels, and change nothing.
+        return [FilterSwitch.ENABLED]
+    return fitting
 
 
 def _parse_header_mutation(container: Any, where: str, notes: Notes) -> FilterHeaderMutations:
@@ -211,9 +229,14 @@ _OF_SIDE = {Side.CLIENT: _OF_CLIENTS, Side.SERVER: _OF_SERVERS}
 def parse_filter(message: Any, where: str, notes: Notes, side: Side) -> HttpFilter | None:
     """A filter of a listener (http_connection_manager.v3.HttpFilter); None where its type is not known on this side."""
     container = message.typed_config
-    parse = _OF_SIDE[side].get(container.type_url.rpartition("/")[2])
+    kind = container.type_url.rpartition("/")[2]
+    parse = _OF_SIDE[side].get(kind)
     setting = parse(container, f"{where}.typed_config", notes) if parse is not None else None
-    return HttpFilter(message.name, setting, message.disabled) if setting is not None else None
+    return HttpFilter(message.name, setting, message.disabled, _package(kind)) if setting is not None else None
+
+
+def _package(kind: str) -> str:
+    return kind.rpartition(".")[0]
 
 
 _WRAPPER = route_components_pb2.FilterConfig.DESCRIPTOR.full_name
@@ -227,25 +250,25 @@ def parse_filter_settings(message: Any, where: str, notes: Notes) -> FilterSetti
     """
     settings = []
     for name, container in message.typed_per_filter_config.items():
-        setting = _parse_setting(container, f"{where}.typed_per_filter_config[{name!r}]", notes)
+        setting = _parse_setting(name, container, f"{where}.typed_per_filter_config[{name!r}]", notes)
         if setting is not None:
-            settings.append(HttpFilter(name, setting))
+            settings.append(setting)
     return tuple(settings)
 
 
-def _parse_setting(container: Any, where: str, notes: Notes) -> FilterSetting | None:
+def _parse_setting(name: str, container: Any, where: str, notes: Notes) -> HttpFilter | None:
     kind = container.type_url.rpartition("/")[2]
     if kind == _WRAPPER:
         wrapper = unpack(container, route_components_pb2.FilterConfig, where)
         if wrapper.disabled:
-            return FilterSwitch.DISABLED
+            return HttpFilter(name, FilterSwitch.DISABLED)
         if not wrapper.config.type_url:
-            return FilterSwitch.ENABLED
+            return HttpFilter(name, FilterSwitch.ENABLED)
         container, where = wrapper.config, f"{where}.config"
         kind = container.type_url.rpartition("/")[2]
     parse = _PER_ROUTE.get(kind)
     if parse is not None:
         setting = parse(container, where, notes)
-        return FilterSwitch.DISABLED if setting is None else setting
+        return HttpFilter(name, FilterSwitch.DISABLED if setting is None else setting, package=_package(kind))
     notes.add(where, "is for a filter that meshsdk does not have")
     return None

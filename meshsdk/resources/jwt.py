@@ -43,7 +43,7 @@ _PROVIDER_FIELDS = frozenset(
     " clock_skew_seconds jwt_cache_config claim_to_headers failed_status_in_metadata normalize_payload_in_metadata"
     " clear_route_cache".split()
 )
-_REMOTE_FIELDS = frozenset("http_uri cache_duration async_fetch retry_policy".split())
+_REMOTE_FIELDS = frozenset("http_uri cache_duration async_fetch".split())
 
 # JwtProvider.clock_skew_seconds and RemoteJwks.cache_duration where they are not set.
 _CLOCK_SKEW_SECONDS = 60

@@ -314,7 +314,10 @@ def _parse_permission(message: Any, where: str) -> RbacCondition:
         case "destination_port":
             return DestinationPortIs(message.destination_port, message.destination_port + 1)
         case "destination_port_range":
-            return DestinationPortIs(message.destination_port_range.start, message.destination_port_range.end)
+            start, end = message.destination_port_range.start, message.destination_port_range.end
+            if not 0 <= start < end <= 65536:
+                raise ResourceError(path, f"[{start}, {end}) is no range of ports")
+            return DestinationPortIs(start, end)
         case "requested_server_name":
             return ServerNameIs(parse_string_matcher(message.requested_server_name, path))
         case "uri_template":

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from ..errors import ResourceError
 from .notes import Notes
 from .values import optional, seconds
 
@@ -65,6 +66,8 @@ def parse_request_rules(manager: Any, where: str, notes: Notes) -> RequestRules:
     common, http1 = manager.common_http_protocol_options, manager.http_protocol_options
     notes.unless_acted_on(common, f"{where}.common_http_protocol_options", _ACTED_ON)
     notes.unless_acted_on(http1, f"{where}.http_protocol_options", _HTTP1_ACTED_ON)
+    if manager.codec_type in (manager.HTTP2, manager.HTTP3):
+        notes.add(f"{where}.codec_type", "is not acted on: the server says which versions of HTTP it speaks")
     if http1.HasField("allow_absolute_url") and not http1.allow_absolute_url.value:
         notes.add(f"{where}.http_protocol_options.allow_absolute_url", "false is not acted on: their host counts")
     if http1.enable_trailers:
@@ -78,12 +81,21 @@ def parse_request_rules(manager: Any, where: str, notes: Notes) -> RequestRules:
     return RequestRules(
         max_headers=optional(common, "max_headers_count") or NO_RULES.max_headers,
         max_head_bytes=(optional(manager, "max_request_headers_kb") or 60) * 1024,
-        underscores=Underscores(common.headers_with_underscores_action),
+        underscores=_underscores(common.headers_with_underscores_action, f"{where}.common_http_protocol_options"),
         accepts_http_10=http1.accept_http_10,
         upgrades=frozenset(upgrades),
         request_headers_timeout_seconds=seconds(manager, "request_headers_timeout") or None,
         stream_idle_timeout_seconds=seconds(manager, "stream_idle_timeout"),
     )
+
+
+def _underscores(action: int, where: str) -> Underscores:
+    if action not in _UNDERSCORES:
+        raise ResourceError(f"{where}.headers_with_underscores_action", f"{action} is an action that is not known")
+    return Underscores(action)
+
+
+_UNDERSCORES = frozenset(action.value for action in Underscores)
 
 
 def strictest(rules: Iterable[RequestRules]) -> RequestRules:

@@ -47,7 +47,7 @@ _MANAGER_FIELDS = frozenset(
     " path_with_escaped_slashes_action stream_idle_timeout strip_matching_host_port strip_any_host_port"
     " strip_trailing_host_dot server_header_transformation forward_client_cert_details skip_xff_append"
     " set_current_client_cert_details upgrade_configs proxy_100_continue http_protocol_options http2_protocol_options"
-    " preserve_external_request_id always_set_request_id_in_response max_request_headers_kb request_headers_timeout"
+    " preserve_external_request_id max_request_headers_kb request_headers_timeout"
     " access_log_options request_id_extension internal_address_config".split()
 )
 

@@ -16,6 +16,7 @@ from ..resources import (
     LocalRateLimit,
     StatefulSession,
 )
+from ..resources.http_filters import settings_of
 from .conditions import Condition, compile_header
 from .formatter import FormatContext
 from .header_mutation import MutationLevel, apply_mutations, compile_mutations
@@ -123,7 +124,7 @@ def compile_filters(listener: Listener, levels: Sequence[FilterSettings], bucket
     requests: list[HeaderMutations] = []
     responses: list[HeaderMutations] = []
     for http_filter in listener.filters:
-        given = [one.setting for level in levels for one in level if one.name == http_filter.name]
+        given = settings_of(http_filter, levels)
         own = http_filter.setting
         if http_filter.is_disabled and not given:
             continue

@@ -7,7 +7,8 @@ import urllib.parse
 import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from envoy.service.auth.v3 import external_auth_pb2
+from envoy.config.core.v3 import base_pb2
+from envoy.service.auth.v3 import attribute_context_pb2, external_auth_pb2
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
@@ -45,7 +46,7 @@ def _check_request(question: AskAuthorization) -> external_auth_pb2.CheckRequest
     http = attributes.request.http
     http.method, http.host, http.path, http.scheme = head.method, head.authority, head.target, head.scheme
     http.protocol = "HTTP/1.1"
-    _set_headers(http.headers, question)
+    _set_headers(http, question)
     if settings.pack_as_bytes:
         http.raw_body = question.body
     else:
@@ -58,18 +59,23 @@ def _check_request(question: AskAuthorization) -> external_auth_pb2.CheckRequest
     return request
 
 
-def _set_headers(headers: dict[str, str], question: AskAuthorization) -> None:
+def _set_headers(http: attribute_context_pb2.AttributeContext.HttpRequest, question: AskAuthorization) -> None:
     head, settings = question.head, question.settings
     allowed = [compile_string(matcher) for matcher in settings.allowed_headers]
     refused = [compile_string(matcher) for matcher in settings.disallowed_headers]
     pseudo = ((":method", head.method), (":authority", head.authority), (":path", head.target))
-    given = [(name.decode("latin-1").lower(), value.decode("utf-8", "replace")) for name, value in head.raw_headers]
-    for name, value in (*pseudo, (":scheme", head.scheme), *given):
+    given = [(name.decode("latin-1").lower(), value) for name, value in head.raw_headers]
+    made = [(name, value.encode("latin-1")) for name, value in (*pseudo, (":scheme", head.scheme))]
+    for name, value in (*made, *given):
         if name == "host" or any(test(name) for test in refused):
             continue
         if allowed and not any(test(name) for test in allowed):
             continue
-        headers[name] = f"{headers[name]},{value}" if name in headers else value
+        if settings.encode_raw_headers:
+            http.header_map.headers.add(key=name, raw_value=value)
+            continue
+        text = value.decode("utf-8", "replace")
+        http.headers[name] = f"{http.headers[name]},{text}" if name in http.headers else text
 
 
 def _set_peer(peer: object, ip: str, port: int) -> None:
@@ -95,10 +101,10 @@ def read(answer: httpx.Response) -> AuthorizationAnswer:
         replaced = [one for one in ok.headers if not one.append.value]
         return AuthorizationAnswer(
             allowed=True,
-            set_headers=tuple((one.header.key, one.header.value) for one in replaced),
-            append_headers=tuple((one.header.key, one.header.value) for one in added),
+            set_headers=tuple((one.header.key, _value(one.header)) for one in replaced),
+            append_headers=tuple((one.header.key, _value(one.header)) for one in added),
             remove_headers=tuple(ok.headers_to_remove),
-            response_headers=tuple((one.header.key, one.header.value) for one in ok.response_headers_to_add),
+            response_headers=tuple((one.header.key, _value(one.header)) for one in ok.response_headers_to_add),
             metadata=metadata,
         )
     denied = message.denied_response
@@ -106,6 +112,10 @@ def read(answer: httpx.Response) -> AuthorizationAnswer:
         allowed=False,
         status=denied.status.code or 403,
         body=denied.body.encode(),
-        response_headers=tuple((one.header.key, one.header.value) for one in denied.headers),
+        response_headers=tuple((one.header.key, _value(one.header)) for one in denied.headers),
         metadata=metadata,
     )
+
+
+def _value(header: base_pb2.HeaderValue) -> str:
+    return str(header.value or header.raw_value.decode("utf-8", "replace"))

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import grpc
+import pytest
+from envoy.service.auth.v3 import external_auth_pb2
+
 from .generate_inbound import condition
 from .inbound_subjects import SERVER_SUBJECTS, running_server
+from .subjects import cluster
+from .test_inbound_behaviour import _HTTP2 as HTTP2
 
 _TYPE = "type.googleapis.com"
 _ANY = {"any": True}
@@ -90,3 +98,49 @@ def test_headers_beyond_ascii_are_compared_as_in_envoy(tmp_path: Path) -> None:
     differences = [(*one, other[2]) for one, other in zip(judge, ours, strict=True) if one != other]
     assert not differences, "\n".join(map(str, differences))
     assert {status for _, _, status in judge} == {200, 403}
+
+
+class _Authorizer(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """envoy.service.auth.v3.Authorization: lets everybody in, and remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def service(self, details: Any) -> Any:
+        return grpc.unary_unary_rpc_method_handler(
+            self.check,
+            request_deserializer=external_auth_pb2.CheckRequest.FromString,
+            response_serializer=external_auth_pb2.CheckResponse.SerializeToString,
+        )
+
+    def check(self, request: Any, context: Any) -> Any:
+        http = request.attributes.request.http
+        self.asked.append([(one.key, one.raw_value) for one in http.header_map.headers if one.key == "x-word"])
+        self.asked[-1] += [(name, value) for name, value in http.headers.items() if name == "x-word"]
+        return external_auth_pb2.CheckResponse()
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_authorization_servers_are_told_of_them_as_by_envoy(tmp_path: Path, stack: ExitStack, raw: bool) -> None:
+    authorizer, server = _Authorizer(), grpc.server(ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers((authorizer,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    stack.callback(lambda: server.stop(0).wait())
+    settings = {
+        "@type": f"{_TYPE}/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+        "grpc_service": {"envoy_grpc": {"cluster_name": "judge"}, "timeout": "20s"},
+        "transport_api_version": "V3",
+        "encode_raw_headers": raw,
+    }
+    filters = [{"name": "ext_authz", "typed_config": settings}]
+    for kind in SERVER_SUBJECTS:
+        folder = tmp_path / kind
+        folder.mkdir()
+        with running_server(kind, folder, filters, clusters=[cluster("judge", port, **HTTP2)]) as subject:
+            for value in (b"plain", "böse".encode(), "\N{SNOWMAN}".encode()):
+                assert subject.send(headers=[(b"x-word", value)]).status_code == 200
+            assert subject.send(headers=[(b"x-word", b"one"), (b"x-word", "zwö".encode())]).status_code == 200
+    half = len(authorizer.asked) // 2
+    assert authorizer.asked[half:] == authorizer.asked[:half]
+    assert len(authorizer.asked[-1]) == (2 if raw else 1)

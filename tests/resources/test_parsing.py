@@ -11,7 +11,9 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as rbac_filter_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from google.protobuf import any_pb2, json_format
 from google.protobuf.message import Message
 from hypothesis import given, settings
@@ -40,6 +42,28 @@ def routes(**route: Any) -> dict[str, Any]:
         "name": "r",
         "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **route}]}],
     }
+
+
+_TYPE = "type.googleapis.com"
+ROUTER = {"name": "router", "typed_config": {"@type": f"{_TYPE}/{router_pb2.Router.DESCRIPTOR.full_name}"}}
+
+
+def server_listener(**manager: Any) -> dict[str, Any]:
+    settings = {
+        "@type": f"{_TYPE}/{http_connection_manager_pb2.HttpConnectionManager.DESCRIPTOR.full_name}",
+        "stat_prefix": "s",
+        "route_config": routes(non_forwarding_action={}),
+        "http_filters": [ROUTER],
+        **manager,
+    }
+    return {"name": "l", "filter_chains": [{"filters": [{"name": "manager", "typed_config": settings}]}]}
+
+
+def denying(ports: dict[str, int]) -> dict[str, Any]:
+    policy = {"permissions": [{"destination_port_range": ports}], "principals": [{"any": True}]}
+    rules = {"action": "DENY", "policies": {"one": policy}}
+    config = {"@type": f"{_TYPE}/{rbac_filter_pb2.RBAC.DESCRIPTOR.full_name}", "rules": rules}
+    return {"name": "rbac", "typed_config": config}
 
 
 EDS = {"name": "c", "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}}}}
@@ -100,12 +124,34 @@ EDS = {"name": "c", "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": 
             "socket_address.address",
         ),
         (ResourceType.LISTENER, {"name": "l"}, "Listener.filter_chains"),
+        (ResourceType.LISTENER, server_listener(http_filters=[]), "http_filters"),
+        (ResourceType.LISTENER, server_listener(http_filters=[denying({"start": 10, "end": 5}), ROUTER]), "port_range"),
+        (ResourceType.LISTENER, server_listener(http_filters=[denying({"start": 5, "end": 5}), ROUTER]), "port_range"),
+        (
+            ResourceType.LISTENER,
+            server_listener(http_filters=[denying({"start": 5, "end": 70000}), ROUTER]),
+            "port_range",
+        ),
+        (
+            ResourceType.LISTENER,
+            server_listener(common_http_protocol_options={"headers_with_underscores_action": 9}),
+            "headers_with_underscores_action",
+        ),
     ],
 )
 def test_a_broken_rule_names_the_field(kind: ResourceType, data: dict[str, Any], field: str) -> None:
     with pytest.raises(ResourceError) as caught:
         parse(kind, data)
     assert field in caught.value.field
+
+
+def test_a_fault_of_a_parser_refuses_the_resource_and_is_told_to_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: object) -> None:
+        raise KeyError("who would have thought")
+
+    monkeypatch.setattr("meshsdk.resources.server_listener_parsing.parse_request_rules", fails)
+    with pytest.raises(ResourceError, match="l: Listener: cannot be read: KeyError.*who would have thought"):
+        parse(ResourceType.LISTENER, server_listener())
 
 
 def test_the_error_carries_the_name_of_the_resource() -> None:

@@ -20,6 +20,7 @@ from .attacked import listener
 
 HTTP1 = "http_protocol_options"
 COMMON = "common_http_protocol_options"
+_EXTENSIONS = "type.googleapis.com/envoy.extensions"
 
 
 def parsed(manager: dict[str, Any], **fields: Any) -> ServerListener:
@@ -32,6 +33,45 @@ def parsed(manager: dict[str, Any], **fields: Any) -> ServerListener:
     found = decode(ResourceType.LISTENER, message.SerializeToString())
     assert isinstance(found, ServerListener)
     return found
+
+
+def _filter(kind: str, **settings: Any) -> dict[str, Any]:
+    return {"name": kind, "typed_config": {"@type": f"{_EXTENSIONS}.filters.http.{kind}", **settings}}
+
+
+def router(**settings: Any) -> dict[str, Any]:
+    return _filter("router.v3.Router", **settings)
+
+
+def set_filter_state(**settings: Any) -> dict[str, Any]:
+    from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2  # noqa: F401 - in an Any
+
+    text = {"text_format_source": {"inline_string": "x"}}
+    value = {"object_key": "envoy.string", "format_string": text, **settings}
+    return _filter("set_filter_state.v3.Config", on_request_headers=[value])
+
+
+def ext_authz(**settings: Any) -> dict[str, Any]:
+    from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2  # noqa: F401 - in an Any
+
+    service = {"grpc_service": {"envoy_grpc": {"cluster_name": "judge"}}, "transport_api_version": "V3"}
+    return _filter("ext_authz.v3.ExtAuthz", **service, **settings)
+
+
+def jwt(**settings: Any) -> dict[str, Any]:
+    from envoy.extensions.filters.http.jwt_authn.v3 import config_pb2  # noqa: F401 - in an Any
+
+    uri = {"uri": "http://keys/", "cluster": "keys", "timeout": "1s"}
+    provider = {"issuer": "i", "remote_jwks": {"http_uri": uri, **settings}}
+    return _filter("jwt_authn.v3.JwtAuthentication", providers={"p": provider})
+
+
+def tls(**settings: Any) -> dict[str, Any]:
+    from envoy.extensions.transport_sockets.tls.v3 import tls_pb2  # noqa: F401 - in an Any
+
+    own = {"tls_certificate_provider_instance": {"instance_name": "default"}}
+    config = {"@type": f"{_EXTENSIONS}.transport_sockets.tls.v3.DownstreamTlsContext", "common_tls_context": own}
+    return {"transport_socket": {"name": "tls", "typed_config": {**config, **settings}}}
 
 
 def raw(port: int, request: bytes) -> bytes:
@@ -107,10 +147,25 @@ def test_a_timeout_of_the_listener_takes_the_place_of_the_servers_own(tmp_path: 
         ({HTTP1: {"allow_absolute_url": False}}, {}, "allow_absolute_url"),
         ({"request_timeout": "3s"}, {}, "request_timeout"),
         ({"local_reply_config": {"mappers": []}}, {}, "local_reply_config"),
+        ({"codec_type": "HTTP2"}, {}, "codec_type"),
+        ({"always_set_request_id_in_response": True}, {}, "always_set_request_id_in_response"),
+        ({"http_filters": [router(strict_check_headers=["x-envoy-max-retries"])]}, {}, "strict_check_headers"),
+        ({"http_filters": [set_filter_state(read_only=True), router()]}, {}, "read_only"),
+        ({"http_filters": [ext_authz(clear_route_cache=True), router()]}, {}, "clear_route_cache"),
+        ({"http_filters": [jwt(retry_policy={"num_retries": 2}), router()]}, {}, "retry_policy"),
+        ({}, {"chain": tls(session_timeout="3s")}, "session_timeout"),
+        ({}, {"chain": tls(disable_stateless_session_resumption=True)}, "disable_stateless_session_resumption"),
+        ({}, {"chain": tls(disable_stateful_session_resumption=True)}, "disable_stateful_session_resumption"),
+        ({}, {"chain": tls(prefer_client_ciphers=True)}, "prefer_client_ciphers"),
     ],
 )
 def test_what_is_not_acted_on_is_noted(manager: dict[str, Any], fields: dict[str, Any], note: str) -> None:
     assert any(note in one for one in parsed(manager, **fields).notes)
+
+
+def test_filters_of_the_router_refuse_the_listener() -> None:
+    with pytest.raises(ResourceError, match="upstream_http_filters.*make them filters of the listener"):
+        parsed({"http_filters": [router(upstream_http_filters=[set_filter_state()])]})
 
 
 @pytest.mark.parametrize("kind", ["proxy_protocol.v3.ProxyProtocol", "original_src.v3.OriginalSrc"])
