@@ -38,6 +38,12 @@ class Wire:
         host = "" if self.host == "-" else f"host: {self.host}\r\n"
         return (first + host + "".join(self.lines) + "connection: close\r\n\r\n").encode("latin-1") + self.body
 
+    @property
+    def has_header_twice(self) -> bool:
+        """Whether a name stands in two lines."""
+        names = [line.partition(":")[0].lower() for line in "".join(self.lines).split("\r\n") if ":" in line]
+        return len(names) != len(set(names))
+
     def add(self, line: str) -> None:
         """One more line of the head."""
         self.lines.append(f"{line}\r\n")
