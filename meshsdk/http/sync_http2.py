@@ -169,7 +169,10 @@ class SyncHttp2Connection:
                 raise DeadlineExceededError
             if seconds is None or left < seconds:
                 seconds = left
-        self._sock.settimeout(seconds)
+        try:
+            self._sock.settimeout(seconds)
+        except OSError as error:  # another thread has closed it: its peer's certificate is trusted no longer
+            raise httpx.ReadError("the connection was closed") from error
 
 
 class _Body(httpx.SyncByteStream, Releasable):
