@@ -11,7 +11,11 @@ import re2
 
 __all__ = ["is_below", "origin_form"]
 
-_ABSOLUTE = re2.compile(rb"(?i)https?://(?:[^/?#@]*@)?([^/?#@]+)(/.*)?")
+# The characters of http_parser_parse_url, which Envoy asks: a host of others is refused, not matched.
+_USER = rb"[a-z0-9\-_.!~*'()%;:&=+$,]+@"
+_HOST = rb"[a-z0-9.\-]+|\[[0-9a-f:.]+\]"
+_PORT = rb"[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+_ABSOLUTE = re2.compile(rb"(?i)https?://(?:%b)?((?:%b)(?::(?:%b))?)(/.*)?" % (_USER, _HOST, _PORT))
 
 
 def origin_form(target: bytes) -> tuple[bytes, bytes | None]:

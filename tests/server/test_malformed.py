@@ -113,6 +113,15 @@ def test_rules_of_the_connection_manager_hold(
         (b"http:///x", b"http:///x", None),
         (b"ftp://b/x", b"ftp://b/x", None),
         (b"http://a@b@c/x", b"http://a@b@c/x", None),
+        (b"http://u*@b-c.d/x", b"/x", b"b-c.d"),
+        (b"http://[::1]:80/x", b"/x", b"[::1]:80"),
+        (b"http://b:65535", b"/", b"b:65535"),
+        *((target, target, None) for target in (b"http://b*/x", b"http://b_c/x", b"http://b,c/x", b"http://b%41/x")),
+        *(
+            (target, target, None)
+            for target in (b"http://b:/x", b"http://b:8a/x", b"http://b:65536/x", b"http://b=c/x")
+        ),
+        *((target, target, None) for target in (b"http://[::g]/x", b"http://[::1/x", b"http://\xe9/x")),
         (b"*", b"*", None),
         (b"//b/x", b"//b/x", None),
     ],
