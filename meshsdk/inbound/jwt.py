@@ -16,7 +16,10 @@ import json
 import urllib.parse
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
+
+import re2
 
 from ..exchange.local_reply import LocalReply
 from ..resources import RouteMatch
@@ -46,6 +49,8 @@ __all__ = ["JwtStep", "compile_jwt"]
 _DEFAULT_HEADERS = (JwtHeader("authorization", "Bearer "),)
 _DEFAULT_PARAMS = ("access_token",)
 _TOKEN_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")
+# Escapes of unreserved characters: letters, digits, -._~ (RFC 3986 section 2.3).
+_ESCAPE = re2.compile(r"(?i)%(?:2[de]|3[0-9]|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9ae])")
 # Envoy: of the path, the realm of a challenge has so much.
 _MAX_REALM_PATH = 256
 # Tokens of one request that are looked at; a client that sends more tries something.
@@ -201,9 +206,27 @@ def _query_parameter(query: str, name: str) -> str | None:
 
 
 def _without_parameter(target: str, name: str) -> str:
+    """A target without a parameter; the others are sorted by name, and each gets its `=`.
+
+    Escapes of characters that need none are resolved (RFC 3986 section 6.2.2.2). Envoy resolves all of them, and writes
+    none anew: `%26` would begin another parameter, and `%0d%0a` another header.
+
+    Source: Envoy, source/extensions/filters/http/jwt_authn/extractor.cc (JwtParamLocation::removeJwt) and
+    QueryParamsMulti::toString.
+    """
     path, _, query = target.partition("?")
-    kept = [part for part in query.split("&") if urllib.parse.unquote(part.partition("=")[0]) != name]
-    return f"{path}?{'&'.join(kept)}" if kept else path
+    kept = []
+    for part in query.removesuffix("&").split("&"):
+        key, _, value = part.partition("=")
+        plain = urllib.parse.unquote(key)
+        if plain != name:
+            kept.append((plain, f"{_normalized_escapes(key)}={_normalized_escapes(value)}"))
+    kept.sort(key=itemgetter(0))
+    return f"{path}?{'&'.join(text for _, text in kept)}" if kept else path
+
+
+def _normalized_escapes(text: str) -> str:
+    return _ESCAPE.sub(lambda one: urllib.parse.unquote(one[0]), text) if "%" in text else text
 
 
 def _claim_text(claims: Any, path: str) -> str | None:

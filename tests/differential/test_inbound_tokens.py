@@ -208,6 +208,48 @@ def test_the_first_of_several_tokens_is_never_taken_for_all(tmp_path: Path, sent
     assert (envoys[0][0], ours[0][0]) == (401, 401)
 
 
+# Queries in which TOKEN is one. Envoy sorts what is left by name, and has each name followed by its sign.
+QUERIES = (
+    "z&TOKEN&a",
+    "b=2&TOKEN&a=1&b=1",
+    "TOKEN",
+    "TOKEN&",
+    "TOKEN&&",
+    "&TOKEN",
+    "TOKEN&&a",
+    "=x&TOKEN",
+    "a=1=2&TOKEN",
+    "x=1&TOKEN&x=2&w&x",
+    "A=1&a=2&TOKEN&_=3",
+    "a=%41%7e%2D%5f&TOKEN&%61=2&B%42",
+    "a=%2&TOKEN&b=%zz",
+    "?a&TOKEN",
+    "TOKEN&TOKEN",
+    "a=+/?;:@!$'()*,&TOKEN",
+)
+# Envoy resolves these, and writes them as they are.
+ESCAPES = ("a=%26admin=1", "a=%3D", "a=%20", "a=%0d%0ax-user:%20admin", "a=%00", "a=%2525", "a=%C3%A9")
+
+
+def test_the_rest_of_a_query_is_written_as_envoy_writes_it(tmp_path: Path) -> None:
+    seen = {
+        "match": {"prefix": "/"},
+        "direct_response": {"status": 200, "body": {"inline_string": "-"}},
+        "response_headers_to_add": [{"header": {"key": "x-seen", "value": "%REQ(:path)%"}}],
+    }
+    filters = [checks({"one": provider("one", forward=False, from_params=["t"])}, {"one": ONE})]
+    sides = []
+    for name in SERVER_SUBJECTS:
+        (tmp_path / name).mkdir()
+        with running_server(name, tmp_path / name, filters, routes=[seen]) as subject:
+            asked_queries = [*QUERIES, *(f"{one}&TOKEN" for one in ESCAPES if name == "meshsdk")]
+            targets = [f"/one?{query}".replace("TOKEN", f"t={GOOD}") for query in asked_queries]
+            sides.append([subject.send(target).headers.get("x-seen") for target in targets])
+    envoys, ours = sides
+    assert dict(zip(QUERIES, ours, strict=False)) == dict(zip(QUERIES, envoys, strict=True))
+    assert ours[len(QUERIES) :] == [f"/one?{query}" for query in ESCAPES]
+
+
 def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]", inner: bytes = b"") -> bytes:
     return b'{"iss": "one", "x": ' + opening * depth + inner + closing * depth + b"}"
 
