@@ -62,10 +62,15 @@ class Decision:
 
 @dataclass(frozen=True)
 class ManagerOptions:
-    """Settings of a connection manager that change how routes are found."""
+    """Settings of a connection manager that change how routes are found.
+
+    Attributes:
+        port: Where it listens beside its unix socket, if anywhere: rules of addresses need a peer that has one.
+    """
 
     name: str
     fields: dict[str, Any] = field(default_factory=dict)
+    port: int = 0
 
 
 class EnvoyJudge:
@@ -278,5 +283,10 @@ def _listener(folder: Path, option: ManagerOptions, filters: Sequence[dict[str, 
     return {
         "name": option.name,
         "address": {"pipe": {"path": str(folder / f"{option.name}.sock")}},
+        "additional_addresses": [
+            {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
+            for port in [option.port]
+            if port
+        ],
         "filter_chains": [{"filters": [{"name": "manager", "typed_config": manager}]}],
     }

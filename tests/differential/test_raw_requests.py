@@ -19,7 +19,7 @@ import time
 import urllib.parse
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -104,17 +104,14 @@ def _read(raw: bytes) -> Answer:
 class Side:
     """One server, and where it listens."""
 
-    def __init__(self, name: str, address: str | tuple[str, int], control: Path | None = None) -> None:
+    def __init__(self, name: str, address: tuple[str, int], control: Path | None = None) -> None:
         self.name = name
         self._address = address
         self._control = control
         self._stream: Any = None
 
     def connect(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX if isinstance(self._address, str) else socket.AF_INET)
-        connection.settimeout(30)
-        connection.connect(self._address)
-        return connection
+        return socket.create_connection(self._address, 30)
 
     def configure(self, listener: bytes) -> str:
         """Put a policy in force; why it is refused, or nothing."""
@@ -178,11 +175,11 @@ def _is_whole(received: bytes) -> bool:
 class Bench:
     """All sides."""
 
-    def __init__(self, judge: EnvoyJudge, folder: Path, ours: list[Side]) -> None:
+    def __init__(self, judge: EnvoyJudge, options: list[ManagerOptions], ours: list[Side]) -> None:
         self.judge = judge
         self.ours = ours
-        self.options = {one.name: one for one in OPTIONS}
-        self.envoys = {one.name: Side("Envoy", str(folder / f"{one.name}.sock")) for one in OPTIONS}
+        self.options = {one.name: one for one in options}
+        self.envoys = {one.name: Side("Envoy", ("127.0.0.1", one.port)) for one in options}
         self.requests = 0
         self.statuses: Counter[int] = Counter()
         self.stricter: Counter[str] = Counter()
@@ -285,9 +282,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with contextlib.ExitStack() as stack:
         upstreams = stack.enter_context(EchoUpstreams(folder, ["c0"]))
         configs = [static_cluster(name, path) for name, path in upstreams.paths.items()]
-        judge = stack.enter_context(running_judge(folder, OPTIONS, configs, FILTERS))
+        options = [replace(one, port=port) for one, port in zip(OPTIONS, free_ports(len(OPTIONS)), strict=True)]
+        judge = stack.enter_context(running_judge(folder, options, configs, FILTERS))
         ours = [stack.enter_context(running(name, folder)) for name in SERVERS]
-        yield Bench(judge, folder, ours)
+        yield Bench(judge, options, ours)
 
 
 @pytest.mark.timeout(900)
