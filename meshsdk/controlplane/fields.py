@@ -120,10 +120,10 @@ class Fields:
                 return hours * 3600 + minutes * 60 + seconds + millis / 1000
         raise self.error(name, f"must be a duration such as 1.5s or 200ms, is {value!r}")
 
-    def choice(self, name: str, choices: Sequence[str]) -> str:
-        """One of some words; empty where there is none."""
-        value = self.text(name)
-        if value and value not in choices:
+    def choice(self, name: str, choices: Sequence[str], default: str = "") -> str:
+        """One of some words, or what holds where there is none."""
+        value = self.text(name, default)
+        if value != default and value not in choices:
             raise self.error(name, f"must be one of {', '.join(choices)}, is {value!r}{did_you_mean(value, choices)}")
         return value
 

@@ -77,9 +77,7 @@ def parse_mesh_config(config_map: Fields, warnings: list[str]) -> MeshConfig:
 def _parse_normalization(fields: Fields | None) -> str:
     if fields is None:
         return "DEFAULT"
-    kind = fields.text("normalization", "DEFAULT")
-    if kind not in NORMALIZATIONS:
-        raise fields.error("normalization", f"must be one of {list(NORMALIZATIONS)}, is {kind!r}")
+    kind = fields.choice("normalization", NORMALIZATIONS, "DEFAULT")
     fields.finish_exactly()
     return kind
 

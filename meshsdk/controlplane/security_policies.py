@@ -62,9 +62,7 @@ def _selector(spec: Fields) -> Mapping[str, str] | None:
 def _mode(fields: Fields | None) -> str:
     if fields is None:
         return "UNSET"
-    mode = fields.text("mode", "UNSET")
-    if mode not in MODES:
-        raise fields.error("mode", f"must be one of {list(MODES)}, is {mode!r}")
+    mode = fields.choice("mode", MODES, "UNSET")
     fields.finish_exactly()
     return mode
 
@@ -163,9 +161,7 @@ def parse_authorization_policy(
     spec: Fields, meta: Meta, annotations: Mapping[str, str], where: str
 ) -> AuthorizationPolicy:
     """An AuthorizationPolicy."""
-    action = spec.text("action", "ALLOW")
-    if action not in _ACTIONS:
-        raise spec.error("action", f"must be one of {list(_ACTIONS)}, is {action!r}")
+    action = spec.choice("action", _ACTIONS, "ALLOW")
     provider = spec.child("provider")
     name = provider.required_text("name") if provider is not None else ""
     if provider is not None:

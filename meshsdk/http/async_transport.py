@@ -14,7 +14,7 @@ from ..resources import RetryPolicy
 from ..routing.compiled_filters import FaultTally
 from ..telemetry.lookup import http_client_observer
 from .async_pool import AsyncPool
-from .async_sender import Result, Sender, discard, let_go
+from .async_sender import Sender, discard
 from .dispatcher import (
     Dispatcher,
     HasRuntime,
@@ -28,6 +28,7 @@ from .mirror import MAX_MIRRORS, MIRROR_TIMEOUTS
 from .pool_rules import DEFAULT_LIMITS
 from .raw_response import RawResponse
 from .request_body import AsyncRequestBody, content_of
+from .sender import Result, let_go
 from .timeouts import timeouts_of
 from .tls import TlsChooser
 

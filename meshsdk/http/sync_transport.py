@@ -29,8 +29,9 @@ from .mirror import MIRROR_TIMEOUTS, MirrorThreads
 from .pool_rules import DEFAULT_LIMITS
 from .raw_response import RawResponse
 from .request_body import RequestBody, content_of
+from .sender import Result, let_go
 from .sync_pool import SyncPool
-from .sync_sender import Result, Sender, let_go
+from .sync_sender import Sender
 from .timeouts import timeouts_of
 from .tls import TlsChooser
 

@@ -17,16 +17,13 @@ from .. import deadline
 from ..errors import MeshError, UnsupportedFeatureError
 from ..exchange.local_reply import LocalReply, payload_too_large
 from ..inbound import InboundRequest
-from ..inbound.replies import not_configured
 from ..log_lines import logger_of
-from ..resources.request_rules import NO_RULES
 from ..telemetry.lookup import http_server_observer
 from .asgi_head import read_head, read_strictly, write_back
 from .connections import ADMITTED, TELLS_PEERS, Teller, asgi_connection
 from .drive import AsyncDriver
-from .hop_by_hop import take_away_nominated
 from .inbound import HasControl, Inbound
-from .malformed import bad_request, malformed
+from .uniform import make_uniform
 
 if TYPE_CHECKING:
     from ..telemetry.http_server import InboundObservation
@@ -157,7 +154,8 @@ class AsgiMiddleware:
         """Answer a request, or have the application do so."""
         before, body = request.head, _Body(receive)
         port = self._port if self._port is not None else request.connection.destination_port
-        reply = self._uniform(scope, request, port)
+        policy = self._driver(port).inbound.policy if port else None
+        reply = make_uniform(request, policy, port, scope.get("http_version", "1.1"))
         if reply is None:
             decided = self._driver(port).decide(request, body.peek)
             reply = decided if decided is None or isinstance(decided, LocalReply) else await decided
@@ -180,21 +178,6 @@ class AsgiMiddleware:
         else:
             with deadline.limit(limit):
                 await self.app(scope, receive, answer)
-
-    def _uniform(self, scope: Scope, request: InboundRequest, port: int) -> LocalReply | None:
-        """Make the head what Envoy's codec makes of it, or say what is wrong with it."""
-        policy = self._driver(port).inbound.policy if port else None
-        rules = policy.rules if policy is not None else NO_RULES
-        reply = malformed(request.head, rules, scope.get("http_version", "1.1"))
-        if reply is not None:
-            return reply
-        if not port:
-            return not_configured("the server tells no port: give port=…")
-        head = take_away_nominated(request.head)
-        if head is None:
-            return bad_request("Connection names what must stay")
-        request.head = request.arrived = head
-        return None
 
 
 def _watched(send: Send, request: InboundRequest, outcome: _Outcome) -> Send:

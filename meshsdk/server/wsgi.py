@@ -16,15 +16,13 @@ from typing import Any
 from .. import deadline
 from ..exchange.local_reply import LocalReply, payload_too_large
 from ..inbound import InboundRequest
-from ..inbound.replies import not_configured
-from ..resources.request_rules import NO_RULES
 from ..routing import RequestHead
 from ..telemetry.lookup import http_server_observer
 from .connections import ADMITTED, wsgi_connection
 from .drive import Driver
-from .hop_by_hop import take_away_nominated
 from .inbound import HasControl, Inbound
-from .malformed import bad_request, malformed
+from .malformed import bad_request
+from .uniform import make_uniform
 from .wsgi_head import read_head, write_back
 from .wsgi_start import check_start
 
@@ -82,7 +80,9 @@ class WsgiMiddleware:
         request, body = call.request, _Body(environ)
         before = request.head
         port = self._port if self._port is not None else request.connection.destination_port
-        reply = self._uniform(environ, request, port)
+        policy = self._driver(port).inbound.policy if port else None
+        protocol = environ.get("SERVER_PROTOCOL", "HTTP/1.1").removeprefix("HTTP/")
+        reply = make_uniform(request, policy, port, protocol if protocol == "1.0" else protocol.removesuffix(".0"))
         if reply is None:
             driver = self._driver(port)
             reply = driver.decide(request, body.peek)
@@ -100,22 +100,6 @@ class WsgiMiddleware:
             return _answer(before, start_response, reply)
         call.limit(deadline.of_headers(request.head.header))
         return self.app(environ, call.watched(start_response))
-
-    def _uniform(self, environ: Environ, request: InboundRequest, port: int) -> LocalReply | None:
-        """Make the head what Envoy's codec makes of it, or say what is wrong with it."""
-        policy = self._driver(port).inbound.policy if port else None
-        rules = policy.rules if policy is not None else NO_RULES
-        protocol = environ.get("SERVER_PROTOCOL", "HTTP/1.1").removeprefix("HTTP/").removesuffix(".0")
-        reply = malformed(request.head, rules, "1.0" if protocol == "1" else protocol)
-        if reply is not None:
-            return reply
-        if not port:
-            return not_configured("the server tells no port: give port=…")
-        head = take_away_nominated(request.head)
-        if head is None:
-            return bad_request("Connection names what must stay")
-        request.head = request.arrived = head
-        return None
 
 
 class _Call:
