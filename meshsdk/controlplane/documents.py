@@ -14,12 +14,23 @@ from .strict_yaml import YamlError, parse_yaml
 __all__ = ["Document", "read_documents"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Document:
-    """One document: where it stands, and what it says."""
+    """One document: where it stands, and what it says.
+
+    Two are equal when each value is of the same type, too: `true` and `1` are not the same to those who read them.
+    """
 
     where: str
     data: dict[Any, Any]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Document):
+            return NotImplemented
+        return self.where == other.where and repr(self.data) == repr(other.data)
+
+    def __hash__(self) -> int:
+        return hash(self.where)
 
 
 def read_documents(path: Path) -> tuple[Document, ...]:

@@ -18,6 +18,9 @@ __all__ = ["Fields"]
 
 _DURATION = re2.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
+# Envoy's own bound where it has one (HttpUri.timeout): 136 years.
+_MAX_SECONDS = 1 << 32
+
 # Kubernetes: namespaces are DNS labels (RFC 1123).
 _NAMESPACE = re2.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -117,7 +120,10 @@ class Fields:
             match = _DURATION.fullmatch(value)
             if match is not None:
                 hours, minutes, seconds, millis = (float(group or 0) for group in match.groups())
-                return hours * 3600 + minutes * 60 + seconds + millis / 1000
+                total = hours * 3600 + minutes * 60 + seconds + millis / 1000
+                if total >= _MAX_SECONDS:
+                    raise self.error(name, f"must be below {_MAX_SECONDS} seconds, is longer")
+                return total
         raise self.error(name, f"must be a duration such as 1.5s or 200ms, is {value!r}")
 
     def choice(self, name: str, choices: Sequence[str], default: str = "") -> str:

@@ -179,7 +179,7 @@ class Folder:
         before = {entry.path: entry for entry in self._listing or ()}
         came: set[Path] = set()
         has_changed = self._listing is None
-        self._listing, self._is_tried_again = listing, False
+        is_tried_again = False
         for entry in listing:
             file = self._files.get(entry.path)
             if file is not None and entry == before.get(entry.path) and not file.is_tried_again:
@@ -188,7 +188,9 @@ class Folder:
                 file = self._files[entry.path] = _File()
                 came.add(entry.path)
             has_changed |= file.take(entry)
-            self._is_tried_again |= file.is_tried_again
+            is_tried_again |= file.is_tried_again
+        # Not before all are read: what stopped in between is read again.
+        self._listing, self._is_tried_again = listing, is_tried_again
         listed = {entry.path for entry in listing}
         unknown = [entry.path for entry in listing if entry.is_folder]
         for path, file in self._files.items():
@@ -243,7 +245,8 @@ class Folder:
                 tried = self._state_of({**used, path: newest[path]}, broken)
                 brought = [text for text in tried.errors if text not in state.errors]
                 is_partial = self._files[path].used is not None and not self._files[path].is_whole
-                if brought and not (is_partial and not tried.world.security.broken):
+                is_no_worse = is_partial and len(tried.errors) <= len(state.errors)
+                if brought and not (is_no_worse and not tried.world.security.broken):
                     refused[path] = brought
                     continue
                 used[path], state, has_grown = newest[path], tried, True

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from envoy.type.v3.http_status_pb2 import StatusCode
+
 from .fields import Fields
 from .kinds import did_you_mean
 from .security_world import MeshConfig, Provider
@@ -14,6 +16,9 @@ __all__ = ["MESH_CONFIG", "may_be_mesh_config", "parse_mesh_config"]
 
 # The name of Istio's ConfigMap.
 MESH_CONFIG = "istio"
+
+# envoy.type.v3.StatusCode; istiod takes no others.
+_STATUSES = frozenset(map(str, StatusCode.values()))
 
 NORMALIZATIONS = ("DEFAULT", "NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES")
 
@@ -93,8 +98,8 @@ def _parse_provider(entry: Fields) -> Provider | None:
         raise fields.error("port", "must be set")
     body = fields.child("includeRequestBodyInCheck")
     status = fields.text("statusOnError")
-    if status and not status.isdecimal():
-        raise fields.error("statusOnError", f"must be a status, is {status!r}")
+    if status and status not in _STATUSES:
+        raise fields.error("statusOnError", f"must be a status that Envoy knows, is {status!r}")
     provider = Provider(
         name=name,
         service=fields.required_text("service").rpartition("/")[2],

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import re2
 from envoy.config.listener.v3 import listener_pb2
 from google.protobuf.message import Message
 
@@ -24,6 +25,9 @@ __all__ = ["FolderState", "Problem", "make_state"]
 
 # The name that istiod has for inbound listeners of servers without a sidecar.
 INBOUND_PREFIX = "xds.istio.io/grpc/lds/inbound/"
+
+_PORT = re2.compile("[1-9][0-9]{0,4}")
+_MAX_PORT = 65535
 
 Packed = dict[tuple[ResourceType, str], bytes]
 
@@ -62,10 +66,13 @@ class FolderState:
             ConfigError: It cannot be made.
         """
         address, _, port = name.removeprefix(INBOUND_PREFIX).rpartition(":")
-        if not name.startswith(INBOUND_PREFIX) or not port.isdecimal():
+        if not name.startswith(INBOUND_PREFIX) or not _PORT.fullmatch(port) or int(port) > _MAX_PORT:
             return None
-        listener = make_inbound_listener(self.world, name, address.strip("[]"), int(port))
-        return bytes(listener.SerializeToString(deterministic=True))
+        try:
+            listener = make_inbound_listener(self.world, name, address.strip("[]"), int(port))
+            return bytes(listener.SerializeToString(deterministic=True))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ConfigError(name, f"cannot be made: {error}") from error
 
     def for_client(self, user_agent: str) -> Mapping[tuple[ResourceType, str], bytes]:
         """The resources in the shape that a client wants, by its node's user_agent_name."""
@@ -140,8 +147,12 @@ def _translate(world: World, raw: Packed, errors: list[ConfigError]) -> tuple[Pa
         sidecar = _pack(make_sidecar_listeners(world), errors)
     except ConfigError as error:
         errors.append(error)
-        return dict(raw), dict(raw), dict(raw)
-    return {**clusters, **grpc, **raw}, {**core, **grpc, **raw}, {**clusters, **sidecar, **raw}
+    except (ValueError, TypeError, OverflowError) as error:
+        # A value that no field of xDS takes, and that was not looked at where it was read.
+        errors.append(ConfigError("the folder", f"cannot be said in xDS: {error}"))
+    else:
+        return {**clusters, **grpc, **raw}, {**core, **grpc, **raw}, {**clusters, **sidecar, **raw}
+    return dict(raw), dict(raw), dict(raw)
 
 
 def _pack(messages: Iterable[Message], errors: list[ConfigError]) -> Packed:

@@ -6,6 +6,7 @@ makes dates and numbers to the base of 60 of words that Kubernetes reads as stri
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import yaml
@@ -16,6 +17,8 @@ __all__ = ["YamlError", "parse_yaml"]
 _MAX_ALIASES = 100
 _MAX_VALUES = 2_000_000
 _MAX_DEPTH = 100
+# Those of JSON that Kubernetes takes.
+_INTEGERS = range(-(1 << 63), 1 << 64)
 
 # libyaml's parser where it was built in.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -87,45 +90,48 @@ class _Builder:
     """One document's nodes as data. What several aliases stand for is made once."""
 
     def __init__(self) -> None:
-        self._made: dict[int, tuple[Any, int]] = {}
+        self._made: dict[int, tuple[Any, int, int]] = {}
         self._open: set[int] = set()
 
     def build(self, node: Any) -> Any:
         return self._build(node)[0]
 
-    def _build(self, node: Any) -> tuple[Any, int]:
-        """The value, and how many values it holds with every alias written out."""
+    def _build(self, node: Any) -> tuple[Any, int, int]:
+        """The value; and how many values it holds, and how deep, with every alias written out."""
         known = self._made.get(id(node))
         if known is not None:
             return known
         if id(node) in self._open:
             raise _wrong(node, "an alias stands inside of what it stands for")
         self._open.add(id(node))
-        made: tuple[Any, int]
+        made: tuple[Any, int, int]
         if isinstance(node, yaml.MappingNode):
             made = self._mapping(node)
         elif isinstance(node, yaml.SequenceNode):
             if node.tag != f"{_TAG}seq":
                 raise _wrong(node, f"the tag {node.tag!r} is not taken")
-            pairs = [self._build(item) for item in node.value]
-            made = [value for value, _ in pairs], 1 + sum(size for _, size in pairs)
+            items = [self._build(item) for item in node.value]
+            sizes, depths = (sum(one[1] for one in items), max((one[2] for one in items), default=0))
+            made = [one[0] for one in items], 1 + sizes, 1 + depths
         else:
-            made = _scalar(node), 1
+            made = _scalar(node), 1, 0
         if made[1] > _MAX_VALUES:
             raise _wrong(node, f"stands for more than {_MAX_VALUES} values")
+        if made[2] > _MAX_DEPTH:
+            raise _wrong(node, f"is nested more than {_MAX_DEPTH} deep")
         self._open.discard(id(node))
         self._made[id(node)] = made
         return made
 
-    def _mapping(self, node: Any) -> tuple[dict[Any, Any], int]:
+    def _mapping(self, node: Any) -> tuple[dict[Any, Any], int, int]:
         if node.tag != f"{_TAG}map":
             raise _wrong(node, f"the tag {node.tag!r} is not taken")
         own: dict[Any, Any] = {}
         merged: dict[Any, Any] | None = None
-        size = 1
+        size, depth = 1, 0
         for key_node, value_node in node.value:
-            value, count = self._build(value_node)
-            size += 1 + count
+            value, count, below = self._build(value_node)
+            size, depth = size + 1 + count, max(depth, below)
             if key_node.tag == f"{_TAG}merge":
                 if merged is not None:
                     raise _wrong(key_node, "'<<' stands twice in one object")
@@ -135,7 +141,7 @@ class _Builder:
             if key in own:
                 raise _wrong(key_node, f"the key {key!r} stands twice in one object")
             own[key] = value
-        return {**(merged or {}), **own}, size
+        return {**(merged or {}), **own}, size, 1 + depth
 
 
 def _merged(at: Any, value: Any) -> dict[Any, Any]:
@@ -169,9 +175,9 @@ def _scalar(node: Any) -> Any:
             return _BOOLEANS[text.lower()] if text.lower() in _BOOLEANS else _no_value(node)
         case "int":
             # To the base of 60 in YAML 1.1 (12:30): nobody means that.
-            return text if ":" in text else _integer(text.replace("_", ""))
+            return text if ":" in text else _integer(node, text.replace("_", ""))
         case "float":
-            return text if ":" in text else _number(text.replace("_", "").lower())
+            return text if ":" in text else _number(node, text.replace("_", "").lower())
     raise _wrong(node, f"the tag {node.tag!r} is not taken")
 
 
@@ -179,11 +185,17 @@ def _no_value(node: Any) -> Any:
     raise _wrong(node, f"{node.value!r} is no value of the tag {node.tag!r}")
 
 
-def _integer(text: str) -> int:
+def _integer(node: Any, text: str) -> int:
     digits = text.lstrip("+-")
     is_octal = len(digits) > 1 and digits.isdecimal() and digits.startswith("0")
-    return int(text, 8 if is_octal else 0)
+    value = int(text, 8 if is_octal else 0)
+    if value not in _INTEGERS:
+        raise _wrong(node, "a number has more than 64 bits")
+    return value
 
 
-def _number(text: str) -> float:
-    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+def _number(node: Any, text: str) -> float:
+    value = float(text.replace(".inf", "inf").replace(".nan", "nan"))
+    if not math.isfinite(value):
+        raise _wrong(node, "a number must be finite")
+    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from meshsdk.controlplane.folder import Folder, FolderState, load
+from meshsdk.controlplane.state import INBOUND_PREFIX
 from meshsdk.resources import ResourceType, decode
 from tests.conftest import destination_rule, service, virtual_service
+from tests.differential.tokens import ISSUERS
 
 from .swaps import SWAPS, remove
 from .verdicts import PORT, let_in
@@ -212,6 +215,102 @@ def test_good_edits_do_not_wait_for_a_broken_file(folder: Path, name: str, broke
     assert (ResourceType.LISTENER, "more.default.svc.cluster.local:80") in edited(running).grpc
     (folder / name).unlink()
     assert let_in(edited(running), ASKED) == [False, True]
+    assert not running.state.errors
+
+
+_DEEP = "a: &a0 [x]\n" + "".join(f"b{one}: &a{one} [{'[' * 60}*a{one - 1}{']' * 60}]\n" for one in range(1, 90))
+# Numbers that no field takes, and nesting that only aliases make.
+TOO_LARGE = {
+    "a timeout": virtual_service("web", f"[{{timeout: {'9' * 30}h, route: [{{destination: {{host: web}}}}]}}]"),
+    "a timeout of any length": virtual_service(
+        "web", f"[{{timeout: {'9' * 400}s, route: [{{destination: {{host: web}}}}]}}]"
+    ),
+    "a timeout that is a number": virtual_service(
+        "web", f"[{{timeout: 0x{'f' * 5000}, route: [{{destination: {{host: web}}}}]}}]"
+    ),
+    "a share": virtual_service(
+        "web",
+        f"[{{fault: {{abort: {{httpStatus: 500, percentage: {{value: {'9' * 400}}}}}}},"
+        " route: [{destination: {host: web}}]}]",
+    ),
+    "no number": virtual_service(
+        "web",
+        "[{fault: {abort: {httpStatus: 500, percentage: {value: .nan}}}, route: [{destination: {host: web}}]}]",
+    ),
+    "a port": service("more", 1).replace("port: 80", f"port: 0x{'f' * 5000}"),
+    "aliases in aliases": f"apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\ndata:\n  x: 1\n{_DEEP}",
+    "a number of xDS": '"@type": type.googleapis.com/envoy.config.cluster.v3.Cluster\nname: c\nmetadata:'
+    f" {{filter_metadata: {{a: {{b: {'9' * 400}}}}}}}",
+}
+
+
+@pytest.mark.parametrize("large", TOO_LARGE)
+def test_a_value_that_nothing_takes_is_a_problem_of_its_file_alone(folder: Path, large: str) -> None:
+    running = watched(folder)
+    (folder / "a.yaml").write_text(TOO_LARGE[large])
+    assert let_in(edited(running), ASKED) == GUARDED
+    assert any("a.yaml" in text for text in running.state.errors), running.state.errors
+    assert all(len(text) < 2000 for text in running.state.errors)
+    assert load(folder).errors
+    (folder / "policy.yaml").write_text(DENY.replace("/admin", "/"))
+    assert let_in(edited(running), ASKED) == [False, True]
+
+
+PROVIDER = """apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - {name: ask, envoyExtAuthzHttp: {service: ask.default.svc.cluster.local, port: 80, MORE}}
+"""
+
+
+@pytest.mark.parametrize(
+    "more", [f"timeout: {'9' * 30}h", "statusOnError: '99999999999'", f"statusOnError: '{'9' * 5000}'"]
+)
+def test_what_a_server_could_not_be_told_is_a_problem_when_it_is_read(folder: Path, more: str) -> None:
+    (folder / "mesh.yaml").write_text(PROVIDER.replace("MORE", more))
+    assert any("mesh" in text for text in load(folder).errors)
+    (folder / "mesh.yaml").write_text(PROVIDER.replace("MORE", "timeout: 1s, statusOnError: '503'"))
+    assert not load(folder).errors
+
+
+@pytest.mark.parametrize("port", ["99999999999", "9" * 5000, "70000", "0", "\u0663", "", "-1"])
+def test_a_name_with_no_port_names_no_inbound_listener(folder: Path, port: str) -> None:
+    state = load(folder)
+    assert state.inbound(f"{INBOUND_PREFIX}0.0.0.0:{port}") is None
+    assert state.inbound(f"{INBOUND_PREFIX}0.0.0.0:{PORT}") is not None
+
+
+def test_an_edit_that_changes_a_values_type_only_is_an_edit(folder: Path) -> None:
+    """To Python `1 == True`, and what is closed for the one would not open for the other."""
+    keys = json.dumps(ISSUERS["one"])
+    jwt = (
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: j}\n"
+        f"spec: {{jwtRules: [{{issuer: one, jwks: '{keys}', forwardOriginalToken: 1}}]}}\n"
+    )
+    (folder / "jwt.yaml").write_text(jwt)
+    running = watched(folder)
+    assert running.state.world.security.broken
+    (folder / "jwt.yaml").write_text(jwt.replace("Token: 1}", "Token: true}"))
+    assert not edited(running).errors
+    assert not running.state.world.security.broken
+    (folder / "jwt.yaml").write_text(jwt)
+    assert any("forwardOriginalToken" in text for text in edited(running).errors)
+    assert not running.state.world.security.broken
+
+
+def test_a_file_that_was_partly_wrong_gets_no_worse(folder: Path) -> None:
+    wrong, good = service("c", 1).replace("port: 80", "port: x"), service("b", 1)
+    (folder / "both.yaml").write_text(good + "---\n" + wrong)
+    running = watched(folder)
+    name = (ResourceType.LISTENER, "b.default.svc.cluster.local:80")
+    assert name in running.state.grpc
+    (folder / "both.yaml").write_text(good.replace("port: 80", "port: y") + "---\n" + wrong)
+    assert name in edited(running).grpc
+    (folder / "both.yaml").write_text(good)
+    assert name in edited(running).grpc
     assert not running.state.errors
 
 
