@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -18,12 +20,31 @@ from .patience import PATIENCE
 __all__ = ["envoy", "envoy_path", "free_ports", "nginx", "wait_for_port"]
 
 
+# Below the ports that systems give to those who ask for any (and to those who connect), so that nobody is given one
+# between our look at it and its use. Each of the processes that test side by side has a part of its own.
+_FIRST_PORT, _PORTS_OF_A_WORKER, _WORKERS = 10_240, 1_200, 8
+
+
+def _ports_in_turn() -> Iterator[int]:
+    """The ports of this process, over and over, from one that another run on this machine hardly starts with."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+    first = _FIRST_PORT + worker * _PORTS_OF_A_WORKER
+    for turn in itertools.count(random.SystemRandom().randrange(_PORTS_OF_A_WORKER)):
+        yield first + turn % _PORTS_OF_A_WORKER
+
+
+_PORTS = _ports_in_turn()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
+    """Ports that nobody listens on, and that nobody is given who asks for any."""
+    ports: list[int] = []
+    for port in itertools.islice(_PORTS, _PORTS_OF_A_WORKER):
+        if len(ports) == count:
+            break
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.append(port)
+    assert len(ports) == count, "too few ports are free"
     return ports
 
 

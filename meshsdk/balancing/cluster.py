@@ -145,7 +145,7 @@ class Cluster:
         self._publish()
 
     def retire(self) -> None:
-        """The cluster is gone: so are its endpoints, once the requests under way are over. Control thread only."""
+        """The cluster is gone: so are its endpoints, once the requests under way are over."""
         self.is_retired = True
         for endpoint in self._endpoints.values():
             endpoint.is_removed = True

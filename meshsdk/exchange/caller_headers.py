@@ -24,7 +24,6 @@ _HEADER_NAMES = "x-envoy-retriable-header-names"
 _TIMEOUT = "x-envoy-upstream-rq-timeout-ms"
 _PER_TRY_TIMEOUT = "x-envoy-upstream-rq-per-try-timeout-ms"
 _HEDGE = "x-envoy-hedge-on-per-try-timeout"
-_ALT_RESPONSE = "x-envoy-upstream-rq-timeout-alt-response"
 
 _CONSUMED = frozenset(
     name.encode()

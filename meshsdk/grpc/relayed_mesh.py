@@ -10,11 +10,10 @@ from typing import Any, Protocol
 
 from envoy.config.route.v3 import route_components_pb2
 
+# Loaded with this module, so that the first call does not wait for them: the control thread uses both.
 from .. import health as _health  # noqa: F401
 from ..control import Control
 from ..errors import MeshError
-
-# Loaded with this module, so that the first call does not wait for them: the control thread uses both.
 from ..forked import keep
 from ..routing import CompiledForward
 from ..xds import ads_client as _ads_client  # noqa: F401

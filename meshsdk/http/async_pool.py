@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import socket
-import ssl
 import time
 from collections import deque
 from copy import copy
@@ -22,6 +20,7 @@ from .errors import PendingOverflowError
 from .pool_rules import (
     SWEEP_SECONDS,
     Slot,
+    connect_error,
     connect_timeout,
     keepalive_seconds,
     must_wait_for_connection,
@@ -163,7 +162,7 @@ class AsyncPool:
                     if connection is not None:
                         return connection
         except TimeoutError as error:
-            raise _connect_error(error, endpoint) from error
+            raise connect_error(error, endpoint) from error
         return None
 
     def _something_changed(self) -> asyncio.Future[None]:
@@ -187,11 +186,16 @@ class AsyncPool:
             async with asyncio.timeout(connect_timeout(endpoint, timeouts.connect)):
                 connection = await self._connect(slot, scheme, url.host)
         except OSError as error:  # TimeoutError is one.
-            failure = _connect_error(error, endpoint)
+            failure = connect_error(error, endpoint)
             raise failure from error
         except httpx.TransportError as error:
             failure = error
             raise
+        else:
+            if not connection.is_open:
+                # Its end came with the handshake's, and so before it was told to anybody.
+                connection, failure = None, httpx.ConnectError(f"{endpoint.address} closed the connection at once")
+                raise failure
         finally:
             self._opening -= 1
             if connection is None:
@@ -341,8 +345,11 @@ class AsyncPool:
         for connection, slot in list(self._slots.items()):
             if self._is_idle(connection, slot) and (slot.endpoint.is_removed or not slot.fits(connection.idle_since)):
                 connection.close()
-        for key in [key for key, idle in self._idle.items() if key[0].is_removed and not idle]:
-            del self._idle[key]
+        tables: tuple[dict[Key, list[Any]], ...] = (self._idle, self._shared)
+        for table in tables:
+            for key in [key for key, connections in table.items() if key[0].is_removed and not connections]:
+                del table[key]
+        self._unshared = {key for key in self._unshared if not key[0].is_removed}
 
     def _is_idle(self, connection: AsyncConnection, slot: Slot) -> bool:
         if isinstance(connection, AsyncHttp1Connection):
@@ -357,6 +364,7 @@ class AsyncPool:
             longest = keepalive_seconds(self._limits.keepalive_expiry, slot.endpoint.cluster.config)
             if self._is_idle(connection, slot) and now - connection.idle_since > longest:
                 connection.close()
+        self.drop_removed()
         if self._slots:
             self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
 
@@ -428,13 +436,3 @@ class _Negotiator(asyncio.Protocol):
         self.connection = connection
         transport.set_protocol(connection)
         connection.connection_made(transport)
-
-
-def _connect_error(error: OSError, endpoint: Endpoint) -> httpx.TransportError:
-    where = f"{endpoint.address} (cluster {endpoint.cluster.name})"
-    if isinstance(error, TimeoutError):
-        return httpx.ConnectTimeout(f"connecting to {where} took too long")
-    if isinstance(error, socket.gaierror):
-        return httpx.ConnectError(f"looking up {where} failed: {error}")
-    what = "TLS with" if isinstance(error, ssl.SSLError) else "connecting to"
-    return httpx.ConnectError(f"{what} {where} failed: {error}")

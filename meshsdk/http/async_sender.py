@@ -16,11 +16,11 @@ from .errors import DeadlineExceededError, IdleTimeoutError, PendingOverflowErro
 from .outgoing import Outgoing
 from .raw_response import RawResponse
 from .request_body import AsyncRequestBody
-from .sender import AttemptSender, Result, let_go
+from .sender import AttemptSender, Result, end_observation, let_go
 from .timeouts import Timeouts, is_below
 
 if TYPE_CHECKING:
-    from ..telemetry.http_client import RequestObservation
+    from ..telemetry.http_client import AttemptObservation, RequestObservation
 
 __all__ = ["Sender", "discard"]
 
@@ -57,9 +57,11 @@ class Sender(AttemptSender[AsyncRequestBody]):
         """
         headers: Sequence[tuple[bytes, bytes]] = attempt.headers
         observation = self._observation
+        seen: AttemptObservation | None = None
         if observation is not None:
             address = attempt.endpoint.address
-            headers = observation.begin_attempt(address.host, address.port, attempt.endpoint.cluster.name, headers)
+            seen = observation.begin_attempt(address.host, address.port, attempt.endpoint.cluster.name, headers)
+            headers = seen.headers
         scheme = self.exchange.head.scheme
         timeouts = self._timeouts
         idle = self.exchange.timeouts.shortest_idle
@@ -85,8 +87,8 @@ class Sender(AttemptSender[AsyncRequestBody]):
         finally:
             if raw is None:
                 attempt.finish()
-        if observation is not None:
-            observation.end_attempt(raw.status if raw is not None else None, error)
+            if seen is not None:
+                end_observation(seen, raw, error)
         if (
             error is not None
             and was_used

@@ -238,7 +238,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         first = await sender.send(attempt)
         raw = first.raw
         if raw is not None and exchange.is_final(raw.status, raw.headers):
-            return self._dispatcher.response(request, exchange, first.attempt, raw)
+            return self._dispatcher.response(exchange, first.attempt, raw)
         result = await self._retry(sender, first, policy) if policy is not None else first
         return await self._conclude(request, exchange, result, body, observation)
 
@@ -345,7 +345,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         can_replay = isinstance(body, bytes) or body.can_replay
         following = self._dispatcher.follow(exchange, raw) if can_replay else None
         if following is None:
-            return self._dispatcher.response(request, exchange, attempt, raw)
+            return self._dispatcher.response(exchange, attempt, raw)
         raw.let_go()
         if isinstance(following, LocalReply):
             return await self._reply(request, following, exchange)

@@ -249,7 +249,9 @@ class Dispatcher:
         cluster = self._passthrough.get(key)
         if cluster is None:
             if len(self._passthrough) >= _MAX_PASSTHROUGH_HOSTS:
-                self._passthrough = {}
+                known, self._passthrough = self._passthrough, {}
+                for one in list(known.values()):
+                    one.retire()  # The pools forget its endpoint when its last connection ends.
             host = key[1].strip("[]")
             endpoints = Endpoints(host, (LocalityEndpoints((EndpointConfig(Address(host, key[2]), hostname=host),)),))
             config = resources.Cluster(
@@ -286,9 +288,7 @@ class Dispatcher:
             else f"no configuration for {', '.join(unsettled.names)}: {problem}"
         )
 
-    def response(
-        self, request: httpx.Request, exchange: Exchange, attempt: Attempt, raw: RawResponse
-    ) -> httpx.Response:
+    def response(self, exchange: Exchange, attempt: Attempt, raw: RawResponse) -> httpx.Response:
         """The response of an attempt."""
         headers = exchange.response_headers(attempt, raw.status, raw.headers)
         extensions: dict[str, Any] = {

@@ -31,6 +31,13 @@ class _MeshFirst(httpx.BaseTransport):
         """See `httpx.BaseTransport`."""
         return self._mesh.handle_request(request, self._outside)
 
+    def __enter__(self) -> _MeshFirst:
+        self._outside.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._outside.__exit__(*raised)
+
     def close(self) -> None:
         """Close the transport that the user gave."""
         self._outside.close()
@@ -46,6 +53,13 @@ class _AsyncMeshFirst(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """See `httpx.AsyncBaseTransport`."""
         return await self._mesh.handle_async_request(request, self._outside)
+
+    async def __aenter__(self) -> _AsyncMeshFirst:
+        await self._outside.__aenter__()
+        return self
+
+    async def __aexit__(self, *raised: Any) -> None:
+        await self._outside.__aexit__(*raised)
 
     async def aclose(self) -> None:
         """Close the transport that the user gave."""

@@ -18,6 +18,7 @@ __all__ = [
     "DEFAULT_LIMITS",
     "PooledConnection",
     "Slot",
+    "connect_error",
     "connect_timeout",
     "keepalive_seconds",
     "must_wait_for_connection",
@@ -162,3 +163,14 @@ def connect_timeout(endpoint: Endpoint, seconds: float | None) -> float | None:
     own = endpoint.cluster.config.connect_timeout_seconds
     shortest = own if seconds is None else min(own, seconds)
     return None if shortest == float("inf") else shortest
+
+
+def connect_error(error: OSError, endpoint: Endpoint) -> httpx.TransportError:
+    """What a caller hears of a connection that could not be opened."""
+    where = f"{endpoint.address} (cluster {endpoint.cluster.name})"
+    if isinstance(error, TimeoutError):
+        return httpx.ConnectTimeout(f"connecting to {where} took too long")
+    if isinstance(error, socket.gaierror):
+        return httpx.ConnectError(f"looking up {where} failed: {error}")
+    what = "TLS with" if isinstance(error, ssl.SSLError) else "connecting to"
+    return httpx.ConnectError(f"{what} {where} failed: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -16,9 +17,9 @@ from .request_body import AsyncRequestBody, RequestBody
 from .timeouts import Timeouts
 
 if TYPE_CHECKING:
-    from ..telemetry.http_client import RequestObservation
+    from ..telemetry.http_client import AttemptObservation, RequestObservation
 
-__all__ = ["AttemptSender", "Result", "let_go"]
+__all__ = ["AttemptSender", "Result", "end_observation", "let_go"]
 
 B = TypeVar("B", RequestBody, AsyncRequestBody)
 
@@ -27,6 +28,14 @@ def let_go(result: Result | LocalReply | None) -> None:
     """A response that is not used after all."""
     if isinstance(result, Result) and result.raw is not None:
         result.raw.let_go()
+
+
+def end_observation(seen: AttemptObservation, raw: RawResponse | None, error: BaseException | None) -> None:
+    """An attempt is over; without a response and an error, by what is being raised: a cancellation, perhaps."""
+    if raw is not None:
+        seen.end(raw.status, None)
+    else:
+        seen.end(None, error if error is not None else sys.exception())
 
 
 class Result:

@@ -19,6 +19,7 @@ from .outgoing import CONTINUE_WAIT_SECONDS, Outgoing
 from .raw_response import EMPTY_BODY, RawResponse, Releasable
 from .request_body import RequestBody
 from .request_rules import Framer
+from .sync_socket import GONE, end_socket
 
 __all__ = ["SyncHttp1Connection"]
 
@@ -112,10 +113,7 @@ class SyncHttp1Connection:
         """Close the connection. From any thread; a request under way on it fails."""
         if self.is_open:
             self.is_open = False
-            # Wakes a thread that waits for this socket; closing alone would not. The peer may have been faster.
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)
-            self._sock.close()
+            end_socket(self._sock)
             self._on_release(self)
 
     def _finish(self, outgoing: Outgoing[RequestBody]) -> None:
@@ -190,7 +188,7 @@ class SyncHttp1Connection:
         except (TimeoutError, BlockingIOError) as error:
             _check_deadline(outgoing.attempt.deadline)
             raise httpx.WriteTimeout("sending the request took too long") from error
-        except OSError as error:
+        except GONE as error:
             raise httpx.WriteError(f"sending the request failed: {error}") from error
 
     def _send_pieces(self, pieces: list[bytes], outgoing: Outgoing[RequestBody]) -> None:
@@ -213,7 +211,7 @@ class SyncHttp1Connection:
         except (TimeoutError, BlockingIOError) as error:
             _check_deadline(outgoing.attempt.deadline)
             raise httpx.WriteTimeout("sending the request took too long") from error
-        except OSError as error:
+        except GONE as error:
             raise httpx.WriteError(f"sending the request failed: {error}") from error
         for piece in pieces:
             if sent < len(piece):
@@ -232,8 +230,11 @@ class SyncHttp1Connection:
             raise httpx.ReadTimeout("reading the response took too long") from error
         except ssl.SSLEOFError:  # The connection ended without close_notify.
             data, is_whole = b"", not self._must_be_told
-        except OSError as error:
+        except GONE as error:
             raise httpx.ReadError(f"reading the response failed: {error}") from error
+        if not self.is_open:
+            # Another thread is about to close it, and ssl may have handed out what is still encrypted.
+            raise httpx.ReadError("the connection was closed")
         if data:
             self.reader.feed(data)
         else:

@@ -6,7 +6,6 @@ and as fast.
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
 import ssl
@@ -21,6 +20,7 @@ from .outgoing import Outgoing
 from .raw_response import RawResponse, Releasable
 from .request_body import RequestBody
 from .request_rules import Framer
+from .sync_socket import GONE, end_socket
 
 __all__ = ["SyncHttp2Connection"]
 
@@ -83,10 +83,7 @@ class SyncHttp2Connection:
         """See `SyncHttp1Connection.close`."""
         if self.is_open:
             self.is_open = False
-            # Wakes a thread that waits for this socket; closing alone would not. The peer may have been faster.
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)
-            self._sock.close()
+            end_socket(self._sock)
             self._on_release(self)
 
     def _finish(self, stream: Http2Stream, outgoing: Outgoing[RequestBody]) -> None:
@@ -136,7 +133,7 @@ class SyncHttp2Connection:
             if outgoing.attempt.deadline is not None and time.monotonic() >= outgoing.attempt.deadline:
                 raise DeadlineExceededError from error
             raise httpx.WriteTimeout("sending the request took too long") from error
-        except OSError as error:
+        except GONE as error:
             raise httpx.WriteError(f"sending the request failed: {error}") from error
 
     def _read(self, stream: Http2Stream, outgoing: Outgoing[RequestBody], *, for_writing: bool = False) -> None:
@@ -153,8 +150,11 @@ class SyncHttp2Connection:
             raise httpx.ReadTimeout("reading the response took too long") from error
         except ssl.SSLEOFError:
             data = b""
-        except OSError as error:
+        except GONE as error:
             raise httpx.ReadError(f"reading the response failed: {error}") from error
+        if not self.is_open:
+            # Another thread is about to close it, and ssl may have handed out what is still encrypted.
+            raise httpx.ReadError("the connection was closed")
         if data:
             self._send(self._session.feed(data), outgoing)
         else:
@@ -171,7 +171,7 @@ class SyncHttp2Connection:
                 seconds = left
         try:
             self._sock.settimeout(seconds)
-        except OSError as error:  # another thread has closed it: its peer's certificate is trusted no longer
+        except OSError as error:  # Another thread has closed it.
             raise httpx.ReadError("the connection was closed") from error
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 import threading
 import time
 from typing import TYPE_CHECKING, TypeAlias
@@ -21,6 +20,7 @@ from .errors import PendingOverflowError
 from .pool_rules import (
     SWEEP_SECONDS,
     Slot,
+    connect_error,
     connect_timeout,
     keepalive_seconds,
     must_wait_for_connection,
@@ -107,7 +107,7 @@ class SyncPool:
         try:
             connection = self._connect(slot, scheme, url.host, connect_timeout(endpoint, timeouts.connect))
         except OSError as error:
-            raise _connect_error(error, endpoint) from error
+            raise connect_error(error, endpoint) from error
         finally:
             with self._condition:
                 self._opening -= 1
@@ -252,6 +252,7 @@ class SyncPool:
                     with contextlib.suppress(ValueError):
                         idle.remove(connection)
                         connection.close()
+        self.drop_removed()
 
     def connect_socket(self, endpoint: Endpoint, seconds: float | None) -> socket.socket:
         """A socket of one's own to an endpoint, through the cluster's TLS where it has some.
@@ -313,11 +314,3 @@ def _open_socket(endpoint: Endpoint, seconds: float | None) -> socket.socket:
     if endpoint.cluster.config.tcp_keepalive is not None:
         set_keepalive(sock, endpoint.cluster.config.tcp_keepalive)
     return sock
-
-
-def _connect_error(error: OSError, endpoint: Endpoint) -> httpx.TransportError:
-    where = f"{endpoint.address} (cluster {endpoint.cluster.name})"
-    if isinstance(error, TimeoutError):
-        return httpx.ConnectTimeout(f"connecting to {where} took too long")
-    what = "TLS with" if isinstance(error, ssl.SSLError) else "connecting to"
-    return httpx.ConnectError(f"{what} {where} failed: {error}")

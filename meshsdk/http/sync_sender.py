@@ -14,13 +14,13 @@ from .errors import DeadlineExceededError, IdleTimeoutError, PendingOverflowErro
 from .outgoing import Outgoing
 from .raw_response import RawResponse
 from .request_body import RequestBody
-from .sender import AttemptSender, Result
+from .sender import AttemptSender, Result, end_observation
 from .sync_http1 import SyncHttp1Connection
 from .sync_pool import SyncPool
 from .timeouts import Timeouts, is_below
 
 if TYPE_CHECKING:
-    from ..telemetry.http_client import RequestObservation
+    from ..telemetry.http_client import AttemptObservation, RequestObservation
 
 __all__ = ["Sender"]
 
@@ -51,9 +51,11 @@ class Sender(AttemptSender[RequestBody]):
         """
         headers: Sequence[tuple[bytes, bytes]] = attempt.headers
         observation = self._observation
+        seen: AttemptObservation | None = None
         if observation is not None:
             address = attempt.endpoint.address
-            headers = observation.begin_attempt(address.host, address.port, attempt.endpoint.cluster.name, headers)
+            seen = observation.begin_attempt(address.host, address.port, attempt.endpoint.cluster.name, headers)
+            headers = seen.headers
         scheme = self.exchange.head.scheme
         timeouts = self._timeouts
         idle = self.exchange.timeouts.shortest_idle
@@ -79,8 +81,8 @@ class Sender(AttemptSender[RequestBody]):
         finally:
             if raw is None:
                 attempt.finish()
-        if observation is not None:
-            observation.end_attempt(raw.status if raw is not None else None, error)
+            if seen is not None:
+                end_observation(seen, raw, error)
         if (
             error is not None
             and was_used

@@ -202,7 +202,7 @@ class MeshTransport(httpx.BaseTransport):
         first = sender.send(attempt)
         raw = first.raw
         if raw is not None and exchange.is_final(raw.status, raw.headers):
-            return self._dispatcher.response(request, exchange, first.attempt, raw)
+            return self._dispatcher.response(exchange, first.attempt, raw)
         result = self._retry(sender, first, policy) if policy is not None else first
         return self._conclude(request, exchange, result, body, observation)
 
@@ -325,7 +325,7 @@ class MeshTransport(httpx.BaseTransport):
         can_replay = isinstance(body, bytes) or body.can_replay
         following = self._dispatcher.follow(exchange, raw) if can_replay else None
         if following is None:
-            return self._dispatcher.response(request, exchange, attempt, raw)
+            return self._dispatcher.response(exchange, attempt, raw)
         raw.let_go()
         if isinstance(following, LocalReply):
             return self._reply(request, following, exchange)

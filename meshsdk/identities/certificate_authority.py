@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -57,8 +58,11 @@ class CertificateAuthority:
         Raises:
             ValueError: The text is no CA, or its time is over.
         """
-        key = serialization.load_pem_private_key(text, password=None)
-        certificate = x509.load_pem_x509_certificates(text)[0]
+        try:
+            key = serialization.load_pem_private_key(text, password=None)
+            certificate = x509.load_pem_x509_certificates(text)[0]
+        except (TypeError, UnsupportedAlgorithm) as error:
+            raise ValueError(str(error)) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise ValueError("its key is of another kind")
         if not _is_fresh(certificate):

@@ -88,15 +88,27 @@ def _held(path: Path) -> tuple[int, CertificateAuthority]:
         except FileNotFoundError:
             _make(path)
             continue
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        if _is_same(descriptor, path):
-            try:
-                return descriptor, CertificateAuthority.load(path.read_bytes())
-            except (ValueError, IndexError):
-                # Its time is over, or somebody has written into it: those who use it have it in memory.
+        is_held = False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            if _is_same(descriptor, path):
+                authority = _load(path)
+                if authority is not None:
+                    is_held = True
+                    return descriptor, authority
                 path.unlink(missing_ok=True)
-        os.close(descriptor)
+        finally:
+            if not is_held:
+                os.close(descriptor)
     raise OSError(f"{path} is removed again and again")
+
+
+def _load(path: Path) -> CertificateAuthority | None:
+    """None where its time is over, or somebody has written into it: those who use it have it in memory."""
+    try:
+        return CertificateAuthority.load(path.read_bytes())
+    except ValueError:
+        return None
 
 
 def _make(path: Path) -> None:

@@ -21,7 +21,7 @@ import re2
 
 from ..resources import HeaderMatcher, RouteMatch
 from ..resources.cel import CelCondition
-from ..resources.ext_authz import ExtAuthz
+from ..resources.ext_authz import ExtAuthz, GrpcAuthorization
 from ..resources.filter_state import FilterStateValue
 from ..resources.header_mutations import HeaderAddition
 from ..resources.metadata_matcher import MetadataMatcher
@@ -192,8 +192,10 @@ def _look_at_cel(one: CelCondition, found: _Found) -> None:
 
 
 def _look_at_authorization(one: ExtAuthz, found: _Found) -> None:
-    # Whoever is asked is told the host, and may have rules about it.
+    # Whoever is asked is told these, and may have rules about them.
     found.facts.add(Fact.AUTHORITY)
+    if isinstance(one.service, GrpcAuthorization):
+        found.facts |= {Fact.SOURCE, Fact.SECURED, Fact.PEER}
     if _RBAC in one.metadata_namespaces:
         found.results.add(_ANY_RESULT)
 

@@ -342,6 +342,10 @@ def _asked_by_choice(routes: RouteConfiguration) -> frozenset[Fact]:
         for route in host.routes
         if isinstance(route.action, ForwardAction)
     ]
+    if any(host.require_tls for host in routes.virtual_hosts):
+        facts |= {Fact.SECURED}
+    if any(host.require_tls and host.spares_internal for host in routes.virtual_hosts):
+        facts |= {Fact.SOURCE}
     return facts.union(*map(header_facts, splits))
 
 

@@ -133,7 +133,13 @@ _ANY = FilterChainMatch()
 _PLAIN_HTTP = ("http/1.0", "http/1.1", "h2c")
 _LOOPBACK = ("127.0.0.1", "::1")
 
-_FACTS = {"destinations": Fact.DESTINATION_IP, "server_names": Fact.SERVER_NAME}
+_FACTS = {
+    "destinations": Fact.DESTINATION_IP,
+    "server_names": Fact.SERVER_NAME,
+    "transport_protocol": Fact.SECURED,
+    "application_protocols": Fact.SECURED,
+    **dict.fromkeys(("direct_sources", "source_type", "sources", "source_ports"), Fact.SOURCE),
+}
 
 _CRITERIA: tuple[tuple[str, Fit], ...] = (
     ("destination_port", _destination_port),

@@ -71,7 +71,7 @@ class KeyStore:
         except BadTokenError as error:
             self._problem = error
         else:
-            self._stamp, self._problem = stamp, None
+            self._stamp, self._problem, self._told = stamp, None, ""
             return
         if self._keys is not None and str(self._problem) != self._told:
             self._told = str(self._problem)

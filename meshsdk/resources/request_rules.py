@@ -99,7 +99,10 @@ _UNDERSCORES = frozenset(action.value for action in Underscores)
 
 
 def strictest(rules: Iterable[RequestRules]) -> RequestRules:
-    """One for a server that looks at requests before it knows their filter chain: of each bound the smaller one."""
+    """One for a server that looks at requests before it knows their filter chain: of each bound the smaller one.
+
+    Upgrades are looked at when the chain is known.
+    """
     every = list(rules)
     if not every:
         return NO_RULES
@@ -108,7 +111,6 @@ def strictest(rules: Iterable[RequestRules]) -> RequestRules:
         max_head_bytes=min(one.max_head_bytes for one in every),
         underscores=max((one.underscores for one in every), key=_STRICTNESS.__getitem__),
         accepts_http_10=all(one.accepts_http_10 for one in every),
-        upgrades=frozenset.intersection(*(one.upgrades for one in every)),
         request_headers_timeout_seconds=_shortest(one.request_headers_timeout_seconds for one in every),
         stream_idle_timeout_seconds=_shortest(one.stream_idle_timeout_seconds for one in every),
     )
@@ -118,4 +120,6 @@ _STRICTNESS = {Underscores.ALLOW: 0, Underscores.DROP_HEADER: 1, Underscores.REJ
 
 
 def _shortest(seconds: Iterable[float | None]) -> float | None:
-    return min((one for one in seconds if one is not None), default=None)
+    """0 is for ever, and None the server's own."""
+    every = [one for one in seconds if one is not None]
+    return min((one for one in every if one), default=0.0 if every else None)

@@ -82,11 +82,6 @@ class CompiledFilters:
     request_mutations: tuple[HeaderMutations, ...] = ()
     response_mutations: tuple[HeaderMutations, ...] = ()
 
-    @property
-    def may_answer(self) -> bool:
-        """Whether a filter may answer in the upstream's place, or hold the request up."""
-        return bool(self.faults or self.rate_limits)
-
 
 NO_FILTERS = CompiledFilters()
 

@@ -75,11 +75,10 @@ def asgi_connection(scope: Mapping[str, Any], receive: Any = None, port: int | N
     protocol = _PROTOCOLS.get(scope.get("http_version", ""), "HTTP/1.1")
     known = scope.get(CONNECTION)
     if known is not None:
-        known = _with_port(known, port)
-        return known if known.protocol == protocol else replace(known, protocol=protocol)
+        return _of_request(known, port, protocol)
     transport = getattr(getattr(receive, "__self__", None), "transport", None)
     if transport is not None and hasattr(transport, "get_extra_info"):
-        return replace(_with_port(connection_of_transport(transport, None), port), protocol=protocol)
+        return _of_request(connection_of_transport(transport, None), port, protocol)
     tls = (scope.get("extensions") or {}).get("tls")
     client, server = scope.get("client") or ("", 0), scope.get("server") or ("", 0)
     is_tls = tls is not None or scope.get("scheme") in ("https", "wss")
@@ -102,16 +101,17 @@ def asgi_connection(scope: Mapping[str, Any], receive: Any = None, port: int | N
 
 def wsgi_connection(environ: Mapping[str, Any], port: int | None = None) -> Connection:
     """The connection of a WSGI environ; `port` as in `asgi_connection`."""
+    protocol = environ.get("SERVER_PROTOCOL", "HTTP/1.1")
     known = environ.get(CONNECTION)
     if known is not None:
-        return _with_port(known, port)
+        return _of_request(known, port, protocol)
     accepted = _accepted(environ)
     if not isinstance(accepted, socket.socket):
         return _told_connection(environ, port)
     secured = accepted if isinstance(accepted, ssl.SSLSocket) else None
     known = getattr(secured, _KNOWN, None)
     if known is not None:
-        return known  # type: ignore[no-any-return]
+        return _of_request(known, port, protocol)
     source, destination = _address(_peer_name(accepted)), _address(accepted.getsockname())
     connection = Connection(
         server_name=server_name_of(secured) if secured is not None else "",
@@ -124,7 +124,7 @@ def wsgi_connection(environ: Mapping[str, Any], port: int | None = None) -> Conn
         source_port=source[1],
         destination_ip=destination[0],
         destination_port=destination[1] or port or 0,
-        protocol=environ.get("SERVER_PROTOCOL", "HTTP/1.1"),
+        protocol=protocol,
         hang_up=partial(_shut_down, weakref.ref(accepted)),
         untold=_untold(destination[0], has_server_name=True)
         | _untold_of_tls(secured is not None, has_peer=True, has_parameters=True)
@@ -168,9 +168,14 @@ def _rewritten(names: Iterable[str]) -> frozenset[Fact]:
     return frozenset() if _FORWARDING.isdisjoint(names) else _REWRITTEN
 
 
-def _with_port(known: Connection, port: int | None) -> Connection:
-    """On a unix socket there is no port, and rules about the one that configuration knows would never hold."""
-    return known if known.destination_port or not port else replace(known, destination_port=port)
+def _of_request(known: Connection, port: int | None, protocol: str) -> Connection:
+    """A connection as one of its requests has it: HTTP's version is each one's own.
+
+    On a unix socket there is no port, and rules about the one that configuration knows would never hold.
+    """
+    if port and not known.destination_port:
+        known = replace(known, destination_port=port)
+    return known if known.protocol == protocol else replace(known, protocol=protocol)
 
 
 def _shut_down(known: weakref.ref[socket.socket]) -> None:

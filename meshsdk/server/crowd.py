@@ -44,9 +44,6 @@ class Crowd:
         limit = _soft_limit()
         self._last_descriptor = limit - min(max(limit // _RESERVED_SHARE, _LEAST_RESERVED), _MOST_RESERVED)
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
     def waits(self, one: Hashable, drop: Callable[[], object]) -> None:
         """A connection waits for its peer, which was heard of just now.
 

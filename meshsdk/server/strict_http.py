@@ -18,12 +18,13 @@ connection stands in the crowd, whose oldest go first when descriptors run short
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ..resources.request_rules import NO_RULES, RequestRules
@@ -72,6 +73,24 @@ class _RefusedError(Exception):
     """Ends the reading of a connection; `StrictHttp._refusal` says why."""
 
 
+class _Flow(FlowControl):
+    """uvicorn's, but for an application that asks for more of a request when others wait behind it already.
+
+    Args:
+        transport: The connection's.
+        pipeline: Those that wait.
+    """
+
+    def __init__(self, transport: Any, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        """See FlowControl."""
+        if not self._pipeline:
+            super().resume_reading()
+
+
 class StrictHttp(HttpToolsProtocol):
     """One connection. Whoever makes it may say more of it before it is made.
 
@@ -95,9 +114,11 @@ class StrictHttp(HttpToolsProtocol):
         self._unread = b""
         self._timer: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
+        self._unsent_bytes = 0
         self._heard = 0.0
         self._bound = self.rules.max_head_bytes + _SLACK_BYTES
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -132,8 +153,11 @@ class StrictHttp(HttpToolsProtocol):
     def _read_on(self) -> None:
         if self._unread and not self.pipeline and not self._is_deaf:
             self._read(self._unread)
-            if not self.pipeline and not (self._is_in_body and len(self.cycle.body) > HIGH_WATER_LIMIT):
-                self.flow.resume_reading()
+            self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        if not (self._is_in_body and len(self.cycle.body) > HIGH_WATER_LIMIT):
+            self.flow.resume_reading()
 
     def _feed(self, piece: bytes) -> None:
         self._unfinished_bytes += len(piece)
@@ -177,6 +201,7 @@ class StrictHttp(HttpToolsProtocol):
         if is_upgrade and not self._should_upgrade():
             self.cycle.keep_alive = False
             self._is_deaf = True
+            self._end_timers()
 
     def on_body(self, body: bytes) -> None:
         """See httptools."""
@@ -238,6 +263,8 @@ class StrictHttp(HttpToolsProtocol):
         if self.pipeline or self._unread:
             self.flow.pause_reading()
             self.loop.call_soon(self._read_on)
+        else:
+            self._resume_reading()
         if self.crowd is not None and self.cycle.response_complete:
             self.crowd.waits(self, self.transport.abort)
 
@@ -245,7 +272,7 @@ class StrictHttp(HttpToolsProtocol):
         """See asyncio.Protocol."""
         super().pause_writing()
         if self._stall is None and self.timeouts.stream_idle_timeout:
-            self._stall = self.loop.call_later(self.timeouts.stream_idle_timeout, self.transport.abort)
+            self._expect_taking()
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
@@ -253,6 +280,18 @@ class StrictHttp(HttpToolsProtocol):
             self._stall.cancel()
             self._stall = None
         super().resume_writing()
+
+    def _expect_taking(self) -> None:
+        """The peer takes some of what it is sent in its time, or is not waited for."""
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        self._stall = self.loop.call_later(self.timeouts.stream_idle_timeout, self._is_stalled)
+
+    def _is_stalled(self) -> None:
+        self._stall = None
+        if self.transport.get_write_buffer_size() < self._unsent_bytes:
+            self._expect_taking()
+        else:
+            self.transport.abort()
 
     def _awaits_head(self) -> bool:
         return not self._is_in_body and (self.cycle is None or self.cycle.response_complete)
@@ -329,6 +368,8 @@ def install(rules_of_port: Callable[[int], RequestRules]) -> None:
             self.__class__ = StrictHttp
             # A parser keeps the methods that it found when it was made.
             self.parser = httptools.HttpRequestParser(self)
+            with contextlib.suppress(AttributeError):  # As uvicorn does.
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             address = transport.get_extra_info("sockname")
             port = address[1] if isinstance(address, tuple) else 0
             strict: Any = self

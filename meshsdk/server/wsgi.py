@@ -45,6 +45,7 @@ class WsgiMiddleware:
     Raises:
         UnsupportedFeatureError: The server that imports the application is known to tell nothing of its peers, and the
             port takes mutual TLS only.
+        NoRouteError, TimeoutError: It is one, and there is no policy for the port.
     """
 
     def __init__(self, app: App, *, mesh: HasControl, port: int | None = None, address: str = "0.0.0.0") -> None:

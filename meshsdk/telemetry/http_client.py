@@ -14,7 +14,7 @@ from opentelemetry import metrics, propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
-__all__ = ["HttpClientObserver", "RequestObservation"]
+__all__ = ["AttemptObservation", "HttpClientObserver", "RequestObservation"]
 
 _SCOPE = "meshsdk"
 # http-metrics.md, http.client.request.duration: the advised bucket boundaries, in seconds.
@@ -62,20 +62,19 @@ class HttpClientObserver:
 
 
 class RequestObservation:
-    """One request while it lasts. Every method is called by the transport's loop, in order."""
+    """One request while it lasts. Every method is called by the transport's loop; hedged attempts last side by side."""
 
-    __slots__ = ("_attempt", "_attributes", "_observer", "_span", "_started", "attempts")
+    __slots__ = ("_attributes", "_observer", "_span", "_started", "attempts")
 
     def __init__(self, observer: HttpClientObserver, span: Span, attributes: Attributes) -> None:
         self._observer = observer
         self._span = span
         self._attributes = attributes
-        self._attempt: Span | None = None
         self._started = time.monotonic()
         self.attempts = 0
 
-    def begin_attempt(self, address: str, port: int, cluster: str, headers: Headers) -> Headers:
-        """An attempt begins; returns its headers with the trace context in them."""
+    def begin_attempt(self, address: str, port: int, cluster: str, headers: Headers) -> AttemptObservation:
+        """An attempt begins."""
         self.attempts += 1
         attributes: Attributes = {
             **self._attributes,
@@ -85,18 +84,11 @@ class RequestObservation:
         }
         if self.attempts > 1:
             attributes["http.request.resend_count"] = self.attempts - 1
-        self._attempt = self._observer.start_attempt(self._span, attributes)
-        return with_trace_context(headers, trace.set_span_in_context(self._attempt))
-
-    def end_attempt(self, status: int | None, error: BaseException | None) -> None:
-        """The attempt brought a response, or failed."""
-        if self._attempt is not None:
-            _finish(self._attempt, status, error)
-            self._attempt = None
+        span = self._observer.start_attempt(self._span, attributes)
+        return AttemptObservation(span, with_trace_context(headers, trace.set_span_in_context(span)))
 
     def end(self, status: int | None, error: BaseException | None, cluster: str, endpoint: str, flag: str) -> None:
         """The request is over: its response begins, or it failed."""
-        self.end_attempt(status, error)
         span = self._span
         span.set_attribute("meshsdk.attempts", self.attempts)
         for name, value in (("cluster", cluster), ("endpoint", endpoint), ("response_flag", flag)):
@@ -110,6 +102,24 @@ class RequestObservation:
         if error_type:
             attributes["error.type"] = error_type
         self._observer.record(time.monotonic() - self._started, attributes, cluster, flag)
+
+
+class AttemptObservation:
+    """One attempt while it lasts.
+
+    Attributes:
+        headers: The attempt's, with the trace context in them.
+    """
+
+    __slots__ = ("_span", "headers")
+
+    def __init__(self, span: Span, headers: Headers) -> None:
+        self._span = span
+        self.headers = headers
+
+    def end(self, status: int | None, error: BaseException | None) -> None:
+        """The attempt brought a response, failed, or was given up."""
+        _finish(self._span, status, error)
 
 
 def with_trace_context(headers: Headers, context: Context) -> Headers:

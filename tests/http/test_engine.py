@@ -285,7 +285,7 @@ def test_a_refused_connection_names_the_endpoint(call: Caller) -> None:
 
 
 def test_a_host_that_does_not_resolve_is_a_connect_error(call: Caller) -> None:
-    with pytest.raises(httpx.ConnectError):
+    with pytest.raises(httpx.ConnectError, match="looking up no-such-host"):
         call.get("http://no-such-host.invalid/")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import socket
+import ssl
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,21 +17,21 @@ from typing import Any
 import h2.events
 import httpx
 import pytest
+import trustme
 
 import meshsdk
 from tests.conftest import MakeMesh, service, virtual_service
-from tests.differential.subjects import cluster
 from tests.loops import LOOPS
 from tests.patience import PATIENCE
 from tests.servers import EchoServer, ScriptedServer, read_head
 
 from .callers import Caller
 from .http2_peer import Http2Peer
+from .routed import TYPE, routed
 
 Echo = Callable[..., EchoServer]
 MakeCaller = Callable[..., Caller]
 RETRIES = "[{retries: {attempts: 3, retryOn: 'connect-failure,reset,5xx'}, route: [{destination: {host: a}}]}]"
-TYPE = "type.googleapis.com/envoy"
 
 
 @pytest.fixture(params=["sync", *LOOPS])
@@ -42,34 +44,14 @@ def make_caller(request: pytest.FixtureRequest, stack: ExitStack) -> MakeCaller:
     return make
 
 
-def routed(folder: Path, port: int, action: dict[str, Any], **fields: Any) -> meshsdk.Mesh:
-    """A mesh whose `subject.test` leads to one port by one action."""
-    folder.mkdir(exist_ok=True)
-    manager = {
-        "@type": f"{TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "route_config": {
-            "name": "r",
-            "virtual_hosts": [
-                {
-                    "name": "v",
-                    "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "c", **action}}],
-                }
-            ],
-        },
-        "http_filters": [
-            {"name": "router", "typed_config": {"@type": f"{TYPE}.extensions.filters.http.router.v3.Router"}}
-        ],
-    }
-    listener = {
-        "@type": f"{TYPE}.config.listener.v3.Listener",
-        "name": "subject.test",
-        "api_listener": {"api_listener": manager},
-    }
-    documents = [listener, {"@type": f"{TYPE}.config.cluster.v3.Cluster", **cluster("c", port, **fields)}]
-    for index, document in enumerate(documents):
-        (folder / f"{index}.json").write_text(json.dumps(document))
-    return meshsdk.Mesh(config=folder)
+@pytest.fixture
+def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Of a client, and of a server at 127.0.0.1."""
+    authority = trustme.CA()
+    trusted, own = ssl.create_default_context(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.configure_trust(trusted)
+    authority.issue_cert("127.0.0.1").configure_cert(own)
+    return trusted, own
 
 
 def requests_under_way(mesh: meshsdk.Mesh) -> int:
@@ -134,15 +116,10 @@ def test_a_body_whose_length_was_taken_away_is_delimited_all_the_same(
         assert len(server.seen) == 1
 
 
-def test_a_body_that_ends_with_its_tls_connection_can_be_allowed(stack: ExitStack, make_caller: MakeCaller) -> None:
-    import ssl
-
-    import trustme
-
-    authority = trustme.CA()
-    trusted, own = ssl.create_default_context(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.configure_trust(trusted)
-    authority.issue_cert("127.0.0.1").configure_cert(own)
+def test_a_body_that_ends_with_its_tls_connection_can_be_allowed(
+    stack: ExitStack, tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext], make_caller: MakeCaller
+) -> None:
+    trusted, own = tls_contexts
 
     def script(connection: socket.socket, number: int) -> None:
         read_head(connection)
@@ -156,17 +133,11 @@ def test_a_body_that_ends_with_its_tls_connection_can_be_allowed(stack: ExitStac
     assert make_caller(mesh, verify=trusted, allow_missing_close_notify=True).get(server.url).text == "all of it"
 
 
-def _empty_folder() -> Any:
-    import contextlib
-    import tempfile
-
-    @contextlib.contextmanager
-    def make() -> Iterator[Path]:
-        with tempfile.TemporaryDirectory() as name:
-            (Path(name) / "m.yaml").write_text(service("none"))
-            yield Path(name)
-
-    return make()
+@contextlib.contextmanager
+def _empty_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "m.yaml").write_text(service("none"))
+        yield Path(name)
 
 
 @pytest.fixture(params=LOOPS)
@@ -407,3 +378,124 @@ def test_when_all_streams_are_taken_a_request_waits_for_one_as_long_as_for_a_con
         assert server.accepted == 1
 
     call.run(run)
+
+
+@pytest.mark.parametrize("http2", [False, True], ids=["http/1.1", "http/2"])
+def test_a_client_that_another_thread_closes_reads_nothing_that_is_still_encrypted(
+    stack: ExitStack, tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext], http2: bool
+) -> None:
+    """What ssl does not decrypt any longer must not be taken for a body."""
+    trusted, own = tls_contexts
+    own.set_alpn_protocols(["h2" if http2 else "http/1.1"])
+
+    def script(connection: socket.socket, number: int) -> None:
+        if http2:
+            peer = Http2Peer(connection)
+            stream = peer.request()
+            peer.h2.send_headers(stream, [(":status", "200")])
+            while True:
+                while (room := peer.h2.local_flow_control_window(stream)) < 16_384:
+                    peer.read()
+                peer.h2.send_data(stream, b"A" * min(room, 16_384))
+                peer.flush()
+        read_head(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000000\r\n\r\n")
+        while True:
+            connection.sendall(b"A" * 65_536)
+
+    server = stack.enter_context(ScriptedServer(script, own))
+    mesh = stack.enter_context(meshsdk.Mesh(config=stack.enter_context(_empty_folder())))
+    for _ in range(100):
+        wrong, errors, begun = bytearray(), list[BaseException](), threading.Event()
+        client = mesh.client(verify=trusted, http2=http2, timeout=PATIENCE)
+
+        def read(client: httpx.Client, wrong: bytearray, errors: list[BaseException], begun: threading.Event) -> None:
+            try:
+                with client.stream("GET", server.url) as response:
+                    for chunk in response.iter_raw():
+                        begun.set()
+                        wrong += chunk.strip(b"A")
+            except BaseException as raised:  # noqa: BLE001
+                errors.append(raised)
+
+        reader = threading.Thread(target=read, args=(client, wrong, errors, begun))
+        reader.start()
+        assert begun.wait(PATIENCE)
+        client.close()
+        reader.join(PATIENCE)
+        assert (bytes(wrong), [isinstance(error, httpx.TransportError) for error in errors]) == (b"", [True]), errors
+
+
+def test_a_connection_whose_end_comes_with_its_handshakes_end_takes_no_place(
+    stack: ExitStack, tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext], async_caller: MakeCaller
+) -> None:
+    trusted, _ = tls_contexts
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.maximum_version = ssl.TLSVersion.TLSv1_2  # The server speaks last.
+    own.set_ciphers("ALL:@SECLEVEL=0")
+    authority = trustme.CA()
+    authority.configure_trust(trusted)
+    authority.issue_cert("127.0.0.1").configure_cert(own)
+
+    def script(connection: socket.socket, number: int) -> None:
+        received, ready = ssl.MemoryBIO(), ssl.MemoryBIO()
+        session = own.wrap_bio(received, ready, server_side=True)
+        while True:
+            try:
+                session.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                connection.sendall(ready.read())
+                received.write(connection.recv(65_536))
+        with contextlib.suppress(ssl.SSLError):
+            session.unwrap()
+        connection.sendall(ready.read())
+
+    server = stack.enter_context(ScriptedServer(script))
+    mesh = stack.enter_context(meshsdk.Mesh(config=stack.enter_context(_empty_folder())))
+    call = async_caller(mesh, verify=trusted)
+    url = server.url.replace("http:", "https:")
+    for _ in range(5):
+        with pytest.raises(httpx.TransportError):
+            call.get(url)
+    assert call.pool_size == 0
+    assert [list(pool._counts.values()) for pool in call._pools()] in ([[]], [[0]])
+
+
+@pytest.mark.parametrize("protocol", ["http", "http2"])
+def test_of_endpoints_that_are_gone_nothing_is_kept(
+    tmp_path: Path, make_mesh: MakeMesh, stack: ExitStack, make_caller: MakeCaller, protocol: str
+) -> None:
+    def endpoints_kept() -> set[Any]:
+        return {
+            key[0]
+            for pool in call._pools()
+            for table in (getattr(pool, name, ()) for name in ("_idle", "_shared", "_unshared", "_counts", "_openings"))
+            for key in table
+        }
+
+    def script(connection: socket.socket, number: int) -> None:
+        """Answers once, and closes: no connection is left that could remember its endpoint."""
+        if protocol == "http2":
+            peer = Http2Peer(connection)
+            peer.answer(peer.request())
+        else:
+            read_head(connection)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nown")
+
+    def ask() -> None:
+        with contextlib.suppress(httpx.TransportError):  # It met the peer's closing.
+            call.get("http://a/")
+
+    make = http2_service if protocol == "http2" else service
+    servers = [stack.enter_context(ScriptedServer(script)) for _ in range(3)]
+    call = make_caller(make_mesh(make("a", servers[0].port)))
+    for server in servers:
+        (tmp_path / "mesh" / "mesh.yaml").write_text(make("a", server.port))
+        deadline = time.monotonic() + PATIENCE
+        while not server.accepted and time.monotonic() < deadline:
+            ask()
+    deadline = time.monotonic() + PATIENCE
+    while len(endpoints_kept()) > 1 and time.monotonic() < deadline:
+        ask()
+    assert len(endpoints_kept()) <= 1

@@ -24,6 +24,15 @@ class Outside(httpx.BaseTransport, httpx.AsyncBaseTransport):
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.closed = 0
+        self.entered = 0
+
+    def __enter__(self) -> Outside:
+        self.entered += 1
+        return self
+
+    async def __aenter__(self) -> Outside:
+        self.entered += 1
+        return self
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         self.seen.append(str(request.url))
@@ -104,13 +113,13 @@ def test_denied_hosts_go_by_no_proxy_and_no_mount(make_mesh: MakeMesh, proxy: Ec
 
 @both
 @pytest.mark.parametrize("pattern", ["all://", "http://", "http://greeter", "all://greeter:80", "all://*greeter"])
-def test_a_mount_takes_no_host_of_the_mesh_and_is_closed_with_the_client(
+def test_a_mount_takes_no_host_of_the_mesh_and_is_entered_and_closed_with_the_client(
     make_mesh: MakeMesh, greeter: EchoServer, get: Get, pattern: str
 ) -> None:
     outside = Outside()
     response = get(make_mesh(service("greeter", greeter.port)), "http://greeter/x", mounts={pattern: outside})
     assert response.json()["name"] == "greeter"
-    assert (outside.seen, outside.closed) == ([], 1)
+    assert (outside.seen, outside.entered, outside.closed) == ([], 1, 1)
 
 
 @both

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshsdk.identities.development import DevelopmentIdentity
 from meshsdk.identities.held_authority import HeldAuthority
@@ -112,13 +115,33 @@ def test_a_forked_child_that_ends_first_leaves_its_parents(tmp_path: Path, folde
     assert left(folder) == []
 
 
-def test_what_is_no_authority_any_more_is_made_anew(tmp_path: Path, folder: Path) -> None:
+def locked() -> bytes:
+    """A key that asks for a password."""
+    secret = serialization.BestAvailableEncryption(b"secret")
+    key = ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret)
+
+
+def curve_of_nobody() -> bytes:
+    """A key of a kind that nobody knows."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    unknown = der.replace(bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d03017f"))
+    text = base64.encodebytes(unknown)
+    return b"-----BEGIN PRIVATE KEY-----\n" + text + b"-----END PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize("content", [b"nothing", locked(), curve_of_nobody()], ids=["nothing", "locked", "unknown"])
+def test_what_is_no_authority_any_more_is_made_anew(tmp_path: Path, folder: Path, content: bytes) -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
     held = HeldAuthority(tmp_path / "mesh")
     [name] = left(folder)
-    (folder / name).write_bytes(b"nothing")
+    certificates = (folder / name).read_bytes().partition(b"-----BEGIN CERTIFICATE")
+    (folder / name).write_bytes(content + certificates[1] + certificates[2])
     again = HeldAuthority(tmp_path / "mesh")
     assert again.authority.pem != held.authority.pem
     held.release()
     assert (folder / name).read_bytes().endswith(again.authority.pem)
     again.release()
     assert left(folder) == []
+    assert len(os.listdir("/proc/self/fd")) == descriptors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +49,19 @@ def test_keys_of_a_file_are_read_again_and_a_broken_change_keeps_the_last_good_o
     # Also for a token that was known to be good.
     assert not is_good(store, OLD, now + 30)
     assert is_good(store, NEW, now + 30)
+
+
+def test_each_time_that_a_file_of_keys_breaks_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text(key_set(OLD))
+    provider: Any = SimpleNamespace(jwks=LocalJwks(path=str(path)))
+    store = KeyStore(provider)
+    now = store.now()
+    for turn, text in enumerate(["{", key_set(OLD), "{", "{ "]):
+        path.write_text(text)
+        os.utime(path, (turn, turn))
+        assert is_good(store, OLD, now + 10 * (turn + 1))
+    assert len(caplog.records) == 2
 
 
 @pytest.mark.parametrize("text", ["{", ""])

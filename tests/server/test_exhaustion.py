@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -212,6 +213,85 @@ def test_a_peer_that_asks_without_end_and_waits_for_no_answer_fills_no_memory(tm
         if reads:
             taking.join(PATIENCE)
     assert grown_kib < 48 << 10
+
+
+def test_an_application_that_asks_whether_its_peer_is_gone_takes_no_more_than_others(tmp_path: Path) -> None:
+    """What waits behind its request is read when that is answered, however often the application asks."""
+    over = threading.Event()
+
+    async def asks_again_and_again(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return await who_asks(scope, receive, send)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not over.is_set():
+            # As Starlette's Request.is_disconnected does.
+            asked = asyncio.ensure_future(receive())
+            await asyncio.sleep(0)
+            asked.cancel()
+            await asyncio.wait([asked])
+            await asyncio.sleep(0.001)
+
+    with served(tmp_path, asks_again_and_again, timeout_keep_alive=60) as port, connected(port) as connection:
+        connection.settimeout(0.1)
+        began, sent = time.monotonic(), 0
+        while time.monotonic() - began < 3:
+            with contextlib.suppress(OSError):
+                sent += connection.send((HEAD + b"\r\n") * 10_000)
+        over.set()
+        connection.shutdown(socket.SHUT_RDWR)
+    assert sent < 24 << 20  # What the system holds for both sides.
+
+
+def test_an_answer_that_is_taken_slowly_is_not_broken_off(tmp_path: Path) -> None:
+    length = 30 << 20
+
+    async def much(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return await who_asks(scope, receive, send)
+        headers = [(b"content-length", b"%d" % length)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"z" * length})
+
+    timeouts = {**SOON, "stream_idle_timeout": 2.0}
+    with (
+        served(tmp_path, much, **timeouts) as port,
+        connected(port, HEAD + b"connection: close\r\n\r\n") as connection,
+    ):
+        taken = 0
+        while chunk := connection.recv(256 << 10):
+            taken += len(chunk)
+            time.sleep(0.03)
+    assert taken > length
+
+
+def test_whoever_is_being_answered_makes_no_room_for_others(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    async def waits(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return await who_asks(scope, receive, send)
+        begun.set()
+        await asyncio.to_thread(go_on.wait, PATIENCE)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    # An upgrade that nobody here knows is a request like others.
+    for asked in (HEAD, HEAD + b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMA\r\n"):
+        begun.clear()
+        go_on.clear()
+        port = one_port()
+        folder = tmp_path / str(len(asked))
+        folder.mkdir()
+        with (
+            mesh_of(folder, service("web", port)) as mesh,
+            serving(waits, mesh, port) as server,
+            connected(port, asked + b"\r\n") as connection,
+        ):
+            assert begun.wait(PATIENCE)
+            assert server._door is not None
+            server._door.crowd.make_room(100)
+            go_on.set()
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("piece", [1, 1000, 70_000, 1 << 30])

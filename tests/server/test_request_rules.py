@@ -13,6 +13,7 @@ from google.protobuf import json_format
 
 from meshsdk.errors import ResourceError
 from meshsdk.resources import ResourceType, ServerListener, decode
+from meshsdk.resources.request_rules import RequestRules, strictest
 
 from ..differential.inbound_subjects import SERVER_SUBJECTS, running_server
 from ..patience import PATIENCE
@@ -133,6 +134,14 @@ def test_a_timeout_of_the_listener_takes_the_place_of_the_servers_own(tmp_path: 
     with running_server("meshsdk", tmp_path, [], manager=manager) as subject:
         for said in (b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 3\r\n\r\n"):
             assert raw(subject.port, said).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize(
+    ("said", "strictest_of_them"), [([0, 30], 30), ([0, None], 0), ([None, None], None), ([None, 5, 3, 0], 3)]
+)
+def test_for_ever_is_the_longest_of_all_times(said: list[float | None], strictest_of_them: float | None) -> None:
+    rules = [RequestRules(stream_idle_timeout_seconds=one) for one in said]
+    assert strictest(rules).stream_idle_timeout_seconds == strictest_of_them
 
 
 @pytest.mark.parametrize(

@@ -480,3 +480,71 @@ def test_no_rule_about_peers_is_passed_where_the_server_does_not_tell_them(tmp_p
         plain_uvicorn(mesh, port, host="127.0.0.1", port=port, **tls),
     ):
         assert httpx.get(f"https://localhost:{port}/", verify=verify).status_code in (403, 503)
+
+
+def chains(port: int, match: dict[str, Any]) -> str:
+    """Whoever fits gets in, and everybody else is denied."""
+    document = json.loads(over_http(listener(port, [], chain={"filter_chain_match": match, "name": "open"})))
+    others = json.loads(listener(port, [named(DENY_ALL)], chain={"name": "closed"}))
+    return json.dumps({**document, "filter_chains": document["filter_chains"] + others["filter_chains"]})
+
+
+def asking(port: int) -> str:
+    """Another server is asked, which may have rules about peers and their addresses."""
+    config = {
+        "@type": f"{HTTP}.ext_authz.v3.ExtAuthz",
+        "grpc_service": {"envoy_grpc": {"cluster_name": "none"}},
+        "failure_mode_allow": True,
+    }
+    return over_http(listener(port, [named(config, "ext_authz")]))
+
+
+# What a server that shows no socket, and believes any proxy, may have from the caller.
+BY_THE_CONNECTION: dict[str, Make] = {
+    "a chain for some sources": lambda port: chains(
+        port, {"source_prefix_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}]}
+    ),
+    "a chain for some direct sources": lambda port: chains(
+        port, {"direct_source_prefix_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}]}
+    ),
+    "a chain for others than this machine": lambda port: chains(port, {"source_type": "EXTERNAL"}),
+    "a chain for source ports": lambda port: chains(port, {"source_ports": [0]}),
+    "a chain for TLS": lambda port: chains(port, {"transport_protocol": "tls"}),
+    "a chain for protocols of TLS": lambda port: chains(port, {"application_protocols": ["http/1.1", "h2c"]}),
+    "a virtual host that wants TLS": lambda port: over_http(
+        listener(port, [], [host("v", "*", OPEN, require_tls="ALL")])
+    ),
+    "a virtual host that wants TLS from outside": lambda port: over_http(
+        listener(port, [], [host("v", "*", OPEN, require_tls="EXTERNAL_ONLY")])
+    ),
+    "another server's rules": asking,
+}
+
+
+@pytest.mark.parametrize("place", BY_THE_CONNECTION)
+def test_nothing_is_decided_by_what_a_caller_says_of_its_connection(tmp_path: Path, place: str) -> None:
+    port = one_port()
+    with mesh_of(tmp_path, BY_THE_CONNECTION[place](port)) as mesh:
+        inner = MeshMiddleware(echo, mesh=mesh, port=port)
+
+        async def hidden(scope: Any, receive: Any, send: Any) -> None:
+            async def received() -> Any:
+                return await receive()
+
+            await inner(scope, received, send)
+
+        config = uvicorn.Config(
+            hidden, host="127.0.0.1", port=port, log_level="critical", forwarded_allow_ips="*", lifespan="off"
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            until = time.monotonic() + PATIENCE
+            while not server.started and thread.is_alive() and time.monotonic() < until:
+                time.sleep(0.005)
+            said = {"x-forwarded-for": "10.0.0.1", "x-forwarded-proto": "https"}
+            assert httpx.get(f"http://127.0.0.1:{port}/", headers=said).status_code == 503
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE)

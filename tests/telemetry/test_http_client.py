@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import service, virtual_service
+from tests.http.routed import write_route
+from tests.patience import PATIENCE
 from tests.processes import CLEAN_ENVIRONMENT
-from tests.servers import EchoServer
+from tests.servers import EchoServer, ScriptedServer, read_head
 
 PROGRAM = """
 import asyncio, json, sys
@@ -115,3 +119,31 @@ def test_a_local_reply_and_a_failure_are_told_by_their_flags(tmp_path: Path, kin
     assert failed["attributes"]["error.type"] == "httpx.ConnectError"
     assert failed["attributes"]["meshsdk.response_flag"] == "UF"
     assert failed["status"] == "ERROR"
+
+
+def test_hedged_attempts_have_a_span_each_that_tells_of_its_own_end(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def script(connection: socket.socket, number: int) -> None:
+        read_head(connection)
+        if number == 0:
+            over.wait(PATIENCE)
+        else:
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+    action = {
+        "retry_policy": {"retry_on": "5xx", "per_try_timeout": "0.2s"},
+        "hedge_policy": {"hedge_on_per_try_timeout": True},
+    }
+    with ScriptedServer(script) as server:
+        write_route(tmp_path / "mesh", server.port, action)
+        spans = observe(tmp_path / "mesh", "async", "http://subject.test/")["spans"]
+        over.set()
+    [request] = [span for span in spans if span["parent"] is None]
+    attempts = {span["attributes"].get("http.request.resend_count", 0): span for span in spans if span["parent"]}
+    assert sorted(attempts) == [0, 1]
+    assert attempts[0]["attributes"]["error.type"] == "asyncio.exceptions.CancelledError"
+    assert "http.response.status_code" not in attempts[0]["attributes"]
+    assert attempts[1]["attributes"]["http.response.status_code"] == 200
+    assert attempts[1]["status"] == "UNSET"
+    assert request["attributes"]["http.response.status_code"] == 200
