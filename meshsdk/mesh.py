@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
-from .bootstrap import Bootstrap, load_bootstrap
+from .bootstrap import Bootstrap, Node, load_bootstrap
 from .control import Control, SourceFactory
 from .errors import BootstrapError, NoRouteError
 from .http.outside import make_async_client, make_client
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Mesh"]
 
 CONFIG_VARIABLE = "MESHSDK_CONFIG"
+# By the downward API, as Istio's proxies have it.
+_POD_NAMESPACE = "POD_NAMESPACE"
 SERVER_LISTENER_TEMPLATE = "xds.istio.io/grpc/lds/inbound/%s"
 
 _meshes: weakref.WeakSet[Mesh] = weakref.WeakSet()
@@ -79,12 +81,12 @@ class Mesh:
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {known}, is {value!r}")
-        parsed, folder = _find_configuration(bootstrap, config)
+        parsed, folder = _find_configuration(bootstrap, config, identity)
         self._identity = choose_identity(identity, parsed, folder)
         self._owns_identity = self._identity is not identity
         self._runtime = Control(
             parsed,
-            _folder_source(folder) if folder is not None else _ads_source(parsed),
+            _folder_source(folder, parsed.node) if folder is not None else _ads_source(parsed),
             local_replies=local_replies,
             unknown_hosts=unknown_hosts,
             identity=self._identity,
@@ -443,7 +445,9 @@ class Mesh:
 
 
 def _find_configuration(
-    bootstrap: str | os.PathLike[str] | Mapping[str, Any] | None, config: str | os.PathLike[str] | None
+    bootstrap: str | os.PathLike[str] | Mapping[str, Any] | None,
+    config: str | os.PathLike[str] | None,
+    identity: Identity | str | None,
 ) -> tuple[Bootstrap, Path | None]:
     """A management server's bootstrap, or one with a folder: arguments first, then the environment."""
     if bootstrap is not None and config is not None:
@@ -463,15 +467,26 @@ def _find_configuration(
     if not root.exists():
         raise BootstrapError("", f"there is no file or folder {os.fspath(config)!r}")
     # The name that istiod has for the inbound listeners of gRPC servers (pkg/istio-agent/grpcxds/grpc_bootstrap.go).
-    return Bootstrap(server_listener_template=SERVER_LISTENER_TEMPLATE), root
+    node = Node(metadata={"NAMESPACE": _own_namespace(identity)})
+    return Bootstrap(node=node, server_listener_template=SERVER_LISTENER_TEMPLATE), root
 
 
-def _folder_source(root: Path) -> SourceFactory:
+def _own_namespace(identity: Identity | str | None) -> str:
+    """Of a process over a folder: its identity's, or its pod's."""
+    parts = identity.split("/") if isinstance(identity, str) else []
+    # spiffe://cluster.local/ns/default/sa/shop
+    named = parts[4] if len(parts) > 4 and parts[3] == "ns" else ""
+    return named or os.environ.get(_POD_NAMESPACE) or "default"
+
+
+def _folder_source(root: Path, node: Node) -> SourceFactory:
     def make(cache: ResourceCache, loop: ControlLoop) -> Source:
         # Imported when it is used: a process that has a management server needs neither YAML nor Istio's objects.
-        from .controlplane import Folder, FolderSource
+        from .controlplane import Folder, FolderSource, client_of
 
-        return FolderSource(Folder(root), cache, loop)
+        locality = node.locality
+        client = client_of(node.namespace, node.metadata, (locality.region, locality.zone, locality.sub_zone))
+        return FolderSource(Folder(root, client=client), cache, loop)
 
     return make
 

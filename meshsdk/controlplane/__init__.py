@@ -8,12 +8,14 @@ of them, to this process (`FolderSource`) or to any xDS client (`server`).
     kubernetes   Service, EndpointSlice, Endpoints, Pod        ┐
     istio        ServiceEntry, VirtualService, …               ├► world: services, workloads, rules
     raw          resources with "@type"                        ┘
-    clusters, routes, listeners    the world to xDS, with Istio's names, domains and defaults
-    state        documents to all of that
+    client, scope, delegates       who asks, and which of all that is there for it
+    clusters, locality, routes, listeners    a scope to xDS, with Istio's names, domains and defaults
+    view, state  documents to all of that, in the shapes in which clients ask for it
     folder       watched; each file's last good state serves on when an edit is wrong
 """
 
+from .client import client_of
 from .folder import Folder, FolderState, Problem
 from .source import FolderSource
 
-__all__ = ["Folder", "FolderSource", "FolderState", "Problem"]
+__all__ = ["Folder", "FolderSource", "FolderState", "Problem", "client_of"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ..errors import ConfigError
+from .delegates import with_delegates
 from .destination_rule import parse_destination_rule
 from .documents import Document
 from .fields import Fields
@@ -19,6 +20,7 @@ from .security_policies import (
     parse_peer_authentication,
     parse_request_authentication,
 )
+from .sidecar import parse_sidecar
 from .virtual_service import parse_virtual_service
 from .world import DestinationRule, Resolution, Service, Workload, World
 
@@ -40,6 +42,12 @@ class _Assembly:
     pods: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     pending: list[PendingEndpoints] = field(default_factory=list)
     policies: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    places: int = 0
+
+    def next_place(self) -> int:
+        """Of an object in the folder."""
+        self.places += 1
+        return self.places
 
     def pod_labels(self, namespace: str, name: str) -> dict[str, str]:
         return self.pods.get((namespace, name), {})
@@ -103,7 +111,10 @@ def _read_known(assembly: _Assembly, document: Document, kind: Kind) -> None:
         raise fields.error("metadata", "must be set")
     name = metadata.required_text("name")
     namespace = metadata.namespace("namespace", "default")
-    meta = Meta(name, namespace, metadata.labels("labels"), metadata.text("creationTimestamp"))
+    created = metadata.text("creationTimestamp")
+    meta = Meta(
+        name, namespace, metadata.labels("labels"), created, assembly.next_place(), metadata.labels("annotations")
+    )
     metadata.ignore(*_METADATA)
     for unknown in metadata.unread:
         # Without its namespace or labels an object is another one.
@@ -136,9 +147,6 @@ def _spec(fields: Fields) -> Fields:
 
 def _read_service(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
     spec = _spec(fields)
-    if spec.text("type") == "ExternalName":
-        spec.warn("type", "ExternalName is not translated; use a ServiceEntry")
-        return
     _add_service(assembly, parse_service(spec, meta, assembly.world), fields)
 
 
@@ -191,6 +199,10 @@ def _read_destination_rule(assembly: _Assembly, fields: Fields, meta: Meta) -> N
         raise
 
 
+def _read_sidecar(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
+    assembly.world.sidecars.append(parse_sidecar(_spec(fields), meta))
+
+
 def _read_peer_authentication(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
     spec = _policy_spec(assembly, fields)
     if spec is not None:
@@ -227,7 +239,7 @@ def _read_config_map(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
     if meta.name == MESH_CONFIG:
         if world.security.mesh_where:
             raise ConfigError(fields.where, f"MeshConfig is also defined by {world.security.mesh_where}")
-        world.security.mesh = parse_mesh_config(fields, world.warnings)
+        world.security.mesh, world.defaults = parse_mesh_config(fields, world.warnings)
         world.security.mesh_where = fields.where
     elif may_be_mesh_config({"metadata": {"name": meta.name}, "data": fields.raw("data")}):
         raise fields.error(
@@ -244,6 +256,7 @@ _READERS: dict[Kind, Reader] = {
     ("networking.istio.io", "WorkloadEntry"): _read_workload_entry,
     ("networking.istio.io", "VirtualService"): _read_virtual_service,
     ("networking.istio.io", "DestinationRule"): _read_destination_rule,
+    ("networking.istio.io", "Sidecar"): _read_sidecar,
     ("security.istio.io", "PeerAuthentication"): _read_peer_authentication,
     ("security.istio.io", "RequestAuthentication"): _read_request_authentication,
     ("security.istio.io", "AuthorizationPolicy"): _read_authorization_policy,
@@ -266,6 +279,7 @@ def _join(assembly: _Assembly) -> None:
     for service in world.services.values():
         if service.selector and service.resolution is not Resolution.NONE:
             _select(service, world.workloads)
+    world.virtual_services = with_delegates(world.virtual_services, world.warnings)
     _check_references(world)
 
 
@@ -288,7 +302,7 @@ def _check_references(world: World) -> None:
     subsets = {(rule.host, subset.name) for rule in world.destination_rules for subset in rule.subsets}
     for rule in world.virtual_services:
         for route in rule.routes:
-            for destination in (*route.destinations, *(mirror for mirror, _ in route.mirrors)):
+            for destination in route.every_destination():
                 if destination.host not in world.services:
                     world.warnings.append(f"{rule.where}: destination host {destination.host!r} is not a known service")
                 elif destination.subset and (destination.host, destination.subset) not in subsets:

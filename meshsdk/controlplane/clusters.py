@@ -14,18 +14,24 @@ from google.protobuf import any_pb2
 from google.protobuf.message import Message
 
 from .inbound import peer_mode
+from .locality import EVERYWHERE, apply_locality, weighs_localities
 from .names import cluster_name
+from .scope import Scope
 from .world import (
+    NO_POLICY,
     ClientTls,
     ConnectionPool,
     DestinationRule,
     EndpointEntry,
+    LoadBalancer,
+    LocalitySetting,
     OutlierDetection,
     Port,
     Resolution,
     Service,
     TlsMode,
     TrafficPolicy,
+    Warmup,
     Workload,
     World,
 )
@@ -36,6 +42,7 @@ __all__ = ["for_grpc_core", "make_clusters"]
 _CONNECT_TIMEOUT_SECONDS = 10.0
 _NO_LIMIT = 0xFFFFFFFF
 _DNS_REFRESH_SECONDS = 60
+_RING_SIZE = 1024
 
 _BALANCERS = {
     "": cluster_pb2.Cluster.LEAST_REQUEST,
@@ -64,49 +71,27 @@ def for_grpc_core(cluster: Message) -> Message:
     return adapted
 
 
-def make_clusters(world: World) -> Iterable[Message]:
+def make_clusters(scope: Scope) -> Iterable[Message]:
     """Every cluster and ClusterLoadAssignment: one of each service port, and of each of its subsets."""
-    for service in world.services.values():
-        if service.resolution is Resolution.NONE:
+    for service in scope.services.values():
+        if service.resolution is Resolution.NONE or service.external_name:
             continue  # Istio sends those to their original destination; here such a host is passed through.
-        rule = rule_for(world, service.host)
+        rule = scope.destination_rule(service.host)
         if rule is not None and rule.is_broken:
             continue  # It may ask for TLS: requests fail until it can be read.
         for port in service.ports:
-            yield from _make_port(world, service, port, rule)
+            yield from _make_port(scope, service, port, rule)
 
 
-def rule_for(world: World, host: str) -> DestinationRule | None:
-    """The rule of a host: its own, or the longest wildcard that covers it."""
-    best: DestinationRule | None = None
-    for rule in world.destination_rules:
-        if rule.host == host:
-            return rule
-        covers = rule.host.startswith("*") and host.endswith(rule.host[1:])
-        if covers and (best is None or len(rule.host) > len(best.host)):
-            best = rule
-    return best
-
-
-def policy_for(world: World, host: str, port: int, subset: str) -> TrafficPolicy:
-    """The traffic policy of one port of a service, or of one of its subsets."""
-    rule = rule_for(world, host)
-    if rule is None:
-        return TrafficPolicy()
-    for one in rule.subsets:
-        if one.name == subset:
-            return one.policy.over(rule.policy).for_port(port)
-    return rule.policy.for_port(port)
-
-
-def _make_port(world: World, service: Service, port: Port, rule: DestinationRule | None) -> Iterable[Message]:
+def _make_port(scope: Scope, service: Service, port: Port, rule: DestinationRule | None) -> Iterable[Message]:
     entries = service.endpoints.get(port.number, [])
-    policy = rule.policy if rule is not None else TrafficPolicy()
-    yield from _make_cluster(world, service, port, "", entries, policy.for_port(port.number))
+    policy = rule.policy_for(port.number) if rule is not None else NO_POLICY
+    yield from _make_cluster(scope, service, port, "", entries, policy)
     for subset in rule.subsets if rule is not None else ():
         chosen = [entry for entry in entries if _has_labels(entry, subset.labels)]
-        merged = subset.policy.over(policy).for_port(port.number)
-        yield from _make_cluster(world, service, port, subset.name, chosen, merged)
+        assert rule is not None
+        merged = rule.policy_for(port.number, subset.name)
+        yield from _make_cluster(scope, service, port, subset.name, chosen, merged)
 
 
 def _has_labels(entry: EndpointEntry, wanted: Mapping[str, str]) -> bool:
@@ -114,15 +99,16 @@ def _has_labels(entry: EndpointEntry, wanted: Mapping[str, str]) -> bool:
 
 
 def _make_cluster(
-    world: World, service: Service, port: Port, subset: str, entries: list[EndpointEntry], policy: TrafficPolicy
+    scope: Scope, service: Service, port: Port, subset: str, entries: list[EndpointEntry], policy: TrafficPolicy
 ) -> Iterable[Message]:
-    name = cluster_name(port.number, subset, service.host)
+    name, world = cluster_name(port.number, subset, service.host), scope.world
     cluster = cluster_pb2.Cluster(name=name)
     # Envoy's default of 50 does not suit small services: istiod switches panic off unless minHealthPercent is given.
     cluster.common_lb_config.healthy_panic_threshold.value = 0
-    cluster.connect_timeout.FromMilliseconds(int(_CONNECT_TIMEOUT_SECONDS * 1000))
+    connect_seconds = world.defaults.connect_timeout_seconds or _CONNECT_TIMEOUT_SECONDS
+    cluster.connect_timeout.FromMilliseconds(int(connect_seconds * 1000))
     mutual = _auto_mutual(world, service, entries) if policy.tls is None else frozenset()
-    assignment = _make_assignment(name, entries, mutual)
+    assignment = _make_assignment(scope, name, entries, mutual, policy)
     match service.resolution:
         case Resolution.STATIC:
             cluster.type = cluster_pb2.Cluster.EDS
@@ -138,6 +124,9 @@ def _make_cluster(
         cluster.dns_refresh_rate.seconds = _DNS_REFRESH_SECONDS
         cluster.dns_lookup_family = cluster_pb2.Cluster.V4_ONLY
     _apply_policy(cluster, port, policy, service, world)
+    setting = _locality_setting(scope, policy)
+    if setting is not None and weighs_localities(setting, fails_over=policy.outlier_detection is not None):
+        cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
     if mutual:
         _match_tls(cluster, _mutual_tls(cluster, ClientTls(TlsMode.ISTIO_MUTUAL), service, world))
     yield cluster
@@ -173,7 +162,7 @@ def _match_tls(cluster: cluster_pb2.Cluster, context: tls_pb2.UpstreamTlsContext
 
 
 def _make_assignment(
-    name: str, entries: list[EndpointEntry], mutual: frozenset[int]
+    scope: Scope, name: str, entries: list[EndpointEntry], mutual: frozenset[int], policy: TrafficPolicy
 ) -> endpoint_pb2.ClusterLoadAssignment:
     assignment = endpoint_pb2.ClusterLoadAssignment(cluster_name=name)
     by_locality: dict[str, list[tuple[EndpointEntry, bool]]] = {}
@@ -188,7 +177,19 @@ def _make_assignment(
         group.load_balancing_weight.value = sum(member.weight or 1 for member, _ in members)
         for member, is_mutual in members:
             group.lb_endpoints.append(_make_endpoint(member, is_mutual=is_mutual))
+    setting = _locality_setting(scope, policy)
+    if setting is not None:
+        whose = [[member for member, _ in members] for members in by_locality.values()]
+        fails_over = policy.outlier_detection is not None
+        apply_locality(assignment, whose, scope.client, setting, fails_over=fails_over)
     return assignment
+
+
+def _locality_setting(scope: Scope, policy: TrafficPolicy) -> LocalitySetting | None:
+    """The rule's, or the mesh's; None where it is switched off."""
+    own = policy.load_balancer.locality if policy.load_balancer is not None else None
+    setting = own or scope.world.defaults.locality or EVERYWHERE
+    return setting if setting.is_enabled else None
 
 
 def _make_endpoint(entry: EndpointEntry, *, is_mutual: bool) -> endpoint_components_pb2.LbEndpoint:
@@ -213,7 +214,7 @@ def _apply_policy(
     pool = policy.connection_pool or ConnectionPool()
     if pool.connect_timeout_seconds is not None:
         cluster.connect_timeout.FromMilliseconds(int(pool.connect_timeout_seconds * 1000))
-    _apply_balancer(cluster, policy)
+    _apply_balancer(cluster, policy.load_balancer or LoadBalancer())
     _apply_limits(cluster, pool)
     _apply_protocol(cluster, port, pool)
     if policy.outlier_detection is not None:
@@ -222,19 +223,35 @@ def _apply_policy(
         _apply_tls(cluster, policy.tls, service, world)
 
 
-def _apply_balancer(cluster: cluster_pb2.Cluster, policy: TrafficPolicy) -> None:
-    if policy.consistent_hash is not None and policy.consistent_hash.is_maglev:
+def _apply_balancer(cluster: cluster_pb2.Cluster, balancer: LoadBalancer) -> None:
+    hashing = balancer.consistent_hash
+    if hashing is not None and hashing.is_maglev:
         cluster.lb_policy = cluster_pb2.Cluster.MAGLEV
-        if policy.consistent_hash.maglev_table_size is not None:
-            cluster.maglev_lb_config.table_size.value = policy.consistent_hash.maglev_table_size
+        if hashing.maglev_table_size:
+            cluster.maglev_lb_config.table_size.value = hashing.maglev_table_size
         return
-    if policy.consistent_hash is not None:
+    if hashing is not None:
         cluster.lb_policy = cluster_pb2.Cluster.RING_HASH
-        # HashLB.minimumRingSize: 1024 by default.
-        size = policy.consistent_hash.minimum_ring_size
-        cluster.ring_hash_lb_config.minimum_ring_size.value = 1024 if size is None else size
+        # ConsistentHashLB.minimumRingSize: 1024 by default.
+        size = hashing.minimum_ring_size or (None if hashing.is_ring else _RING_SIZE)
+        if size:
+            cluster.ring_hash_lb_config.minimum_ring_size.value = size
         return
-    cluster.lb_policy = _BALANCERS.get(policy.load_balancer, cluster_pb2.Cluster.LEAST_REQUEST)
+    cluster.lb_policy = _BALANCERS.get(balancer.simple, cluster_pb2.Cluster.LEAST_REQUEST)
+    if balancer.warmup is not None:
+        _apply_warmup(cluster, balancer.warmup)
+
+
+def _apply_warmup(cluster: cluster_pb2.Cluster, warmup: Warmup) -> None:
+    if cluster.lb_policy == cluster_pb2.Cluster.ROUND_ROBIN:
+        slow_start = cluster.round_robin_lb_config.slow_start_config
+    elif cluster.lb_policy == cluster_pb2.Cluster.LEAST_REQUEST:
+        slow_start = cluster.least_request_lb_config.slow_start_config
+    else:
+        return
+    slow_start.slow_start_window.FromMilliseconds(int(warmup.seconds * 1000))
+    slow_start.aggression.default_value, slow_start.aggression.runtime_key = warmup.aggression, "("
+    slow_start.min_weight_percent.value = warmup.minimum_percent
 
 
 def _apply_limits(cluster: cluster_pb2.Cluster, pool: ConnectionPool) -> None:
@@ -245,7 +262,8 @@ def _apply_limits(cluster: cluster_pb2.Cluster, pool: ConnectionPool) -> None:
         ("max_requests", pool.max_requests),
         ("max_retries", pool.max_retries),
     ):
-        getattr(thresholds, name).value = _NO_LIMIT if value is None else value
+        # cluster_traffic_policy.go: 0 is not set, too.
+        getattr(thresholds, name).value = value or _NO_LIMIT
 
 
 def _apply_protocol(cluster: cluster_pb2.Cluster, port: Port, pool: ConnectionPool) -> None:
@@ -284,7 +302,7 @@ def _apply_outlier(cluster: cluster_pb2.Cluster, outlier: OutlierDetection) -> N
         target.interval.FromMilliseconds(int(outlier.interval_seconds * 1000))
     if outlier.base_ejection_seconds is not None:
         target.base_ejection_time.FromMilliseconds(int(outlier.base_ejection_seconds * 1000))
-    if outlier.max_ejection_percent is not None:
+    if outlier.max_ejection_percent:
         target.max_ejection_percent.value = outlier.max_ejection_percent
     if outlier.consecutive_5xx is not None:
         target.consecutive_5xx.value = outlier.consecutive_5xx
@@ -294,7 +312,7 @@ def _apply_outlier(cluster: cluster_pb2.Cluster, outlier: OutlierDetection) -> N
         target.enforcing_consecutive_gateway_failure.value = 100 if outlier.consecutive_gateway_errors else 0
     if outlier.split_local_origin:
         target.split_external_local_origin_errors = True
-        if outlier.consecutive_local_origin_failures is not None:
+        if outlier.consecutive_local_origin_failures:
             target.consecutive_local_origin_failure.value = outlier.consecutive_local_origin_failures
             target.enforcing_consecutive_local_origin_failure.value = 100
         target.enforcing_local_origin_success_rate.value = 0
@@ -315,7 +333,7 @@ def _apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls, service: Service, w
         # ClientTLSSettings.caCertificates: the system's roots where none are named.
         validation.system_root_certs.SetInParent()
     # ClientTLSSettings.subjectAltNames: without a list, the name that SNI asks for.
-    for name in tls.subject_alt_names or (context.sni,):
+    for name in tls.subject_alt_names or service.subject_alt_names or (context.sni,):
         matcher = validation.match_typed_subject_alt_names.add()
         matcher.san_type = 3 if "://" in name else 2  # URI, DNS
         matcher.matcher.exact = name
@@ -340,14 +358,18 @@ def _mutual_tls(
     combined.validation_context_sds_secret_config.name = "ROOTCA"
     combined.validation_context_sds_secret_config.sds_config.ads.SetInParent()
     accounts = {entry.service_account for entries in service.endpoints.values() for entry in entries}
-    for text in tls.subject_alt_names or (
-        [
-            f"spiffe://{domain}/ns/{service.namespace}/sa/{one}"
-            for domain in (world.security.mesh.trust_domain, *world.security.mesh.trust_domain_aliases)
-            for one in sorted(accounts)
-        ]
-        if accounts and all(accounts)
-        else ()
+    for text in (
+        (*tls.subject_alt_names,)
+        or (*service.subject_alt_names,)
+        or (
+            [
+                f"spiffe://{domain}/ns/{service.namespace}/sa/{one}"
+                for domain in (world.security.mesh.trust_domain, *world.security.mesh.trust_domain_aliases)
+                for one in sorted(accounts)
+            ]
+            if accounts and all(accounts)
+            else ()
+        )
     ):
         matcher = combined.default_validation_context.match_typed_subject_alt_names.add()
         matcher.san_type = 3 if "://" in text else 2  # URI, DNS

@@ -5,18 +5,22 @@ from __future__ import annotations
 from .fields import Fields
 from .kubernetes import Meta
 from .world import (
+    NO_POLICY,
     ClientTls,
     ConnectionPool,
     ConsistentHash,
     DestinationRule,
+    LoadBalancer,
+    LocalitySetting,
     OutlierDetection,
     Subset,
     TlsMode,
     TrafficPolicy,
+    Warmup,
     World,
 )
 
-__all__ = ["parse_destination_rule"]
+__all__ = ["parse_destination_rule", "parse_locality_setting"]
 
 _BALANCERS = ("ROUND_ROBIN", "LEAST_REQUEST", "LEAST_CONN", "RANDOM", "UNSPECIFIED", "PASSTHROUGH")
 
@@ -35,28 +39,35 @@ def parse_destination_rule(spec: Fields, meta: Meta, world: World) -> Destinatio
         policy=_parse_policy(spec.child("trafficPolicy")),
         subsets=tuple(subsets),
         where=spec.where,
+        export_to=spec.texts("exportTo"),
+        selector=_parse_selector(spec.child("workloadSelector")),
+        age=meta.age,
     )
-    spec.ignore("exportTo")
-    if "workloadSelector" in spec:
-        raise spec.error("workloadSelector", "is a condition that is not translated: the rule would be for everybody")
-    spec.finish(("workloadSelector", "trafficPolicy", "subsets"))
+    spec.finish(("workloadSelector", "trafficPolicy", "subsets", "exportTo"))
     return rule
 
 
-def _parse_policy(policy: Fields | None) -> TrafficPolicy:
+def _parse_selector(selector: Fields | None) -> dict[str, str] | None:
+    if selector is None:
+        return None
+    labels = selector.labels("matchLabels")
+    # Without its labels the rule would be for everybody.
+    selector.finish_exactly()
+    return labels
+
+
+def _parse_policy(policy: Fields | None) -> TrafficPolicy | None:
     if policy is None:
-        return TrafficPolicy()
-    balancer, consistent_hash = _parse_balancer(policy.child("loadBalancer"))
+        return None
     ports: dict[int, TrafficPolicy] = {}
     for level in policy.children("portLevelSettings"):
         port = level.child("port")
         number = port.integer("number", low=1, high=65535) if port is not None else None
         if number is None:
             raise level.error("port.number", "must be set")
-        ports[number] = _parse_policy(level)
+        ports[number] = _parse_policy(level) or NO_POLICY
     parsed = TrafficPolicy(
-        load_balancer=balancer,
-        consistent_hash=consistent_hash,
+        load_balancer=_parse_balancer(policy.child("loadBalancer")),
         connection_pool=_parse_pool(policy.child("connectionPool")),
         outlier_detection=_parse_outlier(policy.child("outlierDetection")),
         tls=_parse_tls(policy.child("tls")),
@@ -66,23 +77,61 @@ def _parse_policy(policy: Fields | None) -> TrafficPolicy:
     return parsed
 
 
-def _parse_balancer(balancer: Fields | None) -> tuple[str, ConsistentHash | None]:
+def _parse_balancer(balancer: Fields | None) -> LoadBalancer | None:
     if balancer is None:
-        return "", None
+        return None
     simple = balancer.text("simple")
     if simple and simple not in _BALANCERS:
         raise balancer.error("simple", f"must be one of {list(_BALANCERS)}, is {simple!r}")
     hashing = balancer.child("consistentHash")
     parsed = _parse_hash(hashing) if hashing is not None else None
+    locality, warmup = balancer.child("localityLbSetting"), balancer.child("warmup")
+    older = balancer.duration("warmupDurationSecs")
+    settings = LoadBalancer(
+        simple=simple,
+        consistent_hash=parsed,
+        locality=parse_locality_setting(locality) if locality is not None else None,
+        warmup=_parse_warmup(warmup) if warmup is not None else Warmup(older) if older is not None else None,
+    )
     balancer.finish()
-    return simple, parsed
+    return settings
+
+
+def _parse_warmup(warmup: Fields) -> Warmup:
+    parsed = Warmup(
+        seconds=warmup.duration("duration") or 0.0,
+        minimum_percent=warmup.number("minimumPercent", 10.0),
+        aggression=warmup.number("aggression", 1.0),
+    )
+    warmup.finish()
+    return parsed
+
+
+def parse_locality_setting(setting: Fields) -> LocalitySetting:
+    """A LocalityLoadBalancerSetting, of a rule or of the mesh."""
+    distribute = []
+    for one in setting.children("distribute"):
+        distribute.append((one.text("from"), one.integers("to")))
+        one.finish()
+    failover = []
+    for one in setting.children("failover"):
+        failover.append((one.text("from"), one.text("to")))
+        one.finish()
+    parsed = LocalitySetting(
+        is_enabled=setting.boolean("enabled", True),
+        distribute=tuple(distribute),
+        failover=tuple(failover),
+        failover_priority=setting.texts("failoverPriority"),
+    )
+    setting.finish()
+    return parsed
 
 
 def _parse_hash(hashing: Fields) -> ConsistentHash:
     cookie, ring = hashing.child("httpCookie"), hashing.child("ringHash")
     size = hashing.integer("minimumRingSize")
     if ring is not None:
-        size = ring.integer("minimumRingSize", size)
+        size = ring.integer("minimumRingSize")
         ring.finish()
     maglev = hashing.child("maglev")
     table_size = maglev.integer("tableSize") if maglev is not None else None
@@ -98,6 +147,7 @@ def _parse_hash(hashing: Fields) -> ConsistentHash:
         minimum_ring_size=size,
         maglev_table_size=table_size,
         is_maglev=maglev is not None,
+        is_ring=ring is not None,
     )
     hashing.finish()
     return parsed

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..log_lines import logger_of
+from .client import ANYBODY, Client
 from .documents import Document, read_documents
 from .files import FileEntry, list_files, shown
 from .state import FolderState, Problem, make_state
@@ -95,6 +96,7 @@ class Folder:
     Args:
         root: The folder, or one file.
         domain: The cluster's DNS domain.
+        client: In whose view errors are looked for.
         settle_seconds: How long an edit must be past before it is read: an editor may still be writing, and an empty
             file is a legal configuration.
 
@@ -103,10 +105,15 @@ class Folder:
     """
 
     def __init__(
-        self, root: str | os.PathLike[str], domain: str = "cluster.local", settle_seconds: float = 0.1
+        self,
+        root: str | os.PathLike[str],
+        domain: str = "cluster.local",
+        client: Client = ANYBODY,
+        settle_seconds: float = 0.1,
     ) -> None:
         self.root = Path(root)
         self._domain = domain
+        self._client = client
         self._settle_ns = int(settle_seconds * 1e9)
         self._is_file: bool | None = None
         self._listing: list[FileEntry] | None = None
@@ -254,7 +261,7 @@ class Folder:
         return state, refused
 
     def _state_of(self, used: dict[Path, Documents], broken: Iterable[str]) -> FolderState:
-        return make_state((one for path in sorted(used) for one in used[path]), self._domain, broken)
+        return make_state((one for path in sorted(used) for one in used[path]), self._domain, broken, self._client)
 
     def _forget_those_gone(self, moved: list[Path]) -> None:
         self._files = {path: file for path, file in self._files.items() if not file.is_gone or path in moved}

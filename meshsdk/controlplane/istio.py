@@ -30,8 +30,9 @@ def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
     selector = selector_field.labels("labels") if selector_field is not None else {}
     if selector_field is not None:
         selector_field.finish_exactly()
-    addresses = spec.texts("addresses")
-    spec.ignore("location", "exportTo")
+    addresses, export_to = spec.texts("addresses"), spec.texts("exportTo")
+    names = spec.texts("subjectAltNames")
+    spec.ignore("location")
     spec.finish(("workloadSelector", "resolution", "endpoints"))
     services = []
     for host in hosts:
@@ -43,6 +44,8 @@ def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
             resolution=resolution,
             aliases=addresses,
             where=spec.where,
+            export_to=export_to,
+            subject_alt_names=names,
         )
         for one in ports:
             service.endpoints[one.number] = _entries(service, one, workloads, resolution)

@@ -34,7 +34,7 @@ _VERSIONS: dict[Kind, tuple[str, ...]] = {
     **dict.fromkeys(POLICY_KINDS, ("v1", "v1beta1")),
     **{
         (NETWORKING, kind): ("v1", "v1beta1", "v1alpha3")
-        for kind in ("ServiceEntry", "WorkloadEntry", "VirtualService", "DestinationRule")
+        for kind in ("ServiceEntry", "WorkloadEntry", "VirtualService", "DestinationRule", "Sidecar")
     },
     ("", "Service"): ("v1",),
     ("", "Pod"): ("v1",),
@@ -49,7 +49,7 @@ _KUBECONFIG = "Config"
 # Kinds of other people in the groups that are ours, too.
 _OTHERS = {
     "": (_KUBECONFIG, "Namespace", "Node", "Secret", "ServiceAccount", "Event", "Binding", "PodTemplate", "LimitRange"),
-    NETWORKING: ("Gateway", "Sidecar", "EnvoyFilter", "WorkloadGroup", "ProxyConfig"),
+    NETWORKING: ("Gateway", "EnvoyFilter", "WorkloadGroup", "ProxyConfig"),
 }
 
 # Others who have an AuthorizationPolicy.

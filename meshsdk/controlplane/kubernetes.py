@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from .fields import Fields
-from .world import EndpointEntry, Port, Service, Workload, World
+from .world import Age, EndpointEntry, Port, Service, Workload, World
 
 __all__ = ["Meta", "PendingEndpoints", "parse_endpoint_slice", "parse_endpoints", "parse_pod", "parse_service"]
 
@@ -19,6 +19,13 @@ class Meta:
     namespace: str
     labels: dict[str, str]
     created: str = ""
+    place: int = 0
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def age(self) -> Age:
+        """By which of two rules is the older one."""
+        return self.created, 0 if self.created else self.place, self.name, self.namespace
 
 
 @dataclass(slots=True)
@@ -61,6 +68,7 @@ def parse_service(spec: Fields, meta: Meta, world: World) -> Service:
         port.finish()
         if transport == "TCP":
             ports.append(Port(name, number, target, protocol))
+    external = spec.text("externalName") if spec.text("type") == "ExternalName" else ""
     service = Service(
         host=f"{meta.name}.{meta.namespace}.svc.{world.domain}",
         namespace=meta.namespace,
@@ -68,11 +76,21 @@ def parse_service(spec: Fields, meta: Meta, world: World) -> Service:
         selector=spec.labels("selector"),
         aliases=_aliases(spec, meta),
         where=spec.where,
+        export_to=_export_to(meta),
+        external_name=external.lower(),
     )
     spec.ignore("type", "sessionAffinity", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy", "clusterIPs")
     spec.ignore("publishNotReadyAddresses", "externalTrafficPolicy", "allocateLoadBalancerNodePorts")
     spec.finish(("selector", "ports"))
     return service
+
+
+# pkg/config/constants: namespaces, separated by commas.
+_EXPORT_TO = "networking.istio.io/exportTo"
+
+
+def _export_to(meta: Meta) -> tuple[str, ...]:
+    return tuple(one.strip() for one in meta.annotations.get(_EXPORT_TO, "").split(",") if one.strip())
 
 
 def _aliases(spec: Fields, meta: Meta) -> tuple[str, ...]:

@@ -16,31 +16,33 @@ from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from google.protobuf.message import Message
 
-from .names import cluster_name, domains_of
-from .routes import FAULT_FILTER, make_virtual_host
-from .world import Port, Resolution, Service, World
+from .names import cluster_name
+from .routes import FAULT_FILTER, PORT_OF_OTHERS, make_virtual_hosts
+from .scope import Scope
+from .world import Resolution
 
-__all__ = ["make_grpc_listeners", "make_sidecar_listeners"]
-
-
-def make_grpc_listeners(world: World) -> Iterable[Message]:
-    """A Listener and a RouteConfiguration for each port of each service."""
-    for service, port in _ports(world):
-        listener = listener_pb2.Listener(name=f"{service.host}:{port.number}")
-        route_name = cluster_name(port.number, "", service.host)
-        listener.api_listener.api_listener.Pack(_make_manager(route_name, route_name))
-        yield listener
-        routes = route_pb2.RouteConfiguration(name=route_name)
-        routes.virtual_hosts.append(make_virtual_host(world, service, port, domains_of(service, port=port.number)))
-        yield routes
+__all__ = ["make_grpc_listeners", "make_refusal", "make_sidecar_listeners"]
 
 
-def make_sidecar_listeners(world: World) -> Iterable[Message]:
+def make_grpc_listeners(scope: Scope) -> Iterable[Message]:
+    """A Listener and a RouteConfiguration for each port of each host."""
+    by_port = {number: make_virtual_hosts(scope, number) for number in _ports(scope)}
+    for number, virtual_hosts in by_port.items():
+        by_domain = {domain: one for one in virtual_hosts for domain in one.domains}
+        for host in _hosts_of(scope, number):
+            virtual_host = by_domain.get(host)
+            if virtual_host is None:
+                continue
+            listener = listener_pb2.Listener(name=f"{host}:{number}")
+            route_name = cluster_name(number, "", host)
+            listener.api_listener.api_listener.Pack(_make_manager(route_name, route_name))
+            yield listener
+            yield route_pb2.RouteConfiguration(name=route_name, virtual_hosts=[virtual_host])
+
+
+def make_sidecar_listeners(scope: Scope) -> Iterable[Message]:
     """A Listener and a RouteConfiguration for each port number."""
-    by_port: dict[int, list[tuple[Service, Port]]] = {}
-    for service, port in _ports(world):
-        by_port.setdefault(port.number, []).append((service, port))
-    for number, entries in sorted(by_port.items()):
+    for number in sorted(_ports(scope)):
         listener = listener_pb2.Listener(name=f"127.0.0.1_{number}")
         listener.address.socket_address.address = "127.0.0.1"
         listener.address.socket_address.port_value = number
@@ -48,26 +50,57 @@ def make_sidecar_listeners(world: World) -> Iterable[Message]:
         http_filter.typed_config.Pack(_make_manager(str(number), f"outbound_{number}"))
         yield listener
         routes = route_pb2.RouteConfiguration(name=str(number), ignore_port_in_host_matching=True)
-        taken: set[str] = set()
-        for service, port in entries:
-            domains = [domain for domain in domains_of(service, port=None) if domain not in taken]
-            taken.update(domains)
-            if domains:
-                routes.virtual_hosts.append(make_virtual_host(world, service, port, domains))
+        for virtual_host in make_virtual_hosts(scope, number):
+            # Ports are not looked at.
+            virtual_host.domains[:] = [one for one in virtual_host.domains if not one.endswith(f":{number}")]
+            if virtual_host.domains:
+                routes.virtual_hosts.append(virtual_host)
         yield routes
 
 
-def _ports(world: World) -> Iterable[tuple[Service, Port]]:
-    for service in world.services.values():
-        if service.resolution is not Resolution.NONE:
-            yield from ((service, port) for port in service.ports)
+def make_refusal(name: str) -> Message:
+    """The listener of a host that is not in the registry, where only those that are may be called.
+
+    As a sidecar answers (pilot/pkg/networking/core/httproute.go, buildSidecarOutboundHTTPRouteConfig, block_all).
+    """
+    listener: Message = listener_pb2.Listener(name=name)
+    manager = _make_manager("", "block_all")
+    manager.route_config.name = "block_all"
+    block = manager.route_config.virtual_hosts.add(name="block_all", domains=["*"])
+    route = block.routes.add(name="block_all")
+    route.match.prefix = "/"
+    route.direct_response.status = 502
+    listener.api_listener.api_listener.Pack(manager)  # type: ignore[attr-defined]
+    return listener
+
+
+def _ports(scope: Scope) -> list[int]:
+    numbers = {
+        port.number: None
+        for service in scope.services.values()
+        if service.resolution is not Resolution.NONE
+        for port in service.ports
+    }
+    if scope.hosts_without_service:
+        numbers.setdefault(PORT_OF_OTHERS)
+    return list(numbers)
+
+
+def _hosts_of(scope: Scope, number: int) -> Iterable[str]:
+    """Hosts that are asked for on a port."""
+    for service in scope.services.values():
+        if any(port.number == number for port in service.ports):
+            yield service.host
+    if number == PORT_OF_OTHERS:
+        yield from scope.hosts_without_service
 
 
 def _make_manager(route_name: str, stat_prefix: str) -> http_connection_manager_pb2.HttpConnectionManager:
     manager = http_connection_manager_pb2.HttpConnectionManager(stat_prefix=stat_prefix)
-    manager.rds.route_config_name = route_name
-    manager.rds.config_source.ads.SetInParent()
-    manager.rds.config_source.resource_api_version = 2  # V3
+    if route_name:
+        manager.rds.route_config_name = route_name
+        manager.rds.config_source.ads.SetInParent()
+        manager.rds.config_source.resource_api_version = 2  # V3
     for name, filter_config in (
         (FAULT_FILTER, fault_pb2.HTTPFault()),
         ("envoy.filters.http.router", router_pb2.Router()),

@@ -1,4 +1,4 @@
-"""Istio's MeshConfig, as far as it matters to servers (istio/api mesh/v1alpha1/config.proto)."""
+"""Istio's MeshConfig, as far as it matters to servers and their clients (istio/api mesh/v1alpha1/config.proto)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 from envoy.type.v3.http_status_pb2 import StatusCode
 
+from .destination_rule import parse_locality_setting
 from .fields import Fields
 from .kinds import did_you_mean
 from .security_world import MeshConfig, Provider
 from .strict_yaml import YamlError, parse_yaml
+from .virtual_service import parse_retry
+from .world import MeshDefaults
 
-__all__ = ["MESH_CONFIG", "may_be_mesh_config", "parse_mesh_config"]
+__all__ = ["MESH_CONFIG", "is_registry_only", "may_be_mesh_config", "parse_mesh_config"]
 
 # The name of Istio's ConfigMap.
 MESH_CONFIG = "istio"
@@ -25,13 +28,12 @@ NORMALIZATIONS = ("DEFAULT", "NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_
 # Fields that are for those who run proxies. One that is not known may be one that says which policies hold.
 _OTHERS = (
     *("accessLogEncoding", "accessLogFile", "accessLogFormat", "ca", "caCertificates", "certificates"),
-    *("configSources", "connectTimeout", "defaultConfig", "defaultDestinationRuleExportTo"),
-    *("defaultHttpRetryPolicy", "defaultProviders", "defaultServiceExportTo", "defaultTrafficPolicy"),
-    *("defaultVirtualServiceExportTo", "disableEnvoyListenerLog", "discoverySelectors", "dnsRefreshRate"),
+    *("configSources", "defaultConfig", "defaultProviders"),
+    *("defaultTrafficPolicy", "disableEnvoyListenerLog", "discoverySelectors", "dnsRefreshRate"),
     *("enableEnvoyAccessLogService", "enablePrometheusMerge", "enableSdsTokenMount", "enableTracing"),
     *("h2UpgradePolicy", "hboneIdleTimeout", "inboundClusterStatName", "inboundTrafficPolicy", "ingressClass"),
-    *("ingressControllerMode", "ingressSelector", "ingressService", "localityLbSetting", "meshMTLS"),
-    *("outboundClusterStatName", "outboundTrafficPolicy", "protocolDetectionTimeout", "proxyHttpPort"),
+    *("ingressControllerMode", "ingressSelector", "ingressService", "meshMTLS"),
+    *("outboundClusterStatName", "protocolDetectionTimeout", "proxyHttpPort"),
     *("proxyInboundListenPort", "proxyListenPort", "sdsUdsPath", "sdsUseK8sSaJwt", "serviceEntryVisibility"),
     *("serviceScopeConfigs", "serviceSettings", "tcpKeepalive", "terminationDrainDuration", "thriftConfig"),
     *("tlsDefaults", "verifyCertificateAtClient"),
@@ -49,8 +51,8 @@ def may_be_mesh_config(config_map: Mapping[Any, Any]) -> bool:
     return bool(did_you_mean(name, [MESH_CONFIG], 0.8)) or (data is None and MESH_CONFIG.startswith(name))
 
 
-def parse_mesh_config(config_map: Fields, warnings: list[str]) -> MeshConfig:
-    """The MeshConfig in Istio's ConfigMap `istio` (its key `mesh` holds YAML)."""
+def parse_mesh_config(config_map: Fields, warnings: list[str]) -> tuple[MeshConfig, MeshDefaults]:
+    """The MeshConfig in Istio's ConfigMap `istio` (its key `mesh` holds YAML), for servers and for clients."""
     data = config_map.child("data")
     if data is None:
         raise config_map.error("data", "must be set: this is Istio's MeshConfig")
@@ -74,9 +76,34 @@ def parse_mesh_config(config_map: Fields, warnings: list[str]) -> MeshConfig:
         providers=providers,
         enable_auto_mtls=mesh.boolean("enableAutoMtls", True),
     )
+    defaults = _parse_defaults(mesh)
     mesh.ignore(*_OTHERS)
     mesh.finish_exactly()
-    return parsed
+    return parsed, defaults
+
+
+def _parse_defaults(mesh: Fields) -> MeshDefaults:
+    outbound, retries = mesh.child("outboundTrafficPolicy"), mesh.child("defaultHttpRetryPolicy")
+    locality = mesh.child("localityLbSetting")
+    return MeshDefaults(
+        registry_only=outbound is not None and is_registry_only(outbound) is True,
+        retry=parse_retry(retries) if retries is not None else None,
+        locality=parse_locality_setting(locality) if locality is not None else None,
+        connect_timeout_seconds=mesh.duration("connectTimeout"),
+        service_export_to=mesh.texts("defaultServiceExportTo"),
+        virtual_service_export_to=mesh.texts("defaultVirtualServiceExportTo"),
+        destination_rule_export_to=mesh.texts("defaultDestinationRuleExportTo"),
+    )
+
+
+def is_registry_only(policy: Fields) -> bool | None:
+    """An OutboundTrafficPolicy; None where it says nothing."""
+    mode = policy.choice("mode", _OUTBOUND_MODES)
+    policy.finish()
+    return mode == "REGISTRY_ONLY" if mode else None
+
+
+_OUTBOUND_MODES = ("REGISTRY_ONLY", "ALLOW_ANY", "ALLOW_ANY_DYNAMIC_DNS")
 
 
 def _parse_normalization(fields: Fields | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2 as pb
@@ -10,9 +10,10 @@ from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
 
-from .clusters import policy_for
-from .names import cluster_name
+from .names import cluster_name, domains_of
+from .scope import Scope
 from .world import (
+    ConsistentHash,
     Destination,
     HeaderOperations,
     HttpFault,
@@ -21,28 +22,70 @@ from .world import (
     HttpRetry,
     HttpRoute,
     Port,
+    Resolution,
     Service,
     StringMatch,
     VirtualService,
-    World,
     is_internal_header,
 )
 
-__all__ = ["make_virtual_host"]
+__all__ = ["make_virtual_hosts"]
 
 FAULT_FILTER = "envoy.filters.http.fault"
+
+# VirtualServices of hosts that are no service hold for what is asked for there.
+PORT_OF_OTHERS = 80
 
 # Protocols of ports that a sidecar passes on as they are (Istio docs, protocol-selection).
 _BYTES = frozenset(["TCP", "TLS", "HTTPS", "MONGO", "MYSQL", "REDIS"])
 
 # istio/istio pilot/pkg/networking/core/route/retry/retry.go, newRetryPolicy: what is retried where nothing says so.
 DEFAULT_RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
-DEFAULT_RETRY = HttpRetry(attempts=2)
 _HOST_SELECTION_ATTEMPTS = 5
 
 
-def make_virtual_host(world: World, service: Service, port: Port, domains: list[str]) -> pb.VirtualHost:
-    """The virtual host of one port of a service."""
+def make_virtual_hosts(scope: Scope, number: int) -> list[pb.VirtualHost]:
+    """The virtual hosts of all that a client may call on a port, no domain twice.
+
+    Source: istio/istio pilot/pkg/networking/core/httproute.go, BuildSidecarOutboundVirtualHosts.
+    """
+    entries = [
+        (service, port)
+        for service in scope.services.values()
+        if service.resolution is not Resolution.NONE
+        and scope.concrete(service) is service
+        and not service.external_name
+        and scope.imports(service.namespace, service.host, number)
+        for port in service.ports
+        if port.number == number
+    ]
+    full = {service.host for service, _ in entries}
+    taken: set[str] = set()
+    found = []
+    for service, port in entries:
+        names = domains_of(service, port=number, aliases=scope.aliases.get(service.host, ()))
+        # A short form is no one's who has it for a full name (dedupeDomains).
+        domains = [one for one in names if one not in taken and (one == service.host or one not in full)]
+        taken.update(domains)
+        if domains:
+            found.append(_make_virtual_host(scope, service, port, domains))
+    if number == PORT_OF_OTHERS:
+        found += _virtual_hosts_of_others(scope, taken)
+    return found
+
+
+def _virtual_hosts_of_others(scope: Scope, taken: set[str]) -> Iterable[pb.VirtualHost]:
+    """Hosts that are no service have their routes on port 80 (route.go, buildSidecarVirtualHostsForVirtualService)."""
+    port = Port("http", PORT_OF_OTHERS)
+    for host, rules in scope.hosts_without_service.items():
+        domains = [one for one in (host, f"{host}:{port.number}") if one not in taken]
+        routes = next((made for rule in rules if (made := _routes_of(scope, rule, port))), [])
+        if domains and routes:
+            name = f"{host}:{port.number}"
+            yield pb.VirtualHost(name=name, domains=domains, routes=routes, include_request_attempt_count=True)
+
+
+def _make_virtual_host(scope: Scope, service: Service, port: Port, domains: list[str]) -> pb.VirtualHost:
     name = f"{service.host}:{port.number}"
     virtual_host = pb.VirtualHost(name=name, domains=domains, include_request_attempt_count=True)
     if port.protocol in _BYTES:
@@ -52,43 +95,42 @@ def make_virtual_host(world: World, service: Service, port: Port, domains: list[
         route.route.cluster = cluster_name(port.number, "", service.host)
         _apply_timeout(route.route, None)
         return virtual_host
-    rule = rule_of(world, service.host)
-    if rule is None:
-        virtual_host.routes.append(_default_route(world, service, port))
-        return virtual_host
-    for route in rule.routes:
-        for match in route.matches or (HttpMatch(),):
-            if match.port in (None, port.number):
-                virtual_host.routes.append(_make_route(world, route, match, port))
+    for rule in scope.virtual_services_of(service.host):
+        routes = _routes_of(scope, rule, port)
+        if routes:
+            virtual_host.routes.extend(routes)
+            return virtual_host
+    virtual_host.routes.append(_default_route(scope, service, port))
     return virtual_host
 
 
-def rule_of(world: World, host: str) -> VirtualService | None:
-    """The VirtualService of a host: its own, or the longest wildcard that covers it."""
-    best: tuple[int, VirtualService] | None = None
-    for rule in world.virtual_services:
-        for candidate in rule.hosts:
-            if candidate == host:
-                return rule
-            covers = candidate.startswith("*") and host.endswith(candidate[1:])
-            if covers and (best is None or len(candidate) > best[0]):
-                best = (len(candidate), rule)
-    return best[1] if best is not None else None
+def _routes_of(scope: Scope, rule: VirtualService, port: Port) -> list[pb.Route]:
+    """What of a VirtualService is for a port and for this client."""
+    return [
+        _make_route(scope, route, match, port)
+        for route in rule.routes
+        for match in route.matches or (HttpMatch(),)
+        if match.port in (None, port.number)
+        and scope.client.has(match.source_labels)
+        and match.source_namespace in ("", scope.client.namespace)
+    ]
 
 
-def _default_route(world: World, service: Service, port: Port) -> pb.Route:
-    destination = Destination(service.host, port=port.number)
+def _default_route(scope: Scope, service: Service, port: Port) -> pb.Route:
     route = pb.Route(name="default")
     route.match.prefix = "/"
-    route.route.cluster = cluster_name(port.number, "", destination.host)
-    _apply_hash(world, route.route, [destination], port)
+    route.route.cluster = cluster_name(port.number, "", service.host)
+    rule = scope.destination_rule(service.host)
+    key = rule.hash_for(None, "", default_port=port.number) if rule is not None else None
+    _apply_hash(route.route, [key])
     _apply_timeout(route.route, None)
-    route.route.retry_policy.CopyFrom(_make_retry(DEFAULT_RETRY, is_hashed=bool(route.route.hash_policy)))
+    route.route.retry_policy.CopyFrom(_make_retry(scope.default_retry, is_hashed=False))
     return route
 
 
-def _make_route(world: World, rule: HttpRoute, match: HttpMatch, port: Port) -> pb.Route:
-    route = pb.Route(name=rule.name, match=_make_match(match))
+def _make_route(scope: Scope, rule: HttpRoute, match: HttpMatch, port: Port) -> pb.Route:
+    name = f"{rule.name}.{match.name}" if match.name else rule.name
+    route = pb.Route(name=name, match=_make_match(match))
     if rule.redirect is not None:
         _apply_redirect(route.redirect, rule.redirect, port)
     elif rule.direct_status is not None:
@@ -96,7 +138,7 @@ def _make_route(world: World, rule: HttpRoute, match: HttpMatch, port: Port) -> 
         if rule.direct_body:
             route.direct_response.body.inline_string = rule.direct_body
     else:
-        _apply_forward(world, route.route, rule, port)
+        _apply_forward(scope, route.route, rule, port)
     _apply_headers(route, rule.request_headers, rule.response_headers)
     if len(rule.destinations) == 1:
         only = rule.destinations[0]
@@ -155,24 +197,25 @@ def _set_string(target: object, match: StringMatch) -> None:
         setattr(target, match.kind, match.value)
 
 
-def _apply_forward(world: World, action: pb.RouteAction, rule: HttpRoute, port: Port) -> None:
+def _apply_forward(scope: Scope, action: pb.RouteAction, rule: HttpRoute, port: Port) -> None:
     if len(rule.destinations) == 1:
-        action.cluster = _cluster_of(world, rule.destinations[0], port)
+        action.cluster = _cluster_of(scope, rule.destinations[0], port)
     else:
         for destination in rule.destinations:
             if not destination.weight:
                 continue
-            weighted = action.weighted_clusters.clusters.add(name=_cluster_of(world, destination, port))
+            weighted = action.weighted_clusters.clusters.add(name=_cluster_of(scope, destination, port))
             weighted.weight.value = destination.weight
             _apply_headers(weighted, destination.request_headers, destination.response_headers)
             if destination.request_headers.authority:
                 weighted.host_rewrite_literal = destination.request_headers.authority
-    _apply_hash(world, action, rule.destinations, port)
+    keys = [_hash_of(scope, destination) for destination in rule.destinations]
+    _apply_hash(action, keys)
     _apply_timeout(action, rule.timeout_seconds)
-    retry = rule.retry if rule.retry is not None else DEFAULT_RETRY
+    retry = rule.retry if rule.retry is not None else scope.default_retry
     if retry.attempts:
         # route.go: of several destinations each hashes in its own way, and a retry may go elsewhere.
-        is_hashed = len(rule.destinations) == 1 and bool(action.hash_policy)
+        is_hashed = len(keys) == 1 and keys[0] is not None
         action.retry_policy.CopyFrom(_make_retry(retry, is_hashed=is_hashed))
     if rule.rewrite_uri:
         action.prefix_rewrite = rule.rewrite_uri
@@ -184,20 +227,23 @@ def _apply_forward(world: World, action: pb.RouteAction, rule: HttpRoute, port: 
     if authority:
         action.host_rewrite_literal = authority
     for destination, percent in rule.mirrors:
-        mirror = action.request_mirror_policies.add(cluster=_cluster_of(world, destination, port))
+        mirror = action.request_mirror_policies.add(cluster=_cluster_of(scope, destination, port))
         mirror.runtime_fraction.default_value.numerator = int(percent * 10_000)
         mirror.runtime_fraction.default_value.denominator = 2  # MILLION
         mirror.disable_shadow_host_suffix_append = True
 
 
-def _apply_hash(world: World, action: pb.RouteAction, destinations: Sequence[Destination], port: Port) -> None:
+def _hash_of(scope: Scope, destination: Destination) -> ConsistentHash | None:
+    rule = scope.destination_rule(destination.host)
+    return rule.hash_for(destination.port, destination.subset) if rule is not None else None
+
+
+def _apply_hash(action: pb.RouteAction, keys: Iterable[ConsistentHash | None]) -> None:
     """What requests are hashed by, from the DestinationRules of where they may go.
 
-    istio/istio pilot/pkg/networking/core/route/route.go, consistentHashToHashPolicy.
+    istio/istio pilot/pkg/networking/core/route/route.go, ConsistentHashToHashPolicy.
     """
-    for destination in destinations:
-        number = destination.port or port.number
-        key = policy_for(world, destination.host, number, destination.subset).consistent_hash
+    for key in keys:
         if key is None:
             continue
         policy = pb.RouteAction.HashPolicy()
@@ -217,13 +263,13 @@ def _apply_hash(world: World, action: pb.RouteAction, destinations: Sequence[Des
             action.hash_policy.append(policy)
 
 
-def _cluster_of(world: World, destination: Destination, port: Port) -> str:
-    """route.go, GetDestinationCluster: without a port, the service's only one, or the one that was asked for."""
-    number = destination.port
-    if number is None:
-        service = world.services.get(destination.host)
-        number = service.ports[0].number if service is not None and len(service.ports) == 1 else port.number
-    return cluster_name(number, destination.subset, destination.host)
+def _cluster_of(scope: Scope, destination: Destination, port: Port) -> str:
+    """route.go, GetDestinationCluster: without a port, the one that was asked for; a service's name is that service."""
+    host = destination.host
+    service = scope.services.get(host)
+    if service is not None and service.external_name:
+        host = service.external_name
+    return cluster_name(destination.port or port.number, destination.subset, host)
 
 
 def _apply_timeout(action: pb.RouteAction, seconds: float | None) -> None:

@@ -7,18 +7,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import re2
+from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_pb2
-from google.protobuf.message import Message
+from google.protobuf import json_format
 
-from ..errors import ConfigError, ResourceError
-from ..resources import RESOURCE_TYPES, ResourceType, decode, resource_name
+from ..errors import ConfigError
+from ..resources import ResourceType
 from .assemble import assemble
-from .clusters import for_grpc_core, make_clusters
+from .client import ANYBODY, Client, client_of
 from .documents import Document
-from .inbound import inbound_problems, make_inbound_listener, make_keys_clusters
+from .inbound import inbound_problems, make_inbound_listener
 from .kinds import UnreadablePolicy
-from .listeners import make_grpc_listeners, make_sidecar_listeners
 from .raw import parse_raw
+from .scope import Scope
+from .view import Packed, View
 from .world import World
 
 __all__ = ["FolderState", "Problem", "make_state"]
@@ -29,7 +31,8 @@ INBOUND_PREFIX = "xds.istio.io/grpc/lds/inbound/"
 _PORT = re2.compile("[1-9][0-9]{0,4}")
 _MAX_PORT = 65535
 
-Packed = dict[tuple[ResourceType, str], bytes]
+# A control plane's clients are of few kinds; those of one kind share a view.
+_MAX_VIEWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +49,27 @@ class FolderState:
 
     Attributes:
         version: Says whether two states are the same.
-        grpc: Resources for clients that ask for listeners by name.
-        grpc_core: The same, with the clusters that gRPC's own xDS client takes.
-        sidecar: Resources for an Envoy that asks for all.
+        raw: Resources that stand in it as they are.
+        client: Whose view counts where nobody else's is asked for.
         problems: Errors and warnings, in the order of the files.
     """
 
     version: str = ""
-    grpc: Mapping[tuple[ResourceType, str], bytes] = field(default_factory=dict)
-    grpc_core: Mapping[tuple[ResourceType, str], bytes] = field(default_factory=dict)
-    sidecar: Mapping[tuple[ResourceType, str], bytes] = field(default_factory=dict)
+    raw: Mapping[tuple[ResourceType, str], bytes] = field(default_factory=dict)
+    client: Client = ANYBODY
     problems: tuple[Problem, ...] = ()
     world: World = field(default_factory=World, compare=False)
+    _views: dict[Client, View] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def grpc(self) -> Mapping[tuple[ResourceType, str], bytes]:
+        """Resources for clients that ask for listeners by name."""
+        return self.view(self.client).grpc
+
+    @property
+    def sidecar(self) -> Mapping[tuple[ResourceType, str], bytes]:
+        """Resources for an Envoy that asks for all."""
+        return self.view(self.client).sidecar
 
     def inbound(self, name: str) -> bytes | None:
         """The inbound listener of a name that holds address and port; None where the name is not one.
@@ -74,11 +86,21 @@ class FolderState:
         except (ValueError, TypeError, OverflowError) as error:
             raise ConfigError(name, f"cannot be made: {error}") from error
 
-    def for_client(self, user_agent: str) -> Mapping[tuple[ResourceType, str], bytes]:
-        """The resources in the shape that a client wants, by its node's user_agent_name."""
-        if user_agent == "envoy":
-            return self.sidecar
-        return self.grpc_core if user_agent.startswith("gRPC") else self.grpc
+    def for_client(self, node: base_pb2.Node) -> Mapping[tuple[ResourceType, str], bytes]:
+        """The resources in the shape that a client wants, and as its namespace, labels and locality have them."""
+        view = self.view(_client_of(node))
+        if node.user_agent_name == "envoy":
+            return view.sidecar
+        return view.grpc_core if node.user_agent_name.startswith("gRPC") else view.grpc
+
+    def view(self, client: Client) -> View:
+        """The resources as one client has them; made when they are asked for first."""
+        found = self._views.get(client)
+        if found is None:
+            if len(self._views) >= _MAX_VIEWS:
+                self._views.clear()
+            found = self._views[client] = View(Scope(self.world, client), self.raw)
+        return found
 
     @property
     def errors(self) -> list[str]:
@@ -86,13 +108,16 @@ class FolderState:
         return [problem.text for problem in self.problems if problem.is_error]
 
 
-def make_state(documents: Iterable[Document], domain: str, broken: Iterable[str] = ()) -> FolderState:
+def make_state(
+    documents: Iterable[Document], domain: str, broken: Iterable[str] = (), client: Client = ANYBODY
+) -> FolderState:
     """Translate documents. Errors do not raise: they stand in the problems, and what is wrong is left out.
 
     Args:
         documents: In the order of their files.
         domain: The cluster's DNS domain.
         broken: What is wrong with files of which it is not known whether they hold policies.
+        client: In whose view errors are looked for.
     """
     errors: list[ConfigError] = []
     raw: Packed = {}
@@ -111,15 +136,23 @@ def make_state(documents: Iterable[Document], domain: str, broken: Iterable[str]
                 of_raw.append(str(error))
     world = assemble(objects, domain, errors)
     world.security.broken[:0] = [*broken, *of_raw]
-    views = _translate(world, raw, errors)
+    if world.security.broken:
+        # What cannot be read may be the listener of any server, and may be its policy.
+        raw = {key: packed for key, packed in raw.items() if not _is_of_server(key[0], packed)}
+    view = View(Scope(world, client), raw)
+    served = view.grpc
+    errors += view.errors
     # A cluster is checked in each of its shapes, and would be reported for each.
     problems = [Problem(text, True) for text in dict.fromkeys([*broken, *map(str, errors)])]
     problems += [Problem(text, False) for text in (*warnings, *world.warnings, *inbound_problems(world))]
     version = hashlib.sha256()
-    for (kind, name), packed in sorted(views[0].items(), key=lambda item: (item[0][0].value, item[0][1])):
+    for (kind, name), packed in sorted(served.items(), key=lambda item: (item[0][0].value, item[0][1])):
         version.update(f"{kind.value} {name} {len(packed)}".encode() + packed)
-    version.update(repr((world.security, world.workloads)).encode(errors="surrogatepass"))
-    return FolderState(version.hexdigest()[:16], *views, problems=tuple(problems), world=world)
+    # What is not in this client's view may be in others'.
+    hidden = [one for host, one in world.services.items() if host not in view.scope.services]
+    rules = world.virtual_services, world.destination_rules, world.sidecars
+    version.update(repr((world.security, world.workloads, rules, hidden)).encode(errors="surrogatepass"))
+    return FolderState(version.hexdigest()[:16], raw, client, tuple(problems), world, {client: view})
 
 
 def _add_raw(raw: Packed, document: Document, warnings: list[str]) -> None:
@@ -134,38 +167,9 @@ def _is_of_server(kind: ResourceType, packed: bytes) -> bool:
     return kind is ResourceType.LISTENER and not listener_pb2.Listener.FromString(packed).HasField("api_listener")
 
 
-def _translate(world: World, raw: Packed, errors: list[ConfigError]) -> tuple[Packed, Packed, Packed]:
-    """The resources for gRPC-like clients, for grpc-core, and for an Envoy."""
-    if world.security.broken:
-        # What cannot be read may be the listener of any server, and may be its policy.
-        raw = {key: packed for key, packed in raw.items() if not _is_of_server(key[0], packed)}
-    try:
-        messages = [*make_clusters(world), *make_keys_clusters(world)]
-        clusters = _pack(messages, errors)
-        core = _pack([for_grpc_core(one) if one.DESCRIPTOR.name == "Cluster" else one for one in messages], errors)
-        grpc = _pack(make_grpc_listeners(world), errors)
-        sidecar = _pack(make_sidecar_listeners(world), errors)
-    except ConfigError as error:
-        errors.append(error)
-    except (ValueError, TypeError, OverflowError) as error:
-        # A value that no field of xDS takes, and that was not looked at where it was read.
-        errors.append(ConfigError("the folder", f"cannot be said in xDS: {error}"))
-    else:
-        return {**clusters, **grpc, **raw}, {**core, **grpc, **raw}, {**clusters, **sidecar, **raw}
-    return dict(raw), dict(raw), dict(raw)
-
-
-def _pack(messages: Iterable[Message], errors: list[ConfigError]) -> Packed:
-    """Messages as bytes by type and name. Each is checked as a client would, so that no error waits for one."""
-    packed: Packed = {}
-    for message in messages:
-        kind = RESOURCE_TYPES[f"type.googleapis.com/{message.DESCRIPTOR.full_name}"]
-        body = message.SerializeToString(deterministic=True)
-        name = resource_name(kind, body)
-        try:
-            decode(kind, body)
-        except ResourceError as error:
-            errors.append(ConfigError(f"{name}: {error.field}", error.problem))
-            continue
-        packed[(kind, name)] = body
-    return packed
+def _client_of(node: base_pb2.Node) -> Client:
+    metadata = json_format.MessageToDict(node.metadata)
+    named = metadata.get("NAMESPACE")
+    namespace = named if isinstance(named, str) else ""
+    locality = node.locality
+    return client_of(namespace, metadata, (locality.region, locality.zone, locality.sub_zone))

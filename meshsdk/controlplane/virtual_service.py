@@ -21,7 +21,7 @@ from .world import (
     World,
 )
 
-__all__ = ["parse_virtual_service"]
+__all__ = ["parse_retry", "parse_virtual_service"]
 
 
 # Fields of HTTPMatchRequest: what is nearly one of them beside `match` was to be a condition.
@@ -34,10 +34,10 @@ _CONDITIONS = (
 def parse_virtual_service(spec: Fields, meta: Meta, world: World, errors: list[ConfigError]) -> VirtualService | None:
     """A VirtualService; None where it is for gateways only. Routes with an error are left out."""
     hosts = spec.texts("hosts")
-    if not hosts:
-        raise spec.error("hosts", "must name at least one host")
     gateways = spec.texts("gateways")
-    spec.ignore("exportTo")
+    if not hosts and gateways:
+        raise spec.error("gateways", "a VirtualService without hosts is for others to delegate to, and has none")
+    export_to = spec.texts("exportTo")
     routes = []
     for route in spec.children("http"):
         try:
@@ -46,7 +46,7 @@ def parse_virtual_service(spec: Fields, meta: Meta, world: World, errors: list[C
                 routes.append(parsed)
         except ConfigError as error:
             errors.append(error)
-    spec.finish(("hosts", "gateways", "http"))
+    spec.finish(("hosts", "gateways", "http", "exportTo"))
     if gateways and "mesh" not in gateways:
         spec.warn("gateways", "is for gateways only, and has no effect in a mesh client")
         return None
@@ -56,6 +56,8 @@ def parse_virtual_service(spec: Fields, meta: Meta, world: World, errors: list[C
         hosts=tuple(world.full_host(host, meta.namespace) for host in hosts),
         routes=tuple(routes),
         where=spec.where,
+        export_to=export_to,
+        age=meta.age,
     )
 
 
@@ -66,6 +68,7 @@ def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute | None:
     regex: tuple[str, str] | None = None
     if rewrite is not None and (regex_field := rewrite.child("uriRegexRewrite")) is not None:
         regex = (regex_field.required_text("match"), regex_field.text("rewrite"))
+    retries = route.child("retries")
     body = direct.child("body") if direct is not None else None
     route.refuse_empty("match")
     matches = [_parse_match(match) for match in route.children("match")]
@@ -80,21 +83,34 @@ def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute | None:
         rewrite_regex=regex,
         rewrite_authority=rewrite.text("authority") if rewrite is not None else "",
         timeout_seconds=route.duration("timeout"),
-        retry=_parse_retry(route),
+        retry=parse_retry(retries) if retries is not None else None,
         fault=_parse_fault(route),
         mirrors=_parse_mirrors(route, meta, world),
         request_headers=request,
         response_headers=response,
+        delegate=_parse_delegate(route, meta),
     )
     if rewrite is not None:
         rewrite.finish()
     if direct is not None:
         direct.finish()
     route.finish(_CONDITIONS)
-    actions = [bool(parsed.destinations), parsed.redirect is not None, parsed.direct_status is not None]
+    actions = [
+        *(bool(parsed.destinations), parsed.redirect is not None),
+        *(parsed.direct_status is not None, parsed.delegate is not None),
+    ]
     if sum(actions) != 1:
-        raise route.error("route", "exactly one of route, redirect and directResponse must be set")
+        raise route.error("route", "exactly one of route, redirect, directResponse and delegate must be set")
     return parsed if parsed.matches or not matches else None
+
+
+def _parse_delegate(route: Fields, meta: Meta) -> tuple[str, str] | None:
+    delegate = route.child("delegate")
+    if delegate is None:
+        return None
+    named = delegate.text("namespace") or meta.namespace, delegate.required_text("name")
+    delegate.finish_exactly()
+    return named
 
 
 def _parse_destinations(route: Fields, meta: Meta, world: World) -> tuple[Destination, ...]:
@@ -157,7 +173,12 @@ def _parse_headers(holder: Fields) -> tuple[HeaderOperations, HeaderOperations]:
 def _parse_match(match: Fields) -> HttpMatch | None:
     """A condition; None where it is for gateways only."""
     gateways = match.texts("gateways")
+    # route.go, sourceMatchHTTP: where gateways are named, nothing is asked of the client.
+    labels, namespace = match.labels("sourceLabels"), match.text("sourceNamespace")
     parsed = HttpMatch(
+        name=match.text("name"),
+        source_labels={} if gateways else labels,
+        source_namespace="" if gateways else namespace,
         uri=_string_match(match.child("uri")),
         ignore_uri_case=match.boolean("ignoreUriCase"),
         scheme=_string_match(match.child("scheme")),
@@ -168,11 +189,7 @@ def _parse_match(match: Fields) -> HttpMatch | None:
         query_params={name: _value_match(field) for name, field in match.child_map("queryParams").items()},
         port=match.integer("port", low=1, high=65535),
     )
-    match.ignore("name", "statPrefix")
-    for name in ("sourceLabels", "sourceNamespace"):
-        if name in match:
-            # A condition that is not evaluated would let the route match more than it may.
-            raise match.error(name, "is a condition that is not translated")
+    match.ignore("statPrefix")
     # Without a condition that is not known, the route would match more than it may.
     match.finish_exactly()
     return parsed if not gateways or "mesh" in gateways else None
@@ -219,10 +236,8 @@ def _parse_redirect(route: Fields) -> HttpRedirect | None:
     return parsed
 
 
-def _parse_retry(route: Fields) -> HttpRetry | None:
-    retries = route.child("retries")
-    if retries is None:
-        return None
+def parse_retry(retries: Fields) -> HttpRetry:
+    """An HTTPRetry, of a route or of the mesh."""
     parsed = HttpRetry(
         attempts=retries.integer("attempts", 2) or 0,
         per_try_timeout_seconds=retries.duration("perTryTimeout"),

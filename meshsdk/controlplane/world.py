@@ -5,26 +5,40 @@ Kubernetes and Istio objects are read into these; xDS is made from these. Names 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
 from .security_world import SecurityWorld
 
 __all__ = [
+    "NO_POLICY",
+    "Age",
     "DestinationRule",
+    "EgressListener",
     "EndpointEntry",
+    "LoadBalancer",
+    "LocalitySetting",
+    "MeshDefaults",
     "Port",
     "Resolution",
     "Service",
+    "Sidecar",
     "Subset",
     "TlsMode",
     "TrafficPolicy",
     "VirtualService",
+    "Warmup",
     "Workload",
     "World",
+    "hosts_overlap",
     "is_internal_header",
 ]
+
+
+# Of two rules the older one holds: when it was created, or where nobody knows its place in the folder; name, namespace.
+Age = tuple[str, int, str, str]
+_UNKNOWN_AGE: Age = ("", 0, "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +101,9 @@ class Service:
         host: `reviews.default.svc.cluster.local`, or an external name.
         endpoints: By port number.
         aliases: Other names: the short forms of a Kubernetes service, its cluster IP.
+        export_to: Namespaces whose clients see it; empty is all.
+        external_name: The host that it is a name of.
+        subject_alt_names: Names of its servers' certificates, where they are not to be worked out.
     """
 
     host: str
@@ -97,6 +114,9 @@ class Service:
     aliases: tuple[str, ...] = ()
     endpoints: dict[int, list[EndpointEntry]] = field(default_factory=dict)
     where: str = ""
+    export_to: tuple[str, ...] = ()
+    external_name: str = ""
+    subject_alt_names: tuple[str, ...] = ()
 
 
 class TlsMode(Enum):
@@ -133,6 +153,7 @@ class ConsistentHash:
     minimum_ring_size: int | None = None
     maglev_table_size: int | None = None
     is_maglev: bool = False
+    is_ring: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,32 +185,61 @@ class ConnectionPool:
 
 
 @dataclass(frozen=True, slots=True)
-class TrafficPolicy:
-    """istio.networking.v1.TrafficPolicy; None is not set, and falls back to the level above."""
+class LocalitySetting:
+    """istio.networking.v1.LocalityLoadBalancerSetting.
 
-    load_balancer: str = ""
+    Attributes:
+        distribute: Where clients of a locality send to, with shares in percent.
+        failover: From a region to the one that stands in for it.
+        failover_priority: Labels by which endpoints are near.
+    """
+
+    is_enabled: bool = True
+    distribute: tuple[tuple[str, Mapping[str, int]], ...] = ()
+    failover: tuple[tuple[str, str], ...] = ()
+    failover_priority: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Warmup:
+    """istio.networking.v1.WarmupConfiguration."""
+
+    seconds: float
+    minimum_percent: float = 10.0
+    aggression: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBalancer:
+    """istio.networking.v1.LoadBalancerSettings."""
+
+    simple: str = ""
     consistent_hash: ConsistentHash | None = None
+    locality: LocalitySetting | None = None
+    warmup: Warmup | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficPolicy:
+    """istio.networking.v1.TrafficPolicy; None is not set."""
+
+    load_balancer: LoadBalancer | None = None
     connection_pool: ConnectionPool | None = None
     outlier_detection: OutlierDetection | None = None
     tls: ClientTls | None = None
     ports: Mapping[int, TrafficPolicy] = field(default_factory=dict)
 
-    def over(self, below: TrafficPolicy) -> TrafficPolicy:
-        """This policy where it says something, otherwise `below`."""
-        has_balancer = bool(self.load_balancer or self.consistent_hash)
-        return TrafficPolicy(
-            load_balancer=self.load_balancer if has_balancer else below.load_balancer,
-            consistent_hash=self.consistent_hash if has_balancer else below.consistent_hash,
-            connection_pool=self.connection_pool or below.connection_pool,
-            outlier_detection=self.outlier_detection or below.outlier_detection,
-            tls=self.tls or below.tls,
-            ports=self.ports or below.ports,
-        )
+    @property
+    def consistent_hash(self) -> ConsistentHash | None:
+        """What requests are hashed by."""
+        return self.load_balancer.consistent_hash if self.load_balancer is not None else None
 
     def for_port(self, port: int) -> TrafficPolicy:
-        """What holds for one port (portLevelSettings win, whole fields at a time)."""
-        level = self.ports.get(port)
-        return level.over(self) if level is not None else self
+        """What holds for one port: portLevelSettings inherit nothing."""
+        return self.ports.get(port, self)
+
+
+NO_POLICY = TrafficPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +248,7 @@ class Subset:
 
     name: str
     labels: Mapping[str, str]
-    policy: TrafficPolicy = TrafficPolicy()
+    policy: TrafficPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,15 +256,59 @@ class DestinationRule:
     """istio.networking.v1.DestinationRule.
 
     Attributes:
+        export_to: Namespaces for whose clients it holds; empty is all.
+        selector: Labels of the clients that it holds for; None is all.
         is_broken: It cannot be read. It may ask for TLS, so that nothing is sent to its hosts without it.
     """
 
     host: str
     namespace: str
-    policy: TrafficPolicy = TrafficPolicy()
+    policy: TrafficPolicy | None = None
     subsets: tuple[Subset, ...] = ()
     where: str = ""
+    export_to: tuple[str, ...] = ()
+    selector: Mapping[str, str] | None = None
+    age: Age = _UNKNOWN_AGE
     is_broken: bool = False
+
+    def policy_for(self, port: int, subset: str = "") -> TrafficPolicy:
+        """What holds for a port, or for a subset there: the subset's, field by field, over the rule's.
+
+        Source: istio/istio pilot/pkg/networking/util/util.go, MergeSubsetTrafficPolicy.
+        """
+        below = (self.policy or NO_POLICY).for_port(port)
+        of_subset = next((one.policy for one in self.subsets if one.name == subset), None) if subset else None
+        if of_subset is None:
+            return below
+        over, is_whole = of_subset.for_port(port), port in of_subset.ports
+        if is_whole:
+            return over
+        return TrafficPolicy(
+            load_balancer=over.load_balancer or below.load_balancer,
+            connection_pool=over.connection_pool or below.connection_pool,
+            outlier_detection=over.outlier_detection or below.outlier_detection,
+            tls=over.tls or below.tls,
+        )
+
+    def hash_for(self, port: int | None, subset: str, *, default_port: int | None = None) -> ConsistentHash | None:
+        """What requests to a destination are hashed by (route.go, HashForHTTPDestination and hashForService).
+
+        Args:
+            port: That the destination names.
+            subset: That it names.
+            default_port: The service's own, for the route that it has without any rule.
+        """
+        rule = self.policy or NO_POLICY
+        found = [rule.consistent_hash]
+        number = port if port is not None else default_port
+        if number is not None and number in rule.ports:
+            found.append(rule.ports[number].consistent_hash)
+        of_subset = next((one.policy for one in self.subsets if one.name == subset), None)
+        if of_subset is not None:
+            found.append(of_subset.consistent_hash)
+            if port is not None and port in of_subset.ports:
+                found.append(of_subset.ports[port].consistent_hash)
+        return next((one for one in reversed(found) if one is not None), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +321,13 @@ class StringMatch:
 
 @dataclass(frozen=True, slots=True)
 class HttpMatch:
-    """istio.networking.v1.HTTPMatchRequest; all that is set must hold."""
+    """istio.networking.v1.HTTPMatchRequest; all that is set must hold.
 
+    Attributes:
+        source_labels, source_namespace: Of clients.
+    """
+
+    name: str = ""
     uri: StringMatch | None = None
     ignore_uri_case: bool = False
     scheme: StringMatch | None = None
@@ -238,6 +337,8 @@ class HttpMatch:
     without_headers: Mapping[str, StringMatch | None] = field(default_factory=dict)
     query_params: Mapping[str, StringMatch | None] = field(default_factory=dict)
     port: int | None = None
+    source_labels: Mapping[str, str] = field(default_factory=dict)
+    source_namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +415,11 @@ class HttpRedirect:
 
 @dataclass(frozen=True, slots=True)
 class HttpRoute:
-    """istio.networking.v1.HTTPRoute."""
+    """istio.networking.v1.HTTPRoute.
+
+    Attributes:
+        delegate: Namespace and name of the VirtualService whose routes take its place.
+    """
 
     name: str = ""
     matches: tuple[HttpMatch, ...] = ()
@@ -331,17 +436,98 @@ class HttpRoute:
     mirrors: tuple[tuple[Destination, float], ...] = ()
     request_headers: HeaderOperations = HeaderOperations()
     response_headers: HeaderOperations = HeaderOperations()
+    delegate: tuple[str, str] | None = None
+
+    def every_destination(self) -> Iterator[Destination]:
+        """Where it sends to, mirrors included."""
+        yield from self.destinations
+        yield from (destination for destination, _ in self.mirrors)
 
 
 @dataclass(frozen=True, slots=True)
 class VirtualService:
-    """istio.networking.v1.VirtualService; hosts are full names."""
+    """istio.networking.v1.VirtualService; hosts are full names. One without hosts is for others to delegate to.
+
+    Attributes:
+        export_to: Namespaces for whose clients it holds; empty is all.
+    """
 
     name: str
     namespace: str
     hosts: tuple[str, ...]
     routes: tuple[HttpRoute, ...]
     where: str = ""
+    export_to: tuple[str, ...] = ()
+    age: Age = _UNKNOWN_AGE
+
+
+@dataclass(frozen=True, slots=True)
+class EgressListener:
+    """What a workload uses on a port (istio.networking.v1.IstioEgressListener).
+
+    Attributes:
+        port: None is every port that no other has.
+        hosts: Namespace and host of each; the namespace may be `.`, `*` or `~`, the host a wildcard.
+    """
+
+    port: int | None
+    hosts: tuple[tuple[str, str], ...]
+
+    def imports(self, client_namespace: str, namespace: str, host: str) -> bool:
+        """Whether it has a host of some namespace."""
+        return any(
+            (of == "*" or (client_namespace if of == "." else of) == namespace) and hosts_overlap(pattern, host)
+            for of, pattern in self.hosts
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """istio.networking.v1.Sidecar, as far as it is about what a workload calls.
+
+    Attributes:
+        selector: Labels of its workloads; None is all of its namespace.
+        registry_only: Hosts that it does not know are refused; None is what the mesh says.
+    """
+
+    name: str
+    namespace: str
+    selector: Mapping[str, str] | None = None
+    egress: tuple[EgressListener, ...] = ()
+    registry_only: bool | None = None
+    age: Age = _UNKNOWN_AGE
+
+    def listener_for(self, port: int) -> EgressListener | None:
+        """What there is on a port."""
+        own = next((one for one in self.egress if one.port == port), None)
+        return own or next((one for one in self.egress if one.port is None), None)
+
+
+def hosts_overlap(one: str, other: str) -> bool:
+    """Whether there is a host that both are for (pkg/config/host/name.go, Matches)."""
+    if one.startswith("*") and other.startswith("*"):
+        return one[1:].endswith(other[1:]) or other[1:].endswith(one[1:])
+    if one.startswith("*"):
+        return other.endswith(one[1:])
+    return one.endswith(other[1:]) if other.startswith("*") else one == other
+
+
+@dataclass(frozen=True, slots=True)
+class MeshDefaults:
+    """What of MeshConfig holds for clients where no rule of theirs says otherwise.
+
+    Attributes:
+        registry_only: Hosts that are no service must not be called (outboundTrafficPolicy).
+        service_export_to, virtual_service_export_to, destination_rule_export_to: Empty is all namespaces.
+    """
+
+    registry_only: bool = False
+    retry: HttpRetry | None = None
+    locality: LocalitySetting | None = None
+    connect_timeout_seconds: float | None = None
+    service_export_to: tuple[str, ...] = ()
+    virtual_service_export_to: tuple[str, ...] = ()
+    destination_rule_export_to: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -353,6 +539,8 @@ class World:
     workloads: list[Workload] = field(default_factory=list)
     virtual_services: list[VirtualService] = field(default_factory=list)
     destination_rules: list[DestinationRule] = field(default_factory=list)
+    sidecars: list[Sidecar] = field(default_factory=list)
+    defaults: MeshDefaults = MeshDefaults()
     security: SecurityWorld = field(default_factory=SecurityWorld)
     warnings: list[str] = field(default_factory=list)
 

@@ -18,6 +18,7 @@ from concurrent.futures import Executor, Future
 from typing import Any, Protocol, TypeVar
 
 import re2
+from envoy.config.core.v3 import base_pb2
 from grpc import _server
 
 from ..errors import UnsupportedFeatureError
@@ -197,7 +198,7 @@ class _State:
     def __init__(self, resources: Packed) -> None:
         self._resources = resources
 
-    def for_client(self, user_agent: str) -> Packed:
+    def for_client(self, node: base_pb2.Node) -> Packed:
         """See `xds.server_session.Served`."""
         return self._resources
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2
 
@@ -39,8 +40,8 @@ _SEND_ORDER = (
 class Served(Protocol):
     """What a server has at one moment."""
 
-    def for_client(self, user_agent: str) -> Mapping[tuple[ResourceType, str], bytes]:
-        """The resources in the shape that a client wants, by its node's user_agent_name."""
+    def for_client(self, node: base_pb2.Node) -> Mapping[tuple[ResourceType, str], bytes]:
+        """The resources in the shape that a client wants, by what it says of itself."""
 
 
 @dataclass(slots=True)
@@ -60,7 +61,7 @@ class _Session(ABC):
 
     def __init__(self, state: Served) -> None:
         self._state = state
-        self._user_agent = ""
+        self._node = base_pb2.Node()
         self._knows_node = False
         self._subscriptions: dict[ResourceType, _Subscription] = {}
         self._nonces = itertools.count(1)
@@ -69,11 +70,11 @@ class _Session(ABC):
         """A client introduces itself in its first request; by that it gets the shape of resources that it takes."""
         if not self._knows_node and request.HasField("node"):
             self._knows_node = True
-            self._user_agent = request.node.user_agent_name
+            self._node = request.node
 
     @property
     def _resources(self) -> Mapping[tuple[ResourceType, str], bytes]:
-        return self._state.for_client(self._user_agent)
+        return self._state.for_client(self._node)
 
     def _wanted(self, kind: ResourceType, subscription: _Subscription) -> dict[str, bytes]:
         resources = self._resources

@@ -557,7 +557,7 @@ def check_rest_only(state: FolderState, words: str) -> None:
     [
         (destination_rule("web", "subsets: [{name: a, labels: {v: a}}]"), ("labels", "lables")),
         (destination_rule("web", "trafficPolicy: {tls: {mode: SIMPLE}}"), ("mode", "mod")),
-        (destination_rule("web", "subsets: []"), ("subsets", "workloadSelector: {}, subsets")),
+        (destination_rule("web", "workloadSelector: {matchLabels: {v: a}}"), ("matchLabels", "matchLables")),
         (service("a", 1), ("selector", "selectors")),
         (service("a", 1), ("labels", "lables")),
         (service("a", 1), ("{name: a}", "{name: a, lables: {}}")),

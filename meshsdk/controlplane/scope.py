@@ -1,0 +1,234 @@
+"""The world as one client sees it: which services there are for it, and which rules hold.
+
+Theory of operation. Services and rules are exported to namespaces; a Sidecar says which of them a workload uses at all.
+Of the VirtualServices the first one that names a service has it, and one by a wildcard only where no other names it. A
+DestinationRule is looked for in the client's namespace, then in the service's, then in the root namespace; those of one
+host in one namespace are one rule.
+
+Source: istio/istio pilot/pkg/model/push_context.go (destinationRule, initVirtualServices), destination_rule.go,
+sidecar.go (SidecarScope, computeWildcardHostVirtualServiceIndex).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+from .client import Client
+from .world import DestinationRule, HttpRetry, Service, Sidecar, VirtualService, World, hosts_overlap
+
+__all__ = ["Scope"]
+
+# pilot/pkg/networking/core/route/retry/retry.go, newRetryPolicy.
+DEFAULT_RETRY = HttpRetry(attempts=2)
+
+_EVERYBODY, _OWN, _NOBODY = "*", ".", "~"
+
+
+class Scope:
+    """What there is for a client.
+
+    Args:
+        world: All that there is.
+        client: Who asks.
+
+    Attributes:
+        services: By host, those that it may call.
+        virtual_services: Those that may hold for it, those of its own namespace's first.
+    """
+
+    def __init__(self, world: World, client: Client) -> None:
+        self.world = world
+        self.client = client
+        self.root_namespace = world.security.mesh.root_namespace
+        defaults = world.defaults
+        exported = [
+            one
+            for one in world.services.values()
+            if self._is_exported(one.export_to or defaults.service_export_to, one.namespace)
+        ]
+        rules = [
+            one
+            for one in world.virtual_services
+            if self._is_exported(one.export_to or defaults.virtual_service_export_to, one.namespace)
+        ]
+        rules = _private_ones_first(rules, client)
+        self.sidecar = _sidecar_of(world, client)
+        if self.sidecar is not None:
+            rules = [rule for rule in rules if any(self.imports(rule.namespace, host) for host in rule.hosts)]
+            wanted = {one.host for rule in rules for route in rule.routes for one in route.every_destination()}
+            exported = [one for one in exported if one.host in wanted or self.imports(one.namespace, one.host)]
+        self.services: dict[str, Service] = {one.host: one for one in exported}
+        self.virtual_services: Sequence[VirtualService] = rules
+        self._rules: dict[str, DestinationRule | None] = {}
+
+    @property
+    def registry_only(self) -> bool:
+        """Whether hosts that are no service must not be called (OutboundTrafficPolicy)."""
+        own = self.sidecar.registry_only if self.sidecar is not None else None
+        return self.world.defaults.registry_only if own is None else own
+
+    @property
+    def default_retry(self) -> HttpRetry:
+        """What is tried again where no rule says so (MeshConfig.default_http_retry_policy)."""
+        return self.world.defaults.retry or DEFAULT_RETRY
+
+    def _is_exported(self, export_to: tuple[str, ...], namespace: str) -> bool:
+        """exportTo: `.` is the own namespace, `*` all of them, `~` none; without a list it is all of them."""
+        if not export_to or _EVERYBODY in export_to:
+            return True
+        if _NOBODY in export_to:
+            return False
+        own = self.client.namespace
+        return own in export_to or (_OWN in export_to and own == namespace)
+
+    def imports(self, namespace: str, host: str, port: int | None = None) -> bool:
+        """Whether the client's Sidecar has a host at all, or on a port; without a Sidecar it has all."""
+        if self.sidecar is None or not self.sidecar.egress:
+            return True
+        if port is None:
+            return any(one.imports(self.client.namespace, namespace, host) for one in self.sidecar.egress)
+        listener = self.sidecar.listener_for(port)
+        return listener is not None and listener.imports(self.client.namespace, namespace, host)
+
+    @cached_property
+    def aliases(self) -> dict[str, list[str]]:
+        """Services that are names of others (ExternalName), by the host of those."""
+        found: dict[str, list[str]] = {}
+        for service in self.services.values():
+            target = self.concrete(service)
+            if target is not service:
+                found.setdefault(target.host, []).append(service.host)
+        return found
+
+    def concrete(self, service: Service) -> Service:
+        """The service that one is a name of; itself where it is none."""
+        seen: set[str] = set()
+        while service.external_name and service.host not in seen:
+            seen.add(service.host)
+            target = self.services.get(service.external_name)
+            if target is None:
+                break
+            service = target
+        return service
+
+    @cached_property
+    def _claims(self) -> tuple[dict[str, list[VirtualService]], dict[str, VirtualService]]:
+        """VirtualServices by the hosts that they name, and by wildcards: of those the first one."""
+        exact: dict[str, list[VirtualService]] = {}
+        wildcards: dict[str, VirtualService] = {}
+        for rule in self.virtual_services:
+            for host in rule.hosts:
+                if host.startswith("*"):
+                    wildcards.setdefault(host, rule)
+                else:
+                    exact.setdefault(host, []).append(rule)
+        return exact, wildcards
+
+    def virtual_services_of(self, host: str) -> Sequence[VirtualService]:
+        """The VirtualServices of a service; the first one that has a route for a port has it."""
+        exact, wildcards = self._claims
+        found = exact.get(host)
+        if found is not None:
+            return found
+        best = max((one for one in wildcards if hosts_overlap(one, host)), key=len, default=None)
+        return [wildcards[best]] if best is not None else []
+
+    @cached_property
+    def hosts_without_service(self) -> dict[str, list[VirtualService]]:
+        """Hosts that VirtualServices name, and that are no service."""
+        return {host: rules for host, rules in self._claims[0].items() if host not in self.services}
+
+    def destination_rule(self, host: str) -> DestinationRule | None:
+        """The rule that holds for a host; several for one host are one."""
+        if host not in self._rules:
+            self._rules[host] = self._find_destination_rule(host)
+        return self._rules[host]
+
+    def _find_destination_rule(self, host: str) -> DestinationRule | None:
+        service = self.services.get(host)
+        own, root = self.client.namespace, self.root_namespace
+        found = self._most_specific(host, self._own_rules)
+        if not found and service is not None:
+            found = self._most_specific(host, self._exported_rules(service.namespace))
+        if not found and root != own:
+            found = self._most_specific(host, self._exported_rules(root))
+        # Those for some workloads come first, and are of the client's own namespace.
+        for rule in found:
+            if rule.selector is not None and rule.namespace == own and self.client.has(rule.selector):
+                return rule
+        return next((rule for rule in reversed(found) if rule.selector is None), None)
+
+    @cached_property
+    def _own_rules(self) -> list[DestinationRule]:
+        own = self.client.namespace
+        rules = [rule for rule in self.world.destination_rules if rule.namespace == own]
+        if own == self.root_namespace:
+            # What the root namespace has for everybody does not stand before the rules of services.
+            return _merged([rule for rule in rules if self._is_private(rule)])
+        return _merged([rule for rule in rules if not rule.export_to or {_EVERYBODY, _OWN, own} & set(rule.export_to)])
+
+    def _exported_rules(self, namespace: str) -> list[DestinationRule]:
+        rules = [
+            one for one in self.world.destination_rules if one.namespace == namespace and not self._is_private(one)
+        ]
+        return [rule for rule in _merged(rules) if self._is_exported(rule.export_to, rule.namespace)]
+
+    def _is_private(self, rule: DestinationRule) -> bool:
+        exported = rule.export_to or self.world.defaults.destination_rule_export_to
+        return rule.selector is not None or exported in ((_OWN,), (rule.namespace,))
+
+    @staticmethod
+    def _most_specific(host: str, rules: Iterable[DestinationRule]) -> list[DestinationRule]:
+        matching = [rule for rule in rules if hosts_overlap(rule.host, host)]
+        best = max((rule.host for rule in matching), key=lambda one: (not one.startswith("*"), len(one)), default="")
+        return [rule for rule in matching if rule.host == best]
+
+
+def _private_ones_first(rules: list[VirtualService], client: Client) -> list[VirtualService]:
+    def rank(rule: VirtualService) -> int:
+        if not rule.export_to or _EVERYBODY in rule.export_to:
+            return 2
+        return 0 if rule.namespace == client.namespace else 1
+
+    return sorted(rules, key=lambda rule: (rank(rule), rule.age))
+
+
+def _merged(rules: list[DestinationRule]) -> list[DestinationRule]:
+    """Rules of one namespace, those of one host made one: subsets are added, and the first traffic policy holds."""
+    merged: list[DestinationRule] = []
+    for rule in sorted(rules, key=lambda one: (one.selector is None, one.age)):
+        stands_alone = True
+        for place, other in enumerate(merged):
+            if other.host != rule.host or other.export_to != rule.export_to:
+                continue
+            if other.selector is not None and rule.selector is not None and other.selector != rule.selector:
+                continue
+            merged[place] = _with(other, rule)
+            if (other.selector is None) is (rule.selector is None):
+                stands_alone = False
+        if stands_alone:
+            merged.append(rule)
+    return merged
+
+
+def _with(rule: DestinationRule, other: DestinationRule) -> DestinationRule:
+    known = {subset.name for subset in rule.subsets}
+    return dataclasses.replace(
+        rule,
+        subsets=(*rule.subsets, *(subset for subset in other.subsets if subset.name not in known)),
+        policy=rule.policy if rule.policy is not None else other.policy,
+        is_broken=rule.is_broken or other.is_broken,
+    )
+
+
+def _sidecar_of(world: World, client: Client) -> Sidecar | None:
+    """The Sidecar of a client: one for its labels, its namespace's, or the root namespace's."""
+    root = world.security.mesh.root_namespace
+    own = sorted((one for one in world.sidecars if one.namespace == client.namespace), key=lambda one: one.age)
+    for sidecar in own:
+        if sidecar.selector is not None and client.has(sidecar.selector):
+            return sidecar
+    of_root = [one for one in world.sidecars if one.namespace == root] if root != client.namespace else []
+    return next((one for one in (*own, *of_root) if one.selector is None), None)

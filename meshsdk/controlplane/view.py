@@ -1,0 +1,103 @@
+"""The resources of a folder as one client has them, in each of the shapes in which clients ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+
+from google.protobuf.message import Message
+
+from ..errors import ConfigError, ResourceError
+from ..resources import RESOURCE_TYPES, ResourceType, decode, resource_name
+from .clusters import for_grpc_core, make_clusters
+from .inbound import make_keys_clusters
+from .listeners import make_grpc_listeners, make_refusal, make_sidecar_listeners
+from .names import domains_of
+from .scope import Scope
+
+__all__ = ["Packed", "View"]
+
+Packed = dict[tuple[ResourceType, str], bytes]
+
+
+class View:
+    """What a client is served. Each shape is made when it is asked for first.
+
+    Args:
+        scope: What there is for the client.
+        raw: Resources that stand in the folder as they are.
+
+    Attributes:
+        errors: What is wrong with what was made so far.
+    """
+
+    def __init__(self, scope: Scope, raw: Mapping[tuple[ResourceType, str], bytes]) -> None:
+        self.scope = scope
+        self.errors: list[ConfigError] = []
+        self._raw = raw
+
+    @cached_property
+    def grpc(self) -> Packed:
+        """For clients that ask for listeners by name."""
+        return self._packed(lambda: (*self._clusters, *make_grpc_listeners(self.scope)))
+
+    @cached_property
+    def grpc_core(self) -> Packed:
+        """The same, with the clusters that gRPC's own xDS client takes."""
+        return self._packed(
+            lambda: (
+                *(for_grpc_core(one) if one.DESCRIPTOR.name == "Cluster" else one for one in self._clusters),
+                *make_grpc_listeners(self.scope),
+            )
+        )
+
+    @cached_property
+    def sidecar(self) -> Packed:
+        """For an Envoy, which asks for all there is."""
+        return self._packed(lambda: (*self._clusters, *make_sidecar_listeners(self.scope)))
+
+    def refusal(self, name: str) -> bytes | None:
+        """The listener of a host that must not be called, since the folder does not know it; None where it may be."""
+        host, _, port = name.rpartition(":")
+        is_of_client = bool(host) and port.isdecimal() and "/" not in name
+        if not self.scope.registry_only or not is_of_client or host in self._short_names:
+            return None
+        packed: bytes = make_refusal(name).SerializeToString(deterministic=True)
+        return packed
+
+    @cached_property
+    def _short_names(self) -> frozenset[str]:
+        """Of hosts that are known; whoever asks for one asks for the full name, too."""
+        services = self.scope.services
+        names = (name for one in services.values() for name in domains_of(one, port=None))
+        return frozenset(name for name in names if name not in services)
+
+    @cached_property
+    def _clusters(self) -> list[Message]:
+        return [*make_clusters(self.scope), *make_keys_clusters(self.scope.world)]
+
+    def _packed(self, make: Callable[[], Iterable[Message]]) -> Packed:
+        try:
+            return {**_pack(make(), self.errors), **self._raw}
+        except ConfigError as error:
+            self.errors.append(error)
+        except (ValueError, TypeError, OverflowError) as error:
+            # A value that no field of xDS takes, and that was not looked at where it was read.
+            self.errors.append(ConfigError("the folder", f"cannot be said in xDS: {error}"))
+        return dict(self._raw)
+
+
+def _pack(messages: Iterable[Message], errors: list[ConfigError]) -> Packed:
+    """Messages as bytes by type and name. Each is checked as a client would, so that no error waits for one."""
+    packed: Packed = {}
+    for message in messages:
+        kind = RESOURCE_TYPES[f"type.googleapis.com/{message.DESCRIPTOR.full_name}"]
+        body = message.SerializeToString(deterministic=True)
+        name = resource_name(kind, body)
+        try:
+            decode(kind, body)
+        except ResourceError as error:
+            errors.append(ConfigError(f"{name}: {error.field}", error.problem))
+            continue
+        packed[(kind, name)] = body
+    return packed
