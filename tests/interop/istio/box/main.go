@@ -1,0 +1,189 @@
+// Command box runs the real istiod's discovery server without a cluster, over a folder of YAML, so that what meshsdk
+// makes of the folder can be compared with what istiod makes of it.
+//
+//	box serve  [-listen 127.0.0.1:15010] [-mesh FILE] FOLDER
+//	box record < questions.jsonl > answers.jsonl
+//
+// serve answers any xDS client, in plaintext. record reads one question a line and writes one answer a line: for each
+// node, the resources that istiod sends it, or why a cluster would have refused an object of the folder.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"istio.io/istio/pilot/test/xds"
+	"istio.io/istio/pkg/log"
+	"istio.io/istio/pkg/test"
+)
+
+func main() {
+	quiet()
+	if len(os.Args) < 2 {
+		usage()
+	}
+	var err error
+	switch os.Args[1] {
+	case "serve":
+		err = serve(os.Args[2:])
+	case "record":
+		err = record(os.Stdin, os.Stdout)
+	case "version":
+		fmt.Println(istioVersion())
+	default:
+		usage()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func usage() {
+	fmt.Fprintln(os.Stderr, "usage: box serve [-listen ADDRESS] [-mesh FILE] FOLDER | box record | box version")
+	os.Exit(2)
+}
+
+// quiet keeps istiod's log to what is fatal: it writes a line for every push.
+func quiet() {
+	options := log.DefaultOptions()
+	options.SetDefaultOutputLevel(log.OverrideScopeName, log.NoneLevel)
+	_ = log.Configure(options)
+}
+
+// istioVersion is the version of the module that this was built with.
+func istioVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if ok {
+		for _, dependency := range info.Deps {
+			if dependency.Path == "istio.io/istio" {
+				return dependency.Version
+			}
+		}
+	}
+	return "unknown"
+}
+
+func serve(arguments []string) error {
+	flags := flag.NewFlagSet("serve", flag.ExitOnError)
+	listen := flags.String("listen", "127.0.0.1:15010", "address to serve xDS on, in plaintext")
+	meshFile := flags.String("mesh", "", "file with a MeshConfig; its fields stand in place of the defaults")
+	_ = flags.Parse(arguments)
+	if flags.NArg() != 1 {
+		usage()
+	}
+	meshText := ""
+	if *meshFile != "" {
+		content, err := os.ReadFile(*meshFile)
+		if err != nil {
+			return err
+		}
+		meshText = string(content)
+	}
+	folder, err := readFolder(flags.Arg(0))
+	if err != nil {
+		return err
+	}
+	options, err := folder.options(meshText)
+	if err != nil {
+		return err
+	}
+	options.DebounceTime = 50 * time.Millisecond
+	options.ListenerBuilder = func() (net.Listener, error) { return net.Listen("tcp", *listen) }
+	return test.Wrap(func(t test.Failer) {
+		xds.NewFakeDiscoveryServer(t, options)
+		fmt.Println("serving on", *listen)
+		select {}
+	})
+}
+
+// question is one folder, and the nodes that ask for its resources.
+type question struct {
+	Folder string `json:"folder"`
+	Mesh   string `json:"mesh"`
+	Nodes  []node `json:"nodes"`
+}
+
+// answer holds the resources of each node, in the order of the question; or why the folder is refused.
+type answer struct {
+	Nodes []resources `json:"nodes,omitempty"`
+	Error string      `json:"error,omitempty"`
+}
+
+// atOnce is how many folders are worked on at a time: most of the time of each goes by waiting for its controllers.
+const atOnce = 4
+
+func record(in io.Reader, out io.Writer) error {
+	before := runtime.NumGoroutine()
+	answers := make(chan chan answer, atOnce)
+	var broken error
+	go func() {
+		defer close(answers)
+		lines := bufio.NewReaderSize(in, 1<<20)
+		for number := 1; broken == nil; number++ {
+			line, err := lines.ReadBytes('\n')
+			if len(line) > 1 {
+				var asked question
+				if err := json.Unmarshal(line, &asked); err != nil {
+					broken = fmt.Errorf("line %d: %w", number, err)
+					return
+				}
+				one := make(chan answer, 1)
+				answers <- one
+				go func() { one <- answerTo(asked) }()
+			}
+			if err != nil {
+				if err != io.EOF {
+					broken = err
+				}
+				return
+			}
+		}
+	}()
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	for one := range answers {
+		if err := encoder.Encode(<-one); err != nil {
+			return err
+		}
+		// A server that did not stop would slow down all that come after it.
+		if left := runtime.NumGoroutine() - before; left > 20000 {
+			return fmt.Errorf("%d goroutines are left over", left)
+		}
+	}
+	return broken
+}
+
+func answerTo(asked question) answer {
+	folder, err := readFolder(asked.Folder)
+	if err != nil {
+		return answer{Error: err.Error()}
+	}
+	options, err := folder.options(asked.Mesh)
+	if err != nil {
+		return answer{Error: err.Error()}
+	}
+	var found answer
+	err = test.Wrap(func(t test.Failer) {
+		server := xds.NewFakeDiscoveryServer(t, options)
+		for _, one := range asked.Nodes {
+			answered, err := one.ask(t, server)
+			if err != nil {
+				t.Fatalf("node %s: %v", one.Name, err)
+			}
+			found.Nodes = append(found.Nodes, answered)
+		}
+	})
+	if err != nil {
+		return answer{Error: "istiod: " + err.Error()}
+	}
+	return found
+}

@@ -1,0 +1,107 @@
+"""What a view makes of a request, as plain data under a few names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshsdk.exchange import LocalReply
+from meshsdk.exchange.directory import begin
+from meshsdk.exchange.request_changes import changed_request
+from meshsdk.routing import CompiledForward, RequestHead, apply_mutations
+from meshsdk.routing.compiled_forward import Destination
+from meshsdk.routing.formatter import FormatContext
+
+from .case import Request
+from .plain import plain
+from .view import View
+
+__all__ = ["Decision", "decide"]
+
+# A fact's name to its value; `answer` says which others there are.
+Decision = dict[str, Any]
+
+_RESPONSE = [(b"server", b"upstream"), (b"x-old", b"1"), (b"x-kept", b"2"), (b"content-type", b"text/plain")]
+
+# Clusters by which istiod tells a sidecar to let a request through, or not.
+_PASSTHROUGH = "PassthroughCluster"
+
+
+def decide(view: View, request: Request) -> Decision:
+    """What becomes of a request: `passthrough`, `no_route`, `reply` or `forward`, with all that goes with it."""
+    table = view.table_of(request)
+    if table is None:
+        return {"answer": "passthrough"}
+    head = _head(request)
+    index = table.routes_for(head)
+    route = index.find(head, _never) if index is not None else None
+    if route is None:
+        return {"answer": "no_route"}
+    if route.forward is None:
+        reply = begin(table, {}, head, _never)
+        assert isinstance(reply, LocalReply)
+        headers = sorted((name.decode().lower(), value.decode("latin-1")) for name, value in reply.headers)
+        return {
+            "answer": "reply",
+            "status": reply.status,
+            "body": plain(reply.body),
+            "headers": plain(headers),
+            "fault": [plain(one.fault) for one in route.filters.faults],
+        }
+    if [one.cluster for one in route.forward.destinations] == [_PASSTHROUGH]:
+        return {"answer": "passthrough"}
+    return {"answer": "forward", **_forwarded(route.forward, head)}
+
+
+def _never() -> float:
+    """Chance that is never on the side of a fault or a mirror that is not for all."""
+    return 0.999999
+
+
+def _head(request: Request) -> RequestHead:
+    headers = [(b"host", request.authority.encode())]
+    headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers]
+    return RequestHead(request.method, "http", request.authority, request.target, headers)
+
+
+def _forwarded(forward: CompiledForward, head: RequestHead) -> Decision:
+    weights = [one.weight for one in forward.action.clusters] or [1]
+    total = sum(weights)
+    shares: dict[str, float] = {}
+    for destination, weight in zip(forward.destinations, weights, strict=True):
+        shares[destination.cluster] = shares.get(destination.cluster, 0.0) + weight / total
+    ways = sorted((_way(forward, one, head) for one in forward.destinations), key=repr)
+    timeouts = forward.timeouts if forward.timeouts_for is None else forward.timeouts_for(head)
+    return {
+        "clusters": [[name, round(share, 6)] for name, share in sorted(shares.items())],
+        "ways": ways,
+        "timeouts": plain(timeouts),
+        "retry": plain(forward.retry_policy),
+        "mirrors": sorted((plain(one) for one in forward.mirrors), key=repr),
+        "hash": plain(forward.action.hash_policies),
+        "attempt_count": forward.include_request_attempt_count,
+        "cluster_not_found": forward.action.cluster_not_found_status,
+        "internal_redirect": plain(forward.internal_redirect),
+    }
+
+
+def _way(forward: CompiledForward, destination: Destination, head: RequestHead) -> dict[str, Any]:
+    """What a request is made into for one cluster, and what its response."""
+    context = FormatContext(head, destination.cluster)
+    changed = changed_request(forward, destination, head, context)
+    response = apply_mutations(
+        destination.response_levels, list(_RESPONSE), FormatContext(head, destination.cluster), of_request=False
+    )
+    return {
+        "cluster": destination.cluster,
+        "path": changed.target,
+        "host": changed.authority,
+        "request": _headers(changed.raw_headers),
+        "response": _headers(response),
+        "fault": [plain(one.fault) for one in destination.filters.faults],
+    }
+
+
+def _headers(headers: Any) -> list[list[str]]:
+    """By name; those of one name stay in order."""
+    found = [[name.decode("latin-1").lower(), value.decode("latin-1")] for name, value in headers]
+    return sorted(found, key=lambda header: header[0])

@@ -1,0 +1,203 @@
+"""What one client gets of the mesh: as a folder is translated, or as istiod has it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from google.protobuf import descriptor_pool, json_format, symbol_database
+from google.protobuf.message import Message
+
+from meshsdk.bootstrap import Bootstrap, Node
+from meshsdk.control import Control
+from meshsdk.controlplane import FolderState
+from meshsdk.controlplane.raw import _import_type
+from meshsdk.errors import ResourceError
+from meshsdk.resources import (
+    RESOURCE_TYPES,
+    Cluster,
+    Endpoints,
+    Listener,
+    ResourceType,
+    RouteConfiguration,
+    decode,
+)
+from meshsdk.routing import RouteTable
+
+from .case import Client, Request
+from .istiod import NodeResources
+
+__all__ = ["GrpcView", "SidecarView", "View", "of_folder", "of_grpc_profile", "of_sidecar_profile"]
+
+Json = dict[str, Any]
+
+
+@dataclass
+class View:
+    """A client's resources, parsed.
+
+    Attributes:
+        refused: Resources that meshsdk's parser refuses, and why, by name.
+        kinds: Of clusters that are refused: their type, as Envoy names it.
+    """
+
+    client: Client
+    listeners: dict[str, Listener] = field(default_factory=dict)
+    routes: dict[str, RouteConfiguration] = field(default_factory=dict)
+    clusters: dict[str, Cluster] = field(default_factory=dict)
+    endpoints: dict[str, Endpoints] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, RouteTable] = field(default_factory=dict)
+
+    def add(self, kind: ResourceType, name: str, packed: bytes) -> None:
+        """One more resource."""
+        try:
+            parsed = decode(kind, packed)
+        except ResourceError as error:
+            self.refused[name] = str(error)
+            return
+        places: dict[ResourceType, dict[str, Any]] = {
+            ResourceType.LISTENER: self.listeners,
+            ResourceType.ROUTE_CONFIGURATION: self.routes,
+            ResourceType.CLUSTER: self.clusters,
+            ResourceType.ENDPOINTS: self.endpoints,
+        }
+        places[kind][name] = parsed
+
+    def table_of(self, request: Request) -> RouteTable | None:
+        """The routes that a request goes by; None where the mesh does not know its host."""
+        raise NotImplementedError
+
+    def compiled(self, listener: Listener, routes: RouteConfiguration) -> RouteTable:
+        """The routes of a listener; made once."""
+        name = f"{listener.name} {routes.name}"
+        if name not in self.tables:
+            self.tables[name] = RouteTable(listener, routes)
+        return self.tables[name]
+
+
+class GrpcView(View):
+    """Listeners are asked for by host and port, in the ways in which meshsdk asks."""
+
+    @cached_property
+    def _control(self) -> Control:
+        node = Node(metadata={"NAMESPACE": self.client.namespace})
+
+        def nothing(*_: object) -> Any:
+            raise AssertionError("names are made without a source")
+
+        return Control(Bootstrap(node=node), nothing)
+
+    def table_of(self, request: Request) -> RouteTable | None:
+        names = self._control.listener_names(request.host, request.port, port_is_explicit=request.port != 80)
+        for name in names:
+            listener = self.listeners.get(name)
+            if listener is None:
+                continue
+            routes = listener.route_configuration or self.routes.get(listener.route_name)
+            if routes is not None:
+                return self.compiled(listener, routes)
+        return None
+
+
+class SidecarView(View):
+    """Routes by port, as an Envoy beside the client goes by them."""
+
+    def table_of(self, request: Request) -> RouteTable | None:
+        routes = self.routes.get(str(request.port))
+        if routes is None:
+            return None
+        listener = self.listeners.get("") or _any_listener()
+        return self.compiled(listener, routes)
+
+
+def _any_listener() -> Listener:
+    """A listener with the filters of a sidecar that matter to a client."""
+    from meshsdk.resources import Fault
+    from meshsdk.resources.http_filters import HttpFilter
+
+    return Listener("sidecar", filters=(HttpFilter("envoy.filters.http.fault", Fault()),))
+
+
+def of_folder(state: FolderState, client: Client) -> GrpcView:
+    """A folder as meshsdk translates it for one client. The only place that knows how a client tells who it is."""
+    view = GrpcView(client)
+    for (kind, name), packed in state.grpc.items():
+        view.add(kind, name, packed)
+    return view
+
+
+def of_grpc_profile(node: NodeResources, client: Client) -> GrpcView:
+    """istiod's resources for a client that asks as gRPC does."""
+    view = GrpcView(client)
+    _fill(view, (*node.listeners, *node.routes, *node.clusters, *node.endpoints))
+    return view
+
+
+def of_sidecar_profile(node: NodeResources, client: Client) -> SidecarView:
+    """istiod's resources for an Envoy; of listeners nothing is needed but that they are there."""
+    view = SidecarView(client)
+    _fill(view, (*node.routes, *node.clusters, *node.endpoints))
+    return view
+
+
+def _fill(view: View, resources: Iterable[Json]) -> None:
+    for document in resources:
+        kind = RESOURCE_TYPES[document["@type"]]
+        name = document.get("name") or document.get("cluster_name") or ""
+        if kind is ResourceType.CLUSTER:
+            view.kinds[name] = document.get("type", "STATIC")
+        view.add(kind, name, to_message(document).SerializeToString())
+
+
+# What istiod sends of Istio's own, which xds-protos does not know and which decides nothing about a request.
+_OF_ISTIO = ("istio.", "udpa.type.v1.TypedStruct", "stats.", "envoy.extensions.filters.http.grpc_stats")
+
+
+def to_message(document: Mapping[str, Any]) -> Message:
+    """A resource from JSON with its "@type", without what is Istio's own."""
+    body = _known_part({name: value for name, value in document.items() if name != "@type"})
+    full_name = document["@type"].rpartition("/")[2]
+    message: Message = symbol_database.Default().GetSymbol(full_name)()
+    json_format.ParseDict(body, message, descriptor_pool=descriptor_pool.Default(), max_recursion_depth=100)
+    return message
+
+
+def _known_part(value: Any) -> Any:
+    if isinstance(value, dict):
+        type_url = value.get("@type")
+        if isinstance(type_url, str):
+            _learn(type_url.rpartition("/")[2])
+        return {name: _known_part(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_known_part(one) for one in value if not _is_of_istio(one)]
+    return value
+
+
+def _is_of_istio(value: Any) -> bool:
+    packed = value.get("typed_config") if isinstance(value, dict) else None
+    type_url = packed.get("@type", "") if isinstance(packed, dict) else ""
+    return type_url.rpartition("/")[2].startswith(_OF_ISTIO)
+
+
+_MODULES = {
+    "envoy.extensions.filters.http.grpc_stats.v3": "config",
+    "envoy.extensions.network.dns_resolver.cares.v3": "cares_dns_resolver",
+    "envoy.extensions.network.dns_resolver.getaddrinfo.v3": "getaddrinfo_dns_resolver",
+    "envoy.extensions.filters.network.rbac.v3": "rbac",
+    "envoy.extensions.transport_sockets.internal_upstream.v3": "internal_upstream",
+    "envoy.extensions.http.original_ip_detection.xff.v3": "xff",
+    "envoy.extensions.filters.http.set_filter_state.v3": "set_filter_state",
+    "envoy.extensions.request_id.uuid.v3": "uuid",
+}
+
+
+def _learn(full_name: str) -> None:
+    package = full_name.rpartition(".")[0]
+    if package in _MODULES:
+        importlib.import_module(f"{package}.{_MODULES[package]}_pb2")
+    _import_type(full_name)
