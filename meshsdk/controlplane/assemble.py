@@ -21,8 +21,9 @@ from .security_policies import (
     parse_request_authentication,
 )
 from .sidecar import parse_sidecar
+from .traffic_policy import DestinationRule
 from .virtual_service import parse_virtual_service
-from .world import DestinationRule, Resolution, Service, Workload, World
+from .world import Resolution, Service, Workload, World
 
 __all__ = ["assemble"]
 

@@ -16,7 +16,9 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from .client import Client
-from .world import DestinationRule, HttpRetry, Service, Sidecar, VirtualService, World, hosts_overlap
+from .http_rules import HttpRetry, VirtualService
+from .traffic_policy import DestinationRule
+from .world import Service, Sidecar, World, hosts_overlap
 
 __all__ = ["Scope"]
 
@@ -196,21 +198,33 @@ def _private_ones_first(rules: list[VirtualService], client: Client) -> list[Vir
 
 
 def _merged(rules: list[DestinationRule]) -> list[DestinationRule]:
-    """Rules of one namespace, those of one host made one: subsets are added, and the first traffic policy holds."""
+    """Rules of one namespace, those of one host made one: subsets are added, and the first traffic policy holds.
+
+    One for some workloads takes up those for all that are exported alike (destination_rule.go, mergeDestinationRule).
+    """
     merged: list[DestinationRule] = []
     for rule in sorted(rules, key=lambda one: (one.selector is None, one.age)):
         stands_alone = True
         for place, other in enumerate(merged):
-            if other.host != rule.host or other.export_to != rule.export_to:
+            if other.host != rule.host:
+                continue
+            own, others = _exports(rule), _exports(other)
+            stands_alone = own != others
+            if stands_alone and not (others and own >= others):
                 continue
             if other.selector is not None and rule.selector is not None and other.selector != rule.selector:
+                stands_alone = True
                 continue
-            merged[place] = _with(other, rule)
             if (other.selector is None) is (rule.selector is None):
                 stands_alone = False
+            merged[place] = _with(other, rule)
         if stands_alone:
             merged.append(rule)
     return merged
+
+
+def _exports(rule: DestinationRule) -> frozenset[str]:
+    return frozenset(rule.export_to) if rule.selector is None else frozenset([_OWN])
 
 
 def _with(rule: DestinationRule, other: DestinationRule) -> DestinationRule:

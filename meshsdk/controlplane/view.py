@@ -12,7 +12,7 @@ from ..resources import RESOURCE_TYPES, ResourceType, decode, resource_name
 from .clusters import for_grpc_core, make_clusters
 from .inbound import make_keys_clusters
 from .listeners import make_grpc_listeners, make_refusal, make_sidecar_listeners
-from .names import domains_of
+from .names import short_forms
 from .scope import Scope
 
 __all__ = ["Packed", "View"]
@@ -68,9 +68,9 @@ class View:
     @cached_property
     def _short_names(self) -> frozenset[str]:
         """Of hosts that are known; whoever asks for one asks for the full name, too."""
-        services = self.scope.services
-        names = (name for one in services.values() for name in domains_of(one, port=None))
-        return frozenset(name for name in names if name not in services)
+        scope = self.scope
+        forms = (short_forms(host, scope.client.namespace, scope.world.domain) for host in scope.services)
+        return frozenset(name for one in forms for name in one)
 
     @cached_property
     def _clusters(self) -> list[Message]:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from ..errors import ConfigError
 from .fields import Fields
-from .kubernetes import Meta
-from .world import (
+from .http_rules import (
     Destination,
     HeaderOperations,
     HttpFault,
@@ -18,8 +17,9 @@ from .world import (
     HttpRoute,
     StringMatch,
     VirtualService,
-    World,
 )
+from .kubernetes import Meta
+from .world import World
 
 __all__ = ["parse_retry", "parse_virtual_service"]
 
@@ -78,7 +78,7 @@ def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute | None:
         destinations=_parse_destinations(route, meta, world),
         redirect=_parse_redirect(route),
         direct_status=direct.integer("status", low=200, high=599) if direct is not None else None,
-        direct_body=body.text("string") if body is not None else "",
+        direct_body=(body.base64("bytes") or body.text("string")) if body is not None else "",
         rewrite_uri=rewrite.text("uri") if rewrite is not None else "",
         rewrite_regex=regex,
         rewrite_authority=rewrite.text("authority") if rewrite is not None else "",
