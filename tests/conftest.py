@@ -11,6 +11,7 @@ import pytest
 
 import meshsdk
 from tests.patience import have_patience
+from tests.processes import OF_THE_MACHINE
 from tests.servers import EchoServer
 
 have_patience()
@@ -22,7 +23,7 @@ MakeMesh = Callable[..., meshsdk.Mesh]
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No configuration of the machine's own reaches a test."""
     for name in list(os.environ):
-        if name.startswith(("GRPC_XDS", "MESHSDK_")) or name.lower().endswith("_proxy"):
+        if name.startswith(OF_THE_MACHINE) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
 
 
