@@ -151,6 +151,9 @@ def http_listener(port: int, routes: list[object], domains: list[str] | None = N
     }
 
 
+# Hundreds of children import the same modules, and compile them where they must not keep what they have compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A child that must not inherit the proxies and bootstraps of whoever runs the tests.
 CLEAN_ENVIRONMENT = {
     name: value
