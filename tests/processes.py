@@ -154,6 +154,9 @@ def http_listener(port: int, routes: list[object], domains: list[str] | None = N
 # Beginnings of names by which a machine, or the pod that a test runs in, says where its mesh is.
 OF_THE_MACHINE = ("GRPC_XDS", "MESHSDK_", "ISTIO", "POD_NAME", "INSTANCE_IP", "SERVICE_ACCOUNT")
 
+# Hundreds of children import the same modules, and compile them where they must not keep what they have compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A child that must not inherit the proxies and bootstraps of whoever runs the tests.
 CLEAN_ENVIRONMENT = {
     name: value
