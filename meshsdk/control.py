@@ -342,7 +342,7 @@ class Control:
         for transport in list(self._transports):
             transport.drop_removed()
         for target in self.directory.targets.values():
-            if target.problem and not target.view.does_not_exist:
+            if target.problem and not (target.view.does_not_exist or target.view.passes_through):
                 self._log_once(target.problem)
         for _, name, entry in self._cache:
             for note in getattr(entry.resource, "notes", ()):

@@ -19,7 +19,7 @@ No I/O and no clock here; control thread only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from ..resources import (
@@ -216,6 +216,9 @@ class _Walk:
             return None
         if not isinstance(routes.resource, RouteConfiguration):
             return ListenerView(listener, problem=f"route configuration {listener.route_name}: {routes.error}")
+        if routes.resource.passes_through:
+            problem = f"route configuration {listener.route_name}: has no virtual hosts"
+            return ListenerView(listener, problem=problem, passes_through=True)
         return ListenerView(listener, routes.resource)
 
     def server(self, name: str) -> ServerView | None:
@@ -304,12 +307,7 @@ class _Walk:
             case StaticDiscovery(endpoints=endpoints):
                 return ClusterView(cluster, endpoints)
             case DnsDiscovery():
-                self.dns_clusters[cluster.name] = cluster
-                found = self.dns.endpoints(cluster.name)
-                if found is not None:
-                    return ClusterView(cluster, found)
-                problem = self.dns.problem(cluster.name)
-                return ClusterView(cluster, problem=f"cluster {cluster.name}: {problem}") if problem else None
+                return self._looked_up(cluster, cluster)
             case EdsDiscovery(service_name=service_name):
                 entry = self._want(ResourceType.ENDPOINTS, service_name)
                 last = self.published.get(cluster.name) if cluster.name in self.withdrawn else None
@@ -319,10 +317,21 @@ class _Walk:
                 if entry is None or not entry.is_settled:
                     return None
                 if isinstance(entry.resource, Endpoints):
+                    if cluster.fallback is not None and not _has_endpoints(entry):
+                        return self._looked_up(cluster, replace(cluster, discovery=cluster.fallback))
                     return ClusterView(cluster, entry.resource)
                 return ClusterView(cluster, problem=f"endpoints {service_name}: {entry.error}")
             case AggregateDiscovery():
                 return ClusterView(cluster)
+
+    def _looked_up(self, cluster: Cluster, by_name: Cluster) -> ClusterView | None:
+        """A cluster with the endpoints that DNS has for it; None while it is asked."""
+        self.dns_clusters[cluster.name] = by_name
+        found = self.dns.endpoints(cluster.name)
+        if found is not None:
+            return ClusterView(cluster, found)
+        problem = self.dns.problem(cluster.name)
+        return ClusterView(cluster, problem=f"cluster {cluster.name}: {problem}") if problem else None
 
     def keep_current(self, view: ClusterView) -> None:
         """Keep wanting what an already published cluster needs."""

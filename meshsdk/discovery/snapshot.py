@@ -17,12 +17,14 @@ class ListenerView:
     Attributes:
         problem: Empty where `listener` and `routes` are there.
         does_not_exist: The mesh does not know the target at all, as against knowing it and failing.
+        passes_through: The mesh knows it, and decides nothing about its requests.
     """
 
     listener: Listener | None = None
     routes: RouteConfiguration | None = None
     problem: str = ""
     does_not_exist: bool = False
+    passes_through: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class Directory:
             if target is None:
                 return None
             found.append(target)
-            if target.table is not None:
+            if target.table is not None or target.view.passes_through:
                 break
         return found
 

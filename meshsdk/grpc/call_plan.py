@@ -76,6 +76,8 @@ def make_plan(
             return _native_plan(directory, table, authority, method)
         except NotNative as reason:
             return CallPlan(directory, table=table, why=str(reason))
+    if targets[-1].view.passes_through:
+        return CallPlan(directory, is_native=True)
     broken = [target.problem for target in targets if not target.view.does_not_exist]
     if broken:
         return CallPlan(directory, reply=_refusal(f"{authority}: {'; '.join(broken)}"))

@@ -218,7 +218,8 @@ class ResourceBook:
         table = found[-1].table
         if table is None:
             is_unknown = all(one.view.does_not_exist for one in found)
-            if is_unknown and self.control.unknown_hosts == "allow":
+            is_allowed = is_unknown and self.control.unknown_hosts == "allow"
+            if is_allowed or found[-1].view.passes_through:
                 self._write_passthrough(target, key, written)
             else:
                 # Calls are answered before they come here; this keeps grpc-core from waiting for a resource.

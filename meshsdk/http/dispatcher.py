@@ -231,6 +231,8 @@ class Dispatcher:
             return Unsettled(names)
         if targets[-1].table is not None:
             return targets[-1].table
+        if targets[-1].view.passes_through:
+            return None
         broken = [target.problem for target in targets if not target.view.does_not_exist]
         if broken:
             raise as_httpx_error(NoRouteError(f"{url.netloc.decode()}: {'; '.join(broken)}", status=503, flag="NC"))

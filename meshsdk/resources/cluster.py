@@ -170,6 +170,7 @@ class Cluster:
         max_stream_duration_seconds: Longest time of a request; None is no limit.
         ignore_new_hosts_until_first_hc: Endpoints count only after their first health check.
         close_connections_on_host_set_change: All connections are closed when endpoints come or go.
+        fallback: Where its endpoints are where EDS has none.
         only_healthy: Endpoints that the control plane calls anything worse than healthy do not count and get nothing
             (gRFC A27); else Envoy's rules hold.
         override_host_status: In which health an endpoint may be named against the policy.
@@ -199,6 +200,7 @@ class Cluster:
     close_connections_on_host_set_change: bool = False
     close_connections_on_health_failure: bool = False
     only_healthy: bool = False
+    fallback: DnsDiscovery | None = None
     override_host_status: frozenset[HealthStatus] = OVERRIDABLE
     notes: tuple[str, ...] = field(default=(), compare=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import re2
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.extensions.clusters.aggregate.v3 import cluster_pb2 as aggregate_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
@@ -25,7 +26,7 @@ from .cluster import (
     Thresholds,
     TlsMatch,
 )
-from .endpoints import Endpoints, HealthStatus, parse_endpoints
+from .endpoints import Address, EndpointConfig, Endpoints, HealthStatus, LocalityEndpoints, parse_endpoints
 from .health_parsing import parse_health_check, parse_outlier_detection
 from .lb_policy_parsing import parse_lb_policy
 from .notes import Notes
@@ -131,6 +132,8 @@ def with_grpc_rules(message: Any, cluster: Cluster) -> Cluster:
     gRPC uses no endpoint that is called unhealthy and knows no panic (gRFC A27), so istiod tells proxyless clients of
     pods that are not ready without a threshold. Where a cluster has settings for Envoy's balancing that gRPC does not
     read (common_lb_config beyond gRFC A55's override_host_status, active health checks), it is Envoy's.
+
+    Of a host outside the cluster, which is to be looked up, istiod sends no endpoints: its own name leads there.
     """
     common = message.common_lb_config
     is_envoys = message.HasField("common_lb_config") and {field.name for field, _ in common.ListFields()} != {
@@ -139,7 +142,30 @@ def with_grpc_rules(message: Any, cluster: Cluster) -> Cluster:
     if is_envoys or message.health_checks:
         return cluster
     statuses = cluster.override_host_status if message.HasField("common_lb_config") else _OVERRIDABLE_BY_GRPC
-    return replace(cluster, only_healthy=True, healthy_panic_threshold=0.0, override_host_status=statuses)
+    return replace(
+        cluster,
+        only_healthy=True,
+        healthy_panic_threshold=0.0,
+        override_host_status=statuses,
+        fallback=_by_its_name(cluster),
+    )
+
+
+# istiod's names of clusters (model.BuildSubsetKey), without a subset.
+_OUTSIDE = re2.compile(r"outbound\|([1-9][0-9]{0,4})\|\|([a-z0-9]([-.a-z0-9]*[a-z0-9])?)")
+_MAX_PORT = 65535
+
+
+def _by_its_name(cluster: Cluster) -> DnsDiscovery | None:
+    """The host that a cluster is named after; None of a service of Kubernetes, whose endpoints are all told."""
+    named = _OUTSIDE.fullmatch(cluster.name)
+    if named is None or not isinstance(cluster.discovery, EdsDiscovery):
+        return None
+    port, host = int(named[1]), named[2]
+    if port > _MAX_PORT or ".svc." in host:
+        return None
+    endpoint = EndpointConfig(Address(host, port), hostname=host)
+    return DnsDiscovery(Endpoints(cluster.name, (LocalityEndpoints((endpoint,)),)), logical=True)
 
 
 def _common_http(message: Any, options: Any, field: str) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -97,7 +97,14 @@ def decode(kind: ResourceType, packed: Unparsed, *, grpc_profile: bool = False) 
     name = getattr(message, _CODECS[kind].name_field)
     try:
         parsed = _CODECS[kind].parse(message)
-        return with_grpc_rules(message, parsed) if grpc_profile and kind is ResourceType.CLUSTER else parsed
+        if not grpc_profile:
+            return parsed
+        if kind is ResourceType.CLUSTER:
+            return with_grpc_rules(message, parsed)
+        if kind is ResourceType.ROUTE_CONFIGURATION and not parsed.virtual_hosts:
+            # istiod: of ports that carry bytes there are no routes (grpcgen/rds.go).
+            return replace(parsed, passes_through=True)
+        return parsed
     except ResourceError as error:
         raise error.named(name) from error
     except RecursionError:

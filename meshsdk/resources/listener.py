@@ -18,7 +18,10 @@ from .values import seconds, unpack
 
 __all__ = ["Listener", "parse_listener"]
 
-_LISTENER_FIELDS = frozenset("name api_listener metadata traffic_direction stat_prefix".split())
+# An address says nothing to a client that asks by name; istiod puts the service's there.
+_LISTENER_FIELDS = frozenset(
+    "name api_listener metadata traffic_direction stat_prefix address additional_addresses".split()
+)
 _MANAGER_FIELDS = frozenset(
     "codec_type stat_prefix rds route_config http_filters common_http_protocol_options server_name access_log"
     " generate_request_id use_remote_address xff_num_trusted_hops tracing normalize_path merge_slashes"

@@ -411,6 +411,7 @@ class RouteConfiguration:
 
     Attributes:
         internal_only_headers: That a server takes away of requests from outside.
+        passes_through: It is of a host whose connections carry bytes, and no requests to decide on.
     """
 
     name: str
@@ -424,6 +425,7 @@ class RouteConfiguration:
     mirrors: tuple[MirrorPolicy, ...] = ()
     filters: FilterSettings = ()
     internal_only_headers: tuple[str, ...] = ()
+    passes_through: bool = False
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property

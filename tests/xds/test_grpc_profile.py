@@ -16,6 +16,7 @@ from meshsdk.controlplane import Folder
 from meshsdk.controlplane.server import ControlPlaneServer
 from tests.grpc.xds import cluster, documents, endpoints, listener
 from tests.grpc_server import GrpcServer
+from tests.processes import free_ports
 from tests.servers import EchoServer
 
 SAY = "/demo.Echo/say"
@@ -126,3 +127,62 @@ endpoints: [{{addresses: ["127.0.0.1"], conditions: {{ready: {str(is_ready).lowe
         f"spec: {{ports: [{{name: http, port: 80}}]}}\n{slices}"
     )
     assert served_by(mesh) == expected
+
+
+def of_istiod(port: int) -> tuple[dict[str, Any], ...]:
+    """What istiod says of a ServiceEntry: no routes of a port of bytes, no endpoints where it is looked up."""
+    found = []
+    for number, hosts in ((port, []), (port + 1, [{"match": {"prefix": "/"}, "route": {}}])):
+        name = f"outbound|{number}||localhost"
+        one = listener(f"localhost:{number}", [])
+        manager = one["api_listener"]["api_listener"]
+        del manager["route_config"]
+        manager["rds"] = {"route_config_name": name, "config_source": {"ads": {}}}
+        virtual_hosts = [{"name": "all", "domains": ["*"], "routes": hosts}] if hosts else []
+        for route in hosts:
+            route["route"]["cluster"] = name  # type: ignore[index]
+        routes = {"@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration", "name": name}
+        found += [one, {**routes, "virtual_hosts": virtual_hosts}, cluster(name), endpoints(name, [])]
+    return tuple(found)
+
+
+@pytest.fixture
+def outside(tmp_path: Path, stack: ExitStack) -> tuple[meshsdk.Mesh, list[int]]:
+    """A Mesh whose management server knows `localhost` on two ports, as one of gRPC's profile; somebody is there."""
+    ports = free_ports(2)
+    while ports[1] != ports[0] + 1:
+        ports = free_ports(2)
+    folder = tmp_path / "served"
+    folder.mkdir()
+    (folder / "mesh.yaml").write_text(documents(*of_istiod(ports[0])))
+    server = ControlPlaneServer(Folder(folder), "127.0.0.1:0")
+    server.start()
+    stack.callback(server.stop)
+    uri = {"server_uri": f"127.0.0.1:{server.port}", "channel_creds": [{"type": "insecure"}]}
+    mesh = meshsdk.Mesh(bootstrap={"xds_servers": [uri], "node": {"id": "me"}}, unknown_hosts="deny")
+    return stack.enter_context(mesh), ports
+
+
+def test_hosts_that_have_no_routes_or_no_endpoints_are_reached_by_their_names(
+    outside: tuple[meshsdk.Mesh, list[int]], stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    mesh, ports = outside
+    for port in ports:
+        stack.enter_context(EchoServer("outside", port))
+    with mesh.client(timeout=30) as client:
+        of_bytes, of_name = (client.get(f"http://localhost:{port}/") for port in ports)
+    assert (of_bytes.json()["name"], of_bytes.extensions["mesh"].cluster) == ("outside", "PassthroughCluster")
+    assert (of_name.json()["name"], of_name.extensions["mesh"].cluster) == (
+        "outside",
+        f"outbound|{ports[1]}||localhost",
+    )
+    assert caplog.records == []
+
+
+def test_the_same_hosts_over_grpc_channels(outside: tuple[meshsdk.Mesh, list[int]], stack: ExitStack) -> None:
+    mesh, ports = outside
+    for port in ports:
+        server = stack.enter_context(GrpcServer(port=port))
+        with mesh.channel(f"localhost:{port}") as channel:
+            channel.unary_unary(SAY)(b"x", timeout=30, wait_for_ready=True)
+        assert len(server.calls) == 1
