@@ -44,7 +44,7 @@ def cluster_facts(view: View, name: str) -> dict[str, Any] | None:
         "max_concurrent_streams": cluster.max_concurrent_streams,
         "tcp_keepalive": plain(cluster.tcp_keepalive),
         "health_checks": plain(cluster.health_checks),
-        "tls": plain(cluster.tls_of(_UNMARKED)),
+        "tls": _tls_facts(cluster, _UNMARKED),
         "endpoints": _endpoint_facts(cluster, endpoints),
     }
     if isinstance(cluster.discovery, DnsDiscovery):
@@ -82,7 +82,24 @@ def _endpoint_facts(cluster: Cluster, endpoints: Endpoints | None) -> list[Any]:
                     "priority": group.priority,
                     "locality": "/".join(where.values()).rstrip("/"),
                     "locality_weight": group.weight if cluster.locality_weighted else None,
-                    "tls": plain(cluster.tls_of(one)),
+                    "tls": _tls_facts(cluster, one),
                 }
             )
     return sorted(found, key=lambda one: (one["address"], one["priority"], one["locality"]))
+
+
+def _tls_facts(cluster: Cluster, endpoint: EndpointConfig) -> Any:
+    """TLS towards an endpoint, without the different ways in which the same may be said."""
+    tls = cluster.tls_of(endpoint)
+    if tls is None:
+        return None
+    facts = plain(tls)
+    for matcher in facts["trust"]["san_matchers"] or ():
+        # A matcher for names of any kind, and one for URIs only, are the same where the value is a URI.
+        if matcher["kind"] is None and matcher["value"]["value"].startswith("spiffe://"):
+            matcher["kind"] = "URI"
+    trusted = facts["trust"]["trusted_ca"]
+    if trusted is not None and trusted["path"] == "system":
+        # Istio's agent puts the system's roots in place of a file of this name.
+        facts["trust"]["trusted_ca"] = None
+    return facts

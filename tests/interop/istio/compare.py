@@ -13,10 +13,10 @@ from meshsdk.controlplane.folder import load
 from .asking import requests_for
 from .case import Case, Client
 from .cluster_facts import cluster_facts
-from .decision import decide
+from .decision import decide, decide_as_istiod
 from .inbound import compare_servers
 from .istiod import Answer
-from .view import View, of_folder, of_grpc_profile, of_sidecar_profile
+from .view import Profile, View, of_folder, of_grpc_profile, of_sidecar_profile
 
 __all__ = ["Comparison", "Difference", "compare"]
 
@@ -36,8 +36,15 @@ class Difference:
     ours: Any
     istiods: Any
 
+    @property
+    def kind(self) -> str:
+        """What differences of one cause have in common: the fact, and of some facts both values."""
+        says_it = self.fact in ("request.answer", "cluster.type")
+        return f"{self.fact} {self.ours}/{self.istiods}" if says_it else self.fact
+
     def __str__(self) -> str:
-        return f"{self.fact}: {self.subject} (for {self.client})\n  ours    {_text(self.ours)}\n  istiod  {_text(self.istiods)}"
+        values = f"  ours    {_text(self.ours)}\n  istiod  {_text(self.istiods)}"
+        return f"{self.fact}: {self.subject} (for {self.client})\n{values}"
 
 
 def _text(value: Any) -> str:
@@ -54,7 +61,7 @@ class Comparison:
     differences: list[Difference]
 
 
-def compare(case: Case, folder: Path, answer: Answer, limit: int = 160) -> Comparison:
+def compare(case: Case, folder: Path, answer: Answer, limit: int = 160, profile: Profile = "grpc") -> Comparison:
     """Compare a case, whose folder lies at a path, with istiod's answer.
 
     Args:
@@ -62,6 +69,7 @@ def compare(case: Case, folder: Path, answer: Answer, limit: int = 160) -> Compa
         folder: Where its documents are.
         answer: istiod's.
         limit: Requests of each client, at the most.
+        profile: In which shape meshsdk's translation is asked, and by which of istiod's.
     """
     state = load(folder)
     found: list[Difference] = []
@@ -74,8 +82,9 @@ def compare(case: Case, folder: Path, answer: Answer, limit: int = 160) -> Compa
         found.append(Difference("refusal", "the folder", "all", state.errors, "taken"))
     decisions = clusters = 0
     for client, (grpc, sidecar) in zip(case.clients, answer.clients, strict=True):
-        ours, theirs = of_folder(state, client), of_grpc_profile(grpc, client)
         beside = of_sidecar_profile(sidecar, client)
+        ours = of_folder(state, client, profile)
+        theirs = of_grpc_profile(grpc, client) if profile == "grpc" else beside
         found += [
             Difference("parser", name, str(client), problem, "sent")
             for name, problem in (*theirs.refused.items(), *beside.refused.items())
@@ -83,7 +92,7 @@ def compare(case: Case, folder: Path, answer: Answer, limit: int = 160) -> Compa
         ]
         for request in requests_for(case, client, limit):
             decisions += 1
-            mine, other = decide(ours, request), decide(theirs, request)
+            mine, other = decide(ours, request), decide_as_istiod(theirs, beside, request)
             found += _differing("request", str(request), client, mine, other)
         for name in _cluster_names(ours, beside):
             clusters += 1
@@ -111,6 +120,9 @@ _FIRST = ("answer", "type", "clusters")
 def _differing(
     what: str, subject: str, client: Client, ours: dict[str, Any], theirs: dict[str, Any]
 ) -> Iterator[Difference]:
+    if theirs.get("answer") == "bytes" and ours.get("answer") == "forward":
+        # Of bytes it is only to be said where they go.
+        ours, theirs = {"clusters": ours["clusters"]}, {"clusters": theirs["clusters"]}
     for name in _FIRST:
         if ours.get(name) != theirs.get(name):
             yield Difference(f"{what}.{name}", subject, str(client), ours.get(name), theirs.get(name))

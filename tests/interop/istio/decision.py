@@ -15,22 +15,19 @@ from .case import Request
 from .plain import plain
 from .view import View
 
-__all__ = ["Decision", "decide"]
+__all__ = ["Decision", "decide", "decide_as_istiod"]
 
 # A fact's name to its value; `answer` says which others there are.
 Decision = dict[str, Any]
 
 _RESPONSE = [(b"server", b"upstream"), (b"x-old", b"1"), (b"x-kept", b"2"), (b"content-type", b"text/plain")]
 
-# Clusters by which istiod tells a sidecar to let a request through, or not.
-_PASSTHROUGH = "PassthroughCluster"
-
 
 def decide(view: View, request: Request) -> Decision:
     """What becomes of a request: `passthrough`, `no_route`, `reply` or `forward`, with all that goes with it."""
     table = view.table_of(request)
     if table is None:
-        return {"answer": "passthrough"}
+        return view.without_routes(request)
     head = _head(request)
     index = table.routes_for(head)
     route = index.find(head, _never) if index is not None else None
@@ -47,9 +44,19 @@ def decide(view: View, request: Request) -> Decision:
             "headers": plain(headers),
             "fault": [plain(one.fault) for one in route.filters.faults],
         }
-    if [one.cluster for one in route.forward.destinations] == [_PASSTHROUGH]:
-        return {"answer": "passthrough"}
+    if all(view.passes_through(one.cluster) for one in route.forward.destinations):
+        return view.without_routes(request)
     return {"answer": "forward", **_forwarded(route.forward, head)}
+
+
+def decide_as_istiod(grpc: View, sidecar: View, request: Request) -> Decision:
+    """What istiod has become of a request: by its profile for gRPC, and where that has no routes, by a sidecar's.
+
+    A gRPC client knows Services only, and of those only what speaks HTTP. A sidecar also knows hosts that only a
+    VirtualService has, passes on bytes, and knows whether hosts outside the mesh may be called at all.
+    """
+    found = decide(grpc, request)
+    return decide(sidecar, request) if found["answer"] in ("passthrough", "no_route") else found
 
 
 def _never() -> float:

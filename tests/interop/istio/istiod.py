@@ -109,13 +109,25 @@ def _answer(case: Case, data: Mapping[str, Any]) -> Answer:
 
 
 def save_recorded(case: Case, answer: Answer, istiod_version: str) -> None:
-    """Keep an answer as data, without what no comparison looks at."""
+    """Keep an answer as data, without what no comparison looks at. Each resource has a line, for whoever reads a diff."""
     RECORDED.mkdir(exist_ok=True)
-    clients = [[_trimmed(grpc), _trimmed(sidecar, _is_never)] for grpc, sidecar in answer.clients]
-    servers = [[_of_server(grpc), _of_server(sidecar)] for grpc, sidecar in answer.servers]
+    clients = [
+        [_trimmed(grpc, "listeners", "routes"), _trimmed(sidecar, "routes", "clusters", "endpoints")]
+        for grpc, sidecar in answer.clients
+    ]
+    servers = [
+        [{}, _of_server(sidecar, server)] for server, (_, sidecar) in zip(case.servers, answer.servers, strict=True)
+    ]
     data = {"istiod": istiod_version, "error": answer.error, "clients": clients, "servers": servers}
-    text = json.dumps({name: value for name, value in data.items() if value}, separators=(",", ":"), sort_keys=True)
-    (RECORDED / f"{case.name}.json").write_text(text + "\n")
+    (RECORDED / f"{case.name}.json").write_text(_written({name: value for name, value in data.items() if value}) + "\n")
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, dict) and "@type" not in value:
+        return "{" + ",\n".join(f'"{name}": {_written(one)}' for name, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",\n".join(map(_written, value)) + "]"
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
 def load_recorded(case: Case) -> Answer | None:
@@ -131,29 +143,54 @@ def load_recorded(case: Case) -> Answer | None:
     return Answer(data.get("error", ""), pairs("clients"), pairs("servers"))
 
 
-# Nothing is looked at in them, and they stand in every resource.
-_NOISE = frozenset(("alt_stat_name", "decorator", "tracing", "access_log", "stat_prefix"))
+# Nothing is looked at in them, and they stand in every resource. Where secrets come from is a matter of Istio's agent.
+_NOISE = frozenset(
+    (
+        *("access_log", "alt_stat_name", "decorator", "filters", "internal_address_config", "request_id_extension"),
+        *("sds_config", "tracing", "upgrade_configs"),
+    )
+)
 
 
-def _trimmed(node: NodeResources, keeps_listener: Any = lambda listener: True) -> Json:
-    listeners = [one for one in node.listeners if keeps_listener(one)]
-    found = {"listeners": listeners, "routes": node.routes, "clusters": node.clusters, "endpoints": node.endpoints}
-    return {name: _without_noise(value) for name, value in found.items() if value}
+def _trimmed(node: NodeResources, *kept: str) -> Json:
+    found = {name: [one for one in getattr(node, name) if _is_of_clients(one)] for name in kept}
+    return {name: [_without_noise(one) for one in value] for name, value in found.items() if value}
 
 
-def _is_never(_: Json) -> bool:
-    """Which listeners of a sidecar are kept for a client: none, its routes are found by their names."""
-    return False
+def _is_of_clients(resource: Json) -> bool:
+    """Whether some request of a client may come to it: of a sidecar's clusters, those for what comes in do not."""
+    return not resource.get("name", "").startswith("inbound|")
 
 
-def _of_server(node: NodeResources) -> Json:
-    listeners = [one for one in node.listeners if "inbound" in one["name"].lower()]
-    return {"listeners": _without_noise(listeners)} if listeners else {}
+def _of_server(node: NodeResources, server: Server) -> Json:
+    """The chains of the server's port, in the listener that a sidecar has for what comes in."""
+    kept = []
+    for listener in node.listeners:
+        if listener["name"] == "virtualInbound":
+            chains = [one for one in listener["filter_chains"] if _port_of(one) == server.port]
+            listener = {
+                **listener,
+                "filter_chains": [{**_without_noise(one), "filters": one["filters"]} for one in chains],
+            }
+            kept.append({name: listener[name] for name in ("@type", "name", "filter_chains")})
+    return {"listeners": kept} if kept else {}
+
+
+def _port_of(chain: Json) -> int:
+    port: int = chain.get("filter_chain_match", {}).get("destination_port", 0)
+    return port
 
 
 def _without_noise(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _without_noise(one) for name, one in value.items() if name not in _NOISE}
+        return {
+            name: _without_noise(one) for name, one in value.items() if name not in _NOISE and not _is_istios(name, one)
+        }
     if isinstance(value, list):
         return [_without_noise(one) for one in value]
     return value
+
+
+def _is_istios(name: str, value: Any) -> bool:
+    """Metadata that only Istio's telemetry reads."""
+    return name == "metadata" and isinstance(value, dict) and value.get("filter_metadata", {}).keys() == {"istio"}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from google.protobuf import descriptor_pool, json_format, symbol_database
 from google.protobuf.message import Message
@@ -14,12 +14,15 @@ from google.protobuf.message import Message
 from meshsdk.bootstrap import Bootstrap, Node
 from meshsdk.control import Control
 from meshsdk.controlplane import FolderState
+from meshsdk.controlplane import client as controlplane
 from meshsdk.controlplane.raw import _import_type
 from meshsdk.errors import ResourceError
 from meshsdk.resources import (
     RESOURCE_TYPES,
     Cluster,
     Endpoints,
+    Fault,
+    HttpFilter,
     Listener,
     ResourceType,
     RouteConfiguration,
@@ -30,9 +33,11 @@ from meshsdk.routing import RouteTable
 from .case import Client, Request
 from .istiod import NodeResources
 
-__all__ = ["GrpcView", "SidecarView", "View", "of_folder", "of_grpc_profile", "of_sidecar_profile"]
+__all__ = ["Profile", "View", "of_folder", "of_grpc_profile", "of_sidecar_profile", "to_message"]
 
 Json = dict[str, Any]
+
+Profile = Literal["grpc", "sidecar"]
 
 
 @dataclass
@@ -68,9 +73,30 @@ class View:
         }
         places[kind][name] = parsed
 
+    @cached_property
+    def _control(self) -> Control:
+        node = Node(metadata={"NAMESPACE": self.client.namespace})
+
+        def nothing(*_: object) -> Any:
+            raise AssertionError("names are made without a source")
+
+        return Control(Bootstrap(node=node), nothing)
+
+    def names_of(self, request: Request) -> tuple[str, ...]:
+        """The listeners that may stand for a request's host, best first."""
+        return self._control.listener_names(request.host, request.port, port_is_explicit=request.port != 80)
+
     def table_of(self, request: Request) -> RouteTable | None:
         """The routes that a request goes by; None where the mesh does not know its host."""
         raise NotImplementedError
+
+    def without_routes(self, request: Request) -> dict[str, Any]:
+        """What becomes of a request that goes by no routes."""
+        return {"answer": "passthrough"}
+
+    def passes_through(self, cluster: str) -> bool:
+        """Whether a cluster stands for the host that the request names itself, wherever that is."""
+        return False
 
     def compiled(self, listener: Listener, routes: RouteConfiguration) -> RouteTable:
         """The routes of a listener; made once."""
@@ -83,18 +109,8 @@ class View:
 class GrpcView(View):
     """Listeners are asked for by host and port, in the ways in which meshsdk asks."""
 
-    @cached_property
-    def _control(self) -> Control:
-        node = Node(metadata={"NAMESPACE": self.client.namespace})
-
-        def nothing(*_: object) -> Any:
-            raise AssertionError("names are made without a source")
-
-        return Control(Bootstrap(node=node), nothing)
-
     def table_of(self, request: Request) -> RouteTable | None:
-        names = self._control.listener_names(request.host, request.port, port_is_explicit=request.port != 80)
-        for name in names:
+        for name in self.names_of(request):
             listener = self.listeners.get(name)
             if listener is None:
                 continue
@@ -104,30 +120,68 @@ class GrpcView(View):
         return None
 
 
+class FolderView(GrpcView):
+    """The same from a folder, which also knows which hosts must not be called.
+
+    Attributes:
+        refusal: The listener of such a host.
+    """
+
+    refusal: Callable[[str], bytes | None]
+
+    def table_of(self, request: Request) -> RouteTable | None:
+        found = super().table_of(request)
+        if found is not None:
+            return found
+        for name in self.names_of(request):
+            packed = self.refusal(name)
+            if packed is not None:
+                self.add(ResourceType.LISTENER, name, packed)
+        return super().table_of(request)
+
+
 class SidecarView(View):
     """Routes by port, as an Envoy beside the client goes by them."""
 
     def table_of(self, request: Request) -> RouteTable | None:
-        routes = self.routes.get(str(request.port))
-        if routes is None:
-            return None
-        listener = self.listeners.get("") or _any_listener()
-        return self.compiled(listener, routes)
+        names = [str(request.port), *self.names_of(request)]
+        routes = next((self.routes[name] for name in names if name in self.routes), None)
+        return None if routes is None else self.compiled(_LISTENER, routes)
+
+    def without_routes(self, request: Request) -> dict[str, Any]:
+        for name in self.names_of(request):
+            host, _, port = name.rpartition(":")
+            cluster = f"outbound|{port}||{host}"
+            if cluster in self.kinds and not self.passes_through(cluster):
+                # A port that does not speak HTTP has a listener without routes, which leads to its cluster.
+                return {"answer": "bytes", "clusters": [[cluster, 1.0]]}
+        if any(one.name == "block_all" for routes in self.routes.values() for one in routes.virtual_hosts):
+            # A port of which nothing is known leads to BlackHoleCluster: there is no answer. Where there are routes,
+            # hosts that are not among them get this one.
+            return {"answer": "reply", "status": 502, "body": "", "headers": [], "fault": []}
+        return {"answer": "passthrough"}
+
+    def passes_through(self, cluster: str) -> bool:
+        return self.kinds.get(cluster) == "ORIGINAL_DST"
 
 
-def _any_listener() -> Listener:
-    """A listener with the filters of a sidecar that matter to a client."""
-    from meshsdk.resources import Fault
-    from meshsdk.resources.http_filters import HttpFilter
-
-    return Listener("sidecar", filters=(HttpFilter("envoy.filters.http.fault", Fault()),))
+# With the one filter of a sidecar that matters to a client.
+_LISTENER = Listener("sidecar", filters=(HttpFilter("envoy.filters.http.fault", Fault()),))
 
 
-def of_folder(state: FolderState, client: Client) -> GrpcView:
+def of_folder(state: FolderState, client: Client, profile: Profile = "grpc") -> View:
     """A folder as meshsdk translates it for one client. The only place that knows how a client tells who it is."""
-    view = GrpcView(client)
-    for (kind, name), packed in state.grpc.items():
-        view.add(kind, name, packed)
+    region, zone, sub_zone = (*client.locality.split("/"), "", "")[:3]
+    labels = tuple(sorted(client.labels.items()))
+    translated = state.view(controlplane.Client(client.namespace, labels, (region, zone, sub_zone)))
+    view: View
+    if profile == "sidecar":
+        view, packed = SidecarView(client), translated.sidecar
+    else:
+        view, packed = FolderView(client), translated.grpc
+        view.refusal = translated.refusal
+    for (kind, name), body in packed.items():
+        view.add(kind, name, body)
     return view
 
 

@@ -1,0 +1,86 @@
+"""Differences from istiod that are meant, and those that are not right yet.
+
+Those that are meant stand in docs/istio-differences.md, each with its reason, under the name that it has here. What is
+not right yet stands in `not_yet.txt`, a line for each case and kind of difference; a line that is not needed any more
+fails the tests, as a difference without a line does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .compare import Difference
+
+__all__ = ["KNOWN", "NOT_YET", "Known", "explain", "kinds", "not_yet"]
+
+NOT_YET = Path(__file__).parent / "not_yet.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A kind of difference that is meant.
+
+    Attributes:
+        name: Its heading in docs/istio-differences.md.
+        holds: Whether a difference is of this kind.
+    """
+
+    name: str
+    holds: Callable[[Difference], bool]
+
+
+def _types(ours: str, istiods: str) -> Callable[[Difference], bool]:
+    return lambda one: one.fact == "cluster.type" and (one.ours, one.istiods) == (ours, istiods)
+
+
+def _is_of(*facts: str) -> Callable[[Difference], bool]:
+    return lambda one: one.fact in facts
+
+
+KNOWN = (
+    Known("No original destination", _types("EDS", "ORIGINAL_DST")),
+    Known("Hosts that are passed through", _types("none", "ORIGINAL_DST")),
+    Known("The protocol of the caller", lambda one: one.fact == "cluster.protocol" and one.istiods == "NEGOTIATED"),
+)
+
+
+def explain(difference: Difference) -> str:
+    """The name of the known difference that this is; empty where it is none."""
+    return next((known.name for known in KNOWN if known.holds(difference)), "")
+
+
+def kinds(differences: Iterable[Difference]) -> dict[str, list[Difference]]:
+    """Those that are not meant, by their kind."""
+    found: dict[str, list[Difference]] = {}
+    for one in differences:
+        if not explain(one):
+            found.setdefault(one.kind, []).append(one)
+    return found
+
+
+def not_yet() -> dict[str, set[str]]:
+    """Kinds of differences that are not right yet, by the name of the case; `*` is any case."""
+    found: dict[str, set[str]] = {}
+    for line in NOT_YET.read_text().splitlines():
+        if line and not line.startswith("#"):
+            case, _, kind = line.partition(" ")
+            found.setdefault(case, set()).add(kind)
+    return found
+
+
+def lines_for(found: dict[str, Any], everywhere: set[str]) -> str:
+    """The file that says of these cases what is so.
+
+    Args:
+        found: Kinds of differences, by the name of the case.
+        everywhere: Kinds that get one line for all cases.
+    """
+    head = "# What is not yet as istiod has it: a case, and a kind of difference that it shows. `*` is any case.\n"
+    lines = {f"* {kind}" for kinds_of_case in found.values() for kind in kinds_of_case if kind in everywhere}
+    lines |= {
+        f"{case} {kind}" for case, kinds_of_case in found.items() for kind in kinds_of_case if kind not in everywhere
+    }
+    return head + "".join(f"{line}\n" for line in sorted(lines))

@@ -1,0 +1,56 @@
+"""meshsdk's translation of the corpus against what istiod made of it, as recorded (`make record-istiod`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .case import Case, read_corpus
+from .compare import compare
+from .istiod import RECORDED, load_recorded
+from .known import KNOWN, explain, kinds, not_yet
+
+CASES = {case.name: case for case in read_corpus()}
+
+_met: set[str] = set()
+_seen: set[str] = set()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_folder_means_what_it_means_to_istiod(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    found = _compared(case, tmp_path)
+    expected = not_yet()
+    missing = expected.get(name, set()) - found.keys()
+    assert not missing, f"right by now, so not_yet.txt need not say otherwise of {name}: {sorted(missing)}"
+    unknown = {
+        kind: one for kind, one in found.items() if kind not in expected.get(name, set()) | expected.get("*", set())
+    }
+    assert not unknown, "\n".join(str(one[0]) for one in unknown.values())
+
+
+def _compared(case: Case, folder: Path) -> dict[str, list[object]]:
+    answer = load_recorded(case)
+    assert answer is not None, f"istiod's answer to {case.name} is not recorded: make record-istiod"
+    differences = compare(case, case.write(folder), answer).differences
+    _met.update(explain(one) for one in differences)
+    found = kinds(differences)
+    _seen.update(found)
+    return {kind: [*ones] for kind, ones in found.items()}
+
+
+def test_every_difference_that_is_meant_is_met_in_the_corpus() -> None:
+    if len(_seen) == 0:
+        pytest.skip("asks what the tests before it have found")
+    assert {known.name for known in KNOWN} <= _met
+    assert not_yet().get("*", set()) <= _seen
+
+
+def test_every_difference_that_is_meant_is_explained() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "istio-differences.md").read_text()
+    assert [known.name for known in KNOWN if f"## {known.name}\n" not in text] == []
+
+
+def test_every_recorded_answer_belongs_to_a_case() -> None:
+    assert {path.stem for path in RECORDED.glob("*.json")} == CASES.keys()
