@@ -11,7 +11,7 @@ from .destination_rule import parse_destination_rule
 from .documents import Document
 from .fields import Fields
 from .istio import endpoint_of, parse_service_entry, parse_workload_entry
-from .kinds import CONFIG_MAP, POLICY_KINDS, Kind, UnreadablePolicy, did_you_mean, kind_of
+from .kinds import CONFIG_MAP, POLICY_KINDS, Kind, UnreadablePolicy, did_you_mean
 from .kubernetes import Meta, PendingEndpoints, parse_endpoint_slice, parse_endpoints, parse_pod, parse_service
 from .mesh_config import MESH_CONFIG, may_be_mesh_config, parse_mesh_config
 from .security_policies import (
@@ -82,7 +82,9 @@ def assemble(documents: Iterable[Document], domain: str, errors: list[ConfigErro
 
 
 def _read_object(assembly: _Assembly, document: Document) -> None:
-    kind = kind_of(document.data, document.where)
+    if document.fault is not None:
+        raise document.fault.with_traceback(None)
+    kind = document.kind
     if kind is None:
         named = document.data.get("kind")
         what = f"{named}/{_name_of(document)}".rstrip("/") if isinstance(named, str) else "a document without a kind"
