@@ -60,17 +60,17 @@ class View:
         """The listener of a host that must not be called, since the folder does not know it; None where it may be."""
         host, _, port = name.rpartition(":")
         is_of_client = bool(host) and port.isdecimal() and "/" not in name
-        if not self.scope.registry_only or not is_of_client or host in self._short_names:
+        if not self.scope.registry_only or not is_of_client or host in self.full_names:
             return None
         packed: bytes = make_refusal(name).SerializeToString(deterministic=True)
         return packed
 
     @cached_property
-    def _short_names(self) -> frozenset[str]:
-        """Of hosts that are known; whoever asks for one asks for the full name, too."""
+    def full_names(self) -> dict[str, str]:
+        """Of hosts in their short forms; whoever is on the mesh by meshsdk asks for the full name, too."""
         scope = self.scope
-        forms = (short_forms(host, scope.client.namespace, scope.world.domain) for host in scope.services)
-        return frozenset(name for one in forms for name in one)
+        namespace, domain = scope.client.namespace, scope.world.domain
+        return {short: host for host in scope.services for short in short_forms(host, namespace, domain)}
 
     @cached_property
     def _clusters(self) -> list[Message]:
