@@ -304,12 +304,11 @@ def _check_references(world: World) -> None:
     """Warn about hosts and subsets that rules name and nobody defines."""
     subsets = {(rule.host, subset.name) for rule in world.destination_rules for subset in rule.subsets}
     for rule in world.virtual_services:
-        for route in rule.routes:
-            for destination in route.every_destination():
-                if destination.host not in world.services:
-                    world.warnings.append(f"{rule.where}: destination host {destination.host!r} is not a known service")
-                elif destination.subset and (destination.host, destination.subset) not in subsets:
-                    world.warnings.append(
-                        f"{rule.where}: subset {destination.subset!r} of {destination.host} is not defined by any"
-                        " DestinationRule"
-                    )
+        for destination in rule.every_destination():
+            if destination.host not in world.services:
+                world.warnings.append(f"{rule.where}: destination host {destination.host!r} is not a known service")
+            elif destination.subset and (destination.host, destination.subset) not in subsets:
+                world.warnings.append(
+                    f"{rule.where}: subset {destination.subset!r} of {destination.host} is not defined by any"
+                    " DestinationRule"
+                )

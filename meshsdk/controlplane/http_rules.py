@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from .age import UNKNOWN_AGE, Age
 
 __all__ = [
+    "ByteMatch",
+    "ByteRoute",
     "Destination",
     "HeaderOperations",
     "HttpFault",
@@ -155,6 +157,28 @@ class HttpRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class ByteMatch:
+    """istio.networking.v1.TLSMatchAttributes and L4MatchAttributes.
+
+    Attributes:
+        sni_hosts: Of a tls route; a host may be a wildcard.
+    """
+
+    sni_hosts: tuple[str, ...] = ()
+    port: int | None = None
+    source_labels: Mapping[str, str] = field(default_factory=dict)
+    source_namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRoute:
+    """istio.networking.v1.TLSRoute and TCPRoute: where connections go that carry bytes."""
+
+    matches: tuple[ByteMatch, ...]
+    destinations: tuple[Destination, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class VirtualService:
     """istio.networking.v1.VirtualService; hosts are full names. One without hosts is for others to delegate to.
 
@@ -167,5 +191,14 @@ class VirtualService:
     hosts: tuple[str, ...]
     routes: tuple[HttpRoute, ...]
     where: str = ""
+    tls: tuple[ByteRoute, ...] = ()
+    tcp: tuple[ByteRoute, ...] = ()
     export_to: tuple[str, ...] = ()
     age: Age = UNKNOWN_AGE
+
+    def every_destination(self) -> Iterator[Destination]:
+        """Where it sends to, mirrors included."""
+        for route in self.routes:
+            yield from route.every_destination()
+        for route_of_bytes in (*self.tls, *self.tcp):
+            yield from route_of_bytes.destinations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2 as pb
@@ -10,6 +10,7 @@ from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
 
+from .byte_routes import byte_destinations
 from .http_rules import (
     Destination,
     HeaderOperations,
@@ -113,7 +114,7 @@ def _make_virtual_host(scope: Scope, service: Service, port: Port, domains: list
         # Rules about requests are not for it, and nothing in it is a request to try again.
         route = virtual_host.routes.add(name=_DEFAULT_ROUTE)
         route.match.prefix = "/"
-        route.route.cluster = cluster_name(port.number, "", service.host)
+        _apply_destinations(scope, route.route, byte_destinations(scope, service, port), port)
         _apply_timeout(route.route, None)
         return virtual_host
     for rule in scope.virtual_services_of(service.host):
@@ -221,17 +222,7 @@ def _set_string(target: object, match: StringMatch) -> None:
 
 
 def _apply_forward(scope: Scope, action: pb.RouteAction, rule: HttpRoute, port: Port) -> None:
-    if len(rule.destinations) == 1:
-        action.cluster = _cluster_of(scope, rule.destinations[0], port)
-    else:
-        for destination in rule.destinations:
-            if not destination.weight:
-                continue
-            weighted = action.weighted_clusters.clusters.add(name=_cluster_of(scope, destination, port))
-            weighted.weight.value = destination.weight
-            _apply_headers(weighted, destination.request_headers, destination.response_headers)
-            if destination.request_headers.authority:
-                weighted.host_rewrite_literal = destination.request_headers.authority
+    _apply_destinations(scope, action, rule.destinations, port)
     keys = [_hash_of(scope, destination) for destination in rule.destinations]
     _apply_hash(action, keys)
     _apply_timeout(action, rule.timeout_seconds)
@@ -254,6 +245,20 @@ def _apply_forward(scope: Scope, action: pb.RouteAction, rule: HttpRoute, port: 
         mirror.runtime_fraction.default_value.numerator = int(percent * 10_000)
         mirror.runtime_fraction.default_value.denominator = 2  # MILLION
         mirror.disable_shadow_host_suffix_append = True
+
+
+def _apply_destinations(scope: Scope, action: pb.RouteAction, destinations: Sequence[Destination], port: Port) -> None:
+    if len(destinations) == 1:
+        action.cluster = _cluster_of(scope, destinations[0], port)
+        return
+    for destination in destinations:
+        if not destination.weight:
+            continue
+        weighted = action.weighted_clusters.clusters.add(name=_cluster_of(scope, destination, port))
+        weighted.weight.value = destination.weight
+        _apply_headers(weighted, destination.request_headers, destination.response_headers)
+        if destination.request_headers.authority:
+            weighted.host_rewrite_literal = destination.request_headers.authority
 
 
 def _hash_of(scope: Scope, destination: Destination) -> ConsistentHash | None:

@@ -59,7 +59,7 @@ class Scope:
         self.sidecar = _sidecar_of(world, client)
         if self.sidecar is not None:
             rules = [rule for rule in rules if any(self.imports(rule.namespace, host) for host in rule.hosts)]
-            wanted = {one.host for rule in rules for route in rule.routes for one in route.every_destination()}
+            wanted = {one.host for rule in rules for one in rule.every_destination()}
             exported = [one for one in exported if one.host in wanted or self.imports(one.namespace, one.host)]
         self.services: dict[str, Service] = {one.host: one for one in exported}
         self.virtual_services: Sequence[VirtualService] = rules
