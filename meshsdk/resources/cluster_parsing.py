@@ -125,12 +125,16 @@ def parse_cluster(message: Any) -> Cluster:
     )
 
 
-def with_grpc_rules(message: Any, cluster: Cluster) -> Cluster:
+def with_grpc_rules(message: Any, cluster: Cluster, *, has_identity: bool) -> Cluster:
     """A cluster as a server of gRPC's profile means it, which says nothing of what Envoy does without being told.
 
     gRPC uses no endpoint that is called unhealthy and knows no panic (gRFC A27), so istiod tells proxyless clients of
     pods that are not ready without a threshold. Where a cluster has settings for Envoy's balancing that gRPC does not
     read (common_lb_config beyond gRFC A55's override_host_status, active health checks), it is Envoy's.
+
+    Nor does istiod tell them of auto mTLS: gRPC could not reach sidecars in PERMISSIVE (pilot/pkg/networking/grpcgen/
+    cds.go, applyTLS). It does mark the endpoints that take mutual TLS, unless a DestinationRule says otherwise
+    (pilot/pkg/xds/endpoints/mtls_checker.go); a process that has an identity speaks it to them, as a sidecar would.
     """
     common = message.common_lb_config
     is_envoys = message.HasField("common_lb_config") and {field.name for field, _ in common.ListFields()} != {
@@ -139,7 +143,17 @@ def with_grpc_rules(message: Any, cluster: Cluster) -> Cluster:
     if is_envoys or message.health_checks:
         return cluster
     statuses = cluster.override_host_status if message.HasField("common_lb_config") else _OVERRIDABLE_BY_GRPC
-    return replace(cluster, only_healthy=True, healthy_panic_threshold=0.0, override_host_status=statuses)
+    return replace(
+        cluster,
+        only_healthy=True,
+        healthy_panic_threshold=0.0,
+        override_host_status=statuses,
+        auto_mutual=has_identity and not _says_how_to_connect(message),
+    )
+
+
+def _says_how_to_connect(message: Any) -> bool:
+    return bool(message.HasField("transport_socket") or message.transport_socket_matches)
 
 
 def _common_http(message: Any, options: Any, field: str) -> float | None:

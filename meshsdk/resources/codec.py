@@ -82,13 +82,14 @@ def resource_name(kind: ResourceType, packed: Unparsed) -> str:
         return ""
 
 
-def decode(kind: ResourceType, packed: Unparsed, *, grpc_profile: bool = False) -> Any:
+def decode(kind: ResourceType, packed: Unparsed, *, grpc_profile: bool = False, has_identity: bool = False) -> Any:
     """A packed resource as its frozen dataclass (a `Resource`).
 
     Args:
         kind: Its type.
         packed: Its bytes.
         grpc_profile: It comes from a server that was asked by gRPC's bootstrap; else it is as an Envoy would take it.
+        has_identity: In gRPC's profile: this process can show a certificate of the mesh.
 
     Raises:
         ResourceError: The bytes do not parse, or a rule does not hold; it carries the resource's name.
@@ -97,7 +98,9 @@ def decode(kind: ResourceType, packed: Unparsed, *, grpc_profile: bool = False) 
     name = getattr(message, _CODECS[kind].name_field)
     try:
         parsed = _CODECS[kind].parse(message)
-        return with_grpc_rules(message, parsed) if grpc_profile and kind is ResourceType.CLUSTER else parsed
+        if grpc_profile and kind is ResourceType.CLUSTER:
+            return with_grpc_rules(message, parsed, has_identity=has_identity)
+        return parsed
     except ResourceError as error:
         raise error.named(name) from error
     except RecursionError:
