@@ -27,7 +27,8 @@ LABELS_FILE = "/etc/istio/pod/labels"
 SERVER_LISTENER_TEMPLATE = "xds.istio.io/grpc/lds/inbound/%s"
 
 ISTIOD_VARIABLE = "ISTIOD_ADDR"
-ISTIOD = "istiod.istio-system.svc:15012"
+ISTIOD = "istiod.istio-system.svc"
+_PORT = 15012
 # The folder that stands for `/`, for processes that are in no pod.
 ROOT_VARIABLE = "MESHSDK_POD_ROOT"
 
@@ -76,6 +77,8 @@ def pod_bootstrap(environment: Mapping[str, str]) -> dict[str, Any] | None:
         )
     labels = _labels(root / LABELS_FILE.lstrip("/"))
     address = environment.get(ISTIOD_VARIABLE) or ISTIOD
+    if ":" not in address:
+        address += f":{_PORT}"  # gRPC's own default is 443.
     metadata = _metadata(environment, labels)
     istiod = {
         "server_uri": address,

@@ -22,6 +22,7 @@ from .identities.choice import choose_identity
 from .istio_pod import SERVER_LISTENER_TEMPLATE, pod_bootstrap
 from .security import Identity
 from .security.identity import describe_identity
+from .security.secrets import IDENTITY_PROVIDER
 from .xds import ControlLoop, ResourceCache, Source
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Mesh:
         self._owns_identity = self._identity is not identity
         self._runtime = Control(
             parsed,
-            _folder_source(folder, parsed.node) if folder is not None else _ads_source(parsed),
+            _folder_source(folder, parsed.node) if folder is not None else _ads_source(parsed, self._identity),
             local_replies=local_replies,
             unknown_hosts=unknown_hosts,
             identity=self._identity,
@@ -495,11 +496,14 @@ def _folder_source(root: Path, node: Node) -> SourceFactory:
     return make
 
 
-def _ads_source(bootstrap: Bootstrap) -> SourceFactory:
+def _ads_source(bootstrap: Bootstrap, identity: Identity | None) -> SourceFactory:
+    # Files of the bootstrap are an identity without an object.
+    has_identity = identity is not None or IDENTITY_PROVIDER in bootstrap.certificate_providers
+
     def make(cache: ResourceCache, loop: ControlLoop) -> Source:
         from .xds.ads_client import AdsClient  # gRPC's stubs are loaded where there is a server to talk to.
 
-        return AdsClient(bootstrap.servers, bootstrap.node, cache, loop)
+        return AdsClient(bootstrap.servers, bootstrap.node, cache, loop, has_identity=has_identity)
 
     return make
 

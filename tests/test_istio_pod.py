@@ -152,11 +152,21 @@ def test_istios_own_variables_go_into_the_nodes_metadata(tmp_path: Path) -> None
     assert document["certificate_providers"]["default"]["config"]["cluster_id"] == "east"
 
 
-def test_istiod_is_where_istio_installs_it_unless_told_otherwise(tmp_path: Path) -> None:
-    document = pod_bootstrap(environment(mount(tmp_path)))
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ({}, "istiod.istio-system.svc:15012"),
+        ({"ISTIOD_ADDR": "istiod-canary.istio-system.svc"}, "istiod-canary.istio-system.svc:15012"),
+        ({"ISTIOD_ADDR": "10.0.0.9:15112"}, "10.0.0.9:15112"),
+    ],
+)
+def test_istiod_is_where_istio_installs_it_unless_told_otherwise(
+    tmp_path: Path, told: dict[str, str], address: str
+) -> None:
+    document = pod_bootstrap(environment(mount(tmp_path), **told))
     assert document is not None
-    assert document["xds_servers"][0]["server_uri"] == "istiod.istio-system.svc:15012"
-    assert document["certificate_providers"]["default"]["config"]["address"] == "istiod.istio-system.svc:15012"
+    assert document["xds_servers"][0]["server_uri"] == address
+    assert document["certificate_providers"]["default"]["config"]["address"] == address
 
 
 LOCALITIES = {

@@ -284,7 +284,9 @@ class ResourceBook:
         config = cluster.config
         key = (ResourceType.CLUSTER, self._cluster_name(cluster.name))
         known = self._state.written.get(key)
-        settings = frozenset(config.tls_of(endpoint.config) for _, endpoint in cluster) or frozenset([config.tls])
+        # Without auto mTLS: grpc-core could not reach sidecars in PERMISSIVE, which take plaintext.
+        configured = config.configured_tls_of
+        settings = frozenset(configured(endpoint.config) for _, endpoint in cluster) or frozenset([config.tls])
         if known is not None and known.made_from == (id(config), settings):
             written[key] = known.in_use()
         else:

@@ -10,7 +10,7 @@ from typing import Any
 from .endpoints import EndpointConfig, Endpoints, HealthStatus
 from .health import HealthCheck, OutlierDetection
 from .lb_policy import LbPolicy, RoundRobin
-from .upstream_tls import UpstreamTls
+from .upstream_tls import UpstreamTls, make_mesh_mutual
 from .values import Metadatum, frozen
 
 __all__ = [
@@ -133,6 +133,8 @@ class TcpKeepalive:
 
 # Endpoint metadata that chooses among transport_socket_matches; Istio sets `tlsMode: istio` there.
 _TLS_METADATA = "envoy.transport_socket_match"
+_TLS_MODE = "tlsMode"
+_ISTIO = "istio"
 
 # CommonLbConfig.override_host_status where it is not set.
 OVERRIDABLE = frozenset({HealthStatus.UNKNOWN, HealthStatus.HEALTHY, HealthStatus.DEGRADED})
@@ -174,6 +176,7 @@ class Cluster:
         only_healthy: Endpoints that the control plane calls anything worse than healthy do not count and get nothing
             (gRFC A27); else Envoy's rules hold.
         override_host_status: In which health an endpoint may be named against the policy.
+        auto_mutual: Mutual TLS of the mesh is spoken to the endpoints that istiod marks as taking it.
     """
 
     name: str
@@ -202,9 +205,16 @@ class Cluster:
     only_healthy: bool = False
     fallback: DnsDiscovery | None = None
     override_host_status: frozenset[HealthStatus] = OVERRIDABLE
+    auto_mutual: bool = False
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def tls_of(self, endpoint: EndpointConfig) -> UpstreamTls | None:
+        """The TLS settings of one endpoint: those that are configured, or mutual TLS where its mark asks for it."""
+        if self.auto_mutual and endpoint.metadata.get(_TLS_METADATA, {}).get(_TLS_MODE) == _ISTIO:
+            return make_mesh_mutual(_namespace_of(endpoint))
+        return self.configured_tls_of(endpoint)
+
+    def configured_tls_of(self, endpoint: EndpointConfig) -> UpstreamTls | None:
         """The TLS settings of one endpoint: of the first match, or the cluster's own."""
         if self.tls_matches:
             values = endpoint.metadata.get(_TLS_METADATA, {})
@@ -227,3 +237,14 @@ class Cluster:
                 return DiscoveryKind.STRICT_DNS
             case AggregateDiscovery():
                 return DiscoveryKind.AGGREGATE
+
+
+def _namespace_of(endpoint: EndpointConfig) -> str:
+    """The namespace of an endpoint's workload, where istiod tells it.
+
+    It writes name, namespace, canonical service, its revision and the cluster, and no service account
+    (pilot/pkg/networking/util/util.go, AppendLbEndpointMetadata).
+    """
+    workload = endpoint.metadata.get(_ISTIO, {}).get("workload")
+    parts = workload.split(";") if isinstance(workload, str) else []
+    return parts[1] if len(parts) > 1 else ""

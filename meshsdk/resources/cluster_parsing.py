@@ -126,7 +126,7 @@ def parse_cluster(message: Any) -> Cluster:
     )
 
 
-def with_grpc_rules(message: Any, cluster: Cluster) -> Cluster:
+def with_grpc_rules(message: Any, cluster: Cluster, *, has_identity: bool) -> Cluster:
     """A cluster as a server of gRPC's profile means it, which says nothing of what Envoy does without being told.
 
     gRPC uses no endpoint that is called unhealthy and knows no panic (gRFC A27), so istiod tells proxyless clients of
@@ -134,6 +134,10 @@ def with_grpc_rules(message: Any, cluster: Cluster) -> Cluster:
     read (common_lb_config beyond gRFC A55's override_host_status, active health checks), it is Envoy's.
 
     Of a host outside the cluster, which is to be looked up, istiod sends no endpoints: its own name leads there.
+
+    Nor does istiod tell them of auto mTLS: gRPC could not reach sidecars in PERMISSIVE (pilot/pkg/networking/grpcgen/
+    cds.go, applyTLS). It does mark the endpoints that take mutual TLS, unless a DestinationRule says otherwise
+    (pilot/pkg/xds/endpoints/mtls_checker.go); a process that has an identity speaks it to them, as a sidecar would.
     """
     common = message.common_lb_config
     is_envoys = message.HasField("common_lb_config") and {field.name for field, _ in common.ListFields()} != {
@@ -148,7 +152,12 @@ def with_grpc_rules(message: Any, cluster: Cluster) -> Cluster:
         healthy_panic_threshold=0.0,
         override_host_status=statuses,
         fallback=_by_its_name(cluster),
+        auto_mutual=has_identity and not _says_how_to_connect(message),
     )
+
+
+def _says_how_to_connect(message: Any) -> bool:
+    return bool(message.HasField("transport_socket") or message.transport_socket_matches)
 
 
 # istiod's names of clusters (model.BuildSubsetKey), without a subset.

@@ -82,13 +82,14 @@ def resource_name(kind: ResourceType, packed: Unparsed) -> str:
         return ""
 
 
-def decode(kind: ResourceType, packed: Unparsed, *, grpc_profile: bool = False) -> Any:
+def decode(kind: ResourceType, packed: Unparsed, *, grpc_profile: bool = False, has_identity: bool = False) -> Any:
     """A packed resource as its frozen dataclass (a `Resource`).
 
     Args:
         kind: Its type.
         packed: Its bytes.
         grpc_profile: It comes from a server that was asked by gRPC's bootstrap; else it is as an Envoy would take it.
+        has_identity: In gRPC's profile: this process can show a certificate of the mesh.
 
     Raises:
         ResourceError: The bytes do not parse, or a rule does not hold; it carries the resource's name.
@@ -100,7 +101,7 @@ def decode(kind: ResourceType, packed: Unparsed, *, grpc_profile: bool = False) 
         if not grpc_profile:
             return parsed
         if kind is ResourceType.CLUSTER:
-            return with_grpc_rules(message, parsed)
+            return with_grpc_rules(message, parsed, has_identity=has_identity)
         if kind is ResourceType.ROUTE_CONFIGURATION and not parsed.virtual_hosts:
             # istiod: of ports that carry bytes there are no routes (grpcgen/rds.go).
             return replace(parsed, passes_through=True)

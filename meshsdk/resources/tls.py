@@ -160,6 +160,8 @@ class TlsTrust:
         crl_of_leaf_only: Only the peer's own certificate is looked up in it.
         bundles: Roots by trust domain, in place of `trusted_ca` where there are any.
         spiffe: Where the configuration itself says which; `bundles` are made of it.
+        own_domain_path: How the path of the peer's SPIFFE ID begins, which must be of this process's own trust domain.
+            Whoever finds the secrets makes a matcher of it.
     """
 
     trusted_ca: PemSource | None = None
@@ -170,6 +172,7 @@ class TlsTrust:
     crl_of_leaf_only: bool = False
     bundles: BundleSource | None = None
     spiffe: SpiffeDomains | None = None
+    own_domain_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from .tls import (
 )
 from .values import unpack
 
-__all__ = ["UpstreamTls", "is_mesh_mutual", "parse_transport_socket"]
+__all__ = ["UpstreamTls", "is_mesh_mutual", "make_mesh_mutual", "parse_transport_socket"]
 
 # pilot/pkg/security/model/authentication.go, pilot/pkg/networking/grpcgen/grpcgen.go.
 _OWN = "default"
@@ -63,6 +64,18 @@ def is_mesh_mutual(tls: UpstreamTls) -> bool:
     return (identity.certificate.secret or identity.certificate.provider) == _OWN and (
         roots.secret == _ROOTS or roots.provider == _OWN
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def make_mesh_mutual(namespace: str) -> UpstreamTls:
+    """Mutual TLS with a workload of the mesh, as Istio's ISTIO_MUTUAL.
+
+    Args:
+        namespace: That the peer must be of; empty is any.
+    """
+    own, roots = TlsFile(secret=_OWN), TlsFile(secret=_ROOTS)
+    path = f"/ns/{namespace}/sa/" if namespace else "/ns/"
+    return UpstreamTls(identity=TlsIdentity(own, own), trust=TlsTrust(roots, own_domain_path=path))
 
 
 def parse_transport_socket(message: Any, where: str, notes: Notes) -> UpstreamTls | None:

@@ -13,9 +13,19 @@ from types import MappingProxyType
 
 from ..bootstrap import CertificateProvider
 from ..errors import IdentityError, ResourceError
-from ..resources import PemSource, SpiffeDomains, TlsFile, TlsIdentity, TlsTrust, UpstreamTls
+from ..resources import (
+    PemSource,
+    SanMatcher,
+    SpiffeDomains,
+    StringMatcher,
+    StringMatchKind,
+    TlsFile,
+    TlsIdentity,
+    TlsTrust,
+    UpstreamTls,
+)
 from ..resources.downstream_tls import DownstreamTls
-from .identity import Identity
+from .identity import Identity, spiffe_id_of
 from .trust_domains import parse_bundle_map
 
 __all__ = ["NO_SECRETS", "IdentityPart", "Providers", "Secrets"]
@@ -130,6 +140,9 @@ class Secrets:
         """Trust with its roots found."""
         if trust.spiffe is not None:
             return dataclasses.replace(trust, bundles=ConfiguredBundles(trust.spiffe))
+        if trust.own_domain_path:
+            wanted = StringMatcher(StringMatchKind.PREFIX, f"spiffe://{self._trust_domain()}{trust.own_domain_path}")
+            trust = dataclasses.replace(trust, own_domain_path="", san_matchers=(SanMatcher("URI", wanted),))
         roots = self._find(trust.trusted_ca, "roots", "validation_context")
         return trust if roots is trust.trusted_ca else dataclasses.replace(trust, trusted_ca=roots)
 
@@ -164,6 +177,22 @@ class Secrets:
             ResourceError: It has no identity.
         """
         return self.trust(TlsTrust(TlsFile(secret=IDENTITY_SECRETS[1])))
+
+    def _trust_domain(self) -> str:
+        """Of the process's own certificate."""
+        certificate = self._own("certificate", "tls_certificates")
+        try:
+            if isinstance(certificate, IdentityPart):
+                spiffe_id = certificate.identity.credentials().spiffe_id
+            else:
+                from cryptography import x509
+
+                spiffe_id = spiffe_id_of(x509.load_pem_x509_certificates(certificate.read())[0])
+        except (IdentityError, OSError, ValueError) as error:
+            raise ResourceError("tls_certificates", str(error)) from error
+        if not spiffe_id:
+            raise ResourceError("tls_certificates", "the process's own certificate has no SPIFFE ID")
+        return spiffe_id.removeprefix("spiffe://").partition("/")[0]
 
     def _identity(self, identity: TlsIdentity | None) -> TlsIdentity | None:
         if identity is None:

@@ -42,6 +42,7 @@ class AdsClient:
         loop: The control thread.
         backoff: Delays between connection attempts.
         does_not_exist_seconds: How long a wanted resource may take before it counts as not existing.
+        has_identity: This process can show a certificate of the mesh.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class AdsClient:
         *,
         backoff: Backoff | None = None,
         does_not_exist_seconds: float = DOES_NOT_EXIST_SECONDS,
+        has_identity: bool = False,
     ) -> None:
         self._servers = tuple(servers)
         self._node = node
@@ -61,7 +63,12 @@ class AdsClient:
         self._backoff = backoff or Backoff()
         self._does_not_exist_seconds = does_not_exist_seconds
         self._server_index = 0
-        self._session = SotwSession(node_message(node), cache, keep_deleted=self._servers[0].ignores_resource_deletion)
+        self._session = SotwSession(
+            node_message(node),
+            cache,
+            keep_deleted=self._servers[0].ignores_resource_deletion,
+            has_identity=has_identity,
+        )
         self._stream: AdsStream | None = None
         self._heard = False
         self._reconnect: Timer | None = None

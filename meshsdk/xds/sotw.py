@@ -58,13 +58,17 @@ class SotwSession:
         node: The envoy.config.core.v3.Node to introduce oneself with.
         cache: Where resources are put.
         keep_deleted: gRFC A53: a resource that the server deletes stays in use.
+        has_identity: This process can show a certificate of the mesh.
 
     Attributes:
         problem: Why no listener of ours can ever come; empty where nothing speaks for that.
     """
 
-    def __init__(self, node: Any, cache: ResourceCache, *, keep_deleted: bool = False) -> None:
+    def __init__(
+        self, node: Any, cache: ResourceCache, *, keep_deleted: bool = False, has_identity: bool = False
+    ) -> None:
         self._node = node
+        self._has_identity = has_identity
         self._cache = cache
         self._keep_deleted = keep_deleted
         self._wanted: dict[ResourceType, frozenset[str]] = {}
@@ -190,7 +194,7 @@ class SotwSession:
             self._cache.accept_unchanged(kind, name, version)
             return
         try:
-            resource: Resource = decode(kind, packed, grpc_profile=True)
+            resource: Resource = decode(kind, packed, grpc_profile=True, has_identity=self._has_identity)
         except ResourceError as error:
             outcome.errors.append(str(error))
             self._cache.reject(kind, name, str(error))

@@ -21,6 +21,7 @@ from meshsdk.controlplane.server import ControlPlaneServer
 from meshsdk.http.tls import speaks_http2
 from meshsdk.resources import HttpProtocol
 
+from ..ads import AdsServer
 from ..certificates import SpiffeCa, spiffe
 from ..conftest import destination_rule, service
 from ..grpc.xds import cluster, documents, endpoints, listener
@@ -157,6 +158,23 @@ def by_istiod(port: int, tmp_path: Path, ca: SpiffeCa, app_protocol: str) -> Ite
         server.stop()
 
 
+@contextlib.contextmanager
+def by_mark(port: int, tmp_path: Path, ca: SpiffeCa, app_protocol: str) -> Iterator[meshsdk.Mesh]:
+    """A mesh whose management server has the same without any DestinationRule: nothing but a mark on the endpoint."""
+    settings: dict[str, Any] = {"http2_protocol_options": {}} if app_protocol == "http2" else {}
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "web"}}
+    mark = {
+        "envoy.transport_socket_match": {"tlsMode": "istio"},
+        "istio": {"workload": "web-0;default;web;;Kubernetes"},
+    }
+    endpoint = {"port": port, "metadata": {"filter_metadata": mark}}
+    with (
+        AdsServer(listener("web", [route]), cluster("web", **settings), endpoints("web", [[endpoint]])) as istiod,
+        meshsdk.Mesh(bootstrap=istiod.bootstrap, identity=identity(tmp_path, ca, "client")) as mesh,
+    ):
+        yield mesh
+
+
 SOURCES: dict[str, Callable[..., Any]] = {"folder": by_folder, "istiod": by_istiod}
 
 
@@ -175,17 +193,17 @@ def get_async(mesh: meshsdk.Mesh) -> httpx.Response:
 
 @pytest.mark.parametrize("get", [get_sync, get_async])
 @pytest.mark.parametrize(("app_protocol", "spoken"), [("http", "HTTP/1.1"), ("http2", "HTTP/2")])
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", [*SOURCES.values(), by_mark])
 def test_a_sidecar_takes_our_mutual_tls_for_the_meshs(
     port: int,
     tmp_path: Path,
     ca: SpiffeCa,
-    source: str,
+    source: Callable[..., Any],
     app_protocol: str,
     spoken: str,
     get: Callable[[meshsdk.Mesh], httpx.Response],
 ) -> None:
-    with SOURCES[source](port, tmp_path, ca, app_protocol) as mesh:
+    with source(port, tmp_path, ca, app_protocol) as mesh:
         response = get(mesh)
     assert (response.text, response.http_version) == ("mutual", spoken)
 

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 import meshsdk
+from meshsdk.bootstrap import ChannelCredentials, Node, XdsServer
+from meshsdk.xds.refusal import what_to_do
 from tests.conftest import service
 from tests.istiod import Istiod, write_token
 from tests.patience import PATIENCE
@@ -115,3 +118,19 @@ def test_a_token_that_cannot_be_read_is_told_of_by_its_file(
         write_token(token)
         mesh.wait_ready("reviews", PATIENCE)
     assert set(istiod.callers) == {"default/web"}, "nothing else was shown"
+
+
+def test_a_node_that_is_not_the_tokens_is_told_of(tmp_path: Path) -> None:
+    """istiod compares them with each stream's first request (pilot/pkg/xds/auth.go), and answers PERMISSION_DENIED."""
+    token = write_token(tmp_path / "token", "shop", "web")
+    server = XdsServer("istiod:15012", ChannelCredentials("tls"), token_files=(str(token),))
+    node = Node(metadata={"NAMESPACE": "default", "SERVICE_ACCOUNT": "other"})
+    advice = what_to_do(grpc.StatusCode.PERMISSION_DENIED, server, node)
+    assert "'default' and 'other'" in advice
+    assert f"{token} (of shop/web, " in advice
+    assert what_to_do(grpc.StatusCode.UNAVAILABLE, server, node) == ""
+
+
+def test_a_client_certificate_that_is_refused_is_named() -> None:
+    credentials = ChannelCredentials("tls", certificate_file="/cert.pem", private_key_file="/key.pem")
+    assert "/cert.pem" in what_to_do(grpc.StatusCode.UNAUTHENTICATED, XdsServer("istiod:15012", credentials), Node())
