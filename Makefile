@@ -15,7 +15,7 @@ VERSIONS := 3.11 3.12 3.13
 
 .PHONY: test test-others quick interop record-istiod demo bench soak lint types format clean
 
-# By files, so that each worker starts what a file shares once; the longest come first in the alphabet.
+# By files, so that each worker starts what a file shares once; tests/conftest.py says which come first.
 test: lint types  ## everything that must hold: style, types, tests
 	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 

@@ -20,6 +20,29 @@ have_patience()
 MakeMesh = Callable[..., meshsdk.Mesh]
 
 
+# Files that take a minute of one worker, or a good part of it. They begin first, so that all workers end together.
+_LONG = (
+    "tests/differential/test_raw_requests.py",
+    "tests/faults/test_faults.py",
+    "tests/http/test_hostile_peers.py",
+    "tests/server/test_attack_table.py",
+    "tests/server/test_exhaustion.py",
+    "tests/interop/test_grpc_scenarios.py",
+    "tests/grpc/test_mutual_tls.py",
+    "tests/server/test_mutual_tls_matrix.py",
+    "tests/differential/test_inbound_behaviour.py",
+    "tests/differential/test_generated_routes.py",
+    "tests/differential/test_load_balancing.py",
+    "tests/test_examples.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first; everything else stays in its order."""
+    ranks = {name: rank for rank, name in enumerate(_LONG)}
+    items.sort(key=lambda item: ranks.get(item.nodeid.partition("::")[0], len(ranks)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Clients that are told of no authority trust one: httpx reads all 140 of the outside for each client."""
@@ -36,6 +59,12 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(OF_THE_MACHINE) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether peers of open connections are trusted still is looked at ten times a second, not every two."""
+    monkeypatch.setattr("meshsdk.control._CERTIFICATES_SECONDS", 0.1)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import pytest
 import meshsdk
 from tests.conftest import MakeMesh, service, virtual_service
 from tests.interop.test_control_plane_clients import bootstrap
+from tests.patience import PATIENCE
 from tests.processes import CLEAN_ENVIRONMENT, free_ports, wait_for_port
 from tests.servers import EchoServer
 
@@ -30,12 +31,17 @@ RETRIES = "[{retries: {attempts: 3, retryOn: 'connect-failure,reset'}, route: [{
 
 
 class Traffic:
-    """Requests in the background, sync and async at once, until stopped."""
+    """Requests in the background, sync and async at once, until stopped.
 
-    def __init__(self, mesh: meshsdk.Mesh, url: str) -> None:
+    Args:
+        pause: Seconds between a client's requests. Without any, whatever else happens waits for the interpreter most
+            of the time.
+    """
+
+    def __init__(self, mesh: meshsdk.Mesh, url: str, pause: float = 0.0) -> None:
         self.answers: list[str] = []
         self.failures: list[str] = []
-        self._mesh, self._url = mesh, url
+        self._mesh, self._url, self._pause = mesh, url, pause
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._sync), threading.Thread(target=self._async)]
 
@@ -52,14 +58,14 @@ class Traffic:
 
     def wait_for(self, more: int) -> None:
         """Wait until so many more requests were answered."""
-        goal, deadline = len(self.answers) + more, time.monotonic() + 20
+        goal, deadline = len(self.answers) + more, time.monotonic() + PATIENCE
         while len(self.answers) < goal and time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(self.answers) >= goal, self.failures[:3]
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until something holds, under traffic."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -77,6 +83,7 @@ class Traffic:
                     self._take(client.get(self._url))
                 except httpx.HTTPError as error:
                     self.failures.append(repr(error))
+                time.sleep(self._pause)
 
     def _async(self) -> None:
         async def worker(client: httpx.AsyncClient) -> None:
@@ -85,6 +92,7 @@ class Traffic:
                     self._take(await client.get(self._url))
                 except httpx.HTTPError as error:
                     self.failures.append(repr(error))
+                await asyncio.sleep(self._pause)
 
         async def run() -> None:
             async with self._mesh.async_client() as client:
@@ -107,7 +115,7 @@ def outage(tmp_path: Path, stack: ExitStack, seconds: float) -> None:
     process = start_control_plane(tmp_path, port)
     mesh = stack.enter_context(meshsdk.Mesh(bootstrap=bootstrap(port)))
     try:
-        with Traffic(mesh, "http://a/") as traffic:
+        with Traffic(mesh, "http://a/", pause=0.005) as traffic:
             process.send_signal(signal.SIGKILL)
             process.wait()
             end = time.monotonic() + seconds
@@ -126,7 +134,7 @@ def outage(tmp_path: Path, stack: ExitStack, seconds: float) -> None:
 def test_a_management_server_that_is_killed_disturbs_nobody_and_its_new_configuration_is_taken(
     tmp_path: Path, stack: ExitStack
 ) -> None:
-    outage(tmp_path, stack, 30.0)
+    outage(tmp_path, stack, 15.0)
 
 
 def test_a_killed_endpoint_costs_no_request(make_mesh: MakeMesh, echo: Echo) -> None:
@@ -146,7 +154,7 @@ def test_a_thousand_updates_under_traffic_cost_no_request_and_leave_nothing_behi
     servers = [echo(str(number)) for number in range(4)]
     ports = [server.port for server in servers]
     mesh = make_mesh(service("a", *ports) + virtual_service("a", RETRIES))
-    with Traffic(mesh, "http://a/") as traffic:
+    with Traffic(mesh, "http://a/", pause=0.02) as traffic:
         gc.collect()
         before = resources_in_use()
         source: Any = mesh.runtime._source
@@ -158,7 +166,8 @@ def test_a_thousand_updates_under_traffic_cost_no_request_and_leave_nothing_behi
             written = tmp_path / "written"
             written.write_text(service("a", *used) + virtual_service("a", rule))
             written.replace(tmp_path / "mesh" / "mesh.yaml")
-            mesh.runtime.call(source.refresh, 30)  # At once, instead of at the next poll.
+            mesh.runtime.call(source.refresh, PATIENCE)  # At once, instead of at the next poll.
+        assert len(traffic.answers) > 1000
         traffic.wait_for(100)
         assert mesh.explain("GET", "http://a/").timeout_seconds == 1000.0
         # Connections to endpoints that left are closed as they fall idle, every few seconds.

@@ -22,6 +22,7 @@ import pytest
 import meshsdk
 from tests.conftest import MakeMesh, service, virtual_service
 from tests.loops import LOOPS
+from tests.patience import PATIENCE
 from tests.servers import EchoServer, ScriptedServer
 
 from .callers import Caller
@@ -184,7 +185,7 @@ def endure(make_mesh: MakeMesh, stack: ExitStack, kind: str, is_http2: bool, cou
     finally:
         call.close()
     proxy.__exit__(None, None, None)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while len(os.listdir("/proc/self/fd")) > files + 10 and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.05)

@@ -19,6 +19,7 @@ from tests.loops import LOOPS
 from tests.servers import EchoServer, ScriptedServer, read_head
 
 from ..patience import PATIENCE
+from ..processes import free_ports
 from .callers import Caller
 
 EMPTY = "apiVersion: v1\nkind: Service\nmetadata: {name: none}\nspec: {ports: [{port: 80}]}\n"
@@ -278,8 +279,7 @@ def test_read_timeouts_count_from_the_last_byte(call: Caller) -> None:
 
 
 def test_a_refused_connection_names_the_endpoint(call: Caller) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    [port] = free_ports(1)
     with pytest.raises(httpx.ConnectError, match=str(port)):
         call.get(f"http://127.0.0.1:{port}/")
 

@@ -23,6 +23,7 @@ import meshsdk
 from tests.conftest import MakeMesh, service, virtual_service
 from tests.loops import LOOPS
 from tests.patience import PATIENCE
+from tests.processes import free_ports
 from tests.servers import EchoServer, ScriptedServer, read_head
 
 from .callers import Caller
@@ -303,8 +304,7 @@ def test_an_upload_that_was_answered_early_is_reset_so_that_the_peer_can_forget_
 def test_requests_that_join_a_connection_that_fails_hear_why(
     make_mesh: MakeMesh, stack: ExitStack, async_caller: MakeCaller
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    [port] = free_ports(1)
     call = async_caller(make_mesh(http2_service("a", port)))
     outcomes = call.many(50, "GET", "http://a/")
     assert {type(one) for one in outcomes} == {httpx.ConnectError}

@@ -178,7 +178,7 @@ def test_https_hosts_outside_the_mesh_are_verified_by_the_clients_own_context(
 
 
 @pytest.fixture(params=["sync", *LOOPS])
-def kept_client(request: pytest.FixtureRequest) -> Any:
+def kept_client(request: pytest.FixtureRequest, looks_often: None) -> Any:
     """Opens a client of a mesh, whose connections are kept from one request to the next."""
     runner = asyncio.Runner(loop_factory=make_loop(request.param)) if request.param != "sync" else None
     opened: list[Any] = []

@@ -177,8 +177,9 @@ def test_a_token_that_is_no_text_is_read_again(ca: tuple[Ca, str], asking: Any, 
 
 
 def test_roots_that_change_in_their_file_are_taken_up_without_a_renewal(
-    ca: tuple[Ca, str], asking: Any, tmp_path: Path
+    ca: tuple[Ca, str], asking: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("meshsdk.identities.renewal._LOOK_SECONDS", 0.1)
     identity, roots = asking(), tmp_path / "roots.pem"
     first = identity.credentials()
     more = first.roots + SpiffeCa().pem
@@ -198,8 +199,9 @@ def test_roots_that_change_in_their_file_are_taken_up_without_a_renewal(
 
 
 def test_a_certificate_that_the_new_roots_do_not_vouch_for_is_renewed_at_once(
-    ca: tuple[Ca, str], asking: Any, tmp_path: Path
+    ca: tuple[Ca, str], asking: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("meshsdk.identities.renewal._LOOK_SECONDS", 0.1)
     identity = asking()
     first = identity.credentials()
     ca[0].authority = CertificateAuthority.make()

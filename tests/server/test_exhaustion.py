@@ -199,11 +199,12 @@ def test_a_peer_that_asks_without_end_and_waits_for_no_answer_fills_no_memory(tm
         taking = threading.Thread(target=until_closed, args=[answers])
         if reads:
             taking.start()
-        connection.settimeout(0.1)
         began = time.monotonic()
-        while time.monotonic() - began < 2:
-            with contextlib.suppress(OSError):
-                connection.send(asked * 10_000)
+        with connection.dup() as sending:  # So that answers are waited for longer than room for requests.
+            sending.settimeout(0.1)
+            while time.monotonic() - began < 2:
+                with contextlib.suppress(OSError):
+                    sending.send(asked * 10_000)
         assert get(port).status_code == 200
         grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         connection.shutdown(socket.SHUT_RDWR)

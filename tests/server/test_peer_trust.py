@@ -30,6 +30,8 @@ from .grpc_servers import aio_grpc_server, sync_grpc_server
 from .running import mesh_of, one_port
 from .test_mutual_tls_matrix import World, by_gunicorn, server_listener, upstream
 
+pytestmark = pytest.mark.usefixtures("looks_often")
+
 ROOT = SpiffeCa("root")
 BETWEEN = SpiffeCa("between", ROOT)
 STRANGER = SpiffeCa("stranger")

@@ -17,6 +17,7 @@ from meshsdk.server.serve import make_server
 
 from ..conftest import service
 from ..controlplane.swaps import SWAPS, remove
+from ..patience import PATIENCE
 from .running import mesh_of, one_port, policy, serving
 from .test_attacks import echo
 from .test_virtual_inbound import virtual_inbound
@@ -25,7 +26,7 @@ DENY = policy("{action: DENY, rules: [{to: [{operation: {paths: [/admin]}}]}]}")
 
 
 def until_problem(mesh: meshsdk.Mesh, words: str) -> str:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while words not in mesh.status()["problem"]:
         assert time.monotonic() < deadline, mesh.status()["problem"]
         time.sleep(0.02)
@@ -51,7 +52,7 @@ def test_a_running_server_serves_its_last_good_policy_on_and_does_not_start_agai
                     again.inbound(port, address="127.0.0.1").wait_ready()
                 remove(path)
                 path.write_text(DENY)
-                deadline = time.monotonic() + 30
+                deadline = time.monotonic() + PATIENCE
                 while mesh.status()["problem"]:
                     assert time.monotonic() < deadline
                     time.sleep(0.02)
@@ -64,7 +65,7 @@ def test_an_edit_of_a_good_file_reaches_a_running_server_beside_a_broken_one(tmp
         assert "left out" in until_problem(mesh, "broken.yaml")
         assert client.get(f"http://127.0.0.1:{port}/admin").status_code == 200
         (tmp_path / "mesh" / "policy.yaml").write_text(DENY)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while client.get(f"http://127.0.0.1:{port}/admin").status_code != 403:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -91,7 +92,7 @@ def test_a_control_plane_serves_no_listener_of_servers_over_what_it_cannot_read(
         assert not any("virtualInbound" in name for _, name in control_plane.state.grpc)
         assert not any("virtualInbound" in name for _, name in control_plane.state.sidecar)
         (folder / "broken.yaml").unlink()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while not any("virtualInbound" in name for _, name in control_plane.state.grpc):
             assert time.monotonic() < deadline
             time.sleep(0.02)

@@ -34,7 +34,7 @@ from ..patience import PATIENCE
 from .running import identity, mesh_of, one_port, peer_authentication, serving
 from .test_serve import MUTUAL, who_asks
 
-pytestmark = pytest.mark.usefixtures("each_loop")
+pytestmark = pytest.mark.usefixtures("each_loop", "looks_often")
 
 OTHER = "other.domain"
 MESH_CONFIG = (
