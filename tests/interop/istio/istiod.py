@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,10 @@ def save_recorded(case: Case, answer: Answer, istiod_version: str) -> None:
     """Keep an answer as data, without what no comparison looks at. Each resource has a line, for whoever reads a diff."""
     RECORDED.mkdir(exist_ok=True)
     clients = [
-        [_trimmed(grpc, "listeners", "routes"), _trimmed(sidecar, "routes", "clusters", "endpoints")]
+        [
+            _trimmed(grpc, "listeners", "routes"),
+            {**_catch_all(sidecar), **_trimmed(sidecar, "routes", "clusters", "endpoints")},
+        ]
         for grpc, sidecar in answer.clients
     ]
     servers = [
@@ -155,6 +158,15 @@ _NOISE = frozenset(
 def _trimmed(node: NodeResources, *kept: str) -> Json:
     found = {name: [one for one in getattr(node, name) if _is_of_clients(one)] for name in kept}
     return {name: [_without_noise(one) for one in value] for name, value in found.items() if value}
+
+
+def _catch_all(node: NodeResources) -> Json:
+    """The chain of a sidecar's listener for all that no other listener is for."""
+    kept = ("@type", "name", "default_filter_chain")
+    found = [{name: one[name] for name in kept} for one in node.listeners if "default_filter_chain" in one]
+    return {
+        "listeners": [_without_noise({**one, "name": one["name"]}) for one in found if one["name"] == "virtualOutbound"]
+    }
 
 
 def _is_of_clients(resource: Json) -> bool:

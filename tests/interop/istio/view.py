@@ -141,7 +141,13 @@ class FolderView(GrpcView):
 
 
 class SidecarView(View):
-    """Routes by port, as an Envoy beside the client goes by them."""
+    """Routes by port, as an Envoy beside the client goes by them.
+
+    Attributes:
+        registry_only: Hosts that the mesh does not know must not be called.
+    """
+
+    registry_only = False
 
     def table_of(self, request: Request) -> RouteTable | None:
         names = [str(request.port), *self.names_of(request)]
@@ -155,11 +161,11 @@ class SidecarView(View):
             if cluster in self.kinds and not self.passes_through(cluster):
                 # A port that does not speak HTTP has a listener without routes, which leads to its cluster.
                 return {"answer": "bytes", "clusters": [[cluster, 1.0]]}
-        if any(one.name == "block_all" for routes in self.routes.values() for one in routes.virtual_hosts):
+        if self.registry_only:
             # A port of which nothing is known leads to BlackHoleCluster: there is no answer. Where there are routes,
             # hosts that are not among them get this one.
             return {"answer": "reply", "status": 502, "body": "", "headers": [], "fault": []}
-        return {"answer": "passthrough"}
+        return {"answer": "passthrough", "has_listener": self.table_of(request) is not None}
 
     def passes_through(self, cluster: str) -> bool:
         return self.kinds.get(cluster) == "ORIGINAL_DST"
@@ -193,10 +199,22 @@ def of_grpc_profile(node: NodeResources, client: Client) -> GrpcView:
 
 
 def of_sidecar_profile(node: NodeResources, client: Client) -> SidecarView:
-    """istiod's resources for an Envoy; of listeners nothing is needed but that they are there."""
+    """istiod's resources for an Envoy, whose routes are found by port; of its listeners only the one for all others counts."""
     view = SidecarView(client)
     _fill(view, (*node.routes, *node.clusters, *node.endpoints))
+    view.registry_only = any(_CATCH_ALL in one for one in node.listeners) and not any(
+        _leads_outside(one) for one in node.listeners
+    )
     return view
+
+
+# Of virtualOutbound, which has what no other listener is for.
+_CATCH_ALL = "default_filter_chain"
+
+
+def _leads_outside(listener: Json) -> bool:
+    filters = listener.get(_CATCH_ALL, {}).get("filters", ())
+    return any(one["typed_config"].get("cluster") == "PassthroughCluster" for one in filters)
 
 
 def _fill(view: View, resources: Iterable[Json]) -> None:
