@@ -1,6 +1,6 @@
 """The bootstrap: where this process gets its configuration, and who it says it is.
 
-The format is the one that gRPC defines for its xDS clients (gRFC A27, A29, A36, A47, A65), so a workload that runs
+The format is the one that gRPC defines for its xDS clients (gRFC A27, A29, A36, A47, A65, A97), so a workload that runs
 gRPC proxyless today needs no change. Unknown keys are ignored, as gRPC does; a known key with a wrong value is a
 BootstrapError that names its JSON path.
 """
@@ -39,6 +39,7 @@ ENVIRONMENT_LOCK = threading.RLock()
 # Google's own credential chain, so it is refused by name rather than skipped like an unknown one.
 _USABLE_CREDENTIALS = ("insecure", "tls")
 _REFUSED_CREDENTIALS = ("google_default",)
+_TOKEN_FILE = "jwt_token_file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +103,18 @@ class ChannelCredentials:
 
 @dataclass(frozen=True, slots=True)
 class XdsServer:
-    """A management server, in the order of preference in which the bootstrap lists them."""
+    """A management server, in the order of preference in which the bootstrap lists them.
+
+    Attributes:
+        token_files: Files whose tokens are shown with each stream (call_creds of type jwt_token_file, gRFC A97).
+        unknown_call_credentials: Types of call_creds that are left out.
+    """
 
     uri: str
     credentials: ChannelCredentials
     features: frozenset[str] = frozenset()
+    token_files: tuple[str, ...] = ()
+    unknown_call_credentials: tuple[str, ...] = ()
 
     @property
     def ignores_resource_deletion(self) -> bool:
@@ -144,6 +152,15 @@ class Bootstrap:
     def listener_name(self, target: str) -> str:
         """The name of the client listener of `target` (host and port), by the default authority's template."""
         return self.client_listener_template.replace("%s", target)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What it says that is left out."""
+        return tuple(
+            f"bootstrap: xds_servers[{index}].call_creds: {kind!r} is not known and left out; {_TOKEN_FILE!r} is"
+            for index, server in enumerate(self.servers)
+            for kind in server.unknown_call_credentials
+        )
 
 
 def load_bootstrap(source: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> Bootstrap | None:
@@ -219,10 +236,17 @@ def _parse_server(value: Any, where: str) -> XdsServer:
     if not uri:
         raise BootstrapError(f"{where}.server_uri", "is required, such as 'istiod.istio-system.svc:15010'")
     features = _get(server, "server_features", list, [], f"{where}.")
+    credentials = _parse_credentials(_get(server, "channel_creds", list, [], f"{where}."), f"{where}.channel_creds")
+    path = f"{where}.call_creds"
+    tokens, unknown = _parse_call_credentials(_get(server, "call_creds", list, [], f"{where}."), path)
+    if tokens and credentials.kind == "insecure":
+        raise BootstrapError(path, "a token is shown over TLS only; channel_creds must be of type 'tls'")
     return XdsServer(
         uri=uri,
-        credentials=_parse_credentials(_get(server, "channel_creds", list, [], f"{where}."), f"{where}.channel_creds"),
+        credentials=credentials,
         features=frozenset(_typed(item, str, f"{where}.server_features[{i}]") for i, item in enumerate(features)),
+        token_files=tokens,
+        unknown_call_credentials=unknown,
     )
 
 
@@ -252,6 +276,23 @@ def _parse_credential(kind: str, config: dict[str, Any], where: str) -> ChannelC
     if bool(certificate) != bool(key):
         raise BootstrapError(f"{where}.config", "certificate_file and private_key_file go together")
     return ChannelCredentials("tls", _get(config, "ca_certificate_file", str, "", path), certificate, key)
+
+
+def _parse_call_credentials(entries: list[Any], where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Files of tokens, and unknown types. gRFC A97: unlike channel_creds, all that are known are used together."""
+    files, unknown = [], []
+    for index, value in enumerate(entries):
+        path = f"{where}[{index}]."
+        entry = _typed(value, dict, f"{where}[{index}]")
+        kind = _get(entry, "type", str, "", path)
+        if kind != _TOKEN_FILE:
+            unknown.append(kind)
+            continue
+        file = _get(_get(entry, "config", dict, {}, path), _TOKEN_FILE, str, "", f"{path}config.")
+        if not file:
+            raise BootstrapError(f"{path}config.{_TOKEN_FILE}", "is required: the path of a token")
+        files.append(file)
+    return tuple(files), tuple(unknown)
 
 
 def _parse_node(node: dict[str, Any]) -> Node:

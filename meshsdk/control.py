@@ -280,6 +280,8 @@ class Control:
                 from .health import HealthWatcher  # When traffic begins: importing meshsdk stays quick.
 
                 self._health = HealthWatcher(loop, self._secrets, self.watch_certificates)
+                for note in self.bootstrap.notes:
+                    self._log_once(note)
                 loop.start()
                 self._loop = loop
             return self._loop
@@ -443,6 +445,7 @@ class Control:
         return {
             "version": self.directory.version,
             "problem": self.problem,
+            "notes": list(self.bootstrap.notes),
             "failures": self._loop.failures if self._loop is not None else 0,
             "resources": resources,
             "clusters": clusters,

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
-from .bootstrap import Bootstrap, Node, load_bootstrap
+from .bootstrap import Bootstrap, Node, load_bootstrap, parse_bootstrap
 from .control import Control, SourceFactory
 from .errors import BootstrapError, NoRouteError
 from .http.outside import make_async_client, make_client
 from .identities.choice import choose_identity
+from .istio_pod import SERVER_LISTENER_TEMPLATE, pod_bootstrap
 from .security import Identity
 from .security.identity import describe_identity
 from .xds import ControlLoop, ResourceCache, Source
@@ -38,7 +39,6 @@ __all__ = ["Mesh"]
 CONFIG_VARIABLE = "MESHSDK_CONFIG"
 # By the downward API, as Istio's proxies have it.
 _POD_NAMESPACE = "POD_NAMESPACE"
-SERVER_LISTENER_TEMPLATE = "xds.istio.io/grpc/lds/inbound/%s"
 
 _meshes: weakref.WeakSet[Mesh] = weakref.WeakSet()
 
@@ -50,7 +50,8 @@ class Mesh:
         bootstrap: gRPC's xDS bootstrap: a path, or the document. Default: GRPC_XDS_BOOTSTRAP or
             GRPC_XDS_BOOTSTRAP_CONFIG.
         config: Instead of a management server, a file or folder of YAML that is read and watched. Default:
-            MESHSDK_CONFIG, where neither a bootstrap is given nor in the environment.
+            MESHSDK_CONFIG, where neither a bootstrap is given nor in the environment. Without any of these, a pod that
+            is given what Istio's agent would be given joins Istio by itself (`istio_pod`, docs/istio.md).
         unknown_hosts: What happens to requests for hosts that the mesh does not know: `allow` sends them to the real
             host, as a sidecar does under ALLOW_ANY; `deny` refuses them.
         local_replies: What the mesh itself answers (404 without a route, 503 without an endpoint, …) is a response
@@ -449,7 +450,7 @@ def _find_configuration(
     config: str | os.PathLike[str] | None,
     identity: Identity | str | None,
 ) -> tuple[Bootstrap, Path | None]:
-    """A management server's bootstrap, or one with a folder: arguments first, then the environment."""
+    """A management server's bootstrap, or one with a folder: arguments, the environment, then what a pod is given."""
     if bootstrap is not None and config is not None:
         raise BootstrapError("", "give either bootstrap or config, not both")
     if config is None:
@@ -458,15 +459,18 @@ def _find_configuration(
             return parsed, None
         config = os.environ.get(CONFIG_VARIABLE)
     if not config:
+        document = pod_bootstrap(os.environ)
+        if document is not None:
+            return parse_bootstrap(document), None
         raise BootstrapError(
             "",
             "there is no configuration: set GRPC_XDS_BOOTSTRAP to a bootstrap file, or MESHSDK_CONFIG to a folder of"
-            " YAML, or pass bootstrap=… or config=…",
+            " YAML, or pass bootstrap=… or config=…; a pod joins Istio by itself where it is given POD_NAME and what"
+            " docs/istio.md lists besides",
         )
     root = Path(config)
     if not root.exists():
         raise BootstrapError("", f"there is no file or folder {os.fspath(config)!r}")
-    # The name that istiod has for the inbound listeners of gRPC servers (pkg/istio-agent/grpcxds/grpc_bootstrap.go).
     node = Node(metadata={"NAMESPACE": _own_namespace(identity)})
     return Bootstrap(node=node, server_listener_template=SERVER_LISTENER_TEMPLATE), root
 

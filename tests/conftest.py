@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import meshsdk
+from tests.certificates import SpiffeCa
 from tests.patience import have_patience
+from tests.processes import OF_THE_MACHINE
 from tests.servers import EchoServer
 
 have_patience()
@@ -18,11 +20,21 @@ have_patience()
 MakeMesh = Callable[..., meshsdk.Mesh]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Clients that are told of no authority trust one: httpx reads all 140 of the outside for each client."""
+    path = tmp_path_factory.mktemp("trust") / "authority.pem"
+    path.write_bytes(SpiffeCa().pem)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(path))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No configuration of the machine's own reaches a test."""
     for name in list(os.environ):
-        if name.startswith(("GRPC_XDS", "MESHSDK_")) or name.lower().endswith("_proxy"):
+        if name.startswith(OF_THE_MACHINE) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .patience import PATIENCE
 
-__all__ = ["envoy", "envoy_path", "free_ports", "nginx", "wait_for_port"]
+__all__ = ["CLEAN_ENVIRONMENT", "OF_THE_MACHINE", "envoy", "envoy_path", "free_ports", "nginx", "wait_for_port"]
 
 
 # Below the ports that systems give to those who ask for any (and to those who connect), so that nobody is given one
@@ -151,9 +151,15 @@ def http_listener(port: int, routes: list[object], domains: list[str] | None = N
     }
 
 
+# Beginnings of names by which a machine, or the pod that a test runs in, says where its mesh is.
+OF_THE_MACHINE = ("GRPC_XDS", "MESHSDK_", "ISTIO", "POD_NAME", "INSTANCE_IP", "SERVICE_ACCOUNT")
+
+# Hundreds of children import the same modules, and compile them where they must not keep what they have compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A child that must not inherit the proxies and bootstraps of whoever runs the tests.
 CLEAN_ENVIRONMENT = {
     name: value
     for name, value in os.environ.items()
-    if not name.startswith(("GRPC_XDS", "MESHSDK_")) and "proxy" not in name.lower()
+    if not name.startswith(OF_THE_MACHINE) and "proxy" not in name.lower()
 }

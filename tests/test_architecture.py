@@ -19,6 +19,8 @@ RANKS = {
     "telemetry": 1,
     "bootstrap": 1,
     "deadline": 1,
+    "istio_pod": 1,
+    "service_account_token": 1,
     "resources": 2,
     "xds": 3,
     "discovery": 4,

@@ -66,6 +66,21 @@ def test_the_namespace_comes_from_the_node_id_as_istio_writes_it() -> None:
     assert parse_bootstrap(FULL).node.cluster_domain == "cluster.local"
 
 
+TOKEN = {"type": "jwt_token_file", "config": {"jwt_token_file": "/token"}}
+
+
+def with_call_creds(call_creds: Any, channel_creds: str = "tls") -> dict[str, Any]:
+    server = {"server_uri": "istiod:15012", "channel_creds": [{"type": channel_creds}], "call_creds": call_creds}
+    return {"xds_servers": [server]}
+
+
+def test_all_call_credentials_that_are_known_are_used_and_the_others_left_out_by_name() -> None:
+    other = {"type": "jwt_token_file", "config": {"jwt_token_file": "/other"}}
+    bootstrap = parse_bootstrap(with_call_creds([TOKEN, {"type": "sts"}, other]))
+    assert bootstrap.servers[0].token_files == ("/token", "/other")
+    assert ["'sts'" in note for note in bootstrap.notes] == [True]
+
+
 @pytest.mark.parametrize(
     ("change", "path"),
     [
@@ -82,6 +97,15 @@ def test_the_namespace_comes_from_the_node_id_as_istio_writes_it() -> None:
             },
             "xds_servers[0].channel_creds[0].config",
         ),
+        (with_call_creds("x"), "xds_servers[0].call_creds"),
+        (with_call_creds(["x"]), "xds_servers[0].call_creds[0]"),
+        (with_call_creds([{"type": 1}]), "xds_servers[0].call_creds[0].type"),
+        (with_call_creds([{"type": "jwt_token_file"}]), "xds_servers[0].call_creds[0].config.jwt_token_file"),
+        (
+            with_call_creds([{"type": "jwt_token_file", "config": {"jwt_token_file": 1}}]),
+            "xds_servers[0].call_creds[0].config.jwt_token_file",
+        ),
+        (with_call_creds([TOKEN], "insecure"), "xds_servers[0].call_creds"),
         ({"node": []}, "node"),
         ({"node": {"locality": {"zone": 3}}}, "node.locality.zone"),
         ({"authorities": {"a": {"client_listener_resource_name_template": "x/%s"}}}, "authorities['a']"),

@@ -19,7 +19,7 @@ from types import TracebackType
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-__all__ = ["Fleet"]
+__all__ = ["Fleet", "free_ports"]
 
 # Name of the process: module, and the port that mesh/services.yaml gives it.
 SERVICES = {
@@ -43,11 +43,11 @@ class Fleet:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "mesh"
         shutil.copytree(Path(__file__).parent / "mesh", self.folder)
-        self._ports = dict(zip(SERVICES, _free_ports(len(SERVICES)), strict=True))
-        self._use_free_ports()
+        self._ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+        self._usefree_ports()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def _use_free_ports(self) -> None:
+    def _usefree_ports(self) -> None:
         path = self.folder / "services.yaml"
         text = path.read_text()
         for name, (_, port) in SERVICES.items():
@@ -123,7 +123,7 @@ def _serves_grpc(port: int) -> bool:
         return True
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports below those that systems give to whoever asks for any: nobody is given one before its service starts."""
     ports: list[int] = []
     for port in random.sample(range(20_000, 32_000), 1_000):

@@ -174,6 +174,8 @@ def _print_status(found: dict[str, Any]) -> None:
         for entry in entries:
             endpoints.add_row(cluster, entry["address"], str(entry["priority"]), entry["health"], str(entry["weight"]))
     console.print(endpoints)
+    for note in found["notes"]:
+        console.print(note, style="yellow", markup=False)
     if found["problem"]:
         console.print(found["problem"], style="red", markup=False)
 

@@ -11,7 +11,7 @@ from .destination_rule import parse_destination_rule
 from .documents import Document
 from .fields import Fields
 from .istio import endpoint_of, parse_service_entry, parse_workload_entry
-from .kinds import CONFIG_MAP, POLICY_KINDS, Kind, UnreadablePolicy, did_you_mean, kind_of
+from .kinds import CONFIG_MAP, POLICY_KINDS, Kind, UnreadablePolicy, did_you_mean
 from .kubernetes import Meta, PendingEndpoints, parse_endpoint_slice, parse_endpoints, parse_pod, parse_service
 from .mesh_config import MESH_CONFIG, may_be_mesh_config, parse_mesh_config
 from .security_policies import (
@@ -21,8 +21,9 @@ from .security_policies import (
     parse_request_authentication,
 )
 from .sidecar import parse_sidecar
+from .traffic_policy import DestinationRule
 from .virtual_service import parse_virtual_service
-from .world import DestinationRule, Resolution, Service, Workload, World
+from .world import Resolution, Service, Workload, World
 
 __all__ = ["assemble"]
 
@@ -81,7 +82,9 @@ def assemble(documents: Iterable[Document], domain: str, errors: list[ConfigErro
 
 
 def _read_object(assembly: _Assembly, document: Document) -> None:
-    kind = kind_of(document.data, document.where)
+    if document.fault is not None:
+        raise document.fault.with_traceback(None)
+    kind = document.kind
     if kind is None:
         named = document.data.get("kind")
         what = f"{named}/{_name_of(document)}".rstrip("/") if isinstance(named, str) else "a document without a kind"
@@ -301,12 +304,11 @@ def _check_references(world: World) -> None:
     """Warn about hosts and subsets that rules name and nobody defines."""
     subsets = {(rule.host, subset.name) for rule in world.destination_rules for subset in rule.subsets}
     for rule in world.virtual_services:
-        for route in rule.routes:
-            for destination in route.every_destination():
-                if destination.host not in world.services:
-                    world.warnings.append(f"{rule.where}: destination host {destination.host!r} is not a known service")
-                elif destination.subset and (destination.host, destination.subset) not in subsets:
-                    world.warnings.append(
-                        f"{rule.where}: subset {destination.subset!r} of {destination.host} is not defined by any"
-                        " DestinationRule"
-                    )
+        for destination in rule.every_destination():
+            if destination.host not in world.services:
+                world.warnings.append(f"{rule.where}: destination host {destination.host!r} is not a known service")
+            elif destination.subset and (destination.host, destination.subset) not in subsets:
+                world.warnings.append(
+                    f"{rule.where}: subset {destination.subset!r} of {destination.host} is not defined by any"
+                    " DestinationRule"
+                )

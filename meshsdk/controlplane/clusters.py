@@ -7,34 +7,29 @@ from collections.abc import Iterable, Mapping
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
 from envoy.config.core.v3 import protocol_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
-from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
-from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
-from google.protobuf import any_pb2
 from google.protobuf.message import Message
 
+from .cluster_tls import HTTP_OPTIONS, apply_tls, match_tls, mutual_tls
 from .inbound import peer_mode
-from .locality import EVERYWHERE, apply_locality, weighs_localities
+from .locality import EVERYWHERE, apply_locality, distribution_of, weighs_localities
 from .names import cluster_name
+from .protocols import HTTP2, UNTOLD
 from .scope import Scope
-from .world import (
+from .traffic_policy import (
     NO_POLICY,
     ClientTls,
     ConnectionPool,
     DestinationRule,
-    EndpointEntry,
     LoadBalancer,
     LocalitySetting,
     OutlierDetection,
-    Port,
-    Resolution,
-    Service,
+    TcpKeepalive,
     TlsMode,
     TrafficPolicy,
     Warmup,
-    Workload,
-    World,
 )
+from .world import TLS_LABEL, EndpointEntry, Port, Resolution, Service, Workload, World
 
 __all__ = ["for_grpc_core", "make_clusters"]
 
@@ -52,12 +47,6 @@ _BALANCERS = {
     "ROUND_ROBIN": cluster_pb2.Cluster.ROUND_ROBIN,
     "RANDOM": cluster_pb2.Cluster.RANDOM,
 }
-
-# By which a workload says that its proxy takes mutual TLS; Istio's injector sets it on Pods.
-_TLS_LABEL = "security.istio.io/tlsMode"
-
-_HTTP2 = ("HTTP2", "GRPC", "GRPC-WEB")
-_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def for_grpc_core(cluster: Message) -> Message:
@@ -108,7 +97,7 @@ def _make_cluster(
     connect_seconds = world.defaults.connect_timeout_seconds or _CONNECT_TIMEOUT_SECONDS
     cluster.connect_timeout.FromMilliseconds(int(connect_seconds * 1000))
     mutual = _auto_mutual(world, service, entries) if policy.tls is None else frozenset()
-    assignment = _make_assignment(scope, name, entries, mutual, policy)
+    assignment = _make_assignment(scope, service, name, entries, mutual, policy)
     match service.resolution:
         case Resolution.STATIC:
             cluster.type = cluster_pb2.Cluster.EDS
@@ -124,11 +113,12 @@ def _make_cluster(
         cluster.dns_refresh_rate.seconds = _DNS_REFRESH_SECONDS
         cluster.dns_lookup_family = cluster_pb2.Cluster.V4_ONLY
     _apply_policy(cluster, port, policy, service, world)
-    setting = _locality_setting(scope, policy)
-    if setting is not None and weighs_localities(setting, fails_over=policy.outlier_detection is not None):
+    setting = _locality_setting(scope, service, policy)
+    fails_over = policy.outlier_detection is not None or setting is distribution_of(service)
+    if setting is not None and weighs_localities(setting, fails_over=fails_over):
         cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
     if mutual:
-        _match_tls(cluster, _mutual_tls(cluster, ClientTls(TlsMode.ISTIO_MUTUAL), service, world))
+        match_tls(cluster, mutual_tls(cluster, ClientTls(TlsMode.ISTIO_MUTUAL), service, world))
     yield cluster
     if service.resolution is Resolution.STATIC:
         yield assignment
@@ -144,25 +134,18 @@ def _auto_mutual(world: World, service: Service, entries: list[EndpointEntry]) -
     return frozenset(
         place
         for place, entry in enumerate(entries)
-        if entry.labels.get(_TLS_LABEL) == "istio"
+        if entry.labels.get(TLS_LABEL) == "istio"
         and peer_mode(world.security, Workload(entry.address, service.namespace, entry.labels), entry.port) != "DISABLE"
     )
 
 
-def _match_tls(cluster: cluster_pb2.Cluster, context: tls_pb2.UpstreamTlsContext) -> None:
-    """TLS for the endpoints that are marked, plaintext for the others (pilot/pkg/networking/core/cluster_tls.go)."""
-    mutual = cluster.transport_socket_matches.add(name="tlsMode-istio")
-    mutual.match["tlsMode"] = "istio"
-    mutual.transport_socket.name = "envoy.transport_sockets.tls"
-    mutual.transport_socket.typed_config.Pack(context)
-    plain = cluster.transport_socket_matches.add(name="tlsMode-disabled")
-    plain.match.SetInParent()
-    plain.transport_socket.name = "envoy.transport_sockets.raw_buffer"
-    plain.transport_socket.typed_config.Pack(raw_buffer_pb2.RawBuffer())
-
-
 def _make_assignment(
-    scope: Scope, name: str, entries: list[EndpointEntry], mutual: frozenset[int], policy: TrafficPolicy
+    scope: Scope,
+    service: Service,
+    name: str,
+    entries: list[EndpointEntry],
+    mutual: frozenset[int],
+    policy: TrafficPolicy,
 ) -> endpoint_pb2.ClusterLoadAssignment:
     assignment = endpoint_pb2.ClusterLoadAssignment(cluster_name=name)
     by_locality: dict[str, list[tuple[EndpointEntry, bool]]] = {}
@@ -177,18 +160,18 @@ def _make_assignment(
         group.load_balancing_weight.value = sum(member.weight or 1 for member, _ in members)
         for member, is_mutual in members:
             group.lb_endpoints.append(_make_endpoint(member, is_mutual=is_mutual))
-    setting = _locality_setting(scope, policy)
+    setting = _locality_setting(scope, service, policy)
     if setting is not None:
         whose = [[member for member, _ in members] for members in by_locality.values()]
-        fails_over = policy.outlier_detection is not None
+        fails_over = policy.outlier_detection is not None or setting is distribution_of(service)
         apply_locality(assignment, whose, scope.client, setting, fails_over=fails_over)
     return assignment
 
 
-def _locality_setting(scope: Scope, policy: TrafficPolicy) -> LocalitySetting | None:
-    """The rule's, or the mesh's; None where it is switched off."""
+def _locality_setting(scope: Scope, service: Service, policy: TrafficPolicy) -> LocalitySetting | None:
+    """The rule's, the service's, or the mesh's; None where it is switched off."""
     own = policy.load_balancer.locality if policy.load_balancer is not None else None
-    setting = own or scope.world.defaults.locality or EVERYWHERE
+    setting = own or distribution_of(service) or scope.world.defaults.locality or EVERYWHERE
     return setting if setting.is_enabled else None
 
 
@@ -217,10 +200,12 @@ def _apply_policy(
     _apply_balancer(cluster, policy.load_balancer or LoadBalancer())
     _apply_limits(cluster, pool)
     _apply_protocol(cluster, port, pool)
+    if pool.keepalive is not None:
+        _apply_keepalive(cluster, pool.keepalive)
     if policy.outlier_detection is not None:
         _apply_outlier(cluster, policy.outlier_detection)
     if policy.tls is not None:
-        _apply_tls(cluster, policy.tls, service, world)
+        apply_tls(cluster, policy.tls, service, world)
 
 
 def _apply_balancer(cluster: cluster_pb2.Cluster, balancer: LoadBalancer) -> None:
@@ -267,30 +252,41 @@ def _apply_limits(cluster: cluster_pb2.Cluster, pool: ConnectionPool) -> None:
 
 
 def _apply_protocol(cluster: cluster_pb2.Cluster, port: Port, pool: ConnectionPool) -> None:
-    http2 = port.protocol in _HTTP2 if pool.use_http2 is None else pool.use_http2 or port.protocol in _HTTP2
-    if not http2 and pool.idle_timeout_seconds is None and pool.max_requests_per_connection is None:
-        return
     options = http_protocol_options_pb2.HttpProtocolOptions()
-    if http2:
-        options.explicit_http_config.http2_protocol_options.SetInParent()
-    else:
-        options.explicit_http_config.http_protocol_options.SetInParent()
     common: protocol_pb2.HttpProtocolOptions = options.common_http_protocol_options
-    if pool.idle_timeout_seconds is not None:
-        common.idle_timeout.FromMilliseconds(int(pool.idle_timeout_seconds * 1000))
+    for name, seconds in (
+        ("idle_timeout", pool.idle_timeout_seconds),
+        ("max_connection_duration", pool.max_connection_seconds),
+    ):
+        if seconds is not None:
+            getattr(common, name).FromMilliseconds(int(seconds * 1000))
     if pool.max_requests_per_connection:
         common.max_requests_per_connection.value = pool.max_requests_per_connection
-    cluster.typed_extension_protocol_options[_HTTP_OPTIONS].Pack(options)
+    if pool.uses_clients_protocol or (port.protocol == UNTOLD and not pool.use_http2):
+        # cluster_builder.go, setUseDownstreamProtocol
+        options.use_downstream_protocol_config.http_protocol_options.SetInParent()
+        options.use_downstream_protocol_config.http2_protocol_options.SetInParent()
+    elif port.protocol in HTTP2 or pool.use_http2:
+        http2 = options.explicit_http_config.http2_protocol_options
+        http2.SetInParent()
+        if pool.max_concurrent_streams:
+            http2.max_concurrent_streams.value = pool.max_concurrent_streams
+    elif options.ListFields():
+        options.explicit_http_config.http_protocol_options.SetInParent()
+    if options.ListFields():
+        cluster.typed_extension_protocol_options[HTTP_OPTIONS].Pack(options)
 
 
-def _speaks_http2(cluster: cluster_pb2.Cluster) -> bool:
-    packed = cluster.typed_extension_protocol_options.get(_HTTP_OPTIONS)
-    options = http_protocol_options_pb2.HttpProtocolOptions()
-    return (
-        packed is not None
-        and bool(packed.Unpack(options))
-        and options.explicit_http_config.HasField("http2_protocol_options")
-    )
+def _apply_keepalive(cluster: cluster_pb2.Cluster, keepalive: TcpKeepalive) -> None:
+    target = cluster.upstream_connection_options.tcp_keepalive
+    target.SetInParent()
+    for name, value in (
+        ("keepalive_probes", keepalive.probes),
+        ("keepalive_time", keepalive.time_seconds),
+        ("keepalive_interval", keepalive.interval_seconds),
+    ):
+        if value:
+            getattr(target, name).value = int(value)
 
 
 def _apply_outlier(cluster: cluster_pb2.Cluster, outlier: OutlierDetection) -> None:
@@ -317,74 +313,3 @@ def _apply_outlier(cluster: cluster_pb2.Cluster, outlier: OutlierDetection) -> N
             target.enforcing_consecutive_local_origin_failure.value = 100
         target.enforcing_local_origin_success_rate.value = 0
     cluster.common_lb_config.healthy_panic_threshold.value = outlier.min_health_percent or 0
-
-
-def _apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls, service: Service, world: World) -> None:
-    if tls.mode is TlsMode.DISABLE:
-        return
-    if tls.mode is TlsMode.ISTIO_MUTUAL:
-        _set_tls(cluster, _mutual_tls(cluster, tls, service, world))
-        return
-    context = tls_pb2.UpstreamTlsContext(sni=tls.sni or service.host)
-    validation = context.common_tls_context.validation_context
-    if tls.ca_certificates and tls.ca_certificates != "system":
-        validation.trusted_ca.filename = tls.ca_certificates
-    else:
-        # ClientTLSSettings.caCertificates: the system's roots where none are named.
-        validation.system_root_certs.SetInParent()
-    # ClientTLSSettings.subjectAltNames: without a list, the name that SNI asks for.
-    for name in tls.subject_alt_names or service.subject_alt_names or (context.sni,):
-        matcher = validation.match_typed_subject_alt_names.add()
-        matcher.san_type = 3 if "://" in name else 2  # URI, DNS
-        matcher.matcher.exact = name
-    if tls.mode is TlsMode.MUTUAL:
-        certificate = context.common_tls_context.tls_certificates.add()
-        certificate.certificate_chain.filename = tls.client_certificate
-        certificate.private_key.filename = tls.private_key
-    _set_tls(cluster, context)
-
-
-def _mutual_tls(
-    cluster: cluster_pb2.Cluster, tls: ClientTls, service: Service, world: World
-) -> tls_pb2.UpstreamTlsContext:
-    """Mutual TLS by mesh identities, as istiod has it (pilot/pkg/networking/core/cluster_tls.go)."""
-    # Istio's SNI: outbound_.9080_._.reviews.default.svc.cluster.local
-    context = tls_pb2.UpstreamTlsContext(sni=tls.sni or "_.".join(cluster.name.split("|")))
-    common = context.common_tls_context
-    # By these names a sidecar in PERMISSIVE knows mutual TLS of the mesh.
-    common.alpn_protocols.extend(["istio-peer-exchange", "istio", *(["h2"] if _speaks_http2(cluster) else [])])
-    common.tls_certificate_sds_secret_configs.add(name="default").sds_config.ads.SetInParent()
-    combined = common.combined_validation_context
-    combined.validation_context_sds_secret_config.name = "ROOTCA"
-    combined.validation_context_sds_secret_config.sds_config.ads.SetInParent()
-    accounts = {entry.service_account for entries in service.endpoints.values() for entry in entries}
-    for text in (
-        (*tls.subject_alt_names,)
-        or (*service.subject_alt_names,)
-        or (
-            [
-                f"spiffe://{domain}/ns/{service.namespace}/sa/{one}"
-                for domain in (world.security.mesh.trust_domain, *world.security.mesh.trust_domain_aliases)
-                for one in sorted(accounts)
-            ]
-            if accounts and all(accounts)
-            else ()
-        )
-    ):
-        matcher = combined.default_validation_context.match_typed_subject_alt_names.add()
-        matcher.san_type = 3 if "://" in text else 2  # URI, DNS
-        matcher.matcher.exact = text
-    if not combined.default_validation_context.match_typed_subject_alt_names:
-        # It is not known who serves: anybody of the mesh's trust domains may.
-        for domain in (world.security.mesh.trust_domain, *world.security.mesh.trust_domain_aliases):
-            matcher = combined.default_validation_context.match_typed_subject_alt_names.add()
-            matcher.san_type = 3  # URI
-            matcher.matcher.prefix = f"spiffe://{domain}/"
-    return context
-
-
-def _set_tls(cluster: cluster_pb2.Cluster, context: tls_pb2.UpstreamTlsContext) -> None:
-    packed = any_pb2.Any()
-    packed.Pack(context)
-    cluster.transport_socket.name = "envoy.transport_sockets.tls"
-    cluster.transport_socket.typed_config.CopyFrom(packed)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 
-from .world import HttpMatch, HttpRoute, StringMatch, VirtualService
+from .http_rules import HttpMatch, HttpRoute, StringMatch, VirtualService
 
 __all__ = ["with_delegates"]
 

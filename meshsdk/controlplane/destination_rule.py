@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .fields import Fields
 from .kubernetes import Meta
-from .world import (
+from .traffic_policy import (
     NO_POLICY,
     ClientTls,
     ConnectionPool,
@@ -14,11 +14,12 @@ from .world import (
     LocalitySetting,
     OutlierDetection,
     Subset,
+    TcpKeepalive,
     TlsMode,
     TrafficPolicy,
     Warmup,
-    World,
 )
+from .world import World
 
 __all__ = ["parse_destination_rule", "parse_locality_setting"]
 
@@ -158,6 +159,8 @@ def _parse_pool(pool: Fields | None) -> ConnectionPool | None:
         return None
     tcp, http = pool.child("tcp"), pool.child("http")
     upgrade = http.text("h2UpgradePolicy") if http is not None else ""
+    of_http = http.duration("idleTimeout") if http is not None else None
+    of_tcp = tcp.duration("idleTimeout") if tcp is not None else None
     parsed = ConnectionPool(
         max_connections=tcp.integer("maxConnections") if tcp is not None else None,
         connect_timeout_seconds=tcp.duration("connectTimeout") if tcp is not None else None,
@@ -165,7 +168,11 @@ def _parse_pool(pool: Fields | None) -> ConnectionPool | None:
         max_requests=http.integer("http2MaxRequests") if http is not None else None,
         max_requests_per_connection=http.integer("maxRequestsPerConnection") if http is not None else None,
         max_retries=http.integer("maxRetries") if http is not None else None,
-        idle_timeout_seconds=http.duration("idleTimeout") if http is not None else None,
+        max_concurrent_streams=http.integer("maxConcurrentStreams") if http is not None else None,
+        max_connection_seconds=tcp.duration("maxConnectionDuration") if tcp is not None else None,
+        idle_timeout_seconds=of_http if of_http is not None else of_tcp,
+        keepalive=_parse_keepalive(tcp.child("tcpKeepalive")) if tcp is not None else None,
+        uses_clients_protocol=http.boolean("useClientProtocol") if http is not None else False,
         use_http2=upgrade == "UPGRADE" if upgrade in ("UPGRADE", "DO_NOT_UPGRADE") else None,
     )
     for part in (tcp, http, pool):
@@ -174,11 +181,19 @@ def _parse_pool(pool: Fields | None) -> ConnectionPool | None:
     return parsed
 
 
+def _parse_keepalive(keepalive: Fields | None) -> TcpKeepalive | None:
+    if keepalive is None:
+        return None
+    parsed = TcpKeepalive(keepalive.integer("probes"), keepalive.duration("time"), keepalive.duration("interval"))
+    keepalive.finish()
+    return parsed
+
+
 def _parse_outlier(outlier: Fields | None) -> OutlierDetection | None:
     if outlier is None:
         return None
     parsed = OutlierDetection(
-        consecutive_5xx=outlier.integer("consecutive5xxErrors", outlier.integer("consecutiveErrors")),
+        consecutive_5xx=outlier.integer("consecutive5xxErrors"),
         consecutive_gateway_errors=outlier.integer("consecutiveGatewayErrors"),
         consecutive_local_origin_failures=outlier.integer("consecutiveLocalOriginFailures"),
         split_local_origin=outlier.boolean("splitExternalLocalOriginErrors"),

@@ -6,6 +6,7 @@ dropped would change who gets in, or what a rule matches, `finish_exactly` refus
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -74,6 +75,14 @@ class Fields:
         if not isinstance(value, str):
             raise self.error(name, f"must be a string, is {_kind(value)}; quote it")
         return value
+
+    def base64(self, name: str) -> bytes:
+        """Bytes, as JSON writes them (protobuf's JSON mapping: base64, of either alphabet, with or without padding)."""
+        text = self.text(name).replace("-", "+").replace("_", "/").rstrip("=")
+        try:
+            return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        except ValueError:
+            raise self.error(name, "must be base64") from None
 
     def required_text(self, name: str) -> str:
         """A string that must be there."""

@@ -16,14 +16,15 @@ import logging
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ConfigError
 from ..log_lines import logger_of
 from .client import ANYBODY, Client
-from .documents import Document, read_documents
+from .documents import Document, Pieces, read_documents
 from .files import FileEntry, list_files, shown
+from .lines import with_lines
 from .state import FolderState, Problem, make_state
 from .world import World
 
@@ -49,6 +50,7 @@ class _File:
         is_tried_again: It could not be opened, which may pass.
         is_gone: It is not there.
         moved_to: Files that came when it went.
+        pieces: What its documents say, by their texts.
     """
 
     used: Documents | None = None
@@ -58,6 +60,7 @@ class _File:
     is_tried_again: bool = False
     is_gone: bool = False
     moved_to: frozenset[Path] = frozenset()
+    pieces: Pieces = field(default_factory=dict)
 
     def take(self, entry: FileEntry) -> bool:
         """Read it. Returns whether it says something else now."""
@@ -65,7 +68,8 @@ class _File:
         try:
             if entry.problem:
                 raise ConfigError(shown(entry.path), entry.problem)
-            self.newest, self.problem, self.is_tried_again = read_documents(entry.path), "", False
+            self.newest, self.problem = read_documents(entry.path, self.pieces), ""
+            self.is_tried_again = False
         except ConfigError as error:
             self.newest, self.problem = None, str(error)
             self.is_tried_again = isinstance(error.__cause__, OSError)
@@ -147,9 +151,16 @@ class Folder:
             listing = self._without_those_being_written(listing)
         if not self._take(listing):
             return False
-        self.state = self._compose()
+        self.state = self._with_lines(self._compose())
         self._has_been_open |= not self.state.world.security.broken
         return True
+
+    def _with_lines(self, state: FolderState) -> FolderState:
+        """With the lines of its problems: last of all, since edits above move what stands below."""
+        files = {path: file.newest or file.used or () for path, file in self._files.items()}
+        texts = with_lines([problem.text for problem in state.problems], files)
+        told = [Problem(text, one.is_error) for text, one in zip(texts, state.problems, strict=True)]
+        return dataclasses.replace(state, problems=tuple(told)) if told else state
 
     def _has_settled(self, listing: list[FileEntry]) -> bool:
         clock = time.monotonic()

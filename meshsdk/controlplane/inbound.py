@@ -47,7 +47,9 @@ _CUSTOM_PREFIX = "istio_ext_authz_"
 _DRY_RUN_PREFIX = "istio_dry_run_allow_"
 
 
-def make_inbound_listener(world: World, name: str, address: str, port: int) -> listener_pb2.Listener:
+def make_inbound_listener(
+    world: World, name: str, address: str, port: int, own_address: str = ""
+) -> listener_pb2.Listener:
     """The listener of one port of one workload.
 
     Args:
@@ -55,6 +57,7 @@ def make_inbound_listener(world: World, name: str, address: str, port: int) -> l
         name: Of the listener.
         address: That the server listens on; `0.0.0.0` or `::` for any.
         port: That it listens on.
+        own_address: Of the workload; empty for one of this machine.
 
     Raises:
         ConfigError: Some security policy is broken, or it is not clear which workload this is.
@@ -62,7 +65,7 @@ def make_inbound_listener(world: World, name: str, address: str, port: int) -> l
     security = world.security
     if security.broken:
         raise ConfigError("security policies", f"one cannot be read, so nobody gets in: {security.broken[0]}")
-    workload = _find_workload(world, address, port)
+    workload = _find_workload(world, address, port, own_address)
     mode = peer_mode(security, workload, port)
     listener = listener_pb2.Listener(name=name)
     listener.address.socket_address.address = address
@@ -103,9 +106,10 @@ def inbound_problems(world: World) -> list[str]:
     return list(found)
 
 
-def _find_workload(world: World, address: str, port: int) -> Workload:
-    """The workload that serves this port on this machine."""
-    local = _local_addresses() if ipaddress.ip_address(address).is_unspecified else frozenset([address])
+def _find_workload(world: World, address: str, port: int, own_address: str) -> Workload:
+    """The workload that serves this port, on this machine or at its own address."""
+    is_any = ipaddress.ip_address(address).is_unspecified
+    local = frozenset([own_address]) if own_address else _local_addresses() if is_any else frozenset([address])
     found = {
         (workload.namespace, tuple(sorted(workload.labels.items()))): workload
         for workload in world.workloads

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .fields import Fields
-from .kubernetes import Meta, parse_protocol
-from .world import EndpointEntry, Port, Resolution, Service, Workload
+from .kubernetes import Meta
+from .protocols import protocol_of
+from .world import TLS_LABEL, EndpointEntry, Port, Resolution, Service, Workload
 
 __all__ = ["parse_service_entry", "parse_workload_entry"]
 
@@ -18,7 +19,7 @@ def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
             raise port.error("number", "must be set")
         name = port.required_text("name")
         target = port.integer("targetPort", low=1, high=65535)
-        protocol = port.text("protocol").upper() or parse_protocol(name, "")
+        protocol = protocol_of(port.text("protocol"))
         port.finish()
         ports.append(Port(name, number, target, protocol))
     resolution = _resolution(spec)
@@ -42,10 +43,11 @@ def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
             ports=tuple(ports),
             selector=selector,
             resolution=resolution,
-            aliases=addresses,
+            addresses=addresses,
             where=spec.where,
             export_to=export_to,
             subject_alt_names=names,
+            is_entry=True,
         )
         for one in ports:
             service.endpoints[one.number] = _entries(service, one, workloads, resolution)
@@ -96,14 +98,19 @@ def parse_workload_entry(spec: Fields, meta: Meta) -> Workload:
 
 
 def _parse_workload(spec: Fields, meta: Meta) -> Workload:
+    account = spec.text("serviceAccount")
+    labels = {**meta.labels, **spec.labels("labels")}
+    if account:
+        # serviceentry/conversion.go, getTLSModeFromWorkloadEntry: whoever has an identity can show it.
+        labels.setdefault(TLS_LABEL, "istio")
     workload = Workload(
         address=spec.required_text("address"),
         namespace=meta.namespace,
-        labels={**meta.labels, **spec.labels("labels")},
+        labels=labels,
         ports=spec.integers("ports"),
         weight=spec.integer("weight"),
         locality=spec.text("locality"),
-        service_account=spec.text("serviceAccount"),
+        service_account=account,
     )
     spec.ignore("network")
     # Labels say which policies are for it, and where it serves.

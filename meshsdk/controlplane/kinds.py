@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from ..errors import ConfigError
@@ -69,6 +70,12 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 def _nearest(name: str, known: Iterable[str], cutoff: float) -> str:
+    return _nearest_of(name, tuple(known), cutoff)
+
+
+# A dump has thousands of objects of a few kinds.
+@lru_cache(maxsize=1024)
+def _nearest_of(name: str, known: tuple[str, ...], cutoff: float) -> str:
     by_lower = {one.lower(): one for one in known}
     found = difflib.get_close_matches(name.lower(), by_lower, 1, cutoff)
     return by_lower[found[0]] if found else ""
@@ -117,6 +124,7 @@ def _refuse_what_is_near(data: Mapping[Any, Any], kind: str, group: str, version
         raise (UnreadablePolicy if may_be_mesh_config else ConfigError)(where, unknown + _meant(kind, nearly))
 
 
+@lru_cache(maxsize=1024)
 def _likeness(one: str, other: str) -> float:
     return difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio()
 
@@ -226,15 +234,31 @@ def _policy_of(inner: Mapping[Any, Any]) -> str:
     return str(kind) if is_policy and not is_others else ""
 
 
+# Without one of these keys, in any case, an object is none of a policy, a MeshConfig and a listener.
+_TELLTALE = ("@type", "metadata", "spec")
+# Keys that are none of them, and how many are remembered: asked of thousands of objects, one by one they take long.
+_PLAIN_KEYS: set[Any] = set()
+_MAX_PLAIN_KEYS = 4096
+
+
 def _objects_below(data: Mapping[Any, Any]) -> Iterator[Mapping[Any, Any]]:
-    seen = {id(data)}
-    waiting: list[Any] = list(data.values())
+    """The objects below a document's fields that have a telltale key.
+
+    What aliases share is looked at each time; the reader has bounded how much that is.
+    """
+    waiting: list[Any] = [value for value in data.values() if type(value) is dict or type(value) is list]
     while waiting:
         value = waiting.pop()
-        if isinstance(value, dict | list) and id(value) not in seen:
-            seen.add(id(value))
-            if isinstance(value, dict):
+        if type(value) is dict:
+            if not (value.keys() <= _PLAIN_KEYS or _is_plain(value)):
                 yield value
-                waiting.extend(value.values())
-            else:
-                waiting.extend(value)
+            value = value.values()
+        waiting += [one for one in value if type(one) is dict or type(one) is list]
+
+
+def _is_plain(data: Mapping[Any, Any]) -> bool:
+    if any(str(key).lower() in _TELLTALE for key in data):
+        return False
+    if len(_PLAIN_KEYS) < _MAX_PLAIN_KEYS:
+        _PLAIN_KEYS.update(data)
+    return True

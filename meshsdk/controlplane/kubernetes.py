@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from .age import Age
 from .fields import Fields
-from .world import Age, EndpointEntry, Port, Service, Workload, World
+from .protocols import protocol_of_kubernetes
+from .world import EndpointEntry, Port, Service, Workload, World
 
 __all__ = ["Meta", "PendingEndpoints", "parse_endpoint_slice", "parse_endpoints", "parse_pod", "parse_service"]
 
@@ -38,19 +40,6 @@ class PendingEndpoints:
     entries: list[EndpointEntry] = field(default_factory=list)
 
 
-# Istio docs, protocol-selection: the prefix of a port's name, up to a dash, is its protocol.
-_PROTOCOLS = frozenset(["HTTP", "HTTP2", "HTTPS", "GRPC", "GRPC-WEB", "TCP", "TLS", "MONGO", "MYSQL", "REDIS", "UDP"])
-
-
-def parse_protocol(name: str, app_protocol: str) -> str:
-    """The protocol of a port; HTTP where nothing says otherwise, since this library speaks nothing below it."""
-    if app_protocol:
-        known = {"kubernetes.io/h2c": "HTTP2", "grpc": "GRPC", "http2": "HTTP2"}
-        return known.get(app_protocol, app_protocol.rpartition("/")[2].upper())
-    prefix = name.upper().partition("-")[0]
-    return "GRPC-WEB" if name.startswith("grpc-web") else prefix if prefix in _PROTOCOLS else "HTTP"
-
-
 def parse_service(spec: Fields, meta: Meta, world: World) -> Service:
     """A v1 Service."""
     ports = []
@@ -63,7 +52,7 @@ def parse_service(spec: Fields, meta: Meta, world: World) -> Service:
         if target is not None and (isinstance(target, bool) or not isinstance(target, int | str)):
             raise port.error("targetPort", "must be a port number or a port's name")
         transport = port.text("protocol", "TCP")
-        protocol = parse_protocol(name, port.text("appProtocol"))
+        protocol = protocol_of_kubernetes(number, name, port.text("appProtocol"))
         port.ignore("nodePort")
         port.finish()
         if transport == "TCP":
@@ -74,7 +63,8 @@ def parse_service(spec: Fields, meta: Meta, world: World) -> Service:
         namespace=meta.namespace,
         ports=tuple(ports),
         selector=spec.labels("selector"),
-        aliases=_aliases(spec, meta),
+        addresses=_addresses(spec),
+        distribution=_distribution(spec, meta),
         where=spec.where,
         export_to=_export_to(meta),
         external_name=external.lower(),
@@ -93,10 +83,19 @@ def _export_to(meta: Meta) -> tuple[str, ...]:
     return tuple(one.strip() for one in meta.annotations.get(_EXPORT_TO, "").split(",") if one.strip())
 
 
-def _aliases(spec: Fields, meta: Meta) -> tuple[str, ...]:
+def _addresses(spec: Fields) -> tuple[str, ...]:
     cluster_ip = spec.text("clusterIP")
-    names = (f"{meta.name}.{meta.namespace}.svc", f"{meta.name}.{meta.namespace}", meta.name)
-    return (*names, cluster_ip) if cluster_ip and cluster_ip != "None" else names
+    return (cluster_ip,) if cluster_ip and cluster_ip != "None" else ()
+
+
+# pilot/pkg/model/service.go, GetTrafficDistribution; the annotation is older than the field.
+_DISTRIBUTIONS = {"preferclose": "ZONE", "prefersamezone": "ZONE", "prefersamenode": "NODE"}
+_DISTRIBUTION = "networking.istio.io/traffic-distribution"
+
+
+def _distribution(spec: Fields, meta: Meta) -> str:
+    said = spec.text("trafficDistribution") or meta.annotations.get(_DISTRIBUTION, "")
+    return _DISTRIBUTIONS.get(said.lower(), "")
 
 
 def parse_pod(document: Fields, meta: Meta) -> Workload | None:

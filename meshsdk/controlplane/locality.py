@@ -11,18 +11,27 @@ from typing import TypeAlias
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 
 from .client import Client
-from .world import EndpointEntry, LocalitySetting
+from .traffic_policy import LocalitySetting
+from .world import EndpointEntry, Service
 
 __all__ = ["EVERYWHERE", "apply_locality", "weighs_localities"]
 
 # MeshConfig.locality_lb_setting, by default: nothing but that failover is on.
 EVERYWHERE = LocalitySetting()
 
+_NETWORK, _SUB_ZONE = "topology.istio.io/network", "topology.istio.io/subzone"
+_REGION, _ZONE = "topology.kubernetes.io/region", "topology.kubernetes.io/zone"
+_NODE = "kubernetes.io/hostname"
+
+# Service.spec.trafficDistribution, PreferClose or PreferSameZone, and PreferSameNode (GetEffectiveLbSetting).
+_DISTRIBUTIONS = {
+    "ZONE": LocalitySetting(failover_priority=(_NETWORK, _REGION, _ZONE)),
+    "NODE": LocalitySetting(failover_priority=(_NETWORK, _REGION, _ZONE, _SUB_ZONE, _NODE)),
+}
+
 Group: TypeAlias = endpoint_components_pb2.LocalityLbEndpoints
 # An address that priorities by labels are worked out for, beside its endpoint.
 Members: TypeAlias = list[list[EndpointEntry]]
-
-_NETWORK = "topology.istio.io/network"
 
 
 def apply_locality(
@@ -49,6 +58,11 @@ def apply_locality(
             _prefer_labels(assignment, members, client, setting.failover_priority)
         if setting.failover or not setting.failover_priority:
             _fail_over(assignment, client, setting)
+
+
+def distribution_of(service: Service) -> LocalitySetting | None:
+    """What a Service says itself; nearer endpoints come first, and others take their place without more being said."""
+    return _DISTRIBUTIONS.get(service.distribution)
 
 
 def weighs_localities(setting: LocalitySetting, *, fails_over: bool) -> bool:
@@ -100,7 +114,7 @@ def _prefer_labels(
     assignment: endpoint_pb2.ClusterLoadAssignment, members: Members, client: Client, wanted: tuple[str, ...]
 ) -> None:
     """By labels that endpoints share with the client, the first ones counting most."""
-    own = dict(client.labels)
+    own = {**_places(client.locality), **dict(client.labels)}
     if not own:
         return
     groups: list[Group] = []
@@ -119,12 +133,20 @@ def _prefer_labels(
     assignment.endpoints.extend(groups)
 
 
+def _places(locality: tuple[str, str, str]) -> dict[str, str]:
+    """A locality as labels, which istiod gives to workloads (pkg/model/proxy.go, AugmentLabels)."""
+    return {name: value for name, value in zip((_REGION, _ZONE, _SUB_ZONE), locality, strict=True) if value}
+
+
 def _priority(entry: EndpointEntry, own: dict[str, str], wanted: tuple[str, ...]) -> int:
     """How many of the labels, from the first one that differs on; 0 is the highest."""
     further = 0
+    region, _, rest = entry.locality.partition("/")
+    zone, _, sub_zone = rest.partition("/")
+    labels = {**_places((region, zone, sub_zone)), **entry.labels}
     for place, label in enumerate(wanted):
         name, is_given, value = label.partition("=")
-        if (value if is_given else own.get(name, "")) != entry.labels.get(name, ""):
+        if (value if is_given else own.get(name, "")) != labels.get(name, ""):
             if place == 0 and name == _NETWORK:
                 further = len(wanted)
                 continue

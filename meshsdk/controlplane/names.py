@@ -1,4 +1,4 @@
-"""Istio's names of xDS resources (istio/istio pilot/pkg/model/context.go, BuildSubsetKey)."""
+"""Istio's names: of clusters, and those under which a client may ask for a host."""
 
 from __future__ import annotations
 
@@ -7,33 +7,41 @@ from collections.abc import Iterable
 
 from .world import Service
 
-__all__ = ["cluster_name", "domains_of"]
+__all__ = ["cluster_name", "domains_of", "short_forms"]
 
 
 def cluster_name(port: int, subset: str, host: str) -> str:
-    """`outbound|9080|v1|reviews.default.svc.cluster.local`."""
+    """`outbound|9080|v1|reviews.default.svc.cluster.local` (pilot/pkg/model/context.go, BuildSubsetKey)."""
     return f"outbound|{port}|{subset}|{host}"
 
 
-def domains_of(service: Service, *, port: int | None, aliases: Iterable[str] = ()) -> list[str]:
-    """The authorities of a service, each also with the port where one is given; its full name also with a last dot.
+def domains_of(service: Service, *, port: int, namespace: str, domain: str, aliases: Iterable[str] = ()) -> list[str]:
+    """The authorities of a service, each also with the port (pilot/pkg/networking/core/httproute.go).
 
     Args:
         service: The service.
         port: One of its ports.
+        namespace: The client's, in which a service's own name is enough.
+        domain: The cluster's.
         aliases: Full names of services that are names of it.
     """
-    of_aliases = (name for alias in aliases for name in (alias, *_short_forms(alias)))
-    names = list(dict.fromkeys([service.host, *service.aliases, *of_aliases]))
-    if not _is_address(service.host):
-        names.append(f"{service.host}.")
-    return [text for name in names for text in ((name,) if port is None else (name, f"{name}:{port}"))]
+    names = []
+    for host in (service.host, *aliases):
+        names += [host, *short_forms(host, namespace, domain)]
+        if not _is_address(host):
+            names.append(f"{host}.")
+    names += service.addresses
+    return [text for name in dict.fromkeys(names) for text in (name, f"{name}:{port}")]
 
 
-def _short_forms(host: str) -> list[str]:
-    """`reviews.default.svc`, `reviews.default` and `reviews` of a Kubernetes service."""
-    parts = host.split(".")
-    return [".".join(parts[:count]) for count in (3, 2, 1)] if len(parts) > 3 and parts[2] == "svc" else []
+def short_forms(host: str, namespace: str, domain: str) -> list[str]:
+    """`reviews.default.svc`, `reviews.default` and, for clients of the namespace, `reviews`."""
+    inner = host.removesuffix(f".{domain}")
+    name, _, rest = inner.partition(".")
+    of, _, last = rest.partition(".")
+    if inner == host or last != "svc" or not name:
+        return []
+    return [f"{name}.{of}.svc", f"{name}.{of}", *([name] if of == namespace else [])]
 
 
 def _is_address(host: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2 as pb
@@ -10,10 +10,8 @@ from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
 
-from .names import cluster_name, domains_of
-from .scope import Scope
-from .world import (
-    ConsistentHash,
+from .byte_routes import byte_destinations
+from .http_rules import (
     Destination,
     HeaderOperations,
     HttpFault,
@@ -21,31 +19,38 @@ from .world import (
     HttpRedirect,
     HttpRetry,
     HttpRoute,
-    Port,
-    Resolution,
-    Service,
     StringMatch,
     VirtualService,
     is_internal_header,
 )
+from .names import cluster_name, domains_of
+from .protocols import BYTES
+from .scope import Scope
+from .traffic_policy import ConsistentHash
+from .world import Port, Resolution, Service
 
 __all__ = ["make_virtual_hosts"]
 
 FAULT_FILTER = "envoy.filters.http.fault"
 
+# Of a host that no rule is about.
+_DEFAULT_ROUTE = "default"
+
 # VirtualServices of hosts that are no service hold for what is asked for there.
 PORT_OF_OTHERS = 80
-
-# Protocols of ports that a sidecar passes on as they are (Istio docs, protocol-selection).
-_BYTES = frozenset(["TCP", "TLS", "HTTPS", "MONGO", "MYSQL", "REDIS"])
 
 # istio/istio pilot/pkg/networking/core/route/retry/retry.go, newRetryPolicy: what is retried where nothing says so.
 DEFAULT_RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 _HOST_SELECTION_ATTEMPTS = 5
 
 
-def make_virtual_hosts(scope: Scope, number: int) -> list[pb.VirtualHost]:
+def make_virtual_hosts(scope: Scope, number: int, *, is_grpc: bool) -> list[pb.VirtualHost]:
     """The virtual hosts of all that a client may call on a port, no domain twice.
+
+    Args:
+        scope: What there is for the client.
+        number: The port.
+        is_grpc: For a client without a proxy, which is told timeouts in gRPC's way, too.
 
     Source: istio/istio pilot/pkg/networking/core/httproute.go, BuildSidecarOutboundVirtualHosts.
     """
@@ -63,7 +68,13 @@ def make_virtual_hosts(scope: Scope, number: int) -> list[pb.VirtualHost]:
     taken: set[str] = set()
     found = []
     for service, port in entries:
-        names = domains_of(service, port=number, aliases=scope.aliases.get(service.host, ()))
+        names = domains_of(
+            service,
+            port=number,
+            namespace=scope.client.namespace,
+            domain=scope.world.domain,
+            aliases=scope.aliases.get(service.host, ()),
+        )
         # A short form is no one's who has it for a full name (dedupeDomains).
         domains = [one for one in names if one not in taken and (one == service.host or one not in full)]
         taken.update(domains)
@@ -71,7 +82,18 @@ def make_virtual_hosts(scope: Scope, number: int) -> list[pb.VirtualHost]:
             found.append(_make_virtual_host(scope, service, port, domains))
     if number == PORT_OF_OTHERS:
         found += _virtual_hosts_of_others(scope, taken)
+    if is_grpc:
+        _tell_grpc_of_timeouts(found)
     return found
+
+
+def _tell_grpc_of_timeouts(virtual_hosts: Iterable[pb.VirtualHost]) -> None:
+    """gRPC knows a stream's longest duration in place of a timeout (route.go, setTimeout)."""
+    for virtual_host in virtual_hosts:
+        for route in virtual_host.routes:
+            if route.name != _DEFAULT_ROUTE and route.HasField("route"):
+                route.route.ClearField("max_grpc_timeout")
+                route.route.max_stream_duration.max_stream_duration.CopyFrom(route.route.timeout)
 
 
 def _virtual_hosts_of_others(scope: Scope, taken: set[str]) -> Iterable[pb.VirtualHost]:
@@ -88,11 +110,11 @@ def _virtual_hosts_of_others(scope: Scope, taken: set[str]) -> Iterable[pb.Virtu
 def _make_virtual_host(scope: Scope, service: Service, port: Port, domains: list[str]) -> pb.VirtualHost:
     name = f"{service.host}:{port.number}"
     virtual_host = pb.VirtualHost(name=name, domains=domains, include_request_attempt_count=True)
-    if port.protocol in _BYTES:
+    if port.protocol in BYTES:
         # Rules about requests are not for it, and nothing in it is a request to try again.
-        route = virtual_host.routes.add(name="default")
+        route = virtual_host.routes.add(name=_DEFAULT_ROUTE)
         route.match.prefix = "/"
-        route.route.cluster = cluster_name(port.number, "", service.host)
+        _apply_destinations(scope, route.route, byte_destinations(scope, service, port), port)
         _apply_timeout(route.route, None)
         return virtual_host
     for rule in scope.virtual_services_of(service.host):
@@ -117,7 +139,7 @@ def _routes_of(scope: Scope, rule: VirtualService, port: Port) -> list[pb.Route]
 
 
 def _default_route(scope: Scope, service: Service, port: Port) -> pb.Route:
-    route = pb.Route(name="default")
+    route = pb.Route(name=_DEFAULT_ROUTE)
     route.match.prefix = "/"
     route.route.cluster = cluster_name(port.number, "", service.host)
     rule = scope.destination_rule(service.host)
@@ -135,7 +157,9 @@ def _make_route(scope: Scope, rule: HttpRoute, match: HttpMatch, port: Port) -> 
         _apply_redirect(route.redirect, rule.redirect, port)
     elif rule.direct_status is not None:
         route.direct_response.status = rule.direct_status
-        if rule.direct_body:
+        if isinstance(rule.direct_body, bytes):
+            route.direct_response.body.inline_bytes = rule.direct_body
+        elif rule.direct_body:
             route.direct_response.body.inline_string = rule.direct_body
     else:
         _apply_forward(scope, route.route, rule, port)
@@ -198,17 +222,7 @@ def _set_string(target: object, match: StringMatch) -> None:
 
 
 def _apply_forward(scope: Scope, action: pb.RouteAction, rule: HttpRoute, port: Port) -> None:
-    if len(rule.destinations) == 1:
-        action.cluster = _cluster_of(scope, rule.destinations[0], port)
-    else:
-        for destination in rule.destinations:
-            if not destination.weight:
-                continue
-            weighted = action.weighted_clusters.clusters.add(name=_cluster_of(scope, destination, port))
-            weighted.weight.value = destination.weight
-            _apply_headers(weighted, destination.request_headers, destination.response_headers)
-            if destination.request_headers.authority:
-                weighted.host_rewrite_literal = destination.request_headers.authority
+    _apply_destinations(scope, action, rule.destinations, port)
     keys = [_hash_of(scope, destination) for destination in rule.destinations]
     _apply_hash(action, keys)
     _apply_timeout(action, rule.timeout_seconds)
@@ -231,6 +245,20 @@ def _apply_forward(scope: Scope, action: pb.RouteAction, rule: HttpRoute, port: 
         mirror.runtime_fraction.default_value.numerator = int(percent * 10_000)
         mirror.runtime_fraction.default_value.denominator = 2  # MILLION
         mirror.disable_shadow_host_suffix_append = True
+
+
+def _apply_destinations(scope: Scope, action: pb.RouteAction, destinations: Sequence[Destination], port: Port) -> None:
+    if len(destinations) == 1:
+        action.cluster = _cluster_of(scope, destinations[0], port)
+        return
+    for destination in destinations:
+        if not destination.weight:
+            continue
+        weighted = action.weighted_clusters.clusters.add(name=_cluster_of(scope, destination, port))
+        weighted.weight.value = destination.weight
+        _apply_headers(weighted, destination.request_headers, destination.response_headers)
+        if destination.request_headers.authority:
+            weighted.host_rewrite_literal = destination.request_headers.authority
 
 
 def _hash_of(scope: Scope, destination: Destination) -> ConsistentHash | None:
@@ -273,10 +301,10 @@ def _cluster_of(scope: Scope, destination: Destination, port: Port) -> str:
 
 
 def _apply_timeout(action: pb.RouteAction, seconds: float | None) -> None:
-    """Istio's default is no timeout, which Envoy writes as 0."""
-    action.timeout.FromMilliseconds(int((seconds or 0.0) * 1000))
-    if not action.timeout.ListFields():
-        action.timeout.SetInParent()
+    """Istio's default is no timeout, which Envoy writes as 0; what gRPC callers announce holds within it."""
+    for field in (action.timeout, action.max_grpc_timeout):
+        field.FromMilliseconds(int((seconds or 0.0) * 1000))
+        field.SetInParent()
 
 
 def _make_retry(retry: HttpRetry, *, is_hashed: bool) -> pb.RetryPolicy:

@@ -14,14 +14,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import TypeAlias
 
 from .client import Client
-from .world import DestinationRule, HttpRetry, Service, Sidecar, VirtualService, World, hosts_overlap
+from .http_rules import HttpRetry, VirtualService
+from .traffic_policy import DestinationRule
+from .world import Service, Sidecar, World, hosts_overlap
 
 __all__ = ["Scope"]
 
 # pilot/pkg/networking/core/route/retry/retry.go, newRetryPolicy.
 DEFAULT_RETRY = HttpRetry(attempts=2)
+
+RulesByHost: TypeAlias = dict[str, list[DestinationRule]]
 
 _EVERYBODY, _OWN, _NOBODY = "*", ".", "~"
 
@@ -57,11 +62,12 @@ class Scope:
         self.sidecar = _sidecar_of(world, client)
         if self.sidecar is not None:
             rules = [rule for rule in rules if any(self.imports(rule.namespace, host) for host in rule.hosts)]
-            wanted = {one.host for rule in rules for route in rule.routes for one in route.every_destination()}
+            wanted = {one.host for rule in rules for one in rule.every_destination()}
             exported = [one for one in exported if one.host in wanted or self.imports(one.namespace, one.host)]
         self.services: dict[str, Service] = {one.host: one for one in exported}
         self.virtual_services: Sequence[VirtualService] = rules
         self._rules: dict[str, DestinationRule | None] = {}
+        self._exported: dict[str, RulesByHost] = {}
 
     @property
     def registry_only(self) -> bool:
@@ -149,11 +155,11 @@ class Scope:
     def _find_destination_rule(self, host: str) -> DestinationRule | None:
         service = self.services.get(host)
         own, root = self.client.namespace, self.root_namespace
-        found = self._most_specific(host, self._own_rules)
+        found = _most_specific(host, self._own_rules)
         if not found and service is not None:
-            found = self._most_specific(host, self._exported_rules(service.namespace))
+            found = _most_specific(host, self._exported_rules(service.namespace))
         if not found and root != own:
-            found = self._most_specific(host, self._exported_rules(root))
+            found = _most_specific(host, self._exported_rules(root))
         # Those for some workloads come first, and are of the client's own namespace.
         for rule in found:
             if rule.selector is not None and rule.namespace == own and self.client.has(rule.selector):
@@ -161,29 +167,42 @@ class Scope:
         return next((rule for rule in reversed(found) if rule.selector is None), None)
 
     @cached_property
-    def _own_rules(self) -> list[DestinationRule]:
+    def _rules_of_namespaces(self) -> dict[str, list[DestinationRule]]:
+        found: dict[str, list[DestinationRule]] = {}
+        for rule in self.world.destination_rules:
+            found.setdefault(rule.namespace, []).append(rule)
+        return found
+
+    @cached_property
+    def _own_rules(self) -> RulesByHost:
         own = self.client.namespace
-        rules = [rule for rule in self.world.destination_rules if rule.namespace == own]
+        rules = self._rules_of_namespaces.get(own, [])
         if own == self.root_namespace:
             # What the root namespace has for everybody does not stand before the rules of services.
             return _merged([rule for rule in rules if self._is_private(rule)])
         return _merged([rule for rule in rules if not rule.export_to or {_EVERYBODY, _OWN, own} & set(rule.export_to)])
 
-    def _exported_rules(self, namespace: str) -> list[DestinationRule]:
-        rules = [
-            one for one in self.world.destination_rules if one.namespace == namespace and not self._is_private(one)
-        ]
-        return [rule for rule in _merged(rules) if self._is_exported(rule.export_to, rule.namespace)]
+    def _exported_rules(self, namespace: str) -> RulesByHost:
+        found = self._exported.get(namespace)
+        if found is None:
+            rules = [one for one in self._rules_of_namespaces.get(namespace, []) if not self._is_private(one)]
+            found = self._exported[namespace] = {
+                host: [rule for rule in of_host if self._is_exported(rule.export_to, rule.namespace)]
+                for host, of_host in _merged(rules).items()
+            }
+        return found
 
     def _is_private(self, rule: DestinationRule) -> bool:
         exported = rule.export_to or self.world.defaults.destination_rule_export_to
         return rule.selector is not None or exported in ((_OWN,), (rule.namespace,))
 
-    @staticmethod
-    def _most_specific(host: str, rules: Iterable[DestinationRule]) -> list[DestinationRule]:
-        matching = [rule for rule in rules if hosts_overlap(rule.host, host)]
-        best = max((rule.host for rule in matching), key=lambda one: (not one.startswith("*"), len(one)), default="")
-        return [rule for rule in matching if rule.host == best]
+
+def _most_specific(host: str, rules: RulesByHost) -> list[DestinationRule]:
+    exact = rules.get(host)
+    if exact is not None:
+        return exact
+    wildcards = [one for one in rules if one.startswith("*") and hosts_overlap(one, host)]
+    return rules[max(wildcards, key=len)] if wildcards else []
 
 
 def _private_ones_first(rules: list[VirtualService], client: Client) -> list[VirtualService]:
@@ -195,22 +214,32 @@ def _private_ones_first(rules: list[VirtualService], client: Client) -> list[Vir
     return sorted(rules, key=lambda rule: (rank(rule), rule.age))
 
 
-def _merged(rules: list[DestinationRule]) -> list[DestinationRule]:
-    """Rules of one namespace, those of one host made one: subsets are added, and the first traffic policy holds."""
-    merged: list[DestinationRule] = []
+def _merged(rules: Iterable[DestinationRule]) -> RulesByHost:
+    """Rules of one namespace, those of one host made one: subsets are added, and the first traffic policy holds.
+
+    One for some workloads takes up those for all that are exported alike (destination_rule.go, mergeDestinationRule).
+    """
+    by_host: RulesByHost = {}
     for rule in sorted(rules, key=lambda one: (one.selector is None, one.age)):
-        stands_alone = True
+        merged, stands_alone = by_host.setdefault(rule.host, []), True
         for place, other in enumerate(merged):
-            if other.host != rule.host or other.export_to != rule.export_to:
+            own, others = _exports(rule), _exports(other)
+            stands_alone = own != others
+            if stands_alone and not (others and own >= others):
                 continue
             if other.selector is not None and rule.selector is not None and other.selector != rule.selector:
+                stands_alone = True
                 continue
-            merged[place] = _with(other, rule)
             if (other.selector is None) is (rule.selector is None):
                 stands_alone = False
+            merged[place] = _with(other, rule)
         if stands_alone:
             merged.append(rule)
-    return merged
+    return by_host
+
+
+def _exports(rule: DestinationRule) -> frozenset[str]:
+    return frozenset(rule.export_to) if rule.selector is None else frozenset([_OWN])
 
 
 def _with(rule: DestinationRule, other: DestinationRule) -> DestinationRule:

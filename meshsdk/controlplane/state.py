@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ from .inbound import inbound_problems, make_inbound_listener
 from .kinds import UnreadablePolicy
 from .raw import parse_raw
 from .scope import Scope
+from .served import ServedResources
 from .view import Packed, View
 from .world import World
 
@@ -60,6 +62,7 @@ class FolderState:
     problems: tuple[Problem, ...] = ()
     world: World = field(default_factory=World, compare=False)
     _views: dict[Client, View] = field(default_factory=dict, compare=False, repr=False)
+    _served: dict[tuple[Client, bool, str], ServedResources] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def grpc(self) -> Mapping[tuple[ResourceType, str], bytes]:
@@ -71,8 +74,12 @@ class FolderState:
         """Resources for an Envoy that asks for all."""
         return self.view(self.client).sidecar
 
-    def inbound(self, name: str) -> bytes | None:
+    def inbound(self, name: str, own_address: str = "") -> bytes | None:
         """The inbound listener of a name that holds address and port; None where the name is not one.
+
+        Args:
+            name: Of the listener.
+            own_address: Of the server's workload, where it is another machine's.
 
         Raises:
             ConfigError: It cannot be made.
@@ -81,17 +88,30 @@ class FolderState:
         if not name.startswith(INBOUND_PREFIX) or not _PORT.fullmatch(port) or int(port) > _MAX_PORT:
             return None
         try:
-            listener = make_inbound_listener(self.world, name, address.strip("[]"), int(port))
+            listener = make_inbound_listener(self.world, name, address.strip("[]"), int(port), own_address)
             return bytes(listener.SerializeToString(deterministic=True))
         except (ValueError, TypeError, OverflowError) as error:
             raise ConfigError(name, f"cannot be made: {error}") from error
 
     def for_client(self, node: base_pb2.Node) -> Mapping[tuple[ResourceType, str], bytes]:
         """The resources in the shape that a client wants, and as its namespace, labels and locality have them."""
-        view = self.view(_client_of(node))
+        client = _client_of(node)
+        view = self.view(client)
         if node.user_agent_name == "envoy":
             return view.sidecar
-        return view.grpc_core if node.user_agent_name.startswith("gRPC") else view.grpc
+        is_grpc_core = node.user_agent_name.startswith("gRPC")
+        address = _address_of(node)
+        key = (client, is_grpc_core, address)
+        found = self._served.get(key)
+        if found is None:
+            if len(self._served) >= _MAX_VIEWS:
+                self._served.clear()
+            made = view.grpc_core if is_grpc_core else view.grpc
+            # Others than gRPC's client ask for full names, too.
+            short_names = view.full_names if is_grpc_core else {}
+            found = ServedResources(made, lambda name: self.inbound(name, address), short_names)
+            self._served[key] = found
+        return found
 
     def view(self, client: Client) -> View:
         """The resources as one client has them; made when they are asked for first."""
@@ -173,3 +193,15 @@ def _client_of(node: base_pb2.Node) -> Client:
     namespace = named if isinstance(named, str) else ""
     locality = node.locality
     return client_of(namespace, metadata, (locality.region, locality.zone, locality.sub_zone))
+
+
+def _address_of(node: base_pb2.Node) -> str:
+    """Of a workload, by its node's id as Istio has it: type~ip~pod.namespace~domain; empty where it is another."""
+    parts = node.id.split("~")
+    if len(parts) != 4:
+        return ""
+    try:
+        address = ipaddress.ip_address(parts[1])
+    except ValueError:
+        return ""
+    return "" if address.is_unspecified or address.is_loopback else str(address)

@@ -1,24 +1,27 @@
 """YAML that means one thing: plain data, bounded, with no key twice.
 
-PyYAML composes the nodes; the data are made of them here, since its constructor takes the last of two equal keys and
-makes dates and numbers to the base of 60 of words that Kubernetes reads as strings.
+PyYAML (libyaml) reads a text as events, and the data are made of them here: its constructor takes the last of two equal
+keys and makes dates and numbers to the base of 60 of words that Kubernetes reads as strings, and its composer takes ten
+times as long.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-__all__ = ["YamlError", "parse_yaml"]
+__all__ = ["YamlDocument", "YamlError", "parse_yaml", "read_yaml"]
 
 # Aliases make a small file mean a huge document ("billion laughs"); manifests do without, or use a few.
-_MAX_ALIASES = 100
-_MAX_VALUES = 2_000_000
-_MAX_DEPTH = 100
+MAX_ALIASES = 100
+MAX_VALUES = 2_000_000
+MAX_DEPTH = 100
 # Those of JSON that Kubernetes takes.
-_INTEGERS = range(-(1 << 63), 1 << 64)
+INTEGERS = range(-(1 << 63), 1 << 64)
 
 # libyaml's parser where it was built in.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -41,161 +44,290 @@ class YamlError(Exception):
         self.problem = problem
 
 
+@dataclass(frozen=True, slots=True)
+class YamlDocument:
+    """One document.
+
+    Attributes:
+        line: Where it begins, from 1.
+        item_lines: Where the objects of its list begin, if it is one or has one under `items`.
+    """
+
+    data: Any
+    line: int = 1
+    item_lines: tuple[int, ...] = ()
+
+
 def parse_yaml(text: str) -> list[Any]:
-    """The documents of a text.
+    """The documents of a text, as data.
 
     Raises:
         YamlError: The first of them that is wrong.
     """
-    _check_size(text)
-    found: list[Any] = []
+    return [document.data for document in read_yaml(text)[0]]
+
+
+def read_yaml(text: str, first_line: int = 1) -> tuple[list[YamlDocument], int]:
+    """The documents of a text, and how many aliases they have.
+
+    Args:
+        text: The text.
+        first_line: The number of its first line.
+
+    Raises:
+        YamlError: The first of them that is wrong.
+    """
+    found: list[YamlDocument] = []
+    builder = _Builder(first_line)
     try:
-        for node in yaml.compose_all(text, Loader=_Loader):
-            found.append(_Builder().build(node))
+        loader = _Loader(text)
+        for document in builder.documents(iter(loader.get_event, None)):
+            found.append(document)
+    except yaml.MarkedYAMLError as error:
+        raise YamlError(len(found) + 1, _told(error, first_line)) from error
     except (yaml.YAMLError, ValueError) as error:
-        raise YamlError(len(found) + 1, _on_one_line(error)) from error
-    return found
+        raise YamlError(len(found) + 1, " ".join(str(error).split())) from error
+    return found, builder.aliases
 
 
-def _check_size(text: str) -> None:
-    """Before nodes are composed, which is done by recursion."""
-    documents = aliases = depth = 0
-    try:
-        for event in yaml.parse(text, Loader=_Loader):
-            if isinstance(event, yaml.DocumentStartEvent):
-                documents += 1
-            elif isinstance(event, yaml.AliasEvent):
-                aliases += 1
-            elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
-                depth += 1
-            elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
-                depth -= 1
-            if depth > _MAX_DEPTH:
-                raise _wrong(event, f"is nested more than {_MAX_DEPTH} deep")
-            if aliases > _MAX_ALIASES:
-                raise _wrong(event, f"has more than {_MAX_ALIASES} aliases")
-    except (yaml.YAMLError, ValueError) as error:
-        raise YamlError(max(documents, 1), _on_one_line(error)) from error
+def _told(error: yaml.MarkedYAMLError, first_line: int) -> str:
+    parts = []
+    for words, mark in ((error.context, error.context_mark), (error.problem, error.problem_mark)):
+        if words:
+            parts.append(f"{words} (line {mark.line + first_line})" if mark is not None else words)
+    return " ".join(", ".join(parts).split())
 
 
-def _on_one_line(error: Exception) -> str:
-    return " ".join(str(error).replace('in "<unicode string>", ', "").split())
+class _Open:
+    """A list or an object that has begun.
+
+    Attributes:
+        key: Of an object that is inside of another: where it stands there.
+        below: How deep what it holds is.
+        values_before: How many values the document had before it.
+        merged: What `<<` brings; None where it does not stand here.
+    """
+
+    __slots__ = ("anchor", "below", "key", "merged", "value", "values_before")
+
+    def __init__(self, value: Any, key: Any, anchor: str | None, values_before: int) -> None:
+        self.value = value
+        self.key = key
+        self.anchor = anchor
+        self.values_before = values_before
+        self.below = 0
+        self.merged: dict[Any, Any] | None = None
 
 
-def _wrong(at: Any, problem: str) -> ValueError:
-    return ValueError(f"line {at.start_mark.line + 1}: {problem}")
+class _Word:
+    """What stands for a key where there is none of its own."""
+
+
+# In an object: a key comes next. In a list, or at the top. After `<<`. Not met before.
+_NO_KEY, _NONE_NEEDED, _MERGE, _NEW = _Word(), _Word(), _Word(), _Word()
 
 
 class _Builder:
-    """One document's nodes as data. What several aliases stand for is made once."""
+    """Events as data. What several aliases stand for is made once; words that come again are one string."""
 
-    def __init__(self) -> None:
-        self._made: dict[int, tuple[Any, int, int]] = {}
-        self._open: set[int] = set()
+    def __init__(self, first_line: int) -> None:
+        self.aliases = 0
+        self._first_line = first_line
+        # What plain words mean, and quoted ones: most come many times.
+        self._plain: dict[str, Any] = {}
+        self._quoted: dict[str, str] = {}
+        self._start()
 
-    def build(self, node: Any) -> Any:
-        return self._build(node)[0]
+    def _start(self) -> None:
+        self._values = 0
+        # By anchor: the value, how many values it holds, and how deep it is; None while it is open.
+        self._anchors: dict[str, tuple[Any, int, int] | None] = {}
+        self._open: list[_Open] = []
+        self._root: Any = None
+        self._item_lines: list[int] = []
 
-    def _build(self, node: Any) -> tuple[Any, int, int]:
-        """The value; and how many values it holds, and how deep, with every alias written out."""
-        known = self._made.get(id(node))
-        if known is not None:
-            return known
-        if id(node) in self._open:
-            raise _wrong(node, "an alias stands inside of what it stands for")
-        self._open.add(id(node))
-        made: tuple[Any, int, int]
-        if isinstance(node, yaml.MappingNode):
-            made = self._mapping(node)
-        elif isinstance(node, yaml.SequenceNode):
-            if node.tag != f"{_TAG}seq":
-                raise _wrong(node, f"the tag {node.tag!r} is not taken")
-            items = [self._build(item) for item in node.value]
-            sizes, depths = (sum(one[1] for one in items), max((one[2] for one in items), default=0))
-            made = [one[0] for one in items], 1 + sizes, 1 + depths
-        else:
-            made = _scalar(node), 1, 0
-        if made[1] > _MAX_VALUES:
-            raise _wrong(node, f"stands for more than {_MAX_VALUES} values")
-        if made[2] > _MAX_DEPTH:
-            raise _wrong(node, f"is nested more than {_MAX_DEPTH} deep")
-        self._open.discard(id(node))
-        self._made[id(node)] = made
-        return made
+    def documents(self, events: Iterable[Any]) -> Iterator[YamlDocument]:
+        """The documents of a stream of events.
 
-    def _mapping(self, node: Any) -> tuple[dict[Any, Any], int, int]:
-        if node.tag != f"{_TAG}map":
-            raise _wrong(node, f"the tag {node.tag!r} is not taken")
-        own: dict[Any, Any] = {}
-        merged: dict[Any, Any] | None = None
-        size, depth = 1, 0
-        for key_node, value_node in node.value:
-            value, count, below = self._build(value_node)
-            size, depth = size + 1 + count, max(depth, below)
-            if key_node.tag == f"{_TAG}merge":
-                if merged is not None:
-                    raise _wrong(key_node, "'<<' stands twice in one object")
-                merged = _merged(key_node, value)
+        Two of three events are words, and most of those have been met before: what is done for them stands here, the
+        rest in methods. `holder` is the list or object that is open, `key` where the next value goes in it.
+        """
+        plain, quoted = self._plain, self._quoted
+        word, object_, list_ = yaml.ScalarEvent, yaml.MappingStartEvent, yaml.SequenceStartEvent
+        holder: Any = None
+        key: Any = _NONE_NEEDED
+        line = self._first_line
+        for event in events:
+            kind = type(event)
+            if kind is word:
+                self._values += 1
+                text = event.value
+                if event.tag is not None or event.anchor is not None:
+                    value = self._named_word(event)
+                elif event.implicit[0]:
+                    value = plain.get(text, _NEW)
+                    if value is _NEW:
+                        plain[text] = value = self._made(event, text, _tag_of(text))
+                else:
+                    value = quoted.setdefault(text, text)
+                if key is _NO_KEY:
+                    is_usual = type(value) is str and text != "<<" and value not in holder
+                    key = value if is_usual else self._odd_key(event, value, holder)
+                    continue
+            elif kind is object_ or kind is list_:
+                holder, key = self._begin(event, key, {} if kind is object_ else [])
                 continue
-            key = _key(key_node)
-            if key in own:
-                raise _wrong(key_node, f"the key {key!r} stands twice in one object")
-            own[key] = value
-        return {**(merged or {}), **own}, size, 1 + depth
+            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+                value, key = self._end()
+                holder = self._open[-1].value if self._open else None
+            elif kind is yaml.AliasEvent:
+                value = self._alias(event, key)
+            else:
+                if kind is yaml.DocumentStartEvent:
+                    self._start()
+                    line = event.start_mark.line + self._first_line
+                elif kind is yaml.DocumentEndEvent:
+                    yield YamlDocument(self._root, line, tuple(self._item_lines))
+                continue
+            if key is _NONE_NEEDED:
+                if holder is None:
+                    self._root = value
+                else:
+                    holder.append(value)
+            elif key is _MERGE:
+                self._open[-1].merged, key = self._merged(event, value), _NO_KEY
+            else:
+                holder[key] = value
+                key = _NO_KEY
+
+    def _begin(self, event: Any, key: Any, value: Any) -> tuple[Any, Any]:
+        is_object = type(value) is dict
+        if event.tag is not None and event.tag not in ("!", f"{_TAG}map" if is_object else f"{_TAG}seq"):
+            raise self._wrong(event, f"the tag {event.tag!r} is not taken")
+        if key is _NO_KEY:
+            raise self._wrong(event, "a key must be a word")
+        depth = len(self._open)
+        if depth >= MAX_DEPTH:
+            raise self._wrong(event, f"is nested more than {MAX_DEPTH} deep")
+        if event.anchor is not None:
+            self._name(event, None)
+        if key is _NONE_NEEDED and (depth == 1 or (depth == 2 and self._open[1].key == "items")):
+            self._item_lines.append(event.start_mark.line + self._first_line)
+        self._open.append(_Open(value, key, event.anchor, self._values))
+        self._count(event, 1)
+        return value, _NO_KEY if is_object else _NONE_NEEDED
+
+    def _end(self) -> tuple[Any, Any]:
+        done = self._open.pop()
+        value = done.value if done.merged is None else {**done.merged, **done.value}
+        depth = done.below + 1
+        if done.anchor is not None:
+            self._anchors[done.anchor] = (value, self._values - done.values_before, depth)
+        if self._open and depth > self._open[-1].below:
+            self._open[-1].below = depth
+        return value, done.key
+
+    def _alias(self, event: Any, key: Any) -> Any:
+        self.aliases += 1
+        if self.aliases > MAX_ALIASES:
+            raise self._wrong(event, f"has more than {MAX_ALIASES} aliases")
+        if event.anchor not in self._anchors:
+            raise self._wrong(event, f"the alias {event.anchor!r} stands for nothing")
+        known = self._anchors[event.anchor]
+        if known is None:
+            raise self._wrong(event, "an alias stands inside of what it stands for")
+        if key is _NO_KEY:
+            raise self._wrong(event, "a key must be a word, is an alias")
+        value, size, depth = known
+        self._count(event, size)
+        if len(self._open) + depth > MAX_DEPTH:
+            raise self._wrong(event, f"is nested more than {MAX_DEPTH} deep")
+        self._open[-1].below = max(self._open[-1].below, depth)
+        return value
+
+    def _named_word(self, event: Any) -> Any:
+        """A word with an anchor or a tag."""
+        tag = event.tag
+        if tag == f"{_TAG}merge":
+            raise self._wrong(event, f"the tag {tag!r} is not taken")
+        if tag is None or tag == "!":
+            tag = _tag_of(event.value) if event.implicit[0] else f"{_TAG}str"
+        value = self._made(event, event.value, tag)
+        if event.anchor is not None:
+            self._name(event, (value, 1, 0))
+        return value
+
+    def _odd_key(self, event: Any, value: Any, holder: dict[Any, Any]) -> Any:
+        """A key. Numbers are words, as in Kubernetes; `yes` stays what it is, for those who read it."""
+        if value is None:
+            raise self._wrong(event, "a key must be a word, is nothing")
+        if value == "<<" and event.tag is None and event.implicit[0]:
+            if self._open[-1].merged is not None:
+                raise self._wrong(event, "'<<' stands twice in one object")
+            return _MERGE
+        key = value if isinstance(value, str | bool) else event.value
+        if key in holder:
+            raise self._wrong(event, f"the key {key!r} stands twice in one object")
+        return key
+
+    def _made(self, event: Any, text: str, tag: str) -> Any:
+        """A word as its tag says."""
+        match tag.removeprefix(_TAG):
+            case "str" | "timestamp" | "value" | "merge":
+                return text
+            case "null":
+                return None
+            case "bool" if text.lower() in _BOOLEANS:
+                return _BOOLEANS[text.lower()]
+            case "bool":
+                raise self._wrong(event, f"{text!r} is no value of the tag {tag!r}")
+            case "int":
+                # To the base of 60 in YAML 1.1 (12:30): nobody means that.
+                return text if ":" in text else self._integer(event, text.replace("_", ""))
+            case "float":
+                return text if ":" in text else self._number(event, text.replace("_", "").lower())
+        raise self._wrong(event, f"the tag {tag!r} is not taken")
+
+    def _integer(self, event: Any, text: str) -> int:
+        digits = text.lstrip("+-")
+        is_octal = len(digits) > 1 and digits.isdecimal() and digits.startswith("0")
+        value = int(text, 8 if is_octal else 0)
+        if value not in INTEGERS:
+            raise self._wrong(event, "a number has more than 64 bits")
+        return value
+
+    def _number(self, event: Any, text: str) -> float:
+        value = float(text.replace(".inf", "inf").replace(".nan", "nan"))
+        if not math.isfinite(value):
+            raise self._wrong(event, "a number must be finite")
+        return value
+
+    def _merged(self, event: Any, value: Any) -> dict[Any, Any]:
+        """`<<`: an object, or several of which the first wins."""
+        result: dict[Any, Any] = {}
+        for one in reversed(value if isinstance(value, list) else [value]):
+            if not isinstance(one, dict):
+                raise self._wrong(event, "'<<' must be an object or a list of objects")
+            result.update(one)
+        return result
+
+    def _name(self, event: Any, named: tuple[Any, int, int] | None) -> None:
+        if event.anchor in self._anchors:
+            raise self._wrong(event, f"the anchor {event.anchor!r} stands twice")
+        self._anchors[event.anchor] = named
+
+    def _count(self, event: Any, values: int) -> None:
+        self._values += values
+        if self._values > MAX_VALUES:
+            raise self._wrong(event, f"with its aliases the document has more than {MAX_VALUES} values")
+
+    def _wrong(self, event: Any, problem: str) -> ValueError:
+        return ValueError(f"line {event.start_mark.line + self._first_line}: {problem}")
 
 
-def _merged(at: Any, value: Any) -> dict[Any, Any]:
-    """`<<`: an object, or several of which the first wins."""
-    result: dict[Any, Any] = {}
-    for one in reversed(value if isinstance(value, list) else [value]):
-        if not isinstance(one, dict):
-            raise _wrong(at, "'<<' must be an object or a list of objects")
-        result.update(one)
-    return result
+_resolver = yaml.resolver.Resolver()
 
 
-def _key(node: Any) -> Any:
-    """A key. Numbers are words, as in Kubernetes; `yes` stays what it is, for those who read it."""
-    if not isinstance(node, yaml.ScalarNode):
-        raise _wrong(node, "a key must be a word")
-    value = _scalar(node)
-    if value is None:
-        raise _wrong(node, "a key must be a word, is nothing")
-    return value if isinstance(value, bool | str) else node.value
-
-
-def _scalar(node: Any) -> Any:
-    text: str = node.value
-    match node.tag.removeprefix(_TAG):
-        case "str" | "timestamp" | "value" | "merge":
-            return text
-        case "null":
-            return None
-        case "bool":
-            return _BOOLEANS[text.lower()] if text.lower() in _BOOLEANS else _no_value(node)
-        case "int":
-            # To the base of 60 in YAML 1.1 (12:30): nobody means that.
-            return text if ":" in text else _integer(node, text.replace("_", ""))
-        case "float":
-            return text if ":" in text else _number(node, text.replace("_", "").lower())
-    raise _wrong(node, f"the tag {node.tag!r} is not taken")
-
-
-def _no_value(node: Any) -> Any:
-    raise _wrong(node, f"{node.value!r} is no value of the tag {node.tag!r}")
-
-
-def _integer(node: Any, text: str) -> int:
-    digits = text.lstrip("+-")
-    is_octal = len(digits) > 1 and digits.isdecimal() and digits.startswith("0")
-    value = int(text, 8 if is_octal else 0)
-    if value not in _INTEGERS:
-        raise _wrong(node, "a number has more than 64 bits")
-    return value
-
-
-def _number(node: Any, text: str) -> float:
-    value = float(text.replace(".inf", "inf").replace(".nan", "nan"))
-    if not math.isfinite(value):
-        raise _wrong(node, "a number must be finite")
-    return value
+def _tag_of(text: str) -> str:
+    """What YAML makes of a plain word."""
+    return str(_resolver.resolve(yaml.ScalarNode, text, (True, False)))  # type: ignore[no-untyped-call]

@@ -12,7 +12,7 @@ from ..resources import RESOURCE_TYPES, ResourceType, decode, resource_name
 from .clusters import for_grpc_core, make_clusters
 from .inbound import make_keys_clusters
 from .listeners import make_grpc_listeners, make_refusal, make_sidecar_listeners
-from .names import domains_of
+from .names import short_forms
 from .scope import Scope
 
 __all__ = ["Packed", "View"]
@@ -60,17 +60,17 @@ class View:
         """The listener of a host that must not be called, since the folder does not know it; None where it may be."""
         host, _, port = name.rpartition(":")
         is_of_client = bool(host) and port.isdecimal() and "/" not in name
-        if not self.scope.registry_only or not is_of_client or host in self._short_names:
+        if not self.scope.registry_only or not is_of_client or host in self.full_names:
             return None
         packed: bytes = make_refusal(name).SerializeToString(deterministic=True)
         return packed
 
     @cached_property
-    def _short_names(self) -> frozenset[str]:
-        """Of hosts that are known; whoever asks for one asks for the full name, too."""
-        services = self.scope.services
-        names = (name for one in services.values() for name in domains_of(one, port=None))
-        return frozenset(name for name in names if name not in services)
+    def full_names(self) -> dict[str, str]:
+        """Of hosts in their short forms; whoever is on the mesh by meshsdk asks for the full name, too."""
+        scope = self.scope
+        namespace, domain = scope.client.namespace, scope.world.domain
+        return {short: host for host in scope.services for short in short_forms(host, namespace, domain)}
 
     @cached_property
     def _clusters(self) -> list[Message]:

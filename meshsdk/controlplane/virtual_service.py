@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from ..errors import ConfigError
 from .fields import Fields
-from .kubernetes import Meta
-from .world import (
+from .http_rules import (
+    ByteMatch,
+    ByteRoute,
     Destination,
     HeaderOperations,
     HttpFault,
@@ -18,8 +19,9 @@ from .world import (
     HttpRoute,
     StringMatch,
     VirtualService,
-    World,
 )
+from .kubernetes import Meta
+from .world import World
 
 __all__ = ["parse_retry", "parse_virtual_service"]
 
@@ -46,7 +48,9 @@ def parse_virtual_service(spec: Fields, meta: Meta, world: World, errors: list[C
                 routes.append(parsed)
         except ConfigError as error:
             errors.append(error)
-    spec.finish(("hosts", "gateways", "http", "exportTo"))
+    tls = _parse_byte_routes(spec, "tls", meta, world, errors)
+    tcp = _parse_byte_routes(spec, "tcp", meta, world, errors)
+    spec.finish(("hosts", "gateways", "http", "tls", "tcp", "exportTo"))
     if gateways and "mesh" not in gateways:
         spec.warn("gateways", "is for gateways only, and has no effect in a mesh client")
         return None
@@ -58,7 +62,43 @@ def parse_virtual_service(spec: Fields, meta: Meta, world: World, errors: list[C
         where=spec.where,
         export_to=export_to,
         age=meta.age,
+        tls=tls,
+        tcp=tcp,
     )
+
+
+def _parse_byte_routes(
+    spec: Fields, name: str, meta: Meta, world: World, errors: list[ConfigError]
+) -> tuple[ByteRoute, ...]:
+    routes = []
+    for route in spec.children(name):
+        try:
+            matches = [_parse_byte_match(match) for match in route.children("match")]
+            destinations = _parse_destinations(route, meta, world)
+            route.finish(("match",))
+        except ConfigError as error:
+            errors.append(error)
+            continue
+        if not matches or any(match is not None for match in matches):
+            routes.append(ByteRoute(tuple(match for match in matches if match is not None), destinations))
+    return tuple(routes)
+
+
+def _parse_byte_match(match: Fields) -> ByteMatch | None:
+    """A condition; None where it is for gateways, or for addresses, which nobody knows before a host is looked up."""
+    gateways, subnets = match.texts("gateways"), match.texts("destinationSubnets")
+    labels, namespace = match.labels("sourceLabels"), match.text("sourceNamespace")
+    parsed = ByteMatch(
+        sni_hosts=tuple(host.lower() for host in match.texts("sniHosts")),
+        port=match.integer("port", low=1, high=65535),
+        source_labels={} if gateways else labels,
+        source_namespace="" if gateways else namespace,
+    )
+    if subnets:
+        match.warn("destinationSubnets", "is not carried out: the route matches nothing")
+    match.ignore("sourceSubnet")
+    match.finish_exactly()
+    return parsed if not subnets and (not gateways or "mesh" in gateways) else None
 
 
 def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute | None:
@@ -78,7 +118,7 @@ def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute | None:
         destinations=_parse_destinations(route, meta, world),
         redirect=_parse_redirect(route),
         direct_status=direct.integer("status", low=200, high=599) if direct is not None else None,
-        direct_body=body.text("string") if body is not None else "",
+        direct_body=(body.base64("bytes") or body.text("string")) if body is not None else "",
         rewrite_uri=rewrite.text("uri") if rewrite is not None else "",
         rewrite_regex=regex,
         rewrite_authority=rewrite.text("authority") if rewrite is not None else "",

@@ -2,6 +2,7 @@
 
     xdstp://meshsdk/envoy.config.listener.v3.Listener/<mesh>/target/<target>/<authority>
     xdstp://meshsdk/envoy.config.listener.v3.Listener/<mesh>/to/<cluster>/<policy>
+    xdstp://meshsdk/envoy.config.listener.v3.Listener/keeper
     xdstp://meshsdk/envoy.config.cluster.v3.Cluster/<mesh>/<cluster>
     xdstp://meshsdk/envoy.config.endpoint.v3.ClusterLoadAssignment/<mesh>/<cluster>
 
@@ -16,10 +17,13 @@ import urllib.parse
 
 from ..resources import ResourceType
 
-__all__ = ["AUTHORITY", "NO_PROXY", "channel_target", "cluster_of", "parts_of", "resource_name", "shown"]
+__all__ = ["AUTHORITY", "KEEPER", "NO_PROXY", "channel_target", "cluster_of", "parts_of", "resource_name", "shown"]
 
 # The authority under which the relay stands in the bootstrap.
 AUTHORITY = "meshsdk"
+
+# The target of the channel that keeps grpc-core's bootstrap in use (`process_bootstrap`); no Mesh's id is a word.
+KEEPER = "keeper"
 
 # grpc-core puts the environment's proxy (grpc_proxy, https_proxy, http_proxy) in the place of any target but a unix
 # socket, and would resolve the proxy's name instead of the mesh's (http_proxy_mapper.cc). Nothing of the mesh goes by

@@ -22,7 +22,7 @@ import grpc.experimental
 
 from ..bootstrap import BOOTSTRAP_JSON_VARIABLE, BOOTSTRAP_PATH_VARIABLE, ENVIRONMENT_LOCK
 from ..errors import BootstrapError, UnsupportedFeatureError
-from .names import AUTHORITY, NO_PROXY, channel_target
+from .names import AUTHORITY, KEEPER, NO_PROXY, channel_target
 
 __all__ = ["merged_bootstrap", "open_keeper"]
 
@@ -84,12 +84,13 @@ def open_keeper(document: Mapping[str, Any], asked: threading.Event) -> Any:
     failed = threading.Event()
 
     def watch(state: grpc.ChannelConnectivity) -> None:
-        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+        # The keeper fails as well once it was answered, since its routes lead nowhere.
+        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE and not asked.is_set():
             failed.set()
             asked.set()
 
     with ENVIRONMENT_LOCK, _environment(document):
-        channel = inspect.unwrap(grpc.insecure_channel)(channel_target("keeper"), options=NO_PROXY)
+        channel = inspect.unwrap(grpc.insecure_channel)(channel_target(KEEPER), options=NO_PROXY)
         channel.subscribe(watch, try_to_connect=True)
         asked.wait(_KEEPER_SECONDS)
     channel.unsubscribe(watch)

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 import re2
 from envoy.config.core.v3 import base_pb2
+from envoy.config.route.v3 import route_components_pb2
 from grpc import _server
 
 from ..errors import UnsupportedFeatureError
@@ -26,7 +27,8 @@ from ..forked import keep
 from ..log_lines import logger_of
 from ..resources import RESOURCE_TYPES, ResourceType
 from ..xds.ads_server import AdsService
-from .names import parts_of, shown
+from .names import KEEPER, parts_of, resource_name, shown
+from .native_listener import write_listener
 from .private_folder import PrivateFolder
 from .process_bootstrap import merged_bootstrap, open_keeper
 from .tls_slots import TlsSlots
@@ -40,6 +42,19 @@ Packed = Mapping[tuple[ResourceType, str], bytes]
 
 _NAME = re2.compile(r"xdstp://[^\s\"'\]]*[^\s\"'\]:,;.]")
 _MAX_REFUSED = 1000
+
+
+def _keepers_listener() -> bytes:
+    """Routes that lead nowhere: grpc-core logs as an error, 15 seconds later, that a listener does not exist."""
+    virtual_host = route_components_pb2.VirtualHost(name=KEEPER, domains=["*"])
+    route = virtual_host.routes.add()
+    route.match.prefix = "/"
+    route.non_forwarding_action.SetInParent()
+    packed: bytes = write_listener(resource_name(ResourceType.LISTENER, KEEPER), virtual_host, None).SerializeToString()
+    return packed
+
+
+_KEEPERS: Packed = {(ResourceType.LISTENER, resource_name(ResourceType.LISTENER, KEEPER)): _keepers_listener()}
 
 
 class RelayClient(Protocol):
@@ -66,7 +81,7 @@ class Relay:
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
         self._asked = threading.Event()
-        self._service = AdsService(_State({}), self._on_request)
+        self._service = AdsService(_State(_KEEPERS), self._on_request)
         # All that were ever started: one that is let go takes the socket's name with it.
         self._servers: list[Any] = []
         self._keeper: Any = None
@@ -96,7 +111,7 @@ class Relay:
             if name not in self._clients:
                 return
             self._resources[name] = resources
-            merged = {key: packed for each in self._resources.values() for key, packed in each.items()}
+            merged = {key: packed for each in (_KEEPERS, *self._resources.values()) for key, packed in each.items()}
             self._service.publish(_State(merged))
 
     def refused(self, name: str) -> list[dict[str, str]]:
@@ -168,7 +183,7 @@ class Relay:
                 client = self._clients.get(parts[0]) if parts else None
                 if client is not None:
                     client.want(parts[1:])
-                elif parts != ("keeper",):
+                elif parts != (KEEPER,):
                     self._on_stranger(name)
 
     def _on_refusal(self, kind: ResourceType, request: Any) -> None:

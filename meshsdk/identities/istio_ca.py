@@ -12,18 +12,19 @@ from pathlib import Path
 import grpc
 
 from ..errors import IdentityError
+from ..istio_pod import ROOTS_FILE, TOKEN_FILE
 from ..resources.tls import file_stamp
 from ..security import Credentials
 from ..security.identity import check_credentials
+from ..service_account_token import read_token
 from .istio_ca_messages import METHOD, Request, Response
 from .renewal import RenewedIdentity
 from .signing_request import KeyKind, make_signing_request
 
 __all__ = ["IstioCaIdentity"]
 
-# Where Istio mounts a workload's token and the CA's roots.
-_TOKEN_FILE = "/var/run/secrets/tokens/istio-token"
-_ROOTS_FILE = "/var/run/secrets/istio/root-cert.pem"
+# Asked for where nobody has said which; istiod certifies for its own whatever it is asked.
+_TRUST_DOMAIN = "cluster.local"
 _TIMEOUT_SECONDS = 10.0
 
 
@@ -31,7 +32,8 @@ class IstioCaIdentity(RenewedIdentity):
     """Certificates that istiod signs, for a key that is made here and never leaves this process.
 
     Args:
-        spiffe_id: Whom to ask a certificate for; the CA decides by the token whether it may be had.
+        spiffe_id: Whom to ask a certificate for; the CA decides by the token whether it may be had. Empty is whom the
+            token names, in the trust domain that the CA certifies for.
         address: `host:port` of the CA.
         token_file: The service account's token; read again for each request, as Kubernetes renews it.
         ca_certificate_file: Roots, of the CA's own certificate and of peers; a change is taken up within seconds.
@@ -44,11 +46,11 @@ class IstioCaIdentity(RenewedIdentity):
 
     def __init__(
         self,
-        spiffe_id: str,
+        spiffe_id: str = "",
         *,
         address: str = "istiod.istio-system.svc:15012",
-        token_file: str | os.PathLike[str] = _TOKEN_FILE,
-        ca_certificate_file: str | os.PathLike[str] = _ROOTS_FILE,
+        token_file: str | os.PathLike[str] = TOKEN_FILE,
+        ca_certificate_file: str | os.PathLike[str] = ROOTS_FILE,
         server_name: str = "",
         key: KeyKind = "ECDSA",
         validity_seconds: int = 86400,
@@ -84,16 +86,17 @@ class IstioCaIdentity(RenewedIdentity):
         try:
             stamp = file_stamp(self._roots_file)
             token, roots = self._token_file.read_text().strip(), self._roots_file.read_bytes()
+            asked = self._spiffe_id or f"spiffe://{_TRUST_DOMAIN}{_path_of(self._token_file)}"
         except (OSError, ValueError) as error:
             raise IdentityError(f"the token or the roots cannot be read: {error}") from error
-        private, request = make_signing_request(self._spiffe_id, self._key)
+        private, request = make_signing_request(asked, self._key)
         chain = self._ask(request, token, roots)
         if not chain:
             raise IdentityError("the CA answered without a certificate")
         # Its last certificate is the root that it believes in; peers may be trusted by it, too.
         credentials = check_credentials("".join(map(_ended, chain)).encode(), private, roots)
-        if credentials.spiffe_id != self._spiffe_id:
-            raise IdentityError(f"the CA certified {credentials.spiffe_id!r} instead of {self._spiffe_id!r}")
+        if not _is_asked(credentials.spiffe_id, asked, in_any_domain=not self._spiffe_id):
+            raise IdentityError(f"the CA certified {credentials.spiffe_id!r} instead of {asked!r}")
         self._roots_stamp = stamp
         return credentials
 
@@ -113,8 +116,35 @@ class IstioCaIdentity(RenewedIdentity):
             try:
                 answer = call(message, timeout=_TIMEOUT_SECONDS, metadata=metadata)
             except grpc.RpcError as error:
-                raise IdentityError(f"{error.code().name}: {error.details()}") from error
+                refused = error.code() is grpc.StatusCode.UNAUTHENTICATED
+                shown = f"; it was shown the token in {self._token_file}{self._said()}" if refused else ""
+                raise IdentityError(f"{error.code().name}: {error.details()}{shown}") from error
         return list(answer.cert_chain)
+
+    def _said(self) -> str:
+        try:
+            return f" ({read_token(self._token_file).summary})"
+        except (OSError, ValueError):
+            return ""  # A token of another kind, which the development CA has.
+
+
+def _path_of(token_file: Path) -> str:
+    """The path of the SPIFFE ID of whom a token names (istio pkg/spiffe: /ns/NAMESPACE/sa/ACCOUNT)."""
+    token = read_token(token_file)
+    if not token.account:
+        raise ValueError(f"{token_file} names no service account; give the SPIFFE ID")
+    return f"/ns/{token.namespace}/sa/{token.account}"
+
+
+def _is_asked(certified: str, asked: str, *, in_any_domain: bool) -> bool:
+    """Whether a certificate is for whom it was asked; the CA knows its trust domain, and a pod does not."""
+    if not in_any_domain:
+        return certified == asked
+    return _without_domain(certified) == _without_domain(asked)
+
+
+def _without_domain(spiffe_id: str) -> str:
+    return spiffe_id.removeprefix("spiffe://").partition("/")[2]
 
 
 def _ended(pem: str) -> str:

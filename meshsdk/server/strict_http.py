@@ -39,6 +39,8 @@ __all__ = ["DEFAULT_TIMEOUTS", "StrictHttp", "Timeouts", "install"]
 _PIECE_BYTES = 4 * 1024
 _BODY_PIECE_BYTES = 64 * 1024
 # Colons, spaces and line ends, which Envoy does not count.
+# What ends an idle connection has left by then.
+_FAREWELL_SECONDS = 0.1
 _SLACK_BYTES = 4 * 1024
 
 
@@ -126,6 +128,14 @@ class StrictHttp(HttpToolsProtocol):
         self._is_deaf = True
         self._end_timers()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """See HttpToolsProtocol: the server stops."""
+        has_said_all = self._awaits_head() and not self.transport.get_write_buffer_size()
+        super().shutdown()
+        if has_said_all:
+            # asyncio would wait 30 seconds for the end of the peer's side of TLS; a client that is idle reads nothing.
+            self.loop.call_later(_FAREWELL_SECONDS, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""

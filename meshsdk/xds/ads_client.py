@@ -6,6 +6,7 @@ keeps trying. After a stream that brought no response the next server of the boo
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from ..resources import ResourceType
 from .backoff import Backoff
 from .cache import DOES_NOT_EXIST_SECONDS, ResourceCache, Status
 from .loop import ControlLoop, Timer
+from .refusal import what_to_do
 from .second_question import Callbacks, SecondQuestion
 from .sotw import SotwSession
 from .source import Wanted
@@ -53,6 +55,7 @@ class AdsClient:
         does_not_exist_seconds: float = DOES_NOT_EXIST_SECONDS,
     ) -> None:
         self._servers = tuple(servers)
+        self._node = node
         self._cache = cache
         self._loop = loop
         self._backoff = backoff or Backoff()
@@ -151,8 +154,11 @@ class AdsClient:
             return
         server = self._servers[self._server_index]
         self._drop_stream()
-        self._problem = f"management server {server.uri}: {reason}"
-        logger.info("%s; the last good configuration stays in use", self._problem)
+        advice = what_to_do(stream.code, server, self._node)
+        problem = f"management server {server.uri}: {reason}" + (f"; {advice}" if advice else "")
+        level = logging.WARNING if advice and problem != self._problem else logging.INFO
+        self._problem = problem
+        logger.log(level, "%s; the last good configuration stays in use", self._problem)
         if not self._heard:
             self._server_index = (self._server_index + 1) % len(self._servers)
         else:

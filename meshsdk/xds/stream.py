@@ -14,6 +14,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from ..bootstrap import ChannelCredentials, XdsServer
 from ..errors import BootstrapError
+from ..service_account_token import read_token
 
 __all__ = ["AdsStream"]
 
@@ -43,6 +44,7 @@ class AdsStream:
 
     Attributes:
         has_sent: Whether the first request has gone out; before that the server can be blamed for nothing.
+        code: The status that it ended with; None before, and where the server just closed it.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class AdsStream:
         self._call = stub.StreamAggregatedResources(self._requests())
         self._closed = False
         self.has_sent = False
+        self.code: grpc.StatusCode | None = None
         self._reader = threading.Thread(target=self._read, name=f"meshsdk-ads {server.uri}", daemon=True)
         self._reader.start()
 
@@ -99,7 +102,10 @@ class AdsStream:
                 if self._closed:
                     return
         except grpc.RpcError as error:
-            reason = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else str(error)
+            reason = str(error)
+            if isinstance(error, grpc.Call):
+                self.code = error.code()
+                reason = f"{self.code.name}: {error.details()}"
         self._outbox.put(None)
         if not self._closed:
             self._on_end(self, reason)
@@ -115,7 +121,27 @@ def open_channel(server: XdsServer) -> Any:
     insecure_channel, secure_channel = inspect.unwrap(grpc.insecure_channel), inspect.unwrap(grpc.secure_channel)
     if server.credentials.kind == "insecure":
         return insecure_channel(server.uri, options=_CHANNEL_OPTIONS)
-    return secure_channel(server.uri, _tls_credentials(server.credentials), options=_CHANNEL_OPTIONS)
+    credentials = _tls_credentials(server.credentials)
+    if server.token_files:
+        tokens = (grpc.metadata_call_credentials(_TokenFile(path)) for path in server.token_files)
+        credentials = grpc.composite_channel_credentials(credentials, *tokens)
+    return secure_channel(server.uri, credentials, options=_CHANNEL_OPTIONS)
+
+
+class _TokenFile(grpc.AuthMetadataPlugin):  # type: ignore[misc]
+    """The token of a file, with each call (gRFC A97). Nothing is kept: a stream is one call, for a long time."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __call__(self, context: Any, callback: Any) -> None:
+        """See grpc.AuthMetadataPlugin."""
+        try:
+            token = read_token(self._path)
+        except (OSError, ValueError) as error:
+            callback((), error)
+        else:
+            callback((("authorization", f"Bearer {token.text}"),), None)
 
 
 def _tls_credentials(credentials: ChannelCredentials) -> Any:

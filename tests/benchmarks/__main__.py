@@ -23,7 +23,7 @@ from rich.table import Table
 import meshsdk
 from meshsdk.http.raw_response import EMPTY_BODY, RawResponse
 from meshsdk.resources import PathMatchKind
-from tests.benchmarks import grpc_channels, servers, uploads
+from tests.benchmarks import folders, grpc_channels, servers, uploads
 from tests.benchmarks.bare_bones import AsyncBareBones, BareBones
 from tests.benchmarks.configuration import write_large, write_small
 from tests.benchmarks.decisions import picks_per_second, route_cost_ratio, update_ratio
@@ -87,6 +87,7 @@ def _run(setup: Setup, folder: Path) -> list[Result]:
         _decisions_alone,
         _uploads,
         lambda: [_import_cost()],
+        _folders,
         _grpc_channels,
         _servers,
     ]
@@ -357,6 +358,22 @@ def _grpc_channels() -> list[Result]:
     detail = f"{ours / 1024:.0f} against {theirs / 1024:.0f} KiB"
     results.append(Result("gRPC memory of one more channel, against native", value, math.nan, "×", detail, False))
     return results
+
+
+def _folders() -> list[Result]:
+    """What a folder costs before it serves."""
+    measured = folders.measure()
+    dump = "200 Services, 1,000 pods, 3.6 MB of kubectl's YAML"
+    rules = "1,000 Services with 3 subsets, 1,000 VirtualServices, 10,000 endpoints"
+    bars = [
+        ("meshsdk check of a dump", "check", 1.5, "s", dump),
+        ("meshsdk check of a dump in JSON", "check of JSON", 1.5, "s", "the same"),
+        ("first answer of a Mesh over a dump", "first answer", 1.0, "s", "the same, in YAML"),
+        ("memory that it adds", "memory", 60.0, "MiB", "at its peak"),
+        ("a folder of rules, read and translated", "rules", 2.0, "s", rules),
+        ("the same after an edit of one document", "one edit", 0.05, "s", "a timeout"),
+    ]
+    return [Result(name, measured[key], bar, unit, words, False) for name, key, bar, unit, words in bars]
 
 
 def _servers() -> list[Result]:

@@ -187,6 +187,9 @@ def test_simple_tls_verifies_the_name_that_it_asks_for(tmp_path: Path) -> None:
     assert tls.sni == "x.y"
     assert tls.trust.trusted_ca is None
     assert [matcher.value.value for matcher in tls.trust.san_matchers] == ["x.y"]
+    state = translate(tmp_path, service("a", 1) + destination_rule("a", "trafficPolicy: {tls: {mode: SIMPLE}}"))
+    tls = resource(state, ResourceType.CLUSTER, f"outbound|80||{HOST}").tls
+    assert (tls.sni, [matcher.value.value for matcher in tls.trust.san_matchers]) == (HOST, [HOST])
 
 
 @pytest.mark.parametrize(

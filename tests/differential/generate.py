@@ -7,6 +7,7 @@ each, by a plain generator, which takes a tenth of the time: where they differ, 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -15,6 +16,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from .judge import ManagerOptions, Request
+from .strategies import composite, sampled_from
 
 __all__ = ["CLUSTERS", "FILTERS", "OPTIONS", "make_request", "route_configurations", "some"]
 
@@ -109,34 +111,36 @@ FORMATS = [
     "%REQ(x-list)%",
 ]
 
-texts = st.sampled_from(VALUES)
+texts = sampled_from(VALUES)
+filled = texts.filter(bool)
 
 
-@st.composite
+@composite
 def paths(draw: st.DrawFn) -> str:
-    return "/" + "/".join(draw(st.lists(st.sampled_from(SEGMENTS), max_size=4)))
+    return "/" + "/".join(draw(st.lists(sampled_from(SEGMENTS), max_size=4)))
 
 
+@functools.cache
 def regexes() -> st.SearchStrategy[dict[str, Any]]:
-    return st.sampled_from(REGEXES).map(lambda regex: {"regex": regex})
+    return sampled_from(REGEXES).map(lambda regex: {"regex": regex})
 
 
-@st.composite
+@composite
 def string_matches(draw: st.DrawFn) -> dict[str, Any]:
-    kind = draw(st.sampled_from(["exact", "prefix", "suffix", "contains", "safe_regex"]))
+    kind = draw(sampled_from(["exact", "prefix", "suffix", "contains", "safe_regex"]))
     if kind == "safe_regex":
-        return {"safe_regex": {"regex": draw(st.sampled_from(["a.*", ".*", "[0-9]+", "a|b", "", "(?i)A"]))}}
-    matcher: dict[str, Any] = {kind: draw(texts if kind == "exact" else texts.filter(bool))}
+        return {"safe_regex": {"regex": draw(sampled_from(["a.*", ".*", "[0-9]+", "a|b", "", "(?i)A"]))}}
+    matcher: dict[str, Any] = {kind: draw(texts if kind == "exact" else filled)}
     if draw(st.booleans()):
         matcher["ignore_case"] = True
     return matcher
 
 
-@st.composite
+@composite
 def header_matches(draw: st.DrawFn) -> dict[str, Any]:
-    matcher: dict[str, Any] = {"name": draw(st.sampled_from([*HEADERS, ":method", ":authority", ":path", "X-A"]))}
+    matcher: dict[str, Any] = {"name": draw(sampled_from([*HEADERS, ":method", ":authority", ":path", "X-A"]))}
     kind = draw(
-        st.sampled_from(
+        sampled_from(
             [
                 "string_match",
                 "range_match",
@@ -158,19 +162,19 @@ def header_matches(draw: st.DrawFn) -> dict[str, Any]:
     elif kind == "present_match":
         matcher[kind] = draw(st.booleans())
     elif kind == "safe_regex_match":
-        matcher[kind] = {"regex": draw(st.sampled_from(["a.*", "[0-9]+", "GET|POST", "/a.*"]))}
+        matcher[kind] = {"regex": draw(sampled_from(["a.*", "[0-9]+", "GET|POST", "/a.*"]))}
     elif kind != "none":
-        matcher[kind] = draw(texts.filter(bool))
+        matcher[kind] = draw(filled)
     for flag in ("invert_match", "treat_missing_header_as_empty"):
         if draw(st.integers(0, 3)) == 0:
             matcher[flag] = True
     return matcher
 
 
-@st.composite
+@composite
 def query_matches(draw: st.DrawFn) -> dict[str, Any]:
-    matcher: dict[str, Any] = {"name": draw(st.sampled_from(PARAMETERS))}
-    kind = draw(st.sampled_from(["string_match", "present_match", "none"]))
+    matcher: dict[str, Any] = {"name": draw(sampled_from(PARAMETERS))}
+    kind = draw(sampled_from(["string_match", "present_match", "none"]))
     if kind == "string_match":
         matcher[kind] = draw(string_matches())
     elif kind == "present_match":
@@ -189,18 +193,18 @@ def _policy(kind: str, config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@st.composite
+@composite
 def matches(draw: st.DrawFn) -> dict[str, Any]:
     match: dict[str, Any] = {}
     kind = draw(
-        st.sampled_from(
+        sampled_from(
             ["prefix", "prefix", "path", "safe_regex", "path_separated_prefix", "path_match_policy", "connect_matcher"]
         )
     )
     if kind == "safe_regex":
         match[kind] = draw(regexes())
     elif kind == "path_match_policy":
-        template = draw(st.sampled_from(TEMPLATES))
+        template = draw(sampled_from(TEMPLATES))
         match[kind] = _policy("match", {"@": "UriTemplateMatchConfig", "path_template": template})
     elif kind == "connect_matcher":
         match[kind] = {}
@@ -218,28 +222,28 @@ def matches(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.integers(0, 9)) == 0:
         match["grpc"] = {}
     if draw(st.integers(0, 7)) == 0:
-        share = draw(st.sampled_from([0, 100]))
+        share = draw(sampled_from([0, 100]))
         match["runtime_fraction"] = {"default_value": {"numerator": share, "denominator": "HUNDRED"}}
     if draw(st.integers(0, 11)) == 0:
         match["dynamic_metadata"] = [
             {"filter": "f", "path": [{"key": "k"}], "value": {"present_match": True}, "invert": draw(st.booleans())}
         ]
     if draw(st.integers(0, 11)) == 0:
-        match["tls_context"] = {draw(st.sampled_from(["presented", "validated"])): draw(st.booleans())}
+        match["tls_context"] = {draw(sampled_from(["presented", "validated"])): draw(st.booleans())}
     if draw(st.integers(0, 15)) == 0:
         match["filter_state"] = [{"key": "k", "string_match": {"exact": "v"}}]
     return match
 
 
-@st.composite
+@composite
 def header_options(draw: st.DrawFn) -> dict[str, Any]:
     option: dict[str, Any] = {
         "header": {
-            "key": draw(st.sampled_from([*HEADERS, "x-new", "X-Up-One", "x-up-two", "x-gone"])),
-            "value": draw(st.sampled_from(FORMATS)),
+            "key": draw(sampled_from([*HEADERS, "x-new", "X-Up-One", "x-up-two", "x-gone"])),
+            "value": draw(sampled_from(FORMATS)),
         },
         "append_action": draw(
-            st.sampled_from(
+            sampled_from(
                 ["APPEND_IF_EXISTS_OR_ADD", "ADD_IF_ABSENT", "OVERWRITE_IF_EXISTS_OR_ADD", "OVERWRITE_IF_EXISTS"]
             )
         ),
@@ -249,7 +253,7 @@ def header_options(draw: st.DrawFn) -> dict[str, Any]:
     return option
 
 
-@st.composite
+@composite
 def mutations(draw: st.DrawFn) -> dict[str, Any]:
     """Header changes for some level, often none."""
     level: dict[str, Any] = {}
@@ -257,12 +261,12 @@ def mutations(draw: st.DrawFn) -> dict[str, Any]:
         if draw(st.integers(0, 2)) == 0:
             level[f"{side}_headers_to_add"] = draw(st.lists(header_options(), min_size=1, max_size=3))
         if draw(st.integers(0, 3)) == 0:
-            names = st.sampled_from([*HEADERS, "X-Up-Two", "x-gone"])
+            names = sampled_from([*HEADERS, "X-Up-Two", "x-gone"])
             level[f"{side}_headers_to_remove"] = draw(st.lists(names, min_size=1, max_size=2))
     return level
 
 
-@st.composite
+@composite
 def filter_configs(draw: st.DrawFn) -> dict[str, Any]:
     """typed_per_filter_config for some level, mostly none."""
     configs: dict[str, Any] = {}
@@ -278,31 +282,32 @@ def filter_configs(draw: st.DrawFn) -> dict[str, Any]:
         configs["fault"] = {
             "@type": f"{_EXTENSIONS}.filters.http.fault.v3.HTTPFault",
             "abort": {
-                "http_status": draw(st.sampled_from([418, 503])),
-                "percentage": {"numerator": draw(st.sampled_from([0, 100]))},
+                "http_status": draw(sampled_from([418, 503])),
+                "percentage": {"numerator": draw(sampled_from([0, 100]))},
             },
             "headers": draw(st.lists(header_matches(), max_size=1)),
         }
     if draw(st.integers(0, 9)) == 0:
-        name = draw(st.sampled_from(["mutation", "fault"]))
+        name = draw(sampled_from(["mutation", "fault"]))
         configs[name] = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
     return {"typed_per_filter_config": configs} if configs else {}
 
 
+@functools.cache
 def regex_rewrites() -> st.SearchStrategy[dict[str, Any]]:
     return st.builds(
         lambda pattern, substitution: {"pattern": {"regex": pattern}, "substitution": substitution},
-        st.sampled_from(["/(a|b)/([^/]*)", "/(.*)/(.*)", "^/()()", "a()()", "([a-z])([0-9]?)"]),
-        st.sampled_from(REWRITES),
+        sampled_from(["/(a|b)/([^/]*)", "/(.*)/(.*)", "^/()()", "a()()", "([a-z])([0-9]?)"]),
+        sampled_from(REWRITES),
     )
 
 
-@st.composite
+@composite
 def hash_policies(draw: st.DrawFn) -> dict[str, Any]:
-    kind = draw(st.sampled_from(["header", "query_parameter", "cookie", "connection_properties", "filter_state"]))
+    kind = draw(sampled_from(["header", "query_parameter", "cookie", "connection_properties", "filter_state"]))
     values: dict[str, dict[str, Any]] = {
-        "header": {"header_name": draw(st.sampled_from(HEADERS))},
-        "query_parameter": {"name": draw(st.sampled_from(PARAMETERS))},
+        "header": {"header_name": draw(sampled_from(HEADERS))},
+        "query_parameter": {"name": draw(sampled_from(PARAMETERS))},
         "cookie": {"name": "session"},
         "connection_properties": {"source_ip": True},
         "filter_state": {"key": "k"},
@@ -313,19 +318,19 @@ def hash_policies(draw: st.DrawFn) -> dict[str, Any]:
     return policy
 
 
-@st.composite
+@composite
 def mirrors(draw: st.DrawFn) -> dict[str, Any]:
     """Copies change nothing about the request itself."""
-    share = {"default_value": {"numerator": draw(st.sampled_from([0, 100]))}}
+    share = {"default_value": {"numerator": draw(sampled_from([0, 100]))}}
     target = draw(st.sampled_from([{"cluster": "c2"}, {"cluster_header": "x-cluster"}]))
     return {**target, "runtime_fraction": share, "disable_shadow_host_suffix_append": draw(st.booleans())}
 
 
-@st.composite
+@composite
 def splits(draw: st.DrawFn) -> dict[str, Any]:
     """Weighted clusters whose choice does not depend on chance."""
     count = draw(st.integers(1, 3))
-    by = draw(st.sampled_from(["header", "hash", "nothing"]))
+    by = draw(sampled_from(["header", "hash", "nothing"]))
     by_header = by == "header"
     clusters = []
     only = draw(st.integers(0, count - 1))
@@ -335,7 +340,7 @@ def splits(draw: st.DrawFn) -> dict[str, Any]:
         if draw(st.integers(0, 5)) == 0:
             cluster["cluster_header"] = "x-cluster"
         else:
-            cluster["name"] = draw(st.sampled_from(CLUSTERS))
+            cluster["name"] = draw(sampled_from(CLUSTERS))
         if draw(st.integers(0, 4)) == 0:
             cluster["host_rewrite_literal"] = "split.host"
         if draw(st.integers(0, 5)) == 0:
@@ -351,31 +356,31 @@ def splits(draw: st.DrawFn) -> dict[str, Any]:
     return {"weighted_clusters": split}
 
 
-@st.composite
+@composite
 def forwards(draw: st.DrawFn, template: str | None) -> dict[str, Any]:
-    kind = draw(st.sampled_from(["cluster", "cluster", "cluster_header", "weighted"]))
+    kind = draw(sampled_from(["cluster", "cluster", "cluster_header", "weighted"]))
     if kind == "cluster":
-        action: dict[str, Any] = {"cluster": draw(st.sampled_from([*CLUSTERS, "missing"]))}
+        action: dict[str, Any] = {"cluster": draw(sampled_from([*CLUSTERS, "missing"]))}
     elif kind == "cluster_header":
         action = {"cluster_header": "x-cluster"}
     else:
         action = draw(splits())
     rewrite = draw(
-        st.sampled_from(["none", "none", "prefix_rewrite", "regex_rewrite", "path_rewrite_policy", "path_rewrite"])
+        sampled_from(["none", "none", "prefix_rewrite", "regex_rewrite", "path_rewrite_policy", "path_rewrite"])
     )
     if rewrite == "prefix_rewrite":
         action[rewrite] = draw(paths())
     elif rewrite == "regex_rewrite":
         action[rewrite] = draw(regex_rewrites())
     elif rewrite == "path_rewrite":
-        action[rewrite] = draw(st.sampled_from(["/formatted%REQ(x-num)%", "/%PATH(NQ)%", "/fixed"]))
+        action[rewrite] = draw(sampled_from(["/formatted%REQ(x-num)%", "/%PATH(NQ)%", "/fixed"]))
     elif rewrite == "path_rewrite_policy" and template is not None:
         names = [name for name in ("x", "y") if f"{{{name}" in template]
         fitting = [one for one in TEMPLATE_REWRITES if all(n in names for n in ("x", "y") if f"{{{n}}}" in one)]
-        config = {"@": "UriTemplateRewriteConfig", "path_template_rewrite": draw(st.sampled_from(fitting))}
+        config = {"@": "UriTemplateRewriteConfig", "path_template_rewrite": draw(sampled_from(fitting))}
         action[rewrite] = _policy("rewrite", config)
     host = draw(
-        st.sampled_from(
+        sampled_from(
             [
                 "none",
                 "none",
@@ -392,21 +397,21 @@ def forwards(draw: st.DrawFn, template: str | None) -> dict[str, Any]:
     elif host == "auto_host_rewrite":
         action[host] = draw(st.booleans())
     elif host == "host_rewrite_header":
-        action[host] = draw(st.sampled_from(["x-a", "x-b"]))
+        action[host] = draw(sampled_from(["x-a", "x-b"]))
     elif host == "host_rewrite":
-        action[host] = draw(st.sampled_from(["%REQ(x-cluster)%.formatted", "formatted", "%REQ(x-none)%"]))
+        action[host] = draw(sampled_from(["%REQ(x-cluster)%.formatted", "formatted", "%REQ(x-none)%"]))
     elif host == "host_rewrite_path_regex":
         action[host] = {"pattern": {"regex": "^/([a-z]*).*$"}, "substitution": "\\1.host"}
     if draw(st.integers(0, 3)) == 0:
         action["append_x_forwarded_host"] = True
     if draw(st.integers(0, 4)) == 0:
         action["cluster_not_found_response_code"] = draw(
-            st.sampled_from(["SERVICE_UNAVAILABLE", "NOT_FOUND", "INTERNAL_SERVER_ERROR"])
+            sampled_from(["SERVICE_UNAVAILABLE", "NOT_FOUND", "INTERNAL_SERVER_ERROR"])
         )
     if "hash_policy" not in action and draw(st.integers(0, 4)) == 0:
         action["hash_policy"] = draw(st.lists(hash_policies(), min_size=1, max_size=2))
     if draw(st.integers(0, 5)) == 0:
-        action["timeout"] = draw(st.sampled_from(["5s", "0s"]))
+        action["timeout"] = draw(sampled_from(["5s", "0s"]))
     if draw(st.integers(0, 5)) == 0:
         action["retry_policy"] = {"retry_on": "5xx", "num_retries": 2}
     if draw(st.integers(0, 9)) == 0:
@@ -416,7 +421,7 @@ def forwards(draw: st.DrawFn, template: str | None) -> dict[str, Any]:
     if draw(st.integers(0, 9)) == 0:
         action["max_stream_duration"] = {"max_stream_duration": "60s", "grpc_timeout_header_max": "0s"}
     elif draw(st.integers(0, 9)) == 0:
-        action["max_grpc_timeout"] = draw(st.sampled_from(["3s", "0s"]))
+        action["max_grpc_timeout"] = draw(sampled_from(["3s", "0s"]))
         action["grpc_timeout_offset"] = "0.1s"
     if draw(st.integers(0, 9)) == 0:
         action["request_mirror_policies"] = draw(st.lists(mirrors(), min_size=1, max_size=2))
@@ -431,21 +436,21 @@ def forwards(draw: st.DrawFn, template: str | None) -> dict[str, Any]:
     return action
 
 
-@st.composite
+@composite
 def redirects(draw: st.DrawFn) -> dict[str, Any]:
     action: dict[str, Any] = {}
-    scheme = draw(st.sampled_from(["none", "https_redirect", "scheme_redirect"]))
+    scheme = draw(sampled_from(["none", "https_redirect", "scheme_redirect"]))
     if scheme == "https_redirect":
         action[scheme] = True
     elif scheme == "scheme_redirect":
-        action[scheme] = draw(st.sampled_from(["https", "http", "ftp"]))
+        action[scheme] = draw(sampled_from(["https", "http", "ftp"]))
     if draw(st.booleans()):
-        action["host_redirect"] = draw(st.sampled_from(["new.host", "new.host:81"]))
+        action["host_redirect"] = draw(sampled_from(["new.host", "new.host:81"]))
     if draw(st.integers(0, 2)) == 0:
-        action["port_redirect"] = draw(st.sampled_from([80, 443, 8443]))
-    path = draw(st.sampled_from(["none", "path_redirect", "prefix_rewrite", "regex_rewrite"]))
+        action["port_redirect"] = draw(sampled_from([80, 443, 8443]))
+    path = draw(sampled_from(["none", "path_redirect", "prefix_rewrite", "regex_rewrite"]))
     if path == "path_redirect":
-        action[path] = draw(st.sampled_from(["/to", "/to?own=1", "/"]))
+        action[path] = draw(sampled_from(["/to", "/to?own=1", "/"]))
     elif path == "prefix_rewrite":
         action[path] = draw(paths())
     elif path == "regex_rewrite":
@@ -454,14 +459,14 @@ def redirects(draw: st.DrawFn) -> dict[str, Any]:
         action["strip_query"] = True
     if draw(st.booleans()):
         action["response_code"] = draw(
-            st.sampled_from(["MOVED_PERMANENTLY", "FOUND", "SEE_OTHER", "TEMPORARY_REDIRECT", "PERMANENT_REDIRECT"])
+            sampled_from(["MOVED_PERMANENTLY", "FOUND", "SEE_OTHER", "TEMPORARY_REDIRECT", "PERMANENT_REDIRECT"])
         )
     return action
 
 
-@st.composite
+@composite
 def direct_responses(draw: st.DrawFn) -> dict[str, Any]:
-    action: dict[str, Any] = {"status": draw(st.sampled_from([200, 204, 301, 403, 404, 503, 599]))}
+    action: dict[str, Any] = {"status": draw(sampled_from([200, 204, 301, 403, 404, 503, 599]))}
     if draw(st.booleans()):
         action["body"] = draw(
             st.sampled_from(
@@ -475,13 +480,13 @@ def direct_responses(draw: st.DrawFn) -> dict[str, Any]:
     return action
 
 
-@st.composite
+@composite
 def routes(draw: st.DrawFn, index: int) -> dict[str, Any]:
     match = draw(matches())
     route: dict[str, Any] = {"match": match, **draw(mutations()), **draw(filter_configs())}
     if draw(st.booleans()):
         route["name"] = f"route-{index}"
-    kind = draw(st.sampled_from(["route", "route", "route", "redirect", "direct_response", "non_forwarding_action"]))
+    kind = draw(sampled_from(["route", "route", "route", "redirect", "direct_response", "non_forwarding_action"]))
     if kind == "route":
         policy = match.get("path_match_policy")
         route[kind] = draw(forwards(policy["typed_config"]["path_template"] if policy else None))
@@ -494,10 +499,10 @@ def routes(draw: st.DrawFn, index: int) -> dict[str, Any]:
     return route
 
 
-@st.composite
+@composite
 def route_configurations(draw: st.DrawFn) -> dict[str, Any]:
     """A RouteConfiguration as JSON."""
-    domains = draw(st.lists(st.sampled_from(DOMAINS), min_size=1, max_size=6, unique=True))
+    domains = draw(st.lists(sampled_from(DOMAINS), min_size=1, max_size=6, unique=True))
     hosts = draw(st.integers(1, min(3, len(domains))))
     virtual_hosts = []
     for index in range(hosts):
@@ -516,7 +521,7 @@ def route_configurations(draw: st.DrawFn) -> dict[str, Any]:
             if draw(st.integers(0, 4)) == 0:
                 virtual_host[flag] = True
         if draw(st.integers(0, 9)) == 0:
-            virtual_host["require_tls"] = draw(st.sampled_from(["ALL", "EXTERNAL_ONLY", "NONE"]))
+            virtual_host["require_tls"] = draw(sampled_from(["ALL", "EXTERNAL_ONLY", "NONE"]))
         if draw(st.integers(0, 9)) == 0:
             virtual_host["request_mirror_policies"] = [draw(mirrors())]
         if draw(st.integers(0, 6)) == 0:

@@ -6,6 +6,7 @@ other policies without another listener.
 
 from __future__ import annotations
 
+import functools
 import json
 from random import Random
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from .generate import HOSTS, some
 from .judge import ManagerOptions, Request
+from .strategies import composite, sampled_from
 from .tokens import ISSUERS, TOKENS
 
 __all__ = ["CONDITIONS", "FILTERS", "OPTIONS", "condition", "make_request", "policies"]
@@ -188,6 +190,7 @@ _ORIGINS = ["http://a.com", "https://a.com", "http://b.com", "null", "http://a.c
 _texts = st.sampled_from(["admin", "/admin", "/a", "a.com", "GET", "adm", "one", "user"])
 
 
+@functools.cache
 def _strings() -> st.SearchStrategy[dict[str, Any]]:
     return st.one_of(
         st.builds(
@@ -202,6 +205,7 @@ def _strings() -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
+@functools.cache
 def _headers() -> st.SearchStrategy[dict[str, Any]]:
     match = st.one_of(
         _strings().map(lambda one: {"string_match": one}),
@@ -222,6 +226,7 @@ def _headers() -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
+@functools.cache
 def _metadata() -> st.SearchStrategy[dict[str, Any]]:
     value = st.one_of(
         st.sampled_from(["s1", "s2", "one", "a1"]).map(lambda one: {"string_match": {"exact": one}}),
@@ -271,6 +276,7 @@ def _nested(leaves: st.SearchStrategy[Any], all_of: str, any_of: str, not_of: st
     )
 
 
+@functools.cache
 def _permissions() -> Any:
     leaves = st.one_of(
         st.just({"any": True}),
@@ -286,12 +292,7 @@ def _permissions() -> Any:
     return _nested(leaves, "and_rules", "or_rules", "not_rule", "rules")
 
 
-def _state_matches() -> Any:
-    return st.one_of(
-        _strings().map(lambda one: {"string_match": one}), _ranges.map(lambda one: {"address_match": {"ranges": [one]}})
-    )
-
-
+@functools.cache
 def _principals() -> Any:
     leaves = st.one_of(
         st.just({"any": True}),
@@ -346,6 +347,7 @@ CONDITIONS = [
 ]
 
 
+@functools.cache
 def condition(text: str) -> dict[str, Any]:
     """An expression as RBAC takes it."""
     environment = cel.NewEnv(variables=dict.fromkeys(["request", "connection", "metadata", "source"], cel.Type.DYN))
@@ -354,10 +356,12 @@ def condition(text: str) -> dict[str, Any]:
     return tree
 
 
+@functools.cache
 def _conditions() -> Any:
     return st.sampled_from([condition(text) for text in CONDITIONS])
 
 
+@functools.cache
 def _rbac() -> Any:
     policy = st.builds(
         lambda permissions, principals, condition: {
@@ -384,6 +388,7 @@ def _rbac() -> Any:
     )
 
 
+@functools.cache
 def _jwt() -> Any:
     return st.sampled_from([*REQUIREMENTS, "unknown"]).map(
         lambda name: {"@type": f"{_HTTP}.jwt_authn.v3.PerRouteConfig", "requirement_name": name}
@@ -394,6 +399,7 @@ def _percent(numerator: int) -> dict[str, Any]:
     return {"default_value": {"numerator": numerator}}
 
 
+@functools.cache
 def _cors() -> Any:
     return st.builds(
         lambda origins, credentials, methods, forward, expose, enabled: {
@@ -419,6 +425,7 @@ def _cors() -> Any:
     )
 
 
+@functools.cache
 def _csrf() -> Any:
     return st.builds(
         lambda enabled, origins: {
@@ -431,6 +438,7 @@ def _csrf() -> Any:
     )
 
 
+@functools.cache
 def _action() -> Any:
     key = {"metadata_key": {"key": "envoy.filters.http.jwt_authn", "path": [{"key": "payload"}, {"key": "sub"}]}}
     return st.one_of(
@@ -480,6 +488,7 @@ def _action() -> Any:
     )
 
 
+@functools.cache
 def _rules(stages: bool = True) -> Any:
     """What requests are counted by."""
     return st.lists(
@@ -515,6 +524,7 @@ _ENTRIES = [
 ]
 
 
+@functools.cache
 def _descriptors() -> Any:
     return st.builds(
         lambda entries, sizes: [
@@ -529,6 +539,7 @@ def _descriptors() -> Any:
     )
 
 
+@functools.cache
 def _limit() -> Any:
     """A bucket, or several by descriptor."""
     return st.builds(
@@ -556,6 +567,7 @@ def _limit() -> Any:
     )
 
 
+@functools.cache
 def _plain_limit() -> Any:
     return st.builds(
         lambda tokens, status, enforced: {
@@ -574,6 +586,7 @@ def _plain_limit() -> Any:
     )
 
 
+@functools.cache
 def _fault() -> Any:
     return st.builds(
         lambda status, numerator, headers: {
@@ -587,6 +600,7 @@ def _fault() -> Any:
     )
 
 
+@functools.cache
 def _mutation() -> Any:
     change = st.one_of(
         st.sampled_from(["x-user", "x-gone"]).map(lambda name: {"remove": name}),
@@ -620,17 +634,18 @@ _SETTINGS = {
 _SWITCH = st.just({"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True})
 
 
-@st.composite
+@composite
 def _settings(draw: st.DrawFn, most: int) -> dict[str, Any]:
-    names = draw(st.lists(st.sampled_from(["rbac", "rbac", *_SETTINGS]), max_size=most, unique=True))
-    return {name: draw(st.one_of(_SETTINGS[name](), _SETTINGS[name](), _SETTINGS[name](), _SWITCH)) for name in names}
+    names = draw(st.lists(sampled_from(["rbac", "rbac", *_SETTINGS]), max_size=most, unique=True))
+    # Not by st.one_of, to which the same strategy several times is the same as once.
+    return {name: draw(_SETTINGS[name]() if draw(st.integers(0, 3)) else _SWITCH) for name in names}
 
 
-@st.composite
+@composite
 def policies(draw: st.DrawFn) -> dict[str, Any]:
     """A route configuration whose routes say what the filters do."""
     routes = []
-    for prefix in draw(st.lists(st.sampled_from(["/admin", "/a", "/ruled", "/x"]), max_size=2, unique=True)):
+    for prefix in draw(st.lists(sampled_from(["/admin", "/a", "/ruled", "/x"]), max_size=2, unique=True)):
         route: dict[str, Any] = {"match": {"prefix": prefix}, "typed_per_filter_config": draw(_settings(3))}
         if draw(st.integers(0, 5)) == 0:
             route["direct_response"] = {"status": 203, "body": {"inline_string": "direct"}}

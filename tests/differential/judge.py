@@ -119,27 +119,34 @@ class EnvoyJudge:
                 raise TimeoutError(f"Envoy neither took nor refused {version}")
             time.sleep(0.001)
 
-    def ask(self, option: str, requests: Sequence[Request]) -> list[Decision]:
-        """Send requests one after the other."""
+    def ask(self, option: str, requests: Sequence[Request], ahead: int = 1) -> list[Decision]:
+        """Send requests over one connection, so that they are decided one after the other.
+
+        Args:
+            ahead: How many are sent before the first of them is answered. Only 1 tells which one Envoy closes for.
+        """
         connection = self._connections.get(option)
         if connection is None:
             connection = socket.socket(socket.AF_UNIX)
             connection.settimeout(PATIENCE)
             connection.connect(str(self._folder / f"{option}.sock"))
             self._connections[option] = connection
-        decisions = []
-        for request in requests:
-            connection.sendall(_as_bytes(request))
-            try:
-                decision, closes = _read_decision(connection, request.method == "HEAD")
-            except ConnectionError:
-                self._connections.pop(option).close()
-                raise
-            decisions.append(decision)
-            if closes:
-                connection.close()
-                del self._connections[option]
-                return decisions + self.ask(option, requests[len(decisions) :])
+        decisions: list[Decision] = []
+        while len(decisions) < len(requests):
+            sent = requests[len(decisions) : len(decisions) + ahead]
+            connection.sendall(b"".join(map(_as_bytes, sent)))
+            rest = b""
+            for request in sent:
+                try:
+                    decision, closes, rest = _read_decision(connection, request.method == "HEAD", rest)
+                except ConnectionError:
+                    self._connections.pop(option).close()
+                    raise
+                decisions.append(decision)
+                if closes:
+                    connection.close()
+                    del self._connections[option]
+                    return decisions + self.ask(option, requests[len(decisions) :], ahead)
         return decisions
 
     def admin(self, path: str) -> str:
@@ -175,32 +182,42 @@ def _as_bytes(request: Request) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def _read_decision(connection: socket.socket, is_head: bool) -> tuple[Decision, bool]:
-    received = b""
+def _read_decision(connection: socket.socket, is_head: bool, received: bytes) -> tuple[Decision, bool, bytes]:
+    """What was decided, whether the connection closes, and what has been received beyond that."""
     while b"\r\n\r\n" not in received:
-        chunk = connection.recv(65536)
-        if not chunk:
-            raise ConnectionError(f"Envoy closed the connection after {received!r}")
-        received += chunk
+        received += _more(connection, received)
     head, _, body = received.partition(b"\r\n\r\n")
     lines = head.decode("latin-1").split("\r\n")
     status = int(lines[0].split(" ")[1])
     headers = tuple((name.lower(), value.strip()) for name, value in (line.split(":", 1) for line in lines[1:]))
     fields = dict(headers)
-    if not is_head and fields.get("transfer-encoding") == "chunked":
-        while not body.endswith(b"0\r\n\r\n"):
-            body += connection.recv(65536)
-        body = _dechunked(body)
-    elif not is_head:
-        while len(body) < int(fields.get("content-length", 0)):
-            body += connection.recv(65536)
+    rest = b""
+    if is_head:
+        body, rest = b"", body
+    elif fields.get("transfer-encoding") == "chunked":
+        while b"0\r\n\r\n" not in body:
+            body += _more(connection, body)
+        body, end, rest = body.partition(b"0\r\n\r\n")
+        body = _dechunked(body + end)
+    else:
+        length = int(fields.get("content-length", 0))
+        while len(body) < length:
+            body += _more(connection, body)
+        body, rest = body[:length], body[length:]
     closes = fields.get("connection") == "close"
     if ("x-up-one", "1") in headers or body.startswith(b'{"cluster": '):
         with contextlib.suppress(ValueError):
             seen = json.loads(body)
             sent = tuple((name, value) for name, value in seen["headers"])
-            return Decision(status, seen["cluster"], seen["target"], sent, headers), closes
-    return Decision(status, response_headers=headers, body=body.decode("latin-1")), closes
+            return Decision(status, seen["cluster"], seen["target"], sent, headers), closes, rest
+    return Decision(status, response_headers=headers, body=body.decode("latin-1")), closes, rest
+
+
+def _more(connection: socket.socket, received: bytes) -> bytes:
+    chunk = connection.recv(65536)
+    if not chunk:
+        raise ConnectionError(f"Envoy closed the connection after {received!r}")
+    return chunk
 
 
 def _dechunked(body: bytes) -> bytes:

@@ -54,7 +54,7 @@ from .tokens import TOKENS
 from .upstream import RESPONSE_HEADERS, EchoUpstreams
 
 REQUESTS_PER_CONFIGURATION = 40
-CONFIGURATIONS = int(os.environ.get("MESHSDK_DIFFERENTIAL_EXAMPLES", "280"))
+CONFIGURATIONS = int(os.environ.get("MESHSDK_DIFFERENTIAL_EXAMPLES", "300"))
 SEED = int(os.environ.get("MESHSDK_DIFFERENTIAL_SEED", "1"))
 PORT = 8080
 
@@ -268,7 +268,7 @@ def test_every_generated_request_is_answered_as_envoy_answers_it(bench: Bench) -
 
     decide()
     print(f"\n{bench.decisions} requests with seed {SEED}, no difference; statuses {dict(bench.statuses)}")
-    assert bench.decisions >= 10_000 or CONFIGURATIONS < 280
+    assert bench.decisions >= 10_000 or CONFIGURATIONS < 300
 
 
 def test_a_route_that_answers_by_itself_has_no_cross_origin_policy(bench: Bench) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,13 @@ Serve = Callable[..., GrpcServer]
 ROOT = Path(__file__).parents[2]
 
 
-def run(script: str, *arguments: Any, environment: dict[str, str] | None = None, seconds: float = 60) -> str:
+def run(
+    script: str,
+    *arguments: Any,
+    environment: dict[str, str] | None = None,
+    seconds: float = 60,
+    prints_no_errors: bool = False,
+) -> str:
     """Run a script in a new Python; returns what it prints."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
@@ -41,6 +48,8 @@ def run(script: str, *arguments: Any, environment: dict[str, str] | None = None,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    # grpc-core begins lines with their level, time and thread.
+    assert not prints_no_errors or not re.search(r"^E\d{4} ", done.stderr, re.MULTILINE), done.stderr[-3000:]
     return done.stdout
 
 
@@ -240,3 +249,20 @@ def test_folders_of_other_users_and_links_are_left_alone(tmp_path: Path) -> None
     made.remove()
     made.remove()
     assert not made.path.exists()
+
+
+@pytest.mark.soak  # It waits until grpc-core stops to wait; `test_relay.py` asks the relay itself.
+def test_grpc_core_misses_nothing_and_prints_no_error(folder: Path) -> None:
+    output = run(
+        CALLS
+        + """
+    import time
+    with meshsdk.Mesh(config=sys.argv[1]) as mesh, mesh.channel("ratings:9080") as channel:
+        print(name(channel))
+        time.sleep(16)
+        print(name(channel))
+    """,
+        folder,
+        prints_no_errors=True,
+    )
+    assert output == "mesh\nmesh\n"

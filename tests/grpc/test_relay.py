@@ -9,14 +9,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 import meshsdk
 from meshsdk.controlplane import Folder
 from meshsdk.controlplane.server import ControlPlaneServer
-from meshsdk.grpc.names import channel_target, parts_of, resource_name
+from meshsdk.grpc.names import KEEPER, channel_target, parts_of, resource_name
 from meshsdk.grpc.relay import _Process
-from meshsdk.resources import ResourceType
+from meshsdk.resources import ResourceType, decode
 from tests.conftest import MakeMesh, destination_rule, service
 from tests.grpc.conftest import MakeClient
 from tests.grpc_client import SyncClient, counts, failures
@@ -155,3 +157,19 @@ def test_names_keep_their_parts(parts: tuple[str, ...]) -> None:
     assert name.count("/") == 3 + len(parts)
     assert channel_target(*parts).endswith(name.rpartition("Cluster/")[2])
     assert parts_of(ResourceType.CLUSTER, "plain") == ()
+
+
+def test_the_keepers_listener_is_there_whatever_meshes_come_and_go(
+    make_mesh: MakeMesh, connect: MakeClient, serve: Serve
+) -> None:
+    """grpc-core prints an error, 15 seconds later, for each listener that it asks for and does not get."""
+    assert connect(make_mesh(service("ratings", serve("one").port, port=9080))).call()["name"] == "one"
+    relay = _Process.relay
+    assert relay is not None
+    name = resource_name(ResourceType.LISTENER, KEEPER)
+    request = discovery_pb2.DiscoveryRequest(type_url=ResourceType.LISTENER.type_url, resource_names=[name])
+    with grpc.insecure_channel(f"unix:{relay._socket}") as channel:
+        stream = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).StreamAggregatedResources(iter([request]))
+        (packed,) = next(stream).resources
+    listener = decode(ResourceType.LISTENER, packed.value)
+    assert listener.name == name

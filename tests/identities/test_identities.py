@@ -36,6 +36,7 @@ from meshsdk.security import Credentials
 from meshsdk.security.identity import check_credentials
 
 from ..certificates import SpiffeCa, spiffe, write_identity
+from ..istiod import write_token
 from ..patience import PATIENCE
 from ..processes import CLEAN_ENVIRONMENT
 
@@ -113,10 +114,10 @@ def asking(ca: tuple[Ca, str], tmp_path: Path) -> Iterator[Any]:
     (tmp_path / "token").write_text("one\n")
     (tmp_path / "roots.pem").write_bytes(ca[0].authority.pem)
 
-    def make(**options: Any) -> IstioCaIdentity:
+    def make(spiffe_id: str = WEB, **options: Any) -> IstioCaIdentity:
         made.append(
             IstioCaIdentity(
-                WEB,
+                spiffe_id,
                 address=ca[1],
                 token_file=tmp_path / "token",
                 ca_certificate_file=tmp_path / "roots.pem",
@@ -254,6 +255,37 @@ def test_a_ca_that_is_away_says_so(tmp_path: Path) -> None:
     with pytest.raises(IdentityError, match="UNAVAILABLE"):
         identity.credentials()
     identity.close()
+
+
+@pytest.mark.parametrize("trust_domain", ["cluster.local", "acme.example"])
+def test_whom_to_ask_for_stands_in_the_token_and_the_ca_knows_its_trust_domain(
+    ca: tuple[Ca, str], asking: Any, tmp_path: Path, trust_domain: str
+) -> None:
+    write_token(tmp_path / "token", "shop", "web")
+    ca[0].names = f"spiffe://{trust_domain}/ns/shop/sa/web"
+    identity = asking(spiffe_id="")
+    assert identity.credentials().spiffe_id == ca[0].names
+
+
+def test_a_certificate_for_somebody_else_than_the_token_names_is_not_taken(
+    ca: tuple[Ca, str], asking: Any, tmp_path: Path
+) -> None:
+    write_token(tmp_path / "token", "shop", "web")
+    ca[0].names = "spiffe://cluster.local/ns/shop/sa/other"
+    with pytest.raises(IdentityError, match="sa/other' instead of 'spiffe://cluster.local/ns/shop/sa/web"):
+        asking(spiffe_id="").credentials()
+
+
+def test_a_token_that_names_nobody_asks_for_the_spiffe_id(asking: Any) -> None:
+    with pytest.raises(IdentityError, match="holds no JWT"):
+        asking(spiffe_id="").credentials()
+
+
+def test_a_token_that_the_ca_refuses_is_told_of(ca: tuple[Ca, str], asking: Any, tmp_path: Path) -> None:
+    token = write_token(tmp_path / "token", "shop", "web", audience="somebody-else")
+    ca[0].fails = True
+    with pytest.raises(IdentityError, match=f"{token} .of shop/web, for somebody-else, good until"):
+        asking(spiffe_id="").credentials()
 
 
 class Agent(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -517,7 +549,7 @@ def identity_of(bootstrap: dict[str, Any]) -> str:
     [
         ("meshsdk.workload_api", {"sockets": "/agent.sock"}, r"config\.sockets: is not known .*socket, spiffe_id"),
         ("meshsdk.sds", {"socket": 7}, r"config\.socket: must be of type str, is 7"),
-        ("meshsdk.istio_ca", {}, r"config\.spiffe_id: is required"),
+        ("meshsdk.istio_ca", {"spiffe_id": 7}, r"config\.spiffe_id: must be of type str, is 7"),
         ("meshsdk.istio_ca", {"spiffe_id": WEB, "validity_seconds": True}, r"validity_seconds: must be of type int"),
     ],
 )

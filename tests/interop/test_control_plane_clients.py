@@ -17,13 +17,15 @@ import grpc
 import httpx
 import pytest
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
+from google.protobuf import json_format
 
 import meshsdk
 from meshsdk.controlplane import Folder
 from meshsdk.controlplane.server import ControlPlaneServer
-from meshsdk.resources import ResourceType
+from meshsdk.resources import ResourceType, decode
 from tests.conftest import destination_rule, service, virtual_service
 from tests.processes import CLEAN_ENVIRONMENT, envoy, free_ports
+from tests.server.running import serving
 from tests.servers import EchoServer
 
 from ..patience import PATIENCE
@@ -183,3 +185,69 @@ def test_incremental_clients_get_changes_and_removals(make_server: MakeServer, t
         assert not second.resources
         assert list(second.removed_resources) == ["b.default.svc.cluster.local:80"]
         stream.cancel()
+
+
+def test_a_native_grpc_client_knows_hosts_by_their_short_names(make_server: MakeServer, stack: ExitStack) -> None:
+    server = make_server(service("a", grpc_echo("short", stack)))
+    for target in ("a:80", "a.default:80", "a.default.svc:80"):
+        command = [sys.executable, "-m", "tests.interop.native_client", f"xds:///{target}", "1"]
+        environment = {**CLEAN_ENVIRONMENT, "GRPC_XDS_BOOTSTRAP_CONFIG": json.dumps(bootstrap(server.port))}
+        root = Path(__file__).parents[2]
+        output = subprocess.run(
+            command, env=environment, cwd=root, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        assert output.stdout == "short\n", output.stderr[-3000:]
+
+
+def asked_for(port: int, kind: ResourceType, names: list[str], node: dict[str, Any]) -> list[Any]:
+    """What a control plane answers first."""
+    request = json_format.ParseDict(
+        {"node": node, "typeUrl": kind.type_url, "resourceNames": names}, discovery_pb2.DiscoveryRequest()
+    )
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stream = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).StreamAggregatedResources(
+            iter([request]), timeout=PATIENCE
+        )
+        return list(next(stream).resources)
+
+
+POLICY = (
+    "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}\n"
+    "spec: {selector: {matchLabels: {app: a}}, action: DENY, rules: [{to: [{operation: {paths: [/x]}}]}]}\n"
+)
+
+
+@pytest.mark.parametrize(("address", "filters"), [("10.0.0.9", 1), ("10.0.0.8", 0)])
+def test_servers_elsewhere_get_the_policy_of_their_workload(
+    make_server: MakeServer, address: str, filters: int
+) -> None:
+    """By the address in their node's id: `0.0.0.0` is where each of them listens."""
+    yaml = service("a", 8080).replace("127.0.0.1", "10.0.0.9") + "---\n"
+    yaml += service("b", 8080).replace("127.0.0.1", "10.0.0.8") + POLICY
+    server = make_server(yaml)
+    node = {"id": f"sidecar~{address}~p.default~default.svc.cluster.local", "userAgentName": "meshsdk"}
+    name = "xds.istio.io/grpc/lds/inbound/0.0.0.0:8080"
+    [packed] = asked_for(server.port, ResourceType.LISTENER, [name], node)
+    listener = decode(ResourceType.LISTENER, packed.value)
+    assert listener.name == name
+    assert {len(chain.manager.listener.filters) for chain in listener.chains} == {filters}
+
+
+def test_a_server_of_the_control_plane_is_behind_its_policy(make_server: MakeServer, stack: ExitStack) -> None:
+    [port] = free_ports(1)
+    server = make_server(service("a", port) + POLICY)
+    told = {**bootstrap(server.port), "server_listener_resource_name_template": "xds.istio.io/grpc/lds/inbound/%s"}
+    with meshsdk.Mesh(bootstrap=told) as mesh, serving(say_hello, mesh, port):
+        assert httpx.get(f"http://127.0.0.1:{port}/y").status_code == 200
+        assert httpx.get(f"http://127.0.0.1:{port}/x").status_code == 403
+
+
+async def say_hello(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})

@@ -198,9 +198,7 @@ def process(
     command: list[str], folder: Path, world: World, port: int, *, listens: bool = True
 ) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
-        **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
-        # The same code is started dozens of times.
-        "PYTHONPYCACHEPREFIX": str(world.folder / "bytecode"),
+        **os.environ,
         "MESHSDK_CONFIG": str(folder / "mesh"),
         "RECIPE_PORT": str(port),
         "RECIPE_IDENTITY": str(world.path("own")),

@@ -344,6 +344,17 @@ def test_flask_runs_in_threads_and_gets_the_peer(tmp_path: Path) -> None:
     assert response.text == "spiffe://cluster.local/ns/default/sa/default " + "x" * 100_000
 
 
+def test_clients_that_are_idle_over_tls_do_not_hold_up_a_server_that_stops(tmp_path: Path) -> None:
+    port = one_port()
+    yaml = service("web", port) + destination_rule("web", MUTUAL) + peer_authentication("STRICT")
+    with mesh_of(tmp_path, yaml) as mesh, mesh.client() as client:
+        with serving(who_asks, mesh, port) as server:
+            for _ in range(3):
+                assert client.get("http://web/").status_code == 200
+            server.should_exit, began = True, time.monotonic()
+        assert time.monotonic() - began < 15, "asyncio waits 30 seconds for the end of a peer's TLS"
+
+
 def test_a_request_under_way_is_finished_before_the_server_stops(tmp_path: Path) -> None:
     port, begun = one_port(), threading.Event()
     app = flask.Flask("web")

@@ -1,0 +1,53 @@
+"""Where connections go that carry bytes: VirtualService's tls and tcp routes.
+
+A client of ours names the host that it wants, and so the server name of its TLS is known before it connects.
+
+Source: istio/istio pilot/pkg/networking/core/tls.go, route/route.go (matchTLS, matchTCP).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from .http_rules import ByteMatch, ByteRoute, Destination
+from .scope import Scope
+from .world import Port, Service, hosts_overlap
+
+__all__ = ["byte_destinations"]
+
+_OF_TLS = ("TLS", "HTTPS")
+
+
+def byte_destinations(scope: Scope, service: Service, port: Port) -> Sequence[Destination]:
+    """Where a port's connections go: to the service itself, where no rule says otherwise."""
+    for rule in scope.virtual_services_of(service.host):
+        if port.protocol in _OF_TLS:
+            by_name = _by_server_name(scope, rule.tls, service.host, port)
+            if by_name is not None:
+                return by_name.destinations
+        for route in rule.tcp:
+            if not route.matches or any(_holds(scope, match, port) for match in route.matches):
+                return route.destinations
+    return (Destination(service.host, port=port.number),)
+
+
+def _by_server_name(scope: Scope, routes: Iterable[ByteRoute], host: str, port: Port) -> ByteRoute | None:
+    """Envoy takes the filter chain of the most specific server name; of equal ones istiod keeps the first."""
+    best: tuple[tuple[bool, int], ByteRoute] | None = None
+    for route in routes:
+        for match in route.matches:
+            if not _holds(scope, match, port):
+                continue
+            for name in match.sni_hosts:
+                rank = (not name.startswith("*"), len(name))
+                if hosts_overlap(name, host) and (best is None or rank > best[0]):
+                    best = rank, route
+    return best[1] if best is not None else None
+
+
+def _holds(scope: Scope, match: ByteMatch, port: Port) -> bool:
+    return (
+        match.port in (None, port.number)
+        and scope.client.has(match.source_labels)
+        and match.source_namespace in ("", scope.client.namespace)
+    )
