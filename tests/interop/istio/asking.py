@@ -158,7 +158,7 @@ def _values(condition: Any, default: str) -> list[str]:
         value = condition["prefix"]
         return [f"{value}more", value, value[:-1] or default, value.upper(), f"x{value}", f"{value}/more?z=1"]
     if "regex" in condition:
-        return [one for one in _ordered(condition["regex"])]
+        return list(_ordered(condition["regex"]))
     return [default]
 
 

@@ -95,9 +95,9 @@ def _tls_facts(cluster: Cluster, endpoint: EndpointConfig) -> Any:
         return None
     facts = plain(tls)
     for matcher in facts["trust"]["san_matchers"] or ():
-        # A matcher for names of any kind, and one for URIs only, are the same where the value is a URI.
-        if matcher["kind"] is None and matcher["value"]["value"].startswith("spiffe://"):
-            matcher["kind"] = "URI"
+        # A matcher for names of any kind is the same as one for the kind of name that its value is.
+        if matcher["kind"] is None:
+            matcher["kind"] = "URI" if matcher["value"]["value"].startswith("spiffe://") else "DNS"
     trusted = facts["trust"]["trusted_ca"]
     if trusted is not None and trusted["path"] == "system":
         # Istio's agent puts the system's roots in place of a file of this name.

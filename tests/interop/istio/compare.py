@@ -68,7 +68,7 @@ def compare(case: Case, folder: Path, answer: Answer, limit: int = 160, profile:
         case: What is looked at.
         folder: Where its documents are.
         answer: istiod's.
-        limit: Requests of each client, at the most.
+        limit: Requests of each client at the most, and half of those that each server is asked.
         profile: In which shape meshsdk's translation is asked, and by which of istiod's.
     """
     state = load(folder)
@@ -98,7 +98,7 @@ def compare(case: Case, folder: Path, answer: Answer, limit: int = 160, profile:
             clusters += 1
             mine_or_none, other_or_none = cluster_facts(ours, name), cluster_facts(beside, name)
             found += _differing("cluster", name, client, _there(mine_or_none), _there(other_or_none))
-    verdicts, of_servers = compare_servers(case, state, answer)
+    verdicts, of_servers = compare_servers(case, state, answer, 2 * limit)
     found += [Difference(*one) for one in of_servers]
     return Comparison(decisions, clusters, verdicts, found)
 
@@ -125,8 +125,12 @@ def _differing(
         ours, theirs = {"clusters": ours["clusters"]}, {"clusters": theirs["clusters"]}
     for name in _FIRST:
         if ours.get(name) != theirs.get(name):
-            yield Difference(f"{what}.{name}", subject, str(client), ours.get(name), theirs.get(name))
+            other = theirs.get(name)
+            if theirs.get("has_listener") is False:
+                other = f"{other} without a listener"
+            yield Difference(f"{what}.{name}", subject, str(client), ours.get(name), other)
             return
+    theirs = {fact: value for fact, value in theirs.items() if fact != "has_listener"}
     yield from (
         Difference(fact, subject, str(client), mine, other) for fact, mine, other in _leaves(what, ours, theirs)
     )

@@ -42,7 +42,6 @@ Found = tuple[str, str, str, Any, Any]
 # Cases have the public half in their JWKS, and are recorded; so the key must always be the same one.
 SIGNING_KEY = ec.derive_private_key(20240101, ec.SECP256R1())
 
-_REQUESTS = 300
 _SINCE = datetime(2024, 1, 1)
 
 
@@ -67,8 +66,8 @@ class Asked:
         return f"{self.method} {self.host}{self.target}{headers} from {self.source} {self.principal or 'plaintext'}"
 
 
-def compare_servers(case: Case, state: FolderState, answer: Answer) -> tuple[int, list[Found]]:
-    """Ask the servers of a case; how many verdicts there were, and which differ."""
+def compare_servers(case: Case, state: FolderState, answer: Answer, limit: int) -> tuple[int, list[Found]]:
+    """Ask the servers of a case, each up to so many requests; how many verdicts there were, and which differ."""
     found: list[Found] = []
     number = 0
     for server, (_, sidecar) in zip(case.servers, answer.servers, strict=True):
@@ -77,7 +76,7 @@ def compare_servers(case: Case, state: FolderState, answer: Answer) -> tuple[int
             if type(ours) is not type(theirs):
                 found.append(("server.listener", str(server), "all", _there(ours), _there(theirs)))
             continue
-        for asked in _asked_of(case, server):
+        for asked in _asked_of(case, server, limit):
             number += 1
             mine, other = _verdict(ours, asked, server), _verdict(theirs, asked, server)
             if mine != other:
@@ -197,11 +196,11 @@ def _peer(principal: str) -> PeerCertificate:
     return read_peer(certificate.public_bytes(serialization.Encoding.DER))
 
 
-def _asked_of(case: Case, server: Server) -> Iterator[Asked]:
+def _asked_of(case: Case, server: Server, limit: int) -> Iterator[Asked]:
     pools = _Pools(case, server)
     chance = random.Random(f"{case.name} {server}")
     seen: set[Asked] = set()
-    for _ in range(_REQUESTS):
+    for _ in range(limit):
         asked = pools.draw(chance)
         if asked not in seen:
             seen.add(asked)

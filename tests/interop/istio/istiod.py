@@ -7,14 +7,25 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .case import Case, Client, Server
 
-__all__ = ["RECORDED", "Answer", "NodeResources", "ask", "build", "load_recorded", "save_recorded"]
+__all__ = [
+    "RECORDED",
+    "Answer",
+    "NodeResources",
+    "ask",
+    "build",
+    "byte_clusters",
+    "default_clusters",
+    "load_recorded",
+    "save_recorded",
+    "version",
+]
 
 BOX = Path(__file__).parent / "box"
 RECORDED = Path(__file__).parent / "recorded"
@@ -109,10 +120,13 @@ def _answer(case: Case, data: Mapping[str, Any]) -> Answer:
 
 
 def save_recorded(case: Case, answer: Answer, istiod_version: str) -> None:
-    """Keep an answer as data, without what no comparison looks at. Each resource has a line, for whoever reads a diff."""
+    """Keep an answer as data, without what no comparison looks at. Each resource has a line of its own."""
     RECORDED.mkdir(exist_ok=True)
     clients = [
-        [_trimmed(grpc, "listeners", "routes"), _trimmed(sidecar, "routes", "clusters", "endpoints")]
+        [
+            _trimmed(grpc, "listeners", "routes"),
+            {**_shortened(sidecar), **_trimmed(sidecar, "routes", "clusters", "endpoints")},
+        ]
         for grpc, sidecar in answer.clients
     ]
     servers = [
@@ -155,6 +169,47 @@ _NOISE = frozenset(
 def _trimmed(node: NodeResources, *kept: str) -> Json:
     found = {name: [one for one in getattr(node, name) if _is_of_clients(one)] for name in kept}
     return {name: [_without_noise(one) for one in value] for name, value in found.items() if value}
+
+
+def byte_clusters(listener: Json) -> list[str]:
+    """The clusters that a sidecar's outbound listener leads to without looking at requests; not those of last resort."""
+    if listener["name"].startswith("virtual"):
+        return []
+    return [name for chain in listener.get("filter_chains", ()) for name in _of_tcp_proxy(chain)]
+
+
+def default_clusters(listener: Json) -> list[str]:
+    """Where a sidecar's listener sends what none of its chains is for."""
+    return _of_tcp_proxy(listener.get("default_filter_chain", {}))
+
+
+def _of_tcp_proxy(chain: Json) -> list[str]:
+    found = []
+    for one in chain.get("filters", ()):
+        config = one["typed_config"]
+        if config["@type"].endswith(".TcpProxy"):
+            weighted = config.get("weighted_clusters", {}).get("clusters", ())
+            found += [config["cluster"]] if "cluster" in config else [each["name"] for each in weighted]
+    return found
+
+
+def _shortened(node: NodeResources) -> Json:
+    """Of a sidecar's listeners, where they send bytes."""
+    kept = []
+    for listener in node.listeners:
+        chains = [_tcp_chain(name) for name in byte_clusters(listener)]
+        default = [_tcp_chain(name) for name in default_clusters(listener)]
+        short = {"@type": listener["@type"], "name": listener["name"]}
+        if chains:
+            kept.append({**short, "filter_chains": chains})
+        elif default and listener["name"] == "virtualOutbound":
+            kept.append({**short, "default_filter_chain": default[0]})
+    return {"listeners": kept} if kept else {}
+
+
+def _tcp_chain(cluster: str) -> Json:
+    tcp_proxy = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+    return {"filters": [{"name": "tcp", "typed_config": {"@type": tcp_proxy, "cluster": cluster}}]}
 
 
 def _is_of_clients(resource: Json) -> bool:

@@ -36,13 +36,16 @@ def _types(ours: str, istiods: str) -> Callable[[Difference], bool]:
     return lambda one: one.fact == "cluster.type" and (one.ours, one.istiods) == (ours, istiods)
 
 
-def _is_of(*facts: str) -> Callable[[Difference], bool]:
-    return lambda one: one.fact in facts
+def _has_no_listener(one: Difference) -> bool:
+    return (
+        one.fact == "request.answer" and one.istiods == "passthrough without a listener" and one.ours != "passthrough"
+    )
 
 
 KNOWN = (
     Known("No original destination", _types("EDS", "ORIGINAL_DST")),
     Known("Hosts that are passed through", _types("none", "ORIGINAL_DST")),
+    Known("Hosts that only a VirtualService has", _has_no_listener),
     Known("The protocol of the caller", lambda one: one.fact == "cluster.protocol" and one.istiods == "NEGOTIATED"),
 )
 

@@ -31,7 +31,7 @@ from meshsdk.resources import (
 from meshsdk.routing import RouteTable
 
 from .case import Client, Request
-from .istiod import NodeResources
+from .istiod import NodeResources, byte_clusters, default_clusters
 
 __all__ = ["Profile", "View", "of_folder", "of_grpc_profile", "of_sidecar_profile", "to_message"]
 
@@ -141,7 +141,15 @@ class FolderView(GrpcView):
 
 
 class SidecarView(View):
-    """Routes by port, as an Envoy beside the client goes by them."""
+    """Routes by port, as an Envoy beside the client goes by them.
+
+    Attributes:
+        registry_only: Hosts that the mesh does not know must not be called.
+        of_bytes: Clusters that a listener leads to without looking at requests.
+    """
+
+    registry_only = False
+    of_bytes: frozenset[str] = frozenset()
 
     def table_of(self, request: Request) -> RouteTable | None:
         names = [str(request.port), *self.names_of(request)]
@@ -152,21 +160,23 @@ class SidecarView(View):
         for name in self.names_of(request):
             host, _, port = name.rpartition(":")
             cluster = f"outbound|{port}||{host}"
-            if cluster in self.kinds and not self.passes_through(cluster):
-                # A port that does not speak HTTP has a listener without routes, which leads to its cluster.
+            if cluster in self.of_bytes and not self.passes_through(cluster):
                 return {"answer": "bytes", "clusters": [[cluster, 1.0]]}
-        if any(one.name == "block_all" for routes in self.routes.values() for one in routes.virtual_hosts):
+        if self.registry_only:
             # A port of which nothing is known leads to BlackHoleCluster: there is no answer. Where there are routes,
             # hosts that are not among them get this one.
             return {"answer": "reply", "status": 502, "body": "", "headers": [], "fault": []}
-        return {"answer": "passthrough"}
+        return {"answer": "passthrough", "has_listener": self.table_of(request) is not None}
 
     def passes_through(self, cluster: str) -> bool:
         return self.kinds.get(cluster) == "ORIGINAL_DST"
 
 
 # With the one filter of a sidecar that matters to a client.
-_LISTENER = Listener("sidecar", filters=(HttpFilter("envoy.filters.http.fault", Fault()),))
+_LISTENER = Listener(
+    "sidecar",
+    filters=(HttpFilter("envoy.filters.http.fault", Fault(), package="envoy.extensions.filters.http.fault.v3"),),
+)
 
 
 def of_folder(state: FolderState, client: Client, profile: Profile = "grpc") -> View:
@@ -193,9 +203,12 @@ def of_grpc_profile(node: NodeResources, client: Client) -> GrpcView:
 
 
 def of_sidecar_profile(node: NodeResources, client: Client) -> SidecarView:
-    """istiod's resources for an Envoy; of listeners nothing is needed but that they are there."""
+    """istiod's resources for an Envoy, whose routes are found by port; of its listeners only the one for all others counts."""
     view = SidecarView(client)
     _fill(view, (*node.routes, *node.clusters, *node.endpoints))
+    defaults = [name for one in node.listeners if one["name"] == "virtualOutbound" for name in default_clusters(one)]
+    view.registry_only = bool(defaults) and "PassthroughCluster" not in defaults
+    view.of_bytes = frozenset(name for one in node.listeners for name in byte_clusters(one))
     return view
 
 
