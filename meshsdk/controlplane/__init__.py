@@ -3,10 +3,13 @@
 Enters: Kubernetes and Istio objects, and raw xDS resources, as files. Leaves: the xDS resources that Istio would make
 of them, to this process (`FolderSource`) or to any xDS client (`server`).
 
-    files, strict_yaml, documents  what stands in the folder, read without blocking: YAML of one meaning
+    files, strict_yaml, strict_json, documents  what stands in the folder, read without blocking: YAML of one meaning
     kinds        whose a document is: ours, not ours, or closed
-    kubernetes   Service, EndpointSlice, Endpoints, Pod        ┐
+    pruning      what of it need not be kept
+    lines        on which line a problem stands
+    kubernetes   Service, EndpointSlice, Endpoints, Pod, Node  ┐
     istio        ServiceEntry, VirtualService, …               ├► world: services, workloads, rules
+    joining      who serves a service                          │
     raw          resources with "@type"                        ┘
     client, scope, delegates       who asks, and which of all that is there for it
     clusters, locality, routes, listeners    a scope to xDS, with Istio's names, domains and defaults

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -10,9 +11,10 @@ from .delegates import with_delegates
 from .destination_rule import parse_destination_rule
 from .documents import Document
 from .fields import Fields
-from .istio import endpoint_of, parse_service_entry, parse_workload_entry
-from .kinds import CONFIG_MAP, POLICY_KINDS, Kind, UnreadablePolicy, did_you_mean
-from .kubernetes import Meta, PendingEndpoints, parse_endpoint_slice, parse_endpoints, parse_pod, parse_service
+from .istio import parse_service_entry, parse_workload_entry
+from .joining import Backends
+from .kinds import CONFIG_MAP, POLICY_KINDS, Kind, UnreadablePolicy, did_you_mean, effect_of
+from .kubernetes import Meta, parse_endpoint_slice, parse_endpoints, parse_node, parse_pod, parse_service
 from .mesh_config import MESH_CONFIG, may_be_mesh_config, parse_mesh_config
 from .security_policies import (
     is_for_gateways,
@@ -23,7 +25,7 @@ from .security_policies import (
 from .sidecar import parse_sidecar
 from .traffic_policy import DestinationRule
 from .virtual_service import parse_virtual_service
-from .world import Resolution, Service, Workload, World
+from .world import Service, World
 
 __all__ = ["assemble"]
 
@@ -40,18 +42,15 @@ _METADATA = (
 class _Assembly:
     world: World
     errors: list[ConfigError]
-    pods: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
-    pending: list[PendingEndpoints] = field(default_factory=list)
+    backends: Backends = field(default_factory=Backends)
     policies: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    left_out: list[Document] = field(default_factory=list)
     places: int = 0
 
     def next_place(self) -> int:
         """Of an object in the folder."""
         self.places += 1
         return self.places
-
-    def pod_labels(self, namespace: str, name: str) -> dict[str, str]:
-        return self.pods.get((namespace, name), {})
 
 
 Reader = Callable[[_Assembly, Fields, Meta], None]
@@ -67,9 +66,7 @@ def assemble(documents: Iterable[Document], domain: str, errors: list[ConfigErro
             stands in `SecurityWorld.broken`, too.
     """
     assembly = _Assembly(World(domain), errors)
-    # Pods first: endpoint slices refer to them by name.
-    ordered = sorted(documents, key=lambda document: document.data.get("kind") != "Pod")
-    for document in ordered:
+    for document in documents:
         try:
             _read_object(assembly, document)
         except UnreadablePolicy as error:
@@ -77,8 +74,13 @@ def assemble(documents: Iterable[Document], domain: str, errors: list[ConfigErro
             assembly.world.security.broken.append(str(error))
         except ConfigError as error:
             errors.append(error)
-    _join(assembly)
-    return assembly.world
+    if assembly.left_out:
+        assembly.world.warnings.append(_summary_of(assembly.left_out))
+    world = assembly.world
+    assembly.backends.join(world)
+    world.virtual_services = with_delegates(world.virtual_services, world.warnings)
+    _check_references(world)
+    return world
 
 
 def _read_object(assembly: _Assembly, document: Document) -> None:
@@ -86,9 +88,10 @@ def _read_object(assembly: _Assembly, document: Document) -> None:
         raise document.fault.with_traceback(None)
     kind = document.kind
     if kind is None:
-        named = document.data.get("kind")
-        what = f"{named}/{_name_of(document)}".rstrip("/") if isinstance(named, str) else "a document without a kind"
-        assembly.world.warnings.append(f"{document.where}: {what} is not translated, and has no effect")
+        if words := effect_of(document.data):
+            assembly.world.warnings.append(f"{document.where} {_named(document)}: {words}")
+        else:
+            assembly.left_out.append(document)
         return
     try:
         _read_known(assembly, document, kind)
@@ -100,10 +103,24 @@ def _read_object(assembly: _Assembly, document: Document) -> None:
         raise
 
 
-def _name_of(document: Document) -> str:
-    metadata = document.data.get("metadata")
+def _named(document: Document) -> str:
+    kind, metadata = document.data.get("kind"), document.data.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
-    return name if isinstance(name, str) and name.isprintable() else ""
+    if not isinstance(kind, str):
+        return "a document without a kind"
+    return f"{kind}/{name}" if isinstance(name, str) and name.isprintable() else kind
+
+
+def _summary_of(left_out: list[Document]) -> str:
+    """One note for all that is not ours: of a dump that is most."""
+    if len(left_out) == 1:
+        return f"{left_out[0].where}: {_named(left_out[0])} is not translated, and has no effect"
+    counts = Counter(_named(document).partition("/")[0] for document in left_out)
+    kinds = ", ".join(f"{kind} ({count})" for kind, count in sorted(counts.items()))
+    return (
+        f"{left_out[0].where} and {len(left_out) - 1} more are of kinds that are not translated, and have no effect:"
+        f" {kinds}"
+    )
 
 
 def _read_known(assembly: _Assembly, document: Document, kind: Kind) -> None:
@@ -114,10 +131,9 @@ def _read_known(assembly: _Assembly, document: Document, kind: Kind) -> None:
         raise fields.error("metadata", "must be set")
     name = metadata.required_text("name")
     namespace = metadata.namespace("namespace", "default")
-    created = metadata.text("creationTimestamp")
-    meta = Meta(
-        name, namespace, metadata.labels("labels"), created, assembly.next_place(), metadata.labels("annotations")
-    )
+    created, is_deleted = metadata.text("creationTimestamp"), "deletionTimestamp" in metadata
+    annotations = metadata.labels("annotations")
+    meta = Meta(name, namespace, metadata.labels("labels"), created, is_deleted, assembly.next_place(), annotations)
     metadata.ignore(*_METADATA)
     for unknown in metadata.unread:
         # Without its namespace or labels an object is another one.
@@ -150,7 +166,9 @@ def _spec(fields: Fields) -> Fields:
 
 def _read_service(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
     spec = _spec(fields)
-    _add_service(assembly, parse_service(spec, meta, assembly.world), fields)
+    service = parse_service(spec, meta, assembly.world)
+    _add_service(assembly, service, fields)
+    assembly.backends.kubernetes.add(service.host)
 
 
 def _add_service(assembly: _Assembly, service: Service, fields: Fields) -> None:
@@ -161,18 +179,19 @@ def _add_service(assembly: _Assembly, service: Service, fields: Fields) -> None:
 
 
 def _read_pod(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
-    assembly.pods[(meta.namespace, meta.name)] = meta.labels
-    workload = parse_pod(fields, meta)
-    if workload is not None:
-        assembly.world.workloads.append(workload)
+    assembly.backends.pods[(meta.namespace, meta.name)] = parse_pod(fields, meta)
+
+
+def _read_node(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
+    assembly.backends.nodes[meta.name] = parse_node(fields, meta)
 
 
 def _read_endpoint_slice(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
-    assembly.pending += parse_endpoint_slice(fields, meta, assembly.pod_labels)
+    assembly.backends.pending += parse_endpoint_slice(fields, meta)
 
 
 def _read_endpoints(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
-    assembly.pending += parse_endpoints(fields, meta, assembly.pod_labels)
+    assembly.backends.pending += parse_endpoints(fields, meta)
 
 
 def _read_service_entry(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
@@ -181,7 +200,7 @@ def _read_service_entry(assembly: _Assembly, fields: Fields, meta: Meta) -> None
 
 
 def _read_workload_entry(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
-    assembly.world.workloads.append(parse_workload_entry(_spec(fields), meta))
+    assembly.backends.entries.append(parse_workload_entry(_spec(fields), meta))
 
 
 def _read_virtual_service(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
@@ -253,6 +272,7 @@ def _read_config_map(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
 _READERS: dict[Kind, Reader] = {
     ("", "Service"): _read_service,
     ("", "Pod"): _read_pod,
+    ("", "Node"): _read_node,
     ("", "Endpoints"): _read_endpoints,
     ("discovery.k8s.io", "EndpointSlice"): _read_endpoint_slice,
     ("networking.istio.io", "ServiceEntry"): _read_service_entry,
@@ -265,39 +285,6 @@ _READERS: dict[Kind, Reader] = {
     ("security.istio.io", "AuthorizationPolicy"): _read_authorization_policy,
     ("", "ConfigMap"): _read_config_map,
 }
-
-
-def _join(assembly: _Assembly) -> None:
-    """Give services their endpoints: those that name them, and the workloads that they select."""
-    world = assembly.world
-    for pending in assembly.pending:
-        service = world.services.get(f"{pending.service}.{pending.namespace}.svc.{world.domain}")
-        if service is None:
-            world.warnings.append(f"endpoints of {pending.namespace}/{pending.service}: there is no such Service")
-            continue
-        for port in service.ports:
-            # A slice's port has the name of the service's port; the only port may go without.
-            if port.name == pending.port_name or (len(service.ports) == 1 and not pending.port_name):
-                service.endpoints.setdefault(port.number, []).extend(pending.entries)
-    for service in world.services.values():
-        if service.selector and service.resolution is not Resolution.NONE:
-            _select(service, world.workloads)
-    world.virtual_services = with_delegates(world.virtual_services, world.warnings)
-    _check_references(world)
-
-
-def _select(service: Service, workloads: list[Workload]) -> None:
-    for workload in workloads:
-        if workload.namespace != service.namespace:
-            continue
-        if any(workload.labels.get(name) != value for name, value in service.selector.items()):
-            continue
-        for port in service.ports:
-            entry = endpoint_of(workload, port)
-            entries = service.endpoints.setdefault(port.number, [])
-            # A pod may also stand in an EndpointSlice.
-            if entry is not None and all((e.address, e.port) != (entry.address, entry.port) for e in entries):
-                entries.append(entry)
 
 
 def _check_references(world: World) -> None:

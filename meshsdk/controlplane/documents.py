@@ -19,7 +19,7 @@ from .files import read_file, shown
 from .kinds import Kind, kind_of
 from .pruning import pruned
 from .strict_json import parse_json
-from .strict_yaml import MAX_ALIASES, YamlDocument, YamlError, read_yaml
+from .strict_yaml import MAX_ALIASES, Words, YamlDocument, YamlError, read_yaml
 
 __all__ = ["Document", "Pieces", "digest_of", "read_documents", "text_pieces"]
 
@@ -98,11 +98,11 @@ def read_documents(path: Path, known: Pieces | None = None) -> tuple[Document, .
     known = {} if known is None else known
     pieces: Pieces = {}
     found: list[tuple[int, tuple[_Object, ...]]] = []
-    aliases = 0
+    aliases, words = 0, Words()
     for line, piece in text_pieces(text):
         digest = digest_of(piece)
         try:
-            read = known.get(digest) or _read_piece(piece, line)
+            read = known.get(digest) or _read_piece(piece, line, words)
             aliases += read.aliases
             if aliases > MAX_ALIASES:
                 raise YamlError(1, f"has more than {MAX_ALIASES} aliases")
@@ -136,18 +136,18 @@ def digest_of(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _read_piece(text: str, first_line: int) -> _Piece:
-    documents, aliases = _parse(text, first_line)
+def _read_piece(text: str, first_line: int, words: Words) -> _Piece:
+    documents, aliases = _parse(text, first_line, words)
     return _Piece(tuple(tuple(_objects_of(one, first_line)) for one in documents), aliases)
 
 
-def _parse(text: str, first_line: int) -> tuple[list[YamlDocument], int]:
+def _parse(text: str, first_line: int, words: Words) -> tuple[list[YamlDocument], int]:
     if text.lstrip()[:1] in ("{", "["):
         try:
             return [YamlDocument(parse_json(text), 0)], 0
         except ValueError:
             pass  # It may be YAML, whose reader says what is wrong, and where.
-    return read_yaml(text, first_line)
+    return read_yaml(text, first_line, words)
 
 
 def _objects_of(document: YamlDocument, first_line: int) -> Iterator[_Object]:

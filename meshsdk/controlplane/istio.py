@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from .fields import Fields
-from .kubernetes import Meta
+from .kubernetes import Meta, locality_of_labels
 from .protocols import protocol_of
 from .world import TLS_LABEL, EndpointEntry, Port, Resolution, Service, Workload
 
-__all__ = ["parse_service_entry", "parse_workload_entry"]
+__all__ = ["endpoint_of", "parse_service_entry", "parse_workload_entry", "with_topology"]
 
 
 def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
@@ -26,7 +28,7 @@ def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
     hosts = spec.texts("hosts")
     if not hosts:
         raise spec.error("hosts", "must name at least one host")
-    workloads = [_parse_workload(entry, meta) for entry in spec.children("endpoints")]
+    workloads = [_parse_workload(entry, meta.namespace, {}) for entry in spec.children("endpoints")]
     selector_field = spec.child("workloadSelector")
     selector = selector_field.labels("labels") if selector_field is not None else {}
     if selector_field is not None:
@@ -72,19 +74,27 @@ def _entries(service: Service, port: Port, workloads: list[Workload], resolution
     return entries
 
 
-def endpoint_of(workload: Workload, port: Port) -> EndpointEntry | None:
-    """Where a workload serves a port: by the port's name, its target, or its number; None where it does not."""
+def endpoint_of(workload: Workload, port: Port, *, by_name: bool = True) -> EndpointEntry | None:
+    """Where a workload serves a port; None where it does not.
+
+    Args:
+        workload: Who serves.
+        port: Of the service.
+        by_name: The workload's port of the same name comes before the port's target and its number.
+    """
     number: int | None
     if isinstance(port.target, str):
         number = workload.ports.get(port.target, workload.ports.get(port.name))
     else:
-        number = workload.ports.get(port.name, port.target or port.number)
+        number = port.target or port.number
+        if by_name:
+            number = workload.ports.get(port.name, number)
     if number is None:
         return None
     return EndpointEntry(
         workload.address,
         number,
-        workload.labels,
+        with_topology(workload.labels, workload.locality),
         workload.weight,
         workload.locality,
         workload.is_ready,
@@ -92,24 +102,35 @@ def endpoint_of(workload: Workload, port: Port) -> EndpointEntry | None:
     )
 
 
+_TOPOLOGY = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone")
+_NODE = "kubernetes.io/hostname"
+
+
+def with_topology(labels: Mapping[str, str], locality: str, node: str = "") -> Mapping[str, str]:
+    """A workload's labels, with those that say where it is (istio pilot/.../util/label/label.go, AugmentLabels)."""
+    found = {name: part for name, part in zip(_TOPOLOGY, locality.split("/"), strict=False) if part}
+    if node:
+        found[_NODE] = node
+    return {**labels, **found} if found else labels
+
+
 def parse_workload_entry(spec: Fields, meta: Meta) -> Workload:
-    """A WorkloadEntry; its own labels and the object's both count."""
-    return _parse_workload(spec, meta)
+    """A WorkloadEntry; the object's labels come before its own (serviceentry/conversion.go, ConvertWorkloadEntry)."""
+    return _parse_workload(spec, meta.namespace, meta.labels)
 
 
-def _parse_workload(spec: Fields, meta: Meta) -> Workload:
-    account = spec.text("serviceAccount")
-    labels = {**meta.labels, **spec.labels("labels")}
+def _parse_workload(spec: Fields, namespace: str, of_object: Mapping[str, str]) -> Workload:
+    labels, account = {**spec.labels("labels"), **of_object}, spec.text("serviceAccount")
     if account:
         # serviceentry/conversion.go, getTLSModeFromWorkloadEntry: whoever has an identity can show it.
         labels.setdefault(TLS_LABEL, "istio")
     workload = Workload(
         address=spec.required_text("address"),
-        namespace=meta.namespace,
+        namespace=namespace,
         labels=labels,
         ports=spec.integers("ports"),
         weight=spec.integer("weight"),
-        locality=spec.text("locality"),
+        locality=spec.text("locality") or locality_of_labels(labels),
         service_account=account,
     )
     spec.ignore("network")

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import ConfigError
 
-__all__ = ["CONFIG_MAP", "POLICY_KINDS", "Kind", "UnreadablePolicy", "did_you_mean", "kind_of"]
+__all__ = ["CONFIG_MAP", "POLICY_KINDS", "Kind", "UnreadablePolicy", "did_you_mean", "effect_of", "kind_of"]
 
 Kind = tuple[str, str]
 
@@ -40,6 +40,7 @@ _VERSIONS: dict[Kind, tuple[str, ...]] = {
     ("", "Service"): ("v1",),
     ("", "Pod"): ("v1",),
     ("", "Endpoints"): ("v1",),
+    ("", "Node"): ("v1",),
     CONFIG_MAP: ("v1",),
     ("discovery.k8s.io", "EndpointSlice"): ("v1", "v1beta1"),
 }
@@ -49,9 +50,24 @@ _KUBECONFIG = "Config"
 
 # Kinds of other people in the groups that are ours, too.
 _OTHERS = {
-    "": (_KUBECONFIG, "Namespace", "Node", "Secret", "ServiceAccount", "Event", "Binding", "PodTemplate", "LimitRange"),
+    "": (_KUBECONFIG, "Namespace", "Secret", "ServiceAccount", "Event", "Binding", "PodTemplate", "LimitRange"),
     NETWORKING: ("Gateway", "EnvoyFilter", "WorkloadGroup", "ProxyConfig"),
 }
+
+# What would change requests, and cannot: whoever wrote it must know.
+_REFUSED: dict[Kind, str] = {
+    (NETWORKING, "EnvoyFilter"): "it patches an Envoy's configuration, and there is no Envoy; say it as a raw listener,"
+    ' route or cluster (documents with "@type")',
+    ("extensions.istio.io", "WasmPlugin"): "it runs inside of an Envoy, and there is no Envoy",
+    ("extensions.istio.io", "TrafficExtension"): "it runs inside of an Envoy, and there is no Envoy",
+}
+# What has an effect on a sidecar's requests, and none here, though nothing is opened by that.
+_WITHOUT_EFFECT: dict[Kind, str] = {
+    ("telemetry.istio.io", "Telemetry"): "spans and metrics are set up by the application's OpenTelemetry",
+    ("gateway.networking.k8s.io", "HTTPRoute"): "use a VirtualService",
+    ("gateway.networking.k8s.io", "GRPCRoute"): "use a VirtualService",
+}
+_GATEWAYS = ("Gateway", "GatewayClass", "ListenerSet", "XListenerSet")
 
 # Others who have an AuthorizationPolicy.
 _OWNERS_OF_SUCH = ("policy.linkerd.io",)
@@ -101,7 +117,30 @@ def kind_of(data: Mapping[Any, Any], where: str) -> Kind | None:
     if versions is not None and number in versions and data.get("apiVersion") == version:
         return group, kind
     _refuse_what_is_near(data, kind, group, version, where)
+    if (why := _REFUSED.get((group, kind))) and not _is_for_gateways(data.get("spec")):
+        raise ConfigError(where, f"{kind} is not carried out: {why}")
     return None
+
+
+def effect_of(data: Mapping[Any, Any]) -> str:
+    """What is to be said of a document that is not ours, for it would have an effect on a sidecar; or nothing."""
+    group = str(data.get("apiVersion")).rpartition("/")[0]
+    words = _WITHOUT_EFFECT.get((group, str(data.get("kind"))))
+    return f"is not translated, and has no effect: {words}" if words and not _is_for_gateways(data.get("spec")) else ""
+
+
+def _is_for_gateways(spec: Any) -> bool:
+    """Whether all that an object is for are gateways, by its references or by the contexts of its patches."""
+    if not isinstance(spec, dict):
+        return False
+    for name in ("targetRefs", "parentRefs"):
+        references = spec.get(name)
+        if isinstance(references, list) and references:
+            # Of parentRefs a kind that is left out is Gateway.
+            return all(isinstance(one, dict) and one.get("kind", "Gateway") in _GATEWAYS for one in references)
+    patches = spec.get("configPatches")
+    matches = [one.get("match") for one in patches if isinstance(one, dict)] if isinstance(patches, list) else []
+    return bool(matches) and all(isinstance(one, dict) and one.get("context") == "GATEWAY" for one in matches)
 
 
 def _refuse_what_is_near(data: Mapping[Any, Any], kind: str, group: str, version: str, where: str) -> None:

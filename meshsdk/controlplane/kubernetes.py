@@ -1,16 +1,27 @@
-"""Kubernetes objects: Service, EndpointSlice, Endpoints, Pod (Kubernetes API reference, v1 and discovery.k8s.io/v1)."""
+"""Kubernetes objects: Service, EndpointSlice, Endpoints, Pod, Node (Kubernetes API reference)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .age import Age
 from .fields import Fields
 from .protocols import protocol_of_kubernetes
-from .world import EndpointEntry, Port, Service, Workload, World
+from .world import Port, Service, World
 
-__all__ = ["Meta", "PendingEndpoints", "parse_endpoint_slice", "parse_endpoints", "parse_pod", "parse_service"]
+__all__ = [
+    "Meta",
+    "PendingAddress",
+    "PendingEndpoints",
+    "Pod",
+    "locality_of_labels",
+    "parse_endpoint_slice",
+    "parse_endpoints",
+    "parse_node",
+    "parse_pod",
+    "parse_service",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +32,7 @@ class Meta:
     namespace: str
     labels: dict[str, str]
     created: str = ""
+    is_deleted: bool = False
     place: int = 0
     annotations: Mapping[str, str] = field(default_factory=dict)
 
@@ -30,6 +42,48 @@ class Meta:
         return self.created, 0 if self.created else self.place, self.name, self.namespace
 
 
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A Pod.
+
+    Attributes:
+        address: Empty before it has one.
+        is_over: It has finished; its address may be another pod's by now.
+        is_terminating: It is being deleted, and may still run.
+    """
+
+    name: str
+    namespace: str
+    labels: Mapping[str, str]
+    address: str
+    ports: Mapping[str, int]
+    node: str = ""
+    service_account: str = ""
+    is_ready: bool = True
+    is_over: bool = False
+    is_terminating: bool = False
+
+    @property
+    def may_serve(self) -> bool:
+        """Whether whoever selects it sends requests to it, if it is ready."""
+        return not self.is_over and not self.is_terminating
+
+
+@dataclass(frozen=True, slots=True)
+class PendingAddress:
+    """An endpoint, by its address.
+
+    Attributes:
+        pod: Namespace and name of the pod that it names; None where it names none.
+    """
+
+    address: str
+    is_ready: bool = True
+    pod: tuple[str, str] | None = None
+    node: str = ""
+    zone: str = ""
+
+
 @dataclass(slots=True)
 class PendingEndpoints:
     """Endpoints that name their service; joined when all documents are read."""
@@ -37,7 +91,9 @@ class PendingEndpoints:
     service: str
     namespace: str
     port_name: str
-    entries: list[EndpointEntry] = field(default_factory=list)
+    port: int
+    is_slice: bool
+    addresses: list[PendingAddress] = field(default_factory=list)
 
 
 def parse_service(spec: Fields, meta: Meta, world: World) -> Service:
@@ -98,86 +154,124 @@ def _distribution(spec: Fields, meta: Meta) -> str:
     return _DISTRIBUTIONS.get(said.lower(), "")
 
 
-def parse_pod(document: Fields, meta: Meta) -> Workload | None:
-    """A v1 Pod; None before it has an address."""
+# Kubernetes: the older spellings came before 1.17.
+_REGION = ("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region")
+_ZONE = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone")
+_SUBZONE = ("topology.istio.io/subzone",)
+
+
+def parse_node(document: Fields, meta: Meta) -> str:
+    """Where a v1 Node is: region, zone and subzone (istio pkg/.../kube/controller/controller.go, getPodLocality)."""
+    document.ignore("spec")
+    every = (_REGION, _ZONE, _SUBZONE)
+    parts = [next((meta.labels[name] for name in names if name in meta.labels), "") for names in every]
+    return "/".join(parts).rstrip("/")
+
+
+def locality_of_labels(labels: Mapping[str, str]) -> str:
+    """The locality that a workload's labels give it, in place of its node's (istio pkg/model/proxy.go)."""
+    label = labels.get("topology.istio.io/locality", labels.get("istio-locality", ""))
+    # Labels of Kubernetes have no slashes.
+    return label if "/" in label else label.replace(".", "/")
+
+
+# PodPhase: it runs no more, and comes not back.
+_FINISHED = ("Succeeded", "Failed")
+
+
+def parse_pod(document: Fields, meta: Meta) -> Pod:
+    """A v1 Pod."""
     spec, status = document.child("spec"), document.child("status")
-    ports: dict[str, int] = {}
-    if spec is not None:
-        for container in spec.children("containers"):
-            for port in container.children("ports"):
-                number = port.integer("containerPort", low=1, high=65535)
-                if port.text("name") and number is not None:
-                    ports[port.text("name")] = number
-    if status is None or not status.text("podIP"):
-        return None
-    # Kubernetes: a pod is ready when its Ready condition is True; without conditions it counts as ready here.
-    ready = [c.text("status") for c in status.children("conditions") if c.text("type") == "Ready"]
-    return Workload(
-        address=status.text("podIP"),
+    ready: list[str] = []
+    if status is not None:
+        # Kubernetes: a pod is ready when its Ready condition is True; without conditions it counts as ready here.
+        ready = [one.text("status") for one in status.children("conditions") if one.text("type") == "Ready"]
+    return Pod(
+        name=meta.name,
         namespace=meta.namespace,
         labels=meta.labels,
-        ports=ports,
-        is_ready=not ready or ready[0] == "True",
+        address=status.text("podIP") if status is not None else "",
+        ports=_ports_of(spec) if spec is not None else {},
+        node=spec.text("nodeName") if spec is not None else "",
         service_account=spec.text("serviceAccountName") if spec is not None else "",
+        is_ready=not ready or ready[0] == "True",
+        is_over=status is not None and status.text("phase") in _FINISHED,
+        is_terminating=meta.is_deleted,
     )
 
 
-PodLabels = Callable[[str, str], dict[str, str]]
+def _ports_of(spec: Fields) -> dict[str, int]:
+    """Named ports; of two the first counts (istio pilot/.../kube/controller/pod.go, getPortMap)."""
+    ports: dict[str, int] = {}
+    sidecars = [one for one in spec.children("initContainers") if one.text("restartPolicy") == "Always"]
+    for container in (*spec.children("containers"), *sidecars):
+        for port in container.children("ports"):
+            number = port.integer("containerPort", low=1, high=65535)
+            if port.text("name") and number is not None and port.text("protocol", "TCP") == "TCP":
+                ports.setdefault(port.text("name"), number)
+    return ports
 
 
-def parse_endpoint_slice(document: Fields, meta: Meta, pod_labels: PodLabels) -> list[PendingEndpoints]:
-    """A discovery.k8s.io/v1 EndpointSlice; it belongs to the service that its label names."""
-    service = meta.labels.get("kubernetes.io/service-name", "")
-    if not service:
-        raise document.error("metadata.labels['kubernetes.io/service-name']", "must name the service")
-    found = []
+# Of slices that another controller of multi-cluster services makes.
+_SERVICE_LABEL, _IMPORTED_LABEL = "kubernetes.io/service-name", "multicluster.kubernetes.io/service-name"
+
+
+def parse_endpoint_slice(document: Fields, meta: Meta) -> list[PendingEndpoints]:
+    """A discovery.k8s.io/v1 EndpointSlice; it belongs to the service that its label names.
+
+    IPv4 and IPv6 both count, and names do not (istio pilot/.../kube/controller/endpointslice.go).
+    """
+    service = meta.labels.get(_SERVICE_LABEL, "")
+    address_type = document.text("addressType")
     endpoints = list(document.children("endpoints"))
-    for port in document.children("ports"):
+    ports = list(document.children("ports"))
+    if not service and _IMPORTED_LABEL not in meta.labels:
+        document.warn(f"metadata.labels[{_SERVICE_LABEL!r}]", "names no service: the slice has no effect")
+    if not service or address_type == "FQDN" or _IMPORTED_LABEL in meta.labels:
+        return []
+    addresses = [one for endpoint in endpoints for one in _slice_addresses(endpoint, meta.namespace)]
+    found = []
+    for port in ports:
         number = port.integer("port", low=1, high=65535)
-        if number is None:
-            continue
-        pending = PendingEndpoints(service, meta.namespace, port.text("name"))
-        for endpoint in endpoints:
-            pending.entries += _slice_entries(endpoint, number, meta.namespace, pod_labels)
-        found.append(pending)
-    document.text("addressType")
-    return found
+        if number is not None:
+            found.append(PendingEndpoints(service, meta.namespace, port.text("name"), number, True, addresses))
+    return found or [PendingEndpoints(service, meta.namespace, "", 0, True)]
 
 
-def _slice_entries(endpoint: Fields, port: int, namespace: str, pod_labels: PodLabels) -> list[EndpointEntry]:
+def _slice_addresses(endpoint: Fields, namespace: str) -> list[PendingAddress]:
     conditions = endpoint.child("conditions")
     # EndpointConditions.ready: "A nil value should be interpreted as true".
-    ready = conditions.boolean("ready", True) if conditions is not None else True
-    labels = _target_labels(endpoint, namespace, pod_labels)
-    zone = endpoint.text("zone")
-    region = zone.rpartition("-")[0] if zone.count("-") > 1 else ""
-    locality = f"{region}/{zone}" if zone else ""
-    return [
-        EndpointEntry(address, port, labels, locality=locality, is_ready=ready)
-        for address in endpoint.texts("addresses")
-    ]
+    is_ready = is_terminating = True
+    if conditions is not None:
+        is_ready = conditions.boolean("ready", True)
+        # As istiod has it (endpointHealthStatus): what is not ready, and does not say that it stays, is on its way out.
+        is_terminating = conditions.boolean("terminating", True)
+    if not is_ready and is_terminating:
+        return []
+    node, zone, pod = endpoint.text("nodeName"), endpoint.text("zone"), _pod_of(endpoint, namespace)
+    return [PendingAddress(address, is_ready, pod, node, zone) for address in endpoint.texts("addresses")]
 
 
-def _target_labels(holder: Fields, namespace: str, pod_labels: PodLabels) -> dict[str, str]:
+def _pod_of(holder: Fields, namespace: str) -> tuple[str, str] | None:
     target = holder.child("targetRef")
     if target is None or target.text("kind", "Pod") != "Pod":
-        return {}
-    return pod_labels(target.text("namespace") or namespace, target.text("name"))
+        return None
+    return target.text("namespace") or namespace, target.text("name")
 
 
-def parse_endpoints(document: Fields, meta: Meta, pod_labels: PodLabels) -> list[PendingEndpoints]:
+def parse_endpoints(document: Fields, meta: Meta) -> list[PendingEndpoints]:
     """A v1 Endpoints object; its name is the service's."""
     found = []
     for subset in document.children("subsets"):
-        groups = [(list(subset.children("addresses")), True), (list(subset.children("notReadyAddresses")), False)]
+        addresses = [
+            PendingAddress(
+                one.required_text("ip"), name == "addresses", _pod_of(one, meta.namespace), one.text("nodeName")
+            )
+            for name in ("addresses", "notReadyAddresses")
+            for one in subset.children(name)
+        ]
         for port in subset.children("ports"):
             number = port.integer("port", low=1, high=65535)
-            if number is None:
-                continue
-            pending = PendingEndpoints(meta.name, meta.namespace, port.text("name"))
-            for addresses, ready in groups:
-                for address in addresses:
-                    labels = _target_labels(address, meta.namespace, pod_labels)
-                    pending.entries.append(EndpointEntry(address.required_text("ip"), number, labels, is_ready=ready))
-            found.append(pending)
+            if number is not None:
+                found.append(PendingEndpoints(meta.name, meta.namespace, port.text("name"), number, False, addresses))
     return found

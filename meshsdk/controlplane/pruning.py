@@ -31,12 +31,16 @@ def pruned(data: dict[Any, Any], kind: Kind | None) -> dict[Any, Any]:
 
     Args:
         data: The document.
-        kind: Whose it is; None of what is not ours: of that the name remains.
+        kind: Whose it is; None of what is not ours: of that its name remains, and whom it is for.
     """
     metadata = data.get("metadata")
     if kind is None:
         name = {"name": metadata.get("name")} if isinstance(metadata, dict) else metadata
-        return {"kind": data.get("kind"), "metadata": name}
+        left = {"apiVersion": data.get("apiVersion"), "kind": data.get("kind"), "metadata": name}
+        spec = data.get("spec")
+        if isinstance(spec, dict) and (whom := {one: spec[one] for one in ("targetRefs", "parentRefs") if one in spec}):
+            left["spec"] = whom
+        return left
     result = dict(data)
     if isinstance(metadata, dict) and "managedFields" in metadata:
         result["metadata"] = {key: value for key, value in metadata.items() if key != "managedFields"}

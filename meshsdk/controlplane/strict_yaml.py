@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-__all__ = ["YamlDocument", "YamlError", "parse_yaml", "read_yaml"]
+__all__ = ["Words", "YamlDocument", "YamlError", "parse_yaml", "read_yaml"]
 
 # Aliases make a small file mean a huge document ("billion laughs"); manifests do without, or use a few.
 MAX_ALIASES = 100
@@ -67,18 +67,27 @@ def parse_yaml(text: str) -> list[Any]:
     return [document.data for document in read_yaml(text)[0]]
 
 
-def read_yaml(text: str, first_line: int = 1) -> tuple[list[YamlDocument], int]:
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What plain words mean, and quoted ones, of texts that are read together: most come many times."""
+
+    plain: dict[str, Any] = field(default_factory=dict)
+    quoted: dict[str, str] = field(default_factory=dict)
+
+
+def read_yaml(text: str, first_line: int = 1, words: Words | None = None) -> tuple[list[YamlDocument], int]:
     """The documents of a text, and how many aliases they have.
 
     Args:
         text: The text.
         first_line: The number of its first line.
+        words: Those of texts that were read before.
 
     Raises:
         YamlError: The first of them that is wrong.
     """
     found: list[YamlDocument] = []
-    builder = _Builder(first_line)
+    builder = _Builder(first_line, words or Words())
     try:
         loader = _Loader(text)
         for document in builder.documents(iter(loader.get_event, None)):
@@ -130,12 +139,10 @@ _NO_KEY, _NONE_NEEDED, _MERGE, _NEW = _Word(), _Word(), _Word(), _Word()
 class _Builder:
     """Events as data. What several aliases stand for is made once; words that come again are one string."""
 
-    def __init__(self, first_line: int) -> None:
+    def __init__(self, first_line: int, words: Words) -> None:
         self.aliases = 0
         self._first_line = first_line
-        # What plain words mean, and quoted ones: most come many times.
-        self._plain: dict[str, Any] = {}
-        self._quoted: dict[str, str] = {}
+        self._words = words
         self._start()
 
     def _start(self) -> None:
@@ -152,7 +159,7 @@ class _Builder:
         Two of three events are words, and most of those have been met before: what is done for them stands here, the
         rest in methods. `holder` is the list or object that is open, `key` where the next value goes in it.
         """
-        plain, quoted = self._plain, self._quoted
+        plain, quoted = self._words.plain, self._words.quoted
         word, object_, list_ = yaml.ScalarEvent, yaml.MappingStartEvent, yaml.SequenceStartEvent
         holder: Any = None
         key: Any = _NONE_NEEDED

@@ -156,9 +156,12 @@ def test_an_edit_reads_only_the_documents_that_it_changed(tmp_path: Path, monkey
     known: Pieces = {}
     before = read_documents(path, known)
     read: list[str] = []
-    monkeypatch.setattr(
-        "meshsdk.controlplane.documents.read_yaml", lambda text, line: read.append(text) or read_yaml(text, line)
-    )
+
+    def noted(text: str, *rest: Any) -> Any:
+        read.append(text)
+        return read_yaml(text, *rest)
+
+    monkeypatch.setattr("meshsdk.controlplane.documents.read_yaml", noted)
     texts[1] = texts[1].replace("port: 80", "port: 81")
     path.write_text("---\n".join(texts))
     after = read_documents(path, known)
@@ -223,7 +226,7 @@ def test_of_a_dump_only_what_is_read_is_kept(tmp_path: Path) -> None:
     assert kept.data["spec"] == {"nodeName": "n", "containers": [{"ports": [{"containerPort": 1}]}]}
     assert kept.data["status"] == {"podIP": "10.0.0.1", "phase": "Running"}
     [secret] = documents(tmp_path, "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {password: cGFzcw==}")
-    assert secret.data == {"kind": "Secret", "metadata": {"name": "s"}}
+    assert secret.data == {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}
 
 
 def test_a_policy_is_looked_for_in_what_is_not_kept(tmp_path: Path) -> None:

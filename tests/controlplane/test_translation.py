@@ -149,7 +149,9 @@ apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {name: a-x, labels: {kubernetes.io/service-name: a}}
 addressType: IPv4
-endpoints: [{addresses: [10.0.0.1], zone: eu-west-1a, conditions: {ready: false}}, {addresses: [10.0.0.2]}]
+endpoints:
+- {addresses: [10.0.0.1], zone: eu-west-1a, conditions: {ready: false, terminating: false}}
+- {addresses: [10.0.0.2]}
 ports: [{name: http, port: 8080}]
 ---
 apiVersion: v1
@@ -157,11 +159,10 @@ kind: Endpoints
 metadata: {name: a}
 subsets: [{addresses: [{ip: 10.0.0.3}], ports: [{name: http, port: 8081}]}]
 """
-    assert set(addresses(translate(tmp_path, slices))) == {
-        ("10.0.0.1:8080", "UNHEALTHY"),
-        ("10.0.0.2:8080", "UNKNOWN"),
-        ("10.0.0.3:8081", "UNKNOWN"),
-    }
+    state = translate(tmp_path, slices)
+    assert set(addresses(state)) == {("10.0.0.1:8080", "UNHEALTHY"), ("10.0.0.2:8080", "UNKNOWN")}
+    without = slices.replace("service-name: a}", "service-name: b}")
+    assert set(addresses(translate(tmp_path, without))) == {("10.0.0.3:8081", "UNKNOWN")}
 
 
 @pytest.mark.parametrize(
