@@ -123,7 +123,8 @@ class EnvoyJudge:
         """Send requests over one connection, so that they are decided one after the other.
 
         Args:
-            ahead: How many are sent before the first of them is answered. Only 1 tells which one Envoy closes for.
+            ahead: How many are sent before the first of them is answered. More than 1 is for requests that all reach an
+                upstream: Envoy may close the connection after an answer of its own, and the next ones with it.
         """
         connection = self._connections.get(option)
         if connection is None:
