@@ -90,6 +90,8 @@ def _has_labels(entry: EndpointEntry, wanted: Mapping[str, str]) -> bool:
 def _make_cluster(
     scope: Scope, service: Service, port: Port, subset: str, entries: list[EndpointEntry], policy: TrafficPolicy
 ) -> Iterable[Message]:
+    if service.resolution is not Resolution.STATIC and not entries:
+        return  # There is nothing to look up (cluster_builder.go, buildCluster).
     name, world = cluster_name(port.number, subset, service.host), scope.world
     cluster = cluster_pb2.Cluster(name=name)
     # Envoy's default of 50 does not suit small services: istiod switches panic off unless minHealthPercent is given.

@@ -81,18 +81,15 @@ def _ports(scope: Scope) -> list[int]:
         if service.resolution is not Resolution.NONE
         for port in service.ports
     }
-    if scope.hosts_without_service:
+    if scope.hosts_of_rules:
         numbers.setdefault(PORT_OF_OTHERS)
     return list(numbers)
 
 
 def _hosts_of(scope: Scope, number: int) -> Iterable[str]:
     """Hosts that are asked for on a port."""
-    for service in scope.services.values():
-        if any(port.number == number for port in service.ports):
-            yield service.host
-    if number == PORT_OF_OTHERS:
-        yield from scope.hosts_without_service
+    hosts = [one.host for one in scope.services.values() if any(port.number == number for port in one.ports)]
+    yield from dict.fromkeys([*hosts, *(scope.hosts_of_rules if number == PORT_OF_OTHERS else ())])
 
 
 def _make_manager(route_name: str, stat_prefix: str) -> http_connection_manager_pb2.HttpConnectionManager:

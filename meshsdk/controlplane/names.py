@@ -5,9 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from .world import Service
-
-__all__ = ["cluster_name", "domains_of", "short_forms"]
+__all__ = ["cluster_name", "names_of", "short_forms"]
 
 
 def cluster_name(port: int, subset: str, host: str) -> str:
@@ -15,22 +13,24 @@ def cluster_name(port: int, subset: str, host: str) -> str:
     return f"outbound|{port}|{subset}|{host}"
 
 
-def domains_of(service: Service, *, port: int, namespace: str, domain: str, aliases: Iterable[str] = ()) -> list[str]:
-    """The authorities of a service, each also with the port (pilot/pkg/networking/core/httproute.go).
+def names_of(*hosts: str, port: int, namespace: str, domain: str, addresses: Iterable[str] = ()) -> list[str]:
+    """The authorities under which a client may ask for a host, each also with the port.
 
     Args:
-        service: The service.
-        port: One of its ports.
+        hosts: Its full name, and those of services that are names of it.
+        port: That is asked for.
         namespace: The client's, in which a service's own name is enough.
         domain: The cluster's.
-        aliases: Full names of services that are names of it.
+        addresses: Its own.
+
+    Source: istio/istio pilot/pkg/networking/core/httproute.go, generateVirtualHostDomains.
     """
     names = []
-    for host in (service.host, *aliases):
+    for host in hosts:
         names += [host, *short_forms(host, namespace, domain)]
         if not _is_address(host):
             names.append(f"{host}.")
-    names += service.addresses
+    names += addresses
     return [text for name in dict.fromkeys(names) for text in (name, f"{name}:{port}")]
 
 

@@ -23,7 +23,7 @@ from .http_rules import (
     VirtualService,
     is_internal_header,
 )
-from .names import cluster_name, domains_of
+from .names import cluster_name, names_of
 from .protocols import BYTES
 from .scope import Scope
 from .traffic_policy import ConsistentHash
@@ -68,12 +68,13 @@ def make_virtual_hosts(scope: Scope, number: int, *, is_grpc: bool) -> list[pb.V
     taken: set[str] = set()
     found = []
     for service, port in entries:
-        names = domains_of(
-            service,
+        names = names_of(
+            service.host,
+            *scope.aliases.get(service.host, ()),
             port=number,
             namespace=scope.client.namespace,
             domain=scope.world.domain,
-            aliases=scope.aliases.get(service.host, ()),
+            addresses=service.addresses,
         )
         # A short form is no one's who has it for a full name (dedupeDomains).
         domains = [one for one in names if one not in taken and (one == service.host or one not in full)]
@@ -97,10 +98,13 @@ def _tell_grpc_of_timeouts(virtual_hosts: Iterable[pb.VirtualHost]) -> None:
 
 
 def _virtual_hosts_of_others(scope: Scope, taken: set[str]) -> Iterable[pb.VirtualHost]:
-    """Hosts that are no service have their routes on port 80 (route.go, buildSidecarVirtualHostsForVirtualService)."""
+    """Hosts that no service has there (route.go, buildSidecarVirtualHostsForVirtualService)."""
     port = Port("http", PORT_OF_OTHERS)
-    for host, rules in scope.hosts_without_service.items():
-        domains = [one for one in (host, f"{host}:{port.number}") if one not in taken]
+    for host, rules in scope.hosts_of_rules.items():
+        if host in taken:
+            continue
+        names = names_of(host, port=port.number, namespace=scope.client.namespace, domain=scope.world.domain)
+        domains = [one for one in names if one not in taken]
         routes = next((made for rule in rules if (made := _routes_of(scope, rule, port))), [])
         if domains and routes:
             name = f"{host}:{port.number}"
@@ -223,13 +227,14 @@ def _set_string(target: object, match: StringMatch) -> None:
 
 def _apply_forward(scope: Scope, action: pb.RouteAction, rule: HttpRoute, port: Port) -> None:
     _apply_destinations(scope, action, rule.destinations, port)
-    keys = [_hash_of(scope, destination) for destination in rule.destinations]
+    is_split = len(rule.destinations) > 1
+    keys = [_hash_of(scope, one) for one in rule.destinations if one.weight or not is_split]
     _apply_hash(action, keys)
     _apply_timeout(action, rule.timeout_seconds)
     retry = rule.retry if rule.retry is not None else scope.default_retry
     if retry.attempts:
         # route.go: of several destinations each hashes in its own way, and a retry may go elsewhere.
-        is_hashed = len(keys) == 1 and keys[0] is not None
+        is_hashed = not is_split and keys[0] is not None
         action.retry_policy.CopyFrom(_make_retry(retry, is_hashed=is_hashed))
     if rule.rewrite_uri:
         action.prefix_rewrite = rule.rewrite_uri

@@ -141,10 +141,10 @@ class Scope:
         best = max((one for one in wildcards if hosts_overlap(one, host)), key=len, default=None)
         return [wildcards[best]] if best is not None else []
 
-    @cached_property
-    def hosts_without_service(self) -> dict[str, list[VirtualService]]:
-        """Hosts that VirtualServices name, and that are no service."""
-        return {host: rules for host, rules in self._claims[0].items() if host not in self.services}
+    @property
+    def hosts_of_rules(self) -> dict[str, list[VirtualService]]:
+        """Hosts that VirtualServices name, be they services or not."""
+        return self._claims[0]
 
     def destination_rule(self, host: str) -> DestinationRule | None:
         """The rule that holds for a host; several for one host are one."""
