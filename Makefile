@@ -33,6 +33,7 @@ test-others: $(STAMP)  ## that selection on each other version of Python that is
 
 interop: $(STAMP)  ## folders against the real istiod, built from its source; needs Go, minutes at the first time
 	"$(BIN)/python" -m tests.interop.istio compare --generated 600
+	"$(BIN)/python" -m pytest -q -m interop -o addopts="--strict-markers" tests/interop
 
 record-istiod: $(STAMP)  ## istiod's answers to the corpus, as data that the tests compare with; needs Go
 	"$(BIN)/python" -m tests.interop.istio record
