@@ -304,6 +304,23 @@ func defaultSlice(slice *discoveryv1.EndpointSlice) {
 			slice.Ports[i].Protocol = &tcp
 		}
 	}
+	for i := range slice.Endpoints {
+		// Kubernetes' own controllers always say whether an endpoint terminates; istiod takes silence for yes.
+		if slice.Endpoints[i].Conditions.Terminating == nil {
+			no := false
+			slice.Endpoints[i].Conditions.Terminating = &no
+		}
+	}
+}
+
+// hasTerminating says whether an endpoint of a slice terminates.
+func hasTerminating(slice *discoveryv1.EndpointSlice) bool {
+	for _, one := range slice.Endpoints {
+		if terminating := one.Conditions.Terminating; terminating != nil && *terminating {
+			return true
+		}
+	}
+	return false
 }
 
 func newSlice(namespace, service, suffix string) *discoveryv1.EndpointSlice {
