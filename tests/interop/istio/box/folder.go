@@ -33,8 +33,8 @@ const (
 )
 
 // began is when the first object of a folder was made that does not say so; those after it follow a second apart, as
-// where they are applied in order. It is fixed, since istiod breaks ties by age.
-var began = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
+// where they are applied in order. It is fixed, since istiod breaks ties by age, and before all that say so.
+var began = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // folder is what a cluster would hold once all documents of a folder were applied to it.
 type folder struct {
