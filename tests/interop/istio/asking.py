@@ -31,6 +31,8 @@ def requests_for(case: Case, client: Client, limit: int = 160) -> list[Request]:
     for host, port in dict.fromkeys(_hosts(documents, client)):
         # The first form of a name is asked everything, the others whether they are known.
         for method, target, headers in shapes:
+            if not target.startswith("/"):
+                continue
             found[Request(host, port, target, method, headers)] = None
     kept = list(found)
     if len(kept) > limit:

@@ -172,7 +172,7 @@ def _trimmed(node: NodeResources, *kept: str) -> Json:
 
 
 def byte_clusters(listener: Json) -> list[str]:
-    """The clusters that a sidecar's outbound listener leads to without looking at requests; not those of last resort."""
+    """Clusters that an outbound listener of a sidecar leads to without looking at requests."""
     if listener["name"].startswith("virtual"):
         return []
     return [name for chain in listener.get("filter_chains", ()) for name in _of_tcp_proxy(chain)]

@@ -46,7 +46,6 @@ KNOWN = (
     Known("No original destination", _types("EDS", "ORIGINAL_DST")),
     Known("Hosts that are passed through", _types("none", "ORIGINAL_DST")),
     Known("Hosts that only a VirtualService has", _has_no_listener),
-    Known("The protocol of the caller", lambda one: one.fact == "cluster.protocol" and one.istiods == "NEGOTIATED"),
 )
 
 

@@ -203,7 +203,7 @@ def of_grpc_profile(node: NodeResources, client: Client) -> GrpcView:
 
 
 def of_sidecar_profile(node: NodeResources, client: Client) -> SidecarView:
-    """istiod's resources for an Envoy, whose routes are found by port; of its listeners only the one for all others counts."""
+    """istiod's resources for an Envoy: its routes by port, and of its listeners where they send bytes."""
     view = SidecarView(client)
     _fill(view, (*node.routes, *node.clusters, *node.endpoints))
     defaults = [name for one in node.listeners if one["name"] == "virtualOutbound" for name in default_clusters(one)]

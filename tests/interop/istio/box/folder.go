@@ -33,8 +33,8 @@ const (
 )
 
 // began is when the first object of a folder was made that does not say so; those after it follow a second apart, as
-// where they are applied in order. It is fixed, since istiod breaks ties by age.
-var began = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
+// where they are applied in order. It is fixed, since istiod breaks ties by age, and before all that say so.
+var began = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // folder is what a cluster would hold once all documents of a folder were applied to it.
 type folder struct {
@@ -304,6 +304,23 @@ func defaultSlice(slice *discoveryv1.EndpointSlice) {
 			slice.Ports[i].Protocol = &tcp
 		}
 	}
+	for i := range slice.Endpoints {
+		// Kubernetes' own controllers always say whether an endpoint terminates; istiod takes silence for yes.
+		if slice.Endpoints[i].Conditions.Terminating == nil {
+			no := false
+			slice.Endpoints[i].Conditions.Terminating = &no
+		}
+	}
+}
+
+// hasTerminating says whether an endpoint of a slice terminates.
+func hasTerminating(slice *discoveryv1.EndpointSlice) bool {
+	for _, one := range slice.Endpoints {
+		if terminating := one.Conditions.Terminating; terminating != nil && *terminating {
+			return true
+		}
+	}
+	return false
 }
 
 func newSlice(namespace, service, suffix string) *discoveryv1.EndpointSlice {

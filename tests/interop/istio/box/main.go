@@ -10,6 +10,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -19,6 +20,9 @@ import (
 	"runtime"
 	"runtime/debug"
 	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"istio.io/istio/pilot/test/xds"
 	"istio.io/istio/pkg/log"
@@ -174,6 +178,9 @@ func answerTo(asked question) answer {
 	var found answer
 	err = test.Wrap(func(t test.Failer) {
 		server := xds.NewFakeDiscoveryServer(t, options)
+		if err := settle(t, server, folder); err != nil {
+			t.Fatal(err)
+		}
 		for _, one := range asked.Nodes {
 			answered, err := one.ask(t, server)
 			if err != nil {
@@ -186,4 +193,28 @@ func answerTo(asked question) answer {
 		return answer{Error: "istiod: " + err.Error()}
 	}
 	return found
+}
+
+// settle has istiod look again at endpoints that terminate. At its start it may come to know them before their Service,
+// and then takes them for unhealthy ones.
+func settle(t test.Failer, server *xds.FakeDiscoveryServer, f *folder) error {
+	settled := true
+	for _, object := range f.kube {
+		slice, ok := object.(*discoveryv1.EndpointSlice)
+		if !ok || !hasTerminating(slice) {
+			continue
+		}
+		settled = false
+		changed := slice.DeepCopy()
+		changed.Annotations = map[string]string{"box/settled": "true"}
+		slices := server.KubeClient().Kube().DiscoveryV1().EndpointSlices(slice.Namespace)
+		if _, err := slices.Update(context.Background(), changed, metav1.UpdateOptions{}); err != nil {
+			return err
+		}
+	}
+	if !settled {
+		time.Sleep(500 * time.Millisecond)
+		server.EnsureSynced(t)
+	}
+	return nil
 }
