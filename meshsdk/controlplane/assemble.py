@@ -10,8 +10,9 @@ from .delegates import with_delegates
 from .destination_rule import parse_destination_rule
 from .documents import Document
 from .fields import Fields
+from .gateway_api import PendingRoute, translate_routes
 from .istio import endpoint_of, parse_service_entry, parse_workload_entry
-from .kinds import CONFIG_MAP, POLICY_KINDS, Kind, UnreadablePolicy, did_you_mean
+from .kinds import CONFIG_MAP, GATEWAY, POLICY_KINDS, Kind, UnreadablePolicy, did_you_mean
 from .kubernetes import Meta, PendingEndpoints, parse_endpoint_slice, parse_endpoints, parse_pod, parse_service
 from .mesh_config import MESH_CONFIG, may_be_mesh_config, parse_mesh_config
 from .security_policies import (
@@ -43,6 +44,8 @@ class _Assembly:
     pods: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     pending: list[PendingEndpoints] = field(default_factory=list)
     policies: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    entries: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    routes: list[PendingRoute] = field(default_factory=list)
     places: int = 0
 
     def next_place(self) -> int:
@@ -178,6 +181,8 @@ def _read_endpoints(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
 def _read_service_entry(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
     for service in parse_service_entry(_spec(fields), meta):
         _add_service(assembly, service, fields)
+        key = (meta.namespace, meta.name)
+        assembly.entries[key] = (*assembly.entries.get(key, ()), service.host)
 
 
 def _read_workload_entry(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
@@ -188,6 +193,19 @@ def _read_virtual_service(assembly: _Assembly, fields: Fields, meta: Meta) -> No
     rule = parse_virtual_service(_spec(fields), meta, assembly.world, assembly.errors)
     if rule is not None:
         assembly.world.virtual_services.append(rule)
+
+
+def _read_http_route(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
+    assembly.routes.append(PendingRoute(_spec(fields), meta, is_grpc=False))
+
+
+def _read_grpc_route(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
+    assembly.routes.append(PendingRoute(_spec(fields), meta, is_grpc=True))
+
+
+def _read_reference_grant(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
+    fields.ignore("spec")
+    fields.warn("spec", "is for gateways, and has no effect: in the mesh a route needs no grant, as in Istio")
 
 
 def _read_destination_rule(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
@@ -264,6 +282,9 @@ _READERS: dict[Kind, Reader] = {
     ("security.istio.io", "RequestAuthentication"): _read_request_authentication,
     ("security.istio.io", "AuthorizationPolicy"): _read_authorization_policy,
     ("", "ConfigMap"): _read_config_map,
+    (GATEWAY, "HTTPRoute"): _read_http_route,
+    (GATEWAY, "GRPCRoute"): _read_grpc_route,
+    (GATEWAY, "ReferenceGrant"): _read_reference_grant,
 }
 
 
@@ -283,6 +304,7 @@ def _join(assembly: _Assembly) -> None:
         if service.selector and service.resolution is not Resolution.NONE:
             _select(service, world.workloads)
     world.virtual_services = with_delegates(world.virtual_services, world.warnings)
+    world.virtual_services += translate_routes(assembly.routes, world, assembly.entries, assembly.errors)
     _check_references(world)
 
 
@@ -304,6 +326,8 @@ def _check_references(world: World) -> None:
     """Warn about hosts and subsets that rules name and nobody defines."""
     subsets = {(rule.host, subset.name) for rule in world.destination_rules for subset in rule.subsets}
     for rule in world.virtual_services:
+        if rule.is_of_gateway_api:
+            continue  # Told with what follows from it, where the backend stands.
         for route in rule.routes:
             for destination in route.every_destination():
                 if destination.host not in world.services:

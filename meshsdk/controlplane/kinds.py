@@ -21,6 +21,7 @@ Kind = tuple[str, str]
 
 SECURITY = "security.istio.io"
 NETWORKING = "networking.istio.io"
+GATEWAY = "gateway.networking.k8s.io"
 CONFIG_MAP: Kind = ("", "ConfigMap")
 
 # Kinds of which one that is left out would let somebody in.
@@ -42,6 +43,10 @@ _VERSIONS: dict[Kind, tuple[str, ...]] = {
     ("", "Endpoints"): ("v1",),
     CONFIG_MAP: ("v1",),
     ("discovery.k8s.io", "EndpointSlice"): ("v1", "v1beta1"),
+    # sigs.k8s.io/gateway-api config/crd/experimental.
+    (GATEWAY, "HTTPRoute"): ("v1", "v1beta1"),
+    (GATEWAY, "GRPCRoute"): ("v1",),
+    (GATEWAY, "ReferenceGrant"): ("v1", "v1beta1"),
 }
 
 # Of a client of Kubernetes; it has no metadata, which tells it from a ConfigMap.
@@ -51,6 +56,7 @@ _KUBECONFIG = "Config"
 _OTHERS = {
     "": (_KUBECONFIG, "Namespace", "Node", "Secret", "ServiceAccount", "Event", "Binding", "PodTemplate", "LimitRange"),
     NETWORKING: ("Gateway", "EnvoyFilter", "WorkloadGroup", "ProxyConfig"),
+    GATEWAY: ("Gateway", "GatewayClass", "ListenerSet", "TCPRoute", "TLSRoute", "UDPRoute", "BackendTLSPolicy"),
 }
 
 # Others who have an AuthorizationPolicy.

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def _answer(case: Case, data: Mapping[str, Any]) -> Answer:
 
 
 def save_recorded(case: Case, answer: Answer, istiod_version: str) -> None:
-    """Keep an answer as data, without what no comparison looks at. Each resource has a line, for whoever reads a diff."""
+    """Keep an answer as data, without what no comparison looks at. Each resource has a line, to read a diff by."""
     RECORDED.mkdir(exist_ok=True)
     clients = [
         [_trimmed(grpc, "listeners", "routes"), _trimmed(sidecar, "routes", "clusters", "endpoints")]
