@@ -181,10 +181,10 @@ def _make_match(match: HttpMatch) -> pb.RouteMatch:
         result.prefix = "/"
     elif uri.kind == "exact":
         result.path = uri.value
-    elif uri.kind == "prefix":
+    elif uri.kind == "path_separated_prefix" and uri.value != "/":
+        result.path_separated_prefix = uri.value.removesuffix("/")
+    elif uri.kind in ("prefix", "path_separated_prefix"):
         result.prefix = uri.value
-    elif uri.kind == "path_separated_prefix":
-        _set_separated_prefix(result, uri.value)
     else:
         result.safe_regex.regex = uri.value
     if match.ignore_uri_case:
@@ -207,14 +207,6 @@ def _make_match(match: HttpMatch) -> pb.RouteMatch:
         else:
             _set_string(parameter.string_match, value)
     return result
-
-
-def _set_separated_prefix(match: pb.RouteMatch, prefix: str) -> None:
-    """route.go, TranslateRouteMatch: before the first slash no segment ends."""
-    if prefix == "/":
-        match.prefix = prefix
-    else:
-        match.path_separated_prefix = prefix.removesuffix("/")
 
 
 def _add_header_match(match: pb.RouteMatch, name: str, value: StringMatch | None) -> pb.HeaderMatcher:
