@@ -11,9 +11,10 @@ from .delegates import with_delegates
 from .destination_rule import parse_destination_rule
 from .documents import Document
 from .fields import Fields
+from .gateway_api import PendingRoute, translate_routes
 from .istio import parse_service_entry, parse_workload_entry
 from .joining import Backends
-from .kinds import CONFIG_MAP, POLICY_KINDS, Kind, UnreadablePolicy, did_you_mean, effect_of
+from .kinds import CONFIG_MAP, GATEWAY, POLICY_KINDS, Kind, UnreadablePolicy, did_you_mean, effect_of
 from .kubernetes import Meta, parse_endpoint_slice, parse_endpoints, parse_node, parse_pod, parse_service
 from .mesh_config import MESH_CONFIG, may_be_mesh_config, parse_mesh_config
 from .security_policies import (
@@ -45,6 +46,8 @@ class _Assembly:
     backends: Backends = field(default_factory=Backends)
     policies: dict[tuple[str, str, str], str] = field(default_factory=dict)
     left_out: list[Document] = field(default_factory=list)
+    entries: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    routes: list[PendingRoute] = field(default_factory=list)
     places: int = 0
 
     def next_place(self) -> int:
@@ -79,6 +82,7 @@ def assemble(documents: Iterable[Document], domain: str, errors: list[ConfigErro
     world = assembly.world
     assembly.backends.join(world)
     world.virtual_services = with_delegates(world.virtual_services, world.warnings)
+    world.virtual_services += translate_routes(assembly.routes, world, assembly.entries, errors)
     _check_references(world)
     return world
 
@@ -197,6 +201,8 @@ def _read_endpoints(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
 def _read_service_entry(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
     for service in parse_service_entry(_spec(fields), meta):
         _add_service(assembly, service, fields)
+        key = (meta.namespace, meta.name)
+        assembly.entries[key] = (*assembly.entries.get(key, ()), service.host)
 
 
 def _read_workload_entry(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
@@ -207,6 +213,19 @@ def _read_virtual_service(assembly: _Assembly, fields: Fields, meta: Meta) -> No
     rule = parse_virtual_service(_spec(fields), meta, assembly.world, assembly.errors)
     if rule is not None:
         assembly.world.virtual_services.append(rule)
+
+
+def _read_http_route(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
+    assembly.routes.append(PendingRoute(_spec(fields), meta, is_grpc=False))
+
+
+def _read_grpc_route(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
+    assembly.routes.append(PendingRoute(_spec(fields), meta, is_grpc=True))
+
+
+def _read_reference_grant(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
+    fields.ignore("spec")
+    fields.warn("spec", "is for gateways, and has no effect: in the mesh a route needs no grant, as in Istio")
 
 
 def _read_destination_rule(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
@@ -284,6 +303,9 @@ _READERS: dict[Kind, Reader] = {
     ("security.istio.io", "RequestAuthentication"): _read_request_authentication,
     ("security.istio.io", "AuthorizationPolicy"): _read_authorization_policy,
     ("", "ConfigMap"): _read_config_map,
+    (GATEWAY, "HTTPRoute"): _read_http_route,
+    (GATEWAY, "GRPCRoute"): _read_grpc_route,
+    (GATEWAY, "ReferenceGrant"): _read_reference_grant,
 }
 
 
@@ -291,6 +313,8 @@ def _check_references(world: World) -> None:
     """Warn about hosts and subsets that rules name and nobody defines."""
     subsets = {(rule.host, subset.name) for rule in world.destination_rules for subset in rule.subsets}
     for rule in world.virtual_services:
+        if rule.is_of_gateway_api:
+            continue  # Told with what follows from it, where the backend stands.
         for destination in rule.every_destination():
             if destination.host not in world.services:
                 world.warnings.append(f"{rule.where}: destination host {destination.host!r} is not a known service")

@@ -25,7 +25,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class StringMatch:
-    """istio.networking.v1.StringMatch: `kind` is exact, prefix or regex."""
+    """istio.networking.v1.StringMatch: `kind` is exact, prefix or regex.
+
+    A path of Gateway API may also have a path_separated_prefix, which ends where a segment of the path does.
+    """
 
     kind: str
     value: str
@@ -80,7 +83,7 @@ def is_internal_header(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a route sends to (HTTPRouteDestination); host is a full name."""
+    """Where a route sends to (HTTPRouteDestination); host is a full name, or empty where nobody knows a host."""
 
     host: str
     subset: str = ""
@@ -123,6 +126,7 @@ class HttpRedirect:
     scheme: str = ""
     code: int = 301
     keeps_request_port: bool = False
+    prefix_rewrite: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,7 @@ class HttpRoute:
 
     Attributes:
         delegate: Namespace and name of the VirtualService whose routes take its place.
+        missing_cluster_status: What requests to a destination get that there is not.
     """
 
     name: str = ""
@@ -149,6 +154,7 @@ class HttpRoute:
     request_headers: HeaderOperations = HeaderOperations()
     response_headers: HeaderOperations = HeaderOperations()
     delegate: tuple[str, str] | None = None
+    missing_cluster_status: int = 503
 
     def every_destination(self) -> Iterator[Destination]:
         """Where it sends to, mirrors included."""
@@ -184,6 +190,8 @@ class VirtualService:
 
     Attributes:
         export_to: Namespaces for whose clients it holds; empty is all.
+        is_of_gateway_api: It is made of HTTPRoutes and GRPCRoutes, which hold for clients of their own namespace, and
+            for everybody where the service is of that namespace.
     """
 
     name: str
@@ -195,6 +203,7 @@ class VirtualService:
     tcp: tuple[ByteRoute, ...] = ()
     export_to: tuple[str, ...] = ()
     age: Age = UNKNOWN_AGE
+    is_of_gateway_api: bool = False
 
     def every_destination(self) -> Iterator[Destination]:
         """Where it sends to, mirrors included."""

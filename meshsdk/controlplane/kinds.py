@@ -21,6 +21,7 @@ Kind = tuple[str, str]
 
 SECURITY = "security.istio.io"
 NETWORKING = "networking.istio.io"
+GATEWAY = "gateway.networking.k8s.io"
 CONFIG_MAP: Kind = ("", "ConfigMap")
 
 # Kinds of which one that is left out would let somebody in.
@@ -43,6 +44,10 @@ _VERSIONS: dict[Kind, tuple[str, ...]] = {
     ("", "Node"): ("v1",),
     CONFIG_MAP: ("v1",),
     ("discovery.k8s.io", "EndpointSlice"): ("v1", "v1beta1"),
+    # sigs.k8s.io/gateway-api config/crd/experimental.
+    (GATEWAY, "HTTPRoute"): ("v1", "v1beta1"),
+    (GATEWAY, "GRPCRoute"): ("v1",),
+    (GATEWAY, "ReferenceGrant"): ("v1", "v1beta1"),
 }
 
 # Of a client of Kubernetes; it has no metadata, which tells it from a ConfigMap.
@@ -52,6 +57,7 @@ _KUBECONFIG = "Config"
 _OTHERS = {
     "": (_KUBECONFIG, "Namespace", "Secret", "ServiceAccount", "Event", "Binding", "PodTemplate", "LimitRange"),
     NETWORKING: ("Gateway", "EnvoyFilter", "WorkloadGroup", "ProxyConfig"),
+    GATEWAY: ("Gateway", "GatewayClass", "ListenerSet", "TCPRoute", "TLSRoute", "UDPRoute", "BackendTLSPolicy"),
 }
 
 # What would change requests, and cannot: whoever wrote it must know.
@@ -64,8 +70,6 @@ _REFUSED: dict[Kind, str] = {
 # What has an effect on a sidecar's requests, and none here, though nothing is opened by that.
 _WITHOUT_EFFECT: dict[Kind, str] = {
     ("telemetry.istio.io", "Telemetry"): "spans and metrics are set up by the application's OpenTelemetry",
-    ("gateway.networking.k8s.io", "HTTPRoute"): "use a VirtualService",
-    ("gateway.networking.k8s.io", "GRPCRoute"): "use a VirtualService",
 }
 _GATEWAYS = ("Gateway", "GatewayClass", "ListenerSet", "XListenerSet")
 

@@ -36,6 +36,9 @@ FAULT_FILTER = "envoy.filters.http.fault"
 # Of a host that no rule is about.
 _DEFAULT_ROUTE = "default"
 
+# route.go, GetDestinationCluster: of a destination that is no host.
+_UNKNOWN_CLUSTER = "UnknownService"
+
 # VirtualServices of hosts that are no service hold for what is asked for there.
 PORT_OF_OTHERS = 80
 
@@ -183,7 +186,9 @@ def _make_match(match: HttpMatch) -> pb.RouteMatch:
         result.prefix = "/"
     elif uri.kind == "exact":
         result.path = uri.value
-    elif uri.kind == "prefix":
+    elif uri.kind == "path_separated_prefix" and uri.value != "/":
+        result.path_separated_prefix = uri.value.removesuffix("/")
+    elif uri.kind in ("prefix", "path_separated_prefix"):
         result.prefix = uri.value
     else:
         result.safe_regex.regex = uri.value
@@ -226,6 +231,8 @@ def _set_string(target: object, match: StringMatch) -> None:
 
 
 def _apply_forward(scope: Scope, action: pb.RouteAction, rule: HttpRoute, port: Port) -> None:
+    if rule.missing_cluster_status == 500:
+        action.cluster_not_found_response_code = pb.RouteAction.INTERNAL_SERVER_ERROR
     _apply_destinations(scope, action, rule.destinations, port)
     is_split = len(rule.destinations) > 1
     keys = [_hash_of(scope, one) for one in rule.destinations if one.weight or not is_split]
@@ -299,6 +306,8 @@ def _apply_hash(action: pb.RouteAction, keys: Iterable[ConsistentHash | None]) -
 def _cluster_of(scope: Scope, destination: Destination, port: Port) -> str:
     """route.go, GetDestinationCluster: without a port, the one that was asked for; a service's name is that service."""
     host = destination.host
+    if not host:
+        return _UNKNOWN_CLUSTER
     service = scope.services.get(host)
     if service is not None and service.external_name:
         host = service.external_name
@@ -349,7 +358,9 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 def _apply_redirect(action: pb.RedirectAction, redirect: HttpRedirect, port: Port) -> None:
     codes = {301: 0, 302: 1, 303: 2, 307: 3, 308: 4}
     action.response_code = codes[redirect.code]
-    if redirect.uri:
+    if redirect.prefix_rewrite:
+        action.prefix_rewrite = redirect.prefix_rewrite
+    elif redirect.uri:
         action.path_redirect = redirect.uri
     if redirect.authority:
         action.host_redirect = redirect.authority

@@ -137,14 +137,25 @@ class Scope:
         exact, wildcards = self._claims
         found = exact.get(host)
         if found is not None:
-            return found
+            return [rule for rule in found if self._is_for_client(rule, host)]
         best = max((one for one in wildcards if hosts_overlap(one, host)), key=len, default=None)
-        return [wildcards[best]] if best is not None else []
+        # route.go, separateVSHostsAndServices: by a wildcard, none of Gateway API has a service.
+        return [wildcards[best]] if best is not None and not wildcards[best].is_of_gateway_api else []
 
-    @property
+    def _is_for_client(self, rule: VirtualService, host: str) -> bool:
+        """Of Gateway API, consumers' routes are for themselves alone (route.go, UseGatewaySemantics)."""
+        service = self.services.get(host)
+        return not rule.is_of_gateway_api or (
+            service is not None and rule.namespace in (service.namespace, self.client.namespace)
+        )
+
+    @cached_property
     def hosts_of_rules(self) -> dict[str, list[VirtualService]]:
         """Hosts that VirtualServices name, be they services or not."""
-        return self._claims[0]
+        every = {
+            host: [rule for rule in rules if not rule.is_of_gateway_api] for host, rules in self._claims[0].items()
+        }
+        return {host: rules for host, rules in every.items() if rules}
 
     def destination_rule(self, host: str) -> DestinationRule | None:
         """The rule that holds for a host; several for one host are one."""
@@ -208,7 +219,8 @@ def _most_specific(host: str, rules: RulesByHost) -> list[DestinationRule]:
 def _private_ones_first(rules: list[VirtualService], client: Client) -> list[VirtualService]:
     def rank(rule: VirtualService) -> int:
         if not rule.export_to or _EVERYBODY in rule.export_to:
-            return 2
+            # push_context.go, VirtualServicesForGateway: a consumer's own routes stand before the producer's.
+            return 2 if rule.is_of_gateway_api and rule.namespace == client.namespace else 3
         return 0 if rule.namespace == client.namespace else 1
 
     return sorted(rules, key=lambda rule: (rank(rule), rule.age))

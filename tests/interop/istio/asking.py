@@ -109,11 +109,34 @@ def _shapes(documents: list[Json]) -> Iterator[Shape]:
         (("content-type", "application/grpc"), ("grpc-timeout", "3S"), ("te", "trailers")),
     )
     for document in documents:
-        if document.get("kind") != "VirtualService":
-            continue
-        for route in (document.get("spec") or {}).get("http") or ():
-            for match in route.get("match") or ():
-                yield from _around(match)
+        spec = document.get("spec") or {}
+        if document.get("kind") == "VirtualService":
+            for route in spec.get("http") or ():
+                for match in route.get("match") or ():
+                    yield from _around(match)
+        elif document.get("kind") in ("HTTPRoute", "GRPCRoute"):
+            for rule in spec.get("rules") or ():
+                for match in rule.get("matches") or ():
+                    yield from _around(_as_istios(match))
+
+
+_KINDS = {"Exact": "exact", "PathPrefix": "prefix", "RegularExpression": "regex"}
+
+
+def _as_istios(match: Mapping[str, Any]) -> Json:
+    """A condition of Gateway API in the words of a VirtualService's."""
+    found: Json = {}
+    method = match.get("method")
+    if isinstance(method, dict):
+        kind = _KINDS[method.get("type", "Exact")]
+        found["uri"] = {kind: f"/{method.get('service', 'any.Service')}/{method.get('method', 'Any')}"}
+    elif method:
+        found["method"] = {"exact": method}
+    if path := match.get("path"):
+        found["uri"] = {_KINDS[path.get("type", "PathPrefix")]: path.get("value", "/")}
+    for name in ("headers", "queryParams"):
+        found[name] = {one["name"]: {_KINDS[one.get("type", "Exact")]: one["value"]} for one in match.get(name) or ()}
+    return found
 
 
 def _around(match: Mapping[str, Any]) -> Iterator[Shape]:

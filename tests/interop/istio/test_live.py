@@ -125,7 +125,7 @@ def service(name: str, endpoints: dict[int, str], *, port: str = "http", labels:
 
 
 def entry(endpoints: dict[int, str], protocol: str) -> str:
-    """The same service as a ServiceEntry, each endpoint of a zone and version: pods of one address are one to istiod."""
+    """The service as a ServiceEntry, an endpoint of each zone and version: pods of one address are one to istiod."""
     listed = ", ".join(
         f"{{address: 127.0.0.1, ports: {{p: {number}}}, locality: eu/{version}, labels: {{version: {version}}}}}"
         for number, version in endpoints.items()

@@ -50,8 +50,16 @@ type head struct {
 }
 
 func (h head) isIstio() bool {
+	return strings.HasSuffix(h.group(), "istio.io")
+}
+
+func (h head) isGatewayAPI() bool {
+	return h.group() == "gateway.networking.k8s.io"
+}
+
+func (h head) group() string {
 	group, _, _ := strings.Cut(h.APIVersion, "/")
-	return strings.HasSuffix(group, "istio.io") || group == "gateway.networking.k8s.io"
+	return group
 }
 
 // readFolder reads all documents, in the order of their files.
@@ -105,6 +113,9 @@ func (f *folder) add(document string, made time.Time) error {
 	if h.isIstio() {
 		return f.addIstio(document, made)
 	}
+	if h.isGatewayAPI() {
+		return f.addGatewayAPI(document, made)
+	}
 	if h.Kind == "ConfigMap" && h.Metadata.Name == meshConfigName {
 		return f.addMesh(document)
 	}
@@ -113,23 +124,11 @@ func (f *folder) add(document string, made time.Time) error {
 
 // addIstio takes an object as the API server does with Istio's CRDs and its validation webhook in place.
 func (f *folder) addIstio(document string, made time.Time) error {
-	object := &unstructured.Unstructured{}
-	asJSON, err := yaml.YAMLToJSON([]byte(document))
-	if err != nil {
+	var object head
+	if err := yaml.Unmarshal([]byte(document), &object); err != nil {
 		return err
 	}
-	// Whole numbers must stay whole for the rules of the schema.
-	if err := object.UnmarshalJSON(asJSON); err != nil {
-		return err
-	}
-	name := object.GetKind() + "/" + object.GetName()
-	if object.GetNamespace() == "" {
-		object.SetNamespace(defaultNamespace)
-	}
-	if err := checkSchema(object); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	accepted, err := yaml.Marshal(object.Object)
+	accepted, name, err := accept(document, "")
 	if err != nil {
 		return err
 	}
@@ -148,7 +147,55 @@ func (f *folder) addIstio(document string, made time.Time) error {
 		}
 		f.istio = append(f.istio, one)
 	}
+	if object.Kind == "ServiceEntry" {
+		// As a parent of Gateway API's routes it is looked up in the cluster.
+		return f.addKube(string(accepted), made)
+	}
 	return nil
+}
+
+// The versions in which istiod asks for them; the API server gives each object in any version that it serves.
+var gatewayVersions = map[string]string{"HTTPRoute": "v1", "GRPCRoute": "v1", "ReferenceGrant": "v1beta1"}
+
+// addGatewayAPI takes an object as the API server does with the CRDs of Gateway API, which also fill in defaults.
+func (f *folder) addGatewayAPI(document string, made time.Time) error {
+	var h head
+	if err := yaml.Unmarshal([]byte(document), &h); err != nil {
+		return err
+	}
+	accepted, name, err := accept(document, gatewayVersions[h.Kind])
+	if err != nil {
+		return err
+	}
+	if err := f.addKube(string(accepted), made); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// accept checks an object by its CRD, and returns it with its defaults, in another version if one is named.
+func accept(document, version string) ([]byte, string, error) {
+	object := &unstructured.Unstructured{}
+	asJSON, err := yaml.YAMLToJSON([]byte(document))
+	if err != nil {
+		return nil, "", err
+	}
+	// Whole numbers must stay whole for the rules of the schema.
+	if err := object.UnmarshalJSON(asJSON); err != nil {
+		return nil, "", err
+	}
+	name := object.GetKind() + "/" + object.GetName()
+	if object.GetNamespace() == "" {
+		object.SetNamespace(defaultNamespace)
+	}
+	if err := checkSchema(object); err != nil {
+		return nil, name, fmt.Errorf("%s: %w", name, err)
+	}
+	if version != "" {
+		object.SetAPIVersion(object.GroupVersionKind().Group + "/" + version)
+	}
+	accepted, err := yaml.Marshal(object.Object)
+	return accepted, name, err
 }
 
 func (f *folder) addMesh(document string) error {

@@ -10,9 +10,12 @@ import (
 	"istio.io/istio/pkg/test/env"
 )
 
-// schemas holds Istio's CRDs as the API server has them, with their CEL rules.
+// schemas holds the CRDs of Istio and of Gateway API as the API server has them, with their CEL rules.
 var schemas = sync.OnceValues(func() (*crd.Validator, error) {
-	files := []string{filepath.Join(env.IstioSrc, "manifests/charts/base/files/crd-all.gen.yaml")}
+	files := []string{
+		filepath.Join(env.IstioSrc, "manifests/charts/base/files/crd-all.gen.yaml"),
+		filepath.Join(env.IstioSrc, "tests/integration/pilot/testdata/gateway-api-crd.yaml"),
+	}
 	validator, err := crd.NewValidatorFromFilesWithOptions(files, crd.WithoutCRDValidation())
 	if err == nil {
 		validator.SkipMissing = true

@@ -1,0 +1,175 @@
+"""HTTPRoute and GRPCRoute of Gateway API whose parents are services (GAMMA), as the VirtualServices that istiod makes.
+
+Theory of operation. All routes of one namespace for one service, and for one port where that is named, are one
+VirtualService, whose rules stand in Gateway API's order: the most specific first, and of equals those of the older
+object. Routes of the service's own namespace, its producer's, hold for everybody, others for clients of their own
+namespace only (`Scope`). The objects are read after all others, since istiod looks at which services there are.
+
+Source: istio/istio pilot/pkg/config/kube/gateway (conversion.go, route_collections.go). istiod asks for ReferenceGrants
+at gateways only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..errors import ConfigError
+from .age import Age
+from .fields import Fields
+from .gateway_filters import FilterHolder, NotAccepted
+from .gateway_rules import parse_rules
+from .http_rules import HttpMatch, HttpRoute, VirtualService
+from .kinds import GATEWAY, did_you_mean
+from .kubernetes import Meta
+from .world import World
+
+__all__ = ["PendingRoute", "translate_routes"]
+
+# Hosts of ServiceEntries, by namespace and name.
+Entries = Mapping[tuple[str, str], tuple[str, ...]]
+
+_SERVICE, _ENTRY = ("", "Service"), ("networking.istio.io", "ServiceEntry")
+_GATEWAYS = ((GATEWAY, "Gateway"), (GATEWAY, "ListenerSet"))
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRoute:
+    """An HTTPRoute or a GRPCRoute, to be read when all services are known."""
+
+    spec: Fields
+    meta: Meta
+    is_grpc: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Attached:
+    """The rules of an object at one of its parents."""
+
+    host: str
+    port: int | None
+    namespace: str
+    age: Age
+    where: str
+    routes: tuple[HttpRoute, ...]
+
+
+def translate_routes(
+    pending: Iterable[PendingRoute], world: World, entries: Entries, errors: list[ConfigError]
+) -> list[VirtualService]:
+    """What all routes of Gateway API together are as VirtualServices.
+
+    Args:
+        pending: The objects.
+        world: With all services.
+        entries: Hosts of ServiceEntries, which may be parents, too.
+        errors: Where errors go; a rule with an error is left out, an object with one in its parents as a whole.
+    """
+    groups: dict[tuple[str, int | None, str], list[_Attached]] = {}
+    for one in pending:
+        try:
+            for attached in _attached(one, world, entries, errors):
+                key = (attached.namespace, attached.port, attached.host)
+                groups.setdefault(key, []).append(attached)
+        except ConfigError as error:
+            errors.append(error)
+        except NotAccepted as why:
+            world.warnings.append(f"{one.spec.where}: has no effect, none of its rules, as in Istio: {why}")
+    return [_merged(group) for group in groups.values()]
+
+
+def _merged(group: list[_Attached]) -> VirtualService:
+    """The routes of one namespace for one host (mergeHTTPRoutes)."""
+    group = sorted(group, key=lambda one: one.age)
+    first = group[0]
+    created, place, _, namespace = first.age
+    name = "~".join(filter(None, (namespace, str(first.port or ""), first.host)))
+    return VirtualService(
+        name=name,
+        namespace=first.namespace,
+        hosts=(first.host,),
+        routes=tuple(sorted((route for one in group for route in one.routes), key=_precedence)),
+        where=first.where,
+        age=(created, place, name, namespace),
+        is_of_gateway_api=True,
+    )
+
+
+_RANKS = {"exact": 3, "path_separated_prefix": 2, "regex": 1}
+
+
+def _precedence(route: HttpRoute) -> tuple[int, ...]:
+    """The more specific, the smaller (sortHTTPRoutes)."""
+    if not route.matches:
+        return (1,)
+    match = route.matches[0]
+    rank, length = (_RANKS[match.uri.kind], len(match.uri.value.encode())) if match.uri is not None else (-1, 0)
+    return 0, -rank, -length, 0 if match.method is not None else 1, -len(match.headers), -len(match.query_params)
+
+
+def _attached(one: PendingRoute, world: World, entries: Entries, errors: list[ConfigError]) -> Iterable[_Attached]:
+    spec, meta = one.spec, one.meta
+    parents = [
+        (host, port)
+        for parent in spec.children("parentRefs")
+        for host, port in _parse_parent(parent, meta, world, entries)
+    ]
+    if "parentRefs" not in spec:
+        spec.warn("parentRefs", "there are none, so it has no effect")
+    if spec.texts("hostnames"):
+        spec.warn("hostnames", "are for gateways, and have no effect: a Service is asked for by its own names")
+    spec.ignore("useDefaultGateways")
+    if not parents:
+        spec.ignore("rules")
+        spec.finish(("parentRefs", "rules"))
+        return []
+    routes = parse_rules(spec, FilterHolder(meta, world, one.is_grpc), errors)
+    spec.finish(("parentRefs", "rules"))
+    if not routes:
+        return []
+    return [
+        _Attached(host, port, meta.namespace, meta.age, spec.where, tuple(_at_port(route, port) for route in routes))
+        for host, port in parents
+    ]
+
+
+def _at_port(route: HttpRoute, port: int | None) -> HttpRoute:
+    """augmentPortMatch: with the port of the parent among its conditions."""
+    if port is None:
+        return route
+    matches = route.matches or (HttpMatch(),)
+    return dataclasses.replace(route, matches=tuple(dataclasses.replace(match, port=port) for match in matches))
+
+
+def _parse_parent(parent: Fields, meta: Meta, world: World, entries: Entries) -> list[tuple[str, int | None]]:
+    """Hosts and port of a parent; nothing where it is none of ours."""
+    kind = parent.text("group", GATEWAY), parent.text("kind", "Gateway")
+    name, namespace = parent.required_text("name"), parent.namespace("namespace", meta.namespace)
+    port, section = parent.integer("port", low=1, high=65535), parent.text("sectionName")
+    # Without its port or namespace a parent is another one.
+    parent.refuse_empty("group", "kind", "port", "sectionName")
+    parent.finish_exactly()
+    if kind not in (_SERVICE, _ENTRY):
+        parent.warn("kind", _why_not(*kind))
+        return []
+    if kind == _SERVICE:
+        host = f"{name}.{namespace}.svc.{world.domain}"
+        hosts = [host] if host in world.services else []
+    else:
+        hosts = list(entries.get((namespace, name), ()))
+    if not hosts:
+        parent.warn("name", f"there is no {kind[1]} {namespace}/{name}, so it has no effect there")
+    if section:
+        parent.warn("sectionName", "is not looked at, as in Istio: name the number of the port in `port`")
+    return [(host, port) for host in hosts]
+
+
+def _why_not(group: str, kind: str) -> str:
+    if (group, kind) in _GATEWAYS:
+        return f"{kind} is for gateways, and has no effect in a mesh client"
+    if group == GATEWAY and kind in (_SERVICE[1], _ENTRY[1]):
+        own = {kind: of for of, kind in (_SERVICE, _ENTRY)}[kind]
+        return f"{kind} is not of {GATEWAY}; did you mean group: {own!r}?"
+    meant = did_you_mean(kind, (_SERVICE[1], _ENTRY[1], "Gateway"))
+    return f"{group or 'core'} {kind} is no kind of parent, and has no effect{meant}"
