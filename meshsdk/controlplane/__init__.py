@@ -9,6 +9,7 @@ of them, to this process (`FolderSource`) or to any xDS client (`server`).
     lines        on which line a problem stands
     kubernetes   Service, EndpointSlice, Endpoints, Pod, Node  ┐
     istio        ServiceEntry, VirtualService, …               ├► world: services, workloads, rules
+    checks, …_rules  what Istio's own servers would refuse     │
     joining      who serves a service                          │
     raw          resources with "@type"                        ┘
     clusters, routes, listeners    the world to xDS, with Istio's names, domains and defaults

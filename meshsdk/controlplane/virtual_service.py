@@ -8,6 +8,7 @@ from __future__ import annotations
 from ..errors import ConfigError
 from .fields import Fields
 from .kubernetes import Meta
+from .virtual_service_rules import check_http_route, check_virtual_service
 from .world import (
     Destination,
     HeaderOperations,
@@ -34,13 +35,16 @@ _CONDITIONS = (
 def parse_virtual_service(spec: Fields, meta: Meta, world: World, errors: list[ConfigError]) -> VirtualService | None:
     """A VirtualService; None where it is for gateways only. Routes with an error are left out."""
     hosts = spec.texts("hosts")
-    if not hosts:
-        raise spec.error("hosts", "must name at least one host")
     gateways = spec.texts("gateways")
+    check_virtual_service(spec.again(), meta.namespace)
+    if not hosts:
+        spec.warn("hosts", "names none: it is a delegate, which is not translated, and has no effect")
+        return None
     spec.ignore("exportTo")
     routes = []
     for route in spec.children("http"):
         try:
+            check_http_route(route.again())
             parsed = _parse_route(route, meta, world)
             if parsed is not None:
                 routes.append(parsed)

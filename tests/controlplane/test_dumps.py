@@ -254,7 +254,8 @@ def test_a_label_gives_a_locality_in_place_of_the_nodes(tmp_path: Path, labels: 
     one = pod("one", "10.0.0.1", nodeName="n1")
     one["metadata"]["labels"] |= labels
     assert locality(entries(tmp_path, SERVICE, NODE, one)) == [found]
-    entry = workload_entry("w", "10.0.0.7", labels={"app": "a", **labels})
+    entry = workload_entry("w", "10.0.0.7")
+    entry["metadata"]["labels"] = labels
     assert locality(entries(tmp_path, SERVICE, entry)) == [found]
 
 
