@@ -34,7 +34,7 @@ def check_service_entry(spec: Fields, namespace: str) -> None:
     endpoints = list(spec.children("endpoints"))
     if selector is not None:
         check_selector(selector, "labels")
-        if "endpoints" in spec:
+        if endpoints:
             raise spec.error("endpoints", "cannot stand beside workloadSelector")
     for host in hosts:
         check_host(spec, "hosts", host)

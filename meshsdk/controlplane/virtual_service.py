@@ -170,7 +170,8 @@ def _parse_match(match: Fields) -> HttpMatch | None:
         headers={name: _value_match(field) for name, field in match.child_map("headers").items()},
         without_headers={name: _value_match(field) for name, field in match.child_map("withoutHeaders").items()},
         query_params={name: _value_match(field) for name, field in match.child_map("queryParams").items()},
-        port=match.integer("port", low=1, high=65535),
+        # To protobuf 0 is nothing.
+        port=match.integer("port", high=65535) or None,
     )
     match.ignore("name", "statPrefix")
     for name in ("sourceLabels", "sourceNamespace"):
