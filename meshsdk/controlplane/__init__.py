@@ -9,6 +9,7 @@ of them, to this process (`FolderSource`) or to any xDS client (`server`).
     lines        on which line a problem stands
     kubernetes   Service, EndpointSlice, Endpoints, Pod, Node  ┐
     istio        ServiceEntry, VirtualService, …               ├► world: services, workloads, rules
+    checks, …_rules  what Istio's own servers would refuse     │
     joining      who serves a service                          │
     raw          resources with "@type"                        ┘
     client, scope, delegates       who asks, and which of all that is there for it

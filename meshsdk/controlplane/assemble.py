@@ -206,7 +206,9 @@ def _read_service_entry(assembly: _Assembly, fields: Fields, meta: Meta) -> None
 
 
 def _read_workload_entry(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
-    assembly.backends.entries.append(parse_workload_entry(_spec(fields), meta))
+    workload = parse_workload_entry(_spec(fields), meta)
+    if workload is not None:
+        assembly.backends.entries.append(workload)
 
 
 def _read_virtual_service(assembly: _Assembly, fields: Fields, meta: Meta) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .destination_rule_rules import check_destination_rule
 from .fields import Fields
 from .kubernetes import Meta
 from .traffic_policy import (
@@ -28,6 +29,7 @@ _BALANCERS = ("ROUND_ROBIN", "LEAST_REQUEST", "LEAST_CONN", "RANDOM", "UNSPECIFI
 
 def parse_destination_rule(spec: Fields, meta: Meta, world: World) -> DestinationRule:
     """A DestinationRule."""
+    check_destination_rule(spec.again(), meta.namespace)
     subsets = []
     for subset in spec.children("subsets"):
         policy = _parse_policy(subset.child("trafficPolicy"))

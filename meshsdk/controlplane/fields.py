@@ -50,6 +50,10 @@ class Fields:
     def __contains__(self, name: str) -> bool:
         return self._data.get(name) is not None
 
+    def again(self) -> Fields:
+        """The same object for one who only checks it: nothing counts as read, and nothing is noted."""
+        return Fields(self.where, self._data, [])
+
     def path(self, name: str) -> str:
         """The path of a field."""
         return f"{self.where}.{name}"

@@ -33,6 +33,8 @@ __all__ = ["Folder", "FolderState", "Problem", "load"]
 logger = logger_of("meshsdk.controlplane")
 
 Documents = tuple[Document, ...]
+# The documents of each file that are in use, and what is wrong with others.
+_Used = tuple[dict[Path, Documents], tuple[str, ...]]
 
 # Whoever writes all the time keeps others waiting no longer.
 _LONGEST_SETTLING_SECONDS = 2.0
@@ -88,6 +90,14 @@ def load(root: Path, domain: str = "cluster.local") -> FolderState:
     return folder.state
 
 
+def _are_same(one: _Used, other: _Used) -> bool:
+    return (
+        one[1] == other[1]
+        and one[0].keys() == other[0].keys()
+        and all(documents is other[0][path] for path, documents in one[0].items())
+    )
+
+
 def _unread() -> FolderState:
     world = World()
     world.security.broken.append("the folder has not been read yet")
@@ -126,6 +136,7 @@ class Folder:
         self._pending: list[FileEntry] = []
         self._pending_since = self._waiting_since = 0.0
         self._files: dict[Path, _File] = {}
+        self._made: tuple[_Used, FolderState] | None = None
         self.state = _unread()
 
     def refresh(self) -> bool:
@@ -272,7 +283,13 @@ class Folder:
         return state, refused
 
     def _state_of(self, used: dict[Path, Documents], broken: Iterable[str]) -> FolderState:
-        return make_state((one for path in sorted(used) for one in used[path]), self._domain, broken, self._client)
+        """The state of some documents. The last one is kept: an edit is compared with what was before it."""
+        of_what = dict(used), tuple(broken)
+        if self._made is not None and _are_same(self._made[0], of_what):
+            return self._made[1]
+        state = make_state((one for path in sorted(used) for one in used[path]), self._domain, of_what[1], self._client)
+        self._made = of_what, state
+        return state
 
     def _forget_those_gone(self, moved: list[Path]) -> None:
         self._files = {path: file for path, file in self._files.items() if not file.is_gone or path in moved}

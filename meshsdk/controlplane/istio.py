@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from .fields import Fields
 from .kubernetes import Meta, locality_of_labels
 from .protocols import protocol_of
+from .service_entry_rules import check_service_entry, check_workload_entry
 from .world import TLS_LABEL, EndpointEntry, Port, Resolution, Service, Workload
 
 __all__ = ["endpoint_of", "parse_service_entry", "parse_workload_entry", "with_topology"]
@@ -14,6 +15,7 @@ __all__ = ["endpoint_of", "parse_service_entry", "parse_workload_entry", "with_t
 
 def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
     """A ServiceEntry: one service for each of its hosts."""
+    check_service_entry(spec.again(), meta.namespace)
     ports = []
     for port in spec.children("ports"):
         number = port.integer("number", low=1, high=65535)
@@ -28,7 +30,9 @@ def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
     hosts = spec.texts("hosts")
     if not hosts:
         raise spec.error("hosts", "must name at least one host")
-    workloads = [_parse_workload(entry, meta.namespace, {}) for entry in spec.children("endpoints")]
+    # Without an address only a gateway of its network could reach an endpoint.
+    reachable = [entry for entry in spec.children("endpoints") if "address" in entry]
+    workloads = [_parse_workload(entry, meta.namespace, {}) for entry in reachable]
     selector_field = spec.child("workloadSelector")
     selector = selector_field.labels("labels") if selector_field is not None else {}
     if selector_field is not None:
@@ -114,8 +118,15 @@ def with_topology(labels: Mapping[str, str], locality: str, node: str = "") -> M
     return {**labels, **found} if found else labels
 
 
-def parse_workload_entry(spec: Fields, meta: Meta) -> Workload:
-    """A WorkloadEntry; the object's labels come before its own (serviceentry/conversion.go, ConvertWorkloadEntry)."""
+def parse_workload_entry(spec: Fields, meta: Meta) -> Workload | None:
+    """A WorkloadEntry; None of one that only a gateway of its network could reach.
+
+    The object's labels come before its own (serviceentry/conversion.go, ConvertWorkloadEntry).
+    """
+    check_workload_entry(spec.again())
+    if not spec.text("address"):
+        spec.warn("network", "is not translated: without an address the entry has no effect")
+        return None
     return _parse_workload(spec, meta.namespace, meta.labels)
 
 

@@ -21,6 +21,7 @@ from .http_rules import (
     VirtualService,
 )
 from .kubernetes import Meta
+from .virtual_service_rules import check_http_route, check_virtual_service
 from .world import World
 
 __all__ = ["parse_retry", "parse_virtual_service"]
@@ -37,12 +38,14 @@ def parse_virtual_service(spec: Fields, meta: Meta, world: World, errors: list[C
     """A VirtualService; None where it is for gateways only. Routes with an error are left out."""
     hosts = spec.texts("hosts")
     gateways = spec.texts("gateways")
+    check_virtual_service(spec.again(), meta.namespace)
     if not hosts and gateways:
         raise spec.error("gateways", "a VirtualService without hosts is for others to delegate to, and has none")
     export_to = spec.texts("exportTo")
     routes = []
     for route in spec.children("http"):
         try:
+            check_http_route(route.again())
             parsed = _parse_route(route, meta, world)
             if parsed is not None:
                 routes.append(parsed)
@@ -227,7 +230,8 @@ def _parse_match(match: Fields) -> HttpMatch | None:
         headers={name: _value_match(field) for name, field in match.child_map("headers").items()},
         without_headers={name: _value_match(field) for name, field in match.child_map("withoutHeaders").items()},
         query_params={name: _value_match(field) for name, field in match.child_map("queryParams").items()},
-        port=match.integer("port", low=1, high=65535),
+        # To protobuf 0 is nothing.
+        port=match.integer("port", high=65535) or None,
     )
     match.ignore("statPrefix")
     # Without a condition that is not known, the route would match more than it may.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def _object(version: str, kind: str, name: str, labels: dict[str, str], manager:
         "name": name,
         "namespace": "shop",
         "resourceVersion": str(100_000 + len(name)),
-        "uid": f"6f1e5a0c-0000-4000-8000-{abs(hash(name)) % 10**12:012d}",
+        "uid": f"6f1e5a0c-0000-4000-8000-{zlib.crc32(name.encode()):012d}",
     }
     return {"apiVersion": version, "kind": kind, "metadata": metadata, **rest}
 

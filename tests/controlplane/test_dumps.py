@@ -10,6 +10,7 @@ import yaml
 
 from meshsdk.controlplane.folder import FolderState, load
 from meshsdk.controlplane.world import EndpointEntry
+from tests.benchmarks.dump import write_dump
 
 HOST = "a.shop.svc.cluster.local"
 
@@ -254,7 +255,8 @@ def test_a_label_gives_a_locality_in_place_of_the_nodes(tmp_path: Path, labels: 
     one = pod("one", "10.0.0.1", nodeName="n1")
     one["metadata"]["labels"] |= labels
     assert locality(entries(tmp_path, SERVICE, NODE, one)) == [found]
-    entry = workload_entry("w", "10.0.0.7", labels={"app": "a", **labels})
+    entry = workload_entry("w", "10.0.0.7")
+    entry["metadata"]["labels"] = labels
     assert locality(entries(tmp_path, SERVICE, entry)) == [found]
 
 
@@ -345,3 +347,11 @@ def test_what_a_sidecar_would_heed_has_a_note_of_its_own(tmp_path: Path, kind: s
     )
     assert not state.errors
     assert any(f"{kind}/x: is not translated, and has no effect: " in one.text for one in state.problems)
+
+
+def test_a_namespace_as_yaml_and_as_json_is_the_same(tmp_path: Path) -> None:
+    states = [load(write_dump(tmp_path / name, 6, 30, as_json=name == "json")) for name in ("yaml", "json")]
+    assert [state.problems for state in states] == [(), ()]
+    assert states[0].version == states[1].version
+    [entry, *_] = states[0].world.services["app-3.shop.svc.cluster.local"].endpoints[80]
+    assert (entry.locality, entry.service_account) == ("eu-west-1/eu-west-1a", "app-3")

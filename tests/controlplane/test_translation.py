@@ -204,7 +204,7 @@ def test_simple_tls_verifies_the_name_that_it_asks_for(tmp_path: Path) -> None:
         (
             service("a", 1)
             + virtual_service("a", "[{match: [{uri: {regex: '('}}], route: [{destination: {host: a}}]}]"),
-            "match.safe_regex.regex",
+            "match[0].uri.regex",
             "RE2",
         ),
         (service("a", 1) + "---\n" + service("a", 1).partition("---")[0], "Service/a", "is also defined by"),
