@@ -130,7 +130,7 @@ def _differing(
                 other = f"{other} without a listener"
             yield Difference(f"{what}.{name}", subject, str(client), ours.get(name), other)
             return
-    theirs = {fact: value for fact, value in theirs.items() if fact != "has_listener"}
+    ours, theirs = ({fact: one[fact] for fact in one if fact != "has_listener"} for one in (ours, theirs))
     yield from (
         Difference(fact, subject, str(client), mine, other) for fact, mine, other in _leaves(what, ours, theirs)
     )
