@@ -185,6 +185,8 @@ def peer_mode(security: SecurityWorld, workload: Workload, port: int) -> str:
     for policy in sorted(security.peers, key=lambda one: (one.created, one.name, one.namespace)):
         if not _selects(policy.selector, policy.namespace, workload, mesh):
             continue
+        if policy.selector is not None and policy.namespace != workload.namespace:
+            continue  # Of the root namespace only what is for all is for others (pilot/pkg/model/authentication.go).
         if policy.selector is None and policy.namespace == mesh.root_namespace:
             of_mesh = of_mesh or policy
         elif policy.selector is None:

@@ -43,12 +43,15 @@ def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
     spec.finish(("workloadSelector", "resolution", "endpoints"))
     services = []
     for host in hosts:
+        # NONE leaves it to the application to look the host up; here that is whoever connects to it.
+        is_looked_up = resolution is Resolution.NONE and not host.startswith("*")
+        own = Resolution.DNS_ROUND_ROBIN if is_looked_up else resolution
         service = Service(
             host=host.lower(),
             namespace=meta.namespace,
             ports=tuple(ports),
             selector=selector,
-            resolution=resolution,
+            resolution=own,
             addresses=addresses,
             where=spec.where,
             export_to=export_to,
@@ -56,7 +59,7 @@ def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
             is_entry=True,
         )
         for one in ports:
-            service.endpoints[one.number] = _entries(service, one, workloads, resolution)
+            service.endpoints[one.number] = _entries(service, one, workloads, own)
         services.append(service)
     return services
 

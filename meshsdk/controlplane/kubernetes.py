@@ -193,7 +193,7 @@ def parse_pod(document: Fields, meta: Meta) -> Pod:
         address=status.text("podIP") if status is not None else "",
         ports=_ports_of(spec) if spec is not None else {},
         node=spec.text("nodeName") if spec is not None else "",
-        service_account=spec.text("serviceAccountName") if spec is not None else "",
+        service_account=(spec.text("serviceAccountName") if spec is not None else "") or "default",
         is_ready=not ready or ready[0] == "True",
         is_over=status is not None and status.text("phase") in _FINISHED,
         is_terminating=meta.is_deleted,

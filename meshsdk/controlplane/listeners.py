@@ -94,6 +94,8 @@ def _hosts_of(scope: Scope, number: int) -> Iterable[str]:
 
 def _make_manager(route_name: str, stat_prefix: str) -> http_connection_manager_pb2.HttpConnectionManager:
     manager = http_connection_manager_pb2.HttpConnectionManager(stat_prefix=stat_prefix)
+    # A stream may stand still for as long as it likes (listener_builder.go, buildHTTPConnectionManager).
+    manager.stream_idle_timeout.SetInParent()
     if route_name:
         manager.rds.route_config_name = route_name
         manager.rds.config_source.ads.SetInParent()

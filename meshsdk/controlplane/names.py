@@ -27,9 +27,11 @@ def names_of(*hosts: str, port: int, namespace: str, domain: str, addresses: Ite
     """
     names = []
     for host in hosts:
-        names += [host, *short_forms(host, namespace, domain)]
-        if not _is_address(host):
-            names.append(f"{host}.")
+        names.append(host)
+        if not host.startswith("*"):
+            names += short_forms(host, namespace, domain)
+            if not _is_address(host):
+                names.append(f"{host}.")
     names += addresses
     return [text for name in dict.fromkeys(names) for text in (name, f"{name}:{port}")]
 

@@ -84,10 +84,10 @@ def make_virtual_hosts(scope: Scope, number: int, *, is_grpc: bool) -> list[pb.V
         taken.update(domains)
         if domains:
             found.append(_make_virtual_host(scope, service, port, domains))
-    if number == PORT_OF_OTHERS:
-        found += _virtual_hosts_of_others(scope, taken)
     if is_grpc:
         _tell_grpc_of_timeouts(found)
+    if number == PORT_OF_OTHERS:
+        found += _virtual_hosts_of_others(scope, taken)
     return found
 
 
@@ -106,8 +106,8 @@ def _virtual_hosts_of_others(scope: Scope, taken: set[str]) -> Iterable[pb.Virtu
     for host, rules in scope.hosts_of_rules.items():
         if host in taken:
             continue
-        names = names_of(host, port=port.number, namespace=scope.client.namespace, domain=scope.world.domain)
-        domains = [one for one in names if one not in taken]
+        # By their full names alone (generateVirtualHostDomains is for services).
+        domains = [one for one in (host, f"{host}:{port.number}") if one not in taken]
         routes = next((made for rule in rules if (made := _routes_of(scope, rule, port))), [])
         if domains and routes:
             name = f"{host}:{port.number}"

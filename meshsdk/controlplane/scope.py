@@ -151,10 +151,17 @@ class Scope:
 
     @cached_property
     def hosts_of_rules(self) -> dict[str, list[VirtualService]]:
-        """Hosts that VirtualServices name, be they services or not."""
-        every = {
-            host: [rule for rule in rules if not rule.is_of_gateway_api] for host, rules in self._claims[0].items()
+        """Hosts that VirtualServices name, be they services or not, and wildcards of which none is a service."""
+        exact, wildcards = self._claims
+        claims = {
+            **exact,
+            **{
+                pattern: [rule]
+                for pattern, rule in wildcards.items()
+                if not any(hosts_overlap(pattern, host) for host in self.services)
+            },
         }
+        every = {host: [rule for rule in rules if not rule.is_of_gateway_api] for host, rules in claims.items()}
         return {host: rules for host, rules in every.items() if rules}
 
     def destination_rule(self, host: str) -> DestinationRule | None:

@@ -26,18 +26,18 @@ class ServedResources(Mapping[Key, bytes]):
 
     Args:
         made: Those that there are in any case.
-        inbound: Makes the listener of a server by its name; None where the name is not one.
+        make: Makes the listener of a server, or of a host that nothing names; None where there is none.
         full_names: Of hosts, by their short forms.
     """
 
     def __init__(
         self,
         made: Mapping[Key, bytes],
-        inbound: Callable[[str], bytes | None],
+        make: Callable[[str], bytes | None],
         full_names: Mapping[str, str],
     ) -> None:
         self._made = made
-        self._inbound = inbound
+        self._make = make
         self._full_names = full_names
         self._asked: dict[str, bytes | None] = {}
 
@@ -60,7 +60,7 @@ class ServedResources(Mapping[Key, bytes]):
 
     def _listener(self, name: str) -> bytes | None:
         try:
-            found = self._inbound(name)
+            found = self._make(name)
         except ConfigError as error:
             logger.error("%s", error)
             return None

@@ -25,6 +25,7 @@ def parse_sidecar(spec: Fields, meta: Meta) -> Sidecar:
         registry_only=is_registry_only(outbound) if outbound is not None else None,
         age=meta.age,
     )
+    spec.ignore("ingress", "inboundConnectionPool")
     spec.finish(("workloadSelector", "egress", "outboundTrafficPolicy"))
     return parsed
 

@@ -83,7 +83,7 @@ class FolderSource:
         try:
             packed = state.grpc.get((kind, name))
             if packed is None and kind is ResourceType.LISTENER:
-                packed = state.inbound(name) or state.view(state.client).refusal(name)
+                packed = state.inbound(name) or state.view(state.client).listener(name)
             if packed is None:
                 if known is None or known.status is not Status.DOES_NOT_EXIST:
                     self._cache.remove(kind, name, Status.DOES_NOT_EXIST, f"{self._folder.root} has no such resource")

@@ -109,7 +109,7 @@ class FolderState:
             made = view.grpc_core if is_grpc_core else view.grpc
             # Others than gRPC's client ask for full names, too.
             short_names = view.full_names if is_grpc_core else {}
-            found = ServedResources(made, lambda name: self.inbound(name, address), short_names)
+            found = ServedResources(made, lambda name: self.inbound(name, address) or view.listener(name), short_names)
             self._served[key] = found
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 
+from envoy.config.listener.v3 import listener_pb2
 from google.protobuf.message import Message
 
 from ..errors import ConfigError, ResourceError
@@ -14,6 +15,7 @@ from .inbound import make_keys_clusters
 from .listeners import make_grpc_listeners, make_refusal, make_sidecar_listeners
 from .names import short_forms
 from .scope import Scope
+from .world import hosts_overlap
 
 __all__ = ["Packed", "View"]
 
@@ -56,14 +58,33 @@ class View:
         """For an Envoy, which asks for all there is."""
         return self._packed(lambda: (*self._clusters, *make_sidecar_listeners(self.scope)))
 
-    def refusal(self, name: str) -> bytes | None:
-        """The listener of a host that must not be called, since the folder does not know it; None where it may be."""
+    def listener(self, name: str) -> bytes | None:
+        """The listener of a host that nothing names: a wildcard's, or a refusal where others must not be called."""
         host, _, port = name.rpartition(":")
         is_of_client = bool(host) and port.isdecimal() and "/" not in name
-        if not self.scope.registry_only or not is_of_client or host in self.full_names:
+        if not is_of_client or host in self.full_names:
             return None
-        packed: bytes = make_refusal(name).SerializeToString(deterministic=True)
-        return packed
+        for pattern in self._wildcards:
+            packed = self.grpc.get((ResourceType.LISTENER, f"{pattern}:{port}"))
+            if packed is not None and hosts_overlap(pattern, host):
+                return _renamed(packed, name)
+        if not self.scope.registry_only or self._is_passed_through(host, int(port)):
+            return None
+        refusal: bytes = make_refusal(name).SerializeToString(deterministic=True)
+        return refusal
+
+    @cached_property
+    def _wildcards(self) -> list[str]:
+        """Of services and rules, the most specific ones first, as domains of virtual hosts are looked for."""
+        every = dict.fromkeys([*self.scope.services, *self.scope.hosts_of_rules])
+        return sorted((one for one in every if one.startswith("*")), key=len, reverse=True)
+
+    def _is_passed_through(self, host: str, port: int) -> bool:
+        """Whether a ServiceEntry has a host by a wildcard, and leaves it to be looked up."""
+        return any(
+            one.host.startswith("*") and hosts_overlap(one.host, host) and any(own.number == port for own in one.ports)
+            for one in self.scope.services.values()
+        )
 
     @cached_property
     def full_names(self) -> dict[str, str]:
@@ -85,6 +106,12 @@ class View:
             # A value that no field of xDS takes, and that was not looked at where it was read.
             self.errors.append(ConfigError("the folder", f"cannot be said in xDS: {error}"))
         return dict(self._raw)
+
+
+def _renamed(packed: bytes, name: str) -> bytes:
+    listener = listener_pb2.Listener.FromString(packed)
+    listener.name = name
+    return bytes(listener.SerializeToString(deterministic=True))
 
 
 def _pack(messages: Iterable[Message], errors: list[ConfigError]) -> Packed:

@@ -79,7 +79,9 @@ def test_a_request_is_copied_to_a_mirror(make_mesh: MakeMesh, echo: Echo) -> Non
     mesh = make_mesh(yaml)
     with mesh.client() as client:
         assert client.post("http://a/x", content=b"body").json()["name"] == "a"
-    mesh.close()
+        deadline = time.monotonic() + PATIENCE
+        while not b.seen and time.monotonic() < deadline:
+            time.sleep(0.01)
     assert [one["body"] for one in b.seen] == ["body"]
 
 

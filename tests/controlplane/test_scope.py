@@ -64,7 +64,6 @@ def of_namespace(yaml: str, namespace: str, name: str = "") -> str:
         ("exportTo: ['*'], ", ["chaos", "default", "shop"]),
         ("exportTo: ['.'], ", ["chaos"]),
         ("exportTo: [shop], ", ["shop"]),
-        ("exportTo: ['~'], ", []),
     ],
 )
 def test_a_virtual_service_holds_where_it_is_exported_to(tmp_path: Path, export_to: str, seen_by: list[str]) -> None:
@@ -301,3 +300,19 @@ def test_a_mesh_over_a_folder_is_of_its_identitys_namespace(tmp_path: Path, monk
     monkeypatch.setenv("POD_NAMESPACE", "shop")
     with meshsdk.Mesh(config=tmp_path) as mesh:
         assert mesh.explain("GET", url).status == 418
+
+
+def test_a_wildcard_is_for_every_host_of_its_domain(make_mesh: MakeMesh, echo: Any) -> None:
+    """Of a ServiceEntry with endpoints, and of a rule for hosts that are no service."""
+    server: EchoServer = echo("a")
+    entry = (
+        "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: w}\n"
+        "spec: {hosts: ['*.wild.example.com'], resolution: STATIC, ports: [{number: 80, name: p, protocol: HTTP}],"
+        f" endpoints: [{{address: 127.0.0.1, ports: {{p: {server.port}}}}}]}}\n"
+    )
+    rule = virtual_service("'*.rules.example.com'", f"[{{rewrite: {{uri: /by-rule}}, {TO_A}}}]")
+    rule = rule.replace("metadata: {name: '*.rules.example.com'}", "metadata: {name: rules}")
+    with make_mesh(service("a", server.port) + entry + rule).client() as client:
+        answer = client.get("http://x.wild.example.com/y").json()
+        assert (answer["path"], answer["headers"]["host"]) == ("/y", "x.wild.example.com")
+        assert client.get("http://x.rules.example.com/").json()["path"] == "/by-rule"

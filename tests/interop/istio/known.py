@@ -7,6 +7,7 @@ fails the tests, as a difference without a line does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +26,12 @@ class Known:
 
     Attributes:
         name: Its heading in docs/istio-differences.md.
+        case: One of the corpus that shows it.
         holds: Whether a difference is of this kind.
     """
 
     name: str
+    case: str
     holds: Callable[[Difference], bool]
 
 
@@ -42,10 +45,52 @@ def _has_no_listener(one: Difference) -> bool:
     )
 
 
+_HOST = re.compile(r"://([^/:?]*)")
+
+
+def _is_short_form(one: Difference) -> bool:
+    host = _HOST.search(one.subject)
+    is_short = host is not None and (host[1].endswith((".", ".svc")) or host[1].count(".") < 2)
+    return is_short and one.fact == "request.answer" and one.istiods == "passthrough" and one.ours != "passthrough"
+
+
+def _has_no_limit(one: Difference) -> bool:
+    is_idle = one.fact in ("request.timeouts.idle", "request.timeouts.shortest_idle")
+    return is_idle and one.ours is None and one.istiods == 300.0
+
+
+def _names_the_server(one: Difference) -> bool:
+    host = one.subject.rpartition("|")[2]
+    if one.fact.endswith("tls.sni"):
+        return bool(one.ours == host and not one.istiods)
+    return one.fact.endswith("tls.trust.san_matchers") and not one.istiods and len(one.ours) == 1
+
+
+def _leaves_out_the_unready(one: Difference) -> bool:
+    if one.fact != "cluster.endpoints" or not one.istiods:
+        return False
+    return bool(one.ours == [endpoint for endpoint in one.istiods if endpoint["health"] != "UNHEALTHY"])
+
+
+def _is_of_upper_case(one: Difference) -> bool:
+    return one.fact == "cluster.type" and "none" in (one.ours, one.istiods) and one.subject.endswith("example.COM")
+
+
+def _is_lower_case_of_it(one: Difference) -> bool:
+    return one.fact == "cluster.type" and (one.ours, one.istiods) == ("EDS", "none") and "upper" in one.subject
+
+
 KNOWN = (
-    Known("No original destination", _types("EDS", "ORIGINAL_DST")),
-    Known("Hosts that are passed through", _types("none", "ORIGINAL_DST")),
-    Known("Hosts that only a VirtualService has", _has_no_listener),
+    Known("No original destination", "headless", _types("EDS", "ORIGINAL_DST")),
+    Known("Hosts that are passed through", "service_entry_none", _types("none", "ORIGINAL_DST")),
+    Known("Hosts that are looked up", "rule_to_passed_through_host", _types("LOGICAL_DNS", "ORIGINAL_DST")),
+    Known(
+        "Hosts that only a VirtualService has", "match_uri", lambda one: _has_no_listener(one) or _is_short_form(one)
+    ),
+    Known("Streams that stand still", "services", _has_no_limit),
+    Known("Servers that prove their name", "upstream_tls", _names_the_server),
+    Known("Endpoints that are not ready", "unready_endpoints", _leaves_out_the_unready),
+    Known("Hosts in upper case", "odd_names", lambda one: _is_of_upper_case(one) or _is_lower_case_of_it(one)),
 )
 
 

@@ -121,20 +121,20 @@ class GrpcView(View):
 
 
 class FolderView(GrpcView):
-    """The same from a folder, which also knows which hosts must not be called.
+    """The same from a folder, which has listeners for hosts that nothing names, too.
 
     Attributes:
-        refusal: The listener of such a host.
+        listener: Makes one by its name.
     """
 
-    refusal: Callable[[str], bytes | None]
+    listener: Callable[[str], bytes | None]
 
     def table_of(self, request: Request) -> RouteTable | None:
         found = super().table_of(request)
         if found is not None:
             return found
         for name in self.names_of(request):
-            packed = self.refusal(name)
+            packed = self.listener(name)
             if packed is not None:
                 self.add(ResourceType.LISTENER, name, packed)
         return super().table_of(request)
@@ -189,7 +189,7 @@ def of_folder(state: FolderState, client: Client, profile: Profile = "grpc") -> 
         view, packed = SidecarView(client), translated.sidecar
     else:
         view, packed = FolderView(client), translated.grpc
-        view.refusal = translated.refusal
+        view.listener = translated.listener
     for (kind, name), body in packed.items():
         view.add(kind, name, body)
     return view
