@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from ..errors import ConfigError
 from .delegates import with_delegates
@@ -15,7 +16,16 @@ from .gateway_api import PendingRoute, translate_routes
 from .istio import parse_service_entry, parse_workload_entry
 from .joining import Backends
 from .kinds import CONFIG_MAP, GATEWAY, POLICY_KINDS, Kind, UnreadablePolicy, did_you_mean, effect_of
-from .kubernetes import Meta, parse_endpoint_slice, parse_endpoints, parse_node, parse_pod, parse_service
+from .kubernetes import (
+    Meta,
+    PendingEndpoints,
+    Pod,
+    parse_endpoint_slice,
+    parse_endpoints,
+    parse_node,
+    parse_pod,
+    parse_service,
+)
 from .mesh_config import MESH_CONFIG, may_be_mesh_config, parse_mesh_config
 from .security_policies import (
     is_for_gateways,
@@ -26,9 +36,9 @@ from .security_policies import (
 from .sidecar import parse_sidecar
 from .traffic_policy import DestinationRule
 from .virtual_service import parse_virtual_service
-from .world import Service, World
+from .world import Service, Workload, World
 
-__all__ = ["assemble"]
+__all__ = ["Backenders", "assemble"]
 
 
 # What Kubernetes knows of an object's metadata (API reference, ObjectMeta).
@@ -37,6 +47,17 @@ _METADATA = (
     *("finalizers", "generateName", "generation", "labels", "managedFields", "name", "namespace", "ownerReferences"),
     *("resourceVersion", "selfLink", "uid"),
 )
+
+
+class Backender(NamedTuple):
+    """An object that says who serves, as it was parsed without a warning."""
+
+    document: Document
+    value: Any
+
+
+# By the identities of what their documents say.
+Backenders = dict[int, Backender]
 
 
 @dataclass(slots=True)
@@ -49,6 +70,8 @@ class _Assembly:
     entries: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     routes: list[PendingRoute] = field(default_factory=list)
     places: int = 0
+    known: Backenders = field(default_factory=dict)
+    parsed: Backenders = field(default_factory=dict)
 
     def next_place(self) -> int:
         """Of an object in the folder."""
@@ -59,7 +82,9 @@ class _Assembly:
 Reader = Callable[[_Assembly, Fields, Meta], None]
 
 
-def assemble(documents: Iterable[Document], domain: str, errors: list[ConfigError]) -> World:
+def assemble(
+    documents: Iterable[Document], domain: str, errors: list[ConfigError], known: Backenders | None = None
+) -> tuple[World, Backenders]:
     """All objects of a folder as one world.
 
     Args:
@@ -67,8 +92,12 @@ def assemble(documents: Iterable[Document], domain: str, errors: list[ConfigErro
         domain: The cluster's DNS domain.
         errors: Where errors go; an object with an error is left out, the others are read. One that may be a policy
             stands in `SecurityWorld.broken`, too.
+        known: What was parsed before. There are most of those objects, and each edit is about few.
+
+    Returns:
+        What there is; and what was parsed for the next time.
     """
-    assembly = _Assembly(World(domain), errors)
+    assembly = _Assembly(World(domain), errors, known=known or {})
     for document in documents:
         try:
             _read_object(assembly, document)
@@ -84,7 +113,7 @@ def assemble(documents: Iterable[Document], domain: str, errors: list[ConfigErro
     world.virtual_services = with_delegates(world.virtual_services, world.warnings)
     world.virtual_services += translate_routes(assembly.routes, world, assembly.entries, errors)
     _check_references(world)
-    return world
+    return world, assembly.parsed
 
 
 def _read_object(assembly: _Assembly, document: Document) -> None:
@@ -96,6 +125,12 @@ def _read_object(assembly: _Assembly, document: Document) -> None:
             assembly.world.warnings.append(f"{document.where} {_named(document)}: {words}")
         else:
             assembly.left_out.append(document)
+        return
+    known = assembly.known.get(id(document.data))
+    if known is not None and known.document.data is document.data and known.document.where == document.where:
+        assembly.next_place()
+        assembly.parsed[id(document.data)] = known
+        _ADDERS[kind](assembly, known.value)
         return
     try:
         _read_known(assembly, document, kind)
@@ -145,12 +180,25 @@ def _read_known(assembly: _Assembly, document: Document, kind: Kind) -> None:
     fields.where = f"{document.where} {kind[1]}/{meta.name if meta.name.isprintable() else ascii(meta.name)}"
     if kind in POLICY_KINDS:
         _check_one_of_its_name(assembly, kind, meta, fields)
+    if kind in _ADDERS:
+        _read_backender(assembly, document, kind, fields, meta)
+        return
     _READERS[kind](assembly, fields, meta)
     fields.ignore("status")
     if kind in POLICY_KINDS:
         fields.finish_exactly()
     else:
         fields.finish()
+
+
+def _read_backender(assembly: _Assembly, document: Document, kind: Kind, fields: Fields, meta: Meta) -> None:
+    warned = len(assembly.world.warnings)
+    value = _PARSERS[kind](fields, meta)
+    _ADDERS[kind](assembly, value)
+    fields.ignore("status")
+    fields.finish()
+    if len(assembly.world.warnings) == warned:
+        assembly.parsed[id(document.data)] = Backender(document, value)
 
 
 def _check_one_of_its_name(assembly: _Assembly, kind: Kind, meta: Meta, fields: Fields) -> None:
@@ -182,20 +230,22 @@ def _add_service(assembly: _Assembly, service: Service, fields: Fields) -> None:
     assembly.world.services[service.host] = service
 
 
-def _read_pod(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
-    assembly.backends.pods[(meta.namespace, meta.name)] = parse_pod(fields, meta)
+def _add_pod(assembly: _Assembly, pod: Pod) -> None:
+    assembly.backends.pods[(pod.namespace, pod.name)] = pod
 
 
-def _read_node(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
-    assembly.backends.nodes[meta.name] = parse_node(fields, meta)
+def _add_node(assembly: _Assembly, node: tuple[str, str]) -> None:
+    name, locality = node
+    assembly.backends.nodes[name] = locality
 
 
-def _read_endpoint_slice(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
-    assembly.backends.pending += parse_endpoint_slice(fields, meta)
+def _add_pending(assembly: _Assembly, pending: list[PendingEndpoints]) -> None:
+    assembly.backends.pending += pending
 
 
-def _read_endpoints(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
-    assembly.backends.pending += parse_endpoints(fields, meta)
+def _add_workload(assembly: _Assembly, workload: Workload | None) -> None:
+    if workload is not None:
+        assembly.backends.entries.append(workload)
 
 
 def _read_service_entry(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
@@ -203,12 +253,6 @@ def _read_service_entry(assembly: _Assembly, fields: Fields, meta: Meta) -> None
         _add_service(assembly, service, fields)
         key = (meta.namespace, meta.name)
         assembly.entries[key] = (*assembly.entries.get(key, ()), service.host)
-
-
-def _read_workload_entry(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
-    workload = parse_workload_entry(_spec(fields), meta)
-    if workload is not None:
-        assembly.backends.entries.append(workload)
 
 
 def _read_virtual_service(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
@@ -290,14 +334,24 @@ def _read_config_map(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
         )
 
 
+# What says who serves is parsed on its own, whatever else there is.
+_PARSERS: dict[Kind, Callable[[Fields, Meta], Any]] = {
+    ("", "Pod"): parse_pod,
+    ("", "Node"): lambda fields, meta: (meta.name, parse_node(fields, meta)),
+    ("", "Endpoints"): parse_endpoints,
+    ("discovery.k8s.io", "EndpointSlice"): parse_endpoint_slice,
+    ("networking.istio.io", "WorkloadEntry"): lambda fields, meta: parse_workload_entry(_spec(fields), meta),
+}
+_ADDERS: dict[Kind, Callable[[_Assembly, Any], None]] = {
+    ("", "Pod"): _add_pod,
+    ("", "Node"): _add_node,
+    ("", "Endpoints"): _add_pending,
+    ("discovery.k8s.io", "EndpointSlice"): _add_pending,
+    ("networking.istio.io", "WorkloadEntry"): _add_workload,
+}
 _READERS: dict[Kind, Reader] = {
     ("", "Service"): _read_service,
-    ("", "Pod"): _read_pod,
-    ("", "Node"): _read_node,
-    ("", "Endpoints"): _read_endpoints,
-    ("discovery.k8s.io", "EndpointSlice"): _read_endpoint_slice,
     ("networking.istio.io", "ServiceEntry"): _read_service_entry,
-    ("networking.istio.io", "WorkloadEntry"): _read_workload_entry,
     ("networking.istio.io", "VirtualService"): _read_virtual_service,
     ("networking.istio.io", "DestinationRule"): _read_destination_rule,
     ("networking.istio.io", "Sidecar"): _read_sidecar,

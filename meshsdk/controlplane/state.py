@@ -14,7 +14,7 @@ from google.protobuf import json_format
 
 from ..errors import ConfigError
 from ..resources import ResourceType
-from .assemble import assemble
+from .assemble import Backenders, assemble
 from .client import ANYBODY, Client, client_of
 from .documents import Document
 from .inbound import inbound_problems, make_inbound_listener
@@ -54,6 +54,8 @@ class FolderState:
         raw: Resources that stand in it as they are.
         client: Whose view counts where nobody else's is asked for.
         problems: Errors and warnings, in the order of the files.
+        checked: Bodies of resources that are known to be good.
+        parsed: Objects that need not be parsed again.
     """
 
     version: str = ""
@@ -61,6 +63,8 @@ class FolderState:
     client: Client = ANYBODY
     problems: tuple[Problem, ...] = ()
     world: World = field(default_factory=World, compare=False)
+    checked: Packed = field(default_factory=dict, compare=False, repr=False)
+    parsed: Backenders = field(default_factory=dict, compare=False, repr=False)
     _views: dict[Client, View] = field(default_factory=dict, compare=False, repr=False)
     _served: dict[tuple[Client, bool, str], ServedResources] = field(default_factory=dict, compare=False, repr=False)
 
@@ -119,7 +123,7 @@ class FolderState:
         if found is None:
             if len(self._views) >= _MAX_VIEWS:
                 self._views.clear()
-            found = self._views[client] = View(Scope(self.world, client), self.raw)
+            found = self._views[client] = View(Scope(self.world, client), self.raw, self.checked)
         return found
 
     @property
@@ -129,7 +133,11 @@ class FolderState:
 
 
 def make_state(
-    documents: Iterable[Document], domain: str, broken: Iterable[str] = (), client: Client = ANYBODY
+    documents: Iterable[Document],
+    domain: str,
+    broken: Iterable[str] = (),
+    client: Client = ANYBODY,
+    before: FolderState | None = None,
 ) -> FolderState:
     """Translate documents. Errors do not raise: they stand in the problems, and what is wrong is left out.
 
@@ -138,6 +146,7 @@ def make_state(
         domain: The cluster's DNS domain.
         broken: What is wrong with files of which it is not known whether they hold policies.
         client: In whose view errors are looked for.
+        before: Another state of the same folder; what the two have in common is checked once.
     """
     errors: list[ConfigError] = []
     raw: Packed = {}
@@ -154,12 +163,12 @@ def make_state(
             errors.append(error)
             if isinstance(error, UnreadablePolicy):
                 of_raw.append(str(error))
-    world = assemble(objects, domain, errors)
+    world, parsed = assemble(objects, domain, errors, before.parsed if before is not None else None)
     world.security.broken[:0] = [*broken, *of_raw]
     if world.security.broken:
         # What cannot be read may be the listener of any server, and may be its policy.
         raw = {key: packed for key, packed in raw.items() if not _is_of_server(key[0], packed)}
-    view = View(Scope(world, client), raw)
+    view = View(Scope(world, client), raw, dict(before.checked) if before is not None else {})
     served = view.grpc
     errors += view.errors
     # A cluster is checked in each of its shapes, and would be reported for each.
@@ -172,7 +181,8 @@ def make_state(
     hidden = [one for host, one in world.services.items() if host not in view.scope.services]
     rules = world.virtual_services, world.destination_rules, world.sidecars
     version.update(repr((world.security, world.workloads, rules, hidden)).encode(errors="surrogatepass"))
-    return FolderState(version.hexdigest()[:16], raw, client, tuple(problems), world, {client: view})
+    checked = {key: packed for key, packed in served.items() if key not in raw}
+    return FolderState(version.hexdigest()[:16], raw, client, tuple(problems), world, checked, parsed, {client: view})
 
 
 def _add_raw(raw: Packed, document: Document, warnings: list[str]) -> None:

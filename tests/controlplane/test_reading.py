@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -306,3 +307,59 @@ def test_an_edit_that_moves_an_error_down_is_an_edit_like_others(tmp_path: Path)
     running.read()
     assert "b.default.svc.cluster.local" in running.state.world.services
     assert running.state.errors[0].endswith(f"(line {line_of(text, 'timeout: soon')})")
+
+
+_ENTRY = """apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {{name: w{0}, labels: {{app: a}}}}
+spec: {{address: 10.0.0.{0}, labels: {{app: a}}, weight: {1}}}
+"""
+_POD = """apiVersion: v1
+kind: Pod
+metadata: {{name: p{0}, labels: {{app: a}}}}
+status: {{podIP: 10.0.1.{0}, conditions: [{{type: Ready, status: "{1}"}}]}}
+"""
+_SLICE = """apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: s{0}, labels: {{kubernetes.io/service-name: a}}}}
+addressType: IPv4
+ports: [{{port: 8080}}]
+endpoints: [{{addresses: [10.0.2.{0}], conditions: {{ready: {1}}}, nodeName: n}}]
+"""
+_NODE = "apiVersion: v1\nkind: Node\nmetadata: {{name: n, labels: {{topology.kubernetes.io/region: r{0}}}}}\n"
+_A = """apiVersion: v1
+kind: Service
+metadata: {{name: a}}
+spec: {{selector: {{app: a}}, ports: [{{port: {0}}}]}}
+"""
+# Of each of the seven documents of a folder, what it may say; the last of each is wrong.
+_SAYINGS: list[list[str]] = [
+    [_A.format(80), _A.format(81), _A.format(0)],
+    [_ENTRY.format(1, 1), _ENTRY.format(1, 2), _ENTRY.format(1, -1)],
+    [_ENTRY.format(2, 1), _ENTRY.format(3, 1), "kind: [\n"],
+    [_POD.format(1, "True"), _POD.format(1, "False"), _POD.format(1, "True").replace("podIP", "podIPP")],
+    [_SLICE.format(1, "true"), _SLICE.format(1, "false"), _SLICE.format(1, "maybe")],
+    [_SLICE.format(2, "true"), "", _SLICE.format(2, "true").replace("8080", "many")],
+    [_NODE.format(1), _NODE.format(2), _NODE.format(1).replace("metadata", "metadate")],
+]
+
+
+@given(edits=st.lists(st.lists(st.integers(0, 1), min_size=7, max_size=7), min_size=1, max_size=5), data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_whatever_was_edited_the_folder_means_what_it_says_now(edits: list[list[int]], data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name, "all.yaml")
+        folder = Folder(name, settle_seconds=0)
+        for edit in edits:
+            sayings = [every[said] for every, said in zip(_SAYINGS, edit, strict=True)]
+            if data.draw(st.booleans()):
+                # What is wrong costs nothing of what is right.
+                place = data.draw(st.integers(0, 6))
+                path.write_text("---\n".join([*sayings[:place], _SAYINGS[place][2], *sayings[place + 1 :]]))
+                folder.read()
+            path.write_text("---\n".join(sayings))
+            folder.read()
+        fresh = load(Path(name))
+        assert folder.state.grpc == fresh.grpc
+        assert folder.state.problems == fresh.problems == ()
+        assert folder.state.sidecar == fresh.sidecar
