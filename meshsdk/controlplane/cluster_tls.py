@@ -11,7 +11,10 @@ from google.protobuf import any_pb2
 from .traffic_policy import ClientTls, TlsMode
 from .world import Service, World
 
-__all__ = ["HTTP_OPTIONS", "apply_tls", "match_tls", "mutual_tls"]
+__all__ = ["HTTP_OPTIONS", "apply_tls", "match_tls", "mutual_tls", "with_providers"]
+
+# Of certificates, in the bootstraps of gRPC's xDS clients in Istio.
+_PROVIDER = "default"
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -99,6 +102,27 @@ def mutual_tls(
         for domain in (world.security.mesh.trust_domain, *world.security.mesh.trust_domain_aliases):
             matchers.add(prefix=f"spiffe://{domain}/")
     return context
+
+
+def with_providers(cluster: cluster_pb2.Cluster) -> None:
+    """TLS as grpc-core takes it: identity and roots from the provider `default` of its bootstrap, as istiod names it.
+
+    It knows no secrets by name and no versions, and speaks those that are asked for here in any case (gRFC A29;
+    istio/istio pilot/pkg/networking/grpcgen/cds.go).
+    """
+    context = tls_pb2.UpstreamTlsContext()
+    if not cluster.transport_socket.typed_config.Unpack(context):
+        return
+    common = context.common_tls_context
+    common.ClearField("tls_params")
+    common.ClearField("alpn_protocols")
+    if common.tls_certificate_sds_secret_configs:
+        common.ClearField("tls_certificate_sds_secret_configs")
+        common.tls_certificate_provider_instance.instance_name = _PROVIDER
+        names = common.combined_validation_context.default_validation_context
+        names.ca_certificate_provider_instance.instance_name = _PROVIDER
+        common.validation_context.CopyFrom(names)
+    _set_tls(cluster, context)
 
 
 def _set_tls(cluster: cluster_pb2.Cluster, context: tls_pb2.UpstreamTlsContext) -> None:

@@ -10,7 +10,7 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf.message import Message
 
-from .cluster_tls import HTTP_OPTIONS, apply_tls, match_tls, mutual_tls
+from .cluster_tls import HTTP_OPTIONS, apply_tls, match_tls, mutual_tls, with_providers
 from .inbound import peer_mode
 from .locality import EVERYWHERE, apply_locality, distribution_of, weighs_localities
 from .names import cluster_name
@@ -52,12 +52,14 @@ _BALANCERS = {
 def for_grpc_core(cluster: Message) -> Message:
     """A cluster with what grpc-core takes: it knows ROUND_ROBIN and RING_HASH, and refuses the others."""
     assert isinstance(cluster, cluster_pb2.Cluster)
-    adapted: Message = cluster_pb2.Cluster()
+    adapted = cluster_pb2.Cluster()
     adapted.CopyFrom(cluster)
     if cluster.lb_policy in (cluster_pb2.Cluster.LEAST_REQUEST, cluster_pb2.Cluster.RANDOM):
         # As istiod does for gRPC clients (pilot/pkg/networking/grpcgen/cds.go).
-        adapted.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN  # type: ignore[attr-defined]
-    return adapted
+        adapted.lb_policy = cluster_pb2.Cluster.ROUND_ROBIN
+    with_providers(adapted)
+    result: Message = adapted
+    return result
 
 
 def make_clusters(scope: Scope) -> Iterable[Message]:

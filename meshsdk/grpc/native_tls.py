@@ -19,6 +19,10 @@ from .tls_slots import CERTIFICATE, KEY, ROOTS, SlotSource
 
 __all__ = ["identity_source", "roots_source", "write_tls"]
 
+# What grpc-core speaks in any case (grpc_tls_credentials_options.h), and what Istio sets.
+_MINIMUM = ("", "TLSv1_2")
+_MAXIMUM = ("", "TLSv1_3")
+
 
 def identity_source(tls: UpstreamTls) -> SlotSource | None:
     """What goes into an identity slot; None where the client shows no certificate."""
@@ -59,9 +63,11 @@ def write_tls(tls: UpstreamTls, identity: str, roots: str) -> tls_pb2.UpstreamTl
         if tls.trust.san_matchers or not tls.sni:
             raise ResourceError("auto_sni_san_validation", "goes with a fixed sni and no other name matchers over gRPC")
         validation.match_subject_alt_names.add().exact = tls.sni
-    if tls.protocol.minimum_version or tls.protocol.maximum_version or tls.protocol.ciphers:
+    protocol = tls.protocol
+    if protocol.minimum_version not in _MINIMUM or protocol.maximum_version not in _MAXIMUM or protocol.ciphers:
         raise ResourceError(
-            "common_tls_context.tls_params", "cannot be set for gRPC channels: grpc-core does not read it"
+            "common_tls_context.tls_params",
+            "cannot be set for gRPC channels but to TLSv1_2 and TLSv1_3: grpc-core does not read it",
         )
     for field in ("spki_hashes", "certificate_hashes", "crl", "spiffe"):
         if getattr(tls.trust, field):

@@ -23,6 +23,7 @@ import meshsdk
 from meshsdk.controlplane import Folder
 from meshsdk.controlplane.server import ControlPlaneServer
 from meshsdk.resources import ResourceType, decode
+from tests.certificates import SpiffeCa
 from tests.conftest import destination_rule, service, virtual_service
 from tests.processes import CLEAN_ENVIRONMENT, envoy, free_ports
 from tests.server.running import serving
@@ -52,7 +53,7 @@ def bootstrap(port: int) -> dict[str, Any]:
     return {"xds_servers": [server], "node": {"id": "test"}}
 
 
-def grpc_echo(name: str, stack: ExitStack) -> int:
+def grpc_echo(name: str, stack: ExitStack, secured: grpc.ServerCredentials | None = None) -> int:
     """A gRPC server that says its name."""
 
     class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -61,7 +62,8 @@ def grpc_echo(name: str, stack: ExitStack) -> int:
 
     server = grpc.server(ThreadPoolExecutor(4))
     server.add_generic_rpc_handlers((Handler(),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    address = "127.0.0.1:0"
+    port = server.add_insecure_port(address) if secured is None else server.add_secure_port(address, secured)
     server.start()
     stack.callback(lambda: server.stop(0))
     return int(port)
@@ -197,6 +199,39 @@ def test_a_native_grpc_client_knows_hosts_by_their_short_names(make_server: Make
             command, env=environment, cwd=root, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
         assert output.stdout == "short\n", output.stderr[-3000:]
+
+
+@pytest.mark.parametrize("account", ["bookinfo-a", "somebody-else"])
+def test_a_native_grpc_client_speaks_mutual_tls(
+    make_server: MakeServer, stack: ExitStack, tmp_path: Path, account: str
+) -> None:
+    ca = SpiffeCa()
+    key, chain = ca.issue(f"spiffe://cluster.local/ns/default/sa/{account}")
+    own_key, own_chain = ca.issue("spiffe://cluster.local/ns/default/sa/client")
+    paths = {name: tmp_path / name for name in ("certificate_file", "private_key_file", "ca_certificate_file")}
+    for path, pem in zip(paths.values(), (own_chain, own_key, ca.pem), strict=True):
+        path.write_bytes(pem)
+    mutual = grpc.ssl_server_credentials([(key, chain)], ca.pem, require_client_auth=True)
+    allowed = "subjectAltNames: ['spiffe://cluster.local/ns/default/sa/bookinfo-a']"
+    settings = f"trafficPolicy: {{tls: {{mode: ISTIO_MUTUAL, {allowed}}}}}"
+    server = make_server(service("a", grpc_echo("mutual", stack, mutual)) + destination_rule("a", settings))
+    told = bootstrap(server.port)
+    provider = {"plugin_name": "file_watcher", "config": {name: str(path) for name, path in paths.items()}}
+    told["certificate_providers"] = {"default": provider}
+    output = subprocess.run(
+        [sys.executable, "-m", "tests.interop.native_client", "xds:///a.default.svc.cluster.local:80", "1", "5"],
+        env={**CLEAN_ENVIRONMENT, "GRPC_XDS_BOOTSTRAP_CONFIG": json.dumps(told)},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
+    )
+    if account == "bookinfo-a":
+        assert output.stdout == "mutual\n", output.stderr[-3000:]
+    else:
+        assert not output.stdout
+        assert "DEADLINE_EXCEEDED" in output.stderr, output.stderr[-3000:]
 
 
 def asked_for(port: int, kind: ResourceType, names: list[str], node: dict[str, Any]) -> list[Any]:
