@@ -24,9 +24,9 @@ from .world import Resolution
 __all__ = ["make_grpc_listeners", "make_refusal", "make_sidecar_listeners"]
 
 
-def make_grpc_listeners(scope: Scope) -> Iterable[Message]:
+def make_grpc_listeners(scope: Scope, *, is_grpc_core: bool = False) -> Iterable[Message]:
     """A Listener and a RouteConfiguration for each port of each host."""
-    by_port = {number: make_virtual_hosts(scope, number, is_grpc=True) for number in _ports(scope)}
+    by_port = {number: make_virtual_hosts(scope, number, is_grpc_core=is_grpc_core) for number in _ports(scope)}
     for number, virtual_hosts in by_port.items():
         by_domain = {domain: one for one in virtual_hosts for domain in one.domains}
         for host in _hosts_of(scope, number):
@@ -50,7 +50,7 @@ def make_sidecar_listeners(scope: Scope) -> Iterable[Message]:
         http_filter.typed_config.Pack(_make_manager(str(number), f"outbound_{number}"))
         yield listener
         routes = route_pb2.RouteConfiguration(name=str(number), ignore_port_in_host_matching=True)
-        for virtual_host in make_virtual_hosts(scope, number, is_grpc=False):
+        for virtual_host in make_virtual_hosts(scope, number):
             # Ports are not looked at.
             virtual_host.domains[:] = [one for one in virtual_host.domains if not one.endswith(f":{number}")]
             if virtual_host.domains:

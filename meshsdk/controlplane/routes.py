@@ -47,13 +47,13 @@ DEFAULT_RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriab
 _HOST_SELECTION_ATTEMPTS = 5
 
 
-def make_virtual_hosts(scope: Scope, number: int, *, is_grpc: bool) -> list[pb.VirtualHost]:
+def make_virtual_hosts(scope: Scope, number: int, *, is_grpc_core: bool = False) -> list[pb.VirtualHost]:
     """The virtual hosts of all that a client may call on a port, no domain twice.
 
     Args:
         scope: What there is for the client.
         number: The port.
-        is_grpc: For a client without a proxy, which is told timeouts in gRPC's way, too.
+        is_grpc_core: For gRPC's own client, which is told timeouts in its way, too.
 
     Source: istio/istio pilot/pkg/networking/core/httproute.go, BuildSidecarOutboundVirtualHosts.
     """
@@ -84,7 +84,7 @@ def make_virtual_hosts(scope: Scope, number: int, *, is_grpc: bool) -> list[pb.V
         taken.update(domains)
         if domains:
             found.append(_make_virtual_host(scope, service, port, domains))
-    if is_grpc:
+    if is_grpc_core:
         _tell_grpc_of_timeouts(found)
     if number == PORT_OF_OTHERS:
         found += _virtual_hosts_of_others(scope, taken)
@@ -92,7 +92,10 @@ def make_virtual_hosts(scope: Scope, number: int, *, is_grpc: bool) -> list[pb.V
 
 
 def _tell_grpc_of_timeouts(virtual_hosts: Iterable[pb.VirtualHost]) -> None:
-    """gRPC knows a stream's longest duration in place of a timeout (route.go, setTimeout)."""
+    """gRPC knows a stream's longest duration in place of a timeout (route.go, setTimeout).
+
+    To Envoy, and to us, that would be another timeout: one that holds while the request is sent, and ends it as `DT`.
+    """
     for virtual_host in virtual_hosts:
         for route in virtual_host.routes:
             if route.name != _DEFAULT_ROUTE and route.HasField("route"):

@@ -47,11 +47,11 @@ class View:
 
     @cached_property
     def grpc_core(self) -> Packed:
-        """The same, with the clusters that gRPC's own xDS client takes."""
+        """The same, with the clusters and timeouts that gRPC's own xDS client takes."""
         return self._packed(
             lambda: (
                 *(for_grpc_core(one) if one.DESCRIPTOR.name == "Cluster" else one for one in self._clusters),
-                *make_grpc_listeners(self.scope),
+                *make_grpc_listeners(self.scope, is_grpc_core=True),
             )
         )
 

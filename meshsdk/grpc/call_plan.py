@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ..errors import NoRouteError
 from ..exchange import Directory, LocalReply
 from ..routing import RouteTable
+from ..routing.compiled_forward import CompiledForward
 from ..routing.compiled_route import CompiledRoute
 from .native_listener import routes_of
 from .native_match import NotNative, call_head, native_match
@@ -122,7 +123,7 @@ def _native_plan(directory: Directory, table: RouteTable, authority: str, method
         if missing:
             raise NotNative(f"cluster {missing[0]} does not exist")
         clusters.update(dict.fromkeys(names))
-        timeouts.add((route.forward.timeouts.route, route.forward.timeouts.stream))
+        timeouts.add((_longest(route.forward), route.forward.timeouts.stream))
         if is_certain:
             if len(timeouts) > 1:
                 raise NotNative("the routes that may match have different timeouts")
@@ -170,10 +171,10 @@ def why_not_native(route: CompiledRoute) -> str:
     if forward.mirrors:
         return "a mirror"
     duration = action.stream_duration
-    if action.max_grpc_timeout_seconds is not None or (
-        duration is not None and duration.grpc_timeout_header_max_seconds is not None
-    ):
+    if duration is not None and duration.grpc_timeout_header_max_seconds is not None:
         return "a limit on the caller's own deadline"
+    if action.max_grpc_timeout_seconds is not None and action.grpc_timeout_offset_seconds:
+        return "a deadline that is shortened"
     if forward.include_attempt_count_in_response:
         return "x-envoy-attempt-count in responses"
     for destination in forward.destinations:
@@ -189,6 +190,17 @@ def why_not_native(route: CompiledRoute) -> str:
         if filters.session != forward.destinations[0].filters.session:
             return "sessions that differ within a split"
     return ""
+
+
+def _longest(forward: CompiledForward) -> float | None:
+    """RouteAction.timeout, or max_grpc_timeout in its place, which is 0 where the caller's deadline is the only one.
+
+    Callers' deadlines hold in any case (source/common/router/router.cc, FilterUtility::finalTimeout).
+    """
+    action = forward.action
+    if action.max_grpc_timeout_seconds is None or action.stream_duration is not None:
+        return forward.timeouts.route
+    return action.max_grpc_timeout_seconds or None
 
 
 def shorter(one: float | None, other: float | None) -> float | None:

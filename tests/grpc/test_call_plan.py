@@ -128,6 +128,10 @@ DECIDED: dict[str, tuple[list[Any], str]] = {
         ],
         "deadline",
     ),
+    "a deadline that is shortened": (
+        [{"match": {"prefix": ""}, "route": {**TO_A, "max_grpc_timeout": "1s", "grpc_timeout_offset": "0.1s"}}],
+        "deadline",
+    ),
 }
 
 
@@ -145,6 +149,15 @@ def test_a_fault_of_one_method_leaves_the_others_to_grpc_core() -> None:
     routes = [{"match": {"path": SAY}, "route": TO_A, "typed_per_filter_config": {"fault": fault}}, ALL]
     assert not plan(routes, SAY, filters).is_native
     assert plan(routes, "/test.Echo/Down", filters).is_native
+
+
+@pytest.mark.parametrize(("longest", "seconds"), [("0s", None), ("3s", 3.0)])
+def test_max_grpc_timeout_takes_the_place_of_the_timeout(longest: str, seconds: float | None) -> None:
+    """0 is no limit but the caller's deadline, which grpc-core keeps; istiod sends both alike."""
+    route = {"match": {"prefix": ""}, "route": {**TO_A, "timeout": "1s", "max_grpc_timeout": longest}}
+    made = plan([route])
+    assert made.is_native, made.why
+    assert made.timeout_seconds == seconds
 
 
 def test_timeouts_of_native_calls_are_worked_out_in_advance() -> None:

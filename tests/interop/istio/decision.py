@@ -54,9 +54,17 @@ def decide_as_istiod(grpc: View, sidecar: View, request: Request) -> Decision:
 
     A gRPC client knows Services only, and of those only what speaks HTTP. A sidecar also knows hosts that only a
     VirtualService has, passes on bytes, and knows whether hosts outside the mesh may be called at all.
+
+    Timeouts are a sidecar's, where it sends a request to the same clusters: gRPC clients are told how long a stream may
+    last in their place (route.go, setTimeout), which Envoy counts in another way.
     """
     found = decide(grpc, request)
-    return decide(sidecar, request) if found["answer"] in ("passthrough", "no_route") else found
+    beside = decide(sidecar, request)
+    if found["answer"] in ("passthrough", "no_route"):
+        return beside
+    if "timeouts" in found and "timeouts" in beside and found["clusters"] == beside["clusters"]:
+        found["timeouts"] = beside["timeouts"]
+    return found
 
 
 def _never() -> float:

@@ -87,7 +87,7 @@ KNOWN = (
     Known(
         "Hosts that only a VirtualService has", "match_uri", lambda one: _has_no_listener(one) or _is_short_form(one)
     ),
-    Known("Streams that stand still", "services", _has_no_limit),
+    Known("Streams that stand still", "headless", _has_no_limit),
     Known("Servers that prove their name", "upstream_tls", _names_the_server),
     Known("Endpoints that are not ready", "unready_endpoints", _leaves_out_the_unready),
     Known("Hosts in upper case", "odd_names", lambda one: _is_of_upper_case(one) or _is_lower_case_of_it(one)),
