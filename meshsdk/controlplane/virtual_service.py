@@ -227,9 +227,9 @@ def _parse_match(match: Fields) -> HttpMatch | None:
         scheme=_string_match(match.child("scheme")),
         method=_string_match(match.child("method")),
         authority=_string_match(match.child("authority")),
-        headers={name: _string_match(field) for name, field in match.child_map("headers").items()},
+        headers={name: _value_match(field) for name, field in match.child_map("headers").items()},
         without_headers={name: _value_match(field) for name, field in match.child_map("withoutHeaders").items()},
-        query_params={name: _string_match(field) for name, field in match.child_map("queryParams").items()},
+        query_params={name: _value_match(field) for name, field in match.child_map("queryParams").items()},
         # To protobuf 0 is nothing.
         port=match.integer("port", high=65535) or None,
     )
@@ -252,7 +252,7 @@ def _string_match(field: Fields | None) -> StringMatch | None:
 
 
 def _value_match(field: Fields) -> StringMatch | None:
-    """Of a header: `regex: "*"` means that it is there (route.go)."""
+    """Of a header or parameter: `regex: "*"` is none, and means that it is there (route.go)."""
     match = _string_match(field)
     return None if match == StringMatch("regex", "*") else match
 

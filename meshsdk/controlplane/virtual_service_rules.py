@@ -112,8 +112,8 @@ def _check_match(match: Fields) -> None:
         for key, condition in match.child_map(name).items():
             if name != "queryParams":
                 check_header_name(match, name, key)
-            # There `*`, which is none of RE2's, means that the header is there.
-            if name != "withoutHeaders" or condition.text("regex") != "*":
+            # `*` is none of RE2's, and means that it is there.
+            if condition.text("regex") != "*":
                 _check_condition(condition)
     check_labels(match, "sourceLabels")
     if match.text("sourceNamespace") and not is_label(match.text("sourceNamespace")):

@@ -234,7 +234,7 @@ TAKEN = [
     ("VirtualService", with_hosts("hosts: ['*'], gateways: [shop/gate]")),
     ("VirtualService", f"{{http: [{{{TO}}}]}}"),
     ("VirtualService", "{hosts: [a], tcp: [{route: [{destination: {host: a}}]}]}"),
-    ("VirtualService", route(MATCH + "[{uri: {prefix: ''}, headers: {x: {regex: '.*'}, ':method': {exact: GET}}}]")),
+    ("VirtualService", route(MATCH + "[{uri: {prefix: ''}, headers: {x: {regex: '*'}, ':method': {exact: GET}}}]")),
     ("VirtualService", route(MATCH + "[{withoutHeaders: {x: {regex: '*'}}, gateways: [mesh, a/b]}]")),
     ("VirtualService", route(f"{TO}, headers: {{request: {{set: {{a: '%HOSTNAME% 100%%', Host: b}}}}}}")),
     ("VirtualService", route(f"{TO}, retries: {{attempts: 3, retryOn: 'reset,503,gateway-error', backoff: 10ms}}")),

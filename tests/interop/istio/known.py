@@ -80,7 +80,12 @@ def _is_lower_case_of_it(one: Difference) -> bool:
     return one.fact == "cluster.type" and (one.ours, one.istiods) == ("EDS", "none") and "upper" in one.subject
 
 
+def _takes_a_star(one: Difference) -> bool:
+    return one.fact == "refusal" and "argument to repetition operator: `*`" in str(one.istiods)
+
+
 KNOWN = (
+    Known("A star for a regular expression", "refused_star_regex", _takes_a_star),
     Known("No original destination", "headless", _types("EDS", "ORIGINAL_DST")),
     Known("Hosts that are passed through", "service_entry_none", _types("none", "ORIGINAL_DST")),
     Known("Hosts that are looked up", "rule_to_passed_through_host", _types("LOGICAL_DNS", "ORIGINAL_DST")),
