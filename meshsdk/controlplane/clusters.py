@@ -77,12 +77,14 @@ def make_clusters(scope: Scope) -> Iterable[Message]:
 def _make_port(scope: Scope, service: Service, port: Port, rule: DestinationRule | None) -> Iterable[Message]:
     entries = service.endpoints.get(port.number, [])
     policy = rule.policy_for(port.number) if rule is not None else NO_POLICY
-    yield from _make_cluster(scope, service, port, "", entries, policy)
+    mode = rule.tls_mode(port.number) if rule is not None else None
+    yield from _make_cluster(scope, service, port, "", entries, policy, mode)
     for subset in rule.subsets if rule is not None else ():
         chosen = [entry for entry in entries if _has_labels(entry, subset.labels)]
         assert rule is not None
         merged = rule.policy_for(port.number, subset.name)
-        yield from _make_cluster(scope, service, port, subset.name, chosen, merged)
+        mode = rule.tls_mode(port.number, subset.name)
+        yield from _make_cluster(scope, service, port, subset.name, chosen, merged, mode)
 
 
 def _has_labels(entry: EndpointEntry, wanted: Mapping[str, str]) -> bool:
@@ -90,7 +92,13 @@ def _has_labels(entry: EndpointEntry, wanted: Mapping[str, str]) -> bool:
 
 
 def _make_cluster(
-    scope: Scope, service: Service, port: Port, subset: str, entries: list[EndpointEntry], policy: TrafficPolicy
+    scope: Scope,
+    service: Service,
+    port: Port,
+    subset: str,
+    entries: list[EndpointEntry],
+    policy: TrafficPolicy,
+    mode: TlsMode | None,
 ) -> Iterable[Message]:
     if service.resolution is not Resolution.STATIC and not entries:
         return  # There is nothing to look up (cluster_builder.go, buildCluster).
@@ -100,7 +108,7 @@ def _make_cluster(
     cluster.common_lb_config.healthy_panic_threshold.value = 0
     connect_seconds = world.defaults.connect_timeout_seconds or _CONNECT_TIMEOUT_SECONDS
     cluster.connect_timeout.FromMilliseconds(int(connect_seconds * 1000))
-    mutual = _auto_mutual(world, service, entries) if policy.tls is None else frozenset()
+    mutual = _auto_mutual(world, service, entries, mode) if policy.tls is None else frozenset()
     assignment = _make_assignment(scope, service, name, entries, mutual, policy)
     match service.resolution:
         case Resolution.STATIC:
@@ -128,19 +136,26 @@ def _make_cluster(
         yield assignment
 
 
-def _auto_mutual(world: World, service: Service, entries: list[EndpointEntry]) -> frozenset[int]:
+def _auto_mutual(world: World, service: Service, entries: list[EndpointEntry], mode: TlsMode | None) -> frozenset[int]:
     """Places of the endpoints that mutual TLS is spoken with though no DestinationRule says so (Istio: auto mTLS).
 
-    They say by a label that they can, and their PeerAuthentication does not switch it off.
+    They say by a label that they can, and their PeerAuthentication does not switch it off. Where a rule says something
+    of TLS, but not where it would hold for this port, they are marked by that (mtls_checker.go, checkMtlsEnabled).
     """
     if not world.security.mesh.enable_auto_mtls:
+        return frozenset()
+    if mode not in (None, TlsMode.ISTIO_MUTUAL):
         return frozenset()
     return frozenset(
         place
         for place, entry in enumerate(entries)
         if entry.labels.get(TLS_LABEL) == "istio"
-        and peer_mode(world.security, Workload(entry.address, service.namespace, entry.labels), entry.port) != "DISABLE"
+        and (mode is not None or _peer_mode(world, service, entry) != "DISABLE")
     )
+
+
+def _peer_mode(world: World, service: Service, entry: EndpointEntry) -> str:
+    return peer_mode(world.security, Workload(entry.address, service.namespace, entry.labels), entry.port)
 
 
 def _make_assignment(

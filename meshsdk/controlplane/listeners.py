@@ -17,7 +17,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from google.protobuf.message import Message
 
 from .names import cluster_name
-from .routes import FAULT_FILTER, PORT_OF_OTHERS, make_virtual_hosts
+from .routes import FAULT_FILTER, PORT_OF_OTHERS, leads_elsewhere, make_virtual_hosts
 from .scope import Scope
 from .world import Resolution
 
@@ -78,8 +78,8 @@ def _ports(scope: Scope) -> list[int]:
     numbers = {
         port.number: None
         for service in scope.services.values()
-        if service.resolution is not Resolution.NONE
         for port in service.ports
+        if service.resolution is not Resolution.NONE or leads_elsewhere(scope, service, port.number)
     }
     if scope.hosts_of_rules:
         numbers.setdefault(PORT_OF_OTHERS)

@@ -29,7 +29,7 @@ from .scope import Scope
 from .traffic_policy import ConsistentHash
 from .world import Port, Resolution, Service
 
-__all__ = ["make_virtual_hosts"]
+__all__ = ["leads_elsewhere", "make_virtual_hosts"]
 
 FAULT_FILTER = "envoy.filters.http.fault"
 
@@ -60,7 +60,7 @@ def make_virtual_hosts(scope: Scope, number: int, *, is_grpc_core: bool = False)
     entries = [
         (service, port)
         for service in scope.services.values()
-        if service.resolution is not Resolution.NONE
+        if (service.resolution is not Resolution.NONE or leads_elsewhere(scope, service, number))
         and scope.concrete(service) is service
         and not service.external_name
         and scope.imports(service.namespace, service.host, number)
@@ -89,6 +89,15 @@ def make_virtual_hosts(scope: Scope, number: int, *, is_grpc_core: bool = False)
     if number == PORT_OF_OTHERS:
         found += _virtual_hosts_of_others(scope, taken)
     return found
+
+
+def leads_elsewhere(scope: Scope, service: Service, number: int) -> bool:
+    """Whether requests for hosts that are passed through, and have no cluster, go to others by a rule."""
+    for port in (one for one in service.ports if one.number == number):
+        for rule in scope.virtual_services_of(service.host):
+            if _routes_of(scope, rule, port):
+                return all(one.host != service.host for one in rule.every_destination())
+    return False
 
 
 def _tell_grpc_of_timeouts(virtual_hosts: Iterable[pb.VirtualHost]) -> None:
@@ -302,8 +311,7 @@ def _apply_hash(action: pb.RouteAction, keys: Iterable[ConsistentHash | None]) -
             policy.connection_properties.source_ip = True
         else:
             continue
-        if policy not in action.hash_policy:
-            action.hash_policy.append(policy)
+        action.hash_policy.append(policy)
 
 
 def _cluster_of(scope: Scope, destination: Destination, port: Port) -> str:

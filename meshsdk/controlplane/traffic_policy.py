@@ -209,6 +209,20 @@ class DestinationRule:
             tls=over.tls or below.tls,
         )
 
+    def tls_mode(self, port: int, subset: str = "") -> TlsMode | None:
+        """How the endpoints of a port are marked, whatever else holds there: ports do not hide what stands above them.
+
+        Source: istio/istio pilot/pkg/xds/endpoints/mtls_checker.go, tlsModeForDestinationRule.
+        """
+        policies = [one.policy for one in self.subsets if subset and one.name == subset]
+        for policy in (*policies, self.policy):
+            if policy is not None:
+                own = policy.ports.get(port)
+                tls = (own.tls if own is not None else None) or policy.tls
+                if tls is not None:
+                    return tls.mode
+        return None
+
     def hash_for(self, port: int | None, subset: str, *, default_port: int | None = None) -> ConsistentHash | None:
         """What requests to a destination are hashed by (route.go, HashForHTTPDestination and hashForService).
 

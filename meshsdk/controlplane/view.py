@@ -64,8 +64,12 @@ class View:
         """The listener of a host that nothing names: a wildcard's, or a refusal where others must not be called."""
         host, _, port = name.rpartition(":")
         is_of_client = bool(host) and port.isdecimal() and "/" not in name
-        if not is_of_client or host in self.full_names:
+        if not is_of_client:
             return None
+        if host in self.full_names:
+            # `reviews.` is asked for by this name alone, as it stands for no full one, and must not go past the mesh.
+            packed = self.grpc.get((ResourceType.LISTENER, f"{self.full_names[host]}:{port}"))
+            return _renamed(packed, name) if packed is not None and self.scope.registry_only else None
         for pattern in self._wildcards:
             packed = self.grpc.get((ResourceType.LISTENER, f"{pattern}:{port}"))
             if packed is not None and hosts_overlap(pattern, host):

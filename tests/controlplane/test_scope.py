@@ -316,3 +316,38 @@ def test_a_wildcard_is_for_every_host_of_its_domain(make_mesh: MakeMesh, echo: A
         answer = client.get("http://x.wild.example.com/y").json()
         assert (answer["path"], answer["headers"]["host"]) == ("/y", "x.wild.example.com")
         assert client.get("http://x.rules.example.com/").json()["path"] == "/by-rule"
+
+
+def test_hosts_that_are_passed_through_go_elsewhere_by_a_rule(make_mesh: MakeMesh, echo: Any) -> None:
+    """As those of a gateway for what leaves the mesh; without a rule they are called as they are named."""
+    server: EchoServer = echo("gateway")
+    entry = (
+        "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: w}\n"
+        "spec: {hosts: ['*.wild.example.com', '*.free.example.com'], resolution: NONE,"
+        " ports: [{number: 80, name: p, protocol: HTTP}]}\n"
+    )
+    rule = virtual_service("'*.wild.example.com'", f"[{{{TO_A}}}]")
+    rule = rule.replace("metadata: {name: '*.wild.example.com'}", "metadata: {name: wild}")
+    mesh = make_mesh(service("a", server.port) + entry + rule)
+    with mesh.client() as client:
+        assert client.get("http://x.wild.example.com/y").json()["headers"]["host"] == "x.wild.example.com"
+    assert mesh.explain("GET", "http://x.free.example.com/").action == "passthrough"
+
+
+@pytest.mark.parametrize(
+    ("tls", "mutual"), [("tls: {mode: DISABLE}, ", 0), ("tls: {mode: ISTIO_MUTUAL}, ", 1), ("", 1)]
+)
+def test_settings_of_a_port_do_not_hide_what_the_rule_says_of_tls(tmp_path: Path, tls: str, mutual: int) -> None:
+    """Endpoints are marked by it, though the cluster has the port's settings alone (mtls_checker.go)."""
+    ports = "portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}]"
+    rule = f"trafficPolicy: {{{tls}{ports}}}"
+    pod = (
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p, labels: {app: b, security.istio.io/tlsMode: istio}}\n"
+        "status: {podIP: 10.0.0.1}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: b}\n"
+        "spec: {selector: {app: b}, ports: [{port: 80, name: http}]}\n---\n"
+    )
+    (tmp_path / "mesh.yaml").write_text(pod + destination_rule("b", rule).lstrip("-\n"))
+    state = load(tmp_path)
+    assert not state.errors
+    packed = state.grpc[(ResourceType.ENDPOINTS, "outbound|80||b.default.svc.cluster.local")]
+    assert (b"tlsMode" in packed) == mutual

@@ -56,7 +56,8 @@ def decide_as_istiod(grpc: View, sidecar: View, request: Request) -> Decision:
     VirtualService has, passes on bytes, and knows whether hosts outside the mesh may be called at all.
 
     Timeouts are a sidecar's, where it sends a request to the same clusters: gRPC clients are told how long a stream may
-    last in their place (route.go, setTimeout), which Envoy counts in another way.
+    last in their place (route.go, setTimeout), which Envoy counts in another way. Where it does not, there are none to
+    compare.
     """
     found = decide(grpc, request)
     beside = decide(sidecar, request)
@@ -64,6 +65,8 @@ def decide_as_istiod(grpc: View, sidecar: View, request: Request) -> Decision:
         return beside
     if "timeouts" in found and "timeouts" in beside and found["clusters"] == beside["clusters"]:
         found["timeouts"] = beside["timeouts"]
+    elif found.get("timeouts", {}).get("stream") is not None:
+        del found["timeouts"]
     return found
 
 

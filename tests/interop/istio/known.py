@@ -51,7 +51,8 @@ _HOST = re.compile(r"://([^/:?]*)")
 def _is_short_form(one: Difference) -> bool:
     host = _HOST.search(one.subject)
     is_short = host is not None and (host[1].endswith((".", ".svc")) or host[1].count(".") < 2)
-    return is_short and one.fact == "request.answer" and one.istiods == "passthrough" and one.ours != "passthrough"
+    is_unknown = one.istiods == "passthrough" or (one.istiods == "reply" and one.ours in ("no_route", "forward"))
+    return is_short and one.fact == "request.answer" and is_unknown and one.ours != "passthrough"
 
 
 def _has_no_limit(one: Difference) -> bool:
