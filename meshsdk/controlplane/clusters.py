@@ -10,6 +10,7 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf.message import Message
 
+from ..errors import ConfigError
 from .cluster_tls import HTTP_OPTIONS, apply_tls, match_tls, mutual_tls, with_providers
 from .inbound import peer_mode
 from .locality import EVERYWHERE, apply_locality, distribution_of, weighs_localities
@@ -29,7 +30,7 @@ from .traffic_policy import (
     TrafficPolicy,
     Warmup,
 )
-from .world import TLS_LABEL, EndpointEntry, Port, Resolution, Service, Workload, World
+from .world import NOT_SAYABLE, TLS_LABEL, EndpointEntry, Port, Resolution, Service, Workload, World
 
 __all__ = ["for_grpc_core", "make_clusters"]
 
@@ -62,16 +63,23 @@ def for_grpc_core(cluster: Message) -> Message:
     return result
 
 
-def make_clusters(scope: Scope) -> Iterable[Message]:
-    """Every cluster and ClusterLoadAssignment: one of each service port, and of each of its subsets."""
+def make_clusters(scope: Scope, errors: list[ConfigError]) -> Iterable[Message]:
+    """Every cluster and ClusterLoadAssignment: one of each service port, and of each of its subsets.
+
+    Args:
+        scope: What there is for the client.
+        errors: Where it is told of which services there are none, since xDS cannot say them.
+    """
     for service in scope.services.values():
         if service.resolution is Resolution.NONE or service.external_name:
             continue  # Istio sends those to their original destination; here such a host is passed through.
         rule = scope.destination_rule(service.host)
         if rule is not None and rule.is_broken:
             continue  # It may ask for TLS: requests fail until it can be read.
-        for port in service.ports:
-            yield from _make_port(scope, service, port, rule)
+        try:
+            yield from [one for port in service.ports for one in _make_port(scope, service, port, rule)]
+        except NOT_SAYABLE as error:
+            errors.append(ConfigError(service.where or service.host, f"cannot be said in xDS: {error}"))
 
 
 def _make_port(scope: Scope, service: Service, port: Port, rule: DestinationRule | None) -> Iterable[Message]:

@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 
 from .http_rules import HttpMatch, HttpRoute, StringMatch, VirtualService
+from .world import is_exported
 
 __all__ = ["with_delegates"]
 
@@ -44,7 +45,7 @@ def _expanded(
             yield route
             continue
         delegate = delegates.get(route.delegate)
-        if delegate is None or not _is_exported(delegate, rule.namespace):
+        if delegate is None or not is_exported(delegate.export_to, delegate.namespace, rule.namespace):
             namespace, name = route.delegate
             warnings.append(f"{rule.where}: there is no VirtualService {namespace}/{name} to delegate to")
             continue
@@ -52,11 +53,6 @@ def _expanded(
             merged = _merged(route, one) if one.delegate is None else None
             if merged is not None:
                 yield merged
-
-
-def _is_exported(rule: VirtualService, namespace: str) -> bool:
-    exported = rule.export_to
-    return not exported or "*" in exported or namespace in exported or ("." in exported and rule.namespace == namespace)
 
 
 def _merged(root: HttpRoute, delegate: HttpRoute) -> HttpRoute | None:

@@ -8,10 +8,10 @@ where there is neither: people write no more. A ServiceEntry selects WorkloadEnt
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from .checks import is_address
 from .istio import endpoint_of, with_topology
 from .kubernetes import PendingAddress, PendingEndpoints, Pod, locality_of_labels
 from .world import EndpointEntry, Resolution, Service, Workload, World
@@ -53,7 +53,7 @@ class Backends:
             is_kubernetes = service.host in self.kubernetes
             takes_names = service.resolution is not Resolution.STATIC
             for workload in entries.of(service):
-                if takes_names or _is_address(workload.address):
+                if takes_names or is_address(workload.address):
                     _add(service, workload, places)
             for workload in serving.of(service) if service.host not in named else ():
                 if workload.is_ready or is_kubernetes:
@@ -154,14 +154,6 @@ def _add(service: Service, workload: Workload, places: Places, *, is_pod_of_serv
         if entry is not None and place is not None and place not in places:
             places.add(place)
             entries.append(entry)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _warn_of_unknown(world: World, services: list[str]) -> None:

@@ -16,6 +16,7 @@ from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from google.protobuf.message import Message
 
+from ..errors import ConfigError
 from .names import cluster_name
 from .routes import FAULT_FILTER, PORT_OF_OTHERS, leads_elsewhere, make_virtual_hosts
 from .scope import Scope
@@ -24,9 +25,9 @@ from .world import Resolution
 __all__ = ["make_grpc_listeners", "make_refusal", "make_sidecar_listeners"]
 
 
-def make_grpc_listeners(scope: Scope, *, is_grpc_core: bool = False) -> Iterable[Message]:
-    """A Listener and a RouteConfiguration for each port of each host."""
-    by_port = {number: make_virtual_hosts(scope, number, is_grpc_core=is_grpc_core) for number in _ports(scope)}
+def make_grpc_listeners(scope: Scope, errors: list[ConfigError], *, is_grpc_core: bool = False) -> Iterable[Message]:
+    """A Listener and a RouteConfiguration for each port of each host (see `make_virtual_hosts`)."""
+    by_port = {number: make_virtual_hosts(scope, number, errors, is_grpc_core=is_grpc_core) for number in _ports(scope)}
     for number, virtual_hosts in by_port.items():
         by_domain = {domain: one for one in virtual_hosts for domain in one.domains}
         for host in _hosts_of(scope, number):
@@ -40,7 +41,7 @@ def make_grpc_listeners(scope: Scope, *, is_grpc_core: bool = False) -> Iterable
             yield route_pb2.RouteConfiguration(name=route_name, virtual_hosts=[virtual_host])
 
 
-def make_sidecar_listeners(scope: Scope) -> Iterable[Message]:
+def make_sidecar_listeners(scope: Scope, errors: list[ConfigError]) -> Iterable[Message]:
     """A Listener and a RouteConfiguration for each port number."""
     for number in sorted(_ports(scope)):
         listener = listener_pb2.Listener(name=f"127.0.0.1_{number}")
@@ -50,7 +51,7 @@ def make_sidecar_listeners(scope: Scope) -> Iterable[Message]:
         http_filter.typed_config.Pack(_make_manager(str(number), f"outbound_{number}"))
         yield listener
         routes = route_pb2.RouteConfiguration(name=str(number), ignore_port_in_host_matching=True)
-        for virtual_host in make_virtual_hosts(scope, number):
+        for virtual_host in make_virtual_hosts(scope, number, errors):
             # Ports are not looked at.
             virtual_host.domains[:] = [one for one in virtual_host.domains if not one.endswith(f":{number}")]
             if virtual_host.domains:

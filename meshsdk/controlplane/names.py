@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
+
+from .checks import is_address
 
 __all__ = ["cluster_name", "names_of", "short_forms"]
 
@@ -30,7 +31,7 @@ def names_of(*hosts: str, port: int, namespace: str, domain: str, addresses: Ite
         names.append(host)
         if not host.startswith("*"):
             names += short_forms(host, namespace, domain)
-            if not _is_address(host):
+            if not is_address(host):
                 names.append(f"{host}.")
     names += addresses
     return [text for name in dict.fromkeys(names) for text in (name, f"{name}:{port}")]
@@ -44,11 +45,3 @@ def short_forms(host: str, namespace: str, domain: str) -> list[str]:
     if inner == host or last != "svc" or not name:
         return []
     return [f"{name}.{of}.svc", f"{name}.{of}", *([name] if of == namespace else [])]
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2 as pb
@@ -10,6 +11,7 @@ from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
 
+from ..errors import ConfigError
 from .byte_routes import byte_destinations
 from .http_rules import (
     Destination,
@@ -27,7 +29,7 @@ from .names import cluster_name, names_of
 from .protocols import BYTES
 from .scope import Scope
 from .traffic_policy import ConsistentHash
-from .world import Port, Resolution, Service
+from .world import NOT_SAYABLE, Port, Resolution, Service
 
 __all__ = ["leads_elsewhere", "make_virtual_hosts"]
 
@@ -47,12 +49,15 @@ DEFAULT_RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriab
 _HOST_SELECTION_ATTEMPTS = 5
 
 
-def make_virtual_hosts(scope: Scope, number: int, *, is_grpc_core: bool = False) -> list[pb.VirtualHost]:
+def make_virtual_hosts(
+    scope: Scope, number: int, errors: list[ConfigError], *, is_grpc_core: bool = False
+) -> list[pb.VirtualHost]:
     """The virtual hosts of all that a client may call on a port, no domain twice.
 
     Args:
         scope: What there is for the client.
         number: The port.
+        errors: Where it is told whose routes xDS cannot say.
         is_grpc_core: For gRPC's own client, which is told timeouts in its way, too.
 
     Source: istio/istio pilot/pkg/networking/core/httproute.go, BuildSidecarOutboundVirtualHosts.
@@ -83,11 +88,12 @@ def make_virtual_hosts(scope: Scope, number: int, *, is_grpc_core: bool = False)
         domains = [one for one in names if one not in taken and (one == service.host or one not in full)]
         taken.update(domains)
         if domains:
-            found.append(_make_virtual_host(scope, service, port, domains))
+            name = f"{service.host}:{number}"
+            found.append(_make_virtual_host(name, domains, partial(_routes_to, scope, service, port), errors))
     if is_grpc_core:
         _tell_grpc_of_timeouts(found)
     if number == PORT_OF_OTHERS:
-        found += _virtual_hosts_of_others(scope, taken)
+        found += _virtual_hosts_of_others(scope, taken, errors)
     return found
 
 
@@ -95,7 +101,7 @@ def leads_elsewhere(scope: Scope, service: Service, number: int) -> bool:
     """Whether requests for hosts that are passed through, and have no cluster, go to others by a rule."""
     for port in (one for one in service.ports if one.number == number):
         for rule in scope.virtual_services_of(service.host):
-            if _routes_of(scope, rule, port):
+            if _has_routes(scope, rule, port):
                 return all(one.host != service.host for one in rule.every_destination())
     return False
 
@@ -112,7 +118,19 @@ def _tell_grpc_of_timeouts(virtual_hosts: Iterable[pb.VirtualHost]) -> None:
                 route.route.max_stream_duration.max_stream_duration.CopyFrom(route.route.timeout)
 
 
-def _virtual_hosts_of_others(scope: Scope, taken: set[str]) -> Iterable[pb.VirtualHost]:
+def _make_virtual_host(
+    name: str, domains: Iterable[str], make_routes: Callable[[], Sequence[pb.Route]], errors: list[ConfigError]
+) -> pb.VirtualHost:
+    """One host. Where its routes cannot be said it has none, and refuses: unknown, it would be called past the mesh."""
+    virtual_host = pb.VirtualHost(name=name, domains=domains, include_request_attempt_count=True)
+    try:
+        virtual_host.routes.extend(make_routes())
+    except NOT_SAYABLE as error:
+        errors.append(ConfigError(name, f"its routes cannot be said in xDS: {error}"))
+    return virtual_host
+
+
+def _virtual_hosts_of_others(scope: Scope, taken: set[str], errors: list[ConfigError]) -> Iterable[pb.VirtualHost]:
     """Hosts that no service has there (route.go, buildSidecarVirtualHostsForVirtualService)."""
     port = Port("http", PORT_OF_OTHERS)
     for host, rules in scope.hosts_of_rules.items():
@@ -120,41 +138,44 @@ def _virtual_hosts_of_others(scope: Scope, taken: set[str]) -> Iterable[pb.Virtu
             continue
         # By their full names alone (generateVirtualHostDomains is for services).
         domains = [one for one in (host, f"{host}:{port.number}") if one not in taken]
-        routes = next((made for rule in rules if (made := _routes_of(scope, rule, port))), [])
-        if domains and routes:
-            name = f"{host}:{port.number}"
-            yield pb.VirtualHost(name=name, domains=domains, routes=routes, include_request_attempt_count=True)
+        rule = next((one for one in rules if _has_routes(scope, one, port)), None)
+        if domains and rule is not None:
+            yield _make_virtual_host(f"{host}:{port.number}", domains, partial(_routes_of, scope, rule, port), errors)
 
 
-def _make_virtual_host(scope: Scope, service: Service, port: Port, domains: list[str]) -> pb.VirtualHost:
-    name = f"{service.host}:{port.number}"
-    virtual_host = pb.VirtualHost(name=name, domains=domains, include_request_attempt_count=True)
+def _routes_to(scope: Scope, service: Service, port: Port) -> list[pb.Route]:
+    """The routes of a service's port: of the first rule that has any for it, or the one to the service itself."""
     if port.protocol in BYTES:
         # Rules about requests are not for it, and nothing in it is a request to try again.
-        route = virtual_host.routes.add(name=_DEFAULT_ROUTE)
+        route = pb.Route(name=_DEFAULT_ROUTE)
         route.match.prefix = "/"
         _apply_destinations(scope, route.route, byte_destinations(scope, service, port), port)
         _apply_timeout(route.route, None)
-        return virtual_host
+        return [route]
     for rule in scope.virtual_services_of(service.host):
-        routes = _routes_of(scope, rule, port)
-        if routes:
-            virtual_host.routes.extend(routes)
-            return virtual_host
-    virtual_host.routes.append(_default_route(scope, service, port))
-    return virtual_host
+        if _has_routes(scope, rule, port):
+            return _routes_of(scope, rule, port)
+    return [_default_route(scope, service, port)]
 
 
 def _routes_of(scope: Scope, rule: VirtualService, port: Port) -> list[pb.Route]:
     """What of a VirtualService is for a port and for this client."""
-    return [
-        _make_route(scope, route, match, port)
-        for route in rule.routes
-        for match in route.matches or (HttpMatch(),)
-        if match.port in (None, port.number)
-        and scope.client.has(match.source_labels)
-        and match.source_namespace in ("", scope.client.namespace)
-    ]
+    return [_make_route(scope, route, match, port) for route, match in _held_matches(scope, rule, port)]
+
+
+def _has_routes(scope: Scope, rule: VirtualService, port: Port) -> bool:
+    return any(True for _ in _held_matches(scope, rule, port))
+
+
+def _held_matches(scope: Scope, rule: VirtualService, port: Port) -> Iterator[tuple[HttpRoute, HttpMatch]]:
+    for route in rule.routes:
+        for match in route.matches or (HttpMatch(),):
+            if (
+                match.port in (None, port.number)
+                and scope.client.has(match.source_labels)
+                and match.source_namespace in ("", scope.client.namespace)
+            ):
+                yield route, match
 
 
 def _default_route(scope: Scope, service: Service, port: Port) -> pb.Route:

@@ -19,7 +19,7 @@ from typing import TypeAlias
 from .client import Client
 from .http_rules import HttpRetry, VirtualService
 from .traffic_policy import DestinationRule
-from .world import Service, Sidecar, World, hosts_overlap
+from .world import Service, Sidecar, World, hosts_overlap, is_exported
 
 __all__ = ["Scope"]
 
@@ -28,7 +28,7 @@ DEFAULT_RETRY = HttpRetry(attempts=2)
 
 RulesByHost: TypeAlias = dict[str, list[DestinationRule]]
 
-_EVERYBODY, _OWN, _NOBODY = "*", ".", "~"
+_EVERYBODY, _OWN = "*", "."
 
 
 class Scope:
@@ -51,12 +51,12 @@ class Scope:
         exported = [
             one
             for one in world.services.values()
-            if self._is_exported(one.export_to or defaults.service_export_to, one.namespace)
+            if is_exported(one.export_to or defaults.service_export_to, one.namespace, client.namespace)
         ]
         rules = [
             one
             for one in world.virtual_services
-            if self._is_exported(one.export_to or defaults.virtual_service_export_to, one.namespace)
+            if is_exported(one.export_to or defaults.virtual_service_export_to, one.namespace, client.namespace)
         ]
         rules = _private_ones_first(rules, client)
         self.sidecar = _sidecar_of(world, client)
@@ -79,15 +79,6 @@ class Scope:
     def default_retry(self) -> HttpRetry:
         """What is tried again where no rule says so (MeshConfig.default_http_retry_policy)."""
         return self.world.defaults.retry or DEFAULT_RETRY
-
-    def _is_exported(self, export_to: tuple[str, ...], namespace: str) -> bool:
-        """exportTo: `.` is the own namespace, `*` all of them, `~` none; without a list it is all of them."""
-        if not export_to or _EVERYBODY in export_to:
-            return True
-        if _NOBODY in export_to:
-            return False
-        own = self.client.namespace
-        return own in export_to or (_OWN in export_to and own == namespace)
 
     def imports(self, namespace: str, host: str, port: int | None = None) -> bool:
         """Whether the client's Sidecar has a host at all, or on a port; without a Sidecar it has all."""
@@ -198,14 +189,14 @@ class Scope:
         if own == self.root_namespace:
             # What the root namespace has for everybody does not stand before the rules of services.
             return _merged([rule for rule in rules if self._is_private(rule)])
-        return _merged([rule for rule in rules if not rule.export_to or {_EVERYBODY, _OWN, own} & set(rule.export_to)])
+        return _merged([rule for rule in rules if is_exported(rule.export_to, own, own)])
 
     def _exported_rules(self, namespace: str) -> RulesByHost:
         found = self._exported.get(namespace)
         if found is None:
             rules = [one for one in self._rules_of_namespaces.get(namespace, []) if not self._is_private(one)]
             found = self._exported[namespace] = {
-                host: [rule for rule in of_host if self._is_exported(rule.export_to, rule.namespace)]
+                host: [rule for rule in of_host if is_exported(rule.export_to, rule.namespace, self.client.namespace)]
                 for host, of_host in _merged(rules).items()
             }
         return found

@@ -20,6 +20,9 @@ logger = logger_of("meshsdk.controlplane")
 
 Key = tuple[ResourceType, str]
 
+# Of names that a client may make up as it likes.
+_MAX_ASKED = 10_000
+
 
 class ServedResources(Mapping[Key, bytes]):
     """Resources by type and name.
@@ -46,6 +49,8 @@ class ServedResources(Mapping[Key, bytes]):
         if found is None and key[0] is ResourceType.LISTENER:
             name = key[1]
             if name not in self._asked:
+                if len(self._asked) >= _MAX_ASKED:
+                    self._asked.clear()
                 self._asked[name] = self._listener(name)
             found = self._asked[name]
         if found is None:

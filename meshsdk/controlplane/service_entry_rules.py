@@ -85,7 +85,9 @@ def _check_endpoint(endpoint: Fields, ports: dict[str, int], *, may_be_host: boo
     address = endpoint.text("address")
     if address and not may_be_host and not address.startswith(_UNIX) and not is_address(address):
         raise endpoint.error("address", f"{address!r} must be an IP address: the service's resolution is STATIC")
-    if address.startswith(_UNIX) and not may_be_host and len(ports) != 1:
+    if address.startswith(_UNIX) and may_be_host:
+        raise endpoint.error("address", f"{address!r} must be a host or an IP address: the service's resolution is DNS")
+    if address.startswith(_UNIX) and len(ports) != 1:
         raise endpoint.error("address", "needs a service with one port: it is a unix socket")
     check_workload_entry(endpoint, ports)
 

@@ -23,7 +23,7 @@ from .raw import parse_raw
 from .scope import Scope
 from .served import ServedResources
 from .view import Packed, View
-from .world import World
+from .world import NOT_SAYABLE, World
 
 __all__ = ["FolderState", "Problem", "make_state"]
 
@@ -94,7 +94,7 @@ class FolderState:
         try:
             listener = make_inbound_listener(self.world, name, address.strip("[]"), int(port), own_address)
             return bytes(listener.SerializeToString(deterministic=True))
-        except (ValueError, TypeError, OverflowError) as error:
+        except NOT_SAYABLE as error:
             raise ConfigError(name, f"cannot be made: {error}") from error
 
     def for_client(self, node: base_pb2.Node) -> Mapping[tuple[ResourceType, str], bytes]:

@@ -15,7 +15,7 @@ from .inbound import make_keys_clusters
 from .listeners import make_grpc_listeners, make_refusal, make_sidecar_listeners
 from .names import short_forms
 from .scope import Scope
-from .world import hosts_overlap
+from .world import NOT_SAYABLE, hosts_overlap
 
 __all__ = ["Packed", "View"]
 
@@ -43,7 +43,7 @@ class View:
     @cached_property
     def grpc(self) -> Packed:
         """For clients that ask for listeners by name."""
-        return self._packed(lambda: (*self._clusters, *make_grpc_listeners(self.scope)))
+        return self._packed(lambda: (*self._clusters, *make_grpc_listeners(self.scope, self.errors)))
 
     @cached_property
     def grpc_core(self) -> Packed:
@@ -51,14 +51,14 @@ class View:
         return self._packed(
             lambda: (
                 *(for_grpc_core(one) if one.DESCRIPTOR.name == "Cluster" else one for one in self._clusters),
-                *make_grpc_listeners(self.scope, is_grpc_core=True),
+                *make_grpc_listeners(self.scope, self.errors, is_grpc_core=True),
             )
         )
 
     @cached_property
     def sidecar(self) -> Packed:
         """For an Envoy, which asks for all there is."""
-        return self._packed(lambda: (*self._clusters, *make_sidecar_listeners(self.scope)))
+        return self._packed(lambda: (*self._clusters, *make_sidecar_listeners(self.scope, self.errors)))
 
     def listener(self, name: str) -> bytes | None:
         """The listener of a host that nothing names: a wildcard's, or a refusal where others must not be called."""
@@ -101,15 +101,14 @@ class View:
 
     @cached_property
     def _clusters(self) -> list[Message]:
-        return [*make_clusters(self.scope), *make_keys_clusters(self.scope.world)]
+        return [*make_clusters(self.scope, self.errors), *make_keys_clusters(self.scope.world)]
 
     def _packed(self, make: Callable[[], Iterable[Message]]) -> Packed:
         try:
             return {**_pack(make(), self.errors, self._checked), **self._raw}
         except ConfigError as error:
             self.errors.append(error)
-        except (ValueError, TypeError, OverflowError) as error:
-            # A value that no field of xDS takes, and that was not looked at where it was read.
+        except NOT_SAYABLE as error:
             self.errors.append(ConfigError("the folder", f"cannot be said in xDS: {error}"))
         return dict(self._raw)
 

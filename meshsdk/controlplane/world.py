@@ -5,7 +5,7 @@ Kubernetes and Istio objects are read into these; xDS is made from these. Names 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -15,6 +15,7 @@ from .security_world import SecurityWorld
 from .traffic_policy import DestinationRule, LocalitySetting
 
 __all__ = [
+    "NOT_SAYABLE",
     "TLS_LABEL",
     "EgressListener",
     "EndpointEntry",
@@ -26,8 +27,12 @@ __all__ = [
     "Workload",
     "World",
     "hosts_overlap",
+    "is_exported",
 ]
 
+
+# What protobuf raises at a value that a field does not take, and that was not looked at where it was read.
+NOT_SAYABLE = (ValueError, TypeError, OverflowError)
 
 # By which a workload says that its proxy takes mutual TLS; Istio's injector sets it on Pods.
 TLS_LABEL = "security.istio.io/tlsMode"
@@ -164,6 +169,14 @@ def hosts_overlap(one: str, other: str) -> bool:
     if one.startswith("*"):
         return other.endswith(one[1:])
     return one.endswith(other[1:]) if other.startswith("*") else one == other
+
+
+def is_exported(export_to: Sequence[str], namespace: str, to: str) -> bool:
+    """Whether clients of the namespace `to` see what is of a namespace.
+
+    exportTo: `.` is the own namespace, `*` all of them, `~` none; without a list it is all of them.
+    """
+    return not export_to or "*" in export_to or to in export_to or ("." in export_to and namespace == to)
 
 
 @dataclass(frozen=True, slots=True)

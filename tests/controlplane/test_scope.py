@@ -10,6 +10,7 @@ import pytest
 import meshsdk
 from meshsdk.controlplane.client import Client
 from meshsdk.controlplane.folder import load
+from meshsdk.controlplane.served import ServedResources
 from meshsdk.resources import ResourceType, decode
 from tests.conftest import MakeMesh, destination_rule, service, virtual_service
 from tests.servers import EchoServer
@@ -351,3 +352,13 @@ def test_settings_of_a_port_do_not_hide_what_the_rule_says_of_tls(tmp_path: Path
     assert not state.errors
     packed = state.grpc[(ResourceType.ENDPOINTS, "outbound|80||b.default.svc.cluster.local")]
     assert (b"tlsMode" in packed) == mutual
+
+
+def test_names_that_a_client_makes_up_are_forgotten() -> None:
+    asked: list[str] = []
+    served = ServedResources({}, asked.append, {})
+    for number in range(25_000):
+        assert served.get((ResourceType.LISTENER, f"h{number}:80")) is None
+    assert served.get((ResourceType.LISTENER, "h24999:80")) is None
+    assert len(asked) == 25_000
+    assert len(served._asked) <= 10_000

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from meshsdk.controlplane.client import Client
 from meshsdk.controlplane.folder import FolderState, load
+from meshsdk.controlplane.http_rules import HttpRoute, VirtualService
+from meshsdk.controlplane.routes import make_virtual_hosts
+from meshsdk.controlplane.scope import Scope
+from meshsdk.controlplane.world import World
+from meshsdk.errors import ConfigError
 from meshsdk.resources import ResourceType, decode
 from meshsdk.resources.route import RetryOn
 from tests.conftest import MakeMesh, destination_rule, service, virtual_service
@@ -308,3 +314,31 @@ def test_nothing_is_sent_past_a_destination_rule_that_cannot_be_read(
         assert (answer.status_code, answer.extensions["mesh"].flag) == (503, "NC")
         assert client.get("http://other.example/").status_code == 200
     assert "did you mean 'mode'" in mesh.status()["problem"]
+
+
+def test_what_xds_cannot_say_of_a_service_costs_that_service_alone(
+    make_mesh: MakeMesh, echo: Callable[[str], EchoServer]
+) -> None:
+    """Envoy: the weights of a locality come to 4294967295 at the most."""
+    other = echo("other")
+    heavy = (
+        "---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: w{0}}}\n"
+        "spec: {{address: 127.0.0.{0}, labels: {{app: heavy}}, weight: 4294967295}}\n"
+    )
+    yaml = service("other", other.port) + "---\n" + service("heavy", 1)
+    mesh = make_mesh(yaml + heavy.format(2) + heavy.format(3))
+    with mesh.client() as client:
+        assert client.get("http://other/").json()["name"] == "other"
+        answer = client.get("http://heavy/")
+        assert (answer.status_code, answer.extensions["mesh"].flag) == (503, "NC")
+    assert "cannot be said in xDS: Value out of range: 858993459" in mesh.status()["problem"]
+
+
+def test_a_host_whose_routes_cannot_be_said_is_not_called_past_the_mesh() -> None:
+    world = World(
+        virtual_services=[VirtualService("r", "default", ("x.example",), (HttpRoute(timeout_seconds=1e300),))]
+    )
+    errors: list[ConfigError] = []
+    [host] = make_virtual_hosts(Scope(world, Client()), 80, errors)
+    assert (list(host.domains), len(host.routes)) == (["x.example", "x.example:80"], 0)
+    assert [error.where for error in errors] == ["x.example:80"]
