@@ -110,7 +110,9 @@ def assemble(
         assembly.world.warnings.append(_summary_of(assembly.left_out))
     world = assembly.world
     assembly.backends.join(world)
-    world.virtual_services = with_delegates(world.virtual_services, world.warnings)
+    world.virtual_services = with_delegates(
+        world.virtual_services, world.warnings, world.defaults.virtual_service_export_to
+    )
     world.virtual_services += translate_routes(assembly.routes, world, assembly.entries, errors)
     _check_references(world)
     return world, assembly.parsed
@@ -303,11 +305,9 @@ def _read_request_authentication(assembly: _Assembly, fields: Fields, meta: Meta
 
 
 def _read_authorization_policy(assembly: _Assembly, fields: Fields, meta: Meta) -> None:
-    metadata = fields.child("metadata")
-    annotations = metadata.labels("annotations") if metadata is not None else {}
     spec = _policy_spec(assembly, fields)
     if spec is not None:
-        policy = parse_authorization_policy(spec, meta, annotations, fields.where)
+        policy = parse_authorization_policy(spec, meta, fields.where)
         assembly.world.security.authorizations.append(policy)
 
 

@@ -185,7 +185,7 @@ def _parse_condition(entry: Fields, action: str) -> Condition:
     is_unasked = key in _NOT_CUSTOM_KEYS or key.startswith("request.auth.")
     if action == "CUSTOM" and is_unasked:
         raise entry.error("key", f"{key!r} cannot be asked of with action CUSTOM")
-    condition = Condition(key, _checked(entry, "values", check), _checked(entry, "notValues", check), entry.path("key"))
+    condition = Condition(key, _checked(entry, "values", check), _checked(entry, "notValues", check))
     entry.finish_exactly()
     if not condition.values and not condition.not_values:
         raise entry.error("values", "must be set, or notValues")

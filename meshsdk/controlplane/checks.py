@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import re2
 
 from ..errors import ConfigError
+from ..resources.values import regex_problem
 from .fields import Fields
 
 __all__ = [
@@ -143,14 +144,9 @@ def check_regex(fields: Fields, name: str, text: str) -> None:
         raise fields.error(name, "must not be empty")
     if len(text) > _MAX_REGEX:
         raise fields.error(name, f"must have {_MAX_REGEX} characters at most, has {len(text)}")
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        re2.compile(text, options)
-    except (re2.error, UnicodeError) as error:
-        told = error.args[0] if error.args else error
-        words = told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told)
-        raise fields.error(name, f"is no regular expression of RE2: {words}") from error
+    problem = regex_problem(text)
+    if problem:
+        raise fields.error(name, f"is no regular expression of RE2: {problem}")
 
 
 def check_header_name(fields: Fields, name: str, header: str) -> None:

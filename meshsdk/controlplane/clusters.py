@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from ..errors import ConfigError
 from .cluster_tls import HTTP_OPTIONS, apply_tls, match_tls, mutual_tls, with_providers
+from .durations import set_seconds
 from .inbound import peer_mode
 from .locality import EVERYWHERE, apply_locality, distribution_of, weighs_localities
 from .names import cluster_name
@@ -115,7 +116,7 @@ def _make_cluster(
     # Envoy's default of 50 does not suit small services: istiod switches panic off unless minHealthPercent is given.
     cluster.common_lb_config.healthy_panic_threshold.value = 0
     connect_seconds = world.defaults.connect_timeout_seconds or _CONNECT_TIMEOUT_SECONDS
-    cluster.connect_timeout.FromMilliseconds(int(connect_seconds * 1000))
+    set_seconds(cluster.connect_timeout, connect_seconds)
     mutual = _auto_mutual(world, service, entries, mode) if policy.tls is None else frozenset()
     assignment = _make_assignment(scope, service, name, entries, mutual, policy)
     match service.resolution:
@@ -223,7 +224,7 @@ def _apply_policy(
 ) -> None:
     pool = policy.connection_pool or ConnectionPool()
     if pool.connect_timeout_seconds is not None:
-        cluster.connect_timeout.FromMilliseconds(int(pool.connect_timeout_seconds * 1000))
+        set_seconds(cluster.connect_timeout, pool.connect_timeout_seconds)
     _apply_balancer(cluster, policy.load_balancer or LoadBalancer())
     _apply_limits(cluster, pool)
     _apply_protocol(cluster, port, pool)
@@ -261,7 +262,7 @@ def _apply_warmup(cluster: cluster_pb2.Cluster, warmup: Warmup) -> None:
         slow_start = cluster.least_request_lb_config.slow_start_config
     else:
         return
-    slow_start.slow_start_window.FromMilliseconds(int(warmup.seconds * 1000))
+    set_seconds(slow_start.slow_start_window, warmup.seconds)
     slow_start.aggression.default_value, slow_start.aggression.runtime_key = warmup.aggression, "("
     slow_start.min_weight_percent.value = warmup.minimum_percent
 
@@ -286,7 +287,7 @@ def _apply_protocol(cluster: cluster_pb2.Cluster, port: Port, pool: ConnectionPo
         ("max_connection_duration", pool.max_connection_seconds),
     ):
         if seconds is not None:
-            getattr(common, name).FromMilliseconds(int(seconds * 1000))
+            set_seconds(getattr(common, name), seconds)
     if pool.max_requests_per_connection:
         common.max_requests_per_connection.value = pool.max_requests_per_connection
     if pool.uses_clients_protocol or (port.protocol == UNTOLD and not pool.use_http2):
@@ -322,9 +323,9 @@ def _apply_outlier(cluster: cluster_pb2.Cluster, outlier: OutlierDetection) -> N
     # Success-rate ejection is Envoy's default and not Istio's.
     target.enforcing_success_rate.value = 0
     if outlier.interval_seconds is not None:
-        target.interval.FromMilliseconds(int(outlier.interval_seconds * 1000))
+        set_seconds(target.interval, outlier.interval_seconds)
     if outlier.base_ejection_seconds is not None:
-        target.base_ejection_time.FromMilliseconds(int(outlier.base_ejection_seconds * 1000))
+        set_seconds(target.base_ejection_time, outlier.base_ejection_seconds)
     if outlier.max_ejection_percent:
         target.max_ejection_percent.value = outlier.max_ejection_percent
     if outlier.consecutive_5xx is not None:

@@ -11,23 +11,30 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 
-from .http_rules import HttpMatch, HttpRoute, StringMatch, VirtualService
+from .http_rules import HeaderOperations, HttpMatch, HttpRoute, StringMatch, VirtualService
 from .world import is_exported
 
 __all__ = ["with_delegates"]
 
-_NO_HEADERS = HttpRoute().request_headers
+_NO_HEADERS = HeaderOperations()
 
 
-def with_delegates(rules: Iterable[VirtualService], warnings: list[str]) -> list[VirtualService]:
+def with_delegates(
+    rules: Iterable[VirtualService], warnings: list[str], export_to: tuple[str, ...] = ()
+) -> list[VirtualService]:
     """The VirtualServices that have hosts, each with all of its routes.
 
     Args:
         rules: All of them.
         warnings: Where notes of delegates go that are not there.
+        export_to: Of those that do not say it themselves (MeshConfig.default_virtual_service_export_to).
     """
     every = list(rules)
-    delegates = {(rule.namespace, rule.name): rule for rule in every if not rule.hosts}
+    delegates = {
+        (rule.namespace, rule.name): dataclasses.replace(rule, export_to=rule.export_to or export_to)
+        for rule in every
+        if not rule.hosts
+    }
     roots = [rule for rule in every if rule.hosts]
     return [
         dataclasses.replace(rule, routes=tuple(_expanded(rule, delegates, warnings)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re2
 
+from ..resources.values import regex_problem
 from .fields import Fields
 from .http_rules import HttpMatch, StringMatch
 
@@ -108,10 +109,7 @@ def _value_matches(match: Fields, name: str) -> dict[str, StringMatch | None]:
 
 
 def _regex(holder: Fields, value: str) -> StringMatch:
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        re2.compile(value, options)
-    except re2.error as error:
-        raise holder.error("value", f"is no regular expression of RE2, {value!r}: {error}") from None
+    problem = regex_problem(value)
+    if problem:
+        raise holder.error("value", f"is no regular expression of RE2, {value!r}: {problem}")
     return StringMatch("regex", value)

@@ -28,6 +28,7 @@ from google.protobuf.message import Message
 
 from ..errors import ConfigError
 from .authorization import make_filter, make_rbac
+from .durations import set_seconds
 from .istio import endpoint_of
 from .names import cluster_name
 from .security_world import (
@@ -311,12 +312,12 @@ def _ext_authz(world: World, provider: Provider, prefix: str) -> ext_authz_pb2.E
     cluster = cluster_name(provider.port, "", host)
     if not provider.is_http:
         message.grpc_service.envoy_grpc.cluster_name = cluster
-        message.grpc_service.timeout.FromMilliseconds(int(provider.timeout_seconds * 1000))
+        set_seconds(message.grpc_service.timeout, provider.timeout_seconds)
         return message
     http = message.http_service
     http.server_uri.uri = f"http://{host}"
     http.server_uri.cluster = cluster
-    http.server_uri.timeout.FromMilliseconds(int(provider.timeout_seconds * 1000))
+    set_seconds(http.server_uri.timeout, provider.timeout_seconds)
     http.path_prefix = provider.path_prefix
     for name in provider.request_headers:
         http.authorization_request.allowed_headers.patterns.add().CopyFrom(_name_matcher(name))
@@ -387,7 +388,7 @@ def _fill_provider(provider: jwt_pb2.JwtProvider, rule: JwtRule, world: World) -
     remote = provider.remote_jwks
     remote.http_uri.uri = rule.jwks_uri
     remote.http_uri.cluster = keys_cluster(world, rule.jwks_uri)[0]
-    remote.http_uri.timeout.FromMilliseconds(int(rule.timeout_seconds * 1000))
+    set_seconds(remote.http_uri.timeout, rule.timeout_seconds)
     remote.cache_duration.seconds = 1200  # PILOT_JWT_PUB_KEY_REFRESH_INTERVAL
 
 

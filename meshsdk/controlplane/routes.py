@@ -13,6 +13,7 @@ from envoy.extensions.retry.priority.previous_priorities.v3 import previous_prio
 
 from ..errors import ConfigError
 from .byte_routes import byte_destinations
+from .durations import set_seconds
 from .http_rules import (
     Destination,
     HeaderOperations,
@@ -325,7 +326,7 @@ def _apply_hash(action: pb.RouteAction, keys: Iterable[ConsistentHash | None]) -
         elif key.cookie:
             policy.cookie.name, policy.cookie.path = key.cookie, key.cookie_path
             if key.cookie_ttl_seconds is not None:
-                policy.cookie.ttl.FromMilliseconds(int(key.cookie_ttl_seconds * 1000))
+                set_seconds(policy.cookie.ttl, key.cookie_ttl_seconds)
         elif key.query_parameter:
             policy.query_parameter.name = key.query_parameter
         elif key.source_ip:
@@ -349,7 +350,7 @@ def _cluster_of(scope: Scope, destination: Destination, port: Port) -> str:
 def _apply_timeout(action: pb.RouteAction, seconds: float | None) -> None:
     """Istio's default is no timeout, which Envoy writes as 0; what gRPC callers announce holds within it."""
     for field in (action.timeout, action.max_grpc_timeout):
-        field.FromMilliseconds(int((seconds or 0.0) * 1000))
+        set_seconds(field, seconds or 0.0)
         field.SetInParent()
 
 
@@ -368,7 +369,7 @@ def _make_retry(retry: HttpRetry, *, is_hashed: bool) -> pb.RetryPolicy:
     policy = pb.RetryPolicy(retry_on=",".join(conditions), retriable_status_codes=codes)
     policy.num_retries.value = retry.attempts
     if retry.per_try_timeout_seconds:
-        policy.per_try_timeout.FromMilliseconds(int(retry.per_try_timeout_seconds * 1000))
+        set_seconds(policy.per_try_timeout, retry.per_try_timeout_seconds)
     if retry.ignores_previous_hosts if retry.ignores_previous_hosts is not None else not is_hashed:
         predicate = policy.retry_host_predicate.add(name="envoy.retry_host_predicates.previous_hosts")
         predicate.typed_config.Pack(previous_hosts_pb2.PreviousHostsPredicate())
@@ -378,7 +379,7 @@ def _make_retry(retry: HttpRetry, *, is_hashed: bool) -> pb.RetryPolicy:
             previous_priorities_config_pb2.PreviousPrioritiesConfig(update_frequency=2)
         )
     if retry.backoff_seconds:
-        policy.retry_back_off.base_interval.FromMilliseconds(int(retry.backoff_seconds * 1000))
+        set_seconds(policy.retry_back_off.base_interval, retry.backoff_seconds)
     policy.host_selection_retry_max_attempts = _HOST_SELECTION_ATTEMPTS
     return policy
 
@@ -425,7 +426,7 @@ def _additions(headers: Mapping[str, str], action: int) -> Iterable[base_pb2.Hea
 def _make_fault(fault: HttpFault) -> fault_pb2.HTTPFault:
     result = fault_pb2.HTTPFault()
     if fault.delay_seconds:
-        result.delay.fixed_delay.FromMilliseconds(int(fault.delay_seconds * 1000))
+        set_seconds(result.delay.fixed_delay, fault.delay_seconds)
         result.delay.percentage.numerator = int(fault.delay_percent * 10_000)
         result.delay.percentage.denominator = 2  # MILLION
     if fault.abort_status or fault.abort_grpc_status is not None:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import re2
 
 from .authorization_rules import parse_rules
+from .checks import check_selector
 from .fields import Fields
 from .kubernetes import Meta
 from .security_world import AuthorizationPolicy, JwtRule, PeerAuthentication, RequestAuthentication
@@ -51,10 +52,8 @@ def _selector(spec: Fields) -> Mapping[str, str] | None:
     selector = spec.child("selector")
     if selector is None:
         return None
+    check_selector(selector, "matchLabels")
     labels = selector.labels("matchLabels")
-    for label, value in labels.items():
-        if not label or "*" in label or "*" in value:
-            raise selector.error("matchLabels", f"{label!r}: {value!r} is no label: a star has no meaning there")
     selector.finish_exactly()
     return labels or None
 
@@ -157,9 +156,7 @@ def _check_uri(rule: Fields, uri: str) -> None:
 _ACTIONS = ("ALLOW", "DENY", "AUDIT", "CUSTOM")
 
 
-def parse_authorization_policy(
-    spec: Fields, meta: Meta, annotations: Mapping[str, str], where: str
-) -> AuthorizationPolicy:
+def parse_authorization_policy(spec: Fields, meta: Meta, where: str) -> AuthorizationPolicy:
     """An AuthorizationPolicy."""
     action = spec.choice("action", _ACTIONS, "ALLOW")
     provider = spec.child("provider")
@@ -178,13 +175,13 @@ def parse_authorization_policy(
         action,
         rules,
         name,
-        is_dry_run=_is_dry_run(annotations, where),
+        is_dry_run=_is_dry_run(meta.annotations),
         where=where,
     )
     spec.finish_exactly()
     return parsed
 
 
-def _is_dry_run(annotations: Mapping[str, str], where: str) -> bool:
+def _is_dry_run(annotations: Mapping[str, str]) -> bool:
     """Go's strconv.ParseBool, as istiod has it; what it does not know is no dry run, and the policy holds."""
     return annotations.get("istio.io/dry-run", "") in ("1", "t", "T", "TRUE", "true", "True")

@@ -90,7 +90,6 @@ class Condition:
     key: str
     values: Values
     not_values: Values
-    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,6 +270,7 @@ def _parse_redirect(route: Fields) -> HttpRedirect | None:
         port=redirect.integer("port", low=1, high=65535),
         scheme=redirect.text("scheme"),
         code=redirect.integer("redirectCode", 301) or 301,
+        prefix_rewrite=redirect.text("prefixRewrite"),
         keeps_request_port=redirect.choice("derivePort", _DERIVED_PORTS) == "FROM_REQUEST_PORT",
     )
     if parsed.port is not None and "derivePort" in redirect:

@@ -21,6 +21,7 @@ from .checks import (
     is_label,
 )
 from .fields import Fields
+from .world import hosts_overlap
 
 __all__ = ["check_http_route", "check_virtual_service"]
 
@@ -41,7 +42,7 @@ def check_virtual_service(spec: Fields, namespace: str) -> None:
             raise spec.error("hosts", "'*' is not allowed without a gateway")
     for index, one in enumerate(hosts):
         for other in hosts[index + 1 :]:
-            if _overlap(one.lower(), other.lower()):
+            if hosts_overlap(one.lower(), other.lower()):
                 raise spec.error("hosts", f"{one!r} and {other!r} are the same")
     if not any(spec.raw(name) for name in ("http", "tls", "tcp")):
         raise spec.error("http", "must be set, or tls, or tcp")
@@ -54,16 +55,6 @@ def _check_gateway(spec: Fields, gateway: str) -> None:
         check_full_host(spec, "gateways", gateway)
     elif not is_label(namespace) or not is_label(name):
         raise spec.error("gateways", f"{gateway!r} must be a name, or namespace/name")
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Whether hosts match each other (istio pkg/config/host/name.go, Matches)."""
-    if one.startswith("*") and other.startswith("*"):
-        longer, shorter = (one, other) if len(one) >= len(other) else (other, one)
-        return longer[1:].endswith(shorter[1:])
-    if one.startswith("*"):
-        return other.endswith(one[1:])
-    return one.endswith(other[1:]) if other.startswith("*") else one == other
 
 
 def check_http_route(route: Fields) -> None:

@@ -86,4 +86,4 @@ def _write_hash_policy(policy: HashPolicy, message: Any) -> None:
 
 
 def _set_seconds(message: Any, seconds: float) -> None:
-    message.FromNanoseconds(int(seconds * 1e9))
+    message.FromNanoseconds(round(seconds * 1e9))

@@ -115,9 +115,9 @@ def _client_side_weights(
     policy: ClientSideWeightedRoundRobin,
 ) -> client_side_weighted_round_robin_pb2.ClientSideWeightedRoundRobin:
     message = client_side_weighted_round_robin_pb2.ClientSideWeightedRoundRobin()
-    message.blackout_period.FromMilliseconds(int(policy.blackout_seconds * 1000))
-    message.weight_expiration_period.FromMilliseconds(int(policy.expiration_seconds * 1000))
-    message.weight_update_period.FromMilliseconds(int(policy.update_seconds * 1000))
+    message.blackout_period.FromMilliseconds(round(policy.blackout_seconds * 1000))
+    message.weight_expiration_period.FromMilliseconds(round(policy.expiration_seconds * 1000))
+    message.weight_update_period.FromMilliseconds(round(policy.update_seconds * 1000))
     message.error_utilization_penalty.value = policy.error_utilization_penalty
     message.metric_names_for_computing_utilization.extend(policy.metric_names)
     return message

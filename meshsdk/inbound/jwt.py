@@ -361,7 +361,6 @@ class JwtStep:
         settings: The filter's.
         per_route: The route's, in place of the rules.
         stores: Keys by provider.
-        clock: Seconds since the epoch.
     """
 
     def __init__(self, settings: JwtAuthentication, per_route: JwtPerRoute | None, stores: dict[str, KeyStore]) -> None:

@@ -43,7 +43,7 @@ _PROVIDER_FIELDS = frozenset(
     " clock_skew_seconds jwt_cache_config claim_to_headers failed_status_in_metadata normalize_payload_in_metadata"
     " clear_route_cache".split()
 )
-_REMOTE_FIELDS = frozenset("http_uri cache_duration async_fetch".split())
+_REMOTE_FIELDS = frozenset("http_uri cache_duration".split())
 
 # JwtProvider.clock_skew_seconds and RemoteJwks.cache_duration where they are not set.
 _CLOCK_SKEW_SECONDS = 60
@@ -70,16 +70,12 @@ class RemoteJwks:
         cluster: The cluster that leads there.
         timeout_seconds: For one fetch.
         cache_seconds: How long a fetched set is used before it is fetched again.
-        is_fetched_ahead: Fetched when the configuration comes (async_fetch), not at the first request.
-        retry_seconds: After a failed fetch ahead, how long until the next.
     """
 
     uri: str
     cluster: str
     timeout_seconds: float
     cache_seconds: float = _CACHE_SECONDS
-    is_fetched_ahead: bool = False
-    retry_seconds: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +310,4 @@ def _parse_jwks(message: Any, where: str, notes: Notes) -> LocalJwks | RemoteJwk
         cluster=uri.cluster,
         timeout_seconds=seconds(uri, "timeout") or 1.0,
         cache_seconds=optional(remote, "cache_duration", lambda one: one.seconds + one.nanos / 1e9) or _CACHE_SECONDS,
-        is_fetched_ahead=remote.HasField("async_fetch"),
-        retry_seconds=seconds(remote.async_fetch, "failed_refetch_duration") or 1.0,
     )

@@ -12,7 +12,17 @@ from google.protobuf.message import DecodeError, Message
 from ..errors import ResourceError
 from . import constraints
 
-__all__ = ["Metadatum", "checked_regex", "frozen", "lb_criteria", "optional", "seconds", "struct_as_dict", "unpack"]
+__all__ = [
+    "Metadatum",
+    "checked_regex",
+    "frozen",
+    "lb_criteria",
+    "optional",
+    "regex_problem",
+    "seconds",
+    "struct_as_dict",
+    "unpack",
+]
 
 # A value inside metadata, made hashable: lists become tuples, structs frozen sets of pairs.
 Metadatum = object
@@ -53,13 +63,22 @@ def unpack(container: Any, kind: type[M], where: str) -> M:
 
 def checked_regex(pattern: str, where: str) -> str:
     """`pattern`, known to compile with RE2 (type.matcher.v3.RegexMatcher)."""
+    problem = regex_problem(pattern)
+    if problem:
+        raise ResourceError(where, f"is not a regular expression that RE2 accepts: {problem}")
+    return pattern
+
+
+def regex_problem(pattern: str) -> str:
+    """Why RE2 does not take a regular expression; empty where it does."""
     options = re2.Options()
     options.log_errors = False
     try:
         re2.compile(pattern, options)
     except (re2.error, UnicodeError) as error:
-        raise ResourceError(where, f"is not a regular expression that RE2 accepts: {error}") from error
-    return pattern
+        told = error.args[0] if error.args else error
+        return told.decode("utf-8", "replace") if isinstance(told, bytes) else str(error)
+    return ""
 
 
 def struct_as_dict(struct: Message) -> Mapping[str, Any]:
