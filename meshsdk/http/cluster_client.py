@@ -15,7 +15,7 @@ from .async_transport import AsyncMeshTransport
 from .dispatcher import Runtime, head_of
 from .sync_transport import MeshTransport
 
-__all__ = ["AsyncClusterClient", "ClusterClient"]
+__all__ = ["AsyncClusterClient", "ClusterClient", "check_plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class _Owner:
 
 class ClusterClient:
     """Sends to clusters, and reads whole answers of bounded size. From any thread.
+
+    The extension `target` of a request, as httpx has it, takes the place of its URL's path and query.
 
     Args:
         runtime: Knows the clusters.
@@ -105,7 +107,11 @@ def _exchange(runtime: Runtime, name: str, request: httpx.Request, timeout_secon
     if cluster is None:
         raise httpx.ConnectError(f"there is no cluster {name!r}", request=request)
     request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), timeout_seconds)
-    exchange = Exchange(head_of(request, request.url.scheme), None, None, None, cluster, random.random)
+    head = head_of(request, request.url.scheme)
+    target: bytes | None = request.extensions.get("target")
+    if target is not None:
+        head.target = target.decode("latin-1")
+    exchange = Exchange(head, None, None, None, cluster, random.random)
     exchange.timeouts = RouteTimeouts(stream=timeout_seconds)
     return exchange
 
@@ -117,7 +123,26 @@ def _check(content: bytearray, max_bytes: int, ends: float) -> None:
         raise httpx.ReadTimeout("no whole answer in time")
 
 
+_ENCODING = "content-encoding"
+
+
 def _whole(response: httpx.Response, content: bytearray) -> httpx.Response:
-    return httpx.Response(
-        response.status_code, headers=response.headers, content=bytes(content), extensions=response.extensions
+    """The answer with its bytes as they came: unpacked, they might be a thousand times as many."""
+    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() != _ENCODING]
+    whole = httpx.Response(
+        response.status_code, headers=headers, content=bytes(content), extensions=response.extensions
     )
+    if _ENCODING in response.headers:
+        whole.headers[_ENCODING] = response.headers[_ENCODING]
+    return whole
+
+
+def check_plain(answer: httpx.Response) -> None:
+    """An answer whose content is looked into is not packed.
+
+    Raises:
+        ValueError: It is.
+    """
+    encoding = answer.headers.get(_ENCODING, "identity")
+    if encoding.lower() != "identity":
+        raise ValueError(f"the answer has the Content-Encoding {encoding!r}")

@@ -89,14 +89,17 @@ class KeyStore:
             assert isinstance(self._source, LocalJwks)
             self._look_at = now + _LOOK_SECONDS
             self._load_local(self._source)
-        if token.text in self._known:
+        # Another thread may take up new keys meanwhile: what the old ones verify is known to them alone. Known tokens
+        # are read first, since they are replaced last.
+        known, keys = self._known, self._keys
+        if token.text in known:
             return
-        if self._keys is None:
+        if keys is None:
             raise self._problem or BadTokenError(FETCH_FAILED)
-        self._keys.verify(token)
-        if len(self._known) >= _MAX_KNOWN:
-            self._known.pop(next(iter(self._known)), None)
-        self._known[token.text] = None
+        keys.verify(token)
+        if len(known) >= _MAX_KNOWN:
+            known.pop(next(iter(known)), None)
+        known[token.text] = None
 
     def _fetch(self, source: RemoteJwks, now: float) -> Generator[Wait, Any, None]:
         had_keys = self._keys is not None

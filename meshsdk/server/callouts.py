@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from ..http.cluster_client import AsyncClusterClient, ClusterClient
+from ..http.cluster_client import AsyncClusterClient, ClusterClient, check_plain
 from ..inbound.waits import AskAuthorization, AskRateLimit, AuthorizationAnswer, RateLimitAnswer
 from ..log_lines import logger_of
 from ..resources.ext_authz import GrpcAuthorization, HttpAuthorization
@@ -95,11 +95,11 @@ class Callouts:
 
     def ask(self, question: AskAuthorization) -> AuthorizationAnswer | None:
         """What an authorization server says; None where it cannot be asked."""
-        service = question.settings.service
+        service, request = question.settings.service, _question(question)
+        if request is None:
+            return AuthorizationAnswer(allowed=False, status=question.settings.status_on_error)
         try:
-            answer = self._client.send(
-                service.cluster, _question(service, question), service.timeout_seconds, _MAX_ANSWER_BYTES
-            )
+            answer = self._client.send(service.cluster, request, service.timeout_seconds, _MAX_ANSWER_BYTES)
             return _answer(service, answer)
         except (httpx.HTTPError, OSError, ValueError) as error:
             logger.warning("authorization server %s cannot be asked: %s", service.cluster, error)
@@ -107,11 +107,11 @@ class Callouts:
 
     async def ask_async(self, question: AskAuthorization) -> AuthorizationAnswer | None:
         """See `ask`."""
-        service = question.settings.service
+        service, request = question.settings.service, _question(question)
+        if request is None:
+            return AuthorizationAnswer(allowed=False, status=question.settings.status_on_error)
         try:
-            answer = await self._async_client.send(
-                service.cluster, _question(service, question), service.timeout_seconds, _MAX_ANSWER_BYTES
-            )
+            answer = await self._async_client.send(service.cluster, request, service.timeout_seconds, _MAX_ANSWER_BYTES)
             return _answer(service, answer)
         except (httpx.HTTPError, OSError, ValueError) as error:
             logger.warning("authorization server %s cannot be asked: %s", service.cluster, error)
@@ -154,13 +154,24 @@ class Callouts:
 def _keys(answer: httpx.Response) -> str:
     if answer.status_code != 200:
         raise ValueError(f"the answer is {answer.status_code}")
+    check_plain(answer)
     return answer.text
 
 
-def _question(service: GrpcAuthorization | HttpAuthorization, question: AskAuthorization) -> httpx.Request:
-    if isinstance(service, GrpcAuthorization):
-        return check_request.write(service, question)
-    return http_check.write(service, question)
+def _question(question: AskAuthorization) -> httpx.Request | None:
+    """The request that asks; None where this one cannot be asked about.
+
+    That is the caller's doing, and nobody's being away: failure_mode_allow is not for it.
+    """
+    service = question.settings.service
+    try:
+        if isinstance(service, GrpcAuthorization):
+            return check_request.write(service, question)
+        return http_check.write(service, question)
+    except Exception as error:  # noqa: BLE001
+        # Whatever a caller has put there: names, lengths, tokens' claims.
+        logger.warning("authorization server %s cannot be asked about a request: %s", service.cluster, error)
+        return None
 
 
 def _answer(service: GrpcAuthorization | HttpAuthorization, answer: httpx.Response) -> AuthorizationAnswer | None:

@@ -51,12 +51,17 @@ def _check_request(question: AskAuthorization) -> external_auth_pb2.CheckRequest
         http.raw_body = question.body
     else:
         http.body = question.body.decode("utf-8", "replace")
-    length = head.header("content-length") or ""
-    http.size = int(length) if length.isdecimal() and length.isascii() else -1
+    http.size = _size(head.header("content-length") or "")
     attributes.context_extensions.update(question.context_extensions)
     for name, values in question.metadata.items():
         json_format.ParseDict(dict(values), attributes.metadata_context.filter_metadata[name])
     return request
+
+
+def _size(length: str) -> int:
+    """AttributeContext.HttpRequest.size: -1 where the body's length is not known, or more than the field takes."""
+    size = int(length) if length.isdecimal() and length.isascii() else -1
+    return size if size < 1 << 63 else -1
 
 
 def _set_headers(http: attribute_context_pb2.AttributeContext.HttpRequest, question: AskAuthorization) -> None:

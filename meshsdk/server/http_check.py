@@ -36,8 +36,9 @@ def write(service: HttpAuthorization, question: AskAuthorization) -> httpx.Reque
     headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in service.headers_to_add]
     headers.append((b"host", head.authority.encode("latin-1")))
     url = httpx.URL(f"http://{service.authority or service.cluster}")
+    # As it is: httpx would write a path in another way, and another one would be asked about.
     target = (service.path_prefix + head.target).encode("latin-1")
-    return httpx.Request(head.method, url.copy_with(raw_path=target), headers=headers, content=question.body)
+    return httpx.Request(head.method, url, headers=headers, content=question.body, extensions={"target": target})
 
 
 def read(service: HttpAuthorization, answer: httpx.Response) -> AuthorizationAnswer | None:

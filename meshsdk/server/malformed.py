@@ -90,7 +90,9 @@ def _odd_line(head: RequestHead, by_name: dict[bytes, bytes]) -> LocalReply | No
     target = head.target
     if not target.startswith("/") and not (target == "*" and head.method == "OPTIONS"):
         return bad_request("the target is no path")
-    if "\0" in target or ("%" in target and _ESCAPED_CONTROL.search(head.path) is not None):
+    if not (target.isascii() and target.isprintable()) or (
+        "%" in target and _ESCAPED_CONTROL.search(head.path) is not None
+    ):
         return bad_request("a control character in the path")
     method = head.method
     if method not in _USUAL_METHODS and method not in _METHODS:

@@ -38,10 +38,12 @@ __all__ = ["DEFAULT_TIMEOUTS", "StrictHttp", "Timeouts", "install"]
 # small ones hold few requests.
 _PIECE_BYTES = 4 * 1024
 _BODY_PIECE_BYTES = 64 * 1024
+# What is kept of a connection whose requests wait for the answers to those before them.
+_UNREAD_BYTES = 64 * 1024
 # Colons, spaces and line ends, which Envoy does not count.
+_SLACK_BYTES = 4 * 1024
 # What ends an idle connection has left by then.
 _FAREWELL_SECONDS = 0.1
-_SLACK_BYTES = 4 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,10 @@ class _Flow(FlowControl):
         if not self._pipeline:
             super().resume_reading()
 
+    def listen(self) -> None:
+        """Read, whoever waits."""
+        super().resume_reading()
+
 
 class StrictHttp(HttpToolsProtocol):
     """One connection. Whoever makes it may say more of it before it is made.
@@ -114,20 +120,27 @@ class StrictHttp(HttpToolsProtocol):
         self._refusal = 400
         self._held: list[tuple[Any, Any]] = []
         self._unread = b""
+        self._running: Any = None
         self._timer: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._unsent_bytes = 0
         self._heard = 0.0
         self._bound = self.rules.max_head_bytes + _SLACK_BYTES
         super().connection_made(transport)
-        self.flow = _Flow(transport, self.pipeline)
+        self.flow = self._own_flow = _Flow(transport, self.pipeline)
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         self._is_deaf = True
         self._end_timers()
+        self._unread = b""
         super().connection_lost(exc)
+        running = self._running
+        if running is not None and not running.response_complete:
+            # uvicorn tells the last request alone, which may still wait behind this one.
+            running.disconnected = True
+            running.message_event.set()
 
     def shutdown(self) -> None:
         """See HttpToolsProtocol: the server stops."""
@@ -151,14 +164,21 @@ class StrictHttp(HttpToolsProtocol):
             self._feed(data[start:end])
             start = end
         self._unread = data[start:]
-        if self.pipeline and not self._is_deaf:
-            self.flow.pause_reading()
+        if not self._is_deaf:
+            self._listen_while_others_wait()
         if self._held:
             held, self._held = self._held, []
             for cycle, app in held:
                 self._start_asgi_task(cycle, app)
         if not self._is_deaf:
             self._wait()
+
+    def _listen_while_others_wait(self) -> None:
+        """Requests that wait are few, and still it is heard whether their client is there: by reading some more."""
+        if self.pipeline and len(self._unread) < _UNREAD_BYTES:
+            self._own_flow.listen()
+        elif self.pipeline or len(self._unread) >= _UNREAD_BYTES:
+            self.flow.pause_reading()
 
     def _read_on(self) -> None:
         if self._unread and not self.pipeline and not self._is_deaf:
@@ -201,8 +221,10 @@ class StrictHttp(HttpToolsProtocol):
         self.url = target
         self.scope[TARGET] = target.decode("latin-1")  # type: ignore[literal-required]
         is_upgrade = self.parser.should_upgrade()
-        if is_upgrade and _has_body(self.headers):
-            # The parser takes what follows for another protocol, and not for the body.
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if is_upgrade and (is_answering or _has_body(self.headers)):
+            # The parser takes what follows for another protocol, and not for the body; and that other protocol would
+            # answer while the request before is answered, on the same connection.
             self._refuse(501)
         super().on_headers_complete()
         self._is_in_body = True
@@ -239,6 +261,7 @@ class StrictHttp(HttpToolsProtocol):
         if self._is_feeding:
             self._held.append((cycle, app))
         else:
+            self._running = cycle
             super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
@@ -271,7 +294,7 @@ class StrictHttp(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.pipeline or self._unread:
-            self.flow.pause_reading()
+            self._listen_while_others_wait()
             self.loop.call_soon(self._read_on)
         else:
             self._resume_reading()
@@ -318,7 +341,10 @@ class StrictHttp(HttpToolsProtocol):
                 self._timer = self.loop.call_later(seconds, self._is_late)
         else:
             self._end_timer()
-            if self.crowd is not None:
+            if self.crowd is not None and (self.pipeline or self._unread):
+                # Beyond what is read on, nobody would hear that the client has gone.
+                self.crowd.waits(self, self.transport.abort)
+            elif self.crowd is not None:
                 self.crowd.leaves(self)
 
     def _is_late(self) -> None:

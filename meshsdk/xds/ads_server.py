@@ -14,6 +14,9 @@ from .server_session import DeltaServerSession, Served, SotwServerSession
 
 __all__ = ["AdsService"]
 
+# Requests of one client that were read and not answered yet.
+_MAX_WAITING = 2
+
 Session = SotwServerSession | DeltaServerSession
 
 
@@ -59,6 +62,8 @@ class AdsService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: igno
     def _serve(self, make_session: Callable[[Served], Session], requests: Iterator[Any]) -> Iterator[Any]:
         """One stream, until its client or this server ends it."""
         inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        # A client is read as fast as it is answered.
+        room, is_over = threading.Semaphore(_MAX_WAITING), threading.Event()
         # In one step, so that no state is missed between reading it and hearing of the next.
         with self._lock:
             session = make_session(self._state)
@@ -67,6 +72,9 @@ class AdsService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: igno
         def read() -> None:
             try:
                 for request in requests:
+                    room.acquire()
+                    if is_over.is_set():
+                        return
                     inbox.put(request)
             except grpc.RpcError:
                 pass  # The client is gone; that ends the stream below.
@@ -80,7 +88,10 @@ class AdsService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: igno
                 else:
                     self._on_request(item)
                     yield from session.receive(item)
+                    room.release()
         finally:
+            is_over.set()
+            room.release()
             with self._lock:
                 self._streams.discard(inbox)
 

@@ -177,7 +177,8 @@ class DeltaServerSession(_Session):
             if not is_first:
                 subscription.sent.pop(name, None)
         subscription.names |= added
-        missing = {name for name in added if (kind, name) not in self._resources}
+        resources = self._resources
+        missing = {name for name in added if (kind, name) not in resources}
         yield from self._send(kind, subscription, missing=missing, force=is_first and subscription.is_wildcard)
 
     def _send(

@@ -74,3 +74,26 @@ def test_a_file_of_keys_that_comes_to_be_good_is_taken(tmp_path: Path, text: str
     assert not is_good(store, OLD, now)
     path.write_text(key_set(OLD))
     assert is_good(store, OLD, now + 10)
+
+
+def test_what_an_old_key_verifies_while_new_ones_come_is_not_good_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text(key_set(OLD))
+    provider: Any = SimpleNamespace(jwks=LocalJwks(path=str(path)))
+    store = KeyStore(provider)
+    now = store.now()
+    assert is_good(store, NEW, now) is False
+    old_keys = store._keys
+    assert old_keys is not None
+    verify = old_keys.verify
+
+    def others_come_meanwhile(token: Any) -> None:
+        verify(token)
+        path.write_text(key_set(NEW))
+        assert is_good(store, NEW, now + 10)
+
+    monkeypatch.setattr(old_keys, "verify", others_come_meanwhile)
+    assert is_good(store, OLD, now)
+    assert not is_good(store, OLD, now + 20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,6 +24,7 @@ import meshsdk
 from meshsdk.controlplane import Folder
 from meshsdk.controlplane.server import ControlPlaneServer
 from meshsdk.resources import ResourceType, decode
+from meshsdk.xds.ads_server import AdsService
 from tests.certificates import SpiffeCa
 from tests.conftest import destination_rule, service, virtual_service
 from tests.processes import CLEAN_ENVIRONMENT, envoy, free_ports
@@ -286,3 +288,69 @@ async def say_hello(scope: Any, receive: Any, send: Any) -> None:
         return
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b""})
+
+
+class _Counting:
+    """A state that says how often it was asked for a client's resources, and lets nobody have them for a while."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.may_answer = threading.Event()
+
+    def for_client(self, node: Any) -> dict[tuple[ResourceType, str], bytes]:
+        self.asked += 1
+        self.may_answer.wait(PATIENCE)
+        return {}
+
+
+@pytest.fixture
+def counting(stack: ExitStack) -> tuple[_Counting, grpc.Channel]:
+    state = _Counting()
+    server = grpc.server(ThreadPoolExecutor(4))
+    AdsService(state).add_to(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    stack.callback(lambda: server.stop(0).wait())
+    return state, stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}"))
+
+
+def test_a_request_for_many_names_is_looked_up_once(counting: tuple[_Counting, grpc.Channel]) -> None:
+    state, channel = counting
+    state.may_answer.set()
+    names = [f"h{number}:80" for number in range(1000)]
+    request = discovery_pb2.DeltaDiscoveryRequest(
+        type_url=ResourceType.LISTENER.type_url, resource_names_subscribe=names
+    )
+    stream = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel).DeltaAggregatedResources(iter([request]))
+    assert sorted(next(stream).removed_resources) == sorted(names)
+    assert state.asked <= 3
+
+
+@pytest.mark.parametrize("variant", ["StreamAggregatedResources", "DeltaAggregatedResources"])
+def test_a_client_that_asks_faster_than_it_is_answered_is_not_read_on(
+    counting: tuple[_Counting, grpc.Channel], variant: str
+) -> None:
+    state, channel = counting
+    sent = 0
+    over = threading.Event()
+    kind = discovery_pb2.DiscoveryRequest if variant.startswith("Stream") else discovery_pb2.DeltaDiscoveryRequest
+
+    def requests() -> Any:
+        nonlocal sent
+        for number in range(2000):
+            request = kind(type_url=ResourceType.LISTENER.type_url)
+            request.node.id = f"{number:060000d}"
+            yield request
+            sent += 1
+        over.wait(PATIENCE)
+
+    stream = getattr(ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel), variant)(requests())
+    before = -1
+    while sent != before:
+        before = sent
+        time.sleep(1)
+    # What HTTP/2 and the system hold for both sides; the requests are 120 MB.
+    assert sent < 1000
+    over.set()
+    stream.cancel()
+    state.may_answer.set()

@@ -333,6 +333,51 @@ def test_a_websocket_handshake_with_a_body_is_refused_at_once(tmp_path: Path) ->
         assert until_closed(connection).startswith(b"HTTP/1.1 501")
 
 
+UPGRADE = (
+    HEAD + b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    b"sec-websocket-key: YWFhYWFhYWFhYWFhYWFhYQ==\r\n\r\n"
+)
+
+
+def test_a_websocket_does_not_begin_while_a_request_before_it_is_answered(tmp_path: Path) -> None:
+    """Both would write to one connection, and nobody would hold the answer back for a peer that does not read."""
+    asked = threading.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return await who_asks(scope, receive, send)
+        assert scope["type"] == "http"
+        asked.set()
+        await asyncio.sleep(0.2)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]})
+        await send({"type": "http.response.body", "body": b"one"})
+
+    with served(tmp_path, slow) as port, connected(port, HEAD + b"\r\n" + UPGRADE) as connection:
+        answer = until_closed(connection)
+    assert asked.is_set()
+    assert (answer.count(b"HTTP/1.1"), answer.endswith(b"\r\n\r\none")) == (1, True)
+
+
+@pytest.mark.parametrize("behind", [b"", HEAD + b"\r\n", (HEAD + b"\r\n") * 1000], ids=["nothing", "one", "many"])
+def test_an_application_that_waits_for_its_peer_to_go_hears_of_it(tmp_path: Path, behind: bytes) -> None:
+    """Also where requests wait behind that one: else the connection, and its descriptor, would be held for ever."""
+    begun, gone = threading.Event(), threading.Event()
+
+    async def waits(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return await who_asks(scope, receive, send)
+        await receive()
+        begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    with served(tmp_path, waits) as port:
+        with connected(port, HEAD + b"\r\n" + behind):
+            assert begun.wait(PATIENCE)
+        assert gone.wait(PATIENCE)
+
+
 def test_unfinished_bodies_hold_no_thread_of_a_wsgi_application(tmp_path: Path) -> None:
     with served(tmp_path, echo_app()) as port, contextlib.ExitStack() as stack:
         for _ in range(30):

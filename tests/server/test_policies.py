@@ -4,6 +4,7 @@ what only an in-process mesh can do: the inbound request's deadline, trace and b
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from envoy.service.auth.v3 import external_auth_pb2
 from meshsdk_flask import MeshWsgi
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from werkzeug.serving import make_server
 
 import meshsdk
 from meshsdk.errors import NoRouteError
@@ -115,6 +117,74 @@ def test_an_authorization_server_that_is_away_lets_in_whom_configuration_says(
         assert httpx.get(f"http://127.0.0.1:{port}/asked").status_code == status
 
 
+def said(port: int, target: bytes, headers: bytes = b"") -> bytes:
+    """What a server answers to a request that no client would send."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
+        connection.sendall(b"GET " + target + b" HTTP/1.1\r\nhost: a\r\nconnection: close\r\n" + headers + b"\r\n")
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+            if b"content-length: 0\r\n" in answer:
+                break
+    return answer
+
+
+@pytest.mark.parametrize("target", [b"/asked/../free", b"/asked/../../../x", b"/asked//a%2e%2e", b'/asked?x={"y"}'])
+def test_an_http_server_is_asked_about_the_target_as_it_came(
+    tmp_path: Path, authorizer: tuple[int, list[dict[str, str]]], target: bytes
+) -> None:
+    judge, asked = authorizer
+    port = one_port()
+    more = ", pathPrefix: /check"
+    yaml = service("web", port) + policy(CUSTOM) + with_provider("envoyExtAuthzHttp", judge, more)
+    yaml = yaml.replace("'extensionProviders", "'{pathNormalization: {normalization: NONE}, extensionProviders")
+    yaml = yaml.replace("}]'}", "}]}'}")
+    with mesh_of(tmp_path, yaml) as mesh, serving(echo, mesh, port):
+        assert said(port, target).startswith(b"HTTP/1.1 401")
+    assert [one["path"] for one in asked] == ["/check" + target.decode()]
+
+
+@pytest.mark.parametrize("target", [b"/asked?x=\xff", b"/asked\xff", b"/asked?x=\x7f"])
+def test_targets_beyond_ascii_are_refused(tmp_path: Path, target: bytes) -> None:
+    """By policy itself, where the server of an application does not."""
+    port = one_port()
+    yaml = service("web", port) + policy(CUSTOM) + with_provider("envoyExtAuthzHttp", one_port(), ", failOpen: true")
+    with mesh_of(tmp_path, yaml) as mesh, by_werkzeug(flask.Flask("web"), mesh, port):
+        assert b" 400 " in said(port, target).partition(b"\r\n")[0]
+
+
+@contextlib.contextmanager
+def by_werkzeug(app: flask.Flask, mesh: meshsdk.Mesh, port: int) -> Iterator[None]:
+    """A Flask application on the server that Flask brings, behind the port's policy."""
+    app.wsgi_app = MeshWsgi(app.wsgi_app, mesh=mesh, port=port)  # type: ignore[method-assign]
+    server = make_server("127.0.0.1", port, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("length", [1 << 63, (1 << 64) - 1])
+def test_what_the_question_cannot_say_does_not_let_anybody_in(tmp_path: Path, length: int) -> None:
+    """failOpen is for a server that is away, and not for callers to choose."""
+    port, handler = one_port(), GrpcAuthorizer()
+    judge = grpc.server(ThreadPoolExecutor(4))
+    judge.add_generic_rpc_handlers((handler,))
+    listening = judge.add_insecure_port("127.0.0.1:0")
+    judge.start()
+    yaml = service("web", port) + policy(CUSTOM) + with_provider("envoyExtAuthzGrpc", listening, ", failOpen: true")
+    try:
+        with mesh_of(tmp_path, yaml) as mesh, serving(echo, mesh, port):
+            assert said(port, b"/asked", b"content-length: %d\r\n" % length).startswith(b"HTTP/1.1 418")
+    finally:
+        judge.stop(0).wait()
+    assert [one.attributes.request.http.size for one in handler.asked] == [-1]
+
+
 class GrpcAuthorizer(grpc.GenericRpcHandler):  # type: ignore[misc]
     """envoy.service.auth.v3.Authorization, by the path's last letter."""
 
@@ -189,18 +259,8 @@ def by_wsgi(mesh: meshsdk.Mesh, port: int) -> tuple[dict[str, str], tuple[int, s
         headers = {name.lower(): value for name, value in flask.request.headers.items()}
         return {**headers, "body": flask.request.get_data(as_text=True)}
 
-    app.wsgi_app = MeshWsgi(app.wsgi_app, mesh=mesh, port=port)  # type: ignore[method-assign]
-    from werkzeug.serving import make_server
-
-    server = make_server("127.0.0.1", port, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with by_werkzeug(app, mesh, port):
         return ask(port)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def ask(port: int) -> tuple[dict[str, str], tuple[int, str]]:
