@@ -76,10 +76,12 @@ class EchoServer:
 
             def __init__(self, *arguments: Any) -> None:
                 self.connections: set[socket.socket] = set()
+                self.accepted = 0
                 super().__init__(*arguments)
 
             def process_request(self, request: Any, client_address: Any) -> None:
                 self.connections.add(request)
+                self.accepted += 1
                 super().process_request(request, client_address)
 
             def shutdown_request(self, request: Any) -> None:
@@ -99,6 +101,11 @@ class EchoServer:
     def connections(self) -> int:
         """How many connections are open."""
         return len(self._server.connections)
+
+    @property
+    def accepted(self) -> int:
+        """How many connections there have been."""
+        return self._server.accepted
 
     def kill(self) -> None:
         """Die as a killed process does: the port closes and every connection is reset."""
