@@ -31,8 +31,8 @@ from .mesh import Mesh
 
 if TYPE_CHECKING:
     from .decision import Decision
-    from .grpc.call_error import MeshRpcError
-    from .grpc.load_reports import LoadReport, LoadReports, current_load_report
+    from .grpc.channels import MeshRpcError
+    from .grpc.servers import LoadReport, LoadReports, current_load_report
 
 __version__ = "0.1.0"
 

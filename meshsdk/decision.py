@@ -13,7 +13,7 @@ from .exchange import Directory
 from .exchange.request_changes import changed_request
 from .http.dispatcher import PASSTHROUGH_CLUSTER, head_of
 from .resources import RetryPolicy
-from .resources.retry_parsing import RETRY_CONDITIONS
+from .resources.route import RETRY_CONDITIONS
 from .routing import CompiledForward, CompiledRoute, RequestHead, RouteTable, explain_route
 from .routing.compiled_forward import Destination
 from .routing.formatter import FormatContext

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     import grpc
 
     from .decision import Decision
-    from .grpc.load_reports import LoadReports
-    from .grpc.relayed_mesh import RelayedMesh
-    from .grpc.server_policy import ServerPolicy
+    from .grpc.engine import RelayedMesh
+    from .grpc.servers import LoadReports, ServerPolicy
     from .server import Inbound
     from .server.tls import ServerContexts
 
@@ -158,7 +157,7 @@ class Mesh:
         Raises:
             ValueError: The target is of another form.
         """
-        from .grpc.channel import MeshChannel  # Nobody pays for gRPC who uses none.
+        from .grpc.channels import MeshChannel
 
         channel: Any = MeshChannel(
             self._grpc(), target, options=options, compression=compression, credentials=credentials
@@ -179,7 +178,7 @@ class Mesh:
         credentials: grpc.ChannelCredentials | None = None,
     ) -> grpc.aio.Channel:
         """A grpc.aio.Channel on the mesh. Arguments and errors as for `channel`."""
-        from .grpc.aio_channel import MeshAioChannel
+        from .grpc.channels import MeshAioChannel
 
         channel: Any = MeshAioChannel(
             self._grpc(),
@@ -198,15 +197,15 @@ class Mesh:
             target: `host:port` of the channel; with it, calls also get what the target's routes do before sending:
                 header changes, faults, rate limits, timeouts, direct responses.
         """
-        from .grpc.client_interceptors import MeshClientInterceptor
-        from .grpc.target import parse_target
+        from .grpc.channels import MeshClientInterceptor
+        from .grpc.engine import parse_target
 
         return [MeshClientInterceptor(self._runtime, parse_target(target) if target else None)]
 
     def aio_client_interceptors(self, target: str = "") -> list[Any]:
         """`client_interceptors` for a grpc.aio.Channel."""
-        from .grpc.client_interceptors import AIO_INTERCEPTORS
-        from .grpc.target import parse_target
+        from .grpc.channels import AIO_INTERCEPTORS
+        from .grpc.engine import parse_target
 
         return [make(self._runtime, parse_target(target) if target else None) for make in AIO_INTERCEPTORS]
 
@@ -220,7 +219,7 @@ class Mesh:
             address: That it listens on.
             load_reports: The server's load, to be told to clients with each call.
         """
-        from .grpc.server_interceptors import MeshServerInterceptor
+        from .grpc.servers import MeshServerInterceptor
 
         return MeshServerInterceptor(load_reports, self._server_policy(port, address))
 
@@ -228,14 +227,14 @@ class Mesh:
         self, *, port: int | None = None, address: str = "0.0.0.0", load_reports: LoadReports | None = None
     ) -> grpc.aio.ServerInterceptor:
         """`server_interceptor` for a grpc.aio.server."""
-        from .grpc.server_interceptors import MeshAioServerInterceptor
+        from .grpc.servers import MeshAioServerInterceptor
 
         return MeshAioServerInterceptor(load_reports, self._server_policy(port, address))
 
     def _server_policy(self, port: int | None, address: str) -> ServerPolicy | None:
         if port is None:
             return None
-        from .grpc.server_policy import ServerPolicy
+        from .grpc.servers import ServerPolicy
 
         return ServerPolicy(self.inbound(port, address=address))
 
@@ -251,7 +250,7 @@ class Mesh:
         Raises:
             BootstrapError: The bootstrap has no such provider, or its files cannot be used.
         """
-        from .grpc.server_credentials import server_credentials
+        from .grpc.servers import server_credentials
 
         return server_credentials(
             self._runtime.secrets, provider, require_client_certificate=require_client_certificate
@@ -316,7 +315,7 @@ class Mesh:
 
     def _grpc(self) -> RelayedMesh:
         if self._relayed is None:
-            from .grpc.relayed_mesh import RelayedMesh
+            from .grpc.engine import RelayedMesh
 
             self._relayed = RelayedMesh(self._runtime)
             self._runtime.register(self._relayed)

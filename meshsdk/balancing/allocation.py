@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..bootstrap import Locality
 from ..resources import LbPolicy
-from ..resources.lb_policy import ClientSideWeightedRoundRobin, OverrideHost, PickFirst, Random, Subset
+from ..resources.cluster import ClientSideWeightedRoundRobin, OverrideHost, PickFirst, Random, Subset
 from .cluster import Cluster
 from .endpoint import Endpoint
 from .host_set import HostSet

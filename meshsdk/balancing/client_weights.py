@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..resources.lb_policy import ClientSideWeightedRoundRobin
+from ..resources.cluster import ClientSideWeightedRoundRobin
 from .endpoint import Endpoint
 
 __all__ = ["current_weights", "parse_report", "take_report"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from .. import resources
 from ..resources import EndpointConfig, Endpoints, HealthStatus
-from ..resources.lb_policy import ClientSideWeightedRoundRobin, Maglev, OverrideHost, RingHash, Subset
+from ..resources.cluster import ClientSideWeightedRoundRobin, Maglev, OverrideHost, RingHash, Subset
 from ..routing import RequestHead
 from ..routing.hash_key import HashKey, compile_hash_policies, new_cookie_value
 from .circuit_breaker import CircuitBreaker

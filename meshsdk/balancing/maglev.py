@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import xxhash
 
-from ..resources.lb_policy import Maglev
+from ..resources.cluster import Maglev
 from .endpoint import Endpoint
 from .hashing import HashedPick, NormalizedWeights, hash_name
 

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import chain, count, islice
 from operator import attrgetter
 
-from ..resources.lb_policy import (
+from ..resources.cluster import (
     ClientSideWeightedRoundRobin,
     LbPolicy,
     LeastRequest,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import xxhash
 
-from ..resources.lb_policy import HashFunction, RingHash
+from ..resources.cluster import HashFunction, RingHash
 from .endpoint import Endpoint
 from .hashing import HashedPick, NormalizedWeights, hash_name
 from .murmur_hash import murmur_hash_2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..resources.lb_policy import SlowStart
+from ..resources.cluster import SlowStart
 from .endpoint import Endpoint
 
 __all__ = ["slow_start_weight"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 
-from ..resources.lb_policy import Subset, SubsetFallback, SubsetSelector
+from ..resources.cluster import Subset, SubsetFallback, SubsetSelector
 from ..resources.values import Metadatum, frozen
 from .context import MetadataMatch, PickContext
 from .endpoint import Endpoint

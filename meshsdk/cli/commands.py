@@ -17,7 +17,7 @@ from rich.table import Table
 from ..controlplane.folder import Folder, FolderState, load
 from ..controlplane.server import ControlPlaneServer
 from ..errors import MeshError
-from ..grpc.check import notes_of
+from ..grpc.engine import notes_of
 from ..mesh import Mesh
 from .render import render_decision
 

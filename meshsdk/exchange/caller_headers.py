@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..resources import HeaderMatcher, HeaderMatchKind, RetryPolicy
-from ..resources.retry_parsing import parse_retry_on
-from ..resources.route import RetryOn
+from ..resources.route import RetryOn, parse_retry_on
 from ..routing import RequestHead
 from ..routing.timeouts import RouteTimeouts
 

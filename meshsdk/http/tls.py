@@ -13,7 +13,7 @@ from ..balancing import Cluster, Endpoint
 from ..errors import PeerIdentityError, ResourceError
 from ..log_lines import logger_of
 from ..resources import HttpProtocol, TlsTrust, UpstreamTls
-from ..resources.upstream_tls import is_mesh_mutual
+from ..resources.tls import is_mesh_mutual
 from ..security import (
     NO_SECRETS,
     PeerChain,

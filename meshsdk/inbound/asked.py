@@ -20,14 +20,13 @@ from typing import Any
 import re2
 
 from ..resources import HeaderMatcher, RouteMatch
-from ..resources.cel import CelCondition
-from ..resources.ext_authz import ExtAuthz, GrpcAuthorization
-from ..resources.filter_state import FilterStateValue
+from ..resources.filters.ext_authz import ExtAuthz, GrpcAuthorization
+from ..resources.filters.rate_limit_rules import HeaderEntry, LimitOverride, MetadataEntry, RemoteAddressEntry
+from ..resources.filters.rbac import AddressKind, Authenticated, FromAddress, HasName, Rbac, ServerNameIs
+from ..resources.filters.rbac_matcher import MatchInput, MatchInputKind
+from ..resources.filters.set_filter_state import FilterStateValue
 from ..resources.header_mutations import HeaderAddition
-from ..resources.metadata_matcher import MetadataMatcher
-from ..resources.rate_limit_rules import HeaderEntry, LimitOverride, MetadataEntry, RemoteAddressEntry
-from ..resources.rbac import AddressKind, Authenticated, FromAddress, HasName, Rbac, ServerNameIs
-from ..resources.rbac_matcher import MatchInput, MatchInputKind
+from ..resources.matching import CelCondition, MetadataMatcher
 from .connection import Fact
 
 __all__ = ["NOTHING", "NOTHING_ASKED", "Asked", "asked_of", "header_facts"]

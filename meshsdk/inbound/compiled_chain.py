@@ -30,23 +30,28 @@ from ..resources import (
     RouteConfiguration,
     WeightedCluster,
 )
-from ..resources.server_listener import FilterChain, ServerManager
+from ..resources.listener import FilterChain, ServerManager
 from ..routing import CompiledRoute, RequestHead, RouteTable, apply_mutations
 from ..routing.compiled_forward import Destination, filter_levels, mutation_levels
 from ..routing.header_mutation import MutationLevel
 from ..routing.timeouts import is_grpc
 from ..security import check_peer
 from .asked import NOTHING, asked_of, header_facts
-from .client_address import remote_address
-from .client_certificate import compile_client_certificate
 from .connection import Connection, Fact
-from .descriptors import RouteLimits
-from .downstream import check_changes, compile_changes, format_context
+from .filters.descriptors import RouteLimits
+from .filters.registry import NO_LIMITS, FilterStates, Result, RouteFilters, compile_steps, response_change
 from .odd_requests import asks_for_another, has_dots_with_parameters
-from .proxy_headers import compile_sanitizing, must_be_secured
+from .peer import (
+    check_changes,
+    compile_changes,
+    compile_client_certificate,
+    compile_sanitizing,
+    format_context,
+    must_be_secured,
+    remote_address,
+)
 from .replies import not_told, peer_refused, upgrade_refused
 from .request import ROUTER, InboundRequest
-from .steps import NO_LIMITS, FilterStates, Result, RouteFilters, compile_steps, response_change
 from .waits import Wait
 
 __all__ = ["CompiledChain"]

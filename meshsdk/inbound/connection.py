@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 
-from ..resources.network import Network
+from ..resources.matching import Network
 from ..security.peer_identity import PeerCertificate
 
 __all__ = ["Connection", "Fact", "address_text", "is_within", "parse_address"]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..resources.network import Network
-from ..resources.server_listener import FilterChain, FilterChainMatch, ServerListener, SourceType
+from ..resources.listener import FilterChain, FilterChainMatch, ServerListener, SourceType
+from ..resources.matching import Network
 from .connection import Address, Connection, Fact, parse_address
 
 __all__ = ["ChainFinder"]

@@ -10,14 +10,13 @@ import dataclasses
 from ..discovery import ServerView
 from ..errors import ResourceError
 from ..resources import TlsTrust
-from ..resources.request_rules import NO_RULES, RequestRules, strictest
-from ..resources.server_listener import ServerListener
+from ..resources.listener import NO_RULES, RequestRules, ServerListener, strictest
 from .compiled_chain import CompiledChain
 from .connection import Connection
 from .filter_chains import ChainFinder
+from .filters.registry import FilterStates, Result
 from .replies import not_configured, not_told
 from .request import InboundRequest
-from .steps import FilterStates, Result
 
 __all__ = ["InboundPolicy", "compile_policy"]
 

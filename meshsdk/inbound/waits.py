@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..resources.ext_authz import ExtAuthz
-from ..resources.jwt import RemoteJwks
-from ..resources.rate_limit import RateLimitService
+from ..resources.filters.ext_authz import ExtAuthz
+from ..resources.filters.jwt import RemoteJwks
+from ..resources.filters.rate_limit import RateLimitService
 from ..routing import RequestHead
 from .connection import Connection
-from .descriptors import Descriptor
+from .filters.descriptors import Descriptor
 
 __all__ = [
     "AskAuthorization",

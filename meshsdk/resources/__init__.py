@@ -5,38 +5,51 @@ Protobuf types stop here: nothing to the right of this package sees one. Parsing
 rules refuse (`constraints`) and reports what is valid but not acted on (`notes`); past it a value is legal by its type.
 """
 
-from .buffer import Buffer
 from .cluster import (
+    Address,
     AggregateDiscovery,
     CircuitBreakers,
     Cluster,
     DiscoveryKind,
     DnsDiscovery,
     EdsDiscovery,
+    EndpointConfig,
+    Endpoints,
+    HealthCheck,
+    HealthCheckKind,
+    HealthStatus,
     HttpProtocol,
+    LbPolicy,
+    LeastRequest,
+    LocalityEndpoints,
+    OutlierDetection,
+    Random,
+    RoundRobin,
     StaticDiscovery,
     TcpKeepalive,
     Thresholds,
 )
 from .codec import RESOURCE_TYPES, ResourceType, Unparsed, decode, resource_name
-from .endpoints import Address, EndpointConfig, Endpoints, HealthStatus, LocalityEndpoints
-from .fault import Fault
+from .filters.buffer import Buffer
+from .filters.fault import Fault
+from .filters.header_mutation import FilterHeaderMutations
+from .filters.local_rate_limit import LocalRateLimit
+from .filters.settings import FilterSettings, FilterSwitch, HttpFilter
+from .filters.stateful_session import StatefulSession
 from .header_mutations import AppendAction, HeaderAddition, HeaderMutations
-from .health import HealthCheck, HealthCheckKind, OutlierDetection
-from .http_filters import FilterHeaderMutations, FilterSettings, FilterSwitch, HttpFilter
-from .lb_policy import LbPolicy, LeastRequest, Random, RoundRobin
-from .listener import Listener
-from .local_rate_limit import LocalRateLimit
-from .matchers import (
+from .listener import EscapedSlashes, Listener, PathNormalization, ServerListener
+from .matching import (
     FractionalPercent,
     HeaderMatcher,
     HeaderMatchKind,
+    PathMatch,
+    PathMatchKind,
     QueryParameterMatcher,
+    RouteMatch,
     StringMatcher,
     StringMatchKind,
 )
 from .notes import Notes
-from .path_normalization import EscapedSlashes, PathNormalization
 from .route import (
     CookieHash,
     DirectResponse,
@@ -46,8 +59,6 @@ from .route import (
     InternalRedirectPolicy,
     MirrorPolicy,
     NonForwardingAction,
-    PathMatch,
-    PathMatchKind,
     QueryParameterHash,
     Redirect,
     RegexRewrite,
@@ -55,15 +66,11 @@ from .route import (
     RetryPolicy,
     Route,
     RouteConfiguration,
-    RouteMatch,
     StreamDuration,
     VirtualHost,
     WeightedCluster,
 )
-from .server_listener import ServerListener
-from .stateful_session import StatefulSession
-from .tls import PemSource, SanMatcher, SpiffeDomains, TlsFile, TlsIdentity, TlsProtocol, TlsTrust
-from .upstream_tls import UpstreamTls
+from .tls import PemSource, SanMatcher, SpiffeDomains, TlsFile, TlsIdentity, TlsProtocol, TlsTrust, UpstreamTls
 
 Resource = Listener | ServerListener | RouteConfiguration | Cluster | Endpoints
 

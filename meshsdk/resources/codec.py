@@ -15,11 +15,9 @@ from google.protobuf.message import DecodeError, Message
 
 from ..errors import ResourceError
 from . import constraints
-from .cluster_parsing import parse_cluster, with_grpc_rules
-from .endpoints import parse_endpoints
-from .listener import Listener, parse_listener
-from .route_parsing import parse_route_configuration
-from .server_listener import ServerListener
+from .cluster import parse_cluster, parse_endpoints, with_grpc_rules
+from .listener import Listener, ServerListener, parse_listener
+from .route import parse_route_configuration
 
 __all__ = ["RESOURCE_TYPES", "ResourceType", "Unparsed", "decode", "resource_name"]
 
@@ -61,7 +59,7 @@ def _parse_either(message: Any) -> Listener | ServerListener:
     if message.HasField("api_listener"):
         return parse_listener(message)
     constraints.check(message)
-    from .server_listener_parsing import parse_server_listener  # Nobody pays for servers who runs none.
+    from .listener import parse_server_listener
 
     return parse_server_listener(message)
 

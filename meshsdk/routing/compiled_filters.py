@@ -16,7 +16,7 @@ from ..resources import (
     LocalRateLimit,
     StatefulSession,
 )
-from ..resources.http_filters import settings_of
+from ..resources.filters.settings import settings_of
 from .conditions import Condition, compile_header
 from .formatter import FormatContext
 from .header_mutation import MutationLevel, apply_mutations, compile_mutations

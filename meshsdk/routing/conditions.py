@@ -27,7 +27,14 @@ from .request_head import RequestHead
 from .string_match import compile_header_string, compile_regex_match
 from .timeouts import is_grpc
 
-__all__ = ["Condition", "compile_conditions", "compile_header", "compile_path", "compile_query_parameter", "no_chance"]
+__all__ = [
+    "Condition",
+    "compile_conditions",
+    "compile_header",
+    "compile_path",
+    "compile_query_parameter",
+    "no_chance",
+]
 
 RandomFraction = Callable[[], float]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import re2
 
 from ..resources import ForwardAction, PathMatch, PathMatchKind, Redirect, RegexRewrite
-from ..resources.uri_template import RewriteTemplate, UriTemplate
+from ..resources.matching import RewriteTemplate, UriTemplate
 from .formatter import FormatContext, compile_format
 from .request_head import RequestHead
 from .string_match import compile_regex_rewrite

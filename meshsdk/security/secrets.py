@@ -24,7 +24,7 @@ from ..resources import (
     TlsTrust,
     UpstreamTls,
 )
-from ..resources.downstream_tls import DownstreamTls
+from ..resources.tls import DownstreamTls
 from .identity import Identity, spiffe_id_of
 from .trust_domains import parse_bundle_map
 

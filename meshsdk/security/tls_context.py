@@ -12,8 +12,7 @@ from typing import Any
 
 from ..errors import ResourceError
 from ..resources import PemSource, TlsIdentity, TlsProtocol, TlsTrust, UpstreamTls
-from ..resources.downstream_tls import DownstreamTls
-from ..resources.tls import file_stamp
+from ..resources.tls import DownstreamTls, file_stamp
 from .trust_domains import PeerChain
 
 __all__ = ["TlsClientContext", "make_client_context", "make_server_context", "server_name_of"]

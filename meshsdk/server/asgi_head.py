@@ -15,7 +15,7 @@ from typing import Any
 
 from ..exchange.local_reply import LocalReply, path_refused
 from ..inbound import Connection, InboundRequest
-from ..inbound.proxy_headers import without_underscores
+from ..inbound.peer import without_underscores
 from ..routing import RequestHead
 from .connections import ADMITTED, TARGET
 from .inbound import rules_of_port

@@ -19,8 +19,8 @@ import httpx
 from ..http.cluster_client import AsyncClusterClient, ClusterClient, check_plain
 from ..inbound.waits import AskAuthorization, AskRateLimit, AuthorizationAnswer, RateLimitAnswer
 from ..log_lines import logger_of
-from ..resources.ext_authz import GrpcAuthorization, HttpAuthorization
-from ..resources.jwt import MAX_JWKS_BYTES, RemoteJwks
+from ..resources.filters.ext_authz import GrpcAuthorization, HttpAuthorization
+from ..resources.filters.jwt import MAX_JWKS_BYTES, RemoteJwks
 from . import check_request, http_check, limit_request
 
 if TYPE_CHECKING:

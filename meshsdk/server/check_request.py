@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from ..inbound.waits import AskAuthorization, AuthorizationAnswer
-from ..resources.ext_authz import GrpcAuthorization
+from ..resources.filters.ext_authz import GrpcAuthorization
 from ..routing.string_match import compile_string
 from .grpc_unary import read_call, write_call
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import httpx
 
 from ..inbound.waits import AskAuthorization, AuthorizationAnswer
-from ..resources.ext_authz import HttpAuthorization
-from ..resources.matchers import StringMatcher
+from ..resources.filters.ext_authz import HttpAuthorization
+from ..resources.matching import StringMatcher
 from ..routing.string_match import compile_string
 
 __all__ = ["read", "write"]

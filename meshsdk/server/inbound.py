@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 from ..discovery import SERVER_ROOT
 from ..errors import NoRouteError
-from ..resources.request_rules import NO_RULES, RequestRules
+from ..resources.listener import NO_RULES, RequestRules
 
 if TYPE_CHECKING:
     from ..control import Control

@@ -13,7 +13,7 @@ from functools import lru_cache
 import re2
 
 from ..exchange.local_reply import LocalReply
-from ..resources.request_rules import RequestRules, Underscores
+from ..resources.listener import RequestRules, Underscores
 from ..routing import RequestHead
 
 __all__ = ["bad_request", "malformed"]

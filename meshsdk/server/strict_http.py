@@ -27,7 +27,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from ..resources.request_rules import NO_RULES, RequestRules
+from ..resources.listener import NO_RULES, RequestRules
 from .connections import TARGET
 from .crowd import Crowd
 from .request_target import origin_form

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import IdentityError, ResourceError, UnsupportedFeatureError
 from ..inbound import InboundPolicy
 from ..resources import TlsTrust
-from ..resources.downstream_tls import DownstreamTls
+from ..resources.tls import DownstreamTls
 from ..security import Secrets, trust_stamp
 from ..security.tls_context import load_server_context, make_server_context
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..exchange.local_reply import LocalReply
 from ..inbound import InboundPolicy, InboundRequest
 from ..inbound.replies import not_configured
-from ..resources.request_rules import NO_RULES
+from ..resources.listener import NO_RULES
 from .hop_by_hop import take_away_nominated
 from .malformed import bad_request, malformed
 

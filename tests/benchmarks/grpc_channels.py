@@ -283,7 +283,7 @@ def _first_response(channel: Any) -> float:
 
 def _start_mesh() -> float:
     import meshsdk
-    import meshsdk.grpc.channel
+    import meshsdk.grpc.channels.channel
 
     mesh = meshsdk.Mesh()
     return _first_response(mesh.channel(TARGET))

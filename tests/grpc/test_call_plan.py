@@ -13,8 +13,8 @@ from meshsdk.cli.commands import app
 from meshsdk.discovery import ClusterView, ListenerView, Snapshot
 from meshsdk.exchange import Directory
 from meshsdk.exchange.directory import compile_target
-from meshsdk.grpc import limits
-from meshsdk.grpc.call_plan import CallPlan, make_plan
+from meshsdk.grpc.channels.call_plan import CallPlan, make_plan
+from meshsdk.grpc.engine import limits
 from meshsdk.resources import Endpoints, ResourceType, decode
 from tests.conftest import destination_rule, service, virtual_service
 from tests.grpc.xds import cluster, listener

@@ -391,7 +391,7 @@ def test_certificates_rotated_every_second_under_load_fail_no_call(
 def test_keys_lie_in_a_private_folder_and_go_when_they_are_not_needed(
     make_mesh: MakeMesh, clients: ExitStack, serve: Serve, ca: SpiffeCa, identity: Path, tmp_path: Path
 ) -> None:
-    from meshsdk.grpc.relay import _Process
+    from meshsdk.grpc.engine.relay import _Process
 
     server = serve("one", credentials(ca.issue(spiffe("ratings")), ca.pem))
     mesh = make_mesh(secured(server.port, identity))

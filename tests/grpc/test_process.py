@@ -19,7 +19,7 @@ import pytest
 
 from meshsdk.controlplane import Folder
 from meshsdk.controlplane.server import ControlPlaneServer
-from meshsdk.grpc.private_folder import PrivateFolder
+from meshsdk.grpc.engine.private_folder import PrivateFolder
 from tests.conftest import service
 from tests.grpc_server import GrpcServer
 from tests.processes import CLEAN_ENVIRONMENT
@@ -190,7 +190,7 @@ def test_a_process_ends_by_itself_with_everything_left_open(folder: Path) -> Non
     script = (
         CALLS
         + """
-    from meshsdk.grpc.relay import _Process
+    from meshsdk.grpc.engine.relay import _Process
     mesh = meshsdk.Mesh(config=sys.argv[1])
     channel = mesh.channel("ratings:9080")
     stream = channel.stream_stream("/test.Echo/Both")(iter([b"a"]), timeout=20)
@@ -208,7 +208,7 @@ def test_a_crashed_process_leaves_nothing_for_long(folder: Path) -> None:
         CALLS
         + """
     import time
-    from meshsdk.grpc.relay import _Process
+    from meshsdk.grpc.engine.relay import _Process
     mesh = meshsdk.Mesh(config=sys.argv[1])
     name(mesh.channel("ratings:9080"))
     print(_Process.relay._folder.path, flush=True)

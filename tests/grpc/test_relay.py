@@ -16,8 +16,8 @@ from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 import meshsdk
 from meshsdk.controlplane import Folder
 from meshsdk.controlplane.server import ControlPlaneServer
-from meshsdk.grpc.names import KEEPER, channel_target, parts_of, resource_name
-from meshsdk.grpc.relay import _Process
+from meshsdk.grpc.engine.names import KEEPER, channel_target, parts_of, resource_name
+from meshsdk.grpc.engine.relay import _Process
 from meshsdk.resources import ResourceType, decode
 from tests.conftest import MakeMesh, destination_rule, service
 from tests.grpc.conftest import MakeClient

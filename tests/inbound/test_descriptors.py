@@ -7,9 +7,9 @@ import math
 import pytest
 
 from meshsdk.inbound.connection import Connection
-from meshsdk.inbound.descriptors import RouteLimits, compile_descriptors
+from meshsdk.inbound.filters.descriptors import RouteLimits, compile_descriptors
 from meshsdk.inbound.request import InboundRequest
-from meshsdk.resources.rate_limit_rules import ConstantEntry, LimitOverride, RateLimitRule
+from meshsdk.resources.filters.rate_limit_rules import ConstantEntry, LimitOverride, RateLimitRule
 from meshsdk.routing import RequestHead
 
 

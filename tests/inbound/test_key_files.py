@@ -12,9 +12,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
-from meshsdk.inbound.jwks import KeyStore
-from meshsdk.inbound.token import BadTokenError, parse_token
-from meshsdk.resources.jwt import LocalJwks
+from meshsdk.inbound.filters.jwks import KeyStore
+from meshsdk.inbound.filters.token import BadTokenError, parse_token
+from meshsdk.resources.filters.jwt import LocalJwks
 from tests.differential.tokens import signed
 
 OLD, NEW = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from meshsdk.inbound.adaptive_concurrency import GradientController
-from meshsdk.inbound.admission_control import AdmissionController
-from meshsdk.resources.load_shedding import AdaptiveConcurrency, AdmissionControl
+from meshsdk.inbound.filters.adaptive_concurrency import GradientController
+from meshsdk.inbound.filters.admission_control import AdmissionController
+from meshsdk.resources.filters.load_shedding import AdaptiveConcurrency, AdmissionControl
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshsdk.inbound import Connection, InboundRequest
-from meshsdk.inbound.rbac import RbacStep, compile_condition
+from meshsdk.inbound.filters.rbac import RbacStep, compile_condition
 from meshsdk.resources import StringMatcher, StringMatchKind
-from meshsdk.resources.rbac import (
+from meshsdk.resources.filters.rbac import (
     AllOf,
     AnyOf,
     Authenticated,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from meshsdk.inbound.token import BadTokenError, parse_token
+from meshsdk.inbound.filters.token import BadTokenError, parse_token
 
 
 def _token(**claims: Any) -> str:

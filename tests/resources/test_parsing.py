@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from meshsdk import ResourceError
 from meshsdk.resources import ResourceType, RouteConfiguration, decode
-from meshsdk.resources.filter_state import parse_set_filter_state
+from meshsdk.resources.filters.rbac import parse_rbac
+from meshsdk.resources.filters.set_filter_state import parse_set_filter_state
 from meshsdk.resources.notes import Notes
-from meshsdk.resources.rbac import parse_rbac
 
 KINDS: dict[ResourceType, type[Message]] = {
     ResourceType.LISTENER: listener_pb2.Listener,
@@ -149,7 +149,7 @@ def test_a_fault_of_a_parser_refuses_the_resource_and_is_told_to_its_server(monk
     def fails(*arguments: object) -> None:
         raise KeyError("who would have thought")
 
-    monkeypatch.setattr("meshsdk.resources.server_listener_parsing.parse_request_rules", fails)
+    monkeypatch.setattr("meshsdk.resources.listener.server_listener.parse_request_rules", fails)
     with pytest.raises(ResourceError, match="l: Listener: cannot be read: KeyError.*who would have thought"):
         parse(ResourceType.LISTENER, server_listener())
 

@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from meshsdk.errors import PeerIdentityError, ResourceError
-from meshsdk.grpc.hang_up import hang_up
+from meshsdk.grpc.servers.hang_up import hang_up
 from meshsdk.identities import FileIdentity
 from meshsdk.resources import TlsFile, TlsTrust
 from meshsdk.security import check_sent, read_trust

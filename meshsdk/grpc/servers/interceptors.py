@@ -1,0 +1,277 @@
+"""Interceptors for the gRPC servers of the process: policy, tracing, metrics, deadlines, load reports.
+
+They wrap what a server's handlers do and nothing else, so health checking, reflection and services without generated
+code stay as they are. While a handler runs, its call's span is the current one and its deadline bounds what goes out
+(`meshsdk.deadline`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from ... import deadline
+from ...inbound import InboundRequest
+from ...telemetry.lookup import grpc_server_observer
+from .load_reports import LoadReports
+from .policy import ServerPolicy
+from .policy_context import AioPolicyContext, PolicyContext, changes
+
+__all__ = ["MeshAioServerInterceptor", "MeshServerInterceptor"]
+
+# grpc says "no deadline" with one that is centuries away.
+_NO_DEADLINE_SECONDS = 1e9
+
+
+_NUMBERS = {code.name: code.value[0] for code in grpc.StatusCode}
+
+
+class _Incoming:
+    """One call while its handler runs. A context manager around the handler.
+
+    Args:
+        method: `/package.Service/Method`.
+        context: grpc's.
+        reports: The server's load, where it reports any.
+    """
+
+    def __init__(self, method: str, context: Any, reports: LoadReports | None) -> None:
+        self._context = context
+        self._reports = reports
+        self._report: Any = None
+        observer = grpc_server_observer()
+        self._observation = (
+            observer.start(method.lstrip("/"), context.invocation_metadata() or (), context.peer())
+            if observer is not None
+            else None
+        )
+        self._scopes = contextlib.ExitStack()
+        self.request: InboundRequest | None = None
+        self._is_broken_off = False
+
+    def breaker(self) -> Callable[[], object]:
+        """What breaks off this call of grpc.aio's from another thread: its context cannot, its task can."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def break_off() -> None:
+            self._is_broken_off = True
+            task.cancel()
+
+        return lambda: loop.call_soon_threadsafe(break_off)
+
+    async def cancelled(self) -> None:
+        """The call's task was cancelled: where that was the mesh, the caller is told."""
+        if self._is_broken_off:
+            await self._context.abort(grpc.StatusCode.CANCELLED, "the caller's certificate is trusted no more")
+
+    def __enter__(self) -> _Incoming:
+        left = self._context.time_remaining()
+        if left is not None and left < _NO_DEADLINE_SECONDS:
+            self._scopes.enter_context(deadline.limit(left))
+        if self._observation is not None:
+            self._scopes.enter_context(self._observation.current())
+        if self._reports is not None:
+            self._report = self._reports.begin()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if self._reports is not None:
+            self._send_report(self._reports)
+        self._scopes.close()
+        request = self.request
+        if self._observation is not None or (request is not None and request.on_done):
+            code, details = _status(self._context, error)
+            if request is not None:
+                request.done(None, _NUMBERS[code] if code != "CANCELLED" else None)
+            if self._observation is not None:
+                self._observation.end(code, details)
+
+    def _send_report(self, reports: LoadReports) -> None:
+        trailer = reports.trailer(self._report)
+        if trailer is not None:
+            self._context.set_trailing_metadata((*(self._context.trailing_metadata() or ()), trailer))
+
+
+def _status(context: Any, error: BaseException | None) -> tuple[str, str]:
+    """Name and message of the status that a call ends with."""
+    # grpc.aio gives functions that it runs in threads a context that tells neither.
+    code = context.code() if hasattr(context, "code") else None
+    details = (context.details() if hasattr(context, "details") else None) or b""
+    message = details.decode("utf-8", "replace") if isinstance(details, bytes) else str(details)
+    if error is not None and not isinstance(error, GeneratorExit):
+        if _is_set(code):
+            return _name(code), message
+        is_cancelled = isinstance(error, BaseException) and type(error).__name__ == "CancelledError"
+        return ("CANCELLED", "") if is_cancelled else ("UNKNOWN", f"{type(error).__name__}: {error}")
+    if isinstance(error, GeneratorExit):
+        return "CANCELLED", ""
+    return (_name(code), message) if _is_set(code) else ("OK", "")
+
+
+def _is_set(code: Any) -> bool:
+    return code is not None and code != 0 and code is not grpc.StatusCode.OK
+
+
+def _name(code: Any) -> str:
+    if isinstance(code, grpc.StatusCode):
+        return str(code.name)
+    return next((one.name for one in grpc.StatusCode if one.value[0] == code), "UNKNOWN")
+
+
+Behavior = Callable[[Any, Any], Any]
+
+
+def _wrapped(handler: Any, wrap: Callable[[Behavior, bool], Behavior]) -> Any:
+    """A handler with its behavior wrapped; `wrap` is told whether responses are a stream."""
+    kind = ("stream" if handler.request_streaming else "unary") + (
+        "_stream" if handler.response_streaming else "_unary"
+    )
+    make = getattr(grpc, f"{kind}_rpc_method_handler")
+    behavior = wrap(getattr(handler, kind), bool(handler.response_streaming))
+    return make(
+        behavior, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+    )
+
+
+class _Wrapper:
+    """Wraps behaviors of one method."""
+
+    def __init__(self, method: str, reports: LoadReports | None, policy: ServerPolicy | None) -> None:
+        self._method = method
+        self._reports = reports
+        self._policy = policy
+
+    def _check(self, context: Any, incoming: _Incoming) -> Any:
+        """Let the call pass, or abort it; the context that its handler gets."""
+        if self._policy is None:
+            return context
+        request = incoming.request = self._policy.check(self._method, context)
+        return PolicyContext(context, request) if changes(request) else context
+
+    async def _check_async(self, context: Any, incoming: _Incoming) -> Any:
+        """See `_check`."""
+        if self._policy is None:
+            return context
+        request = await self._policy.check_async(self._method, context, incoming.breaker)
+        incoming.request = request
+        return AioPolicyContext(context, request) if changes(request) else context
+
+    def sync(self, behavior: Behavior, is_stream: bool) -> Behavior:
+        """A behavior that runs in a thread."""
+        if getattr(behavior, "experimental_non_blocking", False):
+            policy = self._policy
+            if policy is None:
+                return behavior  # It ends when it calls back, which is not ours to see.
+
+            def admitted(request: Any, context: Any, *callbacks: Any) -> Any:
+                # It ends when it calls back, which is not ours to see.
+                policy.check(self._method, context).done(None)
+                return behavior(request, context, *callbacks)
+
+            admitted.experimental_non_blocking = True  # type: ignore[attr-defined]
+            return admitted
+
+        def respond(request: Any, context: Any) -> Any:
+            with _Incoming(self._method, context, self._reports) as incoming:
+                seen = self._check(context, incoming)
+                response = behavior(request, seen)
+                _begin_answer(seen)
+                return response
+
+        def stream(request: Any, context: Any) -> Iterator[Any]:
+            with _Incoming(self._method, context, self._reports) as incoming:
+                seen = self._check(context, incoming)
+                for response in behavior(request, seen):
+                    _begin_answer(seen)
+                    yield response
+
+        return stream if is_stream else respond
+
+    def asynchronous(self, behavior: Behavior, is_stream: bool) -> Behavior:
+        """A behavior of grpc.aio's: a coroutine, an asynchronous generator, or a function that runs in a thread."""
+        if inspect.isasyncgenfunction(behavior):
+
+            async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+                with _Incoming(self._method, context, self._reports) as incoming:
+                    try:
+                        seen = await self._check_async(context, incoming)
+                        async for response in behavior(request, seen):
+                            await _begin_answer_async(seen)
+                            yield response
+                    except asyncio.CancelledError:
+                        await incoming.cancelled()
+                        raise
+
+            return stream
+        if inspect.iscoroutinefunction(behavior):
+
+            async def respond(request: Any, context: Any) -> Any:
+                with _Incoming(self._method, context, self._reports) as incoming:
+                    try:
+                        seen = await self._check_async(context, incoming)
+                        response = await behavior(request, seen)
+                        await _begin_answer_async(seen)
+                    except asyncio.CancelledError:
+                        await incoming.cancelled()
+                        raise
+                    return response
+
+            return respond
+        return self.sync(behavior, is_stream)
+
+
+def _begin_answer(context: Any) -> None:
+    if isinstance(context, PolicyContext):
+        context.begin_answer()
+
+
+async def _begin_answer_async(context: Any) -> None:
+    if isinstance(context, AioPolicyContext):
+        await context.begin_answer()
+
+
+class MeshServerInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
+    """For `grpc.server(interceptors=[…])`.
+
+    Args:
+        load_reports: The server's load, to be told to clients with each call.
+        policy: What calls must pass first; None lets all in.
+    """
+
+    def __init__(self, load_reports: LoadReports | None = None, policy: ServerPolicy | None = None) -> None:
+        self._reports = load_reports
+        self._policy = policy
+
+    def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
+        """See grpc.ServerInterceptor."""
+        handler = continuation(handler_call_details)
+        if handler is None:
+            return None
+        return _wrapped(handler, _Wrapper(handler_call_details.method, self._reports, self._policy).sync)
+
+
+class MeshAioServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """For `grpc.aio.server(interceptors=[…])`.
+
+    Args:
+        load_reports: The server's load, to be told to clients with each call.
+        policy: What calls must pass first; None lets all in.
+    """
+
+    def __init__(self, load_reports: LoadReports | None = None, policy: ServerPolicy | None = None) -> None:
+        self._reports = load_reports
+        self._policy = policy
+
+    async def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
+        """See grpc.aio.ServerInterceptor."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        return _wrapped(handler, _Wrapper(handler_call_details.method, self._reports, self._policy).asynchronous)

@@ -1,0 +1,250 @@
+"""Clusters: where endpoints come from and how one of them is chosen (envoy.config.cluster.v3.Cluster)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from ..tls import UpstreamTls, make_mesh_mutual
+from ..values import Metadatum, frozen
+from .endpoints import EndpointConfig, Endpoints, HealthStatus
+from .health import HealthCheck, OutlierDetection
+from .lb_policy import LbPolicy, RoundRobin
+
+__all__ = [
+    "AggregateDiscovery",
+    "CircuitBreakers",
+    "Cluster",
+    "Discovery",
+    "DiscoveryKind",
+    "DnsDiscovery",
+    "EdsDiscovery",
+    "HttpProtocol",
+    "StaticDiscovery",
+    "TcpKeepalive",
+    "Thresholds",
+    "TlsMatch",
+]
+
+
+class DiscoveryKind(Enum):
+    """The names of Cluster.DiscoveryType, and the aggregate extension."""
+
+    STATIC = "STATIC"
+    STRICT_DNS = "STRICT_DNS"
+    LOGICAL_DNS = "LOGICAL_DNS"
+    EDS = "EDS"
+    AGGREGATE = "AGGREGATE"
+
+
+@dataclass(frozen=True, slots=True)
+class EdsDiscovery:
+    """Endpoints by EDS under `service_name` (Cluster.EdsClusterConfig)."""
+
+    service_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class StaticDiscovery:
+    """Endpoints in the cluster itself (Cluster.load_assignment)."""
+
+    endpoints: Endpoints
+
+
+@dataclass(frozen=True, slots=True)
+class DnsDiscovery:
+    """Endpoints by DNS.
+
+    Attributes:
+        endpoints: Host names where addresses will stand.
+        logical: One endpoint whose address is the name's first (LOGICAL_DNS), rather than one for each (STRICT_DNS).
+        refresh_seconds, failure_refresh_seconds: Time to the next look-up.
+        family: `AUTO`, `V4_ONLY`, `V6_ONLY`, `V4_PREFERRED` or `ALL` (Cluster.DnsLookupFamily).
+    """
+
+    endpoints: Endpoints
+    logical: bool
+    refresh_seconds: float = 5.0
+    failure_refresh_seconds: float = 5.0
+    family: str = "AUTO"
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateDiscovery:
+    """Other clusters, in order of preference (envoy.extensions.clusters.aggregate.v3.ClusterConfig)."""
+
+    clusters: tuple[str, ...]
+
+
+Discovery = EdsDiscovery | StaticDiscovery | DnsDiscovery | AggregateDiscovery
+
+
+ROUND_ROBIN = RoundRobin()
+
+
+class HttpProtocol(Enum):
+    """What is spoken to the cluster's endpoints (HttpProtocolOptions.upstream_protocol_options)."""
+
+    HTTP1 = "http/1.1"
+    HTTP2 = "h2"
+    NEGOTIATED = "by ALPN"
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Limits of one priority (CircuitBreakers.Thresholds); None is no limit.
+
+    Attributes:
+        retry_budget_percent: Of the requests under way, how many may be retries; it takes the place of max_retries.
+        min_retry_concurrency: So many retries are allowed whatever the budget says.
+    """
+
+    max_connections: int | None = 1024
+    max_pending_requests: int | None = 1024
+    max_requests: int | None = 1024
+    max_retries: int | None = 3
+    retry_budget_percent: float | None = None
+    min_retry_concurrency: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitBreakers:
+    """Limits of the DEFAULT and of the HIGH routing priority, and of each endpoint.
+
+    Attributes:
+        max_connections_per_host: None is no limit.
+    """
+
+    default: Thresholds = Thresholds()
+    high: Thresholds = Thresholds()
+    max_connections_per_host: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TcpKeepalive:
+    """When an idle connection is probed (envoy.config.core.v3.TcpKeepalive); None is the system's default."""
+
+    probes: int | None = None
+    time_seconds: int | None = None
+    interval_seconds: int | None = None
+
+
+# Endpoint metadata that chooses among transport_socket_matches; Istio sets `tlsMode: istio` there.
+_TLS_METADATA = "envoy.transport_socket_match"
+_TLS_MODE = "tlsMode"
+_ISTIO = "istio"
+
+# CommonLbConfig.override_host_status where it is not set.
+OVERRIDABLE = frozenset({HealthStatus.UNKNOWN, HealthStatus.HEALTHY, HealthStatus.DEGRADED})
+
+
+@dataclass(frozen=True, slots=True)
+class TlsMatch:
+    """TLS settings for the endpoints whose metadata has all of these values (Cluster.TransportSocketMatch).
+
+    Attributes:
+        tls: None is plaintext.
+    """
+
+    criteria: tuple[tuple[str, Metadatum], ...]
+    tls: UpstreamTls | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A group of endpoints that offer the same service.
+
+    Attributes:
+        discovery: Where endpoints come from.
+        connect_timeout_seconds: For a connection, TLS included.
+        healthy_panic_threshold: Percent of healthy endpoints below which health is ignored; 0 never.
+        locality_weighted: Whether localities get traffic by their weights.
+        protocol: What HTTP is spoken.
+        tls: None is plaintext.
+        tls_matches: In order, what some endpoints have instead of `tls` (transport_socket_matches).
+        metadata: filter_metadata by namespace.
+        fail_traffic_on_panic: In panic nobody is picked.
+        max_connection_seconds: Age at which a connection takes no further request; None is no limit.
+        max_concurrent_streams: On one HTTP/2 connection; None leaves it to the peer.
+        tcp_keepalive: Idle time and interval in seconds and number of probes; None switches it off.
+        max_stream_duration_seconds: Longest time of a request; None is no limit.
+        ignore_new_hosts_until_first_hc: Endpoints count only after their first health check.
+        close_connections_on_host_set_change: All connections are closed when endpoints come or go.
+        fallback: Where its endpoints are where EDS has none.
+        only_healthy: Endpoints that the control plane calls anything worse than healthy do not count and get nothing
+            (gRFC A27); else Envoy's rules hold.
+        override_host_status: In which health an endpoint may be named against the policy.
+        auto_mutual: Mutual TLS of the mesh is spoken to the endpoints that istiod marks as taking it.
+    """
+
+    name: str
+    discovery: Discovery
+    lb_policy: LbPolicy = ROUND_ROBIN
+    connect_timeout_seconds: float = 5.0
+    healthy_panic_threshold: float = 50.0
+    locality_weighted: bool = False
+    protocol: HttpProtocol = HttpProtocol.HTTP1
+    tls: UpstreamTls | None = None
+    tls_matches: tuple[TlsMatch, ...] = ()
+    circuit_breakers: CircuitBreakers = CircuitBreakers()
+    max_requests_per_connection: int | None = None
+    idle_timeout_seconds: float | None = 3600.0
+    metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    outlier_detection: OutlierDetection | None = None
+    health_checks: tuple[HealthCheck, ...] = ()
+    fail_traffic_on_panic: bool = False
+    max_connection_seconds: float | None = None
+    max_concurrent_streams: int | None = None
+    tcp_keepalive: TcpKeepalive | None = None
+    max_stream_duration_seconds: float | None = None
+    ignore_new_hosts_until_first_hc: bool = False
+    close_connections_on_host_set_change: bool = False
+    close_connections_on_health_failure: bool = False
+    only_healthy: bool = False
+    fallback: DnsDiscovery | None = None
+    override_host_status: frozenset[HealthStatus] = OVERRIDABLE
+    auto_mutual: bool = False
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def tls_of(self, endpoint: EndpointConfig) -> UpstreamTls | None:
+        """The TLS settings of one endpoint: those that are configured, or mutual TLS where its mark asks for it."""
+        if self.auto_mutual and endpoint.metadata.get(_TLS_METADATA, {}).get(_TLS_MODE) == _ISTIO:
+            return make_mesh_mutual(_namespace_of(endpoint))
+        return self.configured_tls_of(endpoint)
+
+    def configured_tls_of(self, endpoint: EndpointConfig) -> UpstreamTls | None:
+        """The TLS settings of one endpoint: of the first match, or the cluster's own."""
+        if self.tls_matches:
+            values = endpoint.metadata.get(_TLS_METADATA, {})
+            for match in self.tls_matches:
+                if all(key in values and frozen(values[key]) == wanted for key, wanted in match.criteria):
+                    return match.tls
+        return self.tls
+
+    @property
+    def kind(self) -> DiscoveryKind:
+        """The name of the way endpoints are found."""
+        match self.discovery:
+            case EdsDiscovery():
+                return DiscoveryKind.EDS
+            case StaticDiscovery():
+                return DiscoveryKind.STATIC
+            case DnsDiscovery(logical=True):
+                return DiscoveryKind.LOGICAL_DNS
+            case DnsDiscovery():
+                return DiscoveryKind.STRICT_DNS
+            case AggregateDiscovery():
+                return DiscoveryKind.AGGREGATE
+
+
+def _namespace_of(endpoint: EndpointConfig) -> str:
+    """The namespace of an endpoint's workload, where istiod tells it.
+
+    It writes name, namespace, canonical service, its revision and the cluster, and no service account
+    (pilot/pkg/networking/util/util.go, AppendLbEndpointMetadata).
+    """
+    workload = endpoint.metadata.get(_ISTIO, {}).get("workload")
+    parts = workload.split(";") if isinstance(workload, str) else []
+    return parts[1] if len(parts) > 1 else ""

@@ -1,0 +1,238 @@
+"""Endpoints of a cluster (envoy.config.endpoint.v3.ClusterLoadAssignment)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from ...bootstrap import Locality
+from ...errors import ResourceError
+from .. import constraints
+from ..matching import parse_fractional_percent
+from ..notes import Notes
+from ..values import optional, struct_as_dict
+
+__all__ = [
+    "Address",
+    "EndpointConfig",
+    "Endpoints",
+    "HealthStatus",
+    "LocalityEndpoints",
+    "parse_address",
+    "parse_endpoints",
+]
+
+_ASSIGNMENT_FIELDS = frozenset("cluster_name endpoints policy".split())
+_POLICY_FIELDS = frozenset("overprovisioning_factor drop_overloads weighted_priority_health".split())
+_LOCALITY_FIELDS = frozenset("locality lb_endpoints load_balancing_weight priority metadata".split())
+_LB_ENDPOINT_FIELDS = frozenset("endpoint health_status metadata load_balancing_weight".split())
+_ENDPOINT_FIELDS = frozenset("address hostname health_check_config".split())
+
+NOWHERE = Locality()
+
+# gRFC A27: the weights of the localities of one priority must add up to a uint32.
+_MAX_WEIGHT_SUM = 0xFFFFFFFF
+
+
+class HealthStatus(Enum):
+    """What the management server knows of an endpoint's health (envoy.config.core.v3.HealthStatus)."""
+
+    UNKNOWN = 0
+    HEALTHY = 1
+    UNHEALTHY = 2
+    DRAINING = 3
+    TIMEOUT = 4
+    DEGRADED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to connect: an IP address or host name with a port, or a unix socket's path (then `port` is 0)."""
+
+    host: str
+    port: int
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether this is the path of a unix socket."""
+        return self.port == 0 and self.host.startswith(("/", "@"))
+
+    def __str__(self) -> str:
+        if self.is_unix:
+            return f"unix:{self.host}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointConfig:
+    """One endpoint as configured (envoy.config.endpoint.v3.LbEndpoint).
+
+    Attributes:
+        health_check_port: Where active health checks go; 0 is the address's own.
+        health_check_hostname: Their Host; empty leaves it to the check.
+    """
+
+    address: Address
+    health: HealthStatus = HealthStatus.UNKNOWN
+    weight: int = 1
+    hostname: str = ""
+    metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    health_check_port: int = 0
+    health_check_hostname: str = ""
+    disable_active_health_check: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LocalityEndpoints:
+    """The endpoints of one locality at one priority.
+
+    Attributes:
+        weight: None where unset; with locality weighted balancing such a locality gets no traffic.
+        priority: 0 is the highest.
+    """
+
+    endpoints: tuple[EndpointConfig, ...]
+    locality: Locality = NOWHERE
+    weight: int | None = None
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """All endpoints of a cluster.
+
+    Attributes:
+        overprovisioning_factor: In percent; 140 unless set (ClusterLoadAssignment.Policy).
+        drop_share: Of the requests, how many are refused at once, between 0 and 1 (drop_overloads).
+        weighted_priority_health: Availability of a priority counts weights instead of endpoints.
+    """
+
+    name: str
+    localities: tuple[LocalityEndpoints, ...] = ()
+    overprovisioning_factor: int = 140
+    drop_share: float = 0.0
+    weighted_priority_health: bool = False
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __len__(self) -> int:
+        return sum(len(locality.endpoints) for locality in self.localities)
+
+
+def parse_endpoints(
+    message: Any, where: str = "ClusterLoadAssignment", *, host_names: bool = False, checked: bool = False
+) -> Endpoints:
+    """A validated ClusterLoadAssignment.
+
+    Args:
+        message: The protobuf.
+        where: Its path in error messages.
+        host_names: Whether addresses may be host names, as in a DNS cluster's load_assignment.
+        checked: Whether Envoy's own rules have been applied already, to a message around this one.
+
+    Raises:
+        ResourceError: A rule does not hold.
+    """
+    if not checked:
+        constraints.check(message, where)
+    notes = Notes()
+    notes.unless_acted_on(message, where, _ASSIGNMENT_FIELDS)
+    notes.unless_acted_on(message.policy, f"{where}.policy", _POLICY_FIELDS)
+    localities = tuple(
+        _parse_locality(locality, f"{where}.endpoints[{index}]", notes, host_names)
+        for index, locality in enumerate(message.endpoints)
+    )
+    _check_weights(localities, where)
+    return Endpoints(
+        name=message.cluster_name,
+        localities=localities,
+        overprovisioning_factor=optional(message.policy, "overprovisioning_factor") or 140,
+        drop_share=_drop_share(message.policy, f"{where}.policy"),
+        weighted_priority_health=message.policy.weighted_priority_health,
+        notes=tuple(notes),
+    )
+
+
+def _drop_share(policy: Any, where: str) -> float:
+    """Each category drops its share of what the ones before let through."""
+    kept = 1.0
+    for index, drop in enumerate(policy.drop_overloads):
+        path = f"{where}.drop_overloads[{index}].drop_percentage"
+        kept *= 1 - parse_fractional_percent(drop.drop_percentage, path).share
+    return 1 - kept
+
+
+def _check_weights(localities: tuple[LocalityEndpoints, ...], where: str) -> None:
+    totals: dict[int, int] = {}
+    for locality in localities:
+        totals[locality.priority] = totals.get(locality.priority, 0) + (locality.weight or 0)
+    for priority, total in totals.items():
+        if total > _MAX_WEIGHT_SUM:
+            raise ResourceError(f"{where}.endpoints", f"the weights of priority {priority} add up to {total}")
+
+
+def _parse_locality(message: Any, where: str, notes: Notes, host_names: bool) -> LocalityEndpoints:
+    notes.unless_acted_on(message, where, _LOCALITY_FIELDS)
+    endpoints = tuple(
+        _parse_endpoint(endpoint, f"{where}.lb_endpoints[{index}]", notes, host_names)
+        for index, endpoint in enumerate(message.lb_endpoints)
+    )
+    total = sum(endpoint.weight for endpoint in endpoints)
+    if total > _MAX_WEIGHT_SUM:
+        raise ResourceError(f"{where}.lb_endpoints", f"the weights add up to {total}, above 2^32-1")
+    locality = message.locality
+    return LocalityEndpoints(
+        endpoints=endpoints,
+        locality=Locality(locality.region, locality.zone, locality.sub_zone),
+        weight=optional(message, "load_balancing_weight"),
+        priority=message.priority,
+    )
+
+
+def _parse_endpoint(message: Any, where: str, notes: Notes, host_names: bool) -> EndpointConfig:
+    notes.unless_acted_on(message, where, _LB_ENDPOINT_FIELDS)
+    if message.WhichOneof("host_identifier") != "endpoint":
+        raise ResourceError(f"{where}.endpoint", "must be set; named endpoints are refused")
+    endpoint = message.endpoint
+    notes.unless_acted_on(endpoint, f"{where}.endpoint", _ENDPOINT_FIELDS)
+    if not endpoint.HasField("address"):
+        raise ResourceError(f"{where}.endpoint.address", "must be set")
+    health = message.health_status
+    return EndpointConfig(
+        address=parse_address(endpoint.address, f"{where}.endpoint.address", host_names=host_names),
+        # An open enum: a status from a newer Envoy means what UNKNOWN means.
+        health=HealthStatus(health) if 0 <= health <= 5 else HealthStatus.UNKNOWN,
+        # LbEndpoint.load_balancing_weight: 1 where unset.
+        weight=optional(message, "load_balancing_weight") or 1,
+        hostname=endpoint.hostname,
+        metadata={name: struct_as_dict(struct) for name, struct in message.metadata.filter_metadata.items()},
+        health_check_port=endpoint.health_check_config.port_value,
+        health_check_hostname=endpoint.health_check_config.hostname,
+        disable_active_health_check=endpoint.health_check_config.disable_active_health_check,
+    )
+
+
+def parse_address(message: Any, where: str, *, host_names: bool) -> Address:
+    """An envoy.config.core.v3.Address: a socket address with a port number, or a pipe."""
+    which = message.WhichOneof("address")
+    if which == "pipe":
+        return Address(message.pipe.path, 0)
+    if which != "socket_address":
+        raise ResourceError(f"{where}.{which}", "is an address that meshsdk cannot connect to")
+    socket_address = message.socket_address
+    if socket_address.WhichOneof("port_specifier") != "port_value":
+        raise ResourceError(f"{where}.socket_address.port_value", "must be set; named ports are refused")
+    if not socket_address.port_value:
+        raise ResourceError(f"{where}.socket_address.port_value", "must not be 0")
+    if not host_names:
+        _check_ip(socket_address.address, f"{where}.socket_address.address")
+    return Address(socket_address.address, socket_address.port_value)
+
+
+def _check_ip(text: str, where: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise ResourceError(where, f"{text!r} is not an IP address; names need a DNS cluster") from None

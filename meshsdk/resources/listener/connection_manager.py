@@ -1,0 +1,86 @@
+"""What a connection manager says on either side: its routes and its HTTP filters (HttpConnectionManager)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from envoy.extensions.filters.http.router.v3 import router_pb2
+
+from ...errors import ResourceError
+from ..filters.registry import Side, parse_filter
+from ..filters.settings import HttpFilter
+from ..notes import Notes
+from ..route import RouteConfiguration, parse_route_configuration
+from ..values import unpack
+
+__all__ = ["parse_filters", "parse_routes"]
+
+_ROUTER_FILTER_TYPE = router_pb2.Router.DESCRIPTOR.full_name
+
+
+def parse_routes(manager: Any, where: str) -> tuple[str, RouteConfiguration | None]:
+    which = manager.WhichOneof("route_specifier")
+    if which == "route_config":
+        return "", parse_route_configuration(manager.route_config)
+    if which == "rds":
+        source = manager.rds.config_source.WhichOneof("config_source_specifier")
+        if source not in (None, "ads", "self", "api_config_source"):
+            raise ResourceError(f"{where}.rds.config_source", f"{source} is refused; routes come by ADS")
+        if not manager.rds.route_config_name:
+            raise ResourceError(f"{where}.rds.route_config_name", "must be set")
+        return manager.rds.route_config_name, None
+    raise ResourceError(f"{where}.{which}", "scoped routes are refused; use rds or route_config")
+
+
+def parse_filters(manager: Any, where: str, notes: Notes, side: Side) -> tuple[HttpFilter, ...]:
+    """The filters but the router. gRFC A39: an unknown filter that is not optional fails the listener."""
+    filters: list[HttpFilter] = []
+    names: set[str] = set()
+    if side is Side.SERVER and not manager.http_filters:
+        # Envoy lets no request through without one.
+        raise ResourceError(f"{where}.http_filters", "is empty: the last filter must be the router")
+    for index, http_filter in enumerate(manager.http_filters):
+        path = f"{where}.http_filters[{index}]"
+        if http_filter.name in names:
+            raise ResourceError(f"{path}.name", f"{http_filter.name!r} stands twice")
+        names.add(http_filter.name)
+        kind = http_filter.typed_config.type_url.rpartition("/")[2]
+        is_last = index == len(manager.http_filters) - 1
+        if kind == _ROUTER_FILTER_TYPE:
+            if not is_last:
+                raise ResourceError(path, "the router must be the last filter")
+            _check_router(http_filter.typed_config, f"{path}.typed_config", notes, side)
+        elif is_last:
+            raise ResourceError(path, "the last filter must be the router")
+        elif (parsed := parse_filter(http_filter, path, notes, side)) is not None:
+            filters.append(parsed)
+        elif http_filter.is_optional or kind in _HARMLESS_FILTERS:
+            notes.add(path, f"{http_filter.name!r} is skipped")
+        else:
+            raise ResourceError(path, f"{http_filter.name!r} ({kind}) is not known and not optional")
+    return tuple(filters)
+
+
+# These change nothing for one end of a connection.
+_ROUTER_FIELDS = frozenset(
+    "dynamic_stats start_child_span upstream_log upstream_log_options suppress_envoy_headers"
+    " respect_expected_rq_timeout suppress_grpc_request_failure_code_stats".split()
+)
+
+
+def _check_router(container: Any, where: str, notes: Notes, side: Side) -> None:
+    router = unpack(container, router_pb2.Router, where)
+    if router.upstream_http_filters and side is Side.SERVER:
+        raise ResourceError(f"{where}.upstream_http_filters", "is refused: make them filters of the listener")
+    notes.unless_acted_on(router, where, _ROUTER_FIELDS)
+
+
+# Filters that istiod gives everybody and that change no request: they only record.
+_HARMLESS_FILTERS = frozenset(
+    {
+        "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+        "envoy.extensions.filters.http.alpn.v3.FilterConfig",
+        "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
+        "stats.PluginConfig",
+    }
+)

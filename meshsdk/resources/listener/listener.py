@@ -1,0 +1,89 @@
+"""Client listeners: an api_listener with an HttpConnectionManager (gRFC A27, envoy.config.listener.v3.Listener)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+
+from ...errors import ResourceError
+from .. import constraints
+from ..filters.registry import Side
+from ..filters.settings import HttpFilter
+from ..notes import Notes
+from ..route import RouteConfiguration
+from ..values import seconds, unpack
+from .connection_manager import parse_filters, parse_routes
+from .path_normalization import KEEP_PATHS, PathNormalization, parse_path_normalization
+
+__all__ = ["Listener", "parse_listener"]
+
+# An address says nothing to a client that asks by name; istiod puts the service's there.
+_LISTENER_FIELDS = frozenset(
+    "name api_listener metadata traffic_direction stat_prefix address additional_addresses".split()
+)
+_MANAGER_FIELDS = frozenset(
+    "codec_type stat_prefix rds route_config http_filters common_http_protocol_options server_name access_log"
+    " generate_request_id use_remote_address xff_num_trusted_hops tracing normalize_path merge_slashes"
+    " path_with_escaped_slashes_action stream_idle_timeout strip_matching_host_port strip_any_host_port"
+    " strip_trailing_host_dot server_header_transformation".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """What a client does for one target: its routes, by name or inline, and its HTTP filters.
+
+    Attributes:
+        route_name: RouteConfiguration to ask for by RDS; empty where `route_configuration` is inline.
+        max_stream_duration_seconds: Longest time of a request whose route sets none; None is no limit.
+        stream_idle_timeout_seconds: Longest time without a byte of a request whose route sets none; None is no limit.
+        filters: In order, without the router.
+        paths: How paths are made uniform before they are matched.
+        strip_port: Whether and which ports are taken off the authority: empty, `matching` or `any`.
+        strip_trailing_dot: Whether a dot at the end of the host is taken off.
+    """
+
+    name: str
+    route_name: str = ""
+    route_configuration: RouteConfiguration | None = None
+    max_stream_duration_seconds: float | None = None
+    stream_idle_timeout_seconds: float | None = None
+    filters: tuple[HttpFilter, ...] = ()
+    paths: PathNormalization = KEEP_PATHS
+    strip_port: str = ""
+    strip_trailing_dot: bool = False
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+
+def parse_listener(message: Any) -> Listener:
+    """A validated client listener.
+
+    Raises:
+        ResourceError: A rule does not hold, or it is a listener for a server's socket.
+    """
+    where = "Listener"
+    constraints.check(message)
+    notes = Notes()
+    if not message.HasField("api_listener"):
+        raise ResourceError(f"{where}.api_listener", "must be set: this is a listener for a server, not for a client")
+    notes.unless_acted_on(message, where, _LISTENER_FIELDS)
+    path = f"{where}.api_listener.api_listener"
+    manager = unpack(message.api_listener.api_listener, http_connection_manager_pb2.HttpConnectionManager, path)
+    notes.unless_acted_on(manager, path, _MANAGER_FIELDS)
+    route_name, configuration = parse_routes(manager, path)
+    idle = seconds(manager, "stream_idle_timeout")
+    return Listener(
+        name=message.name,
+        route_name=route_name,
+        route_configuration=configuration,
+        max_stream_duration_seconds=seconds(manager.common_http_protocol_options, "max_stream_duration") or None,
+        # HttpConnectionManager.stream_idle_timeout: 5 minutes where unset; zero disables it.
+        stream_idle_timeout_seconds=300.0 if idle is None else idle or None,
+        filters=parse_filters(manager, path, notes, Side.CLIENT),
+        paths=parse_path_normalization(manager, path),
+        strip_port="any" if manager.strip_any_host_port else "matching" if manager.strip_matching_host_port else "",
+        strip_trailing_dot=manager.strip_trailing_host_dot,
+        notes=tuple(notes) + (configuration.notes if configuration else ()),
+    )

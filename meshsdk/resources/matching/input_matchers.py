@@ -1,0 +1,119 @@
+"""Matchers of one input by extension (envoy.extensions.matching.input_matchers, xds.type.matcher.v3.CelMatcher)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from envoy.extensions.matching.input_matchers.consistent_hashing.v3 import consistent_hashing_pb2
+from envoy.extensions.matching.input_matchers.ip.v3 import ip_pb2
+from envoy.extensions.matching.input_matchers.metadata.v3 import metadata_pb2
+from envoy.extensions.matching.input_matchers.runtime_fraction.v3 import runtime_fraction_pb2
+from google.api.expr.v1alpha1 import syntax_pb2
+from xds.type.matcher.v3 import cel_pb2
+
+from ...errors import ResourceError
+from ..values import unpack
+from .cel import CelCondition, parse_condition
+from .matchers import FractionalPercent, StringMatcher, parse_fractional_percent
+from .metadata_matcher import ValueMatcher, parse_value_matcher
+from .network import Network, parse_cidr
+
+__all__ = ["ChosenByHash", "ChosenShare", "HasValue", "InNetworks", "InputMatcher", "parse_input_matcher"]
+
+
+@dataclass(frozen=True, slots=True)
+class InNetworks:
+    """The input is an address in one of some ranges."""
+
+    networks: tuple[Network, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenByHash:
+    """The input's xxHash64, modulo `modulo`, is `threshold` at least."""
+
+    threshold: int
+    modulo: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenShare:
+    """The input's xxHash64 is in a share of all."""
+
+    share: FractionalPercent
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class HasValue:
+    """The input is metadata, and matches."""
+
+    matcher: ValueMatcher
+    invert: bool
+
+
+InputMatcher = StringMatcher | InNetworks | ChosenByHash | ChosenShare | HasValue | CelCondition
+
+
+def parse_input_matcher(container: Any, where: str) -> InputMatcher:
+    """The extension inside a google.protobuf.Any.
+
+    Raises:
+        ResourceError: meshsdk does not know it, or it cannot be read.
+    """
+    kind = container.type_url.rpartition("/")[2]
+    parse = _PARSERS.get(kind)
+    if parse is None:
+        raise ResourceError(where, f"{kind or 'nothing'} is a matcher that meshsdk does not know")
+    message_type, make = parse
+    return make(unpack(container, message_type, where), where)
+
+
+def _in_networks(message: Any, where: str) -> InNetworks:
+    ranges = message.cidr_ranges
+    return InNetworks(tuple(parse_cidr(one, f"{where}.cidr_ranges[{index}]") for index, one in enumerate(ranges)))
+
+
+def _chosen_by_hash(message: Any, where: str) -> ChosenByHash:
+    if not message.modulo:
+        raise ResourceError(f"{where}.modulo", "must be greater than 0")
+    return ChosenByHash(message.threshold, message.modulo, message.seed)
+
+
+def _chosen_share(message: Any, where: str) -> ChosenShare:
+    # Runtime keys have no values here, so the default counts.
+    share = message.runtime_fraction.default_value
+    return ChosenShare(parse_fractional_percent(share, f"{where}.runtime_fraction.default_value"), message.seed)
+
+
+def _has_value(message: Any, where: str) -> HasValue:
+    return HasValue(parse_value_matcher(message.value, f"{where}.value"), message.invert)
+
+
+def _cel(message: Any, where: str) -> CelCondition:
+    which = message.expr_match.WhichOneof("expr_specifier")
+    path = f"{where}.expr_match.{which}"
+    match which:
+        case "parsed_expr":
+            return parse_condition(message.expr_match.parsed_expr.expr, f"{path}.expr")
+        case "cel_expr_parsed":
+            # The same on the wire as the older message.
+            parsed = syntax_pb2.ParsedExpr.FromString(message.expr_match.cel_expr_parsed.SerializeToString())
+            return parse_condition(parsed.expr, f"{path}.expr")
+        case _:
+            raise ResourceError(path, "is refused: give parsed_expr or cel_expr_parsed")
+
+
+_PARSERS: dict[str, tuple[Any, Callable[[Any, str], InputMatcher]]] = {
+    message_type.DESCRIPTOR.full_name: (message_type, make)
+    for message_type, make in (
+        (ip_pb2.Ip, _in_networks),
+        (consistent_hashing_pb2.ConsistentHashing, _chosen_by_hash),
+        (runtime_fraction_pb2.RuntimeFraction, _chosen_share),
+        (metadata_pb2.Metadata, _has_value),
+        (cel_pb2.CelMatcher, _cel),
+    )
+}

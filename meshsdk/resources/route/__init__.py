@@ -1,0 +1,49 @@
+"""Route configurations, as data and from protobuf."""
+
+from .action_parsing import parse_hash_policies
+from .retry import RETRY_CONDITIONS, RetryBackOff, RetryOn, RetryPolicy, parse_retry_on
+from .route import (
+    CookieHash,
+    DirectResponse,
+    ForwardAction,
+    HashPolicy,
+    HeaderHash,
+    InternalRedirectPolicy,
+    MirrorPolicy,
+    NonForwardingAction,
+    QueryParameterHash,
+    Redirect,
+    RegexRewrite,
+    Route,
+    RouteConfiguration,
+    StreamDuration,
+    VirtualHost,
+    WeightedCluster,
+)
+from .route_parsing import parse_route_configuration
+
+__all__ = [
+    "RETRY_CONDITIONS",
+    "CookieHash",
+    "DirectResponse",
+    "ForwardAction",
+    "HashPolicy",
+    "HeaderHash",
+    "InternalRedirectPolicy",
+    "MirrorPolicy",
+    "NonForwardingAction",
+    "QueryParameterHash",
+    "Redirect",
+    "RegexRewrite",
+    "RetryBackOff",
+    "RetryOn",
+    "RetryPolicy",
+    "Route",
+    "RouteConfiguration",
+    "StreamDuration",
+    "VirtualHost",
+    "WeightedCluster",
+    "parse_hash_policies",
+    "parse_retry_on",
+    "parse_route_configuration",
+]
