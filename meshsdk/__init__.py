@@ -65,10 +65,10 @@ __all__ = [
 # What not every process needs, and what takes time to import.
 _LOADED_WHEN_USED = {
     "Decision": ".decision",
-    "LoadReport": ".grpc.load_reports",
-    "LoadReports": ".grpc.load_reports",
-    "MeshRpcError": ".grpc.call_error",
-    "current_load_report": ".grpc.load_reports",
+    "LoadReport": ".grpc.servers",
+    "LoadReports": ".grpc.servers",
+    "MeshRpcError": ".grpc.channels",
+    "current_load_report": ".grpc.servers",
 }
 
 

@@ -11,9 +11,10 @@ import json
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from .errors import BootstrapError
 
@@ -42,8 +43,7 @@ _REFUSED_CREDENTIALS = ("google_default",)
 _TOKEN_FILE = "jwt_token_file"
 
 
-@dataclass(frozen=True, slots=True)
-class Locality:
+class Locality(Struct, frozen=True):
     """Where a node or an endpoint is (envoy.config.core.v3.Locality)."""
 
     region: str = ""
@@ -51,8 +51,7 @@ class Locality:
     sub_zone: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Struct, frozen=True):
     """Who this process is to the management server (envoy.config.core.v3.Node)."""
 
     id: str = ""
@@ -84,8 +83,7 @@ class Node:
         return "cluster.local"
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelCredentials:
+class ChannelCredentials(Struct, frozen=True):
     """How the channel to a management server is secured (gRFC A27, A65).
 
     Attributes:
@@ -101,8 +99,7 @@ class ChannelCredentials:
     private_key_file: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class XdsServer:
+class XdsServer(Struct, frozen=True):
     """A management server, in the order of preference in which the bootstrap lists them.
 
     Attributes:
@@ -122,24 +119,21 @@ class XdsServer:
         return "ignore_resource_deletion" in self.features
 
 
-@dataclass(frozen=True, slots=True)
-class Authority:
+class Authority(Struct, frozen=True):
     """Servers and naming of one xdstp authority (gRFC A47)."""
 
     servers: tuple[XdsServer, ...]
     client_listener_template: str
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateProvider:
+class CertificateProvider(Struct, frozen=True):
     """A certificate provider instance (gRFC A29): a plugin's name and its configuration."""
 
     plugin: str
     config: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Bootstrap:
+class Bootstrap(Struct, frozen=True):
     """A whole, validated bootstrap."""
 
     servers: tuple[XdsServer, ...] = ()

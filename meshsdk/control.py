@@ -14,10 +14,11 @@ import time
 import urllib.parse
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
 
 from .bootstrap import Bootstrap
 from .discovery import SERVER_ROOT, DnsResolver, Graph, Snapshot
@@ -48,8 +49,7 @@ _MAX_LISTENERS = 4096
 _MAX_ROUNDS = 64
 
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
+class _Waiter(Struct, eq=False):
     names: tuple[str, ...]
     callback: Callable[[], None]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from msgspec import structs
 
 from .exchange import Directory
 from .exchange.request_changes import changed_request
@@ -181,7 +182,7 @@ def _candidate(
             health=endpoint.health.name,
             weight=endpoint.weight,
             priority=priority,
-            locality="/".join(filter(None, dataclasses.astuple(endpoint.locality))),
+            locality="/".join(filter(None, structs.astuple(endpoint.locality))),
         )
         for priority, endpoint in cluster
     )

@@ -10,17 +10,17 @@ import base64
 import datetime
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 __all__ = ["ServiceAccountToken", "read_token"]
 
 _MAX_BYTES = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceAccountToken:
+class ServiceAccountToken(Struct, frozen=True):
     """A token, and what it says of itself.
 
     Attributes:

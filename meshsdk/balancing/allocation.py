@@ -10,7 +10,8 @@ would get traffic only if others failed are the tiers after it, in order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..bootstrap import Locality
 from ..resources import LbPolicy
@@ -24,8 +25,7 @@ from .priority import PriorityPicker
 __all__ = ["Share", "Tier", "allocate", "innermost"]
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(Struct, frozen=True):
     """Endpoints that take turns.
 
     Attributes:

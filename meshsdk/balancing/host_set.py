@@ -7,7 +7,9 @@ source/common/upstream/upstream_impl.cc (HostSetImpl::effectiveLocalityWeight).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..bootstrap import Locality
 from ..resources import LbPolicy
@@ -18,8 +20,7 @@ from .policies import PickOne, is_hashed, make_policy, normalized
 __all__ = ["HostSet", "HostSetSettings", "LocalityHosts"]
 
 
-@dataclass(frozen=True, slots=True)
-class LocalityHosts:
+class LocalityHosts(Struct, frozen=True):
     """The endpoints of one locality at one priority; weight None was not set and counts as 0."""
 
     locality: Locality
@@ -27,8 +28,7 @@ class LocalityHosts:
     endpoints: tuple[Endpoint, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class HostSetSettings:
+class HostSetSettings(Struct, frozen=True):
     """How a host set chooses.
 
     Attributes:

@@ -6,11 +6,12 @@ the addresses of the last one that did not.
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+
+from msgspec.structs import replace
 
 from ..log_lines import logger_of
 from ..resources import Address, Cluster, DnsDiscovery, EndpointConfig, Endpoints
@@ -157,10 +158,10 @@ def resolve_endpoints(discovery: DnsDiscovery, resolve: Callable[[str, str], lis
                     errors.append(error if isinstance(error, OSError) else OSError(str(error)))
     if errors and not any(addresses.values()):
         raise errors[0]
-    return dataclasses.replace(
+    return replace(
         discovery.endpoints,
         localities=tuple(
-            dataclasses.replace(locality, endpoints=_resolved(locality.endpoints, addresses, discovery.logical))
+            replace(locality, endpoints=_resolved(locality.endpoints, addresses, discovery.logical))
             for locality in discovery.endpoints.localities
         ),
     )
@@ -175,7 +176,7 @@ def _resolved(
         for address in found[:1] if logical else found:
             # Envoy: a resolved host keeps the name it was resolved from, for SNI and auto_host_rewrite.
             resolved.append(
-                dataclasses.replace(
+                replace(
                     endpoint,
                     address=Address(address, endpoint.address.port),
                     hostname=endpoint.hostname or endpoint.address.host,

@@ -19,8 +19,10 @@ No I/O and no clock here; control thread only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ..resources import (
     AggregateDiscovery,
@@ -53,8 +55,7 @@ _ON_DEMAND = ListenerView(problem="a cluster, not a listener", does_not_exist=Tr
 _MAX_AGGREGATE_DEPTH = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(Struct, frozen=True):
     """What one walk found: what to ask for, which names to look up, and what to publish.
 
     Attributes:
@@ -177,8 +178,7 @@ def _same_items(new: Mapping[str, object], old: Mapping[str, object]) -> bool:
     return new.keys() == old.keys() and all(old[key] is value for key, value in new.items())
 
 
-@dataclass(slots=True)
-class _Walk:
+class _Walk(Struct):
     """One walk: what it met so far.
 
     Attributes:

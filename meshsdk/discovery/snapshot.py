@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from ..resources import Cluster, Endpoints, Listener, RouteConfiguration, ServerListener
 
 __all__ = ["ClusterView", "ListenerView", "ServerView", "Snapshot"]
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerView:
+class ListenerView(Struct, frozen=True):
     """A listener with its routes, or why there is none.
 
     Attributes:
@@ -27,8 +27,7 @@ class ListenerView:
     passes_through: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ServerView:
+class ServerView(Struct, frozen=True):
     """A server's listener with its routes, or why it has none.
 
     Attributes:
@@ -43,8 +42,7 @@ class ServerView:
     does_not_exist: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterView:
+class ClusterView(Struct, frozen=True):
     """A cluster with its endpoints, or why there are none. An aggregate cluster has no endpoints of its own."""
 
     cluster: Cluster | None = None
@@ -52,8 +50,7 @@ class ClusterView:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """Everything that requests are decided by. Never changed, only replaced.
 
     Attributes:

@@ -6,7 +6,8 @@ Source: Envoy docs, http_filters/router_filter (HTTP headers consumed). They are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ..resources import HeaderMatcher, HeaderMatchKind, RetryPolicy
 from ..resources.route import RetryOn, parse_retry_on

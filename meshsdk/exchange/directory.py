@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from .. import resources
 from ..balancing import Cluster
@@ -28,8 +30,7 @@ RandomFraction = Callable[[], float]
 _LEFT_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """What is known of one listener: its routes, or why there are none."""
 
     view: ListenerView
@@ -37,8 +38,7 @@ class Target:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Directory:
+class Directory(Struct, frozen=True):
     """Routes by listener name and clusters by name.
 
     Attributes:

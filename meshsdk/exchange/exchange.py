@@ -17,8 +17,9 @@ engine's own monotonic clock, since timeouts of the route and of the attempt run
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
+
+from msgspec.structs import replace
 
 from .. import deadline as inbound
 from ..balancing import Cluster, Endpoint

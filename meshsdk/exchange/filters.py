@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from enum import Enum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..resources import Fault, FractionalPercent, LocalRateLimit
 from ..routing import RequestHead
@@ -26,8 +28,7 @@ _ABORT = "x-envoy-fault-abort-request"
 _ABORT_GRPC = "x-envoy-fault-abort-grpc-request"
 
 
-@dataclass(frozen=True, slots=True)
-class FilterVerdict:
+class FilterVerdict(Struct, frozen=True):
     """What filters have to say: how long to hold the request, and an answer in the upstream's place.
 
     Attributes:

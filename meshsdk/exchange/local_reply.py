@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import urllib.parse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..errors import CircuitOpenError, NoHealthyEndpointError, NoRouteError, RequestError, RequestTimeoutError
 from ..routing import apply_mutations
@@ -23,8 +25,7 @@ __all__ = ["LocalReply"]
 _CONTENT_TYPE = b"content-type"
 
 
-@dataclass(frozen=True, slots=True)
-class LocalReply:
+class LocalReply(Struct, frozen=True):
     """A response made here.
 
     Attributes:

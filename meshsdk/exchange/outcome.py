@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 __all__ = ["OUTLIER_FAILURES", "TIMEOUTS", "Failure", "Outcome", "http_status_of"]
 
@@ -41,8 +42,7 @@ def _no_header(name: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """A response's head, or a failure.
 
     Attributes:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import dataclass
 
 import httpx
+from msgspec import Struct
 
 from ..exchange import Exchange
 from ..routing.timeouts import RouteTimeouts
@@ -18,8 +18,7 @@ from .sync_transport import MeshTransport
 __all__ = ["AsyncClusterClient", "ClusterClient", "check_plain"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Owner:
+class _Owner(Struct, frozen=True):
     """What transports take for a Mesh."""
 
     runtime: Runtime

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import httpx
+from msgspec import Struct
 
 from .. import resources
 from ..balancing import Cluster
@@ -105,8 +105,7 @@ class HasRuntime(Protocol):
         """Its inner side."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unsettled:
+class Unsettled(Struct, frozen=True):
     """Listeners that must be waited for before a request to their target can be decided."""
 
     names: tuple[str, ...]

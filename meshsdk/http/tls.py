@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from msgspec import Struct
 
 from ..balancing import Cluster, Endpoint
 from ..errors import PeerIdentityError, ResourceError
@@ -75,8 +75,7 @@ def speaks_http2(chosen: str | None, protocol: HttpProtocol) -> bool:
     return chosen in ("h2", "istio-h2")
 
 
-@dataclass(slots=True, eq=False)
-class _Kept:
+class _Kept(Struct, eq=False):
     """A context, the stamps of what it was made from, the clusters that use it, and why it cannot be renewed."""
 
     stamps: tuple[object, ...]

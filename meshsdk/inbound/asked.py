@@ -12,12 +12,11 @@ ask counts as that filter's.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import re2
+from msgspec import Struct, field
 
 from ..resources import HeaderMatcher, RouteMatch
 from ..resources.filters.ext_authz import ExtAuthz, GrpcAuthorization
@@ -39,8 +38,7 @@ _RBAC = "envoy.filters.http.rbac"
 _ANY_RESULT = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """What settings ask.
 
     Attributes:
@@ -68,8 +66,7 @@ class Asked:
 NOTHING_ASKED = Asked()
 
 
-@dataclass(slots=True)
-class _Found:
+class _Found(Struct):
     facts: set[Fact] = field(default_factory=set)
     results: set[str] = field(default_factory=set)
     shadows: set[tuple[str, frozenset[Fact]]] = field(default_factory=set)
@@ -88,10 +85,10 @@ def _walk(one: object, found: _Found) -> None:
         look(one, found)
     if isinstance(one, Rbac):
         _look_at_rbac(one, found)
-    elif dataclasses.is_dataclass(one):
-        for each in dataclasses.fields(one):
-            if not each.name.startswith("response"):
-                _walk(getattr(one, each.name), found)
+    elif isinstance(one, Struct):
+        for name in one.__struct_fields__:
+            if not name.startswith("response"):
+                _walk(getattr(one, name), found)
     elif isinstance(one, Mapping):
         for value in one.values():
             _walk(value, found)

@@ -13,11 +13,13 @@ changes of the filters that saw the request.
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Generator
 from functools import partial
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..errors import PeerIdentityError
 from ..exchange.configured_answer import configured_answer
@@ -60,8 +62,7 @@ __all__ = ["CompiledChain"]
 _MAX_ACCEPTED = 1024
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _RouteSteps:
+class _RouteSteps(Struct, frozen=True):
     """One route's filters, and its changes of the request.
 
     Attributes:
@@ -116,7 +117,7 @@ class CompiledChain:
         self.manager: ServerManager = manager
         filters = manager.listener.filters
         # The table's own filters would be a client's.
-        listener = dataclasses.replace(manager.listener, filters=())
+        listener = replace(manager.listener, filters=())
         self.table = self._table_with_certificate = RouteTable(listener, routes)
         every_route = self.table.routes
         of_certificates = _for_certificates(routes)
@@ -163,13 +164,13 @@ class CompiledChain:
             return compiled(clusters[0])
         if not any(cluster.filters for cluster in clusters):
             every = [compiled(cluster) for cluster in (None, *clusters)]
-            return dataclasses.replace(every[0], asks=NOTHING.union(*(one.asks for one in every)))
+            return replace(every[0], asks=NOTHING.union(*(one.asks for one in every)))
         assert route.forward is not None
         each = tuple(
-            dataclasses.replace(compiled(cluster), destination=destination)
+            replace(compiled(cluster), destination=destination)
             for cluster, destination in zip(clusters, route.forward.destinations, strict=True)
         )
-        return dataclasses.replace(compiled(None), of_destinations=each)
+        return replace(compiled(None), of_destinations=each)
 
     def begin(self, request: InboundRequest) -> Result:
         """Decide on a request: see the module."""
@@ -311,7 +312,7 @@ class CompiledChain:
             context = format_context(request, flags=reply.flag, details=reply.details)
             reply = reply.mutated(levels, context)
         headers = request.changed_response(list(reply.headers), 0 if is_preflight else reply.status)
-        reply = dataclasses.replace(reply, headers=tuple(headers))
+        reply = replace(reply, headers=tuple(headers))
         return reply.as_grpc() if is_grpc(request.head) else reply
 
 
@@ -320,13 +321,13 @@ def _for_certificates(routes: RouteConfiguration) -> RouteConfiguration:
     virtual_hosts = []
     for host in routes.virtual_hosts:
         changed = [
-            dataclasses.replace(route, match=dataclasses.replace(route.match, never=route.match.never_with_certificate))
+            replace(route, match=replace(route.match, never=route.match.never_with_certificate))
             if route.match.never != route.match.never_with_certificate
             else route
             for route in host.routes
         ]
-        virtual_hosts.append(dataclasses.replace(host, routes=tuple(changed)))
-    return dataclasses.replace(routes, virtual_hosts=tuple(virtual_hosts))
+        virtual_hosts.append(replace(host, routes=tuple(changed)))
+    return replace(routes, virtual_hosts=tuple(virtual_hosts))
 
 
 def _changes(

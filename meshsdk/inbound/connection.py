@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
+
+from msgspec import Struct
 
 from ..resources.matching import Network
 from ..security.peer_identity import PeerCertificate
@@ -30,8 +31,7 @@ class Fact(Enum):
     GRPC_HEADERS = "the headers that gRPC keeps to itself (content-type, te, grpc-timeout and the like)"
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(Struct, frozen=True):
     """One connection of a server; made when it is accepted, or as far as the server tells.
 
     Attributes:
@@ -65,7 +65,7 @@ class Connection:
     tls_version: str = ""
     tls_cipher: str = ""
     is_watched: bool = False
-    hang_up: Callable[[], object] | None = field(default=None, compare=False)
+    hang_up: Callable[[], object] | None = None
     untold: frozenset[Fact] = frozenset()
 
     @property

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from msgspec.structs import replace
 
 from ..discovery import ServerView
 from ..errors import ResourceError
@@ -116,4 +116,4 @@ def compile_policy(view: ServerView, before: InboundPolicy | None, own_cluster: 
         if before is not None and before.listener is not None:
             before.problem = problem
             return before
-        return InboundPolicy(dataclasses.replace(view, listener=None, problem=problem))
+        return InboundPolicy(replace(view, listener=None, problem=problem))

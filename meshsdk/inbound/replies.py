@@ -6,7 +6,8 @@ Sources: Envoy docs, http_conn_man/response_code_details, and the filters' own s
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ..exchange.local_reply import LocalReply, of_text
 from .connection import Fact

@@ -7,7 +7,8 @@ wait = steps.send(result)      # until StopIteration, whose value is the answer,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from ..resources.filters.ext_authz import ExtAuthz
 from ..resources.filters.jwt import RemoteJwks
@@ -29,29 +30,25 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Delay:
+class Delay(Struct, frozen=True):
     """Let this time pass. The result is None."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class FetchKeys:
+class FetchKeys(Struct, frozen=True):
     """Fetch a key set. The result is its text, or None where that failed."""
 
     remote: RemoteJwks
 
 
-@dataclass(frozen=True, slots=True)
-class ReadBody:
+class ReadBody(Struct, frozen=True):
     """Read the request's body. The result is its beginning: one byte more than the limit where it is longer."""
 
     max_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class AuthorizationAnswer:
+class AuthorizationAnswer(Struct, frozen=True):
     """What an authorization server says.
 
     Attributes:
@@ -73,8 +70,7 @@ class AuthorizationAnswer:
     metadata: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class AskAuthorization:
+class AskAuthorization(Struct, frozen=True):
     """Ask an authorization server. The result is an AuthorizationAnswer, or None where it could not be asked."""
 
     settings: ExtAuthz
@@ -85,8 +81,7 @@ class AskAuthorization:
     metadata: Mapping[str, Mapping[str, object]]
 
 
-@dataclass(frozen=True, slots=True)
-class LimitStatus:
+class LimitStatus(Struct, frozen=True):
     """How near a limit is (RateLimitResponse.DescriptorStatus).
 
     Attributes:
@@ -100,8 +95,7 @@ class LimitStatus:
     reset_seconds: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimitAnswer:
+class RateLimitAnswer(Struct, frozen=True):
     """What a rate limit server says.
 
     Attributes:
@@ -118,8 +112,7 @@ class RateLimitAnswer:
     metadata: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class AskRateLimit:
+class AskRateLimit(Struct, frozen=True):
     """Ask a rate limit server. The result is a RateLimitAnswer, or None where it could not be asked."""
 
     service: RateLimitService

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -12,6 +11,8 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from google.protobuf.message import DecodeError, Message
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..errors import ResourceError
 from . import constraints
@@ -47,8 +48,7 @@ RESOURCE_TYPES = {kind.type_url: kind for kind in ResourceType}
 Unparsed = bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Codec:
+class _Codec(Struct, frozen=True):
     message: Callable[[], Message]
     name_field: str
     parse: Callable[[Any], Any]

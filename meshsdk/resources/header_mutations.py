@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct
 
 from ..errors import ResourceError
 
@@ -28,8 +29,7 @@ class AppendAction(Enum):
     OVERWRITE_IF_EXISTS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderAddition:
+class HeaderAddition(Struct, frozen=True):
     """One header to add: its value is a format string (Envoy docs, http_conn_man/headers, custom headers)."""
 
     name: str
@@ -38,8 +38,7 @@ class HeaderAddition:
     keep_empty_value: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderMutations:
+class HeaderMutations(Struct, frozen=True):
     """Headers that one level (route, virtual host, …) removes and adds; Envoy removes first, then adds."""
 
     add: tuple[HeaderAddition, ...] = ()

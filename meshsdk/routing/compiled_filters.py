@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..resources import (
     Buffer,
@@ -43,8 +44,7 @@ class FaultTally:
         self.active -= 1
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledFault:
+class CompiledFault(Struct, frozen=True):
     """A fault with its header conditions compiled.
 
     Attributes:
@@ -65,8 +65,7 @@ class CompiledFault:
         return head.with_headers(changed)
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledFilters:
+class CompiledFilters(Struct, frozen=True):
     """What a listener's filters do for one route, by kind.
 
     Attributes:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from itertools import accumulate
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..resources import (
     FilterSettings,
@@ -33,8 +35,7 @@ from .timeouts import RouteTimeouts, compile_timeouts
 __all__ = ["CompiledForward", "Destination", "compile_forward", "mutation_levels"]
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(Struct, frozen=True):
     """One cluster that a route may choose, with what choosing it brings.
 
     Attributes:
@@ -53,8 +54,7 @@ class Destination:
     is_plain: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledForward:
+class CompiledForward(Struct, frozen=True):
     """How a request is forwarded.
 
     Attributes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..resources import DirectResponse, ForwardAction, Listener, Redirect, Route, RouteConfiguration, VirtualHost
 from .compiled_filters import NO_FILTERS, Buckets, CompiledFilters, compile_filters
@@ -17,8 +19,7 @@ from .rewrite import compile_location, compile_path_rewrite
 __all__ = ["CompiledRoute", "compile_route"]
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledRoute:
+class CompiledRoute(Struct, frozen=True):
     """One route, ready to decide. Exactly one of `forward`, `redirect` and `direct_response` is set, or none.
 
     Attributes:

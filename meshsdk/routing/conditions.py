@@ -7,10 +7,10 @@ source/common/router/config_utility.cc (ConfigUtility::QueryParameterMatcher) fo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
 import re2
+from msgspec import Struct
 
 from ..resources import (
     FractionalPercent,
@@ -74,8 +74,7 @@ def _conditions(match: RouteMatch) -> Iterable[Condition]:
         yield _FractionCondition(match.runtime_fraction)
 
 
-@dataclass(frozen=True, slots=True)
-class PathCondition:
+class PathCondition(Struct, frozen=True):
     """The path condition: a test of the path without query."""
 
     match: PathMatch
@@ -143,8 +142,7 @@ def _starts_with_segment(prefix: str) -> Callable[[str], bool]:
     return lambda path: path == prefix or path.startswith(with_slash)
 
 
-@dataclass(frozen=True, slots=True)
-class _HeaderCondition:
+class _HeaderCondition(Struct, frozen=True):
     """A header has, or has not, a value that passes a test; of several values one is enough.
 
     Attributes:
@@ -169,8 +167,7 @@ class _HeaderCondition:
         return f"header {self.name} {self.wanted}: {_shown(head.header(self.name))}"
 
 
-@dataclass(frozen=True, slots=True)
-class _ExactHeaderCondition:
+class _ExactHeaderCondition(Struct, frozen=True):
     """The commonest header condition, without a detour: a header has exactly this value."""
 
     name: str
@@ -239,8 +236,7 @@ def _shown(value: str | None) -> str:
     return "it is not there" if value is None else f"it is {value!r}"
 
 
-@dataclass(frozen=True, slots=True)
-class _QueryParameterCondition:
+class _QueryParameterCondition(Struct, frozen=True):
     name: str
     test: Callable[[str | None], bool]
     wanted: str
@@ -262,8 +258,7 @@ def compile_query_parameter(matcher: QueryParameterMatcher) -> Condition:
     return _QueryParameterCondition(matcher.name, lambda v: v is not None and test(v), wanted)
 
 
-@dataclass(frozen=True, slots=True)
-class _NeverCondition:
+class _NeverCondition(Struct, frozen=True):
     """A condition that no request of a client meets."""
 
     reason: str
@@ -275,8 +270,7 @@ class _NeverCondition:
         return self.reason
 
 
-@dataclass(frozen=True, slots=True)
-class _MethodCondition:
+class _MethodCondition(Struct, frozen=True):
     method: str
 
     def holds(self, head: RequestHead, random_fraction: RandomFraction) -> bool:
@@ -286,8 +280,7 @@ class _MethodCondition:
         return f"the method must be {self.method}: it is {head.method}"
 
 
-@dataclass(frozen=True, slots=True)
-class _GrpcCondition:
+class _GrpcCondition(Struct, frozen=True):
     def holds(self, head: RequestHead, random_fraction: RandomFraction) -> bool:
         return is_grpc(head)
 
@@ -295,8 +288,7 @@ class _GrpcCondition:
         return f"the request must be gRPC: content-type {_shown(head.header('content-type'))}"
 
 
-@dataclass(frozen=True, slots=True)
-class _FractionCondition:
+class _FractionCondition(Struct, frozen=True):
     fraction: FractionalPercent
 
     def holds(self, head: RequestHead, random_fraction: RandomFraction) -> bool:

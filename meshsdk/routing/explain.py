@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from .compiled_route import CompiledRoute
 from .conditions import RandomFraction
@@ -12,8 +12,7 @@ from .route_table import RouteTable
 __all__ = ["RouteExplanation", "explain_route"]
 
 
-@dataclass(frozen=True, slots=True)
-class RouteExplanation:
+class RouteExplanation(Struct, frozen=True):
     """How a request met the routes.
 
     Attributes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import xxhash
+from msgspec import Struct
 
 from ..resources import CookieHash, HashPolicy, HeaderHash
 from .request_head import RequestHead
@@ -17,8 +17,7 @@ __all__ = ["HashKey", "compile_hash_policies", "hash_text", "new_cookie_value"]
 _64_BITS = (1 << 64) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class HashKey:
+class HashKey(Struct, frozen=True):
     """The hash of a request, and the Set-Cookie that its response must carry where the key was made here."""
 
     value: int

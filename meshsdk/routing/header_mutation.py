@@ -9,8 +9,9 @@ as the levels before left them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from ..resources import AppendAction, HeaderMutations
 from .formatter import FormatContext, Formatter, compile_format
@@ -20,8 +21,7 @@ __all__ = ["HeaderList", "MutationLevel", "apply_mutations", "compile_mutations"
 HeaderList = list[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Addition:
+class Addition(Struct, frozen=True):
     """A header to set to a value."""
 
     name: bytes
@@ -30,8 +30,7 @@ class Addition:
     keep_empty: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class MutationLevel:
+class MutationLevel(Struct, frozen=True):
     """What one level removes and adds.
 
     Attributes:

@@ -7,7 +7,9 @@ source/common/router/router.cc (FilterUtility::finalTimeout); gRPC's grpc-timeou
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..deadline import parse_grpc_timeout
 from ..resources import ForwardAction, Listener, RetryPolicy, StreamDuration
@@ -23,8 +25,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class RouteTimeouts:
+class RouteTimeouts(Struct, frozen=True):
     """In seconds; None is no limit.
 
     Attributes:

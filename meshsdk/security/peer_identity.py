@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ..errors import PeerIdentityError
 from ..resources import SanMatcher, StringMatchKind, TlsTrust
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["PeerCertificate", "check_peer", "compile_san", "read_peer"]
 
 
-@dataclass(frozen=True, slots=True)
-class PeerCertificate:
+class PeerCertificate(Struct, frozen=True):
     """A verified certificate of a peer.
 
     Attributes:

@@ -7,11 +7,12 @@ time; here the roots, names, pins and revocation lists of now are asked.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..errors import PeerIdentityError, ResourceError
 from ..resources import PemSource, TlsFile, TlsTrust
@@ -51,11 +52,10 @@ def read_trust(trust: TlsTrust) -> TlsTrust:
     roots = _read(trust.trusted_ca, "validation_context.trusted_ca", _certificates)
     lists = _read(trust.crl, "validation_context.crl", revocation_lists)
     bundles = _read_bundles(trust.bundles) if trust.bundles is not None else None
-    return dataclasses.replace(trust, trusted_ca=roots, crl=lists, bundles=bundles)
+    return replace(trust, trusted_ca=roots, crl=lists, bundles=bundles)
 
 
-@dataclass(frozen=True, slots=True)
-class _ReadBundles:
+class _ReadBundles(Struct, frozen=True):
     """Roots by trust domain, as they were read."""
 
     domains: tuple[tuple[str, bytes], ...]

@@ -6,10 +6,11 @@ instance is the files that the bootstrap names, or the identity where the instan
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..bootstrap import CertificateProvider
 from ..errors import IdentityError, ResourceError
@@ -37,8 +38,7 @@ IDENTITY_PROVIDER = "default"
 IDENTITY_SECRETS = ("default", "ROOTCA")
 
 
-@dataclass(frozen=True, slots=True)
-class IdentityPart:
+class IdentityPart(Struct, frozen=True):
     """One part of an identity's current credentials: `certificate`, `private_key` or `roots`."""
 
     identity: Identity
@@ -57,8 +57,7 @@ class IdentityPart:
         return text
 
 
-@dataclass(frozen=True, slots=True)
-class IdentityBundles:
+class IdentityBundles(Struct, frozen=True):
     """An identity's roots by trust domain."""
 
     identity: Identity
@@ -75,8 +74,7 @@ class IdentityBundles:
             raise OSError(str(error)) from error
 
 
-@dataclass(frozen=True, slots=True)
-class ConfiguredBundles:
+class ConfiguredBundles(Struct, frozen=True):
     """Roots by trust domain, as the configuration names them."""
 
     spiffe: SpiffeDomains
@@ -119,7 +117,7 @@ class Secrets:
         Raises:
             ResourceError: A name stands for nothing.
         """
-        return dataclasses.replace(tls, identity=self._identity(tls.identity), trust=self.federated(tls.trust))
+        return replace(tls, identity=self._identity(tls.identity), trust=self.federated(tls.trust))
 
     def of_server(self, tls: DownstreamTls, *, federated: bool = False) -> DownstreamTls:
         """The same for a server's.
@@ -134,17 +132,17 @@ class Secrets:
         identity = self._identity(tls.identity)
         assert identity is not None
         find = self.federated if federated else self.trust
-        return dataclasses.replace(tls, identity=identity, trust=find(tls.trust) if tls.trust is not None else None)
+        return replace(tls, identity=identity, trust=find(tls.trust) if tls.trust is not None else None)
 
     def trust(self, trust: TlsTrust) -> TlsTrust:
         """Trust with its roots found."""
         if trust.spiffe is not None:
-            return dataclasses.replace(trust, bundles=ConfiguredBundles(trust.spiffe))
+            return replace(trust, bundles=ConfiguredBundles(trust.spiffe))
         if trust.own_domain_path:
             wanted = StringMatcher(StringMatchKind.PREFIX, f"spiffe://{self._trust_domain()}{trust.own_domain_path}")
-            trust = dataclasses.replace(trust, own_domain_path="", san_matchers=(SanMatcher("URI", wanted),))
+            trust = replace(trust, own_domain_path="", san_matchers=(SanMatcher("URI", wanted),))
         roots = self._find(trust.trusted_ca, "roots", "validation_context")
-        return trust if roots is trust.trusted_ca else dataclasses.replace(trust, trusted_ca=roots)
+        return trust if roots is trust.trusted_ca else replace(trust, trusted_ca=roots)
 
     def federated(self, trust: TlsTrust) -> TlsTrust:
         """Trust with its roots found; where they are the process's own, with those of federated trust domains.
@@ -156,7 +154,7 @@ class Secrets:
         """
         found = self.trust(trust)
         if isinstance(found.trusted_ca, IdentityPart):
-            return dataclasses.replace(found, bundles=IdentityBundles(found.trusted_ca.identity))
+            return replace(found, bundles=IdentityBundles(found.trusted_ca.identity))
         return found
 
     def own_identity(self) -> TlsIdentity:

@@ -7,8 +7,9 @@ import ssl
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from ..errors import ResourceError
 from ..resources import PemSource, TlsIdentity, TlsProtocol, TlsTrust, UpstreamTls
@@ -27,8 +28,7 @@ _VERSIONS = {
 }
 
 
-@dataclass(slots=True, eq=False)
-class TlsClientContext:
+class TlsClientContext(Struct, eq=False):
     """What a connection needs to start TLS, and to check whom it reached.
 
     Attributes:

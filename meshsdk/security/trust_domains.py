@@ -13,9 +13,10 @@ import hashlib
 import json
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+from msgspec import Struct
 
 from ..errors import IdentityError, PeerIdentityError
 from .peer_identity import read_peer
@@ -33,8 +34,7 @@ __all__ = [
 _MAX_CHAIN = 16
 
 
-@dataclass(frozen=True, slots=True)
-class PeerChain:
+class PeerChain(Struct, frozen=True):
     """What a peer's chain was, when it was verified.
 
     Attributes:

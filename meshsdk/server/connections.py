@@ -16,9 +16,10 @@ import socket
 import ssl
 import weakref
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
+
+from msgspec.structs import replace
 
 from ..errors import PeerIdentityError
 from ..inbound import Connection, Fact

@@ -6,7 +6,6 @@ uvicorn runs the application; connections are accepted here, and come in by the 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import errno
 import inspect
 import math
@@ -69,7 +68,7 @@ def make_server(app: Any, mesh: HasControl, port: int, *, host: str = "0.0.0.0",
     return MeshServer(config, Inbound(mesh.runtime, policy_port, host), timeouts)
 
 
-_TIMEOUTS = tuple(field.name for field in dataclasses.fields(Timeouts))
+_TIMEOUTS = Timeouts.__struct_fields__
 
 
 def _is_asgi(app: Any) -> bool:

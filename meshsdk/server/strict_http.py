@@ -20,10 +20,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sized
-from dataclasses import dataclass
 from typing import Any
 
 import httptools
+from msgspec import Struct
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -46,8 +46,7 @@ _SLACK_BYTES = 4 * 1024
 _FAREWELL_SECONDS = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(Struct, frozen=True):
     """How long a server waits for its peers, in seconds.
 
     Attributes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from ..resources import Resource, ResourceType
 
@@ -24,8 +25,7 @@ class Status(Enum):
     TIMEOUT = "TIMEOUT"
 
 
-@dataclass(frozen=True, slots=True)
-class CachedResource:
+class CachedResource(Struct, frozen=True):
     """One resource and how it came to be so.
 
     Attributes:

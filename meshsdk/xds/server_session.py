@@ -14,12 +14,12 @@ import hashlib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2
+from msgspec import Struct, field
 
 from ..log_lines import logger_of
 from ..resources import RESOURCE_TYPES, ResourceType
@@ -44,8 +44,7 @@ class Served(Protocol):
         """The resources in the shape that a client wants, by what it says of itself."""
 
 
-@dataclass(slots=True)
-class _Subscription:
+class _Subscription(Struct):
     """What a client wants of one type, and what it was sent: name to version."""
 
     names: set[str] = field(default_factory=set)

@@ -19,13 +19,13 @@ The incremental variant would stand beside this class with the same three method
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from envoy.config.listener.v3 import listener_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
+from msgspec import Struct, field
 
 from ..errors import ResourceError
 from ..resources import RESOURCE_TYPES, Resource, ResourceType, decode, resource_name
@@ -42,8 +42,7 @@ _MAX_ERROR_LENGTH = 4096
 _SHOWN_NAMES = 3
 
 
-@dataclass(slots=True)
-class Received:
+class Received(Struct):
     """What came of one response: what to send, and which of the wanted resources it settled."""
 
     answers: list[Any]
@@ -232,8 +231,7 @@ class SotwSession:
         )
 
 
-@dataclass(slots=True)
-class _Outcome:
+class _Outcome(Struct):
     """What taking one response in has found so far."""
 
     errors: list[str] = field(default_factory=list)

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from meshsdk.resources.cluster.cluster.lb_policy import PickFirst, RingHash
+from meshsdk.resources.cluster.lb_policy import PickFirst, RingHash
 
 from meshsdk.balancing import Cluster
 from meshsdk.balancing.allocation import allocate

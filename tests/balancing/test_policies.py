@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from meshsdk.resources.cluster.cluster.lb_policy import (
+from meshsdk.resources.cluster.lb_policy import (
     ClientSideWeightedRoundRobin,
     ConsistentHashing,
     LbPolicy,

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable
 
-from meshsdk.resources.cluster.cluster.lb_policy import (
+from meshsdk.resources.cluster.lb_policy import (
     ClientSideWeightedRoundRobin,
     ConsistentHashing,
     LbPolicy,

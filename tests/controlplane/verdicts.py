@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from meshsdk.resources.listener.listener.server_listener import ServerListener
+from meshsdk.resources.listener.server_listener import ServerListener
 
 from meshsdk.controlplane.folder import FolderState
 from meshsdk.discovery import ServerView

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from meshsdk.resources.route.route.retry import parse_retry_on
+from meshsdk.resources.route.retry import parse_retry_on
 
 from meshsdk.exchange import Failure, Outcome
 from meshsdk.exchange.retry import should_retry

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from envoy.config.listener.v3 import listener_pb2
 from google.protobuf import json_format
-from meshsdk.resources.listener.listener.request_rules import RequestRules, strictest
+from meshsdk.resources.listener.request_rules import RequestRules, strictest
 
 from meshsdk.errors import ResourceError
 from meshsdk.resources import ResourceType, ServerListener, decode

@@ -7,7 +7,8 @@ may take, up to the first that it surely takes, is one that grpc-core carries ou
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ...errors import NoRouteError
 from ...exchange import Directory, LocalReply
@@ -19,8 +20,7 @@ from ..engine import NotNative, call_head, native_match, routes_of
 __all__ = ["CallPlan", "make_plan", "shorter", "why_not_native"]
 
 
-@dataclass(frozen=True, slots=True)
-class CallPlan:
+class CallPlan(Struct, frozen=True):
     """How to carry out calls of one method.
 
     Attributes:

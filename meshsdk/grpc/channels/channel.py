@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import grpc
+from msgspec import Struct
 
 from ... import deadline
 from ...control import Control
@@ -102,8 +102,7 @@ class MeshChannel(grpc.Channel):  # type: ignore[misc]
         self.close()
 
 
-@dataclass(slots=True)
-class _Begun:
+class _Begun(Struct):
     """A call that is about to go out, and by which callable."""
 
     callable: Any

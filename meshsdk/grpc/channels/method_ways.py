@@ -6,8 +6,9 @@ What sync and async channels share: everything but waiting.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from ...exchange import Directory, Exchange
 from ...telemetry.lookup import grpc_client_observer
@@ -22,8 +23,7 @@ __all__ = ["MethodWays", "Way"]
 _MAX_CALLABLES = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """How calls go, for one Directory.
 
     Attributes:

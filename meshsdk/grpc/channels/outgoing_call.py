@@ -11,10 +11,10 @@ import binascii
 import functools
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
+from msgspec import Struct
 
 from ... import deadline
 from ...balancing import Endpoint
@@ -49,8 +49,7 @@ class CallObserver(Protocol):
         """The call is over."""
 
 
-@dataclass(slots=True)
-class OutgoingCall:
+class OutgoingCall(Struct):
     """One call while it lasts.
 
     Attributes:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from envoy.config.route.v3 import route_components_pb2
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ...balancing import Cluster
 from ...control import Control
@@ -40,8 +41,7 @@ _PASSTHROUGH = "passthrough:"
 _MAX_LISTENERS = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
+class _Written(Struct, frozen=True):
     """A resource as it was last written, and what from."""
 
     made_from: tuple[Hashable, ...]
@@ -55,8 +55,7 @@ class _Written:
         return self if self.unused_since is None else replace(self, unused_since=None)
 
 
-@dataclass(slots=True)
-class _State:
+class _State(Struct):
     """What is asked for, and what was written."""
 
     targets: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import urllib.parse
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 __all__ = ["TargetName", "parse_target"]
 
 
-@dataclass(frozen=True, slots=True)
-class TargetName:
+class TargetName(Struct, frozen=True):
     """What a channel is opened to.
 
     Attributes:

@@ -16,12 +16,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ...log_lines import logger_of
@@ -44,8 +44,7 @@ CERTIFICATE, KEY, ROOTS = "certificate.pem", "key.pem", "roots.pem"
 SlotSource = tuple[tuple[str, PemSource], ...]
 
 
-@dataclass(slots=True)
-class _Slot:
+class _Slot(Struct):
     name: str
     source: SlotSource
     users: int = 0

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ...resources.filters.rate_limit_rules import (
@@ -37,8 +38,7 @@ Entry = tuple[str, str]
 _END_OF_COUNT = 2**32
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True):
     """What a request is counted by.
 
     Attributes:
@@ -51,8 +51,7 @@ class Descriptor:
     limit: tuple[int, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RouteLimits:
+class RouteLimits(Struct, frozen=True):
     """The rules that a route and its virtual host have.
 
     Attributes:

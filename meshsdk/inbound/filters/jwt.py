@@ -15,11 +15,11 @@ import base64
 import json
 import urllib.parse
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
 import re2
+from msgspec import Struct
 
 from ...exchange.local_reply import LocalReply
 from ...resources import RouteMatch
@@ -61,8 +61,7 @@ _FILTER = "envoy.filters.http.jwt_authn"
 Checked = Generator[Wait, Any, BadTokenError | None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(Struct, frozen=True):
     """A token's text and where it was.
 
     Attributes:

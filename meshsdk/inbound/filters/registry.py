@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+from msgspec import Struct
 
 from ...exchange.filters import run_fault
 from ...exchange.local_reply import LocalReply
@@ -120,8 +121,7 @@ class FilterStates:
         self._asked = {}
 
 
-@dataclass(frozen=True, slots=True)
-class RouteFilters:
+class RouteFilters(Struct, frozen=True):
     """The filters of one route.
 
     Attributes:

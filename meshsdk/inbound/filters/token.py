@@ -13,12 +13,12 @@ import binascii
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jwt as pyjwt
 import re2
 from jwt.algorithms import get_default_algorithms
+from msgspec import Struct
 
 __all__ = ["BadTokenError", "KeySet", "Token", "parse_keys", "parse_token"]
 
@@ -56,8 +56,7 @@ VERIFICATION_FAILS = "Jwt verification fails"
 FETCH_FAILED = "Jwks remote fetch is failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(Struct, frozen=True):
     """A token taken apart; nothing about it is believed yet.
 
     Attributes:
@@ -219,8 +218,7 @@ def _check_claims(claims: Mapping[str, Any]) -> None:
         raise BadTokenError("Jwt payload [aud] field is not a string or string list")
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
+class _Key(Struct, frozen=True):
     kid: str
     algorithm: str
     kind: str

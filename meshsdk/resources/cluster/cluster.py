@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct, field
 
 from ..tls import UpstreamTls, make_mesh_mutual
 from ..values import Metadatum, frozen
@@ -39,22 +40,19 @@ class DiscoveryKind(Enum):
     AGGREGATE = "AGGREGATE"
 
 
-@dataclass(frozen=True, slots=True)
-class EdsDiscovery:
+class EdsDiscovery(Struct, frozen=True):
     """Endpoints by EDS under `service_name` (Cluster.EdsClusterConfig)."""
 
     service_name: str
 
 
-@dataclass(frozen=True, slots=True)
-class StaticDiscovery:
+class StaticDiscovery(Struct, frozen=True):
     """Endpoints in the cluster itself (Cluster.load_assignment)."""
 
     endpoints: Endpoints
 
 
-@dataclass(frozen=True, slots=True)
-class DnsDiscovery:
+class DnsDiscovery(Struct, frozen=True):
     """Endpoints by DNS.
 
     Attributes:
@@ -71,8 +69,7 @@ class DnsDiscovery:
     family: str = "AUTO"
 
 
-@dataclass(frozen=True, slots=True)
-class AggregateDiscovery:
+class AggregateDiscovery(Struct, frozen=True):
     """Other clusters, in order of preference (envoy.extensions.clusters.aggregate.v3.ClusterConfig)."""
 
     clusters: tuple[str, ...]
@@ -92,8 +89,7 @@ class HttpProtocol(Enum):
     NEGOTIATED = "by ALPN"
 
 
-@dataclass(frozen=True, slots=True)
-class Thresholds:
+class Thresholds(Struct, frozen=True):
     """Limits of one priority (CircuitBreakers.Thresholds); None is no limit.
 
     Attributes:
@@ -109,8 +105,7 @@ class Thresholds:
     min_retry_concurrency: int = 3
 
 
-@dataclass(frozen=True, slots=True)
-class CircuitBreakers:
+class CircuitBreakers(Struct, frozen=True):
     """Limits of the DEFAULT and of the HIGH routing priority, and of each endpoint.
 
     Attributes:
@@ -122,8 +117,7 @@ class CircuitBreakers:
     max_connections_per_host: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TcpKeepalive:
+class TcpKeepalive(Struct, frozen=True):
     """When an idle connection is probed (envoy.config.core.v3.TcpKeepalive); None is the system's default."""
 
     probes: int | None = None
@@ -140,8 +134,7 @@ _ISTIO = "istio"
 OVERRIDABLE = frozenset({HealthStatus.UNKNOWN, HealthStatus.HEALTHY, HealthStatus.DEGRADED})
 
 
-@dataclass(frozen=True, slots=True)
-class TlsMatch:
+class TlsMatch(Struct, frozen=True):
     """TLS settings for the endpoints whose metadata has all of these values (Cluster.TransportSocketMatch).
 
     Attributes:
@@ -152,8 +145,7 @@ class TlsMatch:
     tls: UpstreamTls | None
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
+class Cluster(Struct, frozen=True):
     """A group of endpoints that offer the same service.
 
     Attributes:
@@ -206,7 +198,7 @@ class Cluster:
     fallback: DnsDiscovery | None = None
     override_host_status: frozenset[HealthStatus] = OVERRIDABLE
     auto_mutual: bool = False
-    notes: tuple[str, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = ()
 
     def tls_of(self, endpoint: EndpointConfig) -> UpstreamTls | None:
         """The TLS settings of one endpoint: those that are configured, or mutual TLS where its mark asks for it."""

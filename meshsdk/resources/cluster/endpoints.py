@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct, field
 
 from ...bootstrap import Locality
 from ...errors import ResourceError
@@ -48,8 +49,7 @@ class HealthStatus(Enum):
     DEGRADED = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """Where to connect: an IP address or host name with a port, or a unix socket's path (then `port` is 0)."""
 
     host: str
@@ -66,8 +66,7 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointConfig:
+class EndpointConfig(Struct, frozen=True):
     """One endpoint as configured (envoy.config.endpoint.v3.LbEndpoint).
 
     Attributes:
@@ -85,8 +84,7 @@ class EndpointConfig:
     disable_active_health_check: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LocalityEndpoints:
+class LocalityEndpoints(Struct, frozen=True):
     """The endpoints of one locality at one priority.
 
     Attributes:
@@ -100,8 +98,7 @@ class LocalityEndpoints:
     priority: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoints:
+class Endpoints(Struct, frozen=True):
     """All endpoints of a cluster.
 
     Attributes:
@@ -115,7 +112,7 @@ class Endpoints:
     overprovisioning_factor: int = 140
     drop_share: float = 0.0
     weighted_priority_health: bool = False
-    notes: tuple[str, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return sum(len(locality.endpoints) for locality in self.localities)

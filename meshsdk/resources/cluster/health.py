@@ -5,9 +5,10 @@ Sources: envoy.config.cluster.v3.OutlierDetection, envoy.config.core.v3.HealthCh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ..header_mutations import HeaderAddition, parse_addition
@@ -17,8 +18,7 @@ from ..values import optional, seconds
 __all__ = ["HealthCheck", "HealthCheckKind", "OutlierDetection", "parse_health_check", "parse_outlier_detection"]
 
 
-@dataclass(frozen=True, slots=True)
-class OutlierDetection:
+class OutlierDetection(Struct, frozen=True):
     """When an endpoint that fails is taken out for a while. `enforcing_…` and `…_percent` are percentages.
 
     Attributes:
@@ -62,8 +62,7 @@ class HealthCheckKind(Enum):
     GRPC = "grpc_health_check"
 
 
-@dataclass(frozen=True, slots=True)
-class HealthCheck:
+class HealthCheck(Struct, frozen=True):
     """How endpoints are asked whether they are well. Times are in seconds.
 
     Attributes:

@@ -5,8 +5,9 @@ Sources: envoy.config.cluster.v3.Cluster (lb_policy and its settings), envoy.ext
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from ..route import HashPolicy
 from ..values import Metadatum
@@ -30,8 +31,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class SlowStart:
+class SlowStart(Struct, frozen=True):
     """A new endpoint gets its full share little by little (SlowStartConfig).
 
     Attributes:
@@ -45,20 +45,17 @@ class SlowStart:
     min_weight_percent: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class RoundRobin:
+class RoundRobin(Struct, frozen=True):
     """Each endpoint in turn, by weight."""
 
     slow_start: SlowStart | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Random:
+class Random(Struct, frozen=True):
     """Any endpoint, whatever its weight."""
 
 
-@dataclass(frozen=True, slots=True)
-class LeastRequest:
+class LeastRequest(Struct, frozen=True):
     """The least busy of `choice_count` endpoints (Cluster.LeastRequestLbConfig); of all with `full_scan`."""
 
     choice_count: int = 2
@@ -74,8 +71,7 @@ class HashFunction(Enum):
     MURMUR_HASH_2 = "MURMUR_HASH_2"
 
 
-@dataclass(frozen=True, slots=True)
-class ConsistentHashing:
+class ConsistentHashing(Struct, frozen=True):
     """What ring hash and maglev have in common (ConsistentHashingLbConfig).
 
     Attributes:
@@ -92,8 +88,7 @@ class ConsistentHashing:
 NO_CONSISTENT_HASHING = ConsistentHashing()
 
 
-@dataclass(frozen=True, slots=True)
-class RingHash:
+class RingHash(Struct, frozen=True):
     """Endpoints on a ring, a request goes to the next one (ketama)."""
 
     minimum_ring_size: int = 1024
@@ -102,23 +97,20 @@ class RingHash:
     common: ConsistentHashing = NO_CONSISTENT_HASHING
 
 
-@dataclass(frozen=True, slots=True)
-class Maglev:
+class Maglev(Struct, frozen=True):
     """Endpoints in a table of prime size that is evenly filled (Maglev, NSDI 2016)."""
 
     table_size: int = 65537
     common: ConsistentHashing = NO_CONSISTENT_HASHING
 
 
-@dataclass(frozen=True, slots=True)
-class PickFirst:
+class PickFirst(Struct, frozen=True):
     """The first endpoint that is healthy (gRFC A62); shuffled once where asked for."""
 
     shuffle: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ClientSideWeightedRoundRobin:
+class ClientSideWeightedRoundRobin(Struct, frozen=True):
     """Turns by weights that endpoints report of themselves (ORCA; gRFC A58).
 
     Attributes:
@@ -146,8 +138,7 @@ class SubsetFallback(Enum):
     KEYS_SUBSET = "KEYS_SUBSET"
 
 
-@dataclass(frozen=True, slots=True)
-class SubsetSelector:
+class SubsetSelector(Struct, frozen=True):
     """Keys of endpoint metadata by whose values subsets are made (LbSubsetConfig.LbSubsetSelector)."""
 
     keys: tuple[str, ...]
@@ -155,8 +146,7 @@ class SubsetSelector:
     fallback_keys: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Subset:
+class Subset(Struct, frozen=True):
     """Endpoints whose metadata fits the route's metadata_match, then a policy among them (Cluster.LbSubsetConfig).
 
     Attributes:
@@ -181,8 +171,7 @@ class Subset:
     scale_locality_weight: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class OverrideHost:
+class OverrideHost(Struct, frozen=True):
     """The endpoint that a request header names, where it is there; otherwise what `fallback` picks."""
 
     headers: tuple[str, ...]

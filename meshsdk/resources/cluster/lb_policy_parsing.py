@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
@@ -19,6 +18,7 @@ from envoy.extensions.load_balancing_policies.ring_hash.v3 import ring_hash_pb2
 from envoy.extensions.load_balancing_policies.round_robin.v3 import round_robin_pb2
 from envoy.extensions.load_balancing_policies.subset.v3 import subset_pb2
 from envoy.extensions.load_balancing_policies.wrr_locality.v3 import wrr_locality_pb2
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ..notes import Notes
@@ -48,8 +48,7 @@ __all__ = ["ParsedPolicy", "parse_lb_policy"]
 _MAX_DEPTH = 16
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedPolicy:
+class ParsedPolicy(Struct, frozen=True):
     """A policy, and what its settings say of localities.
 
     Attributes:

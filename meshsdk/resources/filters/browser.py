@@ -5,11 +5,11 @@ Sources: envoy.extensions.filters.http.cors.v3.CorsPolicy, envoy.extensions.filt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.csrf.v3 import csrf_pb2
+from msgspec import Struct
 
 from ..matching import FractionalPercent, StringMatcher, parse_runtime_fraction, parse_string_matcher
 from ..notes import Notes
@@ -29,13 +29,11 @@ __all__ = [
 _ALWAYS = FractionalPercent(100, 100)
 
 
-@dataclass(frozen=True, slots=True)
-class Cors(FilterSetting):
+class Cors(FilterSetting, Struct, frozen=True):
     """The filter itself, which does nothing without a route's policy."""
 
 
-@dataclass(frozen=True, slots=True)
-class CorsPolicy(FilterSetting):
+class CorsPolicy(FilterSetting, Struct, frozen=True):
     """Cross-origin resource sharing of a route.
 
     Attributes:
@@ -72,8 +70,7 @@ class CorsPolicy(FilterSetting):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Csrf(FilterSetting):
+class Csrf(FilterSetting, Struct, frozen=True):
     """Requests that change something must come from their own origin, or from one of `origins`."""
 
     enabled: FractionalPercent

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from envoy.extensions.filters.http.buffer.v3 import buffer_pb2
+from msgspec import Struct
 
 from ..notes import Notes
 from ..values import unpack
@@ -14,8 +14,7 @@ from .settings import FilterSetting
 __all__ = ["Buffer", "parse_buffer", "parse_buffer_per_route"]
 
 
-@dataclass(frozen=True, slots=True)
-class Buffer(FilterSetting):
+class Buffer(FilterSetting, Struct, frozen=True):
     """The longest body that is sent; a longer one is answered with 413. None switches the filter off."""
 
     max_request_bytes: int | None = None

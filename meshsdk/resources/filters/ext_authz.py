@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
+from msgspec import Struct, field
 
 from ...errors import ResourceError
 from ..matching import (
@@ -42,8 +42,7 @@ _TIMEOUT_SECONDS = 0.2  # GrpcService.timeout and HttpUri.timeout: what Envoy us
 Matchers = tuple[StringMatcher, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class GrpcAuthorization:
+class GrpcAuthorization(Struct, frozen=True):
     """A server of envoy.service.auth.v3.Authorization."""
 
     cluster: str
@@ -51,8 +50,7 @@ class GrpcAuthorization:
     metadata: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class HttpAuthorization:
+class HttpAuthorization(Struct, frozen=True):
     """A server that is asked by a copy of the request's head.
 
     Attributes:
@@ -76,8 +74,7 @@ class HttpAuthorization:
     client_headers_on_success: Matchers = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ExtAuthz(FilterSetting):
+class ExtAuthz(FilterSetting, Struct, frozen=True):
     """The filter.
 
     Attributes:
@@ -112,12 +109,15 @@ class ExtAuthz(FilterSetting):
         return (self.service.cluster,)
 
 
-@dataclass(frozen=True, slots=True)
-class ExtAuthzPerRoute(FilterSetting):
+class ExtAuthzPerRoute(FilterSetting, Struct, frozen=True):
     """What a route adds: values that the server is told, and whether it is told the body."""
 
-    context_extensions: Mapping[str, str] = field(default_factory=dict, hash=False)
+    context_extensions: Mapping[str, str] = field(default_factory=dict)
     leave_out_body: bool = False
+
+    def __hash__(self) -> int:
+        """Without what has no hash of its own."""
+        return hash(self.leave_out_body)
 
 
 def parse_ext_authz_per_route(container: Any, where: str, notes: Notes) -> ExtAuthzPerRoute | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
+from msgspec import Struct
 
 from ..matching import FractionalPercent, HeaderMatcher, parse_fractional_percent, parse_header_matcher
 from ..notes import Notes
@@ -22,8 +22,7 @@ _ACTED_ON = frozenset(
 NEVER = FractionalPercent(0, 100)
 
 
-@dataclass(frozen=True, slots=True)
-class Fault(FilterSetting):
+class Fault(FilterSetting, Struct, frozen=True):
     """Delay and abort, each for its share of the requests.
 
     Attributes:

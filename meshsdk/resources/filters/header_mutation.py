@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ..header_mutations import HeaderMutations, check_name, parse_addition
@@ -16,8 +16,7 @@ from .settings import FilterSetting
 __all__ = ["FilterHeaderMutations", "parse_header_mutation", "parse_header_mutation_per_route"]
 
 
-@dataclass(frozen=True, slots=True)
-class FilterHeaderMutations(FilterSetting):
+class FilterHeaderMutations(FilterSetting, Struct, frozen=True):
     """What the filter header_mutation does (HeaderMutation).
 
     Each mutation is a level of its own, since this filter carries them out one after the other.

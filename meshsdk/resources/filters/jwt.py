@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from envoy.extensions.filters.http.jwt_authn.v3 import config_pb2
+from msgspec import Struct, field
 
 from ...errors import ResourceError
 from ..matching import RouteMatch, StringMatcher, parse_match, parse_string_matcher
@@ -51,16 +51,14 @@ _CACHE_SECONDS = 600.0
 MAX_JWKS_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class LocalJwks:
+class LocalJwks(Struct, frozen=True):
     """A JSON web key set in the configuration: its text, or the file that holds it."""
 
     text: str = ""
     path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteJwks:
+class RemoteJwks(Struct, frozen=True):
     """A JSON web key set to be fetched.
 
     Attributes:
@@ -76,16 +74,14 @@ class RemoteJwks:
     cache_seconds: float = _CACHE_SECONDS
 
 
-@dataclass(frozen=True, slots=True)
-class JwtHeader:
+class JwtHeader(Struct, frozen=True):
     """A header that may hold a token, after a prefix."""
 
     name: str
     prefix: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class JwtProvider:
+class JwtProvider(Struct, frozen=True):
     """An issuer of tokens, where requests carry them, and what is made of them (JwtProvider).
 
     Attributes:
@@ -121,58 +117,55 @@ class JwtProvider:
     space_delimited_claims: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderRequired:
+class ProviderRequired(Struct, frozen=True):
     """A good token of this provider; `audiences` take the place of the provider's own where they are set."""
 
     provider: str
     audiences: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class AnyRequired:
+class AnyRequired(Struct, frozen=True):
     """One of these is met."""
 
     requirements: tuple[JwtRequirement, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AllRequired:
+class AllRequired(Struct, frozen=True):
     """All of these are met."""
 
     requirements: tuple[JwtRequirement, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AllowMissing:
+class AllowMissing(Struct, frozen=True):
     """No token, or a good one of some provider."""
 
 
-@dataclass(frozen=True, slots=True)
-class AllowMissingOrFailed:
+class AllowMissingOrFailed(Struct, frozen=True):
     """Anything; good tokens are told to later filters."""
 
 
 JwtRequirement = ProviderRequired | AnyRequired | AllRequired | AllowMissing | AllowMissingOrFailed
 
 
-@dataclass(frozen=True, slots=True)
-class JwtRule:
+class JwtRule(Struct, frozen=True):
     """Which requests need what; None needs nothing."""
 
     match: RouteMatch
     requirement: JwtRequirement | None
 
 
-@dataclass(frozen=True, slots=True)
-class JwtAuthentication(FilterSetting):
+class JwtAuthentication(FilterSetting, Struct, frozen=True):
     """The filter (JwtAuthentication). The first rule that matches counts; without one nothing is needed."""
 
-    providers: dict[str, JwtProvider] = field(default_factory=dict, hash=False)
+    providers: dict[str, JwtProvider] = field(default_factory=dict)
     rules: tuple[JwtRule, ...] = ()
-    requirements: dict[str, JwtRequirement] = field(default_factory=dict, hash=False)
+    requirements: dict[str, JwtRequirement] = field(default_factory=dict)
     bypass_cors_preflight: bool = False
     strip_failure_response: bool = False
+
+    def __hash__(self) -> int:
+        """Without the mappings, which have none of their own."""
+        return hash((self.rules, self.bypass_cors_preflight))
 
     @property
     def asked_clusters(self) -> tuple[str, ...]:
@@ -181,8 +174,7 @@ class JwtAuthentication(FilterSetting):
         return tuple(one.cluster for one in sources if isinstance(one, RemoteJwks))
 
 
-@dataclass(frozen=True, slots=True)
-class JwtPerRoute(FilterSetting):
+class JwtPerRoute(FilterSetting, Struct, frozen=True):
     """What a route says: a requirement by name, in place of the rules."""
 
     requirement: str

@@ -5,11 +5,11 @@ Sources: envoy.extensions.filters.http.admission_control.v3, envoy.extensions.fi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from envoy.extensions.filters.http.adaptive_concurrency.v3 import adaptive_concurrency_pb2
 from envoy.extensions.filters.http.admission_control.v3 import admission_control_pb2
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ..notes import Notes
@@ -33,8 +33,7 @@ _CONCURRENCY_FIELDS = frozenset("gradient_controller_config enabled concurrency_
 _GRPC_SUCCESSES = frozenset({0, 1, 2, 3, 5, 6, 9, 11, 12, 16})
 
 
-@dataclass(frozen=True, slots=True)
-class AdmissionControl(FilterSetting):
+class AdmissionControl(FilterSetting, Struct, frozen=True):
     """Refuses the more requests the more of the last ones failed (AdmissionControl).
 
     Attributes:
@@ -100,8 +99,7 @@ def _percent(message: Any, name: str, default: float) -> float:
     return min(1.0, max(0.0, percent / 100.0))
 
 
-@dataclass(frozen=True, slots=True)
-class AdaptiveConcurrency(FilterSetting):
+class AdaptiveConcurrency(FilterSetting, Struct, frozen=True):
     """Lets only so many requests run at once that they stay fast (GradientControllerConfig).
 
     Attributes:

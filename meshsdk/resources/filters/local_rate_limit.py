@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ..header_mutations import NO_MUTATIONS, HeaderMutations, parse_addition
@@ -38,8 +38,7 @@ _SHORTEST_FILL_SECONDS = 0.05  # Envoy refuses shorter intervals.
 NEVER = FractionalPercent(0, 100)
 
 
-@dataclass(frozen=True, slots=True)
-class DescriptorLimit:
+class DescriptorLimit(Struct, frozen=True):
     """A bucket for the requests of one descriptor (LocalRateLimitDescriptor).
 
     Attributes:
@@ -52,8 +51,7 @@ class DescriptorLimit:
     fill_seconds: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class LocalRateLimit(FilterSetting):
+class LocalRateLimit(FilterSetting, Struct, frozen=True):
     """A bucket of tokens: a request takes one, and is answered with `status` where there is none.
 
     Attributes:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ..header_mutations import NO_MUTATIONS, HeaderMutations, parse_addition
@@ -35,8 +35,7 @@ ALWAYS = FractionalPercent(100, 100)
 _TIMEOUT_SECONDS = 0.02  # RateLimit.timeout
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimitService:
+class RateLimitService(Struct, frozen=True):
     """A server of envoy.service.ratelimit.v3.RateLimitService."""
 
     cluster: str
@@ -44,8 +43,7 @@ class RateLimitService:
     metadata: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimit(FilterSetting):
+class RateLimit(FilterSetting, Struct, frozen=True):
     """The filter.
 
     Attributes:
@@ -79,8 +77,7 @@ class RateLimit(FilterSetting):
         return (self.service.cluster,)
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimitPerRoute(FilterSetting):
+class RateLimitPerRoute(FilterSetting, Struct, frozen=True):
     """What a route says of the filter."""
 
     virtual_host: VirtualHostRules = VirtualHostRules.OVERRIDE

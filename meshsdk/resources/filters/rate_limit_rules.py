@@ -5,12 +5,12 @@ A rule's actions each give one entry of its descriptor; where one gives none, th
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ...errors import ResourceError
 from ..matching import HeaderMatcher, QueryParameterMatcher, parse_header_matcher, parse_query_parameter_matcher
@@ -42,15 +42,13 @@ class VirtualHostRules(Enum):
     IGNORE = 2
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterEntry:
+class ClusterEntry(Struct, frozen=True):
     """The cluster that the request comes from (this process's own) or goes to."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderEntry:
+class HeaderEntry(Struct, frozen=True):
     """A request header's value; without the header there is no descriptor, or no entry where that is skipped."""
 
     key: str
@@ -58,8 +56,7 @@ class HeaderEntry:
     skip_if_absent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class QueryParameterEntry:
+class QueryParameterEntry(Struct, frozen=True):
     """A query parameter's value, likewise."""
 
     key: str
@@ -67,8 +64,7 @@ class QueryParameterEntry:
     skip_if_absent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteAddressEntry:
+class RemoteAddressEntry(Struct, frozen=True):
     """The client's address; with prefixes, its network."""
 
     key: str
@@ -76,16 +72,14 @@ class RemoteAddressEntry:
     prefix_v6: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ConstantEntry:
+class ConstantEntry(Struct, frozen=True):
     """A value for all requests (GenericKey)."""
 
     key: str
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class HeadersMatchEntry:
+class HeadersMatchEntry(Struct, frozen=True):
     """A constant, for requests whose headers match, or do not."""
 
     key: str
@@ -94,8 +88,7 @@ class HeadersMatchEntry:
     headers: tuple[HeaderMatcher, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class QueryParametersMatchEntry:
+class QueryParametersMatchEntry(Struct, frozen=True):
     """A constant, for requests whose query parameters match, or do not."""
 
     key: str
@@ -104,8 +97,7 @@ class QueryParametersMatchEntry:
     parameters: tuple[QueryParameterMatcher, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class MetadataEntry:
+class MetadataEntry(Struct, frozen=True):
     """What an earlier filter said of the request, or its route says; text only."""
 
     key: str
@@ -128,16 +120,14 @@ RuleAction = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class LimitOverride:
+class LimitOverride(Struct, frozen=True):
     """Where an earlier filter may have said another limit (RateLimit.Override.DynamicMetadata)."""
 
     filter: str
     path: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimitRule:
+class RateLimitRule(Struct, frozen=True):
     """One rule.
 
     Attributes:
@@ -183,9 +173,7 @@ def parse_rules_of_filter(messages: Any, where: str) -> tuple[RateLimitRule, ...
         if rule.problem:
             raise ResourceError(where, rule.problem)
     return tuple(
-        dataclasses.replace(rule, hits_addend=message.hits_addend.number.value)
-        if message.hits_addend.HasField("number")
-        else rule
+        replace(rule, hits_addend=message.hits_addend.number.value) if message.hits_addend.HasField("number") else rule
         for rule, message in zip(rules, messages, strict=True)
     )
 

@@ -7,7 +7,6 @@ joined. What is not known is refused where it stands, since a condition that is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -16,6 +15,7 @@ from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as rbac_filter_pb2
 from envoy.extensions.path.match.uri_template.v3 import uri_template_match_pb2
 from envoy.extensions.rbac.matchers.upstream_ip_port.v3 import upstream_ip_port_matcher_pb2
 from envoy.extensions.rbac.principals.mtls_authenticated.v3 import mtls_authenticated_pb2
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ..matching import (
@@ -85,96 +85,83 @@ class AddressKind(Enum):
     DESTINATION = "destination_ip"
 
 
-@dataclass(frozen=True, slots=True)
-class AllOf:
+class AllOf(Struct, frozen=True):
     """Every one holds; of none, that is so."""
 
     conditions: tuple[RbacCondition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AnyOf:
+class AnyOf(Struct, frozen=True):
     """At least one holds."""
 
     conditions: tuple[RbacCondition, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
+class Not(Struct, frozen=True):
     """It does not hold."""
 
     condition: RbacCondition
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderIs:
+class HeaderIs(Struct, frozen=True):
     """A header matches."""
 
     matcher: HeaderMatcher
 
 
-@dataclass(frozen=True, slots=True)
-class PathIs:
+class PathIs(Struct, frozen=True):
     """The path without query matches."""
 
     matcher: StringMatcher
 
 
-@dataclass(frozen=True, slots=True)
-class PathTemplateIs:
+class PathTemplateIs(Struct, frozen=True):
     """The path matches a template (envoy.extensions.path.match.uri_template.v3)."""
 
     template: UriTemplate
 
 
-@dataclass(frozen=True, slots=True)
-class FromAddress:
+class FromAddress(Struct, frozen=True):
     """An address of the connection lies in a range."""
 
     kind: AddressKind
     network: Network
 
 
-@dataclass(frozen=True, slots=True)
-class DestinationPortIs:
+class DestinationPortIs(Struct, frozen=True):
     """The port that the request came to is in [start, end)."""
 
     start: int
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class ServerNameIs:
+class ServerNameIs(Struct, frozen=True):
     """The server name that the client asked for in its TLS hello matches."""
 
     matcher: StringMatcher
 
 
-@dataclass(frozen=True, slots=True)
-class Authenticated:
+class Authenticated(Struct, frozen=True):
     """The peer shows a certificate; with a matcher, one of its names matches (Principal.Authenticated)."""
 
     matcher: StringMatcher | None
 
 
-@dataclass(frozen=True, slots=True)
-class HasName:
+class HasName(Struct, frozen=True):
     """The peer proved to have a name that matches; None: any certificate will do
     (envoy.extensions.rbac.principals.mtls_authenticated.v3)."""
 
     matcher: SanMatcher | None
 
 
-@dataclass(frozen=True, slots=True)
-class MetadataIs:
+class MetadataIs(Struct, frozen=True):
     """What an earlier filter said of the request matches."""
 
     matcher: MetadataMatcher
     of_route: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamIs:
+class UpstreamIs(Struct, frozen=True):
     """The address of the upstream that an earlier filter has chosen; in a server none has, so it never holds
     (envoy.extensions.rbac.matchers.upstream_ip_port.v3)."""
 
@@ -197,8 +184,7 @@ RbacCondition = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RbacPolicy:
+class RbacPolicy(Struct, frozen=True):
     """A policy matches where one permission and one principal hold, and the condition, where there is one."""
 
     name: str
@@ -207,16 +193,14 @@ class RbacPolicy:
     condition: CelCondition | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RbacRules:
+class RbacRules(Struct, frozen=True):
     """Policies and what their match means; in order of their names, as Envoy goes through them."""
 
     action: RbacAction
     policies: tuple[RbacPolicy, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Rbac(FilterSetting):
+class Rbac(FilterSetting, Struct, frozen=True):
     """The filter: rules that hold, and rules of which it is only reported what they would do.
 
     Attributes:

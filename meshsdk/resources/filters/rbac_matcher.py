@@ -8,7 +8,6 @@ Sources: envoy.extensions.filters.http.rbac.v3.RBAC; Envoy docs, intro/arch_over
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -16,6 +15,7 @@ from envoy.config.rbac.v3 import rbac_pb2
 from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2
 from envoy.extensions.matching.common_inputs.ssl.v3 import ssl_inputs_pb2
 from envoy.type.matcher.v3 import http_inputs_pb2
+from msgspec import Struct
 from xds.type.matcher.v3 import http_inputs_pb2 as xds_http_inputs_pb2
 from xds.type.matcher.v3 import ip_pb2
 
@@ -70,8 +70,7 @@ class MatchInputKind(Enum):
     ATTRIBUTES = "attributes of CEL"
 
 
-@dataclass(frozen=True, slots=True)
-class MatchInput:
+class MatchInput(Struct, frozen=True):
     """An input; `name` is a header's, or of the filter whose metadata are looked at, and `path` is where."""
 
     kind: MatchInputKind
@@ -79,38 +78,33 @@ class MatchInput:
     path: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class MatcherAction:
+class MatcherAction(Struct, frozen=True):
     """Where a matcher ends (envoy.config.rbac.v3.Action)."""
 
     name: str
     action: str
 
 
-@dataclass(frozen=True, slots=True)
-class InputMatches:
+class InputMatches(Struct, frozen=True):
     """An input is there and matches."""
 
     input: MatchInput
     matcher: InputMatcher
 
 
-@dataclass(frozen=True, slots=True)
-class AllMatch:
+class AllMatch(Struct, frozen=True):
     """Every predicate holds."""
 
     predicates: tuple[Predicate, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AnyMatches:
+class AnyMatches(Struct, frozen=True):
     """One predicate holds at least."""
 
     predicates: tuple[Predicate, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NoMatch:
+class NoMatch(Struct, frozen=True):
     """A predicate does not hold."""
 
     predicate: Predicate
@@ -119,24 +113,21 @@ class NoMatch:
 Predicate = InputMatches | AllMatch | AnyMatches | NoMatch
 
 
-@dataclass(frozen=True, slots=True)
-class MatchEntry:
+class MatchEntry(Struct, frozen=True):
     """A predicate and what comes of it."""
 
     predicate: Predicate
     then: MatcherAction | Matcher
 
 
-@dataclass(frozen=True, slots=True)
-class MatchList:
+class MatchList(Struct, frozen=True):
     """The first entry counts whose predicate holds, and which comes to an action."""
 
     entries: tuple[MatchEntry, ...]
     otherwise: MatcherAction | Matcher | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MatchTree:
+class MatchTree(Struct, frozen=True):
     """An input is looked up: whole, or by its longest prefix."""
 
     input: MatchInput
@@ -145,8 +136,7 @@ class MatchTree:
     otherwise: MatcherAction | Matcher | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RangeBranch:
+class RangeBranch(Struct, frozen=True):
     """Where an address leads to by one of its ranges.
 
     Attributes:
@@ -158,8 +148,7 @@ class RangeBranch:
     exclusive: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AddressTree:
+class AddressTree(Struct, frozen=True):
     """An input is looked up as an address: by its longest range, then by the shorter ones (xds IPMatcher)."""
 
     input: MatchInput

@@ -6,10 +6,10 @@ envoy.type.matcher.v3.FilterStateMatcher; Envoy docs, advanced/well_known_filter
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ..matching import Network, StringMatcher, parse_cidr, parse_string_matcher
@@ -25,8 +25,7 @@ _FIELDS = frozenset("object_key factory_key format_string shared_with_upstream s
 _FORMAT_FIELDS = frozenset("text_format text_format_source omit_empty_values".split())
 
 
-@dataclass(frozen=True, slots=True)
-class FilterStateValue:
+class FilterStateValue(Struct, frozen=True):
     """A value to be set.
 
     Attributes:
@@ -42,15 +41,13 @@ class FilterStateValue:
     skip_if_empty: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SetFilterState(FilterSetting):
+class SetFilterState(FilterSetting, Struct, frozen=True):
     """The filter."""
 
     values: tuple[FilterStateValue, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FilterStateIs:
+class FilterStateIs(Struct, frozen=True):
     """A value is there and matches: as a text, or where there is no matcher for texts, as an address."""
 
     key: str

@@ -7,8 +7,9 @@ have settings for a filter of that name. The most specific one holds (Envoy docs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 __all__ = ["FilterSetting", "FilterSettings", "FilterSwitch", "HttpFilter", "settings_of"]
 
@@ -26,8 +27,7 @@ class FilterSwitch(FilterSetting, Enum):
     ENABLED = "enabled"
 
 
-@dataclass(frozen=True, slots=True)
-class HttpFilter:
+class HttpFilter(Struct, frozen=True):
     """A filter: the name that routes know it by, and its settings, the listener's or some route's.
 
     Attributes:

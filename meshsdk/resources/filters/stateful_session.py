@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
 from envoy.extensions.http.stateful_session.cookie.v3 import cookie_pb2
 from envoy.extensions.http.stateful_session.header.v3 import header_pb2
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ..notes import Notes
@@ -26,8 +26,7 @@ _COOKIE = cookie_pb2.CookieBasedSessionState.DESCRIPTOR.full_name
 _HEADER = header_pb2.HeaderBasedSessionState.DESCRIPTOR.full_name
 
 
-@dataclass(frozen=True, slots=True)
-class StatefulSession(FilterSetting):
+class StatefulSession(FilterSetting, Struct, frozen=True):
     """Where the endpoint of a session is written down.
 
     Attributes:

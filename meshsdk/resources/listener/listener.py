@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+from msgspec import Struct
 
 from ...errors import ResourceError
 from .. import constraints
@@ -31,8 +31,7 @@ _MANAGER_FIELDS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(Struct, frozen=True):
     """What a client does for one target: its routes, by name or inline, and its HTTP filters.
 
     Attributes:
@@ -54,7 +53,7 @@ class Listener:
     paths: PathNormalization = KEEP_PATHS
     strip_port: str = ""
     strip_trailing_dot: bool = False
-    notes: tuple[str, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = ()
 
 
 def parse_listener(message: Any) -> Listener:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct
 
 from ...errors import ResourceError
 
@@ -20,8 +21,7 @@ class EscapedSlashes(Enum):
     FORWARD = "UNESCAPE_AND_FORWARD"
 
 
-@dataclass(frozen=True, slots=True)
-class PathNormalization:
+class PathNormalization(Struct, frozen=True):
     """Which steps are taken: escaped slashes first, then RFC 3986 normalization, then merged slashes."""
 
     escaped_slashes: EscapedSlashes = EscapedSlashes.KEEP

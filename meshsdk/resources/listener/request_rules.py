@@ -8,9 +8,10 @@ http_protocol_options.accept_http_10; their defaults are Envoy's, but for the ti
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ..notes import Notes
@@ -27,8 +28,7 @@ class Underscores(Enum):
     DROP_HEADER = 2
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRules:
+class RequestRules(Struct, frozen=True):
     """Bounds of a request's head, and which requests there are at all.
 
     Attributes:

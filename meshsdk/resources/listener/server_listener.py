@@ -7,11 +7,11 @@ its own socket, so what a listener says of sockets has no meaning here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
 
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ..filters.registry import Side
@@ -45,8 +45,7 @@ class SourceType(Enum):
     EXTERNAL = 2
 
 
-@dataclass(frozen=True, slots=True)
-class FilterChainMatch:
+class FilterChainMatch(Struct, frozen=True):
     """Which connections a chain is for; what is empty takes any (FilterChainMatch)."""
 
     destination_port: int | None = None
@@ -70,8 +69,7 @@ class ForwardClientCertificate(Enum):
     ALWAYS_FORWARD_ONLY = 4
 
 
-@dataclass(frozen=True, slots=True)
-class ClientCertificateDetails:
+class ClientCertificateDetails(Struct, frozen=True):
     """What of the peer's certificate is told (SetCurrentClientCertDetails)."""
 
     subject: bool = False
@@ -81,8 +79,7 @@ class ClientCertificateDetails:
     uri: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ServerManager:
+class ServerManager(Struct, frozen=True):
     """A connection manager of a server: routes and filters as a client's listener has them, and what only servers do.
 
     Attributes:
@@ -106,8 +103,7 @@ class ServerManager:
     rules: RequestRules = NO_RULES
 
 
-@dataclass(frozen=True, slots=True)
-class FilterChain:
+class FilterChain(Struct, frozen=True):
     """What is done with one kind of connection.
 
     Attributes:
@@ -123,8 +119,7 @@ class FilterChain:
     connect_timeout_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ServerListener:
+class ServerListener(Struct, frozen=True):
     """What a server does with its connections and requests.
 
     Attributes:
@@ -134,7 +129,7 @@ class ServerListener:
     name: str
     chains: tuple[FilterChain, ...] = ()
     default_chain: FilterChain | None = None
-    notes: tuple[str, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def all_chains(self) -> tuple[FilterChain, ...]:

@@ -8,11 +8,11 @@ Sources: Envoy docs, advanced/attributes; source/extensions/filters/common/expr/
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from google.api.expr.v1alpha1 import syntax_pb2
 from google.protobuf import any_pb2, timestamp_pb2
+from msgspec import Struct
 
 from ...errors import ResourceError, UnsupportedFeatureError
 
@@ -48,8 +48,7 @@ _ON_REQUEST = {
 _MAX_DEPTH = 24
 
 
-@dataclass(frozen=True, slots=True)
-class CelCondition:
+class CelCondition(Struct, frozen=True):
     """A condition that was found to be fit.
 
     Attributes:

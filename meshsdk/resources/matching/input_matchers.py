@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from envoy.extensions.matching.input_matchers.consistent_hashing.v3 import consistent_hashing_pb2
@@ -11,6 +10,7 @@ from envoy.extensions.matching.input_matchers.ip.v3 import ip_pb2
 from envoy.extensions.matching.input_matchers.metadata.v3 import metadata_pb2
 from envoy.extensions.matching.input_matchers.runtime_fraction.v3 import runtime_fraction_pb2
 from google.api.expr.v1alpha1 import syntax_pb2
+from msgspec import Struct
 from xds.type.matcher.v3 import cel_pb2
 
 from ...errors import ResourceError
@@ -23,15 +23,13 @@ from .network import Network, parse_cidr
 __all__ = ["ChosenByHash", "ChosenShare", "HasValue", "InNetworks", "InputMatcher", "parse_input_matcher"]
 
 
-@dataclass(frozen=True, slots=True)
-class InNetworks:
+class InNetworks(Struct, frozen=True):
     """The input is an address in one of some ranges."""
 
     networks: tuple[Network, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ChosenByHash:
+class ChosenByHash(Struct, frozen=True):
     """The input's xxHash64, modulo `modulo`, is `threshold` at least."""
 
     threshold: int
@@ -39,16 +37,14 @@ class ChosenByHash:
     seed: int
 
 
-@dataclass(frozen=True, slots=True)
-class ChosenShare:
+class ChosenShare(Struct, frozen=True):
     """The input's xxHash64 is in a share of all."""
 
     share: FractionalPercent
     seed: int
 
 
-@dataclass(frozen=True, slots=True)
-class HasValue:
+class HasValue(Struct, frozen=True):
     """The input is metadata, and matches."""
 
     matcher: ValueMatcher

@@ -6,9 +6,10 @@ envoy.type.v3.FractionalPercent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ..notes import Notes
@@ -39,8 +40,7 @@ class StringMatchKind(Enum):
     REGEX = "safe_regex"
 
 
-@dataclass(frozen=True, slots=True)
-class StringMatcher:
+class StringMatcher(Struct, frozen=True):
     """One way to match a string. A regex must match the whole of it, by RE2."""
 
     kind: StringMatchKind
@@ -56,8 +56,7 @@ class HeaderMatchKind(Enum):
     PRESENT = "present_match"
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderMatcher:
+class HeaderMatcher(Struct, frozen=True):
     """A condition on one request header.
 
     Attributes:
@@ -78,8 +77,7 @@ class HeaderMatcher:
     missing_as_empty: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class QueryParameterMatcher:
+class QueryParameterMatcher(Struct, frozen=True):
     """A condition on one query parameter: a string match, or its presence where `string` is None."""
 
     name: str
@@ -87,8 +85,7 @@ class QueryParameterMatcher:
     present: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class FractionalPercent:
+class FractionalPercent(Struct, frozen=True):
     """A share of all requests: `numerator` of `denominator`."""
 
     numerator: int

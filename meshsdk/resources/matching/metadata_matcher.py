@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct
 
 from ...errors import ResourceError
 from .matchers import StringMatcher, parse_string_matcher
@@ -30,8 +31,7 @@ class ValueMatchKind(Enum):
     OR = "or_match"
 
 
-@dataclass(frozen=True, slots=True)
-class ValueMatcher:
+class ValueMatcher(Struct, frozen=True):
     """One way to match a value of a struct.
 
     Attributes:
@@ -50,8 +50,7 @@ class ValueMatcher:
     inner: tuple[ValueMatcher, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class MetadataMatcher:
+class MetadataMatcher(Struct, frozen=True):
     """A condition on the value at a path below a filter's name."""
 
     filter: str

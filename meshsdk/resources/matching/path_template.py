@@ -7,9 +7,8 @@ glob may follow it), `{name}` and `{name=pattern}` are variables.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import re2
+from msgspec import Struct
 
 from ...errors import ResourceError
 
@@ -30,8 +29,7 @@ _MAX_VARIABLE_LENGTH = 16
 RewriteTemplate = tuple[tuple[str, bool], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class UriTemplate:
+class UriTemplate(Struct, frozen=True):
     """A path template: its text, the same as an RE2 expression, and its variables."""
 
     text: str

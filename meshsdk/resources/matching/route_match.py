@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from envoy.extensions.path.match.uri_template.v3 import uri_template_match_pb2
 from google.protobuf.unknown_fields import UnknownFieldSet
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ..notes import Notes
@@ -41,8 +41,7 @@ class PathMatchKind(Enum):
     CONNECT = "connect_matcher"
 
 
-@dataclass(frozen=True, slots=True)
-class PathMatch:
+class PathMatch(Struct, frozen=True):
     """A condition on the path without its query string.
 
     Attributes:
@@ -55,8 +54,7 @@ class PathMatch:
     template: UriTemplate | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RouteMatch:
+class RouteMatch(Struct, frozen=True):
     """All conditions of a route; every one must hold (envoy.config.route.v3.RouteMatch).
 
     Attributes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any
 
 from envoy.extensions.retry.host.omit_host_metadata.v3 import omit_host_metadata_config_pb2
 from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ..matching import HeaderMatcher, parse_header_matcher
@@ -47,16 +47,14 @@ class RetryOn(IntFlag):
     GRPC_UNAVAILABLE = 1 << 15
 
 
-@dataclass(frozen=True, slots=True)
-class RetryBackOff:
+class RetryBackOff(Struct, frozen=True):
     """Jittered exponential back-off between tries; Envoy's defaults are 25 ms and ten times the base."""
 
     base_seconds: float = 0.025
     max_seconds: float = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimitedBackOff:
+class RateLimitedBackOff(Struct, frozen=True):
     """Back-off that a response's header asks for (RetryPolicy.RateLimitedRetryBackOff).
 
     Attributes:
@@ -68,8 +66,7 @@ class RateLimitedBackOff:
     max_seconds: float = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(Struct, frozen=True):
     """When and how often a request is tried again (envoy.config.route.v3.RetryPolicy).
 
     Attributes:

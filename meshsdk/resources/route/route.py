@@ -6,7 +6,8 @@ How it is parsed is in `route_parsing`, how it is carried out in `meshsdk.routin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from ..filters.rate_limit_rules import RateLimitRule
 from ..filters.settings import FilterSettings
@@ -36,8 +37,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class WeightedCluster:
+class WeightedCluster(Struct, frozen=True):
     """One cluster of a split, with its own header changes (envoy.config.route.v3.WeightedCluster.ClusterWeight).
 
     Attributes:
@@ -55,16 +55,14 @@ class WeightedCluster:
     filters: FilterSettings = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RegexRewrite:
+class RegexRewrite(Struct, frozen=True):
     """Replace every match of an RE2 pattern; `\\1` in the substitution is a group (RegexMatchAndSubstitute)."""
 
     pattern: str
     substitution: str
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderHash:
+class HeaderHash(Struct, frozen=True):
     """Hash the values of a request header, each rewritten first where `rewrite` is set."""
 
     name: str
@@ -72,8 +70,7 @@ class HeaderHash:
     terminal: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CookieHash:
+class CookieHash(Struct, frozen=True):
     """Hash a cookie; one that is missing is made and set where `ttl_seconds` is not None (0: a session cookie)."""
 
     name: str
@@ -83,8 +80,7 @@ class CookieHash:
     terminal: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class QueryParameterHash:
+class QueryParameterHash(Struct, frozen=True):
     """Hash the first value of a query parameter."""
 
     name: str
@@ -98,8 +94,7 @@ HashPolicy = HeaderHash | CookieHash | QueryParameterHash
 ALWAYS = FractionalPercent(100, 100)
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorPolicy:
+class MirrorPolicy(Struct, frozen=True):
     """Send a copy of the request elsewhere and forget it (RouteAction.RequestMirrorPolicy).
 
     Attributes:
@@ -114,8 +109,7 @@ class MirrorPolicy:
     host_rewrite: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamDuration:
+class StreamDuration(Struct, frozen=True):
     """The longest time of a request (RouteAction.MaxStreamDuration).
 
     Attributes:
@@ -129,8 +123,7 @@ class StreamDuration:
     grpc_timeout_header_offset_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class InternalRedirectPolicy:
+class InternalRedirectPolicy(Struct, frozen=True):
     """Follow an upstream's redirect here, by the routes of the same listener (RouteAction.InternalRedirectPolicy).
 
     Attributes:
@@ -149,8 +142,7 @@ class InternalRedirectPolicy:
     response_headers_to_copy: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ForwardAction:
+class ForwardAction(Struct, frozen=True):
     """Send the request to a cluster (envoy.config.route.v3.RouteAction).
 
     Attributes:
@@ -208,8 +200,7 @@ class ForwardAction:
         return tuple(cluster.name for cluster in self.clusters if cluster.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Redirect:
+class Redirect(Struct, frozen=True):
     """Answer with a Location (envoy.config.route.v3.RedirectAction)."""
 
     status: int = 301
@@ -223,8 +214,7 @@ class Redirect:
     strip_query: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DirectResponse:
+class DirectResponse(Struct, frozen=True):
     """Answer at once, without any cluster (envoy.config.route.v3.DirectResponseAction).
 
     Attributes:
@@ -237,16 +227,14 @@ class DirectResponse:
     content_type: str = "text/plain"
 
 
-@dataclass(frozen=True, slots=True)
-class NonForwardingAction:
+class NonForwardingAction(Struct, frozen=True):
     """A route for servers; a client that matches it has no route (gRFC A36)."""
 
 
 Action = ForwardAction | Redirect | DirectResponse | NonForwardingAction
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """Conditions and what to do when they hold (envoy.config.route.v3.Route).
 
     Attributes:
@@ -259,11 +247,14 @@ class Route:
     request_headers: HeaderMutations = NO_MUTATIONS
     response_headers: HeaderMutations = NO_MUTATIONS
     filters: FilterSettings = ()
-    metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)
+    metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        """Without the mappings, which have none of their own."""
+        return hash((self.match, self.action, self.name))
 
 
-@dataclass(frozen=True, slots=True)
-class VirtualHost:
+class VirtualHost(Struct, frozen=True):
     """Routes for a set of authorities (envoy.config.route.v3.VirtualHost)."""
 
     name: str
@@ -283,8 +274,7 @@ class VirtualHost:
     filters: FilterSettings = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RouteConfiguration:
+class RouteConfiguration(Struct, frozen=True):
     """A whole route table (envoy.config.route.v3.RouteConfiguration).
 
     Attributes:
@@ -304,7 +294,7 @@ class RouteConfiguration:
     filters: FilterSettings = ()
     internal_only_headers: tuple[str, ...] = ()
     passes_through: bool = False
-    notes: tuple[str, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def cluster_names(self) -> frozenset[str]:

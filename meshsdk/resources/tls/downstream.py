@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ..notes import Notes
@@ -17,8 +17,7 @@ __all__ = ["DownstreamTls", "parse_downstream_tls"]
 _FIELDS = frozenset("common_tls_context require_client_certificate".split())
 
 
-@dataclass(frozen=True, slots=True)
-class DownstreamTls:
+class DownstreamTls(Struct, frozen=True):
     """How a server's connections are secured.
 
     Attributes:

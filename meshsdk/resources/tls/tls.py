@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from envoy.extensions.transport_sockets.tls.v3 import tls_spiffe_validator_config_pb2
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ..matching import StringMatcher, parse_string_matcher
@@ -93,8 +93,7 @@ def file_stamp(path: str | os.PathLike[str]) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFile:
+class TlsFile(Struct, frozen=True):
     """PEM text: in the resource itself, in a file that is read when a connection's context is built, whatever a
     certificate provider of the bootstrap has at that time (gRFC A29), or a secret of the process's own identity (SDS).
 
@@ -119,24 +118,21 @@ class TlsFile:
         return self.inline or Path(self.path).read_bytes()
 
 
-@dataclass(frozen=True, slots=True)
-class SanMatcher:
+class SanMatcher(Struct, frozen=True):
     """A condition on one subject alternative name of the peer (SubjectAltNameMatcher); `kind` None is any kind."""
 
     kind: str | None
     value: StringMatcher
 
 
-@dataclass(frozen=True, slots=True)
-class TlsIdentity:
+class TlsIdentity(Struct, frozen=True):
     """The certificate chain that this side shows, and its key."""
 
     certificate: PemSource
     private_key: PemSource
 
 
-@dataclass(frozen=True, slots=True)
-class SpiffeDomains:
+class SpiffeDomains(Struct, frozen=True):
     """Roots by trust domain (SPIFFECertValidatorConfig).
 
     Attributes:
@@ -148,8 +144,7 @@ class SpiffeDomains:
     bundle_map: TlsFile | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TlsTrust:
+class TlsTrust(Struct, frozen=True):
     """What the peer's certificate is held to (CertificateValidationContext).
 
     Attributes:
@@ -175,8 +170,7 @@ class TlsTrust:
     own_domain_path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TlsProtocol:
+class TlsProtocol(Struct, frozen=True):
     """Versions, ciphers and application protocols.
 
     Attributes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
+from msgspec import Struct
 
 from ...errors import ResourceError
 from ..notes import Notes
@@ -32,8 +32,7 @@ _ROOTS = "ROOTCA"
 _FIELDS = frozenset("common_tls_context sni auto_host_sni auto_sni_san_validation max_session_keys".split())
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamTls:
+class UpstreamTls(Struct, frozen=True):
     """How connections to a cluster's endpoints are secured.
 
     Attributes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from enum import Enum, Flag
 from typing import Any
+
+from msgspec import Struct
 
 from meshsdk.resources import FractionalPercent
 
@@ -13,15 +14,15 @@ __all__ = ["plain"]
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses as dictionaries, enums and flags by name, percentages as shares; notes are left out."""
+    """Structs as dictionaries, enums and flags by name, percentages as shares; notes are left out."""
     if isinstance(value, FractionalPercent):
         return round(value.share, 8)
     if isinstance(value, Flag):
         return sorted(flag.name for flag in type(value) if flag in value and flag.name)
     if isinstance(value, Enum):
         return value.name
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        shown = {one.name: plain(getattr(value, one.name)) for one in dataclasses.fields(value) if one.name != "notes"}
+    if isinstance(value, Struct):
+        shown = {name: plain(getattr(value, name)) for name in value.__struct_fields__ if name != "notes"}
         return {"": type(value).__name__, **shown}
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
