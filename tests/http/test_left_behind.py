@@ -154,10 +154,12 @@ def async_caller(request: pytest.FixtureRequest, stack: ExitStack) -> MakeCaller
 def test_of_two_hedged_answers_that_come_at_once_one_is_let_go(
     tmp_path: Path, stack: ExitStack, async_caller: MakeCaller
 ) -> None:
-    both, answered = threading.Barrier(2), threading.Barrier(3)
+    asked: list[int] = []
+    both, answered = threading.Barrier(3), threading.Barrier(3)
 
     def script(connection: socket.socket, number: int) -> None:
         read_head(connection)
+        asked.append(number)
         both.wait(PATIENCE)
         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
         answered.wait(PATIENCE)
@@ -173,9 +175,11 @@ def test_of_two_hedged_answers_that_come_at_once_one_is_let_go(
 
     async def run() -> None:
         async def block() -> None:
-            while server.accepted < 2:
+            while len(asked) < 2:
                 await asyncio.sleep(0.01)
-            answered.wait(PATIENCE)  # The loop stands still meanwhile, and finds both answers in one turn.
+            # The loop stands still from here on, and finds both answers in one turn.
+            both.wait(PATIENCE)
+            answered.wait(PATIENCE)
 
         blocking = asyncio.create_task(block())
         async with call.async_client.stream("GET", "http://subject.test/") as response:
