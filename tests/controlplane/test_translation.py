@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from meshsdk.resources.route.route.route import RetryOn
+from meshsdk.resources.route import RetryOn
 
 from meshsdk.controlplane.client import Client
 from meshsdk.controlplane.folder import FolderState, load
