@@ -6,16 +6,12 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.endpoint.v3 import endpoint_pb2
-from envoy.config.listener.v3 import listener_pb2
-from envoy.config.route.v3 import route_pb2
 from google.protobuf.message import DecodeError, Message
 from msgspec import Struct
 from msgspec.structs import replace
 
 from ..errors import ResourceError
-from . import constraints
+from . import constraints, protos
 from .cluster import parse_cluster, parse_endpoints, with_grpc_rules
 from .listener import Listener, ServerListener, parse_listener
 from .route import parse_route_configuration
@@ -49,7 +45,7 @@ Unparsed = bytes
 
 
 class _Codec(Struct, frozen=True):
-    message: Callable[[], Message]
+    message: Callable[[], type[Message]]
     name_field: str
     parse: Callable[[Any], Any]
 
@@ -65,10 +61,12 @@ def _parse_either(message: Any) -> Listener | ServerListener:
 
 
 _CODECS: dict[ResourceType, _Codec] = {
-    ResourceType.LISTENER: _Codec(listener_pb2.Listener, "name", _parse_either),
-    ResourceType.ROUTE_CONFIGURATION: _Codec(route_pb2.RouteConfiguration, "name", parse_route_configuration),
-    ResourceType.CLUSTER: _Codec(cluster_pb2.Cluster, "name", parse_cluster),
-    ResourceType.ENDPOINTS: _Codec(endpoint_pb2.ClusterLoadAssignment, "cluster_name", parse_endpoints),
+    ResourceType.LISTENER: _Codec(lambda: protos.listener_pb2.Listener, "name", _parse_either),
+    ResourceType.ROUTE_CONFIGURATION: _Codec(
+        lambda: protos.route_pb2.RouteConfiguration, "name", parse_route_configuration
+    ),
+    ResourceType.CLUSTER: _Codec(lambda: protos.cluster_pb2.Cluster, "name", parse_cluster),
+    ResourceType.ENDPOINTS: _Codec(lambda: protos.endpoint_pb2.ClusterLoadAssignment, "cluster_name", parse_endpoints),
 }
 
 
@@ -115,7 +113,7 @@ def decode(kind: ResourceType, packed: Unparsed, *, grpc_profile: bool = False, 
 
 
 def _unpack(kind: ResourceType, packed: Unparsed) -> Message:
-    message = _CODECS[kind].message()
+    message = _CODECS[kind].message()()
     try:
         message.ParseFromString(packed)
     except DecodeError as error:

@@ -14,15 +14,17 @@ from __future__ import annotations
 import ipaddress
 import uuid
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import re2
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from validate import validate_pb2
 
 from ..errors import ResourceError
+from . import protos
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import FieldDescriptor
 
 __all__ = ["check"]
 
@@ -75,10 +77,10 @@ def _check(message: Message, where: str) -> None:
 
 def _compile_message(descriptor: Any) -> Iterable[Check]:
     options = descriptor.GetOptions()
-    if options.Extensions[validate_pb2.disabled] or options.Extensions[validate_pb2.ignored]:
+    if options.Extensions[protos.validate_pb2.disabled] or options.Extensions[protos.validate_pb2.ignored]:
         return
     for oneof in descriptor.oneofs:
-        if oneof.GetOptions().Extensions[validate_pb2.required]:
+        if oneof.GetOptions().Extensions[protos.validate_pb2.required]:
             yield _oneof_check(oneof.name, [field.name for field in oneof.fields])
     for field in descriptor.fields:
         if field.full_name in _NOT_APPLIED:
@@ -95,7 +97,7 @@ def _oneof_check(name: str, choices: list[str]) -> Check:
 
 
 def _compile_field(field: FieldDescriptor) -> Iterable[Check]:
-    rules = field.GetOptions().Extensions[validate_pb2.rules]
+    rules = field.GetOptions().Extensions[protos.validate_pb2.rules]
     is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
     if is_map:
         yield from _map_checks(field, rules)
@@ -311,7 +313,7 @@ def _well_known_tests(rule: Any) -> Iterable[Test]:
     kind = rule.WhichOneof("well_known")
     if kind == "well_known_regex":
         strict = rule.strict or not rule.HasField("strict")
-        named = rule.well_known_regex == validate_pb2.HTTP_HEADER_NAME
+        named = rule.well_known_regex == protos.validate_pb2.HTTP_HEADER_NAME
         pattern = (_HTTP_HEADER_NAME if named else _HTTP_HEADER_VALUE) if strict else _NO_CONTROL_BREAKS
         what = "a legal HTTP header name" if named else "a legal HTTP header value"
         yield (lambda v: pattern.fullmatch(v) is not None), f"must be {what}"

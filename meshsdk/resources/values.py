@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import re2
-from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
 from ..errors import ResourceError
-from . import constraints
+from . import constraints, protos
 
 __all__ = [
     "Metadatum",
@@ -83,7 +82,7 @@ def regex_problem(pattern: str) -> str:
 
 def struct_as_dict(struct: Message) -> Mapping[str, Any]:
     """A google.protobuf.Struct as a dict."""
-    converted: Mapping[str, Any] = json_format.MessageToDict(struct)
+    converted: Mapping[str, Any] = protos.json_format.MessageToDict(struct)
     return converted
 
 

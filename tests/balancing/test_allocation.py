@@ -8,7 +8,6 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from meshsdk.resources.cluster.lb_policy import PickFirst, RingHash
 
 from meshsdk.balancing import Cluster
 from meshsdk.balancing.allocation import allocate
@@ -25,6 +24,7 @@ from meshsdk.resources import (
     RoundRobin,
 )
 from meshsdk.resources import Cluster as ClusterConfig
+from meshsdk.resources.cluster.lb_policy import PickFirst, RingHash
 
 ROUND_ROBIN = RoundRobin()
 HEALTHY, UNHEALTHY, DEGRADED = HealthStatus.HEALTHY, HealthStatus.UNHEALTHY, HealthStatus.DEGRADED

@@ -7,6 +7,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
+
+from meshsdk import resources
+from meshsdk.balancing import Cluster, Endpoint
+from meshsdk.balancing.client_weights import parse_report, take_report
+from meshsdk.balancing.context import AnyRequest
+from meshsdk.balancing.murmur_hash import murmur_hash_2
+from meshsdk.bootstrap import Locality
+from meshsdk.resources import Address, EdsDiscovery, EndpointConfig, Endpoints, HealthStatus, LocalityEndpoints
 from meshsdk.resources.cluster.lb_policy import (
     ClientSideWeightedRoundRobin,
     ConsistentHashing,
@@ -21,14 +29,6 @@ from meshsdk.resources.cluster.lb_policy import (
     SubsetFallback,
     SubsetSelector,
 )
-
-from meshsdk import resources
-from meshsdk.balancing import Cluster, Endpoint
-from meshsdk.balancing.client_weights import parse_report, take_report
-from meshsdk.balancing.context import AnyRequest
-from meshsdk.balancing.murmur_hash import murmur_hash_2
-from meshsdk.bootstrap import Locality
-from meshsdk.resources import Address, EdsDiscovery, EndpointConfig, Endpoints, HealthStatus, LocalityEndpoints
 from meshsdk.resources.values import frozen
 
 

@@ -6,21 +6,6 @@ import random
 import time
 from collections.abc import Callable
 
-from meshsdk.resources.cluster.lb_policy import (
-    ClientSideWeightedRoundRobin,
-    ConsistentHashing,
-    LbPolicy,
-    LeastRequest,
-    Maglev,
-    PickFirst,
-    Random,
-    RingHash,
-    RoundRobin,
-    SlowStart,
-    Subset,
-    SubsetSelector,
-)
-
 from meshsdk import resources
 from meshsdk.balancing import Cluster
 from meshsdk.balancing.context import AnyRequest
@@ -39,6 +24,20 @@ from meshsdk.resources import (
     RouteMatch,
     VirtualHost,
     WeightedCluster,
+)
+from meshsdk.resources.cluster.lb_policy import (
+    ClientSideWeightedRoundRobin,
+    ConsistentHashing,
+    LbPolicy,
+    LeastRequest,
+    Maglev,
+    PickFirst,
+    Random,
+    RingHash,
+    RoundRobin,
+    SlowStart,
+    Subset,
+    SubsetSelector,
 )
 from meshsdk.routing import RequestHead, RouteTable
 

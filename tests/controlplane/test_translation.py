@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from meshsdk.resources.route import RetryOn
 
 from meshsdk.controlplane.client import Client
 from meshsdk.controlplane.folder import FolderState, load
@@ -19,6 +18,7 @@ from meshsdk.controlplane.scope import Scope
 from meshsdk.controlplane.world import World
 from meshsdk.errors import ConfigError
 from meshsdk.resources import ResourceType, decode
+from meshsdk.resources.route import RetryOn
 from tests.conftest import MakeMesh, destination_rule, service, virtual_service
 from tests.servers import EchoServer
 

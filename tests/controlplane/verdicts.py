@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from meshsdk.resources.listener.server_listener import ServerListener
-
 from meshsdk.controlplane.folder import FolderState
 from meshsdk.discovery import ServerView
 from meshsdk.errors import ConfigError, ResourceError
 from meshsdk.inbound import Connection, InboundRequest, compile_policy
 from meshsdk.resources import ResourceType, decode
+from meshsdk.resources.listener.server_listener import ServerListener
 from meshsdk.routing import RequestHead
 
 __all__ = ["PORT", "Asked", "let_in"]

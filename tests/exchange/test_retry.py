@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from meshsdk.resources.route.retry import parse_retry_on
 
 from meshsdk.exchange import Failure, Outcome
 from meshsdk.exchange.retry import should_retry
 from meshsdk.resources import RetryPolicy
+from meshsdk.resources.route.retry import parse_retry_on
 
 
 def response(status: int, **headers: str) -> Outcome:

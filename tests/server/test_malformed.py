@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from meshsdk.resources.listener.request_rules import NO_RULES, RequestRules, Underscores
 
+from meshsdk.resources.listener.request_rules import NO_RULES, RequestRules, Underscores
 from meshsdk.routing import RequestHead
 from meshsdk.server.hop_by_hop import take_away_nominated
 from meshsdk.server.malformed import malformed

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from envoy.config.listener.v3 import listener_pb2
 from google.protobuf import json_format
-from meshsdk.resources.listener.request_rules import RequestRules, strictest
 
 from meshsdk.errors import ResourceError
 from meshsdk.resources import ResourceType, ServerListener, decode
+from meshsdk.resources.listener.request_rules import RequestRules, strictest
 
 from ..differential.inbound_subjects import SERVER_SUBJECTS, running_server
 from ..patience import PATIENCE

@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import re2
-from envoy.config.cluster.v3 import cluster_pb2
-from envoy.extensions.clusters.aggregate.v3 import cluster_pb2 as aggregate_pb2
-from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from msgspec.structs import replace
 
 from ...errors import ResourceError
-from .. import constraints
+from .. import constraints, protos
 from ..notes import Notes
 from ..tls import parse_transport_socket
 from ..values import frozen, optional, seconds, struct_as_dict, unpack
@@ -53,7 +50,7 @@ _COMMON_LB_FIELDS = frozenset(
 _THRESHOLD_FIELDS = frozenset(
     "priority max_connections max_pending_requests max_requests max_retries retry_budget track_remaining".split()
 )
-_AGGREGATE = aggregate_pb2.ClusterConfig.DESCRIPTOR.full_name
+_AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -219,7 +216,7 @@ def _override_host_status(common: Any) -> frozenset[HealthStatus]:
 def _parse_discovery(message: Any, where: str, notes: Notes) -> Discovery:
     if message.WhichOneof("cluster_discovery_type") == "cluster_type":
         return _parse_cluster_type(message.cluster_type, f"{where}.cluster_type")
-    kinds = cluster_pb2.Cluster
+    kinds = protos.cluster_pb2.Cluster
     if message.type == kinds.EDS:
         return _parse_eds(message, where)
     if message.type == kinds.STATIC:
@@ -232,7 +229,7 @@ def _parse_discovery(message: Any, where: str, notes: Notes) -> Discovery:
 def _parse_cluster_type(message: Any, where: str) -> AggregateDiscovery:
     if not message.typed_config.type_url.endswith(_AGGREGATE):
         raise ResourceError(f"{where}.typed_config", f"{message.name!r} is a cluster type that meshsdk does not know")
-    config = unpack(message.typed_config, aggregate_pb2.ClusterConfig, f"{where}.typed_config")
+    config = unpack(message.typed_config, protos.aggregate_pb2.ClusterConfig, f"{where}.typed_config")
     return AggregateDiscovery(tuple(config.clusters))
 
 
@@ -266,7 +263,7 @@ _FAMILIES = {0: "AUTO", 1: "V4_ONLY", 2: "V6_ONLY", 3: "V4_PREFERRED", 4: "ALL"}
 
 def _parse_dns(message: Any, where: str, notes: Notes) -> DnsDiscovery:
     endpoints = _inline_endpoints(message, where, notes, host_names=True)
-    logical = message.type == cluster_pb2.Cluster.LOGICAL_DNS
+    logical = message.type == protos.cluster_pb2.Cluster.LOGICAL_DNS
     if logical and len(endpoints) != 1:
         raise ResourceError(f"{where}.load_assignment", "LOGICAL_DNS takes exactly one endpoint")
     refresh = seconds(message, "dns_refresh_rate") or 5.0
@@ -282,12 +279,14 @@ def _parse_dns(message: Any, where: str, notes: Notes) -> DnsDiscovery:
 
 def _parse_protocol(message: Any, where: str, notes: Notes) -> tuple[HttpProtocol, Any]:
     """What is spoken, and the HttpProtocolOptions that say so (empty where there are none)."""
-    options = http_protocol_options_pb2.HttpProtocolOptions()
+    options = protos.http_protocol_options_pb2.HttpProtocolOptions()
     if _HTTP_OPTIONS not in message.typed_extension_protocol_options:
         return (HttpProtocol.HTTP2 if message.HasField("http2_protocol_options") else HttpProtocol.HTTP1), options
     path = f"{where}.typed_extension_protocol_options"
     options = unpack(
-        message.typed_extension_protocol_options[_HTTP_OPTIONS], http_protocol_options_pb2.HttpProtocolOptions, path
+        message.typed_extension_protocol_options[_HTTP_OPTIONS],
+        protos.http_protocol_options_pb2.HttpProtocolOptions,
+        path,
     )
     kind = options.WhichOneof("upstream_protocol_options")
     if kind == "auto_config":

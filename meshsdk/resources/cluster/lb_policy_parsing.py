@@ -5,22 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from envoy.config.cluster.v3 import cluster_pb2
-from envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3 import (
-    client_side_weighted_round_robin_pb2 as client_weighted_pb2,
-)
-from envoy.extensions.load_balancing_policies.least_request.v3 import least_request_pb2
-from envoy.extensions.load_balancing_policies.maglev.v3 import maglev_pb2
-from envoy.extensions.load_balancing_policies.override_host.v3 import override_host_pb2
-from envoy.extensions.load_balancing_policies.pick_first.v3 import pick_first_pb2
-from envoy.extensions.load_balancing_policies.random.v3 import random_pb2
-from envoy.extensions.load_balancing_policies.ring_hash.v3 import ring_hash_pb2
-from envoy.extensions.load_balancing_policies.round_robin.v3 import round_robin_pb2
-from envoy.extensions.load_balancing_policies.subset.v3 import subset_pb2
-from envoy.extensions.load_balancing_policies.wrr_locality.v3 import wrr_locality_pb2
 from msgspec import Struct
 
 from ...errors import ResourceError
+from .. import protos
 from ..notes import Notes
 from ..route import parse_hash_policies
 from ..values import frozen, optional, seconds, struct_as_dict, unpack
@@ -80,7 +68,7 @@ def parse_lb_policy(message: Any, where: str, notes: Notes) -> ParsedPolicy:
 
 
 def _parse_by_name(message: Any, where: str, notes: Notes) -> LbPolicy:
-    kinds = cluster_pb2.Cluster
+    kinds = protos.cluster_pb2.Cluster
     common = message.common_lb_config.consistent_hashing_lb_config
     hashing = ConsistentHashing(common.use_hostname_for_hashing, optional(common, "hash_balance_factor") or 0)
     if message.lb_policy == kinds.LEAST_REQUEST:
@@ -134,7 +122,7 @@ _LEAST_REQUEST_FIELDS = frozenset(
 
 
 def _parse_least_request_extension(config: Any, where: str, notes: Notes, depth: int) -> ParsedPolicy:
-    message = unpack(config, least_request_pb2.LeastRequest, where)
+    message = unpack(config, protos.least_request_pb2.LeastRequest, where)
     full_scan = optional(message, "enable_full_scan") or message.selection_method == 1
     policy = _parse_least_request(message, where, notes, full_scan=bool(full_scan))
     return _with_localities(policy, message.locality_lb_config, where, notes)
@@ -163,17 +151,17 @@ def _parse_slow_start(message: Any) -> SlowStart | None:
 
 
 def _parse_round_robin_extension(config: Any, where: str, notes: Notes, depth: int) -> ParsedPolicy:
-    message = unpack(config, round_robin_pb2.RoundRobin, where)
+    message = unpack(config, protos.round_robin_pb2.RoundRobin, where)
     return _with_localities(RoundRobin(_parse_slow_start(message)), message.locality_lb_config, where, notes)
 
 
 def _parse_random_extension(config: Any, where: str, notes: Notes, depth: int) -> ParsedPolicy:
-    message = unpack(config, random_pb2.Random, where)
+    message = unpack(config, protos.random_pb2.Random, where)
     return _with_localities(Random(), message.locality_lb_config, where, notes)
 
 
 def _parse_wrr_locality(config: Any, where: str, notes: Notes, depth: int) -> ParsedPolicy:
-    message = unpack(config, wrr_locality_pb2.WrrLocality, where)
+    message = unpack(config, protos.wrr_locality_pb2.WrrLocality, where)
     inner = _parse_list(message.endpoint_picking_policy, f"{where}.endpoint_picking_policy", notes, depth + 1)
     return ParsedPolicy(inner.policy, True, inner.fail_traffic_on_panic)
 
@@ -193,8 +181,8 @@ def _hashing(message: Any, where: str) -> ConsistentHashing:
 
 
 def _parse_ring_hash_extension(config: Any, where: str, notes: Notes, depth: int) -> ParsedPolicy:
-    message = unpack(config, ring_hash_pb2.RingHash, where)
-    is_murmur = message.hash_function == ring_hash_pb2.RingHash.MURMUR_HASH_2
+    message = unpack(config, protos.ring_hash_pb2.RingHash, where)
+    is_murmur = message.hash_function == protos.ring_hash_pb2.RingHash.MURMUR_HASH_2
     policy = _ring_hash(message, is_murmur, _hashing(message, where), where)
     return ParsedPolicy(policy, message.HasField("locality_weighted_lb_config"))
 
@@ -213,7 +201,7 @@ def _ring_hash(message: Any, is_murmur: bool, hashing: ConsistentHashing, where:
 
 
 def _parse_maglev_extension(config: Any, where: str, notes: Notes, depth: int) -> ParsedPolicy:
-    message = unpack(config, maglev_pb2.Maglev, where)
+    message = unpack(config, protos.maglev_pb2.Maglev, where)
     policy = _maglev(message, _hashing(message, where), where)
     return ParsedPolicy(policy, message.HasField("locality_weighted_lb_config"))
 
@@ -230,7 +218,7 @@ def _is_prime(number: int) -> bool:
 
 
 def _parse_pick_first(config: Any, where: str, notes: Notes, depth: int) -> ParsedPolicy:
-    return ParsedPolicy(PickFirst(unpack(config, pick_first_pb2.PickFirst, where).shuffle_address_list))
+    return ParsedPolicy(PickFirst(unpack(config, protos.pick_first_pb2.PickFirst, where).shuffle_address_list))
 
 
 _CLIENT_WEIGHTED_FIELDS = frozenset(
@@ -240,7 +228,7 @@ _CLIENT_WEIGHTED_FIELDS = frozenset(
 
 
 def _parse_client_weighted(config: Any, where: str, notes: Notes, depth: int) -> ParsedPolicy:
-    message = unpack(config, client_weighted_pb2.ClientSideWeightedRoundRobin, where)
+    message = unpack(config, protos.client_side_weighted_round_robin_pb2.ClientSideWeightedRoundRobin, where)
     notes.unless_acted_on(message, where, _CLIENT_WEIGHTED_FIELDS)
 
     def period(field: str, default: float) -> float:
@@ -296,14 +284,14 @@ def _parse_selector(message: Any, where: str) -> SubsetSelector:
 
 
 def _parse_subset_extension(config: Any, where: str, notes: Notes, depth: int) -> ParsedPolicy:
-    message = unpack(config, subset_pb2.Subset, where)
+    message = unpack(config, protos.subset_pb2.Subset, where)
     inner = _parse_list(message.subset_lb_policy, f"{where}.subset_lb_policy", notes, depth + 1)
     policy = _parse_subset(message, inner.policy, where, notes)
     return ParsedPolicy(policy, inner.locality_weighted, inner.fail_traffic_on_panic)
 
 
 def _parse_override_host(config: Any, where: str, notes: Notes, depth: int) -> ParsedPolicy:
-    message = unpack(config, override_host_pb2.OverrideHost, where)
+    message = unpack(config, protos.override_host_pb2.OverrideHost, where)
     for index, source in enumerate(message.override_host_sources):
         if not source.header:
             notes.add(f"{where}.override_host_sources[{index}].metadata", "there is no dynamic metadata in a client")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from envoy.extensions.filters.http.buffer.v3 import buffer_pb2
 from msgspec import Struct
 
+from .. import protos
 from ..notes import Notes
 from ..values import unpack
 from .settings import FilterSetting
@@ -22,10 +22,10 @@ class Buffer(FilterSetting, Struct, frozen=True):
 
 def parse_buffer(container: Any, where: str, notes: Notes) -> Buffer:
     """The Buffer inside a google.protobuf.Any."""
-    return Buffer(unpack(container, buffer_pb2.Buffer, where).max_request_bytes.value)
+    return Buffer(unpack(container, protos.buffer_pb2.Buffer, where).max_request_bytes.value)
 
 
 def parse_buffer_per_route(container: Any, where: str, notes: Notes) -> Buffer:
     """The BufferPerRoute inside a google.protobuf.Any."""
-    message = unpack(container, buffer_pb2.BufferPerRoute, where)
+    message = unpack(container, protos.buffer_pb2.BufferPerRoute, where)
     return Buffer() if message.disabled else Buffer(message.buffer.max_request_bytes.value)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from msgspec import Struct
 
+from .. import protos
 from ..matching import FractionalPercent, HeaderMatcher, parse_fractional_percent, parse_header_matcher
 from ..notes import Notes
 from ..values import optional, seconds, unpack
@@ -52,7 +52,7 @@ class Fault(FilterSetting, Struct, frozen=True):
 
 def parse_fault(container: Any, where: str, notes: Notes) -> Fault:
     """The HTTPFault inside a google.protobuf.Any."""
-    message = unpack(container, fault_pb2.HTTPFault, where)
+    message = unpack(container, protos.fault_pb2.HTTPFault, where)
     notes.unless_acted_on(message, where, _ACTED_ON)
     delay, abort = message.delay, message.abort
     abort_kind = abort.WhichOneof("error_type")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 from msgspec import Struct
 
 from ...errors import ResourceError
+from .. import protos
 from ..header_mutations import HeaderMutations, check_name, parse_addition
 from ..notes import Notes
 from ..values import unpack
@@ -29,13 +29,13 @@ class FilterHeaderMutations(FilterSetting, Struct, frozen=True):
 
 def parse_header_mutation(container: Any, where: str, notes: Notes) -> FilterHeaderMutations:
     """A listener's."""
-    message = unpack(container, header_mutation_pb2.HeaderMutation, where)
+    message = unpack(container, protos.header_mutation_pb2.HeaderMutation, where)
     return _mutations(message.mutations, where, notes, message.most_specific_header_mutations_wins)
 
 
 def parse_header_mutation_per_route(container: Any, where: str, notes: Notes) -> FilterHeaderMutations:
     """A route's."""
-    message = unpack(container, header_mutation_pb2.HeaderMutationPerRoute, where)
+    message = unpack(container, protos.header_mutation_pb2.HeaderMutationPerRoute, where)
     return _mutations(message.mutations, where, notes, False)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2
 from msgspec import Struct
 
 from ...errors import ResourceError
+from .. import protos
 from ..header_mutations import NO_MUTATIONS, HeaderMutations, parse_addition
 from ..matching import FractionalPercent, parse_runtime_fraction
 from ..notes import Notes
@@ -87,7 +87,7 @@ class LocalRateLimit(FilterSetting, Struct, frozen=True):
 
 def parse_client_rate_limit(container: Any, where: str, notes: Notes) -> LocalRateLimit:
     """The LocalRateLimit of a client, who has one bucket and no descriptors."""
-    message = unpack(container, local_rate_limit_pb2.LocalRateLimit, where)
+    message = unpack(container, protos.local_rate_limit_pb2.LocalRateLimit, where)
     notes.unless_acted_on(message, where, _ACTED_ON)
     return _parse(message, where, Notes())
 
@@ -98,7 +98,7 @@ def parse_local_rate_limit(container: Any, where: str, notes: Notes) -> LocalRat
     Raises:
         ResourceError: A descriptor stands twice, or a bucket is filled too often.
     """
-    message = unpack(container, local_rate_limit_pb2.LocalRateLimit, where)
+    message = unpack(container, protos.local_rate_limit_pb2.LocalRateLimit, where)
     notes.unless_acted_on(message, where, _OF_SERVERS)
     return _parse(message, where, notes)
 
@@ -109,7 +109,7 @@ def parse_local_rate_limit_per_route(container: Any, where: str, notes: Notes) -
     Raises:
         ResourceError: As for `parse_local_rate_limit`; or it has no bucket, which Envoy takes only of listeners.
     """
-    message = unpack(container, local_rate_limit_pb2.LocalRateLimit, where)
+    message = unpack(container, protos.local_rate_limit_pb2.LocalRateLimit, where)
     if not message.HasField("token_bucket"):
         raise ResourceError(f"{where}.token_bucket", "must be set for a route")
     return parse_local_rate_limit(container, where, notes)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
-from envoy.config.route.v3 import route_components_pb2
 from msgspec import Struct
 from msgspec.structs import replace
 
 from ...errors import ResourceError
+from .. import protos
 from ..matching import HeaderMatcher, QueryParameterMatcher, parse_header_matcher, parse_query_parameter_matcher
 from ..values import optional
 
@@ -195,9 +195,6 @@ def _parse_rule(message: Any, where: str) -> RateLimitRule:
     )
 
 
-_Sources = route_components_pb2.RateLimit.Action.MetaData
-
-
 def _parse_action(message: Any, where: str) -> RuleAction:
     which = message.WhichOneof("action_specifier")
     path = f"{where}.{which}"
@@ -243,16 +240,17 @@ def _parse_action(message: Any, where: str) -> RuleAction:
             )
         case "metadata" | "dynamic_metadata":
             metadata = getattr(message, which)
-            source = metadata.source if which == "metadata" else _Sources.DYNAMIC
-            if source not in (_Sources.DYNAMIC, _Sources.ROUTE_ENTRY):
-                raise ResourceError(f"{path}.source", f"{_Sources.Source.Name(source)} is a source that is not known")
+            sources = protos.route_components_pb2.RateLimit.Action.MetaData
+            source = metadata.source if which == "metadata" else sources.DYNAMIC
+            if source not in (sources.DYNAMIC, sources.ROUTE_ENTRY):
+                raise ResourceError(f"{path}.source", f"{sources.Source.Name(source)} is a source that is not known")
             return MetadataEntry(
                 metadata.descriptor_key,
                 metadata.metadata_key.key,
                 tuple(one.key for one in metadata.metadata_key.path),
                 metadata.default_value,
                 which == "metadata" and metadata.skip_if_absent,
-                source == _Sources.ROUTE_ENTRY,
+                source == sources.ROUTE_ENTRY,
             )
         case _:
             raise ResourceError(path, "is an action that meshsdk does not know")

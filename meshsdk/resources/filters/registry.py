@@ -7,8 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from envoy.config.route.v3 import route_components_pb2
-
+from .. import protos
 from ..notes import Notes
 from ..values import unpack
 from .settings import FilterSetting, FilterSettings, FilterSwitch, HttpFilter
@@ -115,7 +114,7 @@ def parse_filter_settings(message: Any, where: str, notes: Notes) -> FilterSetti
 def _parse_setting(name: str, container: Any, where: str, notes: Notes) -> HttpFilter | None:
     kind = container.type_url.rpartition("/")[2]
     if kind == _WRAPPER:
-        wrapper = unpack(container, route_components_pb2.FilterConfig, where)
+        wrapper = unpack(container, protos.route_components_pb2.FilterConfig, where)
         if wrapper.disabled:
             return HttpFilter(name, FilterSwitch.DISABLED)
         if not wrapper.config.type_url:

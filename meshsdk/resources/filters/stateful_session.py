@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
-from envoy.extensions.http.stateful_session.cookie.v3 import cookie_pb2
-from envoy.extensions.http.stateful_session.header.v3 import header_pb2
 from msgspec import Struct
 
 from ...errors import ResourceError
+from .. import protos
 from ..notes import Notes
 from ..values import unpack
 from .settings import FilterSetting
@@ -22,8 +20,8 @@ __all__ = [
 ]
 
 
-_COOKIE = cookie_pb2.CookieBasedSessionState.DESCRIPTOR.full_name
-_HEADER = header_pb2.HeaderBasedSessionState.DESCRIPTOR.full_name
+_COOKIE = "envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState"
+_HEADER = "envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState"
 
 
 class StatefulSession(FilterSetting, Struct, frozen=True):
@@ -51,12 +49,12 @@ NO_SESSION = StatefulSession()
 
 def parse_stateful_session(container: Any, where: str, notes: Notes) -> StatefulSession:
     """The StatefulSession inside a google.protobuf.Any."""
-    return _parse(unpack(container, stateful_session_pb2.StatefulSession, where), where, notes)
+    return _parse(unpack(container, protos.stateful_session_pb2.StatefulSession, where), where, notes)
 
 
 def parse_stateful_session_per_route(container: Any, where: str, notes: Notes) -> StatefulSession:
     """The StatefulSessionPerRoute inside a google.protobuf.Any."""
-    message = unpack(container, stateful_session_pb2.StatefulSessionPerRoute, where)
+    message = unpack(container, protos.stateful_session_pb2.StatefulSessionPerRoute, where)
     if message.WhichOneof("override") == "stateful_session":
         return _parse(message.stateful_session, f"{where}.stateful_session", notes)
     return NO_SESSION
@@ -70,7 +68,7 @@ def _parse(message: Any, where: str, notes: Notes) -> StatefulSession:
     path = f"{where}.session_state.typed_config"
     kind = container.type_url.rpartition("/")[2]
     if kind == _COOKIE:
-        cookie = unpack(container, cookie_pb2.CookieBasedSessionState, path).cookie
+        cookie = unpack(container, protos.cookie_pb2.CookieBasedSessionState, path).cookie
         return StatefulSession(
             cookie=cookie.name,
             path=cookie.path,
@@ -79,6 +77,6 @@ def _parse(message: Any, where: str, notes: Notes) -> StatefulSession:
             strict=message.strict,
         )
     if kind == _HEADER:
-        header = unpack(container, header_pb2.HeaderBasedSessionState, path)
+        header = unpack(container, protos.header_pb2.HeaderBasedSessionState, path)
         return StatefulSession(header=header.name.lower(), strict=message.strict)
     raise ResourceError(path, f"{message.session_state.name!r} ({kind}) is a session state that meshsdk does not know")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from envoy.extensions.filters.http.router.v3 import router_pb2
-
 from ...errors import ResourceError
+from .. import protos
 from ..filters.registry import Side, parse_filter
 from ..filters.settings import HttpFilter
 from ..notes import Notes
@@ -15,7 +14,7 @@ from ..values import unpack
 
 __all__ = ["parse_filters", "parse_routes"]
 
-_ROUTER_FILTER_TYPE = router_pb2.Router.DESCRIPTOR.full_name
+_ROUTER_FILTER_TYPE = "envoy.extensions.filters.http.router.v3.Router"
 
 
 def parse_routes(manager: Any, where: str) -> tuple[str, RouteConfiguration | None]:
@@ -69,7 +68,7 @@ _ROUTER_FIELDS = frozenset(
 
 
 def _check_router(container: Any, where: str, notes: Notes, side: Side) -> None:
-    router = unpack(container, router_pb2.Router, where)
+    router = unpack(container, protos.router_pb2.Router, where)
     if router.upstream_http_filters and side is Side.SERVER:
         raise ResourceError(f"{where}.upstream_http_filters", "is refused: make them filters of the listener")
     notes.unless_acted_on(router, where, _ROUTER_FIELDS)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from msgspec import Struct
 
 from ...errors import ResourceError
-from .. import constraints
+from .. import constraints, protos
 from ..filters.registry import Side
 from ..filters.settings import HttpFilter
 from ..notes import Notes
@@ -69,7 +68,7 @@ def parse_listener(message: Any) -> Listener:
         raise ResourceError(f"{where}.api_listener", "must be set: this is a listener for a server, not for a client")
     notes.unless_acted_on(message, where, _LISTENER_FIELDS)
     path = f"{where}.api_listener.api_listener"
-    manager = unpack(message.api_listener.api_listener, http_connection_manager_pb2.HttpConnectionManager, path)
+    manager = unpack(message.api_listener.api_listener, protos.http_connection_manager_pb2.HttpConnectionManager, path)
     notes.unless_acted_on(manager, path, _MANAGER_FIELDS)
     route_name, configuration = parse_routes(manager, path)
     idle = seconds(manager, "stream_idle_timeout")

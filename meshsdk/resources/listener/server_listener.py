@@ -10,10 +10,10 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, TypeVar
 
-from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from msgspec import Struct
 
 from ...errors import ResourceError
+from .. import protos
 from ..filters.registry import Side
 from ..filters.settings import HttpFilter
 from ..matching import Network, parse_cidr
@@ -282,7 +282,7 @@ def _each(messages: Any, where: str, parse: Callable[[Any, str], T]) -> tuple[T,
     return tuple(parse(message, f"{where}[{index}]") for index, message in enumerate(messages))
 
 
-_MANAGER_TYPE = http_connection_manager_pb2.HttpConnectionManager.DESCRIPTOR.full_name
+_MANAGER_TYPE = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _TCP_PROXY_TYPE = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 
 
@@ -294,7 +294,7 @@ def _parse_filters(message: Any, where: str, notes: Notes) -> ServerManager | No
         if kind == _MANAGER_TYPE:
             manager = unpack(
                 network_filter.typed_config,
-                http_connection_manager_pb2.HttpConnectionManager,
+                protos.http_connection_manager_pb2.HttpConnectionManager,
                 f"{path}.typed_config",
             )
             return _parse_manager(manager, f"{path}.typed_config", notes)

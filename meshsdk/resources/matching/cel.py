@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.api.expr.v1alpha1 import syntax_pb2
-from google.protobuf import any_pb2, timestamp_pb2
 from msgspec import Struct
 
 from ...errors import ResourceError, UnsupportedFeatureError
+from .. import protos
 
 __all__ = ["CEL_ROOTS", "CelCondition", "cel_environment", "cel_now", "parse_condition"]
 
@@ -80,7 +79,7 @@ def cel_environment() -> Any:
 
 def cel_now() -> Any:
     """This moment, as cel-cpp takes it."""
-    now = timestamp_pb2.Timestamp()
+    now = protos.timestamp_pb2.Timestamp()
     now.GetCurrentTime()
     return now
 
@@ -96,14 +95,14 @@ def parse_condition(message: Any, where: str, config: Any = None) -> CelConditio
     Raises:
         ResourceError: It asks what is not known, or calls what is refused; or cel-cpp is not there, or refuses it.
     """
-    fit = syntax_pb2.Expr()
+    fit = protos.syntax_pb2.Expr()
     fit.CopyFrom(message)
     more = [functions for field, functions in _ON_REQUEST.items() if config is not None and getattr(config, field)]
     reader = _Reader(where, _FUNCTIONS.union(*more))
     reader.read(fit, 0)
-    parsed = syntax_pb2.ParsedExpr(expr=fit)
+    parsed = protos.syntax_pb2.ParsedExpr(expr=fit)
     # cel-cpp knows the message by its newer name; the two are the same on the wire.
-    packed = any_pb2.Any(type_url="type.googleapis.com/cel.expr.ParsedExpr", value=parsed.SerializeToString())
+    packed = protos.any_pb2.Any(type_url="type.googleapis.com/cel.expr.ParsedExpr", value=parsed.SerializeToString())
     serialized = packed.SerializeToString()
     try:
         cel_environment().deserialize(serialized)

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from envoy.extensions.matching.input_matchers.consistent_hashing.v3 import consistent_hashing_pb2
-from envoy.extensions.matching.input_matchers.ip.v3 import ip_pb2
-from envoy.extensions.matching.input_matchers.metadata.v3 import metadata_pb2
-from envoy.extensions.matching.input_matchers.runtime_fraction.v3 import runtime_fraction_pb2
-from google.api.expr.v1alpha1 import syntax_pb2
 from msgspec import Struct
-from xds.type.matcher.v3 import cel_pb2
 
 from ...errors import ResourceError
+from .. import protos
 from ..values import unpack
 from .cel import CelCondition, parse_condition
 from .matchers import FractionalPercent, StringMatcher, parse_fractional_percent
@@ -65,7 +60,7 @@ def parse_input_matcher(container: Any, where: str) -> InputMatcher:
     if parse is None:
         raise ResourceError(where, f"{kind or 'nothing'} is a matcher that meshsdk does not know")
     message_type, make = parse
-    return make(unpack(container, message_type, where), where)
+    return make(unpack(container, message_type(), where), where)
 
 
 def _in_networks(message: Any, where: str) -> InNetworks:
@@ -97,19 +92,23 @@ def _cel(message: Any, where: str) -> CelCondition:
             return parse_condition(message.expr_match.parsed_expr.expr, f"{path}.expr")
         case "cel_expr_parsed":
             # The same on the wire as the older message.
-            parsed = syntax_pb2.ParsedExpr.FromString(message.expr_match.cel_expr_parsed.SerializeToString())
+            parsed = protos.syntax_pb2.ParsedExpr.FromString(message.expr_match.cel_expr_parsed.SerializeToString())
             return parse_condition(parsed.expr, f"{path}.expr")
         case _:
             raise ResourceError(path, "is refused: give parsed_expr or cel_expr_parsed")
 
 
-_PARSERS: dict[str, tuple[Any, Callable[[Any, str], InputMatcher]]] = {
-    message_type.DESCRIPTOR.full_name: (message_type, make)
-    for message_type, make in (
-        (ip_pb2.Ip, _in_networks),
-        (consistent_hashing_pb2.ConsistentHashing, _chosen_by_hash),
-        (runtime_fraction_pb2.RuntimeFraction, _chosen_share),
-        (metadata_pb2.Metadata, _has_value),
-        (cel_pb2.CelMatcher, _cel),
-    )
+_MATCHERS = "envoy.extensions.matching.input_matchers"
+_PARSERS: dict[str, tuple[Callable[[], Any], Callable[[Any, str], InputMatcher]]] = {
+    f"{_MATCHERS}.ip.v3.Ip": (lambda: protos.ip_pb2.Ip, _in_networks),
+    f"{_MATCHERS}.consistent_hashing.v3.ConsistentHashing": (
+        lambda: protos.consistent_hashing_pb2.ConsistentHashing,
+        _chosen_by_hash,
+    ),
+    f"{_MATCHERS}.runtime_fraction.v3.RuntimeFraction": (
+        lambda: protos.runtime_fraction_pb2.RuntimeFraction,
+        _chosen_share,
+    ),
+    f"{_MATCHERS}.metadata.v3.Metadata": (lambda: protos.metadata_pb2.Metadata, _has_value),
+    "xds.type.matcher.v3.CelMatcher": (lambda: protos.cel_pb2.CelMatcher, _cel),
 }

@@ -5,11 +5,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
-from envoy.extensions.path.match.uri_template.v3 import uri_template_match_pb2
-from google.protobuf.unknown_fields import UnknownFieldSet
 from msgspec import Struct
 
 from ...errors import ResourceError
+from .. import protos
 from ..notes import Notes
 from ..values import checked_regex, optional, unpack
 from .matchers import (
@@ -78,7 +77,7 @@ def parse_match(message: Any, where: str, notes: Notes) -> RouteMatch:
     Raises:
         ResourceError: It holds a condition that is not known, or a path that is none.
     """
-    if len(UnknownFieldSet(message)):
+    if len(protos.unknown_fields.UnknownFieldSet(message)):
         # A condition that is not evaluated would let the route match more than it may.
         raise ResourceError(where, "holds a condition newer than this meshsdk knows; it is refused")
     notes.unless_acted_on(message, where, _MATCH_FIELDS)
@@ -112,7 +111,9 @@ def _parse_path(message: Any, where: str) -> PathMatch:
         )
     if which == "path_match_policy":
         path = f"{where}.path_match_policy.typed_config"
-        config = unpack(message.path_match_policy.typed_config, uri_template_match_pb2.UriTemplateMatchConfig, path)
+        config = unpack(
+            message.path_match_policy.typed_config, protos.uri_template_match_pb2.UriTemplateMatchConfig, path
+        )
         template = parse_uri_template(config.path_template, f"{path}.path_template")
         return PathMatch(PathMatchKind.TEMPLATE, template.text, True, template)
     if which == "connect_matcher":

@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from envoy.config.route.v3 import route_components_pb2
-from envoy.extensions.internal_redirect.allow_listed_routes.v3 import allow_listed_routes_config_pb2
-from envoy.extensions.path.rewrite.uri_template.v3 import uri_template_rewrite_pb2
-
 from ...errors import ResourceError
+from .. import protos
 from ..filters.rate_limit_rules import parse_rules_of
 from ..filters.registry import parse_filter_settings
 from ..header_mutations import parse_request_headers, parse_response_headers
@@ -84,7 +81,7 @@ def _parse_forward(message: Any, match: PathMatch, where: str, notes: Notes) -> 
         raise ResourceError(f"{where}.upgrade_configs", "upgrades are refused: an HTTP client library sends none")
     notes.unless_acted_on(message.hedge_policy, f"{where}.hedge_policy", _HEDGE_FIELDS)
     timeout = seconds(message, "timeout")
-    not_found = route_components_pb2.RouteAction.ClusterNotFoundResponseCode
+    not_found = protos.route_components_pb2.RouteAction.ClusterNotFoundResponseCode
     statuses = {not_found.SERVICE_UNAVAILABLE: 503, not_found.NOT_FOUND: 404, not_found.INTERNAL_SERVER_ERROR: 500}
     metadata_match = lb_criteria(message.metadata_match)
     clusters, cluster_header = _parse_cluster_specifier(message, metadata_match, where, notes)
@@ -191,7 +188,9 @@ def _parse_template_rewrite(message: Any, match: PathMatch, where: str) -> Rewri
     if not message.HasField("path_rewrite_policy"):
         return None
     path = f"{where}.path_rewrite_policy.typed_config"
-    config = unpack(message.path_rewrite_policy.typed_config, uri_template_rewrite_pb2.UriTemplateRewriteConfig, path)
+    config = unpack(
+        message.path_rewrite_policy.typed_config, protos.uri_template_rewrite_pb2.UriTemplateRewriteConfig, path
+    )
     return parse_rewrite_template(config.path_template_rewrite, match.template, f"{path}.path_template_rewrite")
 
 
@@ -264,7 +263,7 @@ def _parse_internal_redirect(message: Any, where: str) -> InternalRedirectPolicy
         elif kind == _SAFE_CROSS_SCHEME:
             safe_cross_scheme = True
         elif kind == _ALLOW_LISTED:
-            config = unpack(predicate.typed_config, allow_listed_routes_config_pb2.AllowListedRoutesConfig, path)
+            config = unpack(predicate.typed_config, protos.allow_listed_routes_config_pb2.AllowListedRoutesConfig, path)
             allowed = frozenset(config.allowed_route_names)
         else:
             # A predicate that is not asked would let redirects through that it forbids.

@@ -5,11 +5,10 @@ from __future__ import annotations
 from enum import IntFlag
 from typing import Any
 
-from envoy.extensions.retry.host.omit_host_metadata.v3 import omit_host_metadata_config_pb2
-from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
 from msgspec import Struct
 
 from ...errors import ResourceError
+from .. import protos
 from ..matching import HeaderMatcher, parse_header_matcher
 from ..notes import Notes
 from ..values import Metadatum, lb_criteria, optional, seconds, unpack
@@ -174,7 +173,7 @@ def _parse_omitted_metadata(message: Any, where: str) -> tuple[tuple[str, Metada
     for index, predicate in enumerate(message.retry_host_predicate):
         if predicate.typed_config.type_url.endswith(_OMIT_METADATA):
             path = f"{where}.retry_host_predicate[{index}].typed_config"
-            config = unpack(predicate.typed_config, omit_host_metadata_config_pb2.OmitHostMetadataConfig, path)
+            config = unpack(predicate.typed_config, protos.omit_host_metadata_config_pb2.OmitHostMetadataConfig, path)
             return lb_criteria(config.metadata_match)
     return ()
 
@@ -185,7 +184,7 @@ def _parse_retry_priority(message: Any, where: str) -> int | None:
     container, path = message.retry_priority.typed_config, f"{where}.retry_priority.typed_config"
     if not container.type_url.endswith(_PREVIOUS_PRIORITIES):
         raise ResourceError(path, f"{container.type_url!r} is a retry priority that meshsdk does not know")
-    config = unpack(container, previous_priorities_config_pb2.PreviousPrioritiesConfig, path)
+    config = unpack(container, protos.previous_priorities_config_pb2.PreviousPrioritiesConfig, path)
     return int(config.update_frequency) or 1
 
 

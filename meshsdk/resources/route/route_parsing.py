@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from envoy.config.route.v3 import route_components_pb2
-
 from ...errors import ResourceError
-from .. import constraints
+from .. import constraints, protos
 from ..filters.rate_limit_rules import parse_rules_of
 from ..filters.registry import parse_filter_settings
 from ..header_mutations import parse_request_headers, parse_response_headers
@@ -115,8 +113,8 @@ def _parse_virtual_host(message: Any, where: str, notes: Notes) -> VirtualHost:
         include_request_attempt_count=message.include_request_attempt_count,
         include_attempt_count_in_response=message.include_attempt_count_in_response,
         include_is_timeout_retry_header=message.include_is_timeout_retry_header,
-        require_tls=message.require_tls != route_components_pb2.VirtualHost.NONE,
-        spares_internal=message.require_tls == route_components_pb2.VirtualHost.EXTERNAL_ONLY,
+        require_tls=message.require_tls != protos.route_components_pb2.VirtualHost.NONE,
+        spares_internal=message.require_tls == protos.route_components_pb2.VirtualHost.EXTERNAL_ONLY,
         mirrors=parse_mirrors(message, where, notes),
         rate_limits=parse_rules_of(message.rate_limits, f"{where}.rate_limits"),
         filters=parse_filter_settings(message, where, notes),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from msgspec import Struct
 
 from ...errors import ResourceError
+from .. import protos
 from ..notes import Notes
 from ..values import unpack
 from .tls import DEFAULT_PROTOCOL, TlsIdentity, TlsProtocol, TlsTrust, parse_identity, parse_protocol, parse_trust
@@ -41,7 +41,7 @@ def parse_downstream_tls(message: Any, where: str, notes: Notes) -> DownstreamTl
     if message.typed_config.type_url.endswith(".RawBuffer"):
         return None
     path = f"{where}.typed_config"
-    context = unpack(message.typed_config, tls_pb2.DownstreamTlsContext, path)
+    context = unpack(message.typed_config, protos.tls_pb2.DownstreamTlsContext, path)
     if context.require_sni.value:
         raise ResourceError(f"{path}.require_sni", "is refused; match server_names instead")
     notes.unless_acted_on(context, path, _FIELDS)

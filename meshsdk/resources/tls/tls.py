@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from envoy.extensions.transport_sockets.tls.v3 import tls_spiffe_validator_config_pb2
 from msgspec import Struct
 
 from ...errors import ResourceError
+from .. import protos
 from ..matching import StringMatcher, parse_string_matcher
 from ..notes import Notes
 from ..values import unpack
@@ -339,7 +339,7 @@ def _parse_spiffe(message: Any, where: str) -> SpiffeDomains:
         ResourceError: It is another one, names no trust domain, or one twice.
     """
     path = f"{where}.typed_config"
-    config = unpack(message.typed_config, tls_spiffe_validator_config_pb2.SPIFFECertValidatorConfig, path)
+    config = unpack(message.typed_config, protos.tls_spiffe_validator_config_pb2.SPIFFECertValidatorConfig, path)
     if config.HasField("trust_bundles"):
         return SpiffeDomains(bundle_map=_parse_file(config.trust_bundles, f"{path}.trust_bundles"))
     domains = tuple(

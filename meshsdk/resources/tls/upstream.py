@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from msgspec import Struct
 
 from ...errors import ResourceError
+from .. import protos
 from ..notes import Notes
 from ..values import unpack
 from .tls import (
@@ -86,7 +86,7 @@ def parse_transport_socket(message: Any, where: str, notes: Notes) -> UpstreamTl
     if message.typed_config.type_url.endswith(".RawBuffer"):
         return None
     path = f"{where}.typed_config"
-    context = unpack(message.typed_config, tls_pb2.UpstreamTlsContext, path)
+    context = unpack(message.typed_config, protos.tls_pb2.UpstreamTlsContext, path)
     notes.unless_acted_on(context, path, _FIELDS)
     common = f"{path}.common_tls_context"
     trust = parse_trust(context.common_tls_context, common, notes)
