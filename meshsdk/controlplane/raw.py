@@ -100,6 +100,7 @@ _MODULES = {
     "envoy.extensions.filters.http.ratelimit.v3": "rate_limit",
     "envoy.extensions.filters.http.rbac.v3": "rbac",
     "envoy.extensions.filters.http.router.v3": "router",
+    "envoy.extensions.filters.http.set_filter_state.v3": "set_filter_state",
     "envoy.extensions.filters.http.stateful_session.v3": "stateful_session",
     "envoy.extensions.filters.listener.http_inspector.v3": "http_inspector",
     "envoy.extensions.filters.listener.original_dst.v3": "original_dst",
@@ -122,21 +123,28 @@ _MODULES = {
     "envoy.extensions.load_balancing_policies.wrr_locality.v3": "wrr_locality",
     "envoy.extensions.matching.common_inputs.network.v3": "network_inputs",
     "envoy.extensions.matching.common_inputs.ssl.v3": "ssl_inputs",
+    "envoy.extensions.matching.input_matchers.consistent_hashing.v3": "consistent_hashing",
+    "envoy.extensions.matching.input_matchers.ip.v3": "ip",
+    "envoy.extensions.matching.input_matchers.metadata.v3": "metadata",
+    "envoy.extensions.matching.input_matchers.runtime_fraction.v3": "runtime_fraction",
     "envoy.extensions.path.match.uri_template.v3": "uri_template_match",
     "envoy.extensions.path.rewrite.uri_template.v3": "uri_template_rewrite",
+    "envoy.extensions.rbac.matchers.upstream_ip_port.v3": "upstream_ip_port_matcher",
+    "envoy.extensions.rbac.principals.mtls_authenticated.v3": "mtls_authenticated",
     "envoy.extensions.retry.host.omit_host_metadata.v3": "omit_host_metadata_config",
     "envoy.extensions.retry.host.previous_hosts.v3": "previous_hosts",
     "envoy.extensions.retry.priority.previous_priorities.v3": "previous_priorities_config",
     "envoy.extensions.transport_sockets.raw_buffer.v3": "raw_buffer",
-    "envoy.extensions.transport_sockets.tls.v3": "tls",
+    "envoy.extensions.transport_sockets.tls.v3": "tls tls_spiffe_validator_config",
     "envoy.extensions.upstreams.http.v3": "http_protocol_options",
     "envoy.config.rbac.v3": "rbac",
+    "envoy.config.route.v3": "route_components",
     "envoy.type.matcher.v3": "http_inputs",
+    "xds.type.matcher.v3": "cel http_inputs ip",
 }
 
 
 def _import_type(full_name: str) -> None:
     package = full_name.rpartition(".")[0]
-    module = _MODULES.get(package)
-    if module is not None:
+    for module in _MODULES.get(package, "").split():
         importlib.import_module(f"{package}.{module}_pb2")
