@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..bootstrap import Locality
-from ..resources import Address, EndpointConfig, HealthStatus
-
-if TYPE_CHECKING:
-    from .cluster import Cluster
-    from .outlier_detection import EndpointMonitor
+from ..resources import Address, Cluster, EndpointConfig, HealthStatus
+from ..resources.cluster import ClientSideWeightedRoundRobin
+from .circuit_breaker import CircuitBreaker
 
 __all__ = ["Endpoint"]
+
+
+class OwnCluster(Protocol):
+    """What is asked of the cluster that an endpoint belongs to."""
+
+    name: str
+    config: Cluster
+    breaker: CircuitBreaker
+    high_breaker: CircuitBreaker
+    membership: int
+    load_reports: ClientSideWeightedRoundRobin | None
+    is_retired: bool
+
+
+class Monitor(Protocol):
+    """What an endpoint's requests are told to (outlier detection)."""
+
+    def responded(self, status: int, now: float) -> None:
+        """The endpoint answered."""
+
+    def failed(self, now: float, *, timed_out: bool) -> None:
+        """There was no answer."""
+
 
 _HEALTHY = (HealthStatus.UNKNOWN, HealthStatus.HEALTHY)
 
@@ -53,7 +74,7 @@ class Endpoint:
         "reported_weight",
     )
 
-    def __init__(self, cluster: Cluster, config: EndpointConfig, locality: Locality) -> None:
+    def __init__(self, cluster: OwnCluster, config: EndpointConfig, locality: Locality) -> None:
         self.cluster = cluster
         self.address: Address = config.address
         self.name = str(config.address)
@@ -67,7 +88,7 @@ class Endpoint:
         self.is_checked = True
         self.is_degraded_by_check = False
         self.available_since = 0.0
-        self.monitor: EndpointMonitor | None = None
+        self.monitor: Monitor | None = None
         self.reported_weight = 0.0
         self.reported_at = self.first_report_at = 0.0
 

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 from msgspec import Struct
 
-from ..balancing import Cluster, Endpoint
+from ..balancing import Endpoint
+from ..balancing.endpoint import OwnCluster
 from ..errors import PeerIdentityError, ResourceError
 from ..log_lines import logger_of
 from ..resources import HttpProtocol, TlsTrust, UpstreamTls
@@ -80,7 +81,7 @@ class _Kept(Struct, eq=False):
 
     stamps: tuple[object, ...]
     context: TlsClientContext
-    clusters: set[Cluster]
+    clusters: set[OwnCluster]
     problem: str = ""
 
 
@@ -140,7 +141,7 @@ class TlsChooser:
         """Whether connections to an endpoint may turn out to carry many requests at once."""
         return endpoint.cluster.config.protocol is not HttpProtocol.HTTP1 or (scheme == "https" and self._http2)
 
-    def _cluster_context(self, settings: UpstreamTls, cluster: Cluster) -> TlsClientContext:
+    def _cluster_context(self, settings: UpstreamTls, cluster: OwnCluster) -> TlsClientContext:
         # Certificates that were replaced have other stamps, so that rotated ones are used by new connections.
         key = (settings, cluster.config.protocol)
         if not self._is_watched:
