@@ -40,8 +40,10 @@ from ..routing.timeouts import is_grpc
 from ..security import check_peer
 from .asked import NOTHING, asked_of, header_facts
 from .connection import Connection, Fact
+from .filters.compiling import NO_LIMITS, FilterStates, Result
 from .filters.descriptors import RouteLimits
-from .filters.registry import NO_LIMITS, FilterStates, Result, RouteFilters, compile_steps, response_change
+from .filters.header_mutation import response_change
+from .filters.registry import RouteFilters, compile_steps
 from .odd_requests import asks_for_another, has_dots_with_parameters
 from .peer import (
     check_changes,

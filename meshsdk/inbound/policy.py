@@ -14,7 +14,7 @@ from ..resources.listener import NO_RULES, RequestRules, ServerListener, stricte
 from .compiled_chain import CompiledChain
 from .connection import Connection
 from .filter_chains import ChainFinder
-from .filters.registry import FilterStates, Result
+from .filters.compiling import FilterStates, Result
 from .replies import not_configured, not_told
 from .request import InboundRequest
 

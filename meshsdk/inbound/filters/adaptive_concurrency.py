@@ -15,16 +15,19 @@ controller/gradient_controller.cc.
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections import deque
 from collections.abc import Callable
 
 from ...exchange.local_reply import LocalReply
 from ...resources.filters.load_shedding import AdaptiveConcurrency
+from ...resources.filters.settings import FilterSetting
 from ..replies import too_many_at_once
 from ..request import InboundRequest
+from .compiling import Place, Said, Step
 
-__all__ = ["AdaptiveConcurrencyStep", "GradientController"]
+__all__ = ["AdaptiveConcurrencyStep", "GradientController", "compile_filter"]
 
 # Of a window's latencies the last so many count.
 _MAX_SAMPLES = 4096
@@ -153,3 +156,10 @@ class AdaptiveConcurrencyStep:
 
         request.on_done.append(ended)
         return None
+
+
+def compile_filter(own: FilterSetting, said: Said, place: Place) -> Step | None:
+    """The filter for one route; all routes share what it has seen."""
+    if not isinstance(own, AdaptiveConcurrency) or not own.is_enabled:
+        return None
+    return AdaptiveConcurrencyStep(place.states.of(own, lambda settings: GradientController(settings, random.random)))

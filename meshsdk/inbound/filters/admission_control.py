@@ -6,15 +6,18 @@ Sources: Envoy docs, http_filters/admission_control_filter; source/extensions/fi
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 
 from ...exchange.local_reply import LocalReply
 from ...resources.filters.load_shedding import AdmissionControl
+from ...resources.filters.settings import FilterSetting
 from ..replies import not_admitted
 from ..request import InboundRequest
+from .compiling import Place, Said, Step
 
-__all__ = ["AdmissionController", "AdmissionStep"]
+__all__ = ["AdmissionController", "AdmissionStep", "compile_filter"]
 
 _ACCURACY = 10_000  # Envoy reckons with four digits of the probability.
 
@@ -93,3 +96,10 @@ class AdmissionStep:
         else:
             is_success = status is not None and any(start <= status < end for start, end in settings.http_successes)
         self._controller.record(is_success, time.monotonic())
+
+
+def compile_filter(own: FilterSetting, said: Said, place: Place) -> Step | None:
+    """The filter for one route; all routes share what it has seen."""
+    if not isinstance(own, AdmissionControl) or not own.is_enabled:
+        return None
+    return AdmissionStep(place.states.of(own, AdmissionController), random.random)

@@ -6,17 +6,20 @@ csrf/csrf_filter.cc.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import re2
 
 from ...exchange.local_reply import LocalReply
 from ...resources.filters.browser import CorsPolicy, Csrf
+from ...resources.filters.settings import FilterSetting
 from ...routing.string_match import compile_header_string
 from ..replies import cors_preflight, csrf_denied
 from ..request import Headers, InboundRequest
+from .compiling import Place, Said, Step, of_route
 
-__all__ = ["CorsStep", "CsrfStep", "is_preflight"]
+__all__ = ["CorsStep", "CsrfStep", "compile_cors", "compile_csrf", "is_preflight"]
 
 _SCHEME = re2.compile("[A-Za-z][A-Za-z0-9+.-]*")
 
@@ -128,3 +131,20 @@ def _source(request: InboundRequest) -> str:
     for end in "/?#":
         rest = rest.partition(end)[0]
     return rest
+
+
+def compile_cors(own: FilterSetting, said: Said, place: Place) -> Step | None:
+    """The filter cors for one route: nothing without a route's policy, or where the route answers by itself."""
+    cors = of_route(said, CorsPolicy)
+    if cors is None or not place.has_application:
+        return None
+    for below in said[1:]:
+        if isinstance(below, CorsPolicy):
+            cors = cors.over(below)
+    return CorsStep(cors, place.number, random.random)
+
+
+def compile_csrf(own: FilterSetting, said: Said, place: Place) -> Step | None:
+    """The filter csrf for one route."""
+    csrf = of_route(said, Csrf) or own
+    return CsrfStep(csrf, random.random) if isinstance(csrf, Csrf) else None

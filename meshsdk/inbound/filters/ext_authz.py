@@ -5,17 +5,20 @@ Sources: Envoy docs, http_filters/ext_authz_filter; source/extensions/filters/ht
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Generator
 from typing import Any
 
 from ...exchange.local_reply import LocalReply, payload_too_large
 from ...resources.filters.ext_authz import ExtAuthz, ExtAuthzPerRoute
+from ...resources.filters.settings import FilterSetting
 from ..replies import authorization_denied, authorization_failed
 from ..request import Headers, InboundRequest
 from ..waits import AskAuthorization, AuthorizationAnswer, ReadBody, Wait
+from .compiling import Place, Said, Step, of_route
 from .metadata import compile_metadata
 
-__all__ = ["ExtAuthzStep"]
+__all__ = ["ExtAuthzStep", "compile_filter"]
 
 _NOTHING_ADDED = ExtAuthzPerRoute()
 
@@ -99,3 +102,10 @@ def _encoded(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[bytes, bytes],
 
 def _one_line(value: str) -> bytes:
     return value.encode("latin-1", "replace").replace(b"\r", b"").replace(b"\n", b"").replace(b"\0", b"")
+
+
+def compile_filter(own: FilterSetting, said: Said, place: Place) -> Step | None:
+    """The filter for one route."""
+    if not isinstance(own, ExtAuthz):
+        return None
+    return ExtAuthzStep(own, of_route(said, ExtAuthzPerRoute), place.number, random.random)

@@ -15,6 +15,7 @@ import base64
 import json
 import urllib.parse
 from collections.abc import Generator, Iterator
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -35,16 +36,18 @@ from ...resources.filters.jwt import (
     JwtRequirement,
     ProviderRequired,
 )
+from ...resources.filters.settings import FilterSetting
 from ...routing.conditions import compile_conditions, compile_path, no_chance
 from ...routing.string_match import compile_string
 from ..replies import jwt_denied
 from ..request import InboundRequest
 from ..waits import Wait
 from .browser import is_preflight
+from .compiling import Place, Said, Step, of_route
 from .jwks import KeyStore
 from .token import MISSING, UNKNOWN_ISSUER, VERIFICATION_FAILS, BadTokenError, Token, parse_token
 
-__all__ = ["JwtStep", "compile_jwt"]
+__all__ = ["JwtStep", "compile_filter"]
 
 _DEFAULT_HEADERS = (JwtHeader("authorization", "Bearer "),)
 _DEFAULT_PARAMS = ("access_token",)
@@ -458,6 +461,11 @@ class JwtStep:
         return next(iter(self._providers.values())).keys.now() if self._providers else 0.0
 
 
-def compile_jwt(settings: JwtAuthentication, per_route: JwtPerRoute | None, stores: dict[str, KeyStore]) -> JwtStep:
-    """The filter for one route."""
-    return JwtStep(settings, per_route, stores)
+def compile_filter(own: FilterSetting, said: Said, place: Place) -> Step | None:
+    """The filter for one route. Equal providers share their keys."""
+    if not isinstance(own, JwtAuthentication):
+        return None
+    stores = {
+        name: place.states.shared(provider, partial(KeyStore, provider)) for name, provider in own.providers.items()
+    }
+    return JwtStep(own, of_route(said, JwtPerRoute), stores)

@@ -9,6 +9,7 @@ local_ratelimit_impl.cc and source/extensions/filters/http/local_ratelimit/local
 
 from __future__ import annotations
 
+import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -16,15 +17,17 @@ from collections.abc import Callable, Sequence
 from ...exchange.local_reply import LocalReply
 from ...resources import LocalRateLimit
 from ...resources.filters.local_rate_limit import DescriptorLimit
+from ...resources.filters.settings import FilterSetting
 from ...routing import apply_mutations
 from ...routing.timeouts import is_grpc
 from ...routing.token_bucket import TokenBucket
 from ..peer import compile_changes, format_context
 from ..replies import locally_limited
 from ..request import Headers, InboundRequest
-from .descriptors import Descriptor, Entry, MakeDescriptors
+from .compiling import Place, Said, Step, of_route
+from .descriptors import Descriptor, Entry, MakeDescriptors, compile_descriptors
 
-__all__ = ["LocalLimiter", "LocalRateLimitStep"]
+__all__ = ["LocalLimiter", "LocalRateLimitStep", "compile_filter"]
 
 Bucket = TokenBucket[LocalRateLimit] | TokenBucket[DescriptorLimit]
 
@@ -160,3 +163,16 @@ def _telling(bucket: Bucket) -> Callable[[Headers, int], Headers]:
         (b"x-ratelimit-reset", b"%d" % reset),
     ]
     return lambda headers, status: [*headers, *told]
+
+
+def compile_filter(own: FilterSetting, said: Said, place: Place) -> Step | None:
+    """The filter for one route. Routes that inherit a limit share its buckets, those that have an equal one do not."""
+    limit = of_route(said, LocalRateLimit) or own
+    if not isinstance(limit, LocalRateLimit) or not (limit.max_tokens or limit.descriptors):
+        return None
+    make = None
+    if limit.descriptors:
+        rules = limit.rules or place.limits.rules(limit.stage, limit.virtual_host)
+        make = compile_descriptors(rules, place.limits, place.where)
+    limiter = place.states.of(limit, LocalLimiter)
+    return LocalRateLimitStep(limiter, make, place.number, place.where, random.random)

@@ -6,20 +6,23 @@ ratelimit_headers}.cc; draft-polli-ratelimit-headers-03.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Generator
 from typing import Any
 
 from ...exchange.local_reply import LocalReply
-from ...resources.filters.rate_limit import RateLimit
+from ...resources.filters.rate_limit import RateLimit, RateLimitPerRoute
+from ...resources.filters.settings import FilterSetting
 from ...routing import apply_mutations
 from ...routing.timeouts import is_grpc
 from ..peer import compile_changes, format_context
 from ..replies import globally_limited, rate_limiter_failed
 from ..request import Headers, InboundRequest
 from ..waits import AskRateLimit, LimitStatus, RateLimitAnswer, Wait
-from .descriptors import MakeDescriptors
+from .compiling import Place, Said, Step, of_route
+from .descriptors import MakeDescriptors, compile_descriptors
 
-__all__ = ["RateLimitStep"]
+__all__ = ["RateLimitStep", "compile_filter"]
 
 _DAY = 86400
 _UNIT_SECONDS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": _DAY, "WEEK": 7 * _DAY, "MONTH": 30 * _DAY}
@@ -120,3 +123,15 @@ def limits_told(statuses: tuple[LimitStatus, ...]) -> Headers:
         (b"x-ratelimit-remaining", b"%d" % nearest.remaining),
         (b"x-ratelimit-reset", b"%d" % nearest.reset_seconds),
     ]
+
+
+def compile_filter(own: FilterSetting, said: Said, place: Place) -> Step | None:
+    """The filter for one route; None where nothing counts the route's requests."""
+    if not isinstance(own, RateLimit):
+        return None
+    per_route = of_route(said, RateLimitPerRoute) or RateLimitPerRoute()
+    rules = per_route.rules or own.rules or place.limits.rules(own.stage, per_route.virtual_host)
+    if not rules:
+        return None
+    make = compile_descriptors(rules, place.limits, place.where)
+    return RateLimitStep(own, make, per_route.domain or own.domain, place.number, place.where, random.random)

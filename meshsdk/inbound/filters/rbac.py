@@ -36,6 +36,7 @@ from ...resources.filters.rbac import (
 )
 from ...resources.filters.rbac_matcher import Matcher
 from ...resources.filters.set_filter_state import FilterStateIs
+from ...resources.filters.settings import FilterSetting
 from ...routing.conditions import compile_header, no_chance
 from ...routing.string_match import compile_regex_match, compile_string
 from ...security.peer_identity import compile_san
@@ -43,11 +44,12 @@ from ..connection import is_within, parse_address
 from ..replies import access_denied
 from ..request import InboundRequest
 from .cel import compile_cel
+from .compiling import Place, Said, Step, of_route
 from .metadata import compile_metadata
 from .rbac_matcher import compile_matcher
 from .set_filter_state import compile_filter_state
 
-__all__ = ["RbacStep", "compile_condition"]
+__all__ = ["RbacStep", "compile_condition", "compile_filter"]
 
 Test = Callable[[InboundRequest], bool]
 
@@ -353,3 +355,12 @@ def _verdicts(rules: RbacRules | None, matcher: Matcher | None) -> Callable[[Inb
         return (policy is not None) is (action is RbacAction.ALLOW), policy, False
 
     return by_rules
+
+
+def compile_filter(own: FilterSetting, said: Said, place: Place) -> Step | None:
+    """The filter for one route."""
+    rbac = of_route(said, Rbac) or own
+    if not isinstance(rbac, Rbac):
+        return None
+    says_something = any((rbac.rules, rbac.shadow_rules, rbac.matcher, rbac.shadow_matcher))
+    return RbacStep(rbac) if says_something else None

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from functools import partial
 
 from ...resources.filters.set_filter_state import FilterStateIs, FilterStateValue, SetFilterState
+from ...resources.filters.settings import FilterSetting
 from ...routing.formatter import Formatter, compile_format
 from ...routing.string_match import compile_string
 from ..connection import Address, is_within, parse_address
 from ..peer import check_operators, format_context
 from ..request import InboundRequest
+from .compiling import Place, Said, Step, of_route
 
-__all__ = ["compile_filter_state", "compile_set_filter_state"]
+__all__ = ["compile_filter", "compile_filter_state", "compile_set_filter_state"]
 
 
 def compile_set_filter_state(settings: SetFilterState, where: str) -> Callable[[InboundRequest], None]:
@@ -57,3 +59,13 @@ def compile_filter_state(condition: FilterStateIs) -> Callable[[InboundRequest],
         return not isinstance(value, str) and is_within(value, networks)
 
     return is_in
+
+
+def compile_filter(own: FilterSetting, said: Said, place: Place) -> Step | None:
+    """The filter for one route.
+
+    Raises:
+        ResourceError: A format string is wrong, or asks of a connection what is not known here.
+    """
+    settings = of_route(said, SetFilterState) or own
+    return compile_set_filter_state(settings, place.where) if isinstance(settings, SetFilterState) else None

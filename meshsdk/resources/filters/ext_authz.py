@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
 from msgspec import Struct, field
@@ -87,6 +87,8 @@ class ExtAuthz(FilterSetting, Struct, frozen=True):
         allowed_headers, disallowed_headers: Which request headers the server is told; empty allows all.
         encode_raw_headers: It is told them as they came, each on its own and its value in bytes.
     """
+
+    stands_beside_routes: ClassVar[bool] = True
 
     service: GrpcAuthorization | HttpAuthorization
     failure_mode_allow: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import Struct
 
@@ -21,6 +21,8 @@ class FilterHeaderMutations(FilterSetting, Struct, frozen=True):
 
     Each mutation is a level of its own, since this filter carries them out one after the other.
     """
+
+    stands_beside_routes: ClassVar[bool] = True
 
     request: tuple[HeaderMutations, ...] = ()
     response: tuple[HeaderMutations, ...] = ()

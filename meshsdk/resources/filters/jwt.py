@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from envoy.extensions.filters.http.jwt_authn.v3 import config_pb2
 from msgspec import Struct, field
@@ -156,6 +156,8 @@ class JwtRule(Struct, frozen=True):
 
 class JwtAuthentication(FilterSetting, Struct, frozen=True):
     """The filter (JwtAuthentication). The first rule that matches counts; without one nothing is needed."""
+
+    stands_beside_routes: ClassVar[bool] = True
 
     providers: dict[str, JwtProvider] = field(default_factory=dict)
     rules: tuple[JwtRule, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import Struct
 
@@ -66,6 +66,8 @@ class LocalRateLimit(FilterSetting, Struct, frozen=True):
         rules: Of the filter itself; where it has any, routes are not looked at.
         tells_limits: Responses carry X-RateLimit-Limit, -Remaining and -Reset.
     """
+
+    counts_by_routes: ClassVar[bool] = True
 
     max_tokens: int = 0
     tokens_per_fill: int = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2
 from msgspec import Struct
@@ -55,6 +55,9 @@ class RateLimit(FilterSetting, Struct, frozen=True):
         tells_limits: Responses carry X-RateLimit-Limit, -Remaining and -Reset.
         tells_refusal: Refusals carry `x-envoy-ratelimited: true`.
     """
+
+    stands_beside_routes: ClassVar[bool] = True
+    counts_by_routes: ClassVar[bool] = True
 
     service: RateLimitService
     domain: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from typing import ClassVar
 
 from msgspec import Struct
 
@@ -15,9 +16,17 @@ __all__ = ["FilterSetting", "FilterSettings", "FilterSwitch", "HttpFilter", "set
 
 
 class FilterSetting:
-    """What a listener or a route says of a filter; each kind has its own, and who holds one need not know which."""
+    """What a listener or a route says of a filter; each kind has its own, and who holds one need not know which.
+
+    Attributes:
+        stands_beside_routes: What a listener says holds beside what a route says, and not in its absence alone.
+        counts_by_routes: The filter counts requests by the rate limits of routes, too.
+    """
 
     __slots__ = ()
+
+    stands_beside_routes: ClassVar[bool] = False
+    counts_by_routes: ClassVar[bool] = False
 
 
 class FilterSwitch(FilterSetting, Enum):
