@@ -28,7 +28,8 @@ from .forked import keep
 from .http.dispatcher import HasCertificates, LocalReplies, Transport, UnknownHosts
 from .log_lines import logger_of
 from .security import Identity, Secrets
-from .xds import ControlLoop, ResourceCache, Source, Status, Timer
+from .status import clusters_of, resources_of
+from .xds import ControlLoop, ResourceCache, Source, Timer
 
 if TYPE_CHECKING:
     from .health import HealthWatcher
@@ -411,42 +412,11 @@ class Control:
             waiter.callback()
 
     def _status(self) -> dict[str, Any]:
-        resources = [
-            {
-                "type": kind.type_url,
-                "name": name,
-                "status": entry.status.value,
-                "version": entry.version,
-                "error": entry.error,
-                "notes": list(getattr(entry.resource, "notes", ())),
-            }
-            for kind, name, entry in self._cache
-            if entry.status is not Status.DOES_NOT_EXIST
-        ]
-        clusters = {
-            name: [
-                {
-                    "address": str(endpoint.address),
-                    "priority": priority,
-                    "health": endpoint.health.name,
-                    "is_ejected": endpoint.is_ejected,
-                    "weight": endpoint.weight,
-                    "locality": "/".join(
-                        part
-                        for part in (endpoint.locality.region, endpoint.locality.zone, endpoint.locality.sub_zone)
-                        if part
-                    ),
-                    "active_requests": endpoint.active_requests,
-                }
-                for priority, endpoint in cluster
-            ]
-            for name, cluster in self.directory.clusters.items()
-        }
         return {
             "version": self.directory.version,
             "problem": self.problem,
             "notes": list(self.bootstrap.notes),
             "failures": self._loop.failures if self._loop is not None else 0,
-            "resources": resources,
-            "clusters": clusters,
+            "resources": resources_of(self._cache),
+            "clusters": clusters_of(self.directory),
         }

@@ -8,22 +8,18 @@ import ssl
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
-from .bootstrap import Bootstrap, Node, load_bootstrap, parse_bootstrap
-from .control import Control, SourceFactory
-from .errors import BootstrapError, NoRouteError
+from .configuration import ads_source, find_configuration, folder_source
+from .control import Control
+from .errors import NoRouteError
 from .http.outside import make_async_client, make_client
 from .identities.choice import choose_identity
-from .istio_pod import SERVER_LISTENER_TEMPLATE, pod_bootstrap
 from .security import Identity
 from .security.identity import describe_identity
-from .security.secrets import IDENTITY_PROVIDER
-from .xds import ControlLoop, ResourceCache, Source
 
 if TYPE_CHECKING:
     import grpc
@@ -35,10 +31,6 @@ if TYPE_CHECKING:
     from .server.tls import ServerContexts
 
 __all__ = ["Mesh"]
-
-CONFIG_VARIABLE = "MESHSDK_CONFIG"
-# By the downward API, as Istio's proxies have it.
-_POD_NAMESPACE = "POD_NAMESPACE"
 
 _meshes: weakref.WeakSet[Mesh] = weakref.WeakSet()
 
@@ -82,12 +74,12 @@ class Mesh:
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {known}, is {value!r}")
-        parsed, folder = _find_configuration(bootstrap, config, identity)
+        parsed, folder = find_configuration(bootstrap, config, identity)
         self._identity = choose_identity(identity, parsed, folder)
         self._owns_identity = self._identity is not identity
         self._runtime = Control(
             parsed,
-            _folder_source(folder, parsed.node) if folder is not None else _ads_source(parsed, self._identity),
+            folder_source(folder, parsed.node) if folder is not None else ads_source(parsed, self._identity),
             local_replies=local_replies,
             unknown_hosts=unknown_hosts,
             identity=self._identity,
@@ -443,68 +435,6 @@ class Mesh:
         if not any(one.table is not None for one in targets):
             problems = "; ".join(one.problem for one in targets if one.problem) or "the Mesh was closed"
             raise NoRouteError(f"the mesh does not know {target!r}: {problems}")
-
-
-def _find_configuration(
-    bootstrap: str | os.PathLike[str] | Mapping[str, Any] | None,
-    config: str | os.PathLike[str] | None,
-    identity: Identity | str | None,
-) -> tuple[Bootstrap, Path | None]:
-    """A management server's bootstrap, or one with a folder: arguments, the environment, then what a pod is given."""
-    if bootstrap is not None and config is not None:
-        raise BootstrapError("", "give either bootstrap or config, not both")
-    if config is None:
-        parsed = load_bootstrap(bootstrap)
-        if parsed is not None:
-            return parsed, None
-        config = os.environ.get(CONFIG_VARIABLE)
-    if not config:
-        document = pod_bootstrap(os.environ)
-        if document is not None:
-            return parse_bootstrap(document), None
-        raise BootstrapError(
-            "",
-            "there is no configuration: set GRPC_XDS_BOOTSTRAP to a bootstrap file, or MESHSDK_CONFIG to a folder of"
-            " YAML, or pass bootstrap=… or config=…; a pod joins Istio by itself where it is given POD_NAME and what"
-            " docs/istio.md lists besides",
-        )
-    root = Path(config)
-    if not root.exists():
-        raise BootstrapError("", f"there is no file or folder {os.fspath(config)!r}")
-    node = Node(metadata={"NAMESPACE": _own_namespace(identity)})
-    return Bootstrap(node=node, server_listener_template=SERVER_LISTENER_TEMPLATE), root
-
-
-def _own_namespace(identity: Identity | str | None) -> str:
-    """Of a process over a folder: its identity's, or its pod's."""
-    parts = identity.split("/") if isinstance(identity, str) else []
-    # spiffe://cluster.local/ns/default/sa/shop
-    named = parts[4] if len(parts) > 4 and parts[3] == "ns" else ""
-    return named or os.environ.get(_POD_NAMESPACE) or "default"
-
-
-def _folder_source(root: Path, node: Node) -> SourceFactory:
-    def make(cache: ResourceCache, loop: ControlLoop) -> Source:
-        # Imported when it is used: a process that has a management server needs neither YAML nor Istio's objects.
-        from .controlplane import Folder, FolderSource, client_of
-
-        locality = node.locality
-        client = client_of(node.namespace, node.metadata, (locality.region, locality.zone, locality.sub_zone))
-        return FolderSource(Folder(root, client=client), cache, loop)
-
-    return make
-
-
-def _ads_source(bootstrap: Bootstrap, identity: Identity | None) -> SourceFactory:
-    # Files of the bootstrap are an identity without an object.
-    has_identity = identity is not None or IDENTITY_PROVIDER in bootstrap.certificate_providers
-
-    def make(cache: ResourceCache, loop: ControlLoop) -> Source:
-        from .xds.ads_client import AdsClient  # gRPC's stubs are loaded where there is a server to talk to.
-
-        return AdsClient(bootstrap.servers, bootstrap.node, cache, loop, has_identity=has_identity)
-
-    return make
 
 
 def _after_fork() -> None:

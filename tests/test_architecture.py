@@ -35,8 +35,10 @@ RANKS = {
     "health": 9,
     "control": 10,
     "decision": 10,
+    "status": 9,
     "grpc": 10,
     "server": 10,
+    "configuration": 11,
     "mesh": 11,
     "__init__": 12,
     "admin": 13,
@@ -94,6 +96,74 @@ def test_the_decision_side_touches_no_io(path: Path) -> None:
     for name, line in imports_of(path):
         root = name.split(".")[0]
         assert root not in FORBIDDEN_TO_DECISIONS, f"{path.relative_to(ROOT)}:{line} imports {name}"
+
+
+# Rooms within packages: what others may use of one stands in its face.
+ROOMS = ("resources", "inbound", "grpc")
+# Each file is a face of its own here, loaded when the first such filter comes.
+FACELESS = ("meshsdk.resources.filters", "meshsdk.inbound.filters")
+MODULES = {".".join(["meshsdk", *path.relative_to(ROOT).with_suffix("").parts]): path for path in FILES}
+PACKAGES = {name.removesuffix(".__init__") for name in MODULES if name.endswith(".__init__")}
+
+LONGEST_FILE, LONGEST_FUNCTION = 450, 60
+
+
+def modules_imported(name: str, path: Path) -> set[str]:
+    """The modules of meshsdk that a file imports, for types or in functions as well."""
+    known = MODULES.keys() | PACKAGES
+    found: set[str] = set()
+    last = ""
+    for one, _ in imports_of(path):
+        if not one.startswith(f"{last}."):
+            last = one
+        elif one in known:
+            found.add(one)
+        elif last in known:
+            found.add(last)
+    return found - {name.removesuffix(".__init__")}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_shows_its_face_only(room: str) -> None:
+    for name, path in MODULES.items():
+        own = name.rpartition(".")[0]
+        for other in modules_imported(name, path):
+            package = other.rpartition(".")[0]
+            is_inner = package.startswith(f"meshsdk.{room}.") and package not in FACELESS
+            is_own = own == package or own.startswith(f"{package}.")
+            assert not is_inner or is_own or other in PACKAGES, f"{name} imports {other}, and not the face {package}"
+
+
+def test_nothing_imports_in_a_circle_not_even_for_types() -> None:
+    graph = {name.removesuffix(".__init__"): modules_imported(name, path) for name, path in MODULES.items()}
+    done: set[str] = set()
+    for start in graph:
+        under_way: dict[str, None] = {}
+        steps = [(start, iter(sorted(graph[start])))] if start not in done else []
+        under_way[start] = None
+        while steps:
+            name, rest = steps[-1]
+            other = next(rest, None)
+            if other is None:
+                steps.pop()
+                under_way.pop(name)
+                done.add(name)
+            elif other in under_way:
+                circle = [*under_way][[*under_way].index(other) :]
+                raise AssertionError(" imports ".join([*circle, other]))
+            elif other not in done:
+                under_way[other] = None
+                steps.append((other, iter(sorted(graph.get(other, ())))))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_are_read_at_one_sitting(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= LONGEST_FILE, "cut it where it changes its subject"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            assert lines <= LONGEST_FUNCTION, f"{node.name} has {lines} lines"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

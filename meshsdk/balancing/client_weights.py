@@ -14,7 +14,7 @@ from typing import Any
 from ..resources.cluster import ClientSideWeightedRoundRobin
 from .endpoint import Endpoint
 
-__all__ = ["current_weights", "parse_report", "take_report"]
+__all__ = ["current_weights", "parse_report", "take_load_report", "take_report"]
 
 
 def parse_report(text: str) -> Mapping[str, Any] | None:
@@ -53,6 +53,14 @@ def take_report(
     if not endpoint.reported_weight or now - endpoint.reported_at >= policy.expiration_seconds:
         endpoint.first_report_at = now
     endpoint.reported_weight, endpoint.reported_at = weight, now
+
+
+def take_load_report(endpoint: Endpoint, text: str | None, now: float) -> None:
+    """What an endpoint says of its load, in a header or trailer (gRFC A51), where its cluster's policy asks for it."""
+    policy = endpoint.cluster.load_reports
+    report = parse_report(text) if text and policy is not None else None
+    if policy is not None and report is not None:
+        take_report(policy, endpoint, report, now)
 
 
 def current_weights(

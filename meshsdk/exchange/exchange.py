@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from .. import deadline as inbound
 from ..balancing import Cluster, Endpoint
-from ..balancing.client_weights import parse_report, take_report
+from ..balancing.client_weights import take_load_report
 from ..balancing.context import MetadataMatch
 from ..resources import RetryPolicy
 from ..routing import CompiledForward, CompiledRoute, RequestHead, RouteTable, apply_mutations
@@ -35,8 +35,15 @@ from . import caller_headers, sessions
 from .attempt import Attempt
 from .local_reply import LocalReply, dropped, no_healthy_endpoint, overflow, payload_too_large, timeout_reply
 from .outcome import OUTLIER_FAILURES, TIMEOUTS, Failure, Outcome, http_status_of
-from .request_changes import changed_request, with_forwarded_host, with_header, with_host, with_original_host
-from .retry import may_retry_request, refuses, should_retry
+from .request_changes import (
+    changed_request,
+    format_context,
+    with_forwarded_host,
+    with_header,
+    with_host,
+    with_original_host,
+)
+from .retry import may_retry_request, pick_for_retry, should_retry
 
 __all__ = ["Exchange"]
 
@@ -143,7 +150,12 @@ class Exchange:
             self.retry_policy: RetryPolicy | None = None
             self.timeouts = NO_TIMEOUTS
             self.metadata_match: MetadataMatch = ()
-            return
+        else:
+            self._take_route(forward, destination)
+
+    def _take_route(self, forward: CompiledForward, destination: Destination) -> None:
+        """What the route, the cluster and the caller say of the request."""
+        head, cluster = self.head, self.cluster
         self.metadata_match = destination.metadata_match
         self.retry_policy = forward.retry_policy
         self.timeouts = forward.timeouts if forward.timeouts_for is None else forward.timeouts_for(head)
@@ -273,14 +285,7 @@ class Exchange:
             elif outcome.failure in OUTLIER_FAILURES:
                 monitor.failed(now, timed_out=outcome.failure is not Failure.CONNECT and outcome.failure in TIMEOUTS)
         if outcome.status is not None:
-            self.take_load_report(attempt, outcome.header("endpoint-load-metrics"), now)
-
-    def take_load_report(self, attempt: Attempt, text: str | None, now: float) -> None:
-        """What an endpoint says of its load, in a header or a trailer (gRFC A51)."""
-        policy = attempt.endpoint.cluster.load_reports
-        report = parse_report(text) if text and policy is not None else None
-        if policy is not None and report is not None:
-            take_report(policy, attempt.endpoint, report, now)
+            take_load_report(attempt.endpoint, outcome.header("endpoint-load-metrics"), now)
 
     @property
     def idle_failure(self) -> Failure:
@@ -397,15 +402,7 @@ class Exchange:
 
     def timeout_reply(self, failure: Failure) -> LocalReply:
         """What is answered when the last attempt ended by a timeout."""
-        timeouts = self.timeouts
-        seconds = {
-            Failure.ROUTE_TIMEOUT: timeouts.route,
-            Failure.PER_TRY_TIMEOUT: timeouts.per_try,
-            Failure.PER_TRY_IDLE_TIMEOUT: timeouts.per_try_idle,
-            Failure.IDLE_TIMEOUT: timeouts.idle,
-            Failure.STREAM_DURATION: timeouts.stream,
-        }[failure]
-        return self._mutated(timeout_reply(failure, seconds or 0.0))
+        return self._mutated(timeout_reply(failure, self.timeouts))
 
     def _mutated(self, reply: LocalReply) -> LocalReply:
         """A reply of this route, with its changes of response headers."""
@@ -416,7 +413,8 @@ class Exchange:
     def _pick(self) -> Endpoint | None:
         self.pick_number = 0
         if self._previous:
-            return self._pick_for_retry()
+            assert self.retry_policy is not None
+            return pick_for_retry(self, self.cluster, self.retry_policy, self._previous)
         if self.session_endpoint:
             endpoint = self.cluster.override(self.session_endpoint)
             if endpoint is not None or self._session_is_strict:
@@ -427,24 +425,6 @@ class Exchange:
     def _session_is_strict(self) -> bool:
         session = self.destination.filters.session if self.destination is not None else None
         return session is not None and session.strict
-
-    def _pick_for_retry(self) -> Endpoint | None:
-        """RetryPolicy.retry_priority chooses where, and retry_host_predicate refuses picks, up to so many."""
-        policy, previous, cluster = self.retry_policy, self._previous, self.cluster
-        assert policy is not None
-        frequency = policy.retry_other_priorities
-        tried = previous[: len(previous) // frequency * frequency] if frequency is not None else ()
-
-        def pick() -> Endpoint | None:
-            return cluster.pick_elsewhere(self, tried) if tried else cluster.pick(self)
-
-        endpoint = pick()
-        for _ in range(policy.host_selection_attempts):
-            if endpoint is None or not refuses(policy, endpoint, previous):
-                break
-            self.pick_number += 1
-            endpoint = pick()
-        return endpoint
 
     @property
     def outgoing_head(self) -> RequestHead:
@@ -460,14 +440,4 @@ class Exchange:
         return self._changed
 
     def _context(self, endpoint: Endpoint | None) -> FormatContext:
-        cluster, route = self.cluster, self.route
-        context = FormatContext(
-            self._changed or self.head, cluster.name, route=route.route.name if route is not None else ""
-        )
-        context.cluster_metadata = cluster.config.metadata
-        context.attempts = self.attempts
-        if endpoint is not None:
-            context.upstream_address = endpoint.name
-            context.upstream_hostname = endpoint.config.hostname
-            context.upstream_metadata = endpoint.config.metadata
-        return context
+        return format_context(self._changed or self.head, self.cluster, self.route, self.attempts, endpoint)

@@ -17,7 +17,7 @@ from ..routing import apply_mutations
 from ..routing.compiled_filters import FaultTally
 from ..routing.formatter import FormatContext
 from ..routing.header_mutation import HeaderList, MutationLevel
-from ..routing.timeouts import is_grpc
+from ..routing.timeouts import RouteTimeouts, is_grpc
 from .outcome import Failure
 
 __all__ = ["LocalReply"]
@@ -170,10 +170,17 @@ def dropped(cluster: str, share: float) -> LocalReply:
     return LocalReply(503, b"drop overload", headers, "DO", "drop_overload", error)
 
 
-def timeout_reply(failure: Failure, seconds: float) -> LocalReply:
+def timeout_reply(failure: Failure, timeouts: RouteTimeouts) -> LocalReply:
     """A timeout ran out before a response began; the last attempt's, or the whole request's."""
+    seconds = {
+        Failure.ROUTE_TIMEOUT: timeouts.route,
+        Failure.PER_TRY_TIMEOUT: timeouts.per_try,
+        Failure.PER_TRY_IDLE_TIMEOUT: timeouts.per_try_idle,
+        Failure.IDLE_TIMEOUT: timeouts.idle,
+        Failure.STREAM_DURATION: timeouts.stream,
+    }[failure]
     status, body, flag, details = _TIMEOUTS[failure]
-    error = RequestTimeoutError(f"no response in {seconds:g} s ({details})", status=status, flag=flag)
+    error = RequestTimeoutError(f"no response in {seconds or 0.0:g} s ({details})", status=status, flag=flag)
     return LocalReply(status, body, _TEXT, flag=flag, details=details, error=error)
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..routing import RequestHead, apply_mutations
+from ..balancing import Cluster, Endpoint
+from ..routing import CompiledRoute, RequestHead, apply_mutations
 from ..routing.compiled_forward import CompiledForward, Destination
 from ..routing.formatter import FormatContext
 
-__all__ = ["changed_request", "with_forwarded_host", "with_header", "with_host", "with_original_host"]
+__all__ = ["changed_request", "format_context", "with_forwarded_host", "with_header", "with_host", "with_original_host"]
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -72,3 +73,17 @@ def with_host(headers: Headers, authority: str) -> list[tuple[bytes, bytes]]:
     changed = [header for header in headers if header[0].lower() != b"host"]
     changed.insert(0, (b"host", authority.encode("latin-1")))
     return changed
+
+
+def format_context(
+    head: RequestHead, cluster: Cluster, route: CompiledRoute | None, attempts: int, endpoint: Endpoint | None
+) -> FormatContext:
+    """What format strings are filled in from; an `endpoint` of None is not known."""
+    context = FormatContext(head, cluster.name, route=route.route.name if route is not None else "")
+    context.cluster_metadata = cluster.config.metadata
+    context.attempts = attempts
+    if endpoint is not None:
+        context.upstream_address = endpoint.name
+        context.upstream_hostname = endpoint.config.hostname
+        context.upstream_metadata = endpoint.config.metadata
+    return context

@@ -11,7 +11,8 @@ import random
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..balancing import Endpoint
+from ..balancing import Cluster, Endpoint
+from ..balancing.context import PickContext
 from ..resources import HeaderMatcher, RetryPolicy
 from ..resources.route import RetryOn
 from ..resources.values import frozen
@@ -19,7 +20,7 @@ from ..routing.conditions import compile_header, no_chance
 from ..routing.request_head import RequestHead
 from .outcome import Failure, Outcome
 
-__all__ = ["asked_back_off", "conditions_met", "refuses", "retrying", "should_retry"]
+__all__ = ["asked_back_off", "conditions_met", "pick_for_retry", "refuses", "retrying", "should_retry"]
 
 if TYPE_CHECKING:
     import tenacity
@@ -86,6 +87,25 @@ def may_retry_request(policy: RetryPolicy, head: RequestHead) -> bool:
     """RetryPolicy.retriable_request_headers: where there are some, one must match for the request to be retried."""
     matchers = policy.retriable_request_headers
     return not matchers or any(compile_header(matcher).holds(head, no_chance) for matcher in matchers)
+
+
+def pick_for_retry(
+    context: PickContext, cluster: Cluster, policy: RetryPolicy, previous: tuple[Endpoint, ...]
+) -> Endpoint | None:
+    """RetryPolicy.retry_priority chooses where, and retry_host_predicate refuses picks, up to so many."""
+    frequency = policy.retry_other_priorities
+    tried = previous[: len(previous) // frequency * frequency] if frequency is not None else ()
+
+    def pick() -> Endpoint | None:
+        return cluster.pick_elsewhere(context, tried) if tried else cluster.pick(context)
+
+    endpoint = pick()
+    for _ in range(policy.host_selection_attempts):
+        if endpoint is None or not refuses(policy, endpoint, previous):
+            break
+        context.pick_number += 1
+        endpoint = pick()
+    return endpoint
 
 
 def refuses(policy: RetryPolicy, endpoint: Endpoint, previous: Collection[Endpoint]) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import httpx
 
+from ..balancing.client_weights import take_load_report
 from ..exchange import Attempt, Exchange, LocalReply, asked_back_off
 from .dispatcher import IDEMPOTENT_METHODS, outcome_of
 from .http1 import Http1Reader
@@ -117,7 +118,7 @@ class AttemptSender(Generic[B]):
         def take() -> None:
             text = next((value for name, value in raw.trailers if name.lower() == b"endpoint-load-metrics"), None)
             if text is not None:
-                self.exchange.take_load_report(attempt, text.decode("latin-1"), self._now())
+                take_load_report(attempt.endpoint, text.decode("latin-1"), self._now())
 
         if attempt.is_finished:
             take()

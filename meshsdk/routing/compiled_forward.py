@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from msgspec import Struct
@@ -142,6 +142,31 @@ def mutation_levels(
     return [owner.response_headers if response else owner.request_headers for owner in owners]
 
 
+def _compile_destination(
+    cluster: WeightedCluster,
+    filters: CompiledFilters,
+    request: Sequence[HeaderMutations],
+    response: Sequence[HeaderMutations],
+    where: str,
+    *,
+    rewrites: bool,
+) -> Destination:
+    request_levels = compile_mutations([*filters.request_mutations, *request], where)
+    return Destination(
+        cluster=cluster.name,
+        cluster_header=cluster.cluster_header,
+        request_levels=request_levels,
+        response_levels=(
+            *compile_mutations(response, where),
+            *compile_mutations(filters.response_mutations, where, of_filters=True),
+        ),
+        host_rewrite=cluster.host_rewrite,
+        metadata_match=cluster.metadata_match,
+        filters=filters,
+        is_plain=not (rewrites or request_levels or cluster.host_rewrite),
+    )
+
+
 def compile_forward(
     action: ForwardAction,
     route: Route,
@@ -162,26 +187,12 @@ def compile_forward(
     rewrites = path_rewrite is not None or host_rewrite is not None or action.auto_host_rewrite
 
     def destination(cluster: WeightedCluster) -> Destination:
-        filters = compile_filters(listener, filter_levels(configuration, virtual_host, route, cluster.filters), buckets)
-        request = [
-            *filters.request_mutations,
-            *mutation_levels(configuration, virtual_host, route, cluster, response=False),
-        ]
-        response = mutation_levels(configuration, virtual_host, route, cluster, response=True)
-        request_levels = compile_mutations(request, where)
-        return Destination(
-            cluster=cluster.name,
-            cluster_header=cluster.cluster_header,
-            request_levels=request_levels,
-            response_levels=(
-                *compile_mutations(response, where),
-                *compile_mutations(filters.response_mutations, where, of_filters=True),
-            ),
-            host_rewrite=cluster.host_rewrite,
-            metadata_match=cluster.metadata_match,
-            filters=filters,
-            is_plain=not (rewrites or request_levels or cluster.host_rewrite),
+        levels = filter_levels(configuration, virtual_host, route, cluster.filters)
+        request, response = (
+            mutation_levels(configuration, virtual_host, route, cluster, response=one) for one in (False, True)
         )
+        filters = compile_filters(listener, levels, buckets)
+        return _compile_destination(cluster, filters, request, response, where, rewrites=rewrites)
 
     choices = action.clusters or (
         WeightedCluster("", 1, cluster_header=action.cluster_header, metadata_match=action.metadata_match),

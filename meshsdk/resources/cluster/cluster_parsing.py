@@ -90,15 +90,7 @@ def parse_cluster(message: Any) -> Cluster:
         tls=parse_transport_socket(message.transport_socket, f"{where}.transport_socket", notes)
         if message.HasField("transport_socket")
         else None,
-        tls_matches=tuple(
-            TlsMatch(
-                criteria=tuple((key, frozen(value)) for key, value in struct_as_dict(match.match).items()),
-                tls=parse_transport_socket(
-                    match.transport_socket, f"{where}.transport_socket_matches[{index}].transport_socket", notes
-                ),
-            )
-            for index, match in enumerate(message.transport_socket_matches)
-        ),
+        tls_matches=_parse_tls_matches(message, where, notes),
         circuit_breakers=_parse_circuit_breakers(message.circuit_breakers, f"{where}.circuit_breakers", notes),
         max_requests_per_connection=optional(message, "max_requests_per_connection")
         or optional(options.common_http_protocol_options, "max_requests_per_connection"),
@@ -120,6 +112,18 @@ def parse_cluster(message: Any) -> Cluster:
         close_connections_on_health_failure=message.close_connections_on_host_health_failure,
         override_host_status=_override_host_status(common),
         notes=tuple(notes),
+    )
+
+
+def _parse_tls_matches(message: Any, where: str, notes: Notes) -> tuple[TlsMatch, ...]:
+    return tuple(
+        TlsMatch(
+            criteria=tuple((key, frozen(value)) for key, value in struct_as_dict(match.match).items()),
+            tls=parse_transport_socket(
+                match.transport_socket, f"{where}.transport_socket_matches[{index}].transport_socket", notes
+            ),
+        )
+        for index, match in enumerate(message.transport_socket_matches)
     )
 
 
