@@ -56,17 +56,23 @@ def package_of(path: Path) -> str:
     return first.removesuffix(".py")
 
 
-def imports_of(path: Path) -> Iterator[tuple[str, int]]:
-    """Absolute names of all modules that a file imports, with the lines."""
+def statements_of(path: Path) -> Iterator[tuple[str, list[str], int]]:
+    """Of each import of a file: the absolute name of its module, what is taken from there, and the line."""
     package = ["meshsdk", *path.relative_to(ROOT).parts[:-1]]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
+            yield from ((alias.name, [], node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
-            yield module, node.lineno
-            yield from ((f"{module}.{alias.name}", node.lineno) for alias in node.names)
+            yield module, [alias.name for alias in node.names], node.lineno
+
+
+def imports_of(path: Path) -> Iterator[tuple[str, int]]:
+    """Absolute names of all modules that a file imports, with the lines."""
+    for module, names, line in statements_of(path):
+        yield module, line
+        yield from ((f"{module}.{name}", line) for name in names)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -111,16 +117,12 @@ LONGEST_FILE, LONGEST_FUNCTION = 450, 60
 def modules_imported(name: str, path: Path) -> set[str]:
     """The modules of meshsdk that a file imports, for types or in functions as well."""
     known = MODULES.keys() | PACKAGES
-    found: set[str] = set()
-    last = ""
-    for one, _ in imports_of(path):
-        if not one.startswith(f"{last}."):
-            last = one
-        elif one in known:
-            found.add(one)
-        elif last in known:
-            found.add(last)
-    return found - {name.removesuffix(".__init__")}
+    found = {
+        full if (full := f"{module}.{one}") in known else module
+        for module, names, _ in statements_of(path)
+        for one in names or [""]
+    }
+    return (found & known) - {name.removesuffix(".__init__")}
 
 
 @pytest.mark.parametrize("room", ROOMS)
