@@ -1,6 +1,6 @@
 """xDS resources as plain Python.
 
-Enters: protobuf messages, from a management server or from a folder of YAML. Leaves: frozen, validated dataclasses.
+Enters: protobuf messages, from a management server or from a folder of YAML. Leaves: frozen, validated values.
 Protobuf types stop here: nothing to the right of this package sees one. Parsing refuses what Envoy's own validation
 rules refuse (`constraints`) and reports what is valid but not acted on (`notes`); past it a value is legal by its type.
 """
