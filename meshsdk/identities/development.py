@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import IdentityError
 from ..security import Credentials
 from ..security.identity import check_credentials
-from .held_authority import HeldAuthority
 from .renewal import RenewedIdentity
-from .signing_request import make_signing_request
+
+if TYPE_CHECKING:
+    from .held_authority import HeldAuthority
 
 __all__ = ["DevelopmentIdentity"]
 
@@ -39,6 +41,10 @@ class DevelopmentIdentity(RenewedIdentity):
         return current if held is not None and held.is_in_place else self._certify()
 
     def _certify(self) -> Credentials:
+        # Where nobody speaks TLS nobody waits for cryptography.
+        from .held_authority import HeldAuthority
+        from .signing_request import make_signing_request
+
         try:
             if self._held is None or not (self._held.is_fresh and self._held.is_in_place):
                 self._release()

@@ -7,7 +7,6 @@ import json
 import math
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from rich.table import Table
 import meshsdk
 from meshsdk.http.raw_response import EMPTY_BODY, RawResponse
 from meshsdk.resources import PathMatchKind
-from tests.benchmarks import folders, grpc_channels, servers, uploads
+from tests.benchmarks import folders, grpc_channels, imports, servers, uploads
 from tests.benchmarks.bare_bones import AsyncBareBones, BareBones
 from tests.benchmarks.configuration import write_large, write_small
 from tests.benchmarks.decisions import picks_per_second, route_cost_ratio, update_ratio
@@ -86,7 +85,7 @@ def _run(setup: Setup, folder: Path) -> list[Result]:
         lambda: _decision_cost(setup, folder),
         _decisions_alone,
         _uploads,
-        lambda: [_import_cost()],
+        _imports,
         _folders,
         _grpc_channels,
         _servers,
@@ -261,37 +260,6 @@ def _decision_cost(setup: Setup, folder: Path) -> list[Result]:
     ]
 
 
-_PROTOBUFS = """
-envoy.service.discovery.v3.ads_pb2_grpc validate.validate_pb2 google.rpc.status_pb2 google.rpc.code_pb2
-envoy.config.listener.v3.listener_pb2 envoy.config.route.v3.route_pb2 envoy.config.cluster.v3.cluster_pb2
-envoy.config.endpoint.v3.endpoint_pb2 envoy.extensions.clusters.aggregate.v3.cluster_pb2
-envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2
-envoy.extensions.filters.http.fault.v3.fault_pb2 envoy.extensions.transport_sockets.tls.v3.tls_pb2
-envoy.extensions.upstreams.http.v3.http_protocol_options_pb2
-envoy.extensions.load_balancing_policies.least_request.v3.least_request_pb2
-envoy.extensions.load_balancing_policies.random.v3.random_pb2
-envoy.extensions.load_balancing_policies.round_robin.v3.round_robin_pb2
-envoy.extensions.load_balancing_policies.wrr_locality.v3.wrr_locality_pb2
-envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.client_side_weighted_round_robin_pb2
-envoy.extensions.load_balancing_policies.maglev.v3.maglev_pb2
-envoy.extensions.load_balancing_policies.override_host.v3.override_host_pb2
-envoy.extensions.load_balancing_policies.pick_first.v3.pick_first_pb2
-envoy.extensions.load_balancing_policies.ring_hash.v3.ring_hash_pb2
-envoy.extensions.load_balancing_policies.subset.v3.subset_pb2
-envoy.extensions.filters.http.header_mutation.v3.header_mutation_pb2
-envoy.extensions.filters.http.local_ratelimit.v3.local_rate_limit_pb2
-envoy.extensions.filters.http.stateful_session.v3.stateful_session_pb2
-envoy.extensions.http.stateful_session.cookie.v3.cookie_pb2
-envoy.extensions.http.stateful_session.header.v3.header_pb2
-envoy.extensions.internal_redirect.allow_listed_routes.v3.allow_listed_routes_config_pb2
-envoy.extensions.path.match.uri_template.v3.uri_template_match_pb2
-envoy.extensions.path.rewrite.uri_template.v3.uri_template_rewrite_pb2
-envoy.extensions.retry.host.omit_host_metadata.v3.omit_host_metadata_config_pb2
-envoy.extensions.retry.priority.previous_priorities.v3.previous_priorities_config_pb2
-"""
-_IMPORTS = "import httpx, grpc, google.protobuf.json_format, " + ", ".join(_PROTOBUFS.split())
-
-
 def _decisions_alone() -> list[Result]:
     """Routes and picks without requests around them."""
     results = [
@@ -400,14 +368,16 @@ def _servers() -> list[Result]:
     return results
 
 
-def _import_cost() -> Result:
-    def seconds(code: str) -> float:
-        program = f"{_IMPORTS}\nimport time; t = time.perf_counter(); {code}; print(time.perf_counter() - t)"
-        output = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-        return float(output.stdout)
-
-    value = statistics.median(seconds("import meshsdk") for _ in range(5)) * 1000
-    return Result("import meshsdk, on top of httpx, grpc and protobufs", value, 150.0, "ms", "", False)
+def _imports() -> list[Result]:
+    measured = imports.measure()
+    value = measured["meshsdk"] / measured["httpx"]
+    detail = f"{measured['meshsdk'] * 1000:.0f} against {measured['httpx'] * 1000:.0f} ms of CPU"
+    return [
+        Result("import meshsdk on top of httpx and grpc, against import httpx", value, 0.5, "×", detail, False),
+        Result(
+            "Mesh() over a folder to its first response, new process", measured["first"] * 1000, 60, "ms", "", False
+        ),
+    ]
 
 
 def _envoy_config(port: int, upstreams: list[int]) -> dict[str, object]:
