@@ -7,12 +7,20 @@ Envoy compares bytes, those of configuration being UTF-8; so do its regular expr
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import re2
 
 from ..resources import RegexRewrite, StringMatcher, StringMatchKind
 
-__all__ = ["compile_header_string", "compile_regex_match", "compile_regex_rewrite", "compile_string", "header_text"]
+__all__ = [
+    "compile_any",
+    "compile_header_string",
+    "compile_regex_match",
+    "compile_regex_rewrite",
+    "compile_string",
+    "header_text",
+]
 
 StringTest = Callable[[str], bool]
 
@@ -21,6 +29,13 @@ def compile_string(matcher: StringMatcher) -> StringTest:
     """A function that says whether a text matches."""
     test = compile_header_string(matcher)
     return lambda value: test(value if value.isascii() else _as_bytes(value))
+
+
+@lru_cache(maxsize=1024)
+def compile_any(matchers: tuple[StringMatcher, ...]) -> StringTest:
+    """A function that says whether one of the matchers matches a text; of the same matchers it is the same function."""
+    tests = [compile_string(matcher) for matcher in matchers]
+    return lambda value: any(test(value) for test in tests)
 
 
 def compile_header_string(matcher: StringMatcher) -> StringTest:

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from ..inbound.waits import AskAuthorization, AuthorizationAnswer
 from ..resources.filters.ext_authz import GrpcAuthorization
-from ..routing.string_match import compile_string
+from ..routing.string_match import compile_any
 from .grpc_unary import read_call, write_call
 
 __all__ = ["read", "write"]
@@ -66,15 +66,12 @@ def _size(length: str) -> int:
 
 def _set_headers(http: attribute_context_pb2.AttributeContext.HttpRequest, question: AskAuthorization) -> None:
     head, settings = question.head, question.settings
-    allowed = [compile_string(matcher) for matcher in settings.allowed_headers]
-    refused = [compile_string(matcher) for matcher in settings.disallowed_headers]
+    is_allowed, is_refused = compile_any(settings.allowed_headers), compile_any(settings.disallowed_headers)
     pseudo = ((":method", head.method), (":authority", head.authority), (":path", head.target))
     given = [(name.decode("latin-1").lower(), value) for name, value in head.raw_headers]
     made = [(name, value.encode("latin-1")) for name, value in (*pseudo, (":scheme", head.scheme))]
     for name, value in (*made, *given):
-        if name == "host" or any(test(name) for test in refused):
-            continue
-        if allowed and not any(test(name) for test in allowed):
+        if name == "host" or is_refused(name) or (settings.allowed_headers and not is_allowed(name)):
             continue
         if settings.encode_raw_headers:
             http.header_map.headers.add(key=name, raw_value=value)

@@ -79,7 +79,7 @@ def asgi_connection(scope: Mapping[str, Any], receive: Any = None, port: int | N
         return _of_request(known, port, protocol)
     transport = getattr(getattr(receive, "__self__", None), "transport", None)
     if transport is not None and hasattr(transport, "get_extra_info"):
-        return _of_request(connection_of_transport(transport, None), port, protocol)
+        return _of_request(_kept_connection(transport), port, protocol)
     tls = (scope.get("extensions") or {}).get("tls")
     client, server = scope.get("client") or ("", 0), scope.get("server") or ("", 0)
     is_tls = tls is not None or scope.get("scheme") in ("https", "wss")
@@ -98,6 +98,17 @@ def asgi_connection(scope: Mapping[str, Any], receive: Any = None, port: int | N
         | _untold_source(client[0], is_unix=bool(server[0]) and server[1] is None)
         | _rewritten(name.decode("latin-1").lower() for name, _ in scope["headers"]),
     )
+
+
+def _kept_connection(transport: Any) -> Connection:
+    """The connection of a server's own transport; its protocol object keeps what was found out at the first request."""
+    holder = transport.get_protocol() if hasattr(transport, "get_protocol") else None
+    known: Connection | None = getattr(holder, _KNOWN, None)
+    if known is None:
+        known = connection_of_transport(transport, None)
+        with contextlib.suppress(AttributeError):
+            setattr(holder, _KNOWN, known)
+    return known
 
 
 def wsgi_connection(environ: Mapping[str, Any], port: int | None = None) -> Connection:

@@ -6,14 +6,11 @@ ext_authz_http_impl.cc.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import httpx
 
 from ..inbound.waits import AskAuthorization, AuthorizationAnswer
 from ..resources.filters.ext_authz import HttpAuthorization
-from ..resources.matching import StringMatcher
-from ..routing.string_match import compile_string
+from ..routing.string_match import compile_any
 
 __all__ = ["read", "write"]
 
@@ -25,7 +22,7 @@ _FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "host
 
 def write(service: HttpAuthorization, question: AskAuthorization) -> httpx.Request:
     """The request that asks."""
-    head, is_allowed = question.head, _matches(service.allowed_request_headers)
+    head, is_allowed = question.head, compile_any(service.allowed_request_headers)
     headers = [
         (name, value)
         for name, value in head.raw_headers
@@ -45,8 +42,8 @@ def read(service: HttpAuthorization, answer: httpx.Response) -> AuthorizationAns
     """What the answer says: 200 lets the request in, 5xx is no answer, and all else refuses."""
     headers = [(name.lower(), value) for name, value in answer.headers.multi_items() if name.lower() not in _FRAMING]
     if answer.status_code == 200:
-        upstream, append = _matches(service.upstream_headers), _matches(service.upstream_headers_to_append)
-        client = _matches(service.client_headers_on_success)
+        upstream, append = compile_any(service.upstream_headers), compile_any(service.upstream_headers_to_append)
+        client = compile_any(service.client_headers_on_success)
         return AuthorizationAnswer(
             allowed=True,
             set_headers=tuple(header for header in headers if upstream(header[0])),
@@ -55,7 +52,7 @@ def read(service: HttpAuthorization, answer: httpx.Response) -> AuthorizationAns
         )
     if answer.status_code >= 500:
         return None
-    client = _matches(service.client_headers) if service.client_headers else _anything
+    client = compile_any(service.client_headers) if service.client_headers else _anything
     return AuthorizationAnswer(
         allowed=False,
         status=answer.status_code,
@@ -66,8 +63,3 @@ def read(service: HttpAuthorization, answer: httpx.Response) -> AuthorizationAns
 
 def _anything(name: str) -> bool:
     return True
-
-
-def _matches(matchers: tuple[StringMatcher, ...]) -> Callable[[str], bool]:
-    tests = [compile_string(matcher) for matcher in matchers]
-    return lambda name: any(test(name) for test in tests)
