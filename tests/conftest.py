@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import meshsdk
+from meshsdk.controlplane.raw import _MODULES
 from tests.certificates import SpiffeCa
 from tests.patience import have_patience
 from tests.processes import OF_THE_MACHINE
@@ -18,6 +20,11 @@ from tests.servers import EchoServer
 have_patience()
 
 MakeMesh = Callable[..., meshsdk.Mesh]
+
+# Tests write configuration as JSON, which names types of extensions by URL; protobuf knows those that are loaded.
+for _package, _names in _MODULES.items():
+    for _name in _names.split():
+        importlib.import_module(f"{_package}.{_name}_pb2")
 
 
 # Files that take a minute of one worker, or a good part of it. They begin first, so that all workers end together.

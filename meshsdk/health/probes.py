@@ -6,10 +6,10 @@ Sources: envoy.config.core.v3.HealthCheck; grpc.health.v1 (gRPC health checking 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 
 import httpx
+from msgspec import structs
 
 from ..balancing import Cluster, Endpoint
 from ..balancing.circuit_breaker import CircuitBreaker
@@ -54,7 +54,7 @@ class Prober:
         # A cluster of its own, so that checks show neither in the statistics nor in the circuit breakers.
         protocol = HttpProtocol.HTTP2 if check.http2 else HttpProtocol.HTTP1
         self._cluster = Cluster(
-            dataclasses.replace(cluster.config, protocol=protocol, outlier_detection=None, health_checks=())
+            structs.replace(cluster.config, protocol=protocol, outlier_detection=None, health_checks=())
         )
         where = f"{cluster.name}: health check"
         self._levels = compile_mutations([HeaderMutations(check.headers, check.removed_headers)], where)
@@ -96,7 +96,7 @@ class Prober:
             if not address.is_unix and port != address.port:
                 address = Address(address.host, port)
             self.forget(endpoint)
-            target = Endpoint(self._cluster, dataclasses.replace(endpoint.config, address=address), endpoint.locality)
+            target = Endpoint(self._cluster, structs.replace(endpoint.config, address=address), endpoint.locality)
             # An endpoint that has gone meanwhile is not asked again, and so is never forgotten.
             target.is_removed = endpoint.is_removed
             self._targets[endpoint] = target

@@ -14,7 +14,6 @@ from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as rbac_filter_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
-from envoy.extensions.transport_sockets.tls.v3 import tls_spiffe_validator_config_pb2
 from google.protobuf import any_pb2, json_format
 from google.protobuf.message import Message
 from hypothesis import given, settings
@@ -32,10 +31,6 @@ KINDS: dict[ResourceType, type[Message]] = {
     ResourceType.CLUSTER: cluster_pb2.Cluster,
     ResourceType.ENDPOINTS: endpoint_pb2.ClusterLoadAssignment,
 }
-
-
-# A type that JSON names by its URL must be loaded first.
-assert tls_spiffe_validator_config_pb2
 
 
 def parse(kind: ResourceType, data: dict[str, Any]) -> Any:
