@@ -11,17 +11,14 @@ use, into a tuple of checks, and a message is walked with those. Regular express
 
 from __future__ import annotations
 
-import ipaddress
-import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-import re2
 from google.protobuf.message import Message
 
 from ..errors import ResourceError
 from . import protos
+from .value_rules import Broken, Check, any_check, duration_check, legal_duration, scalar_check
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor
@@ -42,15 +39,8 @@ _NOT_APPLIED = frozenset(
     ]
 )
 
-Check = Callable[[Message, str], None]
-ValueCheck = Callable[[Any, str], None]
 
-_checks_by_type: dict[str, tuple[Check, ...]] = {}
-
-# protoc-gen-validate's own patterns for its well-known regexes (validate/validate.proto, KnownRegex).
-_HTTP_HEADER_NAME = re2.compile(r":?[0-9a-zA-Z!#$%&'*+\-.^_|~\x60]+")
-_HTTP_HEADER_VALUE = re2.compile(r"[^\x00-\x08\x0A-\x1F\x7F]*")
-_NO_CONTROL_BREAKS = re2.compile(r"[^\x00\x0A\x0D]*")
+_checks_by_type: dict[str, Check] = {}
 
 
 def check(message: Message, where: str = "") -> None:
@@ -63,21 +53,32 @@ def check(message: Message, where: str = "") -> None:
     Raises:
         ResourceError: The first rule that does not hold, with the field's path.
     """
-    _check(message, where or message.DESCRIPTOR.name)
+    try:
+        _check_of(message.DESCRIPTOR)(message)
+    except Broken as broken:
+        raise ResourceError(f"{where or message.DESCRIPTOR.name}{broken.path}", broken.problem) from None
 
 
-def _check(message: Message, where: str) -> None:
-    descriptor = message.DESCRIPTOR
-    checks = _checks_by_type.get(descriptor.full_name)
-    if checks is None:
-        checks = _checks_by_type[descriptor.full_name] = tuple(_compile_message(descriptor))
-    for one in checks:
-        one(message, where)
+def _check_of(descriptor: Any) -> Check:
+    """The check of a message of this type; what it consists of is compiled at its first use, since types nest."""
+    known = _checks_by_type.get(descriptor.full_name)
+    if known is not None:
+        return known
+    checks: tuple[Check, ...] | None = None
+
+    def check_message(message: Any) -> None:
+        nonlocal checks
+        if checks is None:
+            checks = tuple(_compile_message(descriptor))
+        for one in checks:
+            one(message)
+
+    _checks_by_type[descriptor.full_name] = check_message
+    return check_message
 
 
 def _compile_message(descriptor: Any) -> Iterable[Check]:
-    options = descriptor.GetOptions()
-    if options.Extensions[protos.validate_pb2.disabled] or options.Extensions[protos.validate_pb2.ignored]:
+    if _is_unchecked(descriptor):
         return
     for oneof in descriptor.oneofs:
         if oneof.GetOptions().Extensions[protos.validate_pb2.required]:
@@ -88,10 +89,37 @@ def _compile_message(descriptor: Any) -> Iterable[Check]:
         yield from _compile_field(field)
 
 
+def _is_unchecked(descriptor: Any) -> bool:
+    options = descriptor.GetOptions()
+    return bool(options.Extensions[protos.validate_pb2.disabled] or options.Extensions[protos.validate_pb2.ignored])
+
+
+def _has_rules(descriptor: Any) -> bool:
+    """Whether a message of this type can break any rule, itself or by what is below it; a Struct cannot."""
+    reached, left = set(), [descriptor]
+    while left:
+        one = left.pop()
+        if one.full_name in reached or _is_unchecked(one):
+            continue
+        reached.add(one.full_name)
+        if one.full_name == _DURATION or any(
+            oneof.GetOptions().Extensions[protos.validate_pb2.required] for oneof in one.oneofs
+        ):
+            return True
+        for field in one.fields:
+            if field.full_name in _NOT_APPLIED:
+                continue
+            if field.GetOptions().HasExtension(protos.validate_pb2.rules):
+                return True
+            if field.message_type is not None:
+                left.append(field.message_type)
+    return False
+
+
 def _oneof_check(name: str, choices: list[str]) -> Check:
-    def one_is_set(message: Message, where: str) -> None:
+    def one_is_set(message: Any) -> None:
         if message.WhichOneof(name) is None:
-            raise ResourceError(f"{where}.{name}", f"one of {', '.join(choices)} must be set")
+            raise Broken(f"one of {', '.join(choices)} must be set", f".{name}")
 
     return one_is_set
 
@@ -112,28 +140,27 @@ def _singular_checks(field: FieldDescriptor, rules: Any) -> Iterable[Check]:
     # A required member of a oneof is required only where the oneof is that member, and then it is there.
     if _is_required(rules) and field.containing_oneof is None:
 
-        def required(message: Message, where: str) -> None:
+        def required(message: Any) -> None:
             if not message.HasField(name):
-                raise ResourceError(f"{where}.{name}", "must be set")
+                raise Broken("must be set", f".{name}")
 
         yield required
 
     check_value = _value_check(field, rules)
     if check_value is None:
         return
-    if field.has_presence:
 
-        def check_if_set(message: Message, where: str) -> None:
-            if message.HasField(name):
-                check_value(getattr(message, name), f"{where}.{name}")
+    def check_always(message: Any) -> None:
+        try:
+            check_value(getattr(message, name))
+        except Broken as broken:
+            raise broken.below(f".{name}") from None
 
-        yield check_if_set
-    else:
+    def check_if_set(message: Any) -> None:
+        if message.HasField(name):
+            check_always(message)
 
-        def check_always(message: Message, where: str) -> None:
-            check_value(getattr(message, name), f"{where}.{name}")
-
-        yield check_always
+    yield check_if_set if field.has_presence else check_always
 
 
 def _is_required(rules: Any) -> bool:
@@ -151,29 +178,35 @@ def _repeated_checks(field: FieldDescriptor, rules: Any) -> Iterable[Check]:
     if repeated.HasField("min_items") or repeated.HasField("max_items"):
         least = repeated.min_items
         most = repeated.max_items if repeated.HasField("max_items") else None
+        ignore_empty = repeated.ignore_empty
 
-        def check_size(message: Message, where: str) -> None:
+        def check_size(message: Any) -> None:
             size = len(getattr(message, name))
-            if size < least and not (size == 0 and repeated.ignore_empty):
-                raise ResourceError(f"{where}.{name}", f"must have at least {least} items, has {size}")
+            if size < least and not (size == 0 and ignore_empty):
+                raise Broken(f"must have at least {least} items, has {size}", f".{name}")
             if most is not None and size > most:
-                raise ResourceError(f"{where}.{name}", f"must have at most {most} items, has {size}")
+                raise Broken(f"must have at most {most} items, has {size}", f".{name}")
 
         yield check_size
     if repeated.unique:
 
-        def check_unique(message: Message, where: str) -> None:
+        def check_unique(message: Any) -> None:
             items = list(getattr(message, name))
             if len({str(item) for item in items}) != len(items):
-                raise ResourceError(f"{where}.{name}", "must not repeat an item")
+                raise Broken("must not repeat an item", f".{name}")
 
         yield check_unique
     check_item = _value_check(field, repeated.items)
     if check_item is not None:
 
-        def check_items(message: Message, where: str) -> None:
-            for index, item in enumerate(getattr(message, name)):
-                check_item(item, f"{where}.{name}[{index}]")
+        def check_items(message: Any) -> None:
+            index = 0
+            try:
+                for item in getattr(message, name):
+                    check_item(item)
+                    index += 1
+            except Broken as broken:
+                raise broken.below(f".{name}[{index}]") from None
 
         yield check_items
 
@@ -184,223 +217,39 @@ def _map_checks(field: Any, rules: Any) -> Iterable[Check]:
     check_entry = _value_check(entry["value"], rules.map.values)
     least = rules.map.min_pairs
 
-    def check_map(message: Message, where: str) -> None:
+    def check_map(message: Any) -> None:
         pairs = getattr(message, name)
         if len(pairs) < least:
-            raise ResourceError(f"{where}.{name}", f"must have at least {least} entries, has {len(pairs)}")
+            raise Broken(f"must have at least {least} entries, has {len(pairs)}", f".{name}")
         for key in pairs:
-            if check_key:
-                check_key(key, f"{where}.{name} key {key!r}")
-            if check_entry:
-                check_entry(pairs[key], f"{where}.{name}[{key!r}]")
+            is_key = True
+            try:
+                if check_key:
+                    check_key(key)
+                is_key = False
+                if check_entry:
+                    check_entry(pairs[key])
+            except Broken as broken:
+                raise broken.below(f".{name} key {key!r}" if is_key else f".{name}[{key!r}]") from None
 
     if least or check_key or check_entry:
         yield check_map
 
 
-def _value_check(field: FieldDescriptor, rules: Any) -> ValueCheck | None:
+def _value_check(field: FieldDescriptor, rules: Any) -> Check | None:
     """The check of one value of the field's type, or None where every value is legal."""
     kind = rules.WhichOneof("type")
     if field.message_type is not None:
-        if field.message_type.full_name == "google.protobuf.Duration":
-            return _duration_check(rules.duration) if kind == "duration" else _legal_duration
+        if field.message_type.full_name == _DURATION:
+            return duration_check(rules.duration) if kind == "duration" else legal_duration
         if kind in _WRAPPED and field.message_type.file.name == "google/protobuf/wrappers.proto":
-            inner = _scalar_check(kind, getattr(rules, kind), None)
-            return (lambda value, where: inner(value.value, where)) if inner else None
+            inner = scalar_check(kind, getattr(rules, kind), None)
+            return (lambda value: inner(value.value)) if inner else None
         if field.message_type.full_name == "google.protobuf.Any":
-            return _any_check(rules.any) if kind == "any" else None
-        return None if rules.message.skip else _check
-    return _scalar_check(kind, getattr(rules, kind), field) if kind else None
+            return any_check(rules.any) if kind == "any" else None
+        return None if rules.message.skip or not _has_rules(field.message_type) else _check_of(field.message_type)
+    return scalar_check(kind, getattr(rules, kind), field) if kind else None
 
 
+_DURATION = "google.protobuf.Duration"
 _WRAPPED = ("double", "float", "int64", "uint64", "int32", "uint32", "bool", "string", "bytes")
-
-
-def _scalar_check(kind: str, rule: Any, field: Any) -> ValueCheck | None:
-    if kind in ("string", "bytes"):
-        tests = list(_text_tests(rule)) if kind == "string" else list(_bytes_tests(rule))
-    elif kind == "enum":
-        tests = list(_enum_tests(rule, field))
-    elif kind == "bool":
-        tests = [(lambda v: v == rule.const, f"must be {rule.const}")] if rule.HasField("const") else []
-    else:
-        tests = list(_number_tests(rule))
-    if not tests:
-        return None
-    ignore_empty = getattr(rule, "ignore_empty", False)
-
-    def check_scalar(value: Any, where: str) -> None:
-        if ignore_empty and not value:
-            return
-        for holds, problem in tests:
-            if not holds(value):
-                raise ResourceError(where, f"{problem}, is {_shown(value)}")
-
-    return check_scalar
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-Test = tuple[Callable[[Any], bool], str]
-
-
-def _membership_tests(rule: Any) -> Iterable[Test]:
-    allowed = tuple(getattr(rule, "in"))
-    refused = tuple(rule.not_in)
-    if allowed:
-        yield (lambda v: v in allowed), f"must be one of {list(allowed)}"
-    if refused:
-        yield (lambda v: v not in refused), f"must not be one of {list(refused)}"
-
-
-def _number_tests(rule: Any) -> Iterable[Test]:
-    if rule.HasField("const"):
-        yield (lambda v: bool(v == rule.const)), f"must be {rule.const}"
-    if rule.HasField("lt"):
-        yield (lambda v: bool(v < rule.lt)), f"must be below {rule.lt}"
-    if rule.HasField("lte"):
-        yield (lambda v: bool(v <= rule.lte)), f"must be at most {rule.lte}"
-    if rule.HasField("gt"):
-        yield (lambda v: bool(v > rule.gt)), f"must be above {rule.gt}"
-    if rule.HasField("gte"):
-        yield (lambda v: bool(v >= rule.gte)), f"must be at least {rule.gte}"
-    yield from _membership_tests(rule)
-
-
-def _enum_tests(rule: Any, field: Any) -> Iterable[Test]:
-    if rule.HasField("const"):
-        yield (lambda v: bool(v == rule.const)), f"must be {rule.const}"
-    if rule.defined_only and field is not None:
-        numbers = frozenset(field.enum_type.values_by_number)
-        yield (lambda v: v in numbers), f"must be a value of {field.enum_type.name}"
-    yield from _membership_tests(rule)
-
-
-def _text_tests(rule: Any) -> Iterable[Test]:
-    if rule.HasField("const"):
-        yield (lambda v: v == rule.const), f"must be {rule.const!r}"
-    if rule.HasField("len"):
-        yield (lambda v: len(v) == rule.len), f"must be {rule.len} characters long"
-    if rule.min_len or rule.min_bytes:
-        least = max(rule.min_len, rule.min_bytes)
-        yield (
-            (lambda v: len(v) >= rule.min_len and len(v.encode()) >= rule.min_bytes),
-            ("must not be empty" if least == 1 else f"must be at least {least} long"),
-        )
-    if rule.HasField("max_len"):
-        yield (lambda v: len(v) <= rule.max_len), f"must be at most {rule.max_len} characters long"
-    if rule.HasField("max_bytes"):
-        yield (lambda v: len(v.encode()) <= rule.max_bytes), f"must be at most {rule.max_bytes} bytes long"
-    if rule.pattern:
-        pattern = re2.compile(rule.pattern)
-        yield (lambda v: pattern.search(v) is not None), f"must match {rule.pattern!r}"
-    if rule.prefix:
-        yield (lambda v: v.startswith(rule.prefix)), f"must start with {rule.prefix!r}"
-    if rule.suffix:
-        yield (lambda v: v.endswith(rule.suffix)), f"must end with {rule.suffix!r}"
-    if rule.contains:
-        yield (lambda v: rule.contains in v), f"must contain {rule.contains!r}"
-    if rule.not_contains:
-        yield (lambda v: rule.not_contains not in v), f"must not contain {rule.not_contains!r}"
-    yield from _membership_tests(rule)
-    yield from _well_known_tests(rule)
-
-
-def _well_known_tests(rule: Any) -> Iterable[Test]:
-    kind = rule.WhichOneof("well_known")
-    if kind == "well_known_regex":
-        strict = rule.strict or not rule.HasField("strict")
-        named = rule.well_known_regex == protos.validate_pb2.HTTP_HEADER_NAME
-        pattern = (_HTTP_HEADER_NAME if named else _HTTP_HEADER_VALUE) if strict else _NO_CONTROL_BREAKS
-        what = "a legal HTTP header name" if named else "a legal HTTP header value"
-        yield (lambda v: pattern.fullmatch(v) is not None), f"must be {what}"
-    elif kind in ("uri", "uri_ref") and getattr(rule, kind):
-        yield (lambda v: _is_uri(v, absolute=kind == "uri")), "must be a URI"
-    elif kind in ("ip", "ipv4", "ipv6") and getattr(rule, kind):
-        version = {"ip": None, "ipv4": 4, "ipv6": 6}[kind]
-        yield (lambda v: _is_ip(v, version)), "must be an IP address"
-    elif kind == "uuid" and rule.uuid:
-        yield _is_uuid, "must be a UUID"
-
-
-def _is_uri(value: str, *, absolute: bool) -> bool:
-    try:
-        return bool(urlsplit(value).scheme) or not absolute
-    except ValueError:
-        return False
-
-
-def _is_ip(value: str, version: int | None) -> bool:
-    try:
-        return version in (None, ipaddress.ip_address(value).version)
-    except ValueError:
-        return False
-
-
-def _is_uuid(value: str) -> bool:
-    try:
-        return bool(uuid.UUID(value))
-    except ValueError:
-        return False
-
-
-def _bytes_tests(rule: Any) -> Iterable[Test]:
-    if rule.min_len:
-        least = rule.min_len
-        yield (lambda v: len(v) >= least), "must not be empty" if least == 1 else f"must be at least {least} bytes long"
-    if rule.HasField("max_len"):
-        yield (lambda v: len(v) <= rule.max_len), f"must be at most {rule.max_len} bytes long"
-    yield from _membership_tests(rule)
-
-
-# google.protobuf.Duration: within 10,000 years, and both parts of one sign.
-_MAX_DURATION_SECONDS = 315_576_000_000
-
-
-def _legal_duration(value: Any, where: str) -> None:
-    if abs(value.seconds) > _MAX_DURATION_SECONDS or abs(value.nanos) > 999_999_999:
-        raise ResourceError(where, "is out of a duration's range")
-    if (value.seconds > 0 > value.nanos) or (value.seconds < 0 < value.nanos):
-        raise ResourceError(where, "seconds and nanos must have the same sign")
-
-
-def _duration_check(rule: Any) -> ValueCheck:
-    def total(duration: Any) -> int:
-        return int(duration.seconds) * 1_000_000_000 + int(duration.nanos)
-
-    def shown(duration: Any) -> str:
-        return f"{total(duration) / 1e9:g}s"
-
-    tests: list[tuple[Callable[[int, int], bool], int, str]] = [
-        (compare, total(getattr(rule, name)), f"must be {words} {shown(getattr(rule, name))}")
-        for name, compare, words in (
-            ("lt", int.__lt__, "below"),
-            ("lte", int.__le__, "at most"),
-            ("gt", int.__gt__, "above"),
-            ("gte", int.__ge__, "at least"),
-        )
-        if rule.HasField(name)
-    ]
-
-    def check_duration(value: Any, where: str) -> None:
-        _legal_duration(value, where)
-        for compare, bound, problem in tests:
-            if not compare(total(value), bound):
-                raise ResourceError(where, f"{problem}, is {shown(value)}")
-
-    return check_duration
-
-
-def _any_check(rule: Any) -> ValueCheck | None:
-    allowed = tuple(getattr(rule, "in"))
-    if not allowed:
-        return None
-
-    def check_any(value: Any, where: str) -> None:
-        if value.type_url not in allowed:
-            raise ResourceError(where, f"must hold one of {list(allowed)}, holds {value.type_url!r}")
-
-    return check_any

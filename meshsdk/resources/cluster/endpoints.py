@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from ...bootstrap import Locality
 from ...errors import ResourceError
@@ -66,6 +68,10 @@ class Address(Struct, frozen=True):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+Metadata = Mapping[str, Mapping[str, Any]]
+NO_METADATA: Metadata = MappingProxyType({})
+
+
 class EndpointConfig(Struct, frozen=True):
     """One endpoint as configured (envoy.config.endpoint.v3.LbEndpoint).
 
@@ -78,7 +84,7 @@ class EndpointConfig(Struct, frozen=True):
     health: HealthStatus = HealthStatus.UNKNOWN
     weight: int = 1
     hostname: str = ""
-    metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    metadata: Metadata = NO_METADATA
     health_check_port: int = 0
     health_check_hostname: str = ""
     disable_active_health_check: bool = False
@@ -172,8 +178,9 @@ def _check_weights(localities: tuple[LocalityEndpoints, ...], where: str) -> Non
 
 def _parse_locality(message: Any, where: str, notes: Notes, host_names: bool) -> LocalityEndpoints:
     notes.unless_acted_on(message, where, _LOCALITY_FIELDS)
+    known: dict[bytes, Metadata] = {}
     endpoints = tuple(
-        _parse_endpoint(endpoint, f"{where}.lb_endpoints[{index}]", notes, host_names)
+        _parse_endpoint(endpoint, f"{where}.lb_endpoints[{index}]", notes, host_names, known)
         for index, endpoint in enumerate(message.lb_endpoints)
     )
     total = sum(endpoint.weight for endpoint in endpoints)
@@ -188,7 +195,9 @@ def _parse_locality(message: Any, where: str, notes: Notes, host_names: bool) ->
     )
 
 
-def _parse_endpoint(message: Any, where: str, notes: Notes, host_names: bool) -> EndpointConfig:
+def _parse_endpoint(
+    message: Any, where: str, notes: Notes, host_names: bool, known: dict[bytes, Metadata]
+) -> EndpointConfig:
     notes.unless_acted_on(message, where, _LB_ENDPOINT_FIELDS)
     if message.WhichOneof("host_identifier") != "endpoint":
         raise ResourceError(f"{where}.endpoint", "must be set; named endpoints are refused")
@@ -204,11 +213,21 @@ def _parse_endpoint(message: Any, where: str, notes: Notes, host_names: bool) ->
         # LbEndpoint.load_balancing_weight: 1 where unset.
         weight=optional(message, "load_balancing_weight") or 1,
         hostname=endpoint.hostname,
-        metadata={name: struct_as_dict(struct) for name, struct in message.metadata.filter_metadata.items()},
+        metadata=_metadata_of(message, known) if message.HasField("metadata") else NO_METADATA,
         health_check_port=endpoint.health_check_config.port_value,
         health_check_hostname=endpoint.health_check_config.hostname,
         disable_active_health_check=endpoint.health_check_config.disable_active_health_check,
     )
+
+
+def _metadata_of(message: Any, known: dict[bytes, Metadata]) -> Metadata:
+    """An endpoint's metadata; those of one cluster mostly have the same, and share it."""
+    packed = message.metadata.SerializeToString()
+    found = known.get(packed)
+    if found is None:
+        metadata = message.metadata.filter_metadata
+        found = known[packed] = {name: struct_as_dict(struct) for name, struct in metadata.items()}
+    return found
 
 
 def parse_address(message: Any, where: str, *, host_names: bool) -> Address:
@@ -229,6 +248,12 @@ def parse_address(message: Any, where: str, *, host_names: bool) -> Address:
 
 
 def _check_ip(text: str, where: str) -> None:
+    try:
+        # Most are of version 4, and the system reads those at once.
+        socket.inet_pton(socket.AF_INET, text)
+        return
+    except (OSError, ValueError):
+        pass
     try:
         ipaddress.ip_address(text)
     except ValueError:
