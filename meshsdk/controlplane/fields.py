@@ -66,6 +66,14 @@ class Fields:
         """A note at a field."""
         self._warnings.append(f"{self.path(name)}: {text}")
 
+    def note(self, text: str) -> None:
+        """A note at the object itself."""
+        self._warnings.append(f"{self.where}: {text}")
+
+    def nested(self, name: str, value: Any) -> Fields:
+        """An object that stands in a field as text. The caller finishes it."""
+        return Fields(self.path(name), value, self._warnings)
+
     def raw(self, name: str) -> Any:
         """The value as it stands; None where there is none."""
         self._read.add(name)

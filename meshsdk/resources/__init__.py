@@ -18,7 +18,7 @@ from .cluster import (
     TcpKeepalive,
     Thresholds,
 )
-from .codec import RESOURCE_TYPES, ResourceType, Unparsed, decode, resource_name
+from .codec import RESOURCE_TYPES, ResourceType, Unparsed, decode, name_of, resource_name
 from .endpoints import Address, EndpointConfig, Endpoints, HealthStatus, LocalityEndpoints
 from .fault import Fault
 from .header_mutations import AppendAction, HeaderAddition, HeaderMutations
@@ -146,5 +146,6 @@ __all__ = [
     "VirtualHost",
     "WeightedCluster",
     "decode",
+    "name_of",
     "resource_name",
 ]

@@ -21,7 +21,7 @@ from .listener import Listener, parse_listener
 from .route_parsing import parse_route_configuration
 from .server_listener import ServerListener
 
-__all__ = ["RESOURCE_TYPES", "ResourceType", "Unparsed", "decode", "resource_name"]
+__all__ = ["RESOURCE_TYPES", "ResourceType", "Unparsed", "decode", "name_of", "resource_name"]
 
 
 class ResourceType(Enum):
@@ -74,10 +74,15 @@ _CODECS: dict[ResourceType, _Codec] = {
 }
 
 
+def name_of(kind: ResourceType, message: Message) -> str:
+    """The name of a resource that is no longer packed, or not yet."""
+    return str(getattr(message, _CODECS[kind].name_field))
+
+
 def resource_name(kind: ResourceType, packed: Unparsed) -> str:
     """The name inside a packed resource; empty where it cannot be read."""
     try:
-        return str(getattr(_unpack(kind, packed), _CODECS[kind].name_field))
+        return name_of(kind, _unpack(kind, packed))
     except ResourceError:
         return ""
 
