@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ..errors import ConfigError
@@ -12,10 +13,10 @@ from .delegates import with_delegates
 from .gateway_api import KnownHosts, translate_routes
 from .http_rules import VirtualService
 from .joining import Backends, join
-from .kinds import CONFIG_MAP, GATEWAY, NETWORKING, POLICY_KINDS, SECURITY, Kind
+from .kinds import CONFIG_MAP, NETWORKING, POLICY_KINDS, SECURITY, Kind
 from .memo import Memo
 from .mesh_config import MESH_CONFIG
-from .reading import Reading, named
+from .reading import COMPARED, VIRTUAL_SERVICE, FileReading, Reading, named
 from .world import Service, World
 
 __all__ = ["assemble"]
@@ -26,7 +27,7 @@ class _Assembly:
     """What there is of the objects so far.
 
     Attributes:
-        found: Objects of each kind, with their places in the folder.
+        values: Objects of each kind.
         policies: Where each security policy stands, by kind, namespace and name.
         entries: Hosts of ServiceEntries, by namespace and name.
         left_out: What is not ours.
@@ -34,80 +35,69 @@ class _Assembly:
 
     world: World
     errors: list[str]
-    found: defaultdict[Kind, list[tuple[int, Reading]]] = field(default_factory=lambda: defaultdict(list))
+    values: defaultdict[Kind, list[Any]] = field(default_factory=lambda: defaultdict(list))
     policies: dict[tuple[str, str, str], str] = field(default_factory=dict)
     entries: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     left_out: list[Reading] = field(default_factory=list)
 
-    def values(self, group: str, kind: str) -> list[Any]:
-        """All objects of a kind."""
-        return [reading.value for _, reading in self.found[(group, kind)]]
 
-    def placed(self, *kinds: Kind) -> list[tuple[int, Any]]:
-        """All objects of some kinds, with their places."""
-        return sorted(((place, one.value) for kind in kinds for place, one in self.found[kind]), key=_place)
-
-
-def _place(placed: tuple[int, object]) -> int:
-    return placed[0]
-
-
-def assemble(readings: Iterable[Reading], domain: str, errors: list[str], memo: Memo) -> World:
+def assemble(files: Iterable[FileReading], domain: str, errors: list[str], memo: Memo) -> World:
     """All objects of a folder as one world.
 
     Args:
-        readings: Kubernetes and Istio objects, in the order of the folder.
+        files: Those of the folder, in their order.
         domain: The cluster's DNS domain.
         errors: Where errors go; an object with an error is left out, the others are read. One that may be a policy
             stands in `SecurityWorld.broken`, too.
         memo: What was joined before.
     """
     assembly = _Assembly(World(domain), errors)
-    world, security = assembly.world, assembly.world.security
-    for place, reading in enumerate(readings):
-        try:
-            _add(assembly, place, reading)
-        except ConfigError as error:
-            errors.append(str(error))
-            if reading.document.kind in POLICY_KINDS or reading.document.kind == CONFIG_MAP:
-                security.broken.append(str(error))
+    world, security, values = assembly.world, assembly.world.security, assembly.values
+    for file in files:
+        for kind, found in file.values.items():
+            values[kind] += found
+        for reading in file.others:
+            _add(assembly, reading)
     if assembly.left_out:
         world.warnings.append(_summary_of(assembly.left_out))
-    security.peers = assembly.values(SECURITY, "PeerAuthentication")
-    security.requests = assembly.values(SECURITY, "RequestAuthentication")
-    security.authorizations = assembly.values(SECURITY, "AuthorizationPolicy")
-    world.destination_rules = assembly.values(NETWORKING, "DestinationRule")
-    world.sidecars = assembly.values(NETWORKING, "Sidecar")
-    pending = [*assembly.values("discovery.k8s.io", "EndpointSlice"), *assembly.values("", "Endpoints")]
+    security.peers = values[(SECURITY, "PeerAuthentication")]
+    security.requests = values[(SECURITY, "RequestAuthentication")]
+    security.authorizations = values[(SECURITY, "AuthorizationPolicy")]
+    world.destination_rules = values[(NETWORKING, "DestinationRule")]
+    world.sidecars = values[(NETWORKING, "Sidecar")]
+    pending = (*values[("discovery.k8s.io", "EndpointSlice")], *values[("", "Endpoints")])
     backends = Backends(
-        pods=assembly.values("", "Pod"),
-        nodes=assembly.values("", "Node"),
+        pods=values[("", "Pod")],
+        nodes=values[("", "Node")],
         pending=[one for each in pending for one in each],
-        entries=assembly.values(NETWORKING, "WorkloadEntry"),
+        entries=values[(NETWORKING, "WorkloadEntry")],
     )
     join(backends, world, memo)
     world.virtual_services = _virtual_services(assembly, memo)
-    _check_references(world)
+    _check_references(world, memo)
     return world
 
 
-def _add(assembly: _Assembly, place: int, reading: Reading) -> None:
+def _add(assembly: _Assembly, reading: Reading) -> None:
+    """Take what is compared with others, and tell what there is to be told."""
     kind, world = reading.document.kind, assembly.world
-    if kind in _CHECKS and reading.meta is not None:
-        _CHECKS[kind](assembly, reading)
-    if reading.warnings:
+    try:
+        if kind in _CHECKS and reading.meta is not None:
+            _CHECKS[kind](assembly, reading)
         world.warnings += reading.warnings
-    if reading.errors:
         assembly.errors += reading.errors
         if reading.is_unreadable_policy:
             world.security.broken.append(reading.errors[-1])
-    if kind is None:
-        if not reading.warnings and not reading.errors:
+        if kind in COMPARED and reading.value is not None:
+            assembly.values[kind].append(reading.value)
+            if kind in _ADDERS:
+                _ADDERS[kind](assembly, reading)
+        elif kind is None and not reading.warnings and not reading.errors:
             assembly.left_out.append(reading)
-    elif reading.value is not None:
-        assembly.found[kind].append((place, reading))
-        if kind in _ADDERS:
-            _ADDERS[kind](assembly, reading)
+    except ConfigError as error:
+        assembly.errors.append(str(error))
+        if kind in POLICY_KINDS or kind == CONFIG_MAP:
+            world.security.broken.append(str(error))
 
 
 def _check_one_of_its_name(assembly: _Assembly, reading: Reading) -> None:
@@ -171,29 +161,33 @@ _ADDERS: dict[Kind, Callable[[_Assembly, Reading], None]] = {
 
 def _virtual_services(assembly: _Assembly, memo: Memo) -> list[VirtualService]:
     """Those of Istio with their delegates' routes, and those that Gateway API's routes are, in the folder's order."""
-    world, placed = assembly.world, assembly.placed((NETWORKING, "VirtualService"))
-    rules = with_delegates([rule for _, rule in placed], world.warnings, world.defaults.virtual_service_export_to)
-    pending = assembly.placed((GATEWAY, "HTTPRoute"), (GATEWAY, "GRPCRoute"))
-    if not pending:
+    world, placed = assembly.world, [*enumerate(assembly.values[VIRTUAL_SERVICE])]
+    own = [(place, one) for place, one in placed if isinstance(one, VirtualService)]
+    rules = with_delegates([rule for _, rule in own], world.warnings, world.defaults.virtual_service_export_to)
+    if len(own) == len(placed):
         return rules
     known = KnownHosts(frozenset(world.services), assembly.entries)
     known = memo.keep("known hosts", (known,), lambda _: known)
+    pending = [(place, one) for place, one in placed if not isinstance(one, VirtualService)]
     routes = translate_routes(pending, known, world.warnings, assembly.errors, memo)
-    places = (place for place, rule in placed if rule.hosts)
-    return [rule for _, rule in sorted([*zip(places, rules, strict=True), *routes], key=_place)]
+    places = (place for place, rule in own if rule.hosts)
+    return [rule for _, rule in sorted([*zip(places, rules, strict=True), *routes], key=lambda placed: placed[0])]
 
 
-def _check_references(world: World) -> None:
+def _check_references(world: World, memo: Memo) -> None:
     """Warn about hosts and subsets that rules name and nobody defines."""
     subsets = {(rule.host, subset.name) for rule in world.destination_rules for subset in rule.subsets}
     for rule in world.virtual_services:
         if rule.is_of_gateway_api:
             continue  # Told with what follows from it, where the backend stands.
-        for destination in rule.every_destination():
-            if destination.host not in world.services:
-                world.warnings.append(f"{rule.where}: destination host {destination.host!r} is not a known service")
-            elif destination.subset and (destination.host, destination.subset) not in subsets:
+        for host, subset in memo.keep(("named by", rule.where), (rule,), partial(_named_by, rule)):
+            if host not in world.services:
+                world.warnings.append(f"{rule.where}: destination host {host!r} is not a known service")
+            elif subset and (host, subset) not in subsets:
                 world.warnings.append(
-                    f"{rule.where}: subset {destination.subset!r} of {destination.host} is not defined by any"
-                    " DestinationRule"
+                    f"{rule.where}: subset {subset!r} of {host} is not defined by any DestinationRule"
                 )
+
+
+def _named_by(rule: VirtualService, _: Memo) -> list[tuple[str, str]]:
+    return [(one.host, one.subset) for one in rule.every_destination()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
 from envoy.config.core.v3 import protocol_pb2
@@ -67,8 +67,7 @@ def for_grpc_core(cluster: Message) -> Message:
     return result
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterInputs:
+class ClusterInputs(NamedTuple):
     """All that the clusters of a service depend on.
 
     Attributes:

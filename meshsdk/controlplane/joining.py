@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 from .checks import is_address
 from .istio import endpoint_of, with_topology
@@ -49,8 +50,7 @@ def join(backends: Backends, world: World, memo: Memo) -> None:
     _warn_of_unknown(world, servers)
 
 
-@dataclass(frozen=True, slots=True)
-class _Serving:
+class _Serving(NamedTuple):
     """All that the endpoints of a service come from.
 
     Attributes:
@@ -104,7 +104,7 @@ class _Servers:
             self._entries.of(service) if selects else (),
             self._serving.of(service) if selects and not pending else (),
         )
-        return memo.keep("endpoints", (serving,), lambda _: _joined(serving))
+        return memo.keep("endpoints", serving, lambda _: _joined(serving))
 
     def _pod_at(self, pending: PendingEndpoints, address: PendingAddress) -> Pod | None:
         if address.pod:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from .documents import Document
 from .fields import Fields
 from .gateway_api import PendingRoute
 from .istio import parse_service_entry, parse_workload_entry
-from .kinds import CONFIG_MAP, GATEWAY, POLICY_KINDS, Kind, UnreadablePolicy, did_you_mean, effect_of
+from .kinds import CONFIG_MAP, GATEWAY, NETWORKING, POLICY_KINDS, Kind, UnreadablePolicy, did_you_mean, effect_of
 from .kubernetes import Meta, parse_endpoint_slice, parse_endpoints, parse_node, parse_pod, parse_service
 from .memo import Memo
 from .mesh_config import MESH_CONFIG, may_be_mesh_config, parse_mesh_config
@@ -31,7 +32,7 @@ from .sidecar import parse_sidecar
 from .traffic_policy import DestinationRule
 from .virtual_service import parse_virtual_service
 
-__all__ = ["FileOfDocuments", "Reading", "read_all"]
+__all__ = ["COMPARED", "VIRTUAL_SERVICE", "FileOfDocuments", "FileReading", "Reading", "named", "read_all"]
 
 # Of a file's path, and its documents.
 FileOfDocuments = tuple[Path, tuple[Document, ...]]
@@ -71,16 +72,50 @@ class Reading:
         return "@type" in self.document.data
 
 
-def read_all(files: Sequence[FileOfDocuments], domain: str, memo: Memo) -> list[Reading]:
+@dataclass(frozen=True, slots=True, eq=False)
+class FileReading:
+    """A file, read. There are many objects of a few kinds, which need not be looked at one by one.
+
+    Attributes:
+        digest: Of all that has an effect.
+        raw: xDS resources.
+        values: Objects that stand beside any others, by kind; routes of Gateway API are among the VirtualServices.
+        others: What must be compared with others, what something is to be told of, and what is not ours.
+    """
+
+    digest: bytes
+    raw: Sequence[Reading]
+    values: Mapping[Kind, list[Any]]
+    others: Sequence[Reading]
+
+
+VIRTUAL_SERVICE = (NETWORKING, "VirtualService")
+
+# Of which there may be one of a name, or of a host.
+COMPARED: frozenset[Kind] = frozenset(
+    [*POLICY_KINDS, CONFIG_MAP, ("", "Service"), (NETWORKING, "ServiceEntry")],
+)
+
+
+def read_all(files: Sequence[FileOfDocuments], domain: str, memo: Memo) -> list[FileReading]:
     """The documents of all files, in their order."""
-    readings: list[Reading] = []
-    for path, documents in files:
-        readings += memo.keep(path, (documents, domain), partial(_read_file, documents, domain))
-    return readings
+    return [memo.keep(path, (found, domain), partial(_read_file, found, domain)) for path, found in files]
 
 
-def _read_file(documents: Iterable[Document], domain: str, memo: Memo) -> list[Reading]:
-    return [memo.keep(one.where, (one, domain), partial(_read, one, domain)) for one in documents]
+def _read_file(documents: Iterable[Document], domain: str, memo: Memo) -> FileReading:
+    readings = [memo.keep(one.where, (one, domain), partial(_read, one, domain)) for one in documents]
+    values: defaultdict[Kind, list[Any]] = defaultdict(list)
+    others = []
+    for one in readings:
+        kind = one.document.kind
+        if one.value is not None and kind is not None and kind not in COMPARED:
+            values[VIRTUAL_SERVICE if isinstance(one.value, PendingRoute) else kind].append(one.value)
+            if not one.warnings and not one.errors:
+                continue
+        if not one.is_raw:
+            others.append(one)
+    digest = hashlib.blake2b(b"".join([one.digest for one in readings]), digest_size=16).digest()
+    return FileReading(digest, [one for one in readings if one.is_raw], values, others)
 
 
 def _read(document: Document, domain: str, _: Memo) -> Reading:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2 as pb
@@ -46,8 +46,7 @@ DEFAULT_RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriab
 _HOST_SELECTION_ATTEMPTS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class RouteInputs:
+class RouteInputs(NamedTuple):
     """All that the routes of a host depend on, at one port.
 
     Attributes:

@@ -116,6 +116,11 @@ class Scope:
                 found.setdefault(target.host, []).append(service.host)
         return found
 
+    def external_name(self, host: str) -> str:
+        """The host that a service is a name of; empty where it is none."""
+        service = self.services.get(host)
+        return service.external_name if service is not None else ""
+
     def concrete(self, service: Service) -> Service:
         """The service that one is a name of; itself where it is none."""
         seen: set[str] = set()

@@ -177,12 +177,12 @@ def make_state(
         before: Another state of the same folder; what the two have in common is translated once.
     """
     memo = Memo(before.memo if before is not None else None)
-    readings = read_all(files, domain, memo)
+    read = read_all(files, domain, memo)
     errors: list[str] = []
     warnings: list[str] = []
     of_raw: list[str] = []
-    raw = _raw_of((one for one in readings if one.is_raw), warnings, errors, of_raw)
-    world = assemble((one for one in readings if not one.is_raw), domain, errors, memo)
+    raw = _raw_of((one for file in read for one in file.raw), warnings, errors, of_raw)
+    world = assemble(read, domain, errors, memo)
     world.security.broken[:0] = [*broken, *of_raw]
     if world.security.broken:
         # What cannot be read may be the listener of any server, and may be its policy.
@@ -194,7 +194,7 @@ def make_state(
     problems = [Problem(text, True) for text in dict.fromkeys([*broken, *errors, *map(str, view.errors)])]
     problems += [Problem(text, False) for text in (*warnings, *world.warnings, *_inbound_problems(world, memo))]
     version = hashlib.sha256(repr((domain, client, tuple(broken))).encode(errors="surrogatepass"))
-    version.update(b"".join([one.digest for one in readings]))
+    version.update(b"".join(file.digest for file in read))
     return FolderState(version.hexdigest()[:16], raw, client, tuple(problems), world, memo, views)
 
 

@@ -106,7 +106,7 @@ class View:
     @cached_property
     def _clusters(self) -> list[Resources]:
         made = [
-            self._packer.keep(("clusters", inputs.service.host), (inputs,), partial(make_clusters, inputs))
+            self._packer.keep(("clusters", inputs.service.host), inputs, partial(make_clusters, inputs))
             for inputs in cluster_inputs(self.scope)
         ]
         return [*made, self._packer.pack(lambda _: make_keys_clusters(self.scope.world))]

@@ -53,15 +53,16 @@ def make_virtual_hosts(scope: Scope, number: int, memo: Memo, *, is_grpc_core: b
     found: list[VirtualHost] = []
     for service, port in entries:
         names = _names(scope, service, number, memo)
-        # A short form is no one's who has it for a full name (dedupeDomains).
-        domains = [one for one in names if one not in taken and (one == service.host or one not in full)]
+        domains = names
+        if not taken.isdisjoint(names) or not full.isdisjoint(names[1:]):
+            # A short form is no one's who has it for a full name (dedupeDomains).
+            domains = [one for one in names if one not in taken and (one == service.host or one not in full)]
         taken.update(domains)
         if domains:
-            rules = scope.virtual_services_of(service.host)
-            inputs = _route_inputs(scope, service.host, port, rules)
+            inputs = _route_inputs(scope, service.host, port, scope.virtual_services_of(service.host), memo)
             found.append(_keep_host(memo, domains, inputs, is_grpc_core=is_grpc_core))
     if number == PORT_OF_OTHERS:
-        found += [_keep_host(memo, *one, is_grpc_core=False) for one in _others(scope, taken)]
+        found += [_keep_host(memo, *one, is_grpc_core=False) for one in _others(scope, taken, memo)]
     return found
 
 
@@ -96,19 +97,22 @@ def _names(scope: Scope, service: Service, number: int, memo: Memo) -> list[str]
     return memo.keep(("names", service.host, number), (hosts, namespace, domain, service.addresses), make)
 
 
-def _route_inputs(scope: Scope, host: str, port: Port, rules: Sequence[VirtualService]) -> RouteInputs:
-    hosts = dict.fromkeys([host, *(one.host for rule in rules for one in rule.every_destination())])
-    services = [(one, scope.services.get(one)) for one in hosts]
-    of_hosts = [(one, scope.destination_rule(one)) for one in hosts]
+def _route_inputs(scope: Scope, host: str, port: Port, rules: Sequence[VirtualService], memo: Memo) -> RouteInputs:
+    hosts = memo.keep(("hosts of", host), (host, rules), lambda _: _hosts_of(host, rules))
     return RouteInputs(
         host=host,
         port=port,
         rules=rules,
-        destination_rules={one: rule for one, rule in of_hosts if rule is not None},
-        external_names={one: of.external_name for one, of in services if of is not None and of.external_name},
+        destination_rules={one: rule for one in hosts if (rule := scope.destination_rule(one)) is not None},
+        external_names={one: name for one in hosts if (name := scope.external_name(one))},
         client=scope.client,
         default_retry=scope.default_retry,
     )
+
+
+def _hosts_of(host: str, rules: Iterable[VirtualService]) -> list[str]:
+    """A host, and those that its rules lead to."""
+    return [*dict.fromkeys([host, *(one.host for rule in rules for one in rule.every_destination())])]
 
 
 def _keep_host(memo: Memo, domains: Sequence[str], inputs: RouteInputs, *, is_grpc_core: bool) -> VirtualHost:
@@ -127,7 +131,7 @@ def _keep_host(memo: Memo, domains: Sequence[str], inputs: RouteInputs, *, is_gr
     return memo.keep(("host", name, is_grpc_core), (domains, inputs), make)
 
 
-def _others(scope: Scope, taken: Iterable[str]) -> Iterator[tuple[Sequence[str], RouteInputs]]:
+def _others(scope: Scope, taken: Iterable[str], memo: Memo) -> Iterator[tuple[Sequence[str], RouteInputs]]:
     """Hosts that no service has there (route.go, buildSidecarVirtualHostsForVirtualService)."""
     port = Port("http", PORT_OF_OTHERS)
     for host, rules in scope.hosts_of_rules.items():
@@ -137,4 +141,4 @@ def _others(scope: Scope, taken: Iterable[str]) -> Iterator[tuple[Sequence[str],
         domains = [one for one in (host, f"{host}:{port.number}") if one not in taken]
         rule = next((one for one in rules if has_routes(scope.client, one, port)), None)
         if domains and rule is not None:
-            yield domains, _route_inputs(scope, host, port, [rule])
+            yield domains, _route_inputs(scope, host, port, [rule], memo)
