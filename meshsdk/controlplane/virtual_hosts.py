@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from envoy.config.route.v3 import route_components_pb2 as pb
 
@@ -48,21 +49,39 @@ def make_virtual_hosts(scope: Scope, number: int, memo: Memo, *, is_grpc_core: b
         is_grpc_core: For gRPC's own client, which is told timeouts in its way, too.
     """
     entries = [*_services_at(scope, number)]
-    full = {service.host for service, _ in entries}
-    taken: set[str] = set()
+    called = [_Called(one.host, tuple(scope.aliases.get(one.host, ())), one.addresses) for one, _ in entries]
+    asked = number, scope.client.namespace, scope.world.domain
+    domains = memo.keep(("domains", number), (called, *asked), lambda _: _domains(called, *asked))
     found: list[VirtualHost] = []
-    for service, port in entries:
-        names = _names(scope, service, number, memo)
-        domains = names
-        if not taken.isdisjoint(names) or not full.isdisjoint(names[1:]):
-            # A short form is no one's who has it for a full name (dedupeDomains).
-            domains = [one for one in names if one not in taken and (one == service.host or one not in full)]
-        taken.update(domains)
-        if domains:
+    for (service, port), own in zip(entries, domains, strict=True):
+        if own:
             inputs = _route_inputs(scope, service.host, port, scope.virtual_services_of(service.host), memo)
-            found.append(_keep_host(memo, domains, inputs, is_grpc_core=is_grpc_core))
+            found.append(_keep_host(memo, own, inputs, is_grpc_core=is_grpc_core))
     if number == PORT_OF_OTHERS:
+        taken = {one for own in domains for one in own}
         found += [_keep_host(memo, *one, is_grpc_core=False) for one in _others(scope, taken, memo)]
+    return found
+
+
+class _Called(NamedTuple):
+    """What a service is called by, beside its short forms."""
+
+    host: str
+    aliases: tuple[str, ...]
+    addresses: tuple[str, ...]
+
+
+def _domains(every: Sequence[_Called], number: int, namespace: str, domain: str) -> list[list[str]]:
+    """The names under which each of some services may be asked for, none twice."""
+    full = {one.host for one in every}
+    taken: set[str] = set()
+    found = []
+    for one in every:
+        hosts, addresses = (one.host, *one.aliases), one.addresses
+        names = names_of(*hosts, port=number, namespace=namespace, domain=domain, addresses=addresses)
+        # A short form is no one's who has it for a full name (dedupeDomains).
+        found.append([name for name in names if name not in taken and (name == one.host or name not in full)])
+        taken.update(found[-1])
     return found
 
 
@@ -85,16 +104,6 @@ def _services_at(scope: Scope, number: int) -> Iterator[tuple[Service, Port]]:
                 and scope.imports(service.namespace, service.host, number)
             ):
                 yield service, port
-
-
-def _names(scope: Scope, service: Service, number: int, memo: Memo) -> list[str]:
-    namespace, domain = scope.client.namespace, scope.world.domain
-    hosts = (service.host, *scope.aliases.get(service.host, ()))
-
-    def make(_: Memo) -> list[str]:
-        return names_of(*hosts, port=number, namespace=namespace, domain=domain, addresses=service.addresses)
-
-    return memo.keep(("names", service.host, number), (hosts, namespace, domain, service.addresses), make)
 
 
 def _route_inputs(scope: Scope, host: str, port: Port, rules: Sequence[VirtualService], memo: Memo) -> RouteInputs:
