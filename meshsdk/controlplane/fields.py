@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import re2
@@ -193,7 +194,7 @@ class Fields:
         """The name of a namespace; empty or without a value it is an error."""
         self.refuse_empty(name)
         value = self.text(name, default)
-        if not _NAMESPACE.fullmatch(value):
+        if not _is_namespace(value):
             raise self.error(name, f"{value!r} is no name of a namespace; leave it out for {default!r}")
         return value
 
@@ -265,6 +266,11 @@ class Fields:
             if not isinstance(item, kind):
                 raise ConfigError(f"{self.path(name)}[{index}]", f"must be {words}, is {_kind(item)}")
         return value
+
+
+@lru_cache(maxsize=1024)
+def _is_namespace(text: str) -> bool:
+    return bool(_NAMESPACE.fullmatch(text))
 
 
 def _kind(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 Envoy's protos carry their rules as field options (`validate.rules`, protoc-gen-validate). xds-protos keeps the
 options in its descriptors, so they need not be written again: each message type's rules are compiled once, on first
-use, into a tuple of checks, and a message is walked with those. Regular expressions go to RE2, never to `re`.
+use, into checks, and the fields that a message has are walked with those. Regular expressions go to RE2, never to `re`.
 
     check(route_configuration)   # raises ResourceError("RouteConfiguration.virtual_hosts[2].domains", "…")
 
@@ -12,8 +12,10 @@ use, into a tuple of checks, and a message is walked with those. Regular express
 from __future__ import annotations
 
 import ipaddress
+import operator
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -43,7 +45,21 @@ _NOT_APPLIED = frozenset(
 Check = Callable[[Message, str], None]
 ValueCheck = Callable[[Any, str], None]
 
-_checks_by_type: dict[str, tuple[Check, ...]] = {}
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """The rules of a message type.
+
+    Attributes:
+        of_whole: Those about what may not be missing.
+        of_fields: Of the values of fields that are set, by number.
+    """
+
+    of_whole: tuple[Check, ...]
+    of_fields: Mapping[int, ValueCheck]
+
+
+_rules_by_type: dict[type[Message], _Rules] = {}
 
 # protoc-gen-validate's own patterns for its well-known regexes (validate/validate.proto, KnownRegex).
 _HTTP_HEADER_NAME = re2.compile(r":?[0-9a-zA-Z!#$%&'*+\-.^_|~\x60]+")
@@ -65,25 +81,43 @@ def check(message: Message, where: str = "") -> None:
 
 
 def _check(message: Message, where: str) -> None:
-    descriptor = message.DESCRIPTOR
-    checks = _checks_by_type.get(descriptor.full_name)
-    if checks is None:
-        checks = _checks_by_type[descriptor.full_name] = tuple(_compile_message(descriptor))
-    for one in checks:
+    kind = type(message)
+    rules = _rules_by_type.get(kind)
+    if rules is None:
+        rules = _rules_by_type[kind] = _compile_message(message.DESCRIPTOR)
+    for one in rules.of_whole:
         one(message, where)
+    if not rules.of_fields:
+        return
+    # Few of a message's fields are set, and those are known to protobuf.
+    for field, value in message.ListFields():
+        check_value = rules.of_fields.get(field.number)
+        if check_value is not None:
+            check_value(value, f"{where}.{field.name}")
 
 
-def _compile_message(descriptor: Any) -> Iterable[Check]:
+def _compile_message(descriptor: Any) -> _Rules:
     options = descriptor.GetOptions()
     if options.Extensions[validate_pb2.disabled] or options.Extensions[validate_pb2.ignored]:
-        return
+        return _Rules((), {})
+    of_whole: list[Check] = []
+    of_fields: dict[int, ValueCheck] = {}
     for oneof in descriptor.oneofs:
         if oneof.GetOptions().Extensions[validate_pb2.required]:
-            yield _oneof_check(oneof.name, [field.name for field in oneof.fields])
+            of_whole.append(_oneof_check(oneof.name, [field.name for field in oneof.fields]))
     for field in descriptor.fields:
         if field.full_name in _NOT_APPLIED:
             continue
-        yield from _compile_field(field)
+        rules = field.GetOptions().Extensions[validate_pb2.rules]
+        # A required member of a oneof is required only where the oneof is that member, and then it is there.
+        if _is_required(rules) and field.containing_oneof is None:
+            of_whole.append(_required_check(field.name))
+        check_field = _field_check(field, rules)
+        if check_field is not None:
+            of_fields[field.number] = check_field
+            if not field.has_presence and not _takes_nothing(check_field, field):
+                of_whole.append(_unset_check(field.name, check_field))
+    return _Rules(tuple(of_whole), of_fields)
 
 
 def _oneof_check(name: str, choices: list[str]) -> Check:
@@ -94,44 +128,50 @@ def _oneof_check(name: str, choices: list[str]) -> Check:
     return one_is_set
 
 
-def _compile_field(field: FieldDescriptor) -> Iterable[Check]:
-    rules = field.GetOptions().Extensions[validate_pb2.rules]
-    is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
-    if is_map:
-        yield from _map_checks(field, rules)
-    elif field.is_repeated:
-        yield from _repeated_checks(field, rules)
-    else:
-        yield from _singular_checks(field, rules)
+def _required_check(name: str) -> Check:
+    def required(message: Message, where: str) -> None:
+        if not message.HasField(name):
+            raise ResourceError(f"{where}.{name}", "must be set")
+
+    return required
 
 
-def _singular_checks(field: FieldDescriptor, rules: Any) -> Iterable[Check]:
-    name = field.name
-    # A required member of a oneof is required only where the oneof is that member, and then it is there.
-    if _is_required(rules) and field.containing_oneof is None:
+def _unset_check(name: str, check_value: ValueCheck) -> Check:
+    """Of a field that has a value even where it is not set, and that value is not legal."""
 
-        def required(message: Message, where: str) -> None:
-            if not message.HasField(name):
-                raise ResourceError(f"{where}.{name}", "must be set")
+    def check_unset(message: Message, where: str) -> None:
+        value = getattr(message, name)
+        if not value:
+            check_value(value, f"{where}.{name}")
 
-        yield required
+    return check_unset
 
-    check_value = _value_check(field, rules)
-    if check_value is None:
-        return
-    if field.has_presence:
 
-        def check_if_set(message: Message, where: str) -> None:
-            if message.HasField(name):
-                check_value(getattr(message, name), f"{where}.{name}")
+def _takes_nothing(check_value: ValueCheck, field: FieldDescriptor) -> bool:
+    nothing: Any = () if field.is_repeated else field.default_value
+    try:
+        check_value(nothing, "")
+    except ResourceError:
+        return False
+    return True
 
-        yield check_if_set
-    else:
 
-        def check_always(message: Message, where: str) -> None:
-            check_value(getattr(message, name), f"{where}.{name}")
+def _field_check(field: FieldDescriptor, rules: Any) -> ValueCheck | None:
+    """The check of a field's whole value, or None where every value is legal."""
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return _map_check(field, rules)
+    if field.is_repeated:
+        checks = tuple(_repeated_checks(field, rules))
+        return _each_of(checks) if checks else None
+    return _value_check(field, rules)
 
-        yield check_always
+
+def _each_of(checks: tuple[ValueCheck, ...]) -> ValueCheck:
+    def check_each(value: Any, where: str) -> None:
+        for one in checks:
+            one(value, where)
+
+    return checks[0] if len(checks) == 1 else check_each
 
 
 def _is_required(rules: Any) -> bool:
@@ -144,56 +184,53 @@ def _is_required(rules: Any) -> bool:
     )
 
 
-def _repeated_checks(field: FieldDescriptor, rules: Any) -> Iterable[Check]:
-    name, repeated = field.name, rules.repeated
+def _repeated_checks(field: FieldDescriptor, rules: Any) -> Iterable[ValueCheck]:
+    repeated = rules.repeated
     if repeated.HasField("min_items") or repeated.HasField("max_items"):
-        least = repeated.min_items
+        least, ignore_empty = repeated.min_items, repeated.ignore_empty
         most = repeated.max_items if repeated.HasField("max_items") else None
 
-        def check_size(message: Message, where: str) -> None:
-            size = len(getattr(message, name))
-            if size < least and not (size == 0 and repeated.ignore_empty):
-                raise ResourceError(f"{where}.{name}", f"must have at least {least} items, has {size}")
+        def check_size(items: Any, where: str) -> None:
+            size = len(items)
+            if size < least and not (size == 0 and ignore_empty):
+                raise ResourceError(where, f"must have at least {least} items, has {size}")
             if most is not None and size > most:
-                raise ResourceError(f"{where}.{name}", f"must have at most {most} items, has {size}")
+                raise ResourceError(where, f"must have at most {most} items, has {size}")
 
         yield check_size
     if repeated.unique:
 
-        def check_unique(message: Message, where: str) -> None:
-            items = list(getattr(message, name))
+        def check_unique(items: Any, where: str) -> None:
             if len({str(item) for item in items}) != len(items):
-                raise ResourceError(f"{where}.{name}", "must not repeat an item")
+                raise ResourceError(where, "must not repeat an item")
 
         yield check_unique
     check_item = _value_check(field, repeated.items)
     if check_item is not None:
 
-        def check_items(message: Message, where: str) -> None:
-            for index, item in enumerate(getattr(message, name)):
-                check_item(item, f"{where}.{name}[{index}]")
+        def check_items(items: Any, where: str) -> None:
+            for index, item in enumerate(items):
+                check_item(item, f"{where}[{index}]")
 
         yield check_items
 
 
-def _map_checks(field: Any, rules: Any) -> Iterable[Check]:
-    name, entry = field.name, field.message_type.fields_by_name
+def _map_check(field: Any, rules: Any) -> ValueCheck | None:
+    entry = field.message_type.fields_by_name
     check_key = _value_check(entry["key"], rules.map.keys)
     check_entry = _value_check(entry["value"], rules.map.values)
     least = rules.map.min_pairs
 
-    def check_map(message: Message, where: str) -> None:
-        pairs = getattr(message, name)
+    def check_map(pairs: Any, where: str) -> None:
         if len(pairs) < least:
-            raise ResourceError(f"{where}.{name}", f"must have at least {least} entries, has {len(pairs)}")
+            raise ResourceError(where, f"must have at least {least} entries, has {len(pairs)}")
         for key in pairs:
             if check_key:
-                check_key(key, f"{where}.{name} key {key!r}")
+                check_key(key, f"{where} key {key!r}")
             if check_entry:
-                check_entry(pairs[key], f"{where}.{name}[{key!r}]")
+                check_entry(pairs[key], f"{where}[{key!r}]")
 
-    if least or check_key or check_entry:
-        yield check_map
+    return check_map if least or check_key or check_entry else None
 
 
 def _value_check(field: FieldDescriptor, rules: Any) -> ValueCheck | None:
@@ -255,17 +292,23 @@ def _membership_tests(rule: Any) -> Iterable[Test]:
 
 
 def _number_tests(rule: Any) -> Iterable[Test]:
-    if rule.HasField("const"):
-        yield (lambda v: bool(v == rule.const)), f"must be {rule.const}"
-    if rule.HasField("lt"):
-        yield (lambda v: bool(v < rule.lt)), f"must be below {rule.lt}"
-    if rule.HasField("lte"):
-        yield (lambda v: bool(v <= rule.lte)), f"must be at most {rule.lte}"
-    if rule.HasField("gt"):
-        yield (lambda v: bool(v > rule.gt)), f"must be above {rule.gt}"
-    if rule.HasField("gte"):
-        yield (lambda v: bool(v >= rule.gte)), f"must be at least {rule.gte}"
+    for name, compare, words in _COMPARISONS:
+        if rule.HasField(name):
+            yield _number_test(compare, getattr(rule, name)), f"must be {words}{getattr(rule, name)}"
     yield from _membership_tests(rule)
+
+
+_COMPARISONS = (
+    ("const", operator.eq, ""),
+    ("lt", operator.lt, "below "),
+    ("lte", operator.le, "at most "),
+    ("gt", operator.gt, "above "),
+    ("gte", operator.ge, "at least "),
+)
+
+
+def _number_test(compare: Callable[[Any, Any], bool], bound: float) -> Callable[[Any], bool]:
+    return lambda value: compare(value, bound)
 
 
 def _enum_tests(rule: Any, field: Any) -> Iterable[Test]:
@@ -282,10 +325,11 @@ def _text_tests(rule: Any) -> Iterable[Test]:
         yield (lambda v: v == rule.const), f"must be {rule.const!r}"
     if rule.HasField("len"):
         yield (lambda v: len(v) == rule.len), f"must be {rule.len} characters long"
-    if rule.min_len or rule.min_bytes:
-        least = max(rule.min_len, rule.min_bytes)
+    least_length, least_bytes = rule.min_len, rule.min_bytes
+    if least_length or least_bytes:
+        least = max(least_length, least_bytes)
         yield (
-            (lambda v: len(v) >= rule.min_len and len(v.encode()) >= rule.min_bytes),
+            (lambda v: len(v) >= least_length and (not least_bytes or len(v.encode()) >= least_bytes)),
             ("must not be empty" if least == 1 else f"must be at least {least} long"),
         )
     if rule.HasField("max_len"):

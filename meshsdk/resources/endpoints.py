@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 from ..bootstrap import Locality
@@ -232,7 +233,15 @@ def parse_address(message: Any, where: str, *, host_names: bool) -> Address:
 
 
 def _check_ip(text: str, where: str) -> None:
+    if not _is_ip(text):
+        raise ResourceError(where, f"{text!r} is not an IP address; names need a DNS cluster")
+
+
+# An endpoint stands in the assignments of several clusters, and in each version of them.
+@lru_cache(maxsize=1 << 14)
+def _is_ip(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        raise ResourceError(where, f"{text!r} is not an IP address; names need a DNS cluster") from None
+        return False
+    return True
