@@ -26,13 +26,13 @@ from .errors import (
     ResourceError,
     UnsupportedFeatureError,
 )
-from .http import AsyncMeshTransport, MeshResponseInfo, MeshTransport
-from .mesh import Mesh
 
 if TYPE_CHECKING:
     from .decision import Decision
     from .grpc.call_error import MeshRpcError
     from .grpc.load_reports import LoadReport, LoadReports, current_load_report
+    from .http import AsyncMeshTransport, MeshResponseInfo, MeshTransport
+    from .mesh import Mesh
 
 __version__ = "0.1.0"
 
@@ -64,10 +64,14 @@ __all__ = [
 
 # What not every process needs, and what takes time to import.
 _LOADED_WHEN_USED = {
+    "AsyncMeshTransport": ".http",
     "Decision": ".decision",
     "LoadReport": ".grpc.load_reports",
     "LoadReports": ".grpc.load_reports",
+    "Mesh": ".mesh",
+    "MeshResponseInfo": ".http",
     "MeshRpcError": ".grpc.call_error",
+    "MeshTransport": ".http",
     "current_load_report": ".grpc.load_reports",
 }
 
