@@ -26,13 +26,13 @@ from .errors import (
     ResourceError,
     UnsupportedFeatureError,
 )
-from .http import AsyncMeshTransport, MeshResponseInfo, MeshTransport
-from .mesh import Mesh
 
 if TYPE_CHECKING:
     from .decision import Decision
     from .grpc.channels import MeshRpcError
     from .grpc.servers import LoadReport, LoadReports, current_load_report
+    from .http import AsyncMeshTransport, MeshResponseInfo, MeshTransport
+    from .mesh import Mesh
 
 __version__ = "0.1.0"
 
@@ -64,10 +64,14 @@ __all__ = [
 
 # What not every process needs, and what takes time to import.
 _LOADED_WHEN_USED = {
+    "AsyncMeshTransport": ".http",
     "Decision": ".decision",
     "LoadReport": ".grpc.servers",
     "LoadReports": ".grpc.servers",
+    "Mesh": ".mesh",
+    "MeshResponseInfo": ".http",
     "MeshRpcError": ".grpc.channels",
+    "MeshTransport": ".http",
     "current_load_report": ".grpc.servers",
 }
 

@@ -1,4 +1,4 @@
-"""The commands. Each is thin: it reads arguments, calls the library, and prints."""
+"""The commands. Each is thin: it reads arguments, calls the library, and prints. Each imports what it alone needs."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from ..controlplane.folder import Folder, FolderState, load
-from ..controlplane.server import ControlPlaneServer
 from ..errors import MeshError
-from ..grpc.engine import notes_of
-from ..mesh import Mesh
-from .render import render_decision
+
+if TYPE_CHECKING:
+    from ..mesh import Mesh
 
 __all__ = ["app"]
 
@@ -33,6 +31,8 @@ FolderArgument = Annotated[Path, typer.Argument(help="File or folder of YAML: Ku
 @app.command()
 def check(folder: FolderArgument) -> None:
     """Validate a folder; exits with 1 if anything in it is wrong, and lists all problems."""
+    from ..grpc.engine import notes_of
+
     state = load(folder)
     console, errors = Console(), Console(stderr=True)
     for problem in state.problems:
@@ -64,6 +64,10 @@ def route(
     ] = None,
 ) -> None:
     """Say where a request would go, and why. Nothing is sent."""
+    import httpx
+
+    from .render import render_decision
+
     if requests is None and not url:
         raise typer.BadParameter("give METHOD and URL, or --requests FILE")
     with _mesh(folder) as mesh:
@@ -84,6 +88,8 @@ def route(
 
 
 def _route_lines(mesh: Mesh, path: Path) -> None:
+    import httpx
+
     lines = sys.stdin if str(path) == "-" else path.open(encoding="utf-8")
     with lines:
         for number, line in enumerate(lines, 1):
@@ -105,6 +111,8 @@ def control_plane(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 15010,
 ) -> None:
     """Serve a folder over ADS to any xDS client, and follow its edits."""
+    from ..controlplane.server import ControlPlaneServer
+
     console = Console()
 
     def shown(state: FolderState) -> None:
@@ -181,6 +189,8 @@ def _print_status(found: dict[str, Any]) -> None:
 
 
 def _mesh(folder: Path | None) -> Mesh:
+    from ..mesh import Mesh
+
     try:
         return Mesh(config=folder) if folder is not None else Mesh()
     except MeshError as error:

@@ -9,34 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from .http_rules import ByteMatch, ByteRoute, Destination
-from .scope import Scope
-from .world import Port, Service, hosts_overlap
+from .client import Client
+from .http_rules import ByteMatch, ByteRoute, Destination, VirtualService
+from .world import Port, hosts_overlap
 
 __all__ = ["byte_destinations"]
 
 _OF_TLS = ("TLS", "HTTPS")
 
 
-def byte_destinations(scope: Scope, service: Service, port: Port) -> Sequence[Destination]:
-    """Where a port's connections go: to the service itself, where no rule says otherwise."""
-    for rule in scope.virtual_services_of(service.host):
+def byte_destinations(client: Client, rules: Iterable[VirtualService], host: str, port: Port) -> Sequence[Destination]:
+    """Where connections to a port of a service go: to the service itself, where none of its rules says otherwise."""
+    for rule in rules:
         if port.protocol in _OF_TLS:
-            by_name = _by_server_name(scope, rule.tls, service.host, port)
+            by_name = _by_server_name(client, rule.tls, host, port)
             if by_name is not None:
                 return by_name.destinations
         for route in rule.tcp:
-            if not route.matches or any(_holds(scope, match, port) for match in route.matches):
+            if not route.matches or any(_holds(client, match, port) for match in route.matches):
                 return route.destinations
-    return (Destination(service.host, port=port.number),)
+    return (Destination(host, port=port.number),)
 
 
-def _by_server_name(scope: Scope, routes: Iterable[ByteRoute], host: str, port: Port) -> ByteRoute | None:
+def _by_server_name(client: Client, routes: Iterable[ByteRoute], host: str, port: Port) -> ByteRoute | None:
     """Envoy takes the filter chain of the most specific server name; of equal ones istiod keeps the first."""
     best: tuple[tuple[bool, int], ByteRoute] | None = None
     for route in routes:
         for match in route.matches:
-            if not _holds(scope, match, port):
+            if not _holds(client, match, port):
                 continue
             for name in match.sni_hosts:
                 rank = (not name.startswith("*"), len(name))
@@ -45,9 +45,9 @@ def _by_server_name(scope: Scope, routes: Iterable[ByteRoute], host: str, port: 
     return best[1] if best is not None else None
 
 
-def _holds(scope: Scope, match: ByteMatch, port: Port) -> bool:
+def _holds(client: Client, match: ByteMatch, port: Port) -> bool:
     return (
         match.port in (None, port.number)
-        and scope.client.has(match.source_labels)
-        and match.source_namespace in ("", scope.client.namespace)
+        and client.has(match.source_labels)
+        and match.source_namespace in ("", client.namespace)
     )

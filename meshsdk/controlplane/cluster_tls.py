@@ -8,8 +8,9 @@ from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf import any_pb2
 
+from .security_world import MeshConfig
 from .traffic_policy import ClientTls, TlsMode
-from .world import Service, World
+from .world import Service
 
 __all__ = ["HTTP_OPTIONS", "apply_tls", "match_tls", "mutual_tls", "with_providers"]
 
@@ -31,11 +32,11 @@ def match_tls(cluster: cluster_pb2.Cluster, context: tls_pb2.UpstreamTlsContext)
     plain.transport_socket.typed_config.Pack(raw_buffer_pb2.RawBuffer())
 
 
-def apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls, service: Service, world: World) -> None:
+def apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls, service: Service, mesh: MeshConfig) -> None:
     if tls.mode is TlsMode.DISABLE:
         return
     if tls.mode is TlsMode.ISTIO_MUTUAL:
-        _set_tls(cluster, mutual_tls(cluster, tls, service, world))
+        _set_tls(cluster, mutual_tls(cluster, tls, service, mesh))
         return
     # istiod has Envoy ask for the host of each request (auto_sni), which is the service's; or for nothing.
     context = _tls_context(tls.sni or service.host)
@@ -48,7 +49,7 @@ def apply_tls(cluster: cluster_pb2.Cluster, tls: ClientTls, service: Service, wo
     else:
         # ClientTLSSettings.caCertificates: the system's roots where none are named.
         validation.system_root_certs.SetInParent()
-    names = tls.subject_alt_names or (_server_names(service, world) if service.is_entry else ())
+    names = tls.subject_alt_names or (_server_names(service, mesh) if service.is_entry else ())
     # istiod wants no name where only sni is set, and any certificate of such an authority would do.
     for name in names or (context.sni,):
         validation.match_subject_alt_names.add(exact=name)
@@ -68,10 +69,10 @@ def _tls_context(sni: str) -> tls_pb2.UpstreamTlsContext:
     return context
 
 
-def _server_names(service: Service, world: World) -> tuple[str, ...]:
+def _server_names(service: Service, mesh: MeshConfig) -> tuple[str, ...]:
     """Names of a service's servers (pilot/pkg/model/push_context.go, ServiceAccounts)."""
     accounts = {entry.service_account for entries in service.endpoints.values() for entry in entries}
-    domains = (world.security.mesh.trust_domain, *world.security.mesh.trust_domain_aliases)
+    domains = (mesh.trust_domain, *mesh.trust_domain_aliases)
     of_endpoints = {
         f"spiffe://{domain}/ns/{service.namespace}/sa/{account}"
         for account in accounts
@@ -82,7 +83,7 @@ def _server_names(service: Service, world: World) -> tuple[str, ...]:
 
 
 def mutual_tls(
-    cluster: cluster_pb2.Cluster, tls: ClientTls, service: Service, world: World
+    cluster: cluster_pb2.Cluster, tls: ClientTls, service: Service, mesh: MeshConfig
 ) -> tls_pb2.UpstreamTlsContext:
     """Mutual TLS by mesh identities, as istiod has it (pilot/pkg/networking/core/cluster_tls.go)."""
     # Istio's SNI: outbound_.9080_._.reviews.default.svc.cluster.local
@@ -95,11 +96,11 @@ def mutual_tls(
     combined.validation_context_sds_secret_config.name = "ROOTCA"
     combined.validation_context_sds_secret_config.sds_config.ads.SetInParent()
     matchers = combined.default_validation_context.match_subject_alt_names
-    for name in tls.subject_alt_names or _server_names(service, world):
+    for name in tls.subject_alt_names or _server_names(service, mesh):
         matchers.add(exact=name)
     if not matchers:
         # It is not known who serves: anybody of the mesh's trust domains may.
-        for domain in (world.security.mesh.trust_domain, *world.security.mesh.trust_domain_aliases):
+        for domain in (mesh.trust_domain, *mesh.trust_domain_aliases):
             matchers.add(prefix=f"spiffe://{domain}/")
     return context
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
 from envoy.config.core.v3 import protocol_pb2
@@ -11,13 +12,15 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf.message import Message
 
 from ..errors import ConfigError
+from .client import Client
 from .cluster_tls import HTTP_OPTIONS, apply_tls, match_tls, mutual_tls, with_providers
 from .durations import set_seconds
-from .inbound import peer_mode
+from .inbound import oldest_first, peer_mode
 from .locality import EVERYWHERE, apply_locality, distribution_of, weighs_localities
 from .names import cluster_name
 from .protocols import HTTP2, UNTOLD
 from .scope import Scope
+from .security_world import MeshConfig, PeerAuthentication
 from .traffic_policy import (
     NO_POLICY,
     ClientTls,
@@ -31,9 +34,9 @@ from .traffic_policy import (
     TrafficPolicy,
     Warmup,
 )
-from .world import NOT_SAYABLE, TLS_LABEL, EndpointEntry, Port, Resolution, Service, Workload, World
+from .world import NOT_SAYABLE, TLS_LABEL, EndpointEntry, MeshDefaults, Port, Resolution, Service, Workload
 
-__all__ = ["for_grpc_core", "make_clusters"]
+__all__ = ["ClusterInputs", "cluster_inputs", "for_grpc_core", "make_clusters"]
 
 # Istio's defaults (mesh/v1alpha1/config.proto; pilot/pkg/networking/core/cluster_traffic_policy.go).
 _CONNECT_TIMEOUT_SECONDS = 10.0
@@ -64,36 +67,60 @@ def for_grpc_core(cluster: Message) -> Message:
     return result
 
 
-def make_clusters(scope: Scope, errors: list[ConfigError]) -> Iterable[Message]:
-    """Every cluster and ClusterLoadAssignment: one of each service port, and of each of its subsets.
+class ClusterInputs(NamedTuple):
+    """All that the clusters of a service depend on.
 
-    Args:
-        scope: What there is for the client.
-        errors: Where it is told of which services there are none, since xDS cannot say them.
+    Attributes:
+        peers: The oldest first.
     """
+
+    service: Service
+    rule: DestinationRule | None
+    client: Client
+    defaults: MeshDefaults
+    mesh: MeshConfig
+    peers: Sequence[PeerAuthentication]
+
+
+def cluster_inputs(scope: Scope) -> Iterator[ClusterInputs]:
+    """Of each service that has clusters."""
+    world = scope.world
+    mesh, peers = world.security.mesh, oldest_first(world.security.peers)
     for service in scope.services.values():
         if service.resolution is Resolution.NONE or service.external_name:
             continue  # Istio sends those to their original destination; here such a host is passed through.
         rule = scope.destination_rule(service.host)
         if rule is not None and rule.is_broken:
             continue  # It may ask for TLS: requests fail until it can be read.
-        try:
-            yield from [one for port in service.ports for one in _make_port(scope, service, port, rule)]
-        except NOT_SAYABLE as error:
-            errors.append(ConfigError(service.where or service.host, f"cannot be said in xDS: {error}"))
+        yield ClusterInputs(service, rule, scope.client, world.defaults, mesh, peers)
 
 
-def _make_port(scope: Scope, service: Service, port: Port, rule: DestinationRule | None) -> Iterable[Message]:
-    entries = service.endpoints.get(port.number, [])
+def make_clusters(inputs: ClusterInputs, errors: list[ConfigError]) -> list[Message]:
+    """Every cluster and ClusterLoadAssignment of a service: one of each port, and of each of its subsets.
+
+    Args:
+        inputs: What they are made of.
+        errors: Where it is told that there are none, since xDS cannot say them.
+    """
+    service = inputs.service
+    try:
+        return [one for port in service.ports for one in _make_port(inputs, port)]
+    except NOT_SAYABLE as error:
+        errors.append(ConfigError(service.where or service.host, f"cannot be said in xDS: {error}"))
+        return []
+
+
+def _make_port(inputs: ClusterInputs, port: Port) -> Iterable[Message]:
+    rule, entries = inputs.rule, inputs.service.endpoints.get(port.number, [])
     policy = rule.policy_for(port.number) if rule is not None else NO_POLICY
     mode = rule.tls_mode(port.number) if rule is not None else None
-    yield from _make_cluster(scope, service, port, "", entries, policy, mode)
+    yield from _make_cluster(inputs, port, "", entries, policy, mode)
     for subset in rule.subsets if rule is not None else ():
         chosen = [entry for entry in entries if _has_labels(entry, subset.labels)]
         assert rule is not None
         merged = rule.policy_for(port.number, subset.name)
         mode = rule.tls_mode(port.number, subset.name)
-        yield from _make_cluster(scope, service, port, subset.name, chosen, merged, mode)
+        yield from _make_cluster(inputs, port, subset.name, chosen, merged, mode)
 
 
 def _has_labels(entry: EndpointEntry, wanted: Mapping[str, str]) -> bool:
@@ -101,24 +128,24 @@ def _has_labels(entry: EndpointEntry, wanted: Mapping[str, str]) -> bool:
 
 
 def _make_cluster(
-    scope: Scope,
-    service: Service,
+    inputs: ClusterInputs,
     port: Port,
     subset: str,
-    entries: list[EndpointEntry],
+    entries: Sequence[EndpointEntry],
     policy: TrafficPolicy,
     mode: TlsMode | None,
 ) -> Iterable[Message]:
+    service = inputs.service
     if service.resolution is not Resolution.STATIC and not entries:
         return  # There is nothing to look up (cluster_builder.go, buildCluster).
-    name, world = cluster_name(port.number, subset, service.host), scope.world
+    name = cluster_name(port.number, subset, service.host)
     cluster = cluster_pb2.Cluster(name=name)
     # Envoy's default of 50 does not suit small services: istiod switches panic off unless minHealthPercent is given.
     cluster.common_lb_config.healthy_panic_threshold.value = 0
-    connect_seconds = world.defaults.connect_timeout_seconds or _CONNECT_TIMEOUT_SECONDS
+    connect_seconds = inputs.defaults.connect_timeout_seconds or _CONNECT_TIMEOUT_SECONDS
     set_seconds(cluster.connect_timeout, connect_seconds)
-    mutual = _auto_mutual(world, service, entries, mode) if policy.tls is None else frozenset()
-    assignment = _make_assignment(scope, service, name, entries, mutual, policy)
+    mutual = _auto_mutual(inputs, entries, mode) if policy.tls is None else frozenset()
+    assignment = _make_assignment(inputs, name, entries, mutual, policy)
     match service.resolution:
         case Resolution.STATIC:
             cluster.type = cluster_pb2.Cluster.EDS
@@ -133,45 +160,44 @@ def _make_cluster(
         cluster.load_assignment.CopyFrom(assignment)
         cluster.dns_refresh_rate.seconds = _DNS_REFRESH_SECONDS
         cluster.dns_lookup_family = cluster_pb2.Cluster.V4_ONLY
-    _apply_policy(cluster, port, policy, service, world)
-    setting = _locality_setting(scope, service, policy)
+    _apply_policy(cluster, port, policy, inputs)
+    setting = _locality_setting(inputs, policy)
     fails_over = policy.outlier_detection is not None or setting is distribution_of(service)
     if setting is not None and weighs_localities(setting, fails_over=fails_over):
         cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
     if mutual:
-        match_tls(cluster, mutual_tls(cluster, ClientTls(TlsMode.ISTIO_MUTUAL), service, world))
+        match_tls(cluster, mutual_tls(cluster, ClientTls(TlsMode.ISTIO_MUTUAL), service, inputs.mesh))
     yield cluster
     if service.resolution is Resolution.STATIC:
         yield assignment
 
 
-def _auto_mutual(world: World, service: Service, entries: list[EndpointEntry], mode: TlsMode | None) -> frozenset[int]:
+def _auto_mutual(inputs: ClusterInputs, entries: Sequence[EndpointEntry], mode: TlsMode | None) -> frozenset[int]:
     """Places of the endpoints that mutual TLS is spoken with though no DestinationRule says so (Istio: auto mTLS).
 
     They say by a label that they can, and their PeerAuthentication does not switch it off. Where a rule says something
     of TLS, but not where it would hold for this port, they are marked by that (mtls_checker.go, checkMtlsEnabled).
     """
-    if not world.security.mesh.enable_auto_mtls:
+    if not inputs.mesh.enable_auto_mtls:
         return frozenset()
     if mode not in (None, TlsMode.ISTIO_MUTUAL):
         return frozenset()
     return frozenset(
         place
         for place, entry in enumerate(entries)
-        if entry.labels.get(TLS_LABEL) == "istio"
-        and (mode is not None or _peer_mode(world, service, entry) != "DISABLE")
+        if entry.labels.get(TLS_LABEL) == "istio" and (mode is not None or _peer_mode(inputs, entry) != "DISABLE")
     )
 
 
-def _peer_mode(world: World, service: Service, entry: EndpointEntry) -> str:
-    return peer_mode(world.security, Workload(entry.address, service.namespace, entry.labels), entry.port)
+def _peer_mode(inputs: ClusterInputs, entry: EndpointEntry) -> str:
+    workload = Workload(entry.address, inputs.service.namespace, entry.labels)
+    return peer_mode(inputs.mesh, inputs.peers, workload, entry.port)
 
 
 def _make_assignment(
-    scope: Scope,
-    service: Service,
+    inputs: ClusterInputs,
     name: str,
-    entries: list[EndpointEntry],
+    entries: Sequence[EndpointEntry],
     mutual: frozenset[int],
     policy: TrafficPolicy,
 ) -> endpoint_pb2.ClusterLoadAssignment:
@@ -188,18 +214,18 @@ def _make_assignment(
         group.load_balancing_weight.value = sum(member.weight or 1 for member, _ in members)
         for member, is_mutual in members:
             group.lb_endpoints.append(_make_endpoint(member, is_mutual=is_mutual))
-    setting = _locality_setting(scope, service, policy)
+    setting = _locality_setting(inputs, policy)
     if setting is not None:
         whose = [[member for member, _ in members] for members in by_locality.values()]
-        fails_over = policy.outlier_detection is not None or setting is distribution_of(service)
-        apply_locality(assignment, whose, scope.client, setting, fails_over=fails_over)
+        fails_over = policy.outlier_detection is not None or setting is distribution_of(inputs.service)
+        apply_locality(assignment, whose, inputs.client, setting, fails_over=fails_over)
     return assignment
 
 
-def _locality_setting(scope: Scope, service: Service, policy: TrafficPolicy) -> LocalitySetting | None:
+def _locality_setting(inputs: ClusterInputs, policy: TrafficPolicy) -> LocalitySetting | None:
     """The rule's, the service's, or the mesh's; None where it is switched off."""
     own = policy.load_balancer.locality if policy.load_balancer is not None else None
-    setting = own or distribution_of(service) or scope.world.defaults.locality or EVERYWHERE
+    setting = own or distribution_of(inputs.service) or inputs.defaults.locality or EVERYWHERE
     return setting if setting.is_enabled else None
 
 
@@ -219,9 +245,7 @@ def _make_endpoint(entry: EndpointEntry, *, is_mutual: bool) -> endpoint_compone
     return endpoint
 
 
-def _apply_policy(
-    cluster: cluster_pb2.Cluster, port: Port, policy: TrafficPolicy, service: Service, world: World
-) -> None:
+def _apply_policy(cluster: cluster_pb2.Cluster, port: Port, policy: TrafficPolicy, inputs: ClusterInputs) -> None:
     pool = policy.connection_pool or ConnectionPool()
     if pool.connect_timeout_seconds is not None:
         set_seconds(cluster.connect_timeout, pool.connect_timeout_seconds)
@@ -233,7 +257,7 @@ def _apply_policy(
     if policy.outlier_detection is not None:
         _apply_outlier(cluster, policy.outlier_detection)
     if policy.tls is not None:
-        apply_tls(cluster, policy.tls, service, world)
+        apply_tls(cluster, policy.tls, inputs.service, inputs.mesh)
 
 
 def _apply_balancer(cluster: cluster_pb2.Cluster, balancer: LoadBalancer) -> None:

@@ -20,14 +20,13 @@ from .traffic_policy import (
     TrafficPolicy,
     Warmup,
 )
-from .world import World
 
 __all__ = ["parse_destination_rule", "parse_locality_setting"]
 
 _BALANCERS = ("ROUND_ROBIN", "LEAST_REQUEST", "LEAST_CONN", "RANDOM", "UNSPECIFIED", "PASSTHROUGH")
 
 
-def parse_destination_rule(spec: Fields, meta: Meta, world: World) -> DestinationRule:
+def parse_destination_rule(spec: Fields, meta: Meta) -> DestinationRule:
     """A DestinationRule."""
     check_destination_rule(spec.again(), meta.namespace)
     subsets = []
@@ -37,7 +36,7 @@ def parse_destination_rule(spec: Fields, meta: Meta, world: World) -> Destinatio
         # Without its labels a subset is every endpoint.
         subset.finish_exactly()
     rule = DestinationRule(
-        host=world.full_host(spec.required_text("host"), meta.namespace),
+        host=meta.full_host(spec.required_text("host")),
         namespace=meta.namespace,
         policy=_parse_policy(spec.child("trafficPolicy")),
         subsets=tuple(subsets),

@@ -20,6 +20,7 @@ from .kinds import Kind, kind_of
 from .pruning import pruned
 from .strict_json import parse_json
 from .strict_yaml import MAX_ALIASES, Words, YamlDocument, YamlError, read_yaml
+from .written_yaml import read_written
 
 __all__ = ["Document", "Pieces", "digest_of", "read_documents", "text_pieces"]
 
@@ -147,7 +148,8 @@ def _parse(text: str, first_line: int, words: Words) -> tuple[list[YamlDocument]
             return [YamlDocument(parse_json(text), 0)], 0
         except ValueError:
             pass  # It may be YAML, whose reader says what is wrong, and where.
-    return read_yaml(text, first_line, words)
+    written = read_written(text, first_line, words)
+    return ([written], 0) if written is not None else read_yaml(text, first_line, words)
 
 
 def _objects_of(document: YamlDocument, first_line: int) -> Iterator[_Object]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import re2
@@ -65,6 +66,14 @@ class Fields:
     def warn(self, name: str, text: str) -> None:
         """A note at a field."""
         self._warnings.append(f"{self.path(name)}: {text}")
+
+    def note(self, text: str) -> None:
+        """A note at the object itself."""
+        self._warnings.append(f"{self.where}: {text}")
+
+    def nested(self, name: str, value: Any) -> Fields:
+        """An object that stands in a field as text. The caller finishes it."""
+        return Fields(self.path(name), value, self._warnings)
 
     def raw(self, name: str) -> Any:
         """The value as it stands; None where there is none."""
@@ -185,7 +194,7 @@ class Fields:
         """The name of a namespace; empty or without a value it is an error."""
         self.refuse_empty(name)
         value = self.text(name, default)
-        if not _NAMESPACE.fullmatch(value):
+        if not _is_namespace(value):
             raise self.error(name, f"{value!r} is no name of a namespace; leave it out for {default!r}")
         return value
 
@@ -257,6 +266,11 @@ class Fields:
             if not isinstance(item, kind):
                 raise ConfigError(f"{self.path(name)}[{index}]", f"must be {words}, is {_kind(item)}")
         return value
+
+
+@lru_cache(maxsize=1024)
+def _is_namespace(text: str) -> bool:
+    return bool(_NAMESPACE.fullmatch(text))
 
 
 def _kind(value: Any) -> str:

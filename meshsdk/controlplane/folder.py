@@ -287,9 +287,9 @@ class Folder:
         of_what = dict(used), tuple(broken)
         if self._made is not None and _are_same(self._made[0], of_what):
             return self._made[1]
-        documents = (one for path in sorted(used) for one in used[path])
+        files = [(path, used[path]) for path in sorted(used)]
         before = self._made[1] if self._made is not None else None
-        state = make_state(documents, self._domain, of_what[1], self._client, before)
+        state = make_state(files, self._domain, of_what[1], self._client, before)
         self._made = of_what, state
         return state
 

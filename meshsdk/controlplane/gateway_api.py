@@ -14,33 +14,59 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from ..errors import ConfigError
-from .age import Age
+from .age import UNKNOWN_AGE, Age
 from .fields import Fields
 from .gateway_filters import FilterHolder, NotAccepted
 from .gateway_rules import parse_rules
 from .http_rules import HttpMatch, HttpRoute, VirtualService
 from .kinds import GATEWAY, did_you_mean
 from .kubernetes import Meta
-from .world import World
+from .memo import Memo
 
-__all__ = ["PendingRoute", "translate_routes"]
-
-# Hosts of ServiceEntries, by namespace and name.
-Entries = Mapping[tuple[str, str], tuple[str, ...]]
+__all__ = ["KnownHosts", "PendingRoute", "translate_routes"]
 
 _SERVICE, _ENTRY = ("", "Service"), ("networking.istio.io", "ServiceEntry")
 _GATEWAYS = ((GATEWAY, "Gateway"), (GATEWAY, "ListenerSet"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class PendingRoute:
-    """An HTTPRoute or a GRPCRoute, to be read when all services are known."""
+    """An HTTPRoute or a GRPCRoute, to be read when all services are known.
 
-    spec: Fields
+    Attributes:
+        where: Its spec stands.
+    """
+
+    where: str
+    spec: Any
     meta: Meta
     is_grpc: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KnownHosts:
+    """Whom routes can have for parents and backends.
+
+    Attributes:
+        services: All hosts.
+        entries: Hosts of ServiceEntries, by namespace and name.
+    """
+
+    services: frozenset[str]
+    entries: Mapping[tuple[str, str], tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """An object, read: the parents that it is attached to, and what is wrong with it."""
+
+    attached: tuple[_Attached, ...]
+    warnings: tuple[str, ...]
+    errors: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,42 +82,58 @@ class _Attached:
 
 
 def translate_routes(
-    pending: Iterable[PendingRoute], world: World, entries: Entries, errors: list[ConfigError]
-) -> list[VirtualService]:
-    """What all routes of Gateway API together are as VirtualServices.
+    pending: Iterable[tuple[int, PendingRoute]],
+    known: KnownHosts,
+    warnings: list[str],
+    errors: list[str],
+    memo: Memo,
+) -> list[tuple[int, VirtualService]]:
+    """What all routes of Gateway API together are as VirtualServices, each with its place in the folder.
 
     Args:
-        pending: The objects.
-        world: With all services.
-        entries: Hosts of ServiceEntries, which may be parents, too.
+        pending: The objects, with their places.
+        known: Whom they can be about.
+        warnings: Where notes go.
         errors: Where errors go; a rule with an error is left out, an object with one in its parents as a whole.
+        memo: What was made of them before.
     """
-    groups: dict[tuple[str, int | None, str], list[_Attached]] = {}
-    for one in pending:
-        try:
-            for attached in _attached(one, world, entries, errors):
-                key = (attached.namespace, attached.port, attached.host)
-                groups.setdefault(key, []).append(attached)
-        except ConfigError as error:
-            errors.append(error)
-        except NotAccepted as why:
-            world.warnings.append(f"{one.spec.where}: has no effect, none of its rules, as in Istio: {why}")
+    groups: dict[tuple[str, int | None, str], list[tuple[int, _Attached]]] = {}
+    for place, one in pending:
+        read = memo.keep(one.where, (one, known), partial(_read, one, known))
+        warnings += read.warnings
+        errors += read.errors
+        for attached in read.attached:
+            key = (attached.namespace, attached.port, attached.host)
+            groups.setdefault(key, []).append((place, attached))
     return [_merged(group) for group in groups.values()]
 
 
-def _merged(group: list[_Attached]) -> VirtualService:
+def _read(one: PendingRoute, known: KnownHosts, _: Memo) -> _Read:
+    warnings: list[str] = []
+    errors: list[ConfigError] = []
+    attached: Iterable[_Attached] = ()
+    try:
+        attached = _attached(one, known, warnings, errors)
+    except ConfigError as error:
+        errors.append(error)
+    except NotAccepted as why:
+        warnings.append(f"{one.where}: has no effect, none of its rules, as in Istio: {why}")
+    return _Read(tuple(attached), tuple(warnings), tuple(map(str, errors)))
+
+
+def _merged(group: list[tuple[int, _Attached]]) -> tuple[int, VirtualService]:
     """The routes of one namespace for one host (mergeHTTPRoutes)."""
-    group = sorted(group, key=lambda one: one.age)
-    first = group[0]
-    created, place, _, namespace = first.age
-    name = "~".join(filter(None, (namespace, str(first.port or ""), first.host)))
-    return VirtualService(
+    group = sorted(group, key=lambda one: one[1].age)
+    place, first = group[0]
+    name = "~".join(filter(None, (first.namespace, str(first.port or ""), first.host)))
+    created = first.age[0]
+    return place, VirtualService(
         name=name,
         namespace=first.namespace,
         hosts=(first.host,),
-        routes=tuple(sorted((route for one in group for route in one.routes), key=_precedence)),
+        routes=tuple(sorted((route for _, one in group for route in one.routes), key=_precedence)),
         where=first.where,
-        age=(created, place, name, namespace),
+        age=(created, name, first.namespace) if created else UNKNOWN_AGE,
         is_of_gateway_api=True,
     )
 
@@ -108,12 +150,12 @@ def _precedence(route: HttpRoute) -> tuple[int, ...]:
     return 0, -rank, -length, 0 if match.method is not None else 1, -len(match.headers), -len(match.query_params)
 
 
-def _attached(one: PendingRoute, world: World, entries: Entries, errors: list[ConfigError]) -> Iterable[_Attached]:
-    spec, meta = one.spec, one.meta
+def _attached(
+    one: PendingRoute, known: KnownHosts, warnings: list[str], errors: list[ConfigError]
+) -> Iterable[_Attached]:
+    spec, meta = Fields(one.where, one.spec, warnings), one.meta
     parents = [
-        (host, port)
-        for parent in spec.children("parentRefs")
-        for host, port in _parse_parent(parent, meta, world, entries)
+        (host, port) for parent in spec.children("parentRefs") for host, port in _parse_parent(parent, meta, known)
     ]
     if "parentRefs" not in spec:
         spec.warn("parentRefs", "there are none, so it has no effect")
@@ -124,7 +166,7 @@ def _attached(one: PendingRoute, world: World, entries: Entries, errors: list[Co
         spec.ignore("rules")
         spec.finish(("parentRefs", "rules"))
         return []
-    routes = parse_rules(spec, FilterHolder(meta, world, one.is_grpc), errors)
+    routes = parse_rules(spec, FilterHolder(meta, known.services, warnings, one.is_grpc), errors)
     spec.finish(("parentRefs", "rules"))
     if not routes:
         return []
@@ -142,7 +184,7 @@ def _at_port(route: HttpRoute, port: int | None) -> HttpRoute:
     return dataclasses.replace(route, matches=tuple(dataclasses.replace(match, port=port) for match in matches))
 
 
-def _parse_parent(parent: Fields, meta: Meta, world: World, entries: Entries) -> list[tuple[str, int | None]]:
+def _parse_parent(parent: Fields, meta: Meta, known: KnownHosts) -> list[tuple[str, int | None]]:
     """Hosts and port of a parent; nothing where it is none of ours."""
     kind = parent.text("group", GATEWAY), parent.text("kind", "Gateway")
     name, namespace = parent.required_text("name"), parent.namespace("namespace", meta.namespace)
@@ -154,10 +196,10 @@ def _parse_parent(parent: Fields, meta: Meta, world: World, entries: Entries) ->
         parent.warn("kind", _why_not(*kind))
         return []
     if kind == _SERVICE:
-        host = f"{name}.{namespace}.svc.{world.domain}"
-        hosts = [host] if host in world.services else []
+        host = f"{name}.{namespace}.svc.{meta.domain}"
+        hosts = [host] if host in known.services else []
     else:
-        hosts = list(entries.get((namespace, name), ()))
+        hosts = list(known.entries.get((namespace, name), ()))
     if not hosts:
         parent.warn("name", f"there is no {kind[1]} {namespace}/{name}, so it has no effect there")
     if section:

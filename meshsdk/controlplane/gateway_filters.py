@@ -9,7 +9,7 @@ Source: istio/istio pilot/pkg/config/kube/gateway/conversion.go (convertHTTPRout
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import re2
@@ -18,7 +18,6 @@ from .fields import Fields
 from .gateway_matches import NAME
 from .http_rules import Destination, HeaderOperations, HttpRedirect, HttpRoute
 from .kubernetes import Meta
-from .world import World
 
 __all__ = ["FilterHolder", "NotAccepted", "apply_filters", "parse_backends"]
 
@@ -50,7 +49,8 @@ class FilterHolder:
     """Whose filters these are."""
 
     meta: Meta
-    world: World
+    services: Container[str]
+    warnings: list[str]
     is_grpc: bool
 
 
@@ -208,7 +208,7 @@ def _path_modifier(setting: Fields, route: HttpRoute) -> tuple[str, str]:
 
 def _cors(setting: Fields, route: HttpRoute, holder: FilterHolder) -> HttpRoute:
     # As corsPolicy of a VirtualService: it is about browsers, which are no clients of a mesh.
-    holder.world.warnings.append(f"{setting.where}: is not translated, and has no effect")
+    holder.warnings.append(f"{setting.where}: is not translated, and has no effect")
     return route
 
 
@@ -241,7 +241,7 @@ def parse_backends(rule: Fields, holder: FilterHolder) -> tuple[Destination, ...
 def _parse_backend(backend: Fields, weight: int, holder: FilterHolder) -> Destination:
     destination, problem = _parse_reference(backend, holder)
     if problem and weight:
-        holder.world.warnings.append(f"{backend.where}: its requests are answered with 500: {problem}")
+        holder.warnings.append(f"{backend.where}: its requests are answered with 500: {problem}")
     changes = HttpRoute()
     for kind, setting in _filters(backend, holder):
         if kind not in _HEADER_FILTERS:
@@ -258,7 +258,7 @@ def _parse_backend(backend: Fields, weight: int, holder: FilterHolder) -> Destin
 
 def _parse_reference(backend: Fields, holder: FilterHolder) -> tuple[Destination, str]:
     """Where a reference leads, and what is wrong with it. istiod asks for no ReferenceGrant in the mesh."""
-    world, meta = holder.world, holder.meta
+    meta = holder.meta
     group, kind = backend.text("group"), backend.text("kind", "Service")
     name, port = backend.required_text("name"), backend.integer("port", low=1, high=65535)
     namespace = backend.namespace("namespace", meta.namespace)
@@ -267,7 +267,7 @@ def _parse_reference(backend: Fields, holder: FilterHolder) -> tuple[Destination
             raise backend.error("port", "must be set for a Service")
         if not group and "." in name:
             raise NotAccepted(f"{backend.path('name')}: must be the name of a Service, is {name!r}")
-        host = f"{name}.{namespace}.svc.{world.domain}"
+        host = f"{name}.{namespace}.svc.{meta.domain}"
     elif (group, kind) == ("networking.istio.io", "Hostname"):
         if "namespace" in backend:
             raise NotAccepted(f"{backend.path('namespace')}: may not be set for a Hostname")
@@ -276,5 +276,5 @@ def _parse_reference(backend: Fields, holder: FilterHolder) -> tuple[Destination
         return Destination(host=""), f"{group or 'core'} {kind} is no kind of backend; known is Service, of group ''"
     if port is None:
         raise NotAccepted(f"{backend.path('port')}: must be set")
-    problem = "" if host in world.services else f"there is no service {host!r}"
+    problem = "" if host in holder.services else f"there is no service {host!r}"
     return Destination(host=host, port=port), problem

@@ -38,11 +38,10 @@ from .security_world import (
     PeerAuthentication,
     Provider,
     RequestAuthentication,
-    SecurityWorld,
 )
 from .world import Workload, World
 
-__all__ = ["inbound_problems", "make_inbound_listener", "make_keys_clusters"]
+__all__ = ["inbound_problems", "make_inbound_listener", "make_keys_clusters", "oldest_first", "peer_mode"]
 
 _CUSTOM_PREFIX = "istio_ext_authz_"
 _DRY_RUN_PREFIX = "istio_dry_run_allow_"
@@ -67,7 +66,7 @@ def make_inbound_listener(
     if security.broken:
         raise ConfigError("security policies", f"one cannot be read, so nobody gets in: {security.broken[0]}")
     workload = _find_workload(world, address, port, own_address)
-    mode = peer_mode(security, workload, port)
+    mode = peer_mode(security.mesh, oldest_first(security.peers), workload, port)
     listener = listener_pb2.Listener(name=name)
     listener.address.socket_address.address = address
     listener.address.socket_address.port_value = port
@@ -175,15 +174,22 @@ def _selects(selector: Mapping[str, str] | None, namespace: str, workload: Workl
     return selector is None or all(workload.labels.get(key) == value for key, value in selector.items())
 
 
-def peer_mode(security: SecurityWorld, workload: Workload, port: int) -> str:
+def oldest_first(policies: Iterable[PeerAuthentication]) -> list[PeerAuthentication]:
+    """In the order in which they count (istiod's ComposePeerAuthentication); equally old ones by name."""
+    return sorted(policies, key=lambda one: (one.created, one.name, one.namespace))
+
+
+def peer_mode(mesh: MeshConfig, peers: Iterable[PeerAuthentication], workload: Workload, port: int) -> str:
     """The mutual TLS mode: of the port, the workload, the namespace, the mesh; PERMISSIVE where none is set.
 
-    Of several policies of a level the oldest holds (istiod's ComposePeerAuthentication), of equally old ones the first
-    by name.
+    Args:
+        mesh: Where the policies for all stand.
+        peers: The oldest first, which of several of a level holds.
+        workload: Whom it is asked of.
+        port: Of the workload.
     """
-    mesh = security.mesh
     of_workload = of_namespace = of_mesh = None
-    for policy in sorted(security.peers, key=lambda one: (one.created, one.name, one.namespace)):
+    for policy in peers:
         if not _selects(policy.selector, policy.namespace, workload, mesh):
             continue
         if policy.selector is not None and policy.namespace != workload.namespace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from .fields import Fields
@@ -58,9 +59,8 @@ def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
             subject_alt_names=names,
             is_entry=True,
         )
-        for one in ports:
-            service.endpoints[one.number] = _entries(service, one, workloads, own)
-        services.append(service)
+        endpoints = {one.number: _entries(service, one, workloads, own) for one in ports}
+        services.append(dataclasses.replace(service, endpoints=endpoints))
     return services
 
 

@@ -8,117 +8,132 @@ where there is neither: people write no more. A ServiceEntry selects WorkloadEnt
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 from .checks import is_address
 from .istio import endpoint_of, with_topology
 from .kubernetes import PendingAddress, PendingEndpoints, Pod, locality_of_labels
+from .memo import Memo
 from .world import EndpointEntry, Resolution, Service, Workload, World
 
-__all__ = ["Backends"]
-
-# Endpoints that are there: host and port of the service, address and port of the endpoint.
-Places = set[tuple[str, int, str, int]]
+__all__ = ["Backends", "join"]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Backends:
     """What may serve, as the documents give it.
 
     Attributes:
-        nodes: The locality of each node.
+        nodes: Name and locality of each node.
         entries: WorkloadEntries.
-        kubernetes: Hosts of Kubernetes' own Services.
     """
 
-    pods: dict[tuple[str, str], Pod] = field(default_factory=dict)
-    nodes: dict[str, str] = field(default_factory=dict)
+    pods: list[Pod] = field(default_factory=list)
+    nodes: list[tuple[str, str]] = field(default_factory=list)
     pending: list[PendingEndpoints] = field(default_factory=list)
     entries: list[Workload] = field(default_factory=list)
-    kubernetes: set[str] = field(default_factory=set)
 
-    def join(self, world: World) -> None:
-        """Give the services of a world their endpoints, and the world its workloads."""
-        pods = [self._workload(pod) for pod in self.pods.values() if pod.address and not pod.is_over]
-        # Servers find themselves among these, also while they end.
-        world.workloads += [*pods, *self.entries]
-        places: Places = set()
-        named = self._named(world, places)
-        entries = _Selection(self.entries)
-        serving = _Selection(self._workload(pod) for pod in self.pods.values() if pod.address and pod.may_serve)
-        for service in world.services.values():
-            if not service.selector or service.resolution is Resolution.NONE:
-                continue
-            is_kubernetes = service.host in self.kubernetes
-            takes_names = service.resolution is not Resolution.STATIC
-            for workload in entries.of(service):
-                if takes_names or is_address(workload.address):
-                    _add(service, workload, places)
-            for workload in serving.of(service) if service.host not in named else ():
-                if workload.is_ready or is_kubernetes:
-                    _add(service, workload, places, is_pod_of_service=is_kubernetes)
 
-    def _workload(self, pod: Pod) -> Workload:
-        return Workload(
-            address=pod.address,
-            namespace=pod.namespace,
-            labels=pod.labels,
-            ports=pod.ports,
-            locality=self._locality(pod),
-            is_ready=pod.is_ready,
-            service_account=pod.service_account,
-        )
+def join(backends: Backends, world: World, memo: Memo) -> None:
+    """Give the services of a world their endpoints, and the world its workloads."""
+    servers = memo.keep("servers", (backends, world.domain), lambda inside: _Servers(backends, world.domain, inside))
+    # Servers find themselves among these, also while they end.
+    world.workloads += servers.workloads
+    world.services = {
+        host: memo.keep(host, (service, servers), partial(servers.join, service))
+        for host, service in world.services.items()
+    }
+    _warn_of_unknown(world, servers)
 
-    def _locality(self, pod: Pod) -> str:
-        return locality_of_labels(pod.labels) or self.nodes.get(pod.node, "")
 
-    def _named(self, world: World, places: Places) -> set[str]:
-        """Add the endpoints that name their service. Returns the hosts that have such, be it an empty slice."""
-        names = {(one.namespace, one.service) for one in self.pending}
-        hosts = {(namespace, name): f"{name}.{namespace}.svc.{world.domain}" for namespace, name in names}
-        sliced = {hosts[(one.namespace, one.service)] for one in self.pending if one.is_slice}
-        by_address = {
+class _Serving(NamedTuple):
+    """All that the endpoints of a service come from.
+
+    Attributes:
+        named: Addresses that name it, each with its port, and the pod that is there.
+        localities: Of those pods, and of the nodes that the addresses name.
+        entries: WorkloadEntries that it selects.
+        pods: Pods that it selects.
+    """
+
+    service: Service
+    named: Sequence[tuple[PendingEndpoints, PendingAddress, Pod | None]]
+    localities: Sequence[str]
+    entries: Sequence[Workload]
+    pods: Sequence[Workload]
+
+
+class _Servers:
+    """Whoever may serve, by what services name and select."""
+
+    def __init__(self, backends: Backends, domain: str, memo: Memo) -> None:
+        self._nodes = dict(backends.nodes)
+        self._pods = {(pod.namespace, pod.name): pod for pod in backends.pods}
+        self._by_address = {
             (pod.namespace, pod.address): pod
-            for pod in self.pods.values()
+            for pod in self._pods.values()
             if pod.address and pod.is_ready and pod.may_serve
         }
-        unknown: list[str] = []
-        for pending in self.pending:
-            host = hosts[(pending.namespace, pending.service)]
-            service = world.services.get(host)
-            if service is None:
-                unknown.append(f"{pending.namespace}/{pending.service}")
-                continue
-            if not pending.is_slice and host in sliced:
-                continue
-            for port in service.ports:
-                # A slice's port has the name of the service's port; the only port may go without.
-                if port.name != pending.port_name and (len(service.ports) > 1 or pending.port_name):
-                    continue
-                entries = service.endpoints.setdefault(port.number, [])
-                for one in pending.addresses:
-                    # An endpoint may stand in two slices while it moves from one to the other.
-                    place = (host, port.number, one.address, pending.port)
-                    pod = self.pods.get(one.pod) if one.pod else by_address.get((pending.namespace, one.address))
-                    if place not in places and not (pod is not None and pod.is_over):
-                        places.add(place)
-                        entries.append(self._entry(one, pending.port, pod))
-        _warn_of_unknown(world, unknown)
-        return set(hosts.values())
+        self.named: dict[str, list[PendingEndpoints]] = {}
+        for one in backends.pending:
+            self.named.setdefault(f"{one.service}.{one.namespace}.svc.{domain}", []).append(one)
+        of_pods = [(pod, self._workload(pod, memo)) for pod in self._pods.values() if pod.address and not pod.is_over]
+        self.workloads = [*(workload for _, workload in of_pods), *backends.entries]
+        self._entries = _Selection(backends.entries)
+        self._serving = _Selection(workload for pod, workload in of_pods if pod.may_serve)
 
-    def _entry(self, one: PendingAddress, port: int, pod: Pod | None) -> EndpointEntry:
-        node = one.node or (pod.node if pod is not None else "")
-        locality = (self._locality(pod) if pod is not None else "") or self.nodes.get(node, "") or _of_zone(one.zone)
-        labels = pod.labels if pod is not None else {}
-        return EndpointEntry(
-            one.address,
-            port,
-            with_topology(labels, locality, node),
-            locality=locality,
-            is_ready=one.is_ready,
-            service_account=pod.service_account if pod is not None else "",
+    def join(self, service: Service, memo: Memo) -> Service:
+        """A service with its endpoints."""
+        pending = self.named.get(service.host, [])
+        is_sliced = any(one.is_slice for one in pending)
+        named = [
+            (one, address, self._pod_at(one, address))
+            for one in pending
+            if one.is_slice or not is_sliced
+            for address in one.addresses
+        ]
+        selects = bool(service.selector) and service.resolution is not Resolution.NONE
+        serving = _Serving(
+            service,
+            named,
+            [self._locality_of(address, pod) for _, address, pod in named],
+            self._entries.of(service) if selects else (),
+            self._serving.of(service) if selects and not pending else (),
         )
+        return memo.keep("endpoints", serving, lambda _: _joined(serving))
+
+    def _pod_at(self, pending: PendingEndpoints, address: PendingAddress) -> Pod | None:
+        if address.pod:
+            return self._pods.get(address.pod)
+        return self._by_address.get((pending.namespace, address.address))
+
+    def _workload(self, pod: Pod, memo: Memo) -> Workload:
+        locality = self._locality(pod)
+
+        def make(_: Memo) -> Workload:
+            return Workload(
+                address=pod.address,
+                namespace=pod.namespace,
+                labels=pod.labels,
+                ports=pod.ports,
+                locality=locality,
+                is_ready=pod.is_ready,
+                service_account=pod.service_account,
+            )
+
+        return memo.keep((pod.namespace, pod.name), (pod, locality), make)
+
+    def _locality(self, pod: Pod) -> str:
+        return locality_of_labels(pod.labels) or self._nodes.get(pod.node, "")
+
+    def _locality_of(self, address: PendingAddress, pod: Pod | None) -> str:
+        node = address.node or (pod.node if pod is not None else "")
+        own = self._locality(pod) if pod is not None else ""
+        return own or self._nodes.get(node, "") or _of_zone(address.zone)
 
 
 def _of_zone(zone: str) -> str:
@@ -135,30 +150,76 @@ class _Selection:
             for name, value in workload.labels.items():
                 self._by_label.setdefault((workload.namespace, name, value), []).append(workload)
 
-    def of(self, service: Service) -> Iterable[Workload]:
+    def of(self, service: Service) -> list[Workload]:
         """Those that a service's selector matches."""
         labels = service.selector.items()
         found = [self._by_label.get((service.namespace, name, value), []) for name, value in labels]
-        for workload in min(found, key=len):
-            if all(workload.labels.get(name) == value for name, value in labels):
-                yield workload
+        fewest = min(found, key=len)
+        return fewest if len(found) == 1 else [one for one in fewest if labels <= one.labels.items()]
 
 
-def _add(service: Service, workload: Workload, places: Places, *, is_pod_of_service: bool = False) -> None:
-    for port in service.ports:
-        # Of a Service's pods a port is a number, or one that they name; of others it is the one of its name first.
-        entry = endpoint_of(workload, port, by_name=not is_pod_of_service)
-        entries = service.endpoints.setdefault(port.number, [])
-        place = (service.host, port.number, entry.address, entry.port) if entry is not None else None
-        # It may also stand in an EndpointSlice.
-        if entry is not None and place is not None and place not in places:
-            places.add(place)
-            entries.append(entry)
+def _joined(serving: _Serving) -> Service:
+    service = serving.service
+    joined = _Joined(service)
+    for (pending, address, pod), locality in zip(serving.named, serving.localities, strict=True):
+        for port in service.ports:
+            # A slice's port has the name of the service's port; the only port may go without.
+            is_of_port = port.name == pending.port_name or (len(service.ports) == 1 and not pending.port_name)
+            if is_of_port and not (pod is not None and pod.is_over):
+                joined.add(port.number, _entry(address, pending.port, pod, locality))
+    is_kubernetes, takes_names = not service.is_entry, service.resolution is not Resolution.STATIC
+    for workload in serving.entries:
+        if takes_names or is_address(workload.address):
+            joined.add_workload(workload, by_name=True)
+    for workload in serving.pods:
+        if workload.is_ready or is_kubernetes:
+            # Of a Service's pods a port is a number, or one that they name; of others it is the one of its name first.
+            joined.add_workload(workload, by_name=not is_kubernetes)
+    return joined.service()
 
 
-def _warn_of_unknown(world: World, services: list[str]) -> None:
-    if not services:
-        return
-    names = list(dict.fromkeys(services))
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    world.warnings.append(f"endpoints of {', '.join(names[:5])}{more}: there is no such Service")
+class _Joined:
+    """A service that gets endpoints, each of them once: it may stand in two slices while it moves, or be selected."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._endpoints = {port: list(entries) for port, entries in service.endpoints.items()}
+        self._places: set[tuple[int, str, int]] = set()
+
+    def add(self, port: int, entry: EndpointEntry) -> None:
+        place = (port, entry.address, entry.port)
+        if place not in self._places:
+            self._places.add(place)
+            self._endpoints.setdefault(port, []).append(entry)
+
+    def add_workload(self, workload: Workload, *, by_name: bool) -> None:
+        for port in self._service.ports:
+            entry = endpoint_of(workload, port, by_name=by_name)
+            if entry is not None:
+                self.add(port.number, entry)
+
+    def service(self) -> Service:
+        return dataclasses.replace(self._service, endpoints=self._endpoints) if self._places else self._service
+
+
+def _entry(address: PendingAddress, port: int, pod: Pod | None, locality: str) -> EndpointEntry:
+    labels: Mapping[str, str] = pod.labels if pod is not None else {}
+    return EndpointEntry(
+        address.address,
+        port,
+        with_topology(labels, locality, address.node or (pod.node if pod is not None else "")),
+        locality=locality,
+        is_ready=address.is_ready,
+        service_account=pod.service_account if pod is not None else "",
+    )
+
+
+def _warn_of_unknown(world: World, servers: _Servers) -> None:
+    names = [
+        f"{pending[0].namespace}/{pending[0].service}"
+        for host, pending in servers.named.items()
+        if host not in world.services
+    ]
+    if names:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        world.warnings.append(f"endpoints of {', '.join(names[:5])}{more}: there is no such Service")

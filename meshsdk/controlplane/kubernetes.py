@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .age import Age
+from .age import UNKNOWN_AGE, Age
 from .fields import Fields
+from .names import full_host
 from .protocols import protocol_of_kubernetes
-from .world import Port, Service, World
+from .world import Port, Service
 
 __all__ = [
     "Meta",
@@ -33,13 +34,17 @@ class Meta:
     labels: dict[str, str]
     created: str = ""
     is_deleted: bool = False
-    place: int = 0
     annotations: Mapping[str, str] = field(default_factory=dict)
+    domain: str = "cluster.local"
 
     @property
     def age(self) -> Age:
         """By which of two rules is the older one."""
-        return self.created, 0 if self.created else self.place, self.name, self.namespace
+        return (self.created, self.name, self.namespace) if self.created else UNKNOWN_AGE
+
+    def full_host(self, host: str) -> str:
+        """A host that the object names, as Istio completes it."""
+        return full_host(host, self.namespace, self.domain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ class PendingAddress:
     zone: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PendingEndpoints:
     """Endpoints that name their service; joined when all documents are read."""
 
@@ -93,10 +98,10 @@ class PendingEndpoints:
     port_name: str
     port: int
     is_slice: bool
-    addresses: list[PendingAddress] = field(default_factory=list)
+    addresses: Sequence[PendingAddress] = ()
 
 
-def parse_service(spec: Fields, meta: Meta, world: World) -> Service:
+def parse_service(spec: Fields, meta: Meta) -> Service:
     """A v1 Service."""
     ports = []
     for port in spec.children("ports"):
@@ -115,7 +120,7 @@ def parse_service(spec: Fields, meta: Meta, world: World) -> Service:
             ports.append(Port(name, number, target, protocol))
     external = spec.text("externalName") if spec.text("type") == "ExternalName" else ""
     service = Service(
-        host=f"{meta.name}.{meta.namespace}.svc.{world.domain}",
+        host=f"{meta.name}.{meta.namespace}.svc.{meta.domain}",
         namespace=meta.namespace,
         ports=tuple(ports),
         selector=spec.labels("selector"),
@@ -160,12 +165,12 @@ _ZONE = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"
 _SUBZONE = ("topology.istio.io/subzone",)
 
 
-def parse_node(document: Fields, meta: Meta) -> str:
-    """Where a v1 Node is: region, zone and subzone (istio pkg/.../kube/controller/controller.go, getPodLocality)."""
+def parse_node(document: Fields, meta: Meta) -> tuple[str, str]:
+    """A v1 Node: its name; region, zone and subzone (pkg/.../kube/controller/controller.go, getPodLocality)."""
     document.ignore("spec")
     every = (_REGION, _ZONE, _SUBZONE)
     parts = [next((meta.labels[name] for name in names if name in meta.labels), "") for names in every]
-    return "/".join(parts).rstrip("/")
+    return meta.name, "/".join(parts).rstrip("/")
 
 
 def locality_of_labels(labels: Mapping[str, str]) -> str:

@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
@@ -18,45 +19,61 @@ from google.protobuf.message import Message
 
 from ..errors import ConfigError
 from .names import cluster_name
-from .routes import FAULT_FILTER, PORT_OF_OTHERS, leads_elsewhere, make_virtual_hosts
+from .packing import Packer, Resources
+from .routes import FAULT_FILTER
 from .scope import Scope
+from .virtual_hosts import PORT_OF_OTHERS, VirtualHost, leads_elsewhere, make_virtual_hosts
 from .world import Resolution
 
-__all__ = ["make_grpc_listeners", "make_refusal", "make_sidecar_listeners"]
+__all__ = ["grpc_listeners", "make_refusal", "sidecar_listeners"]
 
 
-def make_grpc_listeners(scope: Scope, errors: list[ConfigError], *, is_grpc_core: bool = False) -> Iterable[Message]:
+def grpc_listeners(scope: Scope, packer: Packer, *, is_grpc_core: bool = False) -> Iterator[Resources]:
     """A Listener and a RouteConfiguration for each port of each host (see `make_virtual_hosts`)."""
-    by_port = {number: make_virtual_hosts(scope, number, errors, is_grpc_core=is_grpc_core) for number in _ports(scope)}
-    for number, virtual_hosts in by_port.items():
+    for number in _ports(scope):
+        virtual_hosts = make_virtual_hosts(scope, number, packer.memo, is_grpc_core=is_grpc_core)
         by_domain = {domain: one for one in virtual_hosts for domain in one.domains}
         for host in _hosts_of(scope, number):
-            virtual_host = by_domain.get(host)
-            if virtual_host is None:
-                continue
-            listener = listener_pb2.Listener(name=f"{host}:{number}")
-            route_name = cluster_name(number, "", host)
-            listener.api_listener.api_listener.Pack(_make_manager(route_name, route_name))
-            yield listener
-            yield route_pb2.RouteConfiguration(name=route_name, virtual_hosts=[virtual_host])
+            if host in by_domain:
+                one = by_domain[host]
+                make = partial(_of_host, host, number, one)
+                yield packer.keep(("listener", host, number, is_grpc_core), (one,), make)
 
 
-def make_sidecar_listeners(scope: Scope, errors: list[ConfigError]) -> Iterable[Message]:
+def _of_host(host: str, number: int, virtual_host: VirtualHost, errors: list[ConfigError]) -> Iterator[Message]:
+    errors += virtual_host.errors
+    listener = listener_pb2.Listener(name=f"{host}:{number}")
+    route_name = cluster_name(number, "", host)
+    listener.api_listener.api_listener.Pack(_make_manager(route_name, route_name))
+    yield listener
+    yield route_pb2.RouteConfiguration(name=route_name, virtual_hosts=[virtual_host.message])
+
+
+def sidecar_listeners(scope: Scope, packer: Packer) -> Iterator[Resources]:
     """A Listener and a RouteConfiguration for each port number."""
     for number in sorted(_ports(scope)):
-        listener = listener_pb2.Listener(name=f"127.0.0.1_{number}")
-        listener.address.socket_address.address = "127.0.0.1"
-        listener.address.socket_address.port_value = number
-        http_filter = listener.filter_chains.add().filters.add(name="envoy.filters.network.http_connection_manager")
-        http_filter.typed_config.Pack(_make_manager(str(number), f"outbound_{number}"))
-        yield listener
-        routes = route_pb2.RouteConfiguration(name=str(number), ignore_port_in_host_matching=True)
-        for virtual_host in make_virtual_hosts(scope, number, errors):
-            # Ports are not looked at.
-            virtual_host.domains[:] = [one for one in virtual_host.domains if not one.endswith(f":{number}")]
-            if virtual_host.domains:
-                routes.virtual_hosts.append(virtual_host)
-        yield routes
+        virtual_hosts = make_virtual_hosts(scope, number, packer.memo)
+        make = partial(_of_port, number, virtual_hosts)
+        yield packer.keep(("port", number), (virtual_hosts,), make)
+
+
+def _of_port(number: int, virtual_hosts: Iterable[VirtualHost], errors: list[ConfigError]) -> Iterator[Message]:
+    listener = listener_pb2.Listener(name=f"127.0.0.1_{number}")
+    listener.address.socket_address.address = "127.0.0.1"
+    listener.address.socket_address.port_value = number
+    http_filter = listener.filter_chains.add().filters.add(name="envoy.filters.network.http_connection_manager")
+    http_filter.typed_config.Pack(_make_manager(str(number), f"outbound_{number}"))
+    yield listener
+    routes = route_pb2.RouteConfiguration(name=str(number), ignore_port_in_host_matching=True)
+    for virtual_host in virtual_hosts:
+        errors += virtual_host.errors
+        # Ports are not looked at.
+        domains = [one for one in virtual_host.domains if not one.endswith(f":{number}")]
+        if domains:
+            added = routes.virtual_hosts.add()
+            added.CopyFrom(virtual_host.message)
+            added.domains[:] = domains
+    yield routes
 
 
 def make_refusal(name: str) -> Message:

@@ -51,7 +51,7 @@ def may_be_mesh_config(config_map: Mapping[Any, Any]) -> bool:
     return bool(did_you_mean(name, [MESH_CONFIG], 0.8)) or (data is None and MESH_CONFIG.startswith(name))
 
 
-def parse_mesh_config(config_map: Fields, warnings: list[str]) -> tuple[MeshConfig, MeshDefaults]:
+def parse_mesh_config(config_map: Fields) -> tuple[MeshConfig, MeshDefaults]:
     """The MeshConfig in Istio's ConfigMap `istio` (its key `mesh` holds YAML), for servers and for clients."""
     data = config_map.child("data")
     if data is None:
@@ -62,7 +62,7 @@ def parse_mesh_config(config_map: Fields, warnings: list[str]) -> tuple[MeshConf
         raise data.error("mesh", f"is not YAML: {error.problem}") from error
     if len(documents) != 1:
         raise data.error("mesh", f"must be one document, Istio's MeshConfig, has {len(documents)}")
-    mesh = Fields(data.path("mesh"), documents[0], warnings)
+    mesh = data.nested("mesh", documents[0])
     providers = {}
     for entry in mesh.children("extensionProviders"):
         provider = _parse_provider(entry)

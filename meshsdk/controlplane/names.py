@@ -6,12 +6,17 @@ from collections.abc import Iterable
 
 from .checks import is_address
 
-__all__ = ["cluster_name", "names_of", "short_forms"]
+__all__ = ["cluster_name", "full_host", "names_of", "short_forms"]
 
 
 def cluster_name(port: int, subset: str, host: str) -> str:
     """`outbound|9080|v1|reviews.default.svc.cluster.local` (pilot/pkg/model/context.go, BuildSubsetKey)."""
     return f"outbound|{port}|{subset}|{host}"
+
+
+def full_host(host: str, namespace: str, domain: str) -> str:
+    """A host as Istio completes it: a name without dots is a service of the rule's own namespace."""
+    return host.lower() if "." in host or host == "*" else f"{host.lower()}.{namespace}.svc.{domain}"
 
 
 def names_of(*hosts: str, port: int, namespace: str, domain: str, addresses: Iterable[str] = ()) -> list[str]:

@@ -1,9 +1,9 @@
-"""VirtualServices to virtual hosts, as istiod makes them (istio/istio pilot/pkg/networking/core/route/route.go)."""
+"""VirtualServices to routes, as istiod makes them (istio/istio pilot/pkg/networking/core/route/route.go)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2 as pb
@@ -11,8 +11,8 @@ from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
 
-from ..errors import ConfigError
 from .byte_routes import byte_destinations
+from .client import Client
 from .durations import set_seconds
 from .http_rules import (
     Destination,
@@ -26,13 +26,12 @@ from .http_rules import (
     VirtualService,
     is_internal_header,
 )
-from .names import cluster_name, names_of
+from .names import cluster_name
 from .protocols import BYTES
-from .scope import Scope
-from .traffic_policy import ConsistentHash
-from .world import NOT_SAYABLE, Port, Resolution, Service
+from .traffic_policy import ConsistentHash, DestinationRule
+from .world import Port
 
-__all__ = ["leads_elsewhere", "make_virtual_hosts"]
+__all__ = ["RouteInputs", "has_routes", "make_routes", "tell_grpc_of_timeouts"]
 
 FAULT_FILTER = "envoy.filters.http.fault"
 
@@ -42,160 +41,91 @@ _DEFAULT_ROUTE = "default"
 # route.go, GetDestinationCluster: of a destination that is no host.
 _UNKNOWN_CLUSTER = "UnknownService"
 
-# VirtualServices of hosts that are no service hold for what is asked for there.
-PORT_OF_OTHERS = 80
-
 # istio/istio pilot/pkg/networking/core/route/retry/retry.go, newRetryPolicy: what is retried where nothing says so.
 DEFAULT_RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 _HOST_SELECTION_ATTEMPTS = 5
 
 
-def make_virtual_hosts(
-    scope: Scope, number: int, errors: list[ConfigError], *, is_grpc_core: bool = False
-) -> list[pb.VirtualHost]:
-    """The virtual hosts of all that a client may call on a port, no domain twice.
+class RouteInputs(NamedTuple):
+    """All that the routes of a host depend on, at one port.
 
-    Args:
-        scope: What there is for the client.
-        number: The port.
-        errors: Where it is told whose routes xDS cannot say.
-        is_grpc_core: For gRPC's own client, which is told timeouts in its way, too.
-
-    Source: istio/istio pilot/pkg/networking/core/httproute.go, BuildSidecarOutboundVirtualHosts.
+    Attributes:
+        host: A service's, or one that is none and that rules are about.
+        rules: That hold for it; the first one that has a route for the port has it.
+        destination_rules: Of the hosts that requests may go to.
+        external_names: Of those that are names of other services.
     """
-    entries = [
-        (service, port)
-        for service in scope.services.values()
-        if (service.resolution is not Resolution.NONE or leads_elsewhere(scope, service, number))
-        and scope.concrete(service) is service
-        and not service.external_name
-        and scope.imports(service.namespace, service.host, number)
-        for port in service.ports
-        if port.number == number
-    ]
-    full = {service.host for service, _ in entries}
-    taken: set[str] = set()
-    found = []
-    for service, port in entries:
-        names = names_of(
-            service.host,
-            *scope.aliases.get(service.host, ()),
-            port=number,
-            namespace=scope.client.namespace,
-            domain=scope.world.domain,
-            addresses=service.addresses,
-        )
-        # A short form is no one's who has it for a full name (dedupeDomains).
-        domains = [one for one in names if one not in taken and (one == service.host or one not in full)]
-        taken.update(domains)
-        if domains:
-            name = f"{service.host}:{number}"
-            found.append(_make_virtual_host(name, domains, partial(_routes_to, scope, service, port), errors))
-    if is_grpc_core:
-        _tell_grpc_of_timeouts(found)
-    if number == PORT_OF_OTHERS:
-        found += _virtual_hosts_of_others(scope, taken, errors)
-    return found
+
+    host: str
+    port: Port
+    rules: Sequence[VirtualService]
+    destination_rules: Mapping[str, DestinationRule]
+    external_names: Mapping[str, str]
+    client: Client
+    default_retry: HttpRetry
 
 
-def leads_elsewhere(scope: Scope, service: Service, number: int) -> bool:
-    """Whether requests for hosts that are passed through, and have no cluster, go to others by a rule."""
-    for port in (one for one in service.ports if one.number == number):
-        for rule in scope.virtual_services_of(service.host):
-            if _has_routes(scope, rule, port):
-                return all(one.host != service.host for one in rule.every_destination())
-    return False
+def make_routes(inputs: RouteInputs) -> list[pb.Route]:
+    """The routes of a host: of the first rule that has any for the port, or the one to the service itself."""
+    if inputs.port.protocol in BYTES:
+        # Rules about requests are not for it, and nothing in it is a request to try again.
+        route = pb.Route(name=_DEFAULT_ROUTE)
+        route.match.prefix = "/"
+        destinations = byte_destinations(inputs.client, inputs.rules, inputs.host, inputs.port)
+        _apply_destinations(inputs, route.route, destinations)
+        _apply_timeout(route.route, None)
+        return [route]
+    for rule in inputs.rules:
+        held = [*_held_matches(inputs.client, rule, inputs.port)]
+        if held:
+            return [_make_route(inputs, route, match) for route, match in held]
+    return [_default_route(inputs)]
 
 
-def _tell_grpc_of_timeouts(virtual_hosts: Iterable[pb.VirtualHost]) -> None:
+def tell_grpc_of_timeouts(routes: Iterable[pb.Route]) -> None:
     """gRPC knows a stream's longest duration in place of a timeout (route.go, setTimeout).
 
     To Envoy, and to us, that would be another timeout: one that holds while the request is sent, and ends it as `DT`.
     """
-    for virtual_host in virtual_hosts:
-        for route in virtual_host.routes:
-            if route.name != _DEFAULT_ROUTE and route.HasField("route"):
-                route.route.ClearField("max_grpc_timeout")
-                route.route.max_stream_duration.max_stream_duration.CopyFrom(route.route.timeout)
+    for route in routes:
+        if route.name != _DEFAULT_ROUTE and route.HasField("route"):
+            route.route.ClearField("max_grpc_timeout")
+            route.route.max_stream_duration.max_stream_duration.CopyFrom(route.route.timeout)
 
 
-def _make_virtual_host(
-    name: str, domains: Iterable[str], make_routes: Callable[[], Sequence[pb.Route]], errors: list[ConfigError]
-) -> pb.VirtualHost:
-    """One host. Where its routes cannot be said it has none, and refuses: unknown, it would be called past the mesh."""
-    virtual_host = pb.VirtualHost(name=name, domains=domains, include_request_attempt_count=True)
-    try:
-        virtual_host.routes.extend(make_routes())
-    except NOT_SAYABLE as error:
-        errors.append(ConfigError(name, f"its routes cannot be said in xDS: {error}"))
-    return virtual_host
+def has_routes(client: Client, rule: VirtualService, port: Port) -> bool:
+    """Whether a rule has anything for a client at a port."""
+    return any(True for _ in _held_matches(client, rule, port))
 
 
-def _virtual_hosts_of_others(scope: Scope, taken: set[str], errors: list[ConfigError]) -> Iterable[pb.VirtualHost]:
-    """Hosts that no service has there (route.go, buildSidecarVirtualHostsForVirtualService)."""
-    port = Port("http", PORT_OF_OTHERS)
-    for host, rules in scope.hosts_of_rules.items():
-        if host in taken:
-            continue
-        # By their full names alone (generateVirtualHostDomains is for services).
-        domains = [one for one in (host, f"{host}:{port.number}") if one not in taken]
-        rule = next((one for one in rules if _has_routes(scope, one, port)), None)
-        if domains and rule is not None:
-            yield _make_virtual_host(f"{host}:{port.number}", domains, partial(_routes_of, scope, rule, port), errors)
-
-
-def _routes_to(scope: Scope, service: Service, port: Port) -> list[pb.Route]:
-    """The routes of a service's port: of the first rule that has any for it, or the one to the service itself."""
-    if port.protocol in BYTES:
-        # Rules about requests are not for it, and nothing in it is a request to try again.
-        route = pb.Route(name=_DEFAULT_ROUTE)
-        route.match.prefix = "/"
-        _apply_destinations(scope, route.route, byte_destinations(scope, service, port), port)
-        _apply_timeout(route.route, None)
-        return [route]
-    for rule in scope.virtual_services_of(service.host):
-        if _has_routes(scope, rule, port):
-            return _routes_of(scope, rule, port)
-    return [_default_route(scope, service, port)]
-
-
-def _routes_of(scope: Scope, rule: VirtualService, port: Port) -> list[pb.Route]:
-    """What of a VirtualService is for a port and for this client."""
-    return [_make_route(scope, route, match, port) for route, match in _held_matches(scope, rule, port)]
-
-
-def _has_routes(scope: Scope, rule: VirtualService, port: Port) -> bool:
-    return any(True for _ in _held_matches(scope, rule, port))
-
-
-def _held_matches(scope: Scope, rule: VirtualService, port: Port) -> Iterator[tuple[HttpRoute, HttpMatch]]:
+def _held_matches(client: Client, rule: VirtualService, port: Port) -> Iterator[tuple[HttpRoute, HttpMatch]]:
     for route in rule.routes:
         for match in route.matches or (HttpMatch(),):
             if (
                 match.port in (None, port.number)
-                and scope.client.has(match.source_labels)
-                and match.source_namespace in ("", scope.client.namespace)
+                and client.has(match.source_labels)
+                and match.source_namespace in ("", client.namespace)
             ):
                 yield route, match
 
 
-def _default_route(scope: Scope, service: Service, port: Port) -> pb.Route:
+def _default_route(inputs: RouteInputs) -> pb.Route:
     route = pb.Route(name=_DEFAULT_ROUTE)
     route.match.prefix = "/"
-    route.route.cluster = cluster_name(port.number, "", service.host)
-    rule = scope.destination_rule(service.host)
-    key = rule.hash_for(None, "", default_port=port.number) if rule is not None else None
+    route.route.cluster = cluster_name(inputs.port.number, "", inputs.host)
+    rule = inputs.destination_rules.get(inputs.host)
+    key = rule.hash_for(None, "", default_port=inputs.port.number) if rule is not None else None
     _apply_hash(route.route, [key])
     _apply_timeout(route.route, None)
-    route.route.retry_policy.CopyFrom(_make_retry(scope.default_retry, is_hashed=False))
+    route.route.retry_policy.CopyFrom(_make_retry(inputs.default_retry, is_hashed=False))
     return route
 
 
-def _make_route(scope: Scope, rule: HttpRoute, match: HttpMatch, port: Port) -> pb.Route:
+def _make_route(inputs: RouteInputs, rule: HttpRoute, match: HttpMatch) -> pb.Route:
     name = f"{rule.name}.{match.name}" if match.name else rule.name
     route = pb.Route(name=name, match=_make_match(match))
     if rule.redirect is not None:
-        _apply_redirect(route.redirect, rule.redirect, port)
+        _apply_redirect(route.redirect, rule.redirect, inputs.port)
     elif rule.direct_status is not None:
         route.direct_response.status = rule.direct_status
         if isinstance(rule.direct_body, bytes):
@@ -203,7 +133,7 @@ def _make_route(scope: Scope, rule: HttpRoute, match: HttpMatch, port: Port) -> 
         elif rule.direct_body:
             route.direct_response.body.inline_string = rule.direct_body
     else:
-        _apply_forward(scope, route.route, rule, port)
+        _apply_forward(inputs, route.route, rule)
     _apply_headers(route, rule.request_headers, rule.response_headers)
     if len(rule.destinations) == 1:
         only = rule.destinations[0]
@@ -264,15 +194,15 @@ def _set_string(target: object, match: StringMatch) -> None:
         setattr(target, match.kind, match.value)
 
 
-def _apply_forward(scope: Scope, action: pb.RouteAction, rule: HttpRoute, port: Port) -> None:
+def _apply_forward(inputs: RouteInputs, action: pb.RouteAction, rule: HttpRoute) -> None:
     if rule.missing_cluster_status == 500:
         action.cluster_not_found_response_code = pb.RouteAction.INTERNAL_SERVER_ERROR
-    _apply_destinations(scope, action, rule.destinations, port)
+    _apply_destinations(inputs, action, rule.destinations)
     is_split = len(rule.destinations) > 1
-    keys = [_hash_of(scope, one) for one in rule.destinations if one.weight or not is_split]
+    keys = [_hash_of(inputs, one) for one in rule.destinations if one.weight or not is_split]
     _apply_hash(action, keys)
     _apply_timeout(action, rule.timeout_seconds)
-    retry = rule.retry if rule.retry is not None else scope.default_retry
+    retry = rule.retry if rule.retry is not None else inputs.default_retry
     if retry.attempts:
         # route.go: of several destinations each hashes in its own way, and a retry may go elsewhere.
         is_hashed = not is_split and keys[0] is not None
@@ -287,28 +217,28 @@ def _apply_forward(scope: Scope, action: pb.RouteAction, rule: HttpRoute, port: 
     if authority:
         action.host_rewrite_literal = authority
     for destination, percent in rule.mirrors:
-        mirror = action.request_mirror_policies.add(cluster=_cluster_of(scope, destination, port))
+        mirror = action.request_mirror_policies.add(cluster=_cluster_of(inputs, destination))
         mirror.runtime_fraction.default_value.numerator = int(percent * 10_000)
         mirror.runtime_fraction.default_value.denominator = 2  # MILLION
         mirror.disable_shadow_host_suffix_append = True
 
 
-def _apply_destinations(scope: Scope, action: pb.RouteAction, destinations: Sequence[Destination], port: Port) -> None:
+def _apply_destinations(inputs: RouteInputs, action: pb.RouteAction, destinations: Sequence[Destination]) -> None:
     if len(destinations) == 1:
-        action.cluster = _cluster_of(scope, destinations[0], port)
+        action.cluster = _cluster_of(inputs, destinations[0])
         return
     for destination in destinations:
         if not destination.weight:
             continue
-        weighted = action.weighted_clusters.clusters.add(name=_cluster_of(scope, destination, port))
+        weighted = action.weighted_clusters.clusters.add(name=_cluster_of(inputs, destination))
         weighted.weight.value = destination.weight
         _apply_headers(weighted, destination.request_headers, destination.response_headers)
         if destination.request_headers.authority:
             weighted.host_rewrite_literal = destination.request_headers.authority
 
 
-def _hash_of(scope: Scope, destination: Destination) -> ConsistentHash | None:
-    rule = scope.destination_rule(destination.host)
+def _hash_of(inputs: RouteInputs, destination: Destination) -> ConsistentHash | None:
+    rule = inputs.destination_rules.get(destination.host)
     return rule.hash_for(destination.port, destination.subset) if rule is not None else None
 
 
@@ -336,15 +266,13 @@ def _apply_hash(action: pb.RouteAction, keys: Iterable[ConsistentHash | None]) -
         action.hash_policy.append(policy)
 
 
-def _cluster_of(scope: Scope, destination: Destination, port: Port) -> str:
+def _cluster_of(inputs: RouteInputs, destination: Destination) -> str:
     """route.go, GetDestinationCluster: without a port, the one that was asked for; a service's name is that service."""
     host = destination.host
     if not host:
         return _UNKNOWN_CLUSTER
-    service = scope.services.get(host)
-    if service is not None and service.external_name:
-        host = service.external_name
-    return cluster_name(destination.port or port.number, destination.subset, host)
+    host = inputs.external_names.get(host, host)
+    return cluster_name(destination.port or inputs.port.number, destination.subset, host)
 
 
 def _apply_timeout(action: pb.RouteAction, seconds: float | None) -> None:

@@ -28,6 +28,23 @@ DEFAULT_RETRY = HttpRetry(attempts=2)
 
 RulesByHost: TypeAlias = dict[str, list[DestinationRule]]
 
+
+class _Rules:
+    """DestinationRules by the hosts that they name, of which some are wildcards."""
+
+    def __init__(self, by_host: RulesByHost) -> None:
+        self._by_host = by_host
+        self._wildcards = [one for one in by_host if one.startswith("*")]
+
+    def most_specific(self, host: str) -> list[DestinationRule]:
+        """Those of a host: of its own name, or of the longest wildcard that it is one of."""
+        exact = self._by_host.get(host)
+        if exact is not None:
+            return exact
+        wildcards = [one for one in self._wildcards if hosts_overlap(one, host)]
+        return self._by_host[max(wildcards, key=len)] if wildcards else []
+
+
 _EVERYBODY, _OWN = "*", "."
 
 
@@ -67,7 +84,7 @@ class Scope:
         self.services: dict[str, Service] = {one.host: one for one in exported}
         self.virtual_services: Sequence[VirtualService] = rules
         self._rules: dict[str, DestinationRule | None] = {}
-        self._exported: dict[str, RulesByHost] = {}
+        self._exported: dict[str, _Rules] = {}
 
     @property
     def registry_only(self) -> bool:
@@ -98,6 +115,11 @@ class Scope:
             if target is not service:
                 found.setdefault(target.host, []).append(service.host)
         return found
+
+    def external_name(self, host: str) -> str:
+        """The host that a service is a name of; empty where it is none."""
+        service = self.services.get(host)
+        return service.external_name if service is not None else ""
 
     def concrete(self, service: Service) -> Service:
         """The service that one is a name of; itself where it is none."""
@@ -164,11 +186,11 @@ class Scope:
     def _find_destination_rule(self, host: str) -> DestinationRule | None:
         service = self.services.get(host)
         own, root = self.client.namespace, self.root_namespace
-        found = _most_specific(host, self._own_rules)
+        found = self._own_rules.most_specific(host)
         if not found and service is not None:
-            found = _most_specific(host, self._exported_rules(service.namespace))
+            found = self._exported_rules(service.namespace).most_specific(host)
         if not found and root != own:
-            found = _most_specific(host, self._exported_rules(root))
+            found = self._exported_rules(root).most_specific(host)
         # Those for some workloads come first, and are of the client's own namespace.
         for rule in found:
             if rule.selector is not None and rule.namespace == own and self.client.has(rule.selector):
@@ -183,35 +205,29 @@ class Scope:
         return found
 
     @cached_property
-    def _own_rules(self) -> RulesByHost:
+    def _own_rules(self) -> _Rules:
         own = self.client.namespace
         rules = self._rules_of_namespaces.get(own, [])
         if own == self.root_namespace:
             # What the root namespace has for everybody does not stand before the rules of services.
-            return _merged([rule for rule in rules if self._is_private(rule)])
-        return _merged([rule for rule in rules if is_exported(rule.export_to, own, own)])
+            return _Rules(_merged([rule for rule in rules if self._is_private(rule)]))
+        return _Rules(_merged([rule for rule in rules if is_exported(rule.export_to, own, own)]))
 
-    def _exported_rules(self, namespace: str) -> RulesByHost:
+    def _exported_rules(self, namespace: str) -> _Rules:
         found = self._exported.get(namespace)
         if found is None:
             rules = [one for one in self._rules_of_namespaces.get(namespace, []) if not self._is_private(one)]
-            found = self._exported[namespace] = {
-                host: [rule for rule in of_host if is_exported(rule.export_to, rule.namespace, self.client.namespace)]
+            client = self.client.namespace
+            exported = {
+                host: [rule for rule in of_host if is_exported(rule.export_to, rule.namespace, client)]
                 for host, of_host in _merged(rules).items()
             }
+            found = self._exported[namespace] = _Rules(exported)
         return found
 
     def _is_private(self, rule: DestinationRule) -> bool:
         exported = rule.export_to or self.world.defaults.destination_rule_export_to
         return rule.selector is not None or exported in ((_OWN,), (rule.namespace,))
-
-
-def _most_specific(host: str, rules: RulesByHost) -> list[DestinationRule]:
-    exact = rules.get(host)
-    if exact is not None:
-        return exact
-    wildcards = [one for one in rules if one.startswith("*") and hosts_overlap(one, host)]
-    return rules[max(wildcards, key=len)] if wildcards else []
 
 
 def _private_ones_first(rules: list[VirtualService], client: Client) -> list[VirtualService]:

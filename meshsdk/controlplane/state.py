@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import re2
@@ -14,15 +14,15 @@ from google.protobuf import json_format
 
 from ..errors import ConfigError
 from ..resources import ResourceType
-from .assemble import Backenders, assemble
+from .assemble import assemble
 from .client import ANYBODY, Client, client_of
-from .documents import Document
 from .inbound import inbound_problems, make_inbound_listener
-from .kinds import UnreadablePolicy
-from .raw import parse_raw
+from .memo import Memo
+from .packing import Packed
+from .reading import FileOfDocuments, Reading, read_all
 from .scope import Scope
 from .served import ServedResources
-from .view import Packed, View
+from .view import View
 from .world import NOT_SAYABLE, World
 
 __all__ = ["FolderState", "Problem", "make_state"]
@@ -45,6 +45,41 @@ class Problem:
     is_error: bool
 
 
+class _Views:
+    """What each client has of a world.
+
+    Args:
+        world: All that there is.
+        raw: Resources that stand in the folder as they are.
+        client: Whose view is made first, and is checked.
+        memos: What was made for each client before.
+    """
+
+    def __init__(self, world: World, raw: Packed, client: Client, memos: Mapping[Client, Memo]) -> None:
+        self.world = world
+        self._raw = raw
+        self._first = client
+        self._before = memos
+        self._views: dict[Client, View] = {}
+
+    def of(self, client: Client) -> View:
+        """The view of a client."""
+        found = self._views.get(client)
+        if found is None:
+            if len(self._views) >= _MAX_VIEWS:
+                self._views.clear()
+            checked = {} if client == self._first else self.of(self._first).grpc
+            memo = Memo(self._before.get(client))
+            found = self._views[client] = View(Scope(self.world, client), self._raw, memo, checked)
+        return found
+
+    @property
+    def memos(self) -> dict[Client, Memo]:
+        """What the views after these can be made of."""
+        every = {**self._before, **{client: view.memo for client, view in self._views.items()}}
+        return dict([*every.items()][-_MAX_VIEWS:])
+
+
 @dataclass(frozen=True, slots=True)
 class FolderState:
     """The folder at one moment, as xDS.
@@ -54,8 +89,7 @@ class FolderState:
         raw: Resources that stand in it as they are.
         client: Whose view counts where nobody else's is asked for.
         problems: Errors and warnings, in the order of the files.
-        checked: Bodies of resources that are known to be good.
-        parsed: Objects that need not be parsed again.
+        memo: What is kept for the next one.
     """
 
     version: str = ""
@@ -63,9 +97,8 @@ class FolderState:
     client: Client = ANYBODY
     problems: tuple[Problem, ...] = ()
     world: World = field(default_factory=World, compare=False)
-    checked: Packed = field(default_factory=dict, compare=False, repr=False)
-    parsed: Backenders = field(default_factory=dict, compare=False, repr=False)
-    _views: dict[Client, View] = field(default_factory=dict, compare=False, repr=False)
+    memo: Memo = field(default_factory=Memo, compare=False, repr=False)
+    _views: _Views = field(default_factory=lambda: _Views(World(), {}, ANYBODY, {}), compare=False, repr=False)
     _served: dict[tuple[Client, bool, str], ServedResources] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -119,12 +152,7 @@ class FolderState:
 
     def view(self, client: Client) -> View:
         """The resources as one client has them; made when they are asked for first."""
-        found = self._views.get(client)
-        if found is None:
-            if len(self._views) >= _MAX_VIEWS:
-                self._views.clear()
-            found = self._views[client] = View(Scope(self.world, client), self.raw, self.checked)
-        return found
+        return self._views.of(client)
 
     @property
     def errors(self) -> list[str]:
@@ -133,64 +161,72 @@ class FolderState:
 
 
 def make_state(
-    documents: Iterable[Document],
+    files: Sequence[FileOfDocuments],
     domain: str,
-    broken: Iterable[str] = (),
+    broken: Sequence[str] = (),
     client: Client = ANYBODY,
     before: FolderState | None = None,
 ) -> FolderState:
     """Translate documents. Errors do not raise: they stand in the problems, and what is wrong is left out.
 
     Args:
-        documents: In the order of their files.
+        files: In their order.
         domain: The cluster's DNS domain.
         broken: What is wrong with files of which it is not known whether they hold policies.
         client: In whose view errors are looked for.
-        before: Another state of the same folder; what the two have in common is checked once.
+        before: Another state of the same folder; what the two have in common is translated once.
     """
-    errors: list[ConfigError] = []
-    raw: Packed = {}
+    memo = Memo(before.memo if before is not None else None)
+    read = read_all(files, domain, memo)
+    errors: list[str] = []
     warnings: list[str] = []
-    objects: list[Document] = []
     of_raw: list[str] = []
-    for document in documents:
-        if "@type" not in document.data:
-            objects.append(document)
-            continue
-        try:
-            _add_raw(raw, document, warnings)
-        except ConfigError as error:
-            errors.append(error)
-            if isinstance(error, UnreadablePolicy):
-                of_raw.append(str(error))
-    world, parsed = assemble(objects, domain, errors, before.parsed if before is not None else None)
+    raw = _raw_of((one for file in read for one in file.raw), warnings, errors, of_raw)
+    world = assemble(read, domain, errors, memo)
     world.security.broken[:0] = [*broken, *of_raw]
     if world.security.broken:
         # What cannot be read may be the listener of any server, and may be its policy.
         raw = {key: packed for key, packed in raw.items() if not _is_of_server(key[0], packed)}
-    view = View(Scope(world, client), raw, dict(before.checked) if before is not None else {})
-    served = view.grpc
-    errors += view.errors
+    views = _Views(world, raw, client, before._views.memos if before is not None else {})
+    view = views.of(client)
+    view.grpc  # noqa: B018  Its errors are the folder's.
     # A cluster is checked in each of its shapes, and would be reported for each.
-    problems = [Problem(text, True) for text in dict.fromkeys([*broken, *map(str, errors)])]
-    problems += [Problem(text, False) for text in (*warnings, *world.warnings, *inbound_problems(world))]
-    version = hashlib.sha256()
-    for (kind, name), packed in sorted(served.items(), key=lambda item: (item[0][0].value, item[0][1])):
-        version.update(f"{kind.value} {name} {len(packed)}".encode() + packed)
-    # What is not in this client's view may be in others'.
-    hidden = [one for host, one in world.services.items() if host not in view.scope.services]
-    rules = world.virtual_services, world.destination_rules, world.sidecars
-    version.update(repr((world.security, world.workloads, rules, hidden)).encode(errors="surrogatepass"))
-    checked = {key: packed for key, packed in served.items() if key not in raw}
-    return FolderState(version.hexdigest()[:16], raw, client, tuple(problems), world, checked, parsed, {client: view})
+    problems = [Problem(text, True) for text in dict.fromkeys([*broken, *errors, *map(str, view.errors)])]
+    problems += [Problem(text, False) for text in (*warnings, *world.warnings, *_inbound_problems(world, memo))]
+    version = hashlib.sha256(repr((domain, client, tuple(broken))).encode(errors="surrogatepass"))
+    version.update(b"".join(file.digest for file in read))
+    return FolderState(version.hexdigest()[:16], raw, client, tuple(problems), world, memo, views)
 
 
-def _add_raw(raw: Packed, document: Document, warnings: list[str]) -> None:
-    kind, name, packed = parse_raw(document, warnings)
-    if (kind, name) in raw:
-        error = UnreadablePolicy if _is_of_server(kind, packed) else ConfigError
-        raise error(document.where, f"{kind.name} {name!r} stands in the folder twice")
-    raw[(kind, name)] = packed
+def _inbound_problems(world: World, memo: Memo) -> list[str]:
+    inputs = (world.domain, world.security, world.workloads, [*world.services])
+    return memo.keep("inbound problems", inputs, lambda _: inbound_problems(world))
+
+
+def _raw_of(readings: Iterable[Reading], warnings: list[str], errors: list[str], of_servers: list[str]) -> Packed:
+    """The resources that stand in the folder as they are.
+
+    Args:
+        readings: Their documents.
+        warnings: Where notes go.
+        errors: Where errors go.
+        of_servers: Where those go that may be about the policy of a server.
+    """
+    raw: Packed = {}
+    for reading in readings:
+        found, problems, is_of_server = reading.value, list(reading.errors), reading.is_unreadable_policy
+        warnings += reading.warnings
+        if found is not None:
+            kind, name, packed = found
+            if (kind, name) in raw:
+                problems.append(str(ConfigError(reading.where, f"{kind.name} {name!r} stands in the folder twice")))
+                is_of_server = _is_of_server(kind, packed)
+            else:
+                raw[(kind, name)] = packed
+        errors += problems
+        if is_of_server:
+            of_servers += problems
+    return raw
 
 
 def _is_of_server(kind: ResourceType, packed: bytes) -> bool:

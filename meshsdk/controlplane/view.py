@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property, partial
 
+from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_pb2
 from google.protobuf.message import Message
 
-from ..errors import ConfigError, ResourceError
-from ..resources import RESOURCE_TYPES, ResourceType, decode, resource_name
-from .clusters import for_grpc_core, make_clusters
+from ..errors import ConfigError
+from ..resources import ResourceType
+from .clusters import cluster_inputs, for_grpc_core, make_clusters
 from .inbound import make_keys_clusters
-from .listeners import make_grpc_listeners, make_refusal, make_sidecar_listeners
+from .listeners import grpc_listeners, make_refusal, sidecar_listeners
+from .memo import Memo
 from .names import short_forms
+from .packing import Packed, Packer, Resources
 from .scope import Scope
 from .world import NOT_SAYABLE, hosts_overlap
 
 __all__ = ["Packed", "View"]
-
-Packed = dict[tuple[ResourceType, str], bytes]
 
 
 class View:
@@ -28,37 +29,40 @@ class View:
     Args:
         scope: What there is for the client.
         raw: Resources that stand in the folder as they are.
-        checked: Bodies that are known to be good, such as those of the folder's last state; more are added.
+        memo: What was made for the client before.
+        checked: Bodies that are known to be good.
 
     Attributes:
         errors: What is wrong with what was made so far.
     """
 
-    def __init__(self, scope: Scope, raw: Mapping[tuple[ResourceType, str], bytes], checked: Packed) -> None:
+    def __init__(self, scope: Scope, raw: Packed, memo: Memo, checked: Packed) -> None:
         self.scope = scope
+        self.memo = memo
         self.errors: list[ConfigError] = []
         self._raw = raw
-        self._checked = checked
+        self._packer = Packer(memo, checked)
 
     @cached_property
     def grpc(self) -> Packed:
         """For clients that ask for listeners by name."""
-        return self._packed(lambda: (*self._clusters, *make_grpc_listeners(self.scope, self.errors)))
+        return self._joined(lambda: (*self._clusters, *grpc_listeners(self.scope, self._packer)))
 
     @cached_property
     def grpc_core(self) -> Packed:
         """The same, with the clusters and timeouts that gRPC's own xDS client takes."""
-        return self._packed(
+        return self._joined(
             lambda: (
-                *(for_grpc_core(one) if one.DESCRIPTOR.name == "Cluster" else one for one in self._clusters),
-                *make_grpc_listeners(self.scope, self.errors, is_grpc_core=True),
+                *self._clusters,
+                *map(self._for_grpc_core, self._clusters),
+                *grpc_listeners(self.scope, self._packer, is_grpc_core=True),
             )
         )
 
     @cached_property
     def sidecar(self) -> Packed:
         """For an Envoy, which asks for all there is."""
-        return self._packed(lambda: (*self._clusters, *make_sidecar_listeners(self.scope, self.errors)))
+        return self._joined(lambda: (*self._clusters, *sidecar_listeners(self.scope, self._packer)))
 
     def listener(self, name: str) -> bytes | None:
         """The listener of a host that nothing names: a wildcard's, or a refusal where others must not be called."""
@@ -100,41 +104,40 @@ class View:
         return {short: host for host in scope.services for short in short_forms(host, namespace, domain)}
 
     @cached_property
-    def _clusters(self) -> list[Message]:
-        return [*make_clusters(self.scope, self.errors), *make_keys_clusters(self.scope.world)]
+    def _clusters(self) -> list[Resources]:
+        made = [
+            self._packer.keep(("clusters", inputs.service.host), inputs, partial(make_clusters, inputs))
+            for inputs in cluster_inputs(self.scope)
+        ]
+        return [*made, self._packer.pack(lambda _: make_keys_clusters(self.scope.world))]
 
-    def _packed(self, make: Callable[[], Iterable[Message]]) -> Packed:
+    def _for_grpc_core(self, clusters: Resources) -> Resources:
+        """What stands in the place of clusters."""
+        packed = {name: body for (kind, name), body in clusters.packed.items() if kind is ResourceType.CLUSTER}
+
+        def adapt(_: list[ConfigError]) -> Iterator[Message]:
+            for body in packed.values():
+                yield for_grpc_core(cluster_pb2.Cluster.FromString(body))
+
+        return self._packer.keep(("for grpc-core", *packed), (packed,), adapt)
+
+    def _joined(self, make: Callable[[], Iterable[Resources]]) -> Packed:
+        packed: Packed = {}
         try:
-            return {**_pack(make(), self.errors, self._checked), **self._raw}
+            for made in make():
+                packed.update(made.packed)
+                self.errors += made.errors
         except ConfigError as error:
             self.errors.append(error)
+            packed = {}
         except NOT_SAYABLE as error:
             self.errors.append(ConfigError("the folder", f"cannot be said in xDS: {error}"))
-        return dict(self._raw)
+            packed = {}
+        packed.update(self._raw)
+        return packed
 
 
 def _renamed(packed: bytes, name: str) -> bytes:
     listener = listener_pb2.Listener.FromString(packed)
     listener.name = name
     return bytes(listener.SerializeToString(deterministic=True))
-
-
-def _pack(messages: Iterable[Message], errors: list[ConfigError], checked: Packed) -> Packed:
-    """Messages as bytes by type and name. Each is checked as a client would, so that no error waits for one.
-
-    That takes longer than all the rest, so that what has been checked is not checked again.
-    """
-    packed: Packed = {}
-    for message in messages:
-        kind = RESOURCE_TYPES[f"type.googleapis.com/{message.DESCRIPTOR.full_name}"]
-        body = message.SerializeToString(deterministic=True)
-        name = resource_name(kind, body)
-        if checked.get((kind, name)) != body:
-            try:
-                decode(kind, body)
-            except ResourceError as error:
-                errors.append(ConfigError(f"{name}: {error.field}", error.problem))
-                continue
-            checked.setdefault((kind, name), body)
-        packed[(kind, name)] = body
-    return packed

@@ -22,7 +22,6 @@ from .http_rules import (
 )
 from .kubernetes import Meta
 from .virtual_service_rules import check_http_route, check_virtual_service
-from .world import World
 
 __all__ = ["parse_retry", "parse_virtual_service"]
 
@@ -34,7 +33,7 @@ _CONDITIONS = (
 )
 
 
-def parse_virtual_service(spec: Fields, meta: Meta, world: World, errors: list[ConfigError]) -> VirtualService | None:
+def parse_virtual_service(spec: Fields, meta: Meta, errors: list[ConfigError]) -> VirtualService | None:
     """A VirtualService; None where it is for gateways only. Routes with an error are left out."""
     hosts = spec.texts("hosts")
     gateways = spec.texts("gateways")
@@ -46,13 +45,13 @@ def parse_virtual_service(spec: Fields, meta: Meta, world: World, errors: list[C
     for route in spec.children("http"):
         try:
             check_http_route(route.again())
-            parsed = _parse_route(route, meta, world)
+            parsed = _parse_route(route, meta)
             if parsed is not None:
                 routes.append(parsed)
         except ConfigError as error:
             errors.append(error)
-    tls = _parse_byte_routes(spec, "tls", meta, world, errors)
-    tcp = _parse_byte_routes(spec, "tcp", meta, world, errors)
+    tls = _parse_byte_routes(spec, "tls", meta, errors)
+    tcp = _parse_byte_routes(spec, "tcp", meta, errors)
     spec.finish(("hosts", "gateways", "http", "tls", "tcp", "exportTo"))
     if gateways and "mesh" not in gateways:
         spec.warn("gateways", "is for gateways only, and has no effect in a mesh client")
@@ -60,7 +59,7 @@ def parse_virtual_service(spec: Fields, meta: Meta, world: World, errors: list[C
     return VirtualService(
         name=meta.name,
         namespace=meta.namespace,
-        hosts=tuple(world.full_host(host, meta.namespace) for host in hosts),
+        hosts=tuple(meta.full_host(host) for host in hosts),
         routes=tuple(routes),
         where=spec.where,
         export_to=export_to,
@@ -70,14 +69,12 @@ def parse_virtual_service(spec: Fields, meta: Meta, world: World, errors: list[C
     )
 
 
-def _parse_byte_routes(
-    spec: Fields, name: str, meta: Meta, world: World, errors: list[ConfigError]
-) -> tuple[ByteRoute, ...]:
+def _parse_byte_routes(spec: Fields, name: str, meta: Meta, errors: list[ConfigError]) -> tuple[ByteRoute, ...]:
     routes = []
     for route in spec.children(name):
         try:
             matches = [_parse_byte_match(match) for match in route.children("match")]
-            destinations = _parse_destinations(route, meta, world)
+            destinations = _parse_destinations(route, meta)
             route.finish(("match",))
         except ConfigError as error:
             errors.append(error)
@@ -104,7 +101,7 @@ def _parse_byte_match(match: Fields) -> ByteMatch | None:
     return parsed if not subnets and (not gateways or "mesh" in gateways) else None
 
 
-def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute | None:
+def _parse_route(route: Fields, meta: Meta) -> HttpRoute | None:
     """A route; None where all that it matches is for gateways (route.go, sourceMatchHTTP)."""
     rewrite, direct = route.child("rewrite"), route.child("directResponse")
     request, response = _parse_headers(route)
@@ -118,7 +115,7 @@ def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute | None:
     parsed = HttpRoute(
         name=route.text("name"),
         matches=tuple(match for match in matches if match is not None),
-        destinations=_parse_destinations(route, meta, world),
+        destinations=_parse_destinations(route, meta),
         redirect=_parse_redirect(route),
         direct_status=direct.integer("status", low=200, high=599) if direct is not None else None,
         direct_body=(body.base64("bytes") or body.text("string")) if body is not None else "",
@@ -128,7 +125,7 @@ def _parse_route(route: Fields, meta: Meta, world: World) -> HttpRoute | None:
         timeout_seconds=route.duration("timeout"),
         retry=parse_retry(retries) if retries is not None else None,
         fault=_parse_fault(route),
-        mirrors=_parse_mirrors(route, meta, world),
+        mirrors=_parse_mirrors(route, meta),
         request_headers=request,
         response_headers=response,
         delegate=_parse_delegate(route, meta),
@@ -156,7 +153,7 @@ def _parse_delegate(route: Fields, meta: Meta) -> tuple[str, str] | None:
     return named
 
 
-def _parse_destinations(route: Fields, meta: Meta, world: World) -> tuple[Destination, ...]:
+def _parse_destinations(route: Fields, meta: Meta) -> tuple[Destination, ...]:
     found = []
     for weighted in route.children("route"):
         destination = weighted.child("destination")
@@ -165,7 +162,7 @@ def _parse_destinations(route: Fields, meta: Meta, world: World) -> tuple[Destin
         request, response = _parse_headers(weighted)
         weight = weighted.integer("weight", 0) or 0
         weighted.finish()
-        found.append(_parse_destination(destination, meta, world, weight, request, response))
+        found.append(_parse_destination(destination, meta, weight, request, response))
     if len(found) > 1 and not any(destination.weight for destination in found):
         raise route.error("route", "the weights of several destinations must not all be 0")
     return tuple(found)
@@ -177,7 +174,6 @@ _NOTHING = HeaderOperations()
 def _parse_destination(
     destination: Fields,
     meta: Meta,
-    world: World,
     weight: int = 0,
     request: HeaderOperations = _NOTHING,
     response: HeaderOperations = _NOTHING,
@@ -185,7 +181,7 @@ def _parse_destination(
     port = destination.child("port")
     number = port.integer("number", low=1, high=65535) if port is not None else None
     parsed = Destination(
-        host=world.full_host(destination.required_text("host"), meta.namespace),
+        host=meta.full_host(destination.required_text("host")),
         subset=destination.text("subset"),
         port=number,
         weight=weight,
@@ -351,15 +347,15 @@ def _share(holder: Fields, name: str, older: str, default: float) -> float:
     return value
 
 
-def _parse_mirrors(route: Fields, meta: Meta, world: World) -> tuple[tuple[Destination, float], ...]:
+def _parse_mirrors(route: Fields, meta: Meta) -> tuple[tuple[Destination, float], ...]:
     """All of them, but those that are switched off by a percentage of 0 (route.go, MirrorPercent)."""
     found = []
     for entry in route.children("mirrors"):
         destination, share = entry.child("destination"), _share(entry, "percentage", "", 100.0)
         if destination is not None:
-            found.append((_parse_destination(destination, meta, world), share))
+            found.append((_parse_destination(destination, meta), share))
         entry.finish()
     mirror, share = route.child("mirror"), _share(route, "mirrorPercentage", "mirrorPercent", 100.0)
     if mirror is not None:
-        found.append((_parse_destination(mirror, meta, world), share))
+        found.append((_parse_destination(mirror, meta), share))
     return tuple((destination, share) for destination, share in found if share)

@@ -11,6 +11,7 @@ from enum import Enum
 
 from .age import UNKNOWN_AGE, Age
 from .http_rules import HttpRetry, VirtualService
+from .names import full_host
 from .security_world import SecurityWorld
 from .traffic_policy import DestinationRule, LocalitySetting
 
@@ -90,7 +91,7 @@ class Resolution(Enum):
     NONE = "NONE"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Service:
     """A host name that others call.
 
@@ -112,7 +113,7 @@ class Service:
     resolution: Resolution = Resolution.STATIC
     addresses: tuple[str, ...] = ()
     distribution: str = ""
-    endpoints: dict[int, list[EndpointEntry]] = field(default_factory=dict)
+    endpoints: Mapping[int, Sequence[EndpointEntry]] = field(default_factory=dict)
     where: str = ""
     export_to: tuple[str, ...] = ()
     external_name: str = ""
@@ -213,4 +214,4 @@ class World:
 
     def full_host(self, host: str, namespace: str) -> str:
         """A host as Istio completes it: a name without dots is a service of the rule's own namespace."""
-        return host.lower() if "." in host or host == "*" else f"{host.lower()}.{namespace}.svc.{self.domain}"
+        return full_host(host, namespace, self.domain)

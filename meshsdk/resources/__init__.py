@@ -29,7 +29,7 @@ from .cluster import (
     TcpKeepalive,
     Thresholds,
 )
-from .codec import RESOURCE_TYPES, ResourceType, Unparsed, decode, resource_name
+from .codec import RESOURCE_TYPES, ResourceType, Unparsed, decode, name_of, resource_name
 from .filters.buffer import Buffer
 from .filters.fault import Fault
 from .filters.header_mutation import FilterHeaderMutations
@@ -153,5 +153,6 @@ __all__ = [
     "VirtualHost",
     "WeightedCluster",
     "decode",
+    "name_of",
     "resource_name",
 ]

@@ -16,7 +16,7 @@ from .cluster import parse_cluster, parse_endpoints, with_grpc_rules
 from .listener import Listener, ServerListener, parse_listener
 from .route import parse_route_configuration
 
-__all__ = ["RESOURCE_TYPES", "ResourceType", "Unparsed", "decode", "resource_name"]
+__all__ = ["RESOURCE_TYPES", "ResourceType", "Unparsed", "decode", "name_of", "resource_name"]
 
 
 class ResourceType(Enum):
@@ -70,10 +70,15 @@ _CODECS: dict[ResourceType, _Codec] = {
 }
 
 
+def name_of(kind: ResourceType, message: Message) -> str:
+    """The name of a resource that is no longer packed, or not yet."""
+    return str(getattr(message, _CODECS[kind].name_field))
+
+
 def resource_name(kind: ResourceType, packed: Unparsed) -> str:
     """The name inside a packed resource; empty where it cannot be read."""
     try:
-        return str(getattr(_unpack(kind, packed), _CODECS[kind].name_field))
+        return name_of(kind, _unpack(kind, packed))
     except ResourceError:
         return ""
 

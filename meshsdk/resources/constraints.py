@@ -2,7 +2,7 @@
 
 Envoy's protos carry their rules as field options (`validate.rules`, protoc-gen-validate). xds-protos keeps the
 options in its descriptors, so they need not be written again: each message type's rules are compiled once, on first
-use, into a tuple of checks, and a message is walked with those. Regular expressions go to RE2, never to `re`.
+use, into checks, and the fields that a message has are walked with those. Regular expressions go to RE2, never to `re`.
 
     check(route_configuration)   # raises ResourceError("RouteConfiguration.virtual_hosts[2].domains", "…")
 
@@ -11,10 +11,11 @@ use, into a tuple of checks, and a message is walked with those. Regular express
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
+from msgspec import Struct
 
 from ..errors import ResourceError
 from . import protos
@@ -40,7 +41,19 @@ _NOT_APPLIED = frozenset(
 )
 
 
-_checks_by_type: dict[str, Check] = {}
+class _Rules(Struct, frozen=True):
+    """The rules of a message type.
+
+    Attributes:
+        of_whole: Those about what may not be missing.
+        of_fields: Of the values of fields that are set, by number.
+    """
+
+    of_whole: tuple[Check, ...] = ()
+    of_fields: Mapping[int, Check] = {}
+
+
+_rules_by_type: dict[type[Message], _Rules] = {}
 
 
 def check(message: Message, where: str = "") -> None:
@@ -54,39 +67,52 @@ def check(message: Message, where: str = "") -> None:
         ResourceError: The first rule that does not hold, with the field's path.
     """
     try:
-        _check_of(message.DESCRIPTOR)(message)
+        _check(message)
     except Broken as broken:
         raise ResourceError(f"{where or message.DESCRIPTOR.name}{broken.path}", broken.problem) from None
 
 
-def _check_of(descriptor: Any) -> Check:
-    """The check of a message of this type; what it consists of is compiled at its first use, since types nest."""
-    known = _checks_by_type.get(descriptor.full_name)
-    if known is not None:
-        return known
-    checks: tuple[Check, ...] | None = None
-
-    def check_message(message: Any) -> None:
-        nonlocal checks
-        if checks is None:
-            checks = tuple(_compile_message(descriptor))
-        for one in checks:
-            one(message)
-
-    _checks_by_type[descriptor.full_name] = check_message
-    return check_message
-
-
-def _compile_message(descriptor: Any) -> Iterable[Check]:
-    if _is_unchecked(descriptor):
+def _check(message: Message) -> None:
+    kind = type(message)
+    rules = _rules_by_type.get(kind)
+    if rules is None:
+        rules = _rules_by_type[kind] = _compile_message(message.DESCRIPTOR)
+    for one in rules.of_whole:
+        one(message)
+    of_fields = rules.of_fields
+    if not of_fields:
         return
+    # Few of a message's fields are set, and those are known to protobuf.
+    for field, value in message.ListFields():
+        check_value = of_fields.get(field.number)
+        if check_value is not None:
+            try:
+                check_value(value)
+            except Broken as broken:
+                raise broken.below(f".{field.name}") from None
+
+
+def _compile_message(descriptor: Any) -> _Rules:
+    if _is_unchecked(descriptor):
+        return _Rules()
+    of_whole: list[Check] = []
+    of_fields: dict[int, Check] = {}
     for oneof in descriptor.oneofs:
         if oneof.GetOptions().Extensions[protos.validate_pb2.required]:
-            yield _oneof_check(oneof.name, [field.name for field in oneof.fields])
+            of_whole.append(_oneof_check(oneof.name, [field.name for field in oneof.fields]))
     for field in descriptor.fields:
         if field.full_name in _NOT_APPLIED:
             continue
-        yield from _compile_field(field)
+        rules = field.GetOptions().Extensions[protos.validate_pb2.rules]
+        # A required member of a oneof is required only where the oneof is that member, and then it is there.
+        if _is_required(rules) and field.containing_oneof is None:
+            of_whole.append(_required_check(field.name))
+        check_field = _field_check(field, rules)
+        if check_field is not None:
+            of_fields[field.number] = check_field
+            if not field.has_presence and not _takes_nothing(check_field, field):
+                of_whole.append(_unset_check(field.name, check_field))
+    return _Rules(tuple(of_whole), of_fields)
 
 
 def _is_unchecked(descriptor: Any) -> bool:
@@ -124,43 +150,53 @@ def _oneof_check(name: str, choices: list[str]) -> Check:
     return one_is_set
 
 
-def _compile_field(field: FieldDescriptor) -> Iterable[Check]:
-    rules = field.GetOptions().Extensions[protos.validate_pb2.rules]
-    is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
-    if is_map:
-        yield from _map_checks(field, rules)
-    elif field.is_repeated:
-        yield from _repeated_checks(field, rules)
-    else:
-        yield from _singular_checks(field, rules)
+def _required_check(name: str) -> Check:
+    def required(message: Any) -> None:
+        if not message.HasField(name):
+            raise Broken("must be set", f".{name}")
+
+    return required
 
 
-def _singular_checks(field: FieldDescriptor, rules: Any) -> Iterable[Check]:
-    name = field.name
-    # A required member of a oneof is required only where the oneof is that member, and then it is there.
-    if _is_required(rules) and field.containing_oneof is None:
+def _unset_check(name: str, check_value: Check) -> Check:
+    """Of a field that has a value even where it is not set, and that value is not legal."""
 
-        def required(message: Any) -> None:
-            if not message.HasField(name):
-                raise Broken("must be set", f".{name}")
+    def check_unset(message: Any) -> None:
+        value = getattr(message, name)
+        if not value:
+            try:
+                check_value(value)
+            except Broken as broken:
+                raise broken.below(f".{name}") from None
 
-        yield required
+    return check_unset
 
-    check_value = _value_check(field, rules)
-    if check_value is None:
-        return
 
-    def check_always(message: Any) -> None:
-        try:
-            check_value(getattr(message, name))
-        except Broken as broken:
-            raise broken.below(f".{name}") from None
+def _takes_nothing(check_value: Check, field: FieldDescriptor) -> bool:
+    nothing: Any = () if field.is_repeated else field.default_value
+    try:
+        check_value(nothing)
+    except Broken:
+        return False
+    return True
 
-    def check_if_set(message: Any) -> None:
-        if message.HasField(name):
-            check_always(message)
 
-    yield check_if_set if field.has_presence else check_always
+def _field_check(field: FieldDescriptor, rules: Any) -> Check | None:
+    """The check of a field's whole value, or None where every value is legal."""
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return _map_check(field, rules)
+    if field.is_repeated:
+        checks = tuple(_repeated_checks(field, rules))
+        return _each_of(checks) if checks else None
+    return _value_check(field, rules)
+
+
+def _each_of(checks: tuple[Check, ...]) -> Check:
+    def check_each(value: Any) -> None:
+        for one in checks:
+            one(value)
+
+    return checks[0] if len(checks) == 1 else check_each
 
 
 def _is_required(rules: Any) -> bool:
@@ -174,53 +210,50 @@ def _is_required(rules: Any) -> bool:
 
 
 def _repeated_checks(field: FieldDescriptor, rules: Any) -> Iterable[Check]:
-    name, repeated = field.name, rules.repeated
+    repeated = rules.repeated
     if repeated.HasField("min_items") or repeated.HasField("max_items"):
-        least = repeated.min_items
+        least, ignore_empty = repeated.min_items, repeated.ignore_empty
         most = repeated.max_items if repeated.HasField("max_items") else None
-        ignore_empty = repeated.ignore_empty
 
-        def check_size(message: Any) -> None:
-            size = len(getattr(message, name))
+        def check_size(items: Any) -> None:
+            size = len(items)
             if size < least and not (size == 0 and ignore_empty):
-                raise Broken(f"must have at least {least} items, has {size}", f".{name}")
+                raise Broken(f"must have at least {least} items, has {size}")
             if most is not None and size > most:
-                raise Broken(f"must have at most {most} items, has {size}", f".{name}")
+                raise Broken(f"must have at most {most} items, has {size}")
 
         yield check_size
     if repeated.unique:
 
-        def check_unique(message: Any) -> None:
-            items = list(getattr(message, name))
+        def check_unique(items: Any) -> None:
             if len({str(item) for item in items}) != len(items):
-                raise Broken("must not repeat an item", f".{name}")
+                raise Broken("must not repeat an item")
 
         yield check_unique
     check_item = _value_check(field, repeated.items)
     if check_item is not None:
 
-        def check_items(message: Any) -> None:
+        def check_items(items: Any) -> None:
             index = 0
             try:
-                for item in getattr(message, name):
+                for item in items:
                     check_item(item)
                     index += 1
             except Broken as broken:
-                raise broken.below(f".{name}[{index}]") from None
+                raise broken.below(f"[{index}]") from None
 
         yield check_items
 
 
-def _map_checks(field: Any, rules: Any) -> Iterable[Check]:
-    name, entry = field.name, field.message_type.fields_by_name
+def _map_check(field: Any, rules: Any) -> Check | None:
+    entry = field.message_type.fields_by_name
     check_key = _value_check(entry["key"], rules.map.keys)
     check_entry = _value_check(entry["value"], rules.map.values)
     least = rules.map.min_pairs
 
-    def check_map(message: Any) -> None:
-        pairs = getattr(message, name)
+    def check_map(pairs: Any) -> None:
         if len(pairs) < least:
-            raise Broken(f"must have at least {least} entries, has {len(pairs)}", f".{name}")
+            raise Broken(f"must have at least {least} entries, has {len(pairs)}")
         for key in pairs:
             is_key = True
             try:
@@ -230,10 +263,9 @@ def _map_checks(field: Any, rules: Any) -> Iterable[Check]:
                 if check_entry:
                     check_entry(pairs[key])
             except Broken as broken:
-                raise broken.below(f".{name} key {key!r}" if is_key else f".{name}[{key!r}]") from None
+                raise broken.below(f" key {key!r}" if is_key else f"[{key!r}]") from None
 
-    if least or check_key or check_entry:
-        yield check_map
+    return check_map if least or check_key or check_entry else None
 
 
 def _value_check(field: FieldDescriptor, rules: Any) -> Check | None:
@@ -247,7 +279,7 @@ def _value_check(field: FieldDescriptor, rules: Any) -> Check | None:
             return (lambda value: inner(value.value)) if inner else None
         if field.message_type.full_name == "google.protobuf.Any":
             return any_check(rules.any) if kind == "any" else None
-        return None if rules.message.skip or not _has_rules(field.message_type) else _check_of(field.message_type)
+        return None if rules.message.skip or not _has_rules(field.message_type) else _check
     return scalar_check(kind, getattr(rules, kind), field) if kind else None
 
 

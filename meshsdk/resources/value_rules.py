@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import operator
 import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -84,17 +85,23 @@ def _membership_tests(rule: Any) -> Iterable[Test]:
 
 
 def _number_tests(rule: Any) -> Iterable[Test]:
-    if rule.HasField("const"):
-        yield (lambda v: bool(v == rule.const)), f"must be {rule.const}"
-    if rule.HasField("lt"):
-        yield (lambda v: bool(v < rule.lt)), f"must be below {rule.lt}"
-    if rule.HasField("lte"):
-        yield (lambda v: bool(v <= rule.lte)), f"must be at most {rule.lte}"
-    if rule.HasField("gt"):
-        yield (lambda v: bool(v > rule.gt)), f"must be above {rule.gt}"
-    if rule.HasField("gte"):
-        yield (lambda v: bool(v >= rule.gte)), f"must be at least {rule.gte}"
+    for name, compare, words in _COMPARISONS:
+        if rule.HasField(name):
+            yield _number_test(compare, getattr(rule, name)), f"must be {words}{getattr(rule, name)}"
     yield from _membership_tests(rule)
+
+
+_COMPARISONS = (
+    ("const", operator.eq, ""),
+    ("lt", operator.lt, "below "),
+    ("lte", operator.le, "at most "),
+    ("gt", operator.gt, "above "),
+    ("gte", operator.ge, "at least "),
+)
+
+
+def _number_test(compare: Callable[[Any, Any], bool], bound: float) -> Callable[[Any], bool]:
+    return lambda value: compare(value, bound)
 
 
 def _enum_tests(rule: Any, field: Any) -> Iterable[Test]:
@@ -111,10 +118,11 @@ def _text_tests(rule: Any) -> Iterable[Test]:
         yield (lambda v: v == rule.const), f"must be {rule.const!r}"
     if rule.HasField("len"):
         yield (lambda v: len(v) == rule.len), f"must be {rule.len} characters long"
-    if rule.min_len or rule.min_bytes:
-        least = max(rule.min_len, rule.min_bytes)
+    least_length, least_bytes = rule.min_len, rule.min_bytes
+    if least_length or least_bytes:
+        least = max(least_length, least_bytes)
         yield (
-            (lambda v: len(v) >= rule.min_len and len(v.encode()) >= rule.min_bytes),
+            (lambda v: len(v) >= least_length and (not least_bytes or len(v.encode()) >= least_bytes)),
             ("must not be empty" if least == 1 else f"must be at least {least} long"),
         )
     if rule.HasField("max_len"):

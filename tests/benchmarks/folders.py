@@ -22,10 +22,11 @@ _ROUNDS = 3
 # Seconds from Mesh() to the first answer, and MiB that came with it; what is imported is not counted.
 _FIRST_ANSWER = """
 import json, sys, time
-import meshsdk, httpx
+import httpx
+from meshsdk import Mesh
 def peak(): return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
 before, started = peak(), time.perf_counter()
-with meshsdk.Mesh(config=sys.argv[1]) as mesh:
+with Mesh(config=sys.argv[1]) as mesh:
     mesh.explain("GET", "http://app-7.shop/")
     print(json.dumps([time.perf_counter() - started, peak() - before]))
 """

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from meshsdk.controlplane.client import Client
 from meshsdk.controlplane.folder import FolderState, load
 from meshsdk.controlplane.http_rules import HttpRoute, VirtualService
-from meshsdk.controlplane.routes import make_virtual_hosts
+from meshsdk.controlplane.memo import Memo
 from meshsdk.controlplane.scope import Scope
+from meshsdk.controlplane.virtual_hosts import make_virtual_hosts
 from meshsdk.controlplane.world import World
-from meshsdk.errors import ConfigError
 from meshsdk.resources import ResourceType, decode
 from meshsdk.resources.route import RetryOn
 from tests.conftest import MakeMesh, destination_rule, service, virtual_service
@@ -338,7 +338,6 @@ def test_a_host_whose_routes_cannot_be_said_is_not_called_past_the_mesh() -> Non
     world = World(
         virtual_services=[VirtualService("r", "default", ("x.example",), (HttpRoute(timeout_seconds=1e300),))]
     )
-    errors: list[ConfigError] = []
-    [host] = make_virtual_hosts(Scope(world, Client()), 80, errors)
-    assert (list(host.domains), len(host.routes)) == (["x.example", "x.example:80"], 0)
-    assert [error.where for error in errors] == ["x.example:80"]
+    [host] = make_virtual_hosts(Scope(world, Client()), 80, Memo())
+    assert (list(host.message.domains), len(host.message.routes)) == (["x.example", "x.example:80"], 0)
+    assert [error.where for error in host.errors] == ["x.example:80"]

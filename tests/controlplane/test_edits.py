@@ -1,0 +1,168 @@
+"""Whatever was edited, and however often: what comes of the steps that an edit reaches is what comes of all of them.
+
+The documents are those that meshsdk is compared with istiod by. They are put together at random, and changed, moved and
+removed one at a time; after each edit the state that was made with what was kept of the one before it is compared with
+one that is made from nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from meshsdk.controlplane.client import ANYBODY, Client
+from meshsdk.controlplane.documents import Document, Pieces, read_documents
+from meshsdk.controlplane.folder import Folder
+from meshsdk.controlplane.state import FolderState, make_state
+from tests.interop.istio.case import read_corpus
+
+CASES = [case.documents for case in read_corpus()]
+CLIENTS = (
+    ANYBODY,
+    Client("shop", (("app", "client"), ("version", "v1")), ("eu-west-1", "eu-west-1a", "")),
+    Client("istio-system"),
+)
+FILES = 3
+DOMAIN = "cluster.local"
+
+Files = dict[str, list[Any]]
+Edit = tuple[str, int, int, int]
+
+
+class Edited:
+    """Files that are edited, and the state that each edit leaves."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: Files = {f"{number}.yaml": [] for number in range(FILES)}
+        self._pieces: dict[str, Pieces] = {}
+        self._documents: dict[str, tuple[Document, ...]] = {}
+        self.kept: FolderState | None = None
+
+    def edit(self, edit: Edit) -> None:
+        """Change one thing, and translate."""
+        operation, of_file, of_document, seed = edit
+        name = f"{of_file % FILES}.yaml"
+        documents = self._files[name]
+        place = of_document % (len(documents) or 1)
+        if operation == "case":
+            documents += copy.deepcopy(CASES[seed % len(CASES)])
+        elif operation == "insert":
+            case = CASES[seed % len(CASES)]
+            documents.insert(place, copy.deepcopy(case[of_document % len(case)]))
+        elif operation == "rename":
+            other = f"{seed % FILES}.yaml"
+            self._files[name], self._files[other] = self._files[other], documents
+        elif not documents:
+            return
+        elif operation == "change":
+            change(documents[place], random.Random(seed))
+        elif operation == "remove":
+            del documents[place]
+        elif operation == "move":
+            moved = documents.pop(place)
+            self._files[f"{seed % FILES}.yaml"].insert(0, moved)
+        self._translate()
+
+    def _translate(self) -> None:
+        for name, documents in self._files.items():
+            path = self._folder / name
+            path.write_text("---\n".join(yaml.safe_dump(one, sort_keys=False) for one in documents) or "---\n")
+            found = read_documents(path, self._pieces.setdefault(name, {}))
+            self._documents[name] = self._documents.get(name, ()) if found == self._documents.get(name) else found
+        files = [(Path(name), self._documents[name]) for name in sorted(self._documents)]
+        self.kept = make_state(files, DOMAIN, before=self.kept)
+
+    def afresh(self) -> FolderState:
+        """The state that is made from nothing."""
+        files = [(Path(name), read_documents(self._folder / name)) for name in sorted(self._files)]
+        return make_state(files, DOMAIN)
+
+
+def change(document: Any, chance: random.Random) -> None:
+    """Change one value somewhere in a document; it may make no sense any more."""
+    places = [*places_in(document)]
+    holder, key = chance.choice(places)
+    value = holder[key]
+    of_others = [one[at] for one, at in places if not isinstance(one[at], dict | list)]
+    if chance.random() < 0.15:
+        del holder[key]
+    elif chance.random() < 0.15 and isinstance(value, list):
+        value.append(copy.deepcopy(chance.choice(value or of_others)))
+    elif isinstance(value, bool):
+        holder[key] = not value
+    elif isinstance(value, int):
+        holder[key] = chance.choice([value + 1, 0, 1, True])
+    elif isinstance(value, str):
+        holder[key] = chance.choice([f"{value}-x", "default", "reviews", "v1", "", "7s", *of_others])
+    else:
+        holder[key] = chance.choice([None, {}, [], value])
+
+
+def places_in(value: Any) -> list[tuple[Any, Any]]:
+    """Every value below a value, by the object or list that holds it."""
+    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []
+    return [place for key in keys for place in ((value, key), *places_in(value[key]))]
+
+
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["case", "insert", "change", "change", "change", "remove", "move", "rename"]),
+        st.integers(0, FILES - 1),
+        st.integers(0, 30),
+        st.integers(0, 1000),
+    ),
+    max_size=8,
+)
+
+
+def assert_same(kept: FolderState, afresh: FolderState) -> None:
+    assert kept.problems == afresh.problems
+    assert kept.version == afresh.version
+    assert kept.world == afresh.world
+    assert kept.raw == afresh.raw
+    for client in CLIENTS:
+        one, other = kept.view(client), afresh.view(client)
+        for shape in ("grpc", "grpc_core", "sidecar"):
+            assert getattr(one, shape) == getattr(other, shape)
+        assert list(map(str, one.errors)) == list(map(str, other.errors))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, len(CASES) - 1), EDITS)
+def test_a_state_after_edits_is_the_one_that_is_made_from_nothing(
+    tmp_path_factory: pytest.TempPathFactory, first: int, edits: list[Edit]
+) -> None:
+    edited = Edited(tmp_path_factory.mktemp("folder"))
+    edited.edit(("case", 0, 0, first))
+    for edit in edits:
+        edited.edit(edit)
+        assert edited.kept is not None
+        assert_same(edited.kept, edited.afresh())
+
+
+def test_an_edit_leaves_what_it_does_not_reach(tmp_path: Path) -> None:
+    """The same object is what was not made again."""
+    path = tmp_path / "all.yaml"
+    service = "apiVersion: v1\nkind: Service\nmetadata: {{name: {0}}}\nspec: {{ports: [{{name: http, port: 80}}]}}\n"
+    rule = (
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {0}}}\n"
+        "spec: {{hosts: [{0}], http: [{{timeout: {1}, route: [{{destination: {{host: {0}}}}}]}}]}}\n"
+    )
+    documents = [service.format("a"), service.format("b"), rule.format("a", "1s"), rule.format("b", "1s")]
+    path.write_text("---\n".join(documents))
+    folder = Folder(tmp_path, settle_seconds=0)
+    assert folder.refresh()
+    before = folder.state.grpc
+    path.write_text("---\n".join([*documents[:3], rule.format("b", "22s")]))
+    assert folder.refresh()
+    others = {key for key, packed in folder.state.grpc.items() if packed is not before[key]}
+    host = "b.default.svc.cluster.local"
+    assert {name for _, name in others} == {f"{host}:80", f"outbound|80||{host}"}
