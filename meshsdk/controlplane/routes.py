@@ -73,7 +73,7 @@ def make_virtual_hosts(
         for port in service.ports
         if port.number == number
     ]
-    full = {service.host for service, _ in entries}
+    full = {name for service, _ in entries for name in (service.host, f"{service.host}:{number}")}
     taken: set[str] = set()
     found = []
     for service, port in entries:
@@ -85,8 +85,9 @@ def make_virtual_hosts(
             domain=scope.world.domain,
             addresses=service.addresses,
         )
-        # A short form is no one's who has it for a full name (dedupeDomains).
-        domains = [one for one in names if one not in taken and (one == service.host or one not in full)]
+        # A short form is no one's who has it for a full name (dedupeDomains), with the port or without.
+        own = (service.host, f"{service.host}:{number}")
+        domains = [one for one in names if one not in taken and (one in own or one not in full)]
         taken.update(domains)
         if domains:
             name = f"{service.host}:{number}"

@@ -319,6 +319,25 @@ def test_a_wildcard_is_for_every_host_of_its_domain(make_mesh: MakeMesh, echo: A
         assert client.get("http://x.rules.example.com/").json()["path"] == "/by-rule"
 
 
+def entry(name: str, host: str, port: int, address_port: int) -> str:
+    """YAML of a ServiceEntry of one endpoint on loopback."""
+    return (
+        f"---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}}}\n"
+        f"spec: {{hosts: ['{host}'], resolution: STATIC, ports: [{{number: {port}, name: p, protocol: HTTP}}],"
+        f" endpoints: [{{address: 127.0.0.1, ports: {{p: {address_port}}}}}]}}\n"
+    )
+
+
+def test_a_full_name_that_is_anothers_short_form_is_reached_on_any_port(make_mesh: MakeMesh, echo: Any) -> None:
+    service_a, namesake = echo("service"), echo("namesake")
+    for port in (80, 9080):
+        yaml = service("a", service_a.port, port=port) + entry("b", "a.default", port, namesake.port)
+        with make_mesh(yaml).client() as client:
+            suffix = "" if port == 80 else f":{port}"
+            assert client.get(f"http://a.default{suffix}/").json()["name"] == "namesake"
+            assert client.get(f"http://a.default.svc{suffix}/").json()["name"] == "service"
+
+
 def test_hosts_that_are_passed_through_go_elsewhere_by_a_rule(make_mesh: MakeMesh, echo: Any) -> None:
     """As those of a gateway for what leaves the mesh; without a rule they are called as they are named."""
     server: EchoServer = echo("gateway")
