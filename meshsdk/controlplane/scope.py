@@ -19,7 +19,7 @@ from typing import TypeAlias
 from .client import Client
 from .http_rules import HttpRetry, VirtualService
 from .traffic_policy import DestinationRule
-from .world import Service, Sidecar, World, hosts_overlap, is_exported
+from .world import Service, Sidecar, World, covers_host, hosts_overlap, is_exported
 
 __all__ = ["Scope"]
 
@@ -129,7 +129,7 @@ class Scope:
         found = exact.get(host)
         if found is not None:
             return [rule for rule in found if self._is_for_client(rule, host)]
-        best = max((one for one in wildcards if hosts_overlap(one, host)), key=len, default=None)
+        best = max((one for one in wildcards if covers_host(one, host)), key=len, default=None)
         # route.go, separateVSHostsAndServices: by a wildcard, none of Gateway API has a service.
         return [wildcards[best]] if best is not None and not wildcards[best].is_of_gateway_api else []
 
@@ -210,7 +210,7 @@ def _most_specific(host: str, rules: RulesByHost) -> list[DestinationRule]:
     exact = rules.get(host)
     if exact is not None:
         return exact
-    wildcards = [one for one in rules if one.startswith("*") and hosts_overlap(one, host)]
+    wildcards = [one for one in rules if one.startswith("*") and covers_host(one, host)]
     return rules[max(wildcards, key=len)] if wildcards else []
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "Sidecar",
     "Workload",
     "World",
+    "covers_host",
     "hosts_overlap",
     "is_exported",
 ]
@@ -169,6 +170,14 @@ def hosts_overlap(one: str, other: str) -> bool:
     if one.startswith("*"):
         return other.endswith(one[1:])
     return one.endswith(other[1:]) if other.startswith("*") else one == other
+
+
+def covers_host(wildcard: str, host: str) -> bool:
+    """Whether a wildcard is for every host that `host` stands for, which may be a narrower wildcard.
+
+    Source: istio/istio pilot/pkg/model/config.go, mostSpecificHostWildcardMatch.
+    """
+    return host.removeprefix("*").endswith(wildcard[1:])
 
 
 def is_exported(export_to: Sequence[str], namespace: str, to: str) -> bool:

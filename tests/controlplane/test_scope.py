@@ -328,6 +328,22 @@ def entry(name: str, host: str, port: int, address_port: int) -> str:
     )
 
 
+def test_rules_for_a_wildcard_are_not_for_a_wider_one(make_mesh: MakeMesh, echo: Any) -> None:
+    """Not all that the wider one is for is theirs; hosts that a narrower one is for are."""
+    far, near = echo("far"), echo("near")
+    rule = virtual_service("'*.b.example'", "[{directResponse: {status: 418}}]")
+    broken = destination_rule("'*.b.example'", "trafficPolicy: {tls: {moed: SIMPLE}}")
+    services = entry("far", "*.example", 80, far.port) + entry("near", "*.a.b.example", 80, near.port)
+    mesh = make_mesh(services + rule.replace("name: '*.b.example'", "name: b"))
+    with mesh.client() as client:
+        assert client.get("http://x.example/").json()["name"] == "far"
+        assert client.get("http://x.a.b.example/").status_code == 418
+    mesh = make_mesh(services + broken.replace("name: '*.b.example'", "name: b"))
+    with mesh.client() as client:
+        assert client.get("http://x.example/").json()["name"] == "far"
+        assert client.get("http://x.a.b.example/").status_code == 503
+
+
 def test_a_full_name_that_is_anothers_short_form_is_reached_on_any_port(make_mesh: MakeMesh, echo: Any) -> None:
     service_a, namesake = echo("service"), echo("namesake")
     for port in (80, 9080):
