@@ -163,12 +163,12 @@ class Scope:
 
     def _find_destination_rule(self, host: str) -> DestinationRule | None:
         service = self.services.get(host)
-        own, root = self.client.namespace, self.root_namespace
+        own = self.client.namespace
         found = _most_specific(host, self._own_rules)
         if not found and service is not None:
             found = _most_specific(host, self._exported_rules(service.namespace))
-        if not found and root != own:
-            found = _most_specific(host, self._exported_rules(root))
+        if not found:
+            found = _most_specific(host, self._exported_rules(self.root_namespace))
         # Those for some workloads come first, and are of the client's own namespace.
         for rule in found:
             if rule.selector is not None and rule.namespace == own and self.client.has(rule.selector):
