@@ -199,6 +199,31 @@ def test_several_destination_rules_of_one_host_are_one(tmp_path: Path) -> None:
         assert cluster_of(tmp_path, yaml, subset=subset) is not None
 
 
+@pytest.mark.parametrize("order", [("one", "two"), ("two", "one")])
+def test_a_rule_that_cannot_be_read_is_not_made_up_for_by_another_of_its_host(
+    tmp_path: Path, order: tuple[str, str]
+) -> None:
+    """It may have asked for TLS."""
+    rules = {
+        "one": destination_rule(HOST, "trafficPolicy: {loadBalancer: {simple: RANDOM}}"),
+        "two": of_namespace(destination_rule(HOST, "trafficPolicy: {tls: {moed: SIMPLE}}"), "default", "z"),
+    }
+    (tmp_path / "m.yaml").write_text(service("a", 1) + "".join(rules[name] for name in order))
+    state = load(tmp_path)
+    assert [error for error in state.errors if "moed" in error]
+    assert (ResourceType.CLUSTER, f"outbound|80||{HOST}") not in state.view(ANYBODY).grpc
+
+
+def test_a_clients_rules_are_the_root_namespaces_where_it_is_of_that_and_no_service_has_its_own(tmp_path: Path) -> None:
+    of_all = of_namespace(
+        destination_rule("'*.local'", "trafficPolicy: {loadBalancer: {simple: RANDOM}}"), "istio-system", "all"
+    ).replace("all'*.local'", "all")
+    of_service = destination_rule(HOST, "trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}")
+    client = Client(namespace="istio-system")
+    assert policy_of(cluster_of(tmp_path, service("a", 1) + of_all, client)).startswith("Random")
+    assert policy_of(cluster_of(tmp_path, service("a", 1) + of_all + of_service, client)).startswith("RoundRobin")
+
+
 def test_a_destination_rule_for_some_workloads_is_for_those_of_its_namespace(tmp_path: Path) -> None:
     yaml = (
         service("a", 1)
@@ -289,6 +314,33 @@ def test_hosts_outside_the_registry_are_refused_where_the_mesh_says_so(
         assert response.status_code == (502 if mesh else 200)
         if mesh:
             assert client.get("http://a:8080/").status_code == 502
+
+
+@pytest.mark.parametrize("mesh", ["", MESH], ids=["any", "registry only"])
+def test_a_short_name_by_itself_is_the_service_only_where_nothing_else_may_be_called(tmp_path: Path, mesh: str) -> None:
+    """`a.` is asked for as `a`, and is not completed: it would be looked up past the mesh, or is the mesh's."""
+    (tmp_path / "m.yaml").write_text(service("a", 1) + mesh)
+    view = load(tmp_path).view(ANYBODY)
+    packed = view.listener("a:80")
+    assert (packed is not None) is bool(mesh)
+    if packed is not None:
+        found = decode(ResourceType.LISTENER, packed)
+        assert (found.name, found.route_name) == ("a:80", f"outbound|80||{HOST}")
+
+
+def test_hosts_that_are_passed_through_are_so_on_their_ports_alone(tmp_path: Path) -> None:
+    free = (
+        "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: w}\n"
+        "spec: {hosts: ['*.free.example'], resolution: NONE, ports: [{number: 80, name: p, protocol: HTTP}]}\n"
+    )
+    (tmp_path / "m.yaml").write_text(service("a", 1) + free + MESH)
+    view = load(tmp_path).view(ANYBODY)
+    assert view.listener("x.free.example:80") is None
+    for refused in ("x.free.example:8080", "x.other.example:80"):
+        packed = view.listener(refused)
+        assert packed is not None
+        [host] = decode(ResourceType.LISTENER, packed).route_configuration.virtual_hosts
+        assert statuses(host.routes) == [502]
 
 
 def test_a_mesh_over_a_folder_is_of_its_identitys_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
