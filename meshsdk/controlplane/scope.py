@@ -169,6 +169,9 @@ class Scope:
             found = _most_specific(host, self._exported_rules(service.namespace))
         if not found:
             found = _most_specific(host, self._exported_rules(self.root_namespace))
+        for rule in found:
+            if rule.is_broken:
+                return rule  # It cannot be told whether it would be this client's.
         # Those for some workloads come first, and are of the client's own namespace.
         for rule in found:
             if rule.selector is not None and rule.namespace == own and self.client.has(rule.selector):

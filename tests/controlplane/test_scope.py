@@ -200,18 +200,22 @@ def test_several_destination_rules_of_one_host_are_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", [("one", "two"), ("two", "one")])
+@pytest.mark.parametrize(
+    "more", ["", "exportTo: [.], ", "exportTo: [default, shop], ", "workloadSelector: {matchLabels: {app: web}}, "]
+)
+@pytest.mark.parametrize("client", [ANYBODY, Client(labels=(("app", "web"),))], ids=["anybody", "web"])
 def test_a_rule_that_cannot_be_read_is_not_made_up_for_by_another_of_its_host(
-    tmp_path: Path, order: tuple[str, str]
+    tmp_path: Path, client: Client, more: str, order: tuple[str, str]
 ) -> None:
-    """It may have asked for TLS."""
+    """It may have asked for TLS, wherever it was exported to."""
     rules = {
-        "one": destination_rule(HOST, "trafficPolicy: {loadBalancer: {simple: RANDOM}}"),
+        "one": destination_rule(HOST, f"{more}trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}"),
         "two": of_namespace(destination_rule(HOST, "trafficPolicy: {tls: {moed: SIMPLE}}"), "default", "z"),
     }
     (tmp_path / "m.yaml").write_text(service("a", 1) + "".join(rules[name] for name in order))
     state = load(tmp_path)
     assert [error for error in state.errors if "moed" in error]
-    assert (ResourceType.CLUSTER, f"outbound|80||{HOST}") not in state.view(ANYBODY).grpc
+    assert (ResourceType.CLUSTER, f"outbound|80||{HOST}") not in state.view(client).grpc
 
 
 def test_a_clients_rules_are_the_root_namespaces_where_it_is_of_that_and_no_service_has_its_own(tmp_path: Path) -> None:
