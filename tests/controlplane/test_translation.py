@@ -263,6 +263,7 @@ def test_an_error_names_file_document_and_field(tmp_path: Path, yaml: str, place
         (service("a", 1) + virtual_service("a", "[{route: [{destination: {host: nobody}}]}]"), "nobody"),
         (service("a", 1) + virtual_service("a", "[{route: [{destination: {host: a, subset: v9}}]}]"), "v9"),
         ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n", "Deployment/d"),
+        ("apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: t}\n", "spans and metrics"),
     ],
 )
 def test_what_is_not_translated_is_warned_about_by_name_and_breaks_nothing(
@@ -271,6 +272,11 @@ def test_what_is_not_translated_is_warned_about_by_name_and_breaks_nothing(
     state = translate(tmp_path, yaml)
     assert not state.errors
     assert any(words in problem.text for problem in state.problems)
+
+
+def test_nothing_is_said_of_rules_that_name_what_is_there(tmp_path: Path) -> None:
+    rules = virtual_service("a", "[{route: [{destination: {host: a}}]}]") + destination_rule("a", "subsets: []")
+    assert not translate(tmp_path, service("a", 1) + rules).problems
 
 
 def test_an_alias_bomb_is_refused(tmp_path: Path) -> None:
