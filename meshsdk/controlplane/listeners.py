@@ -17,7 +17,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from google.protobuf.message import Message
 
 from ..errors import ConfigError
-from .names import cluster_name
+from .names import cluster_name, names_of
 from .routes import FAULT_FILTER, PORT_OF_OTHERS, leads_elsewhere, make_virtual_hosts
 from .scope import Scope
 from .world import Resolution
@@ -34,6 +34,9 @@ def make_grpc_listeners(scope: Scope, errors: list[ConfigError], *, is_grpc_core
             virtual_host = by_domain.get(host)
             if virtual_host is None:
                 continue
+            # Whoever names a host by a short form asks for its full name, too, be it a service's or a rule's alone.
+            forms = names_of(host, port=number, namespace=scope.client.namespace, domain=scope.world.domain)
+            virtual_host.domains.extend(form for form in forms if form not in by_domain)
             listener = listener_pb2.Listener(name=f"{host}:{number}")
             route_name = cluster_name(number, "", host)
             listener.api_listener.api_listener.Pack(_make_manager(route_name, route_name))

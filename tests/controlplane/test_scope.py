@@ -145,6 +145,20 @@ def test_a_host_that_is_no_service_has_its_rules_on_port_80(make_mesh: MakeMesh,
         assert client.get("http://shop.example.com/y").status_code == 404
 
 
+def test_a_rule_by_itself_has_its_host_in_each_form_of_its_name(make_mesh: MakeMesh, echo: Any) -> None:
+    """Clients complete short names, and no listener of a port must be there for it as at a sidecar."""
+    server: EchoServer = echo("a")
+    for host in ("b.default.svc.cluster.local", "shop.example.com"):
+        rule = virtual_service(host, "[{match: [{uri: {prefix: /x}}], route: [{destination: {host: a}}]}]")
+        short = ("b", "b.default", "b.default.svc") if host.startswith("b.") else ()
+        with make_mesh(
+            service("a", server.port, port=8080) + rule.replace("host: a}", "host: a, port: {number: 8080}}")
+        ).client() as client:
+            for name in (host, *short, f"{host}."):
+                assert client.get(f"http://{name}/x").json()["name"] == "a", name
+                assert client.get(f"http://{name}/y").status_code == 404, name
+
+
 def test_a_service_that_is_the_name_of_another_is_that_one(make_mesh: MakeMesh, echo: Any) -> None:
     server: EchoServer = echo("a")
     alias = (
