@@ -31,7 +31,7 @@ from meshsdk.resources import (
 from meshsdk.routing import RouteTable
 
 from .case import Client, Request
-from .istiod import NodeResources, byte_clusters, default_clusters
+from .istiod import PASSTHROUGH, NodeResources, byte_clusters, default_clusters
 
 __all__ = ["Profile", "View", "of_folder", "of_grpc_profile", "of_sidecar_profile", "to_message"]
 
@@ -206,8 +206,8 @@ def of_sidecar_profile(node: NodeResources, client: Client) -> SidecarView:
     """istiod's resources for an Envoy: its routes by port, and of its listeners where they send bytes."""
     view = SidecarView(client)
     _fill(view, (*node.routes, *node.clusters, *node.endpoints))
-    defaults = [name for one in node.listeners if one["name"] == "virtualOutbound" for name in default_clusters(one)]
-    view.registry_only = bool(defaults) and "PassthroughCluster" not in defaults
+    defaults = [name for one in node.listeners for name in default_clusters(one)]
+    view.registry_only = bool(defaults) and PASSTHROUGH not in defaults
     view.of_bytes = frozenset(name for one in node.listeners for name in byte_clusters(one))
     return view
 
