@@ -104,6 +104,7 @@ class Service:
         external_name: The host that it is a name of.
         subject_alt_names: Names of its servers' certificates, besides those of their accounts.
         is_entry: A ServiceEntry made it.
+        is_looked_up: That left it to the application to look it up (`resolution: NONE`).
     """
 
     host: str
@@ -119,6 +120,7 @@ class Service:
     external_name: str = ""
     subject_alt_names: tuple[str, ...] = ()
     is_entry: bool = False
+    is_looked_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
