@@ -31,6 +31,7 @@ class Difference:
         fact: Its name, such as `request.timeouts.route` or `cluster.endpoints`.
         subject: The request, the cluster or the server.
         hosts: What hosts the request may mean by its host, or the cluster's host.
+        destinations: The hosts of the clusters that it goes to.
         port: That is asked for.
         named: What the folder names.
         is_by_a_rules_host: A VirtualService has the host that the request names or means, and what becomes of the
@@ -43,6 +44,7 @@ class Difference:
     ours: Any
     istiods: Any
     hosts: tuple[str, ...] = field(default=(), compare=False)
+    destinations: tuple[str, ...] = field(default=(), compare=False)
     port: int = field(default=0, compare=False)
     named: Named = field(default=Named(), compare=False, repr=False)
     is_by_a_rules_host: bool = field(default=False, compare=False)
@@ -109,6 +111,7 @@ def compare(case: Case, folder: Path, answer: Answer, limit: int = 160, profile:
                 replace(
                     one,
                     hosts=hosts,
+                    destinations=tuple(name.rpartition("|")[2] for name, _ in mine.get("clusters", ())),
                     port=request.port,
                     named=named,
                     is_by_a_rules_host=_is_by_a_rules_host(ours, request, mine, hosts, named),

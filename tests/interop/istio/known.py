@@ -78,7 +78,9 @@ def _is_of_a_rule(one: Difference) -> bool:
         return False
     host = _HOST.search(one.subject)
     is_full = host is not None and any(hosts_overlap(rule, host[1].lower()) for rule in one.named.rules)
-    return one.istiods == "passthrough without a listener" or (one.istiods == "passthrough" and not is_full)
+    if is_full:
+        return one.istiods in ("passthrough without a listener", "reply without a listener")
+    return one.istiods in ("passthrough", "passthrough without a listener", "reply without a listener")
 
 
 def _is_no_name(one: Difference) -> bool:
@@ -91,7 +93,7 @@ def _is_no_name(one: Difference) -> bool:
 
 def _has_no_limit(one: Difference) -> bool:
     is_idle = one.fact in ("request.timeouts.idle", "request.timeouts.shortest_idle")
-    is_such = any(_goes_where_it_is_looked_up(one.named, host) for host in one.hosts)
+    is_such = any(_goes_where_it_is_looked_up(one.named, host) for host in one.destinations)
     return is_idle and one.ours is None and one.istiods == 300.0 and is_such
 
 
@@ -103,6 +105,17 @@ def _names_the_server(one: Difference) -> bool:
     matcher = one.ours[0]
     value = matcher["value"]
     return (matcher["kind"], value["kind"], value["value"]) == ("DNS", "EXACT", one.hosts[0])
+
+
+def _is_of_the_mesh(one: Difference) -> bool:
+    """Certificates of the mesh's own trust domains, where istiod takes any that its roots vouch for."""
+    if not one.fact.endswith("tls.trust.san_matchers") or one.istiods or not one.ours:
+        return False
+    return all(
+        (matcher["kind"], matcher["value"]["kind"]) == ("URI", "PREFIX")
+        and re.fullmatch(r"spiffe://[^/]+/", matcher["value"]["value"])
+        for matcher in one.ours
+    )
 
 
 def _leaves_out_the_unready(one: Difference) -> bool:
@@ -141,6 +154,7 @@ KNOWN = (
     Known("Short names that are none", "registry_only_passed_through", _is_no_name),
     Known("Streams that stand still", "headless", _has_no_limit),
     Known("Servers that prove their name", "upstream_tls", _names_the_server),
+    Known("Servers whose accounts are not known", "mutual_tls_of_unknown_accounts", _is_of_the_mesh),
     Known("Endpoints that are not ready", "unready_endpoints", _leaves_out_the_unready),
     Known("Hosts in upper case", "odd_names", _is_of_upper_case),
 )
