@@ -66,7 +66,8 @@ _LOOKED_UP = _types("LOGICAL_DNS", "ORIGINAL_DST", _is_looked_up)
 def _is_looked_up_here(one: Difference) -> bool:
     """The cluster, and requests on ports where a sidecar does not look at what it passes through."""
     is_unknown = one.fact == "request.answer" and one.istiods == "passthrough without a listener"
-    return _LOOKED_UP(one) or (is_unknown and one.ours == "forward" and _is_looked_up(one.named, one.hosts[0]))
+    is_such = any(_is_looked_up(one.named, host) for host in one.hosts)
+    return _LOOKED_UP(one) or (is_unknown and one.ours == "forward" and is_such)
 
 
 _HOST = re.compile(r"://([^/:]*)")
@@ -80,13 +81,15 @@ def _is_of_a_rule(one: Difference) -> bool:
     is_full = host is not None and any(hosts_overlap(rule, host[1].lower()) for rule in one.named.rules)
     if is_full:
         return one.istiods in ("passthrough without a listener", "reply without a listener")
-    return one.istiods in ("passthrough", "passthrough without a listener", "reply without a listener")
+    # The answer under REGISTRY_ONLY; by such a name a sidecar has no other.
+    return one.istiods in ("passthrough", "passthrough without a listener", "reply", "reply without a listener")
 
 
 def _is_no_name(one: Difference) -> bool:
     return (
         one.fact == "request.answer"
-        and (one.ours, one.istiods) == ("no_route", "reply")
+        and one.ours == "no_route"
+        and one.istiods in ("reply", "reply without a listener")
         and re.search(r"://[a-z0-9-]+(\.[a-z0-9-]+(\.svc)?)?\.(:\d+)?/", one.subject) is not None
     )
 
