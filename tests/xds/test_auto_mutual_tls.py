@@ -19,6 +19,7 @@ from ..ads import AdsServer
 from ..certificates import SpiffeCa, provider, spiffe, write_identity
 from ..conftest import service
 from ..grpc.xds import cluster, endpoints, listener
+from ..grpc_client import make_client
 from ..grpc_server import GrpcServer
 from ..loops import LOOPS, make_loop
 from ..patience import PATIENCE
@@ -214,9 +215,12 @@ def test_an_endpoint_that_is_marked_later_gets_no_more_plaintext(
     assert answer == FRIEND
 
 
-def test_grpc_channels_speak_what_the_cluster_says(join: Join, stack: ExitStack) -> None:
+@pytest.mark.parametrize("kind", ["sync", "aio"])
+def test_grpc_channels_speak_what_the_cluster_says(join: Join, stack: ExitStack, kind: str) -> None:
     """grpc-core cannot offer the ALPN names of the mesh, by which sidecars in PERMISSIVE know mutual TLS."""
     server = stack.enter_context(GrpcServer("plain"))
-    with join(marked(server.port)).channel(HOST) as channel:
-        channel.unary_unary("/demo.Echo/say")(b"x", timeout=PATIENCE, wait_for_ready=True)
+    client = make_client(kind, join(marked(server.port)), HOST)
+    stack.callback(client.close)
+    assert client.call(timeout=PATIENCE, wait_for_ready=True)["name"] == "plain"
+    assert len(client.down(3, wait_for_ready=True)) == 3
     assert len(server.calls) == 1
