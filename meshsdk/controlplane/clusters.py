@@ -116,7 +116,8 @@ def _make_port(inputs: ClusterInputs, port: Port) -> Iterable[Message]:
     mode = rule.tls_mode(port.number) if rule is not None else None
     yield from _make_cluster(inputs, port, "", entries, policy, mode)
     for subset in rule.subsets if rule is not None else ():
-        chosen = [entry for entry in entries if _has_labels(entry, subset.labels)]
+        # What is looked up has no labels, and istiod passes its subsets through as it does the whole.
+        chosen = [entry for entry in entries if inputs.service.is_looked_up or _has_labels(entry, subset.labels)]
         assert rule is not None
         merged = rule.policy_for(port.number, subset.name)
         mode = rule.tls_mode(port.number, subset.name)

@@ -29,6 +29,8 @@ def check_destination_rule(spec: Fields, namespace: str) -> None:
         check_labels(subset, "labels")
         _check_policy(subset.child("trafficPolicy"), _OF_POLICY)
     check_export_to(spec, namespace)
+    if "workloadSelector" in spec and not set(spec.texts("exportTo")) <= {".", namespace}:
+        raise spec.error("exportTo", "must be the rule's own namespace alone, since it has a workloadSelector")
 
 
 _OF_PORT = ("outlierDetection", "connectionPool", "loadBalancer", "tls")

@@ -58,6 +58,7 @@ def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
             export_to=export_to,
             subject_alt_names=names,
             is_entry=True,
+            is_looked_up=is_looked_up,
         )
         endpoints = {one.number: _entries(service, one, workloads, own) for one in ports}
         services.append(dataclasses.replace(service, endpoints=endpoints))

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from envoy.config.listener.v3 import listener_pb2
@@ -18,7 +18,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from google.protobuf.message import Message
 
 from ..errors import ConfigError
-from .names import cluster_name
+from .names import cluster_name, names_of
 from .packing import Packer, Resources
 from .routes import FAULT_FILTER
 from .scope import Scope
@@ -34,19 +34,27 @@ def grpc_listeners(scope: Scope, packer: Packer, *, is_grpc_core: bool = False) 
         virtual_hosts = make_virtual_hosts(scope, number, packer.memo, is_grpc_core=is_grpc_core)
         by_domain = {domain: one for one in virtual_hosts for domain in one.domains}
         for host in _hosts_of(scope, number):
-            if host in by_domain:
-                one = by_domain[host]
-                make = partial(_of_host, host, number, one)
-                yield packer.keep(("listener", host, number, is_grpc_core), (one,), make)
+            one = by_domain.get(host)
+            if one is None:
+                continue
+            # Whoever names a host by a short form asks for its full name, too, be it a service's or a rule's alone.
+            names = names_of(host, port=number, namespace=scope.client.namespace, domain=scope.world.domain)
+            forms = [form for form in names if form not in by_domain]
+            make = partial(_of_host, host, number, one, forms)
+            yield packer.keep(("listener", host, number, is_grpc_core), (one, forms), make)
 
 
-def _of_host(host: str, number: int, virtual_host: VirtualHost, errors: list[ConfigError]) -> Iterator[Message]:
+def _of_host(
+    host: str, number: int, virtual_host: VirtualHost, forms: Sequence[str], errors: list[ConfigError]
+) -> Iterator[Message]:
     errors += virtual_host.errors
     listener = listener_pb2.Listener(name=f"{host}:{number}")
     route_name = cluster_name(number, "", host)
     listener.api_listener.api_listener.Pack(_make_manager(route_name, route_name))
     yield listener
-    yield route_pb2.RouteConfiguration(name=route_name, virtual_hosts=[virtual_host.message])
+    routes = route_pb2.RouteConfiguration(name=route_name, virtual_hosts=[virtual_host.message])
+    routes.virtual_hosts[0].domains.extend(forms)
+    yield routes
 
 
 def sidecar_listeners(scope: Scope, packer: Packer) -> Iterator[Resources]:

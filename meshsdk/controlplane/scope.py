@@ -19,7 +19,7 @@ from typing import TypeAlias
 from .client import Client
 from .http_rules import HttpRetry, VirtualService
 from .traffic_policy import DestinationRule
-from .world import Service, Sidecar, World, hosts_overlap, is_exported
+from .world import Service, Sidecar, World, covers_host, hosts_overlap, is_exported
 
 __all__ = ["Scope"]
 
@@ -41,7 +41,7 @@ class _Rules:
         exact = self._by_host.get(host)
         if exact is not None:
             return exact
-        wildcards = [one for one in self._wildcards if hosts_overlap(one, host)]
+        wildcards = [one for one in self._wildcards if covers_host(one, host)]
         return self._by_host[max(wildcards, key=len)] if wildcards else []
 
 
@@ -151,7 +151,7 @@ class Scope:
         found = exact.get(host)
         if found is not None:
             return [rule for rule in found if self._is_for_client(rule, host)]
-        best = max((one for one in wildcards if hosts_overlap(one, host)), key=len, default=None)
+        best = max((one for one in wildcards if covers_host(one, host)), key=len, default=None)
         # route.go, separateVSHostsAndServices: by a wildcard, none of Gateway API has a service.
         return [wildcards[best]] if best is not None and not wildcards[best].is_of_gateway_api else []
 
@@ -185,12 +185,15 @@ class Scope:
 
     def _find_destination_rule(self, host: str) -> DestinationRule | None:
         service = self.services.get(host)
-        own, root = self.client.namespace, self.root_namespace
+        own = self.client.namespace
         found = self._own_rules.most_specific(host)
         if not found and service is not None:
             found = self._exported_rules(service.namespace).most_specific(host)
-        if not found and root != own:
-            found = self._exported_rules(root).most_specific(host)
+        if not found:
+            found = self._exported_rules(self.root_namespace).most_specific(host)
+        for rule in found:
+            if rule.is_broken:
+                return rule  # It cannot be told whether it would be this client's.
         # Those for some workloads come first, and are of the client's own namespace.
         for rule in found:
             if rule.selector is not None and rule.namespace == own and self.client.has(rule.selector):

@@ -73,14 +73,15 @@ class _Called(NamedTuple):
 
 def _domains(every: Sequence[_Called], number: int, namespace: str, domain: str) -> list[list[str]]:
     """The names under which each of some services may be asked for, none twice."""
-    full = {one.host for one in every}
+    full = {name for one in every for name in (one.host, f"{one.host}:{number}")}
     taken: set[str] = set()
     found = []
     for one in every:
         hosts, addresses = (one.host, *one.aliases), one.addresses
         names = names_of(*hosts, port=number, namespace=namespace, domain=domain, addresses=addresses)
-        # A short form is no one's who has it for a full name (dedupeDomains).
-        found.append([name for name in names if name not in taken and (name == one.host or name not in full)])
+        # A short form is no one's who has it for a full name (dedupeDomains), with the port or without.
+        own = (one.host, f"{one.host}:{number}")
+        found.append([name for name in names if name not in taken and (name in own or name not in full)])
         taken.update(found[-1])
     return found
 

@@ -27,6 +27,7 @@ __all__ = [
     "Sidecar",
     "Workload",
     "World",
+    "covers_host",
     "hosts_overlap",
     "is_exported",
 ]
@@ -104,6 +105,7 @@ class Service:
         external_name: The host that it is a name of.
         subject_alt_names: Names of its servers' certificates, besides those of their accounts.
         is_entry: A ServiceEntry made it.
+        is_looked_up: That left it to the application to look it up (`resolution: NONE`).
     """
 
     host: str
@@ -119,6 +121,7 @@ class Service:
     external_name: str = ""
     subject_alt_names: tuple[str, ...] = ()
     is_entry: bool = False
+    is_looked_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,14 @@ def hosts_overlap(one: str, other: str) -> bool:
     if one.startswith("*"):
         return other.endswith(one[1:])
     return one.endswith(other[1:]) if other.startswith("*") else one == other
+
+
+def covers_host(wildcard: str, host: str) -> bool:
+    """Whether a wildcard is for every host that `host` stands for, which may be a narrower wildcard.
+
+    Source: istio/istio pilot/pkg/model/config.go, mostSpecificHostWildcardMatch.
+    """
+    return host.removeprefix("*").endswith(wildcard[1:])
 
 
 def is_exported(export_to: Sequence[str], namespace: str, to: str) -> bool:

@@ -155,9 +155,14 @@ class SyncPool:
             connection.close()
         else:
             now = connection.idle_since = time.monotonic()
-            self._idle.setdefault(key, []).append(connection)
+            idle = self._idle.setdefault(key, [])
+            idle.append(connection)
             if slot.endpoint.is_removed:
-                self.drop_removed()  # It went while this one was being put away.
+                # It went while this one was being put away, and whoever clears up may have taken the list away.
+                with contextlib.suppress(ValueError):
+                    idle.remove(connection)
+                    connection.close()
+                self.drop_removed()
             if now >= self._next_sweep:
                 self._sweep(now)
         if self._waiting:

@@ -79,7 +79,7 @@ class PeerTrust:
         self._looked_with: InboundPolicy | None = None
         self._accepted: set[tuple[int, str]] = set()
         self._known: dict[TlsTrust, _Known] = {}
-        self._ending: set[tuple[str, int]] = set()
+        self._ending: set[object] = set()
         self._open: dict[int, tuple[Connection, CutOff | None]] = {}
 
     def refusal(self, connection: Connection) -> LocalReply | None:
@@ -90,14 +90,16 @@ class PeerTrust:
         error = self._error(connection)
         if not error:
             return None
-        hang_up, ends = connection.hang_up, (connection.source_ip, connection.source_port)
-        if hang_up is not None and ends not in self._ending and len(self._ending) < _MAX_ENDING:
-            self._ending.add(ends)
-            self._inbound.control.call_later(_SECONDS_TO_TELL, partial(self._end, ends, hang_up))
+        hang_up = connection.hang_up
+        # On a unix socket all peers have the same address, and each connection has its own way to be ended.
+        end = (connection.source_ip, connection.source_port) if connection.source_port else hang_up
+        if hang_up is not None and end not in self._ending and len(self._ending) < _MAX_ENDING:
+            self._ending.add(end)
+            self._inbound.control.call_later(_SECONDS_TO_TELL, partial(self._end, end, hang_up))
         return peer_refused(error)
 
-    def _end(self, ends: tuple[str, int], hang_up: CutOff) -> None:
-        self._ending.discard(ends)
+    def _end(self, end: object, hang_up: CutOff) -> None:
+        self._ending.discard(end)
         hang_up()
 
     def _error(self, connection: Connection) -> str:

@@ -206,6 +206,7 @@ def test_a_backend_that_is_not_there_takes_its_share_and_is_told(tmp_path: Path)
     told = warnings_of(tmp_path, yaml)
     assert any("backendRefs[0]: its requests are answered with 500: there is no service" in one for one in told)
     assert any("example.com Thing is no kind of backend" in one for one in told)
+    assert len(told) == 2, told
 
 
 def test_a_backend_of_another_namespace_needs_no_grant(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from meshsdk.controlplane.folder import load
+from meshsdk.controlplane.folder import FolderState, load
 
 from .istio_source import istio_source
 
@@ -43,10 +43,22 @@ def published(kind: str) -> Iterator[Any]:
                 yield pytest.param(data, id=f"{path.stem}-{index}")
 
 
-def errors_of(tmp_path: Path, data: dict[str, Any]) -> list[str]:
+def published_of(kind: str, *, carried_out: bool) -> Iterator[Any]:
+    """Those that are carried out, or that are not."""
+    return (one for one in published(kind) if (one.values[0]["kind"] not in NOT_CARRIED_OUT) is carried_out)
+
+
+LEFT_OUT = [one for kind in ("valid", "invalid") for one in published_of(kind, carried_out=False)]
+
+
+def loaded(tmp_path: Path, data: dict[str, Any]) -> FolderState:
     said = {name: value for name, value in data.items() if name != "_err"}
     (tmp_path / "object.yaml").write_text(yaml.safe_dump(said))
-    return load(tmp_path).errors
+    return load(tmp_path)
+
+
+def errors_of(tmp_path: Path, data: dict[str, Any]) -> list[str]:
+    return loaded(tmp_path, data).errors
 
 
 def is_stricter(text: str) -> bool:
@@ -58,11 +70,19 @@ def test_what_istio_takes_is_taken(tmp_path: Path, data: dict[str, Any]) -> None
     assert [text for text in errors_of(tmp_path, data) if not is_stricter(text)] == []
 
 
-@pytest.mark.parametrize("data", [*published("invalid")])
+@pytest.mark.parametrize("data", LEFT_OUT)
+def test_what_is_not_carried_out_is_told_by_its_kind(tmp_path: Path, data: dict[str, Any]) -> None:
+    """Good or not: nobody is to believe that it has an effect."""
+    state = loaded(tmp_path, data)
+    [told] = state.problems
+    assert "object.yaml" in told.text
+    assert data["kind"] in told.text
+    assert "has no effect" in told.text or "is not carried out" in told.text
+    assert not [kind for kind, _ in state.grpc]
+
+
+@pytest.mark.parametrize("data", [*published_of("invalid", carried_out=True)])
 def test_what_istio_refuses_is_refused(tmp_path: Path, data: dict[str, Any]) -> None:
-    if data["kind"] in NOT_CARRIED_OUT:
-        errors_of(tmp_path, data)
-        return
     errors = errors_of(tmp_path, data)
     assert errors, data.get("_err")
     assert all(f"object.yaml {data['kind']}/" in text and "(line " in text for text in errors)

@@ -12,13 +12,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshsdk.controlplane import reading
 from meshsdk.controlplane.documents import Document, Pieces, read_documents, text_pieces
 from meshsdk.controlplane.folder import Folder, load
 from meshsdk.controlplane.lines import with_lines
+from meshsdk.controlplane.memo import Memo
 from meshsdk.controlplane.strict_json import parse_json
 from meshsdk.controlplane.strict_yaml import YamlError, parse_yaml, read_yaml
 from meshsdk.errors import ConfigError
-from tests.conftest import service
+from tests.conftest import service, virtual_service
 
 # YAML of one meaning.
 
@@ -363,3 +365,78 @@ def test_whatever_was_edited_the_folder_means_what_it_says_now(edits: list[list[
         assert folder.state.grpc == fresh.grpc
         assert folder.state.problems == fresh.problems == ()
         assert folder.state.sidecar == fresh.sidecar
+
+
+SLICE = (
+    "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n"
+    "metadata: {name: a, labels: {kubernetes.io/service-name: a}}\naddressType: IPv4\n"
+    "ports: [{name: http, port: 8080}]\nendpoints: [{addresses: [10.0.0.1]}]\n"
+)
+
+
+def edited(folder: Path, running: Folder, *documents: str) -> list[str]:
+    """What is said of a file after an edit."""
+    (folder / "a.yaml").write_text("---\n".join(documents))
+    running.refresh()
+    fresh = load(folder)
+    assert [one.text for one in running.state.problems] == [one.text for one in fresh.problems]
+    assert running.state.version == fresh.version
+    return [one.text for one in fresh.problems]
+
+
+def test_what_is_said_of_an_object_that_was_not_edited_is_said_again(tmp_path: Path) -> None:
+    running = Folder(tmp_path, settle_seconds=0)
+    warned = SLICE + "unheard: of\n"
+    before = edited(tmp_path, running, service("a"), warned)
+    assert any("unheard" in text for text in before)
+    assert edited(tmp_path, running, service("a"), warned, service("b")) == before
+
+
+def test_an_object_that_others_were_put_before_is_named_by_its_new_place(tmp_path: Path) -> None:
+    running = Folder(tmp_path, settle_seconds=0)
+    warned = SLICE + "unheard: of\n"
+    [before] = edited(tmp_path, running, service("a"), warned)
+    [after] = edited(tmp_path, running, service("b"), service("a"), warned)
+    assert "document 2" in before
+    assert "document 3" in after
+
+
+def test_an_object_that_stands_in_two_places_is_known_by_each(tmp_path: Path) -> None:
+    """Its text is kept once."""
+    running = Folder(tmp_path, settle_seconds=0)
+    for documents in ((service("a"), SLICE), (SLICE, service("a"), SLICE), (SLICE, service("a"))):
+        told = edited(tmp_path, running, *(one + "unheard: of\n" if one is SLICE else one for one in documents))
+        places = [place for place, one in enumerate(documents) if one is SLICE]
+        assert [f"document {place + 1}" in text for place, text in zip(places, told, strict=True)] == [True] * len(
+            places
+        )
+
+
+def test_rules_are_as_old_as_their_places_say_whatever_was_not_edited(tmp_path: Path) -> None:
+    """Of two of one host the older one holds, and ages are numbered through all objects."""
+    running = Folder(tmp_path, settle_seconds=0)
+    rules = [virtual_service("a", f"[{{directResponse: {{status: {status}}}}}]").lstrip("-\n") for status in (201, 202)]
+    edited(tmp_path, running, SLICE, service("a"), rules[0])
+    edited(
+        tmp_path,
+        running,
+        SLICE,
+        service("a"),
+        *(rule.replace("name: a", f"name: r{n}") for n, rule in enumerate(rules)),
+    )
+
+
+def test_objects_that_were_not_edited_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    read_anew = reading._read
+
+    def counted(document: Document, domain: str, memo: Memo) -> reading.Reading:
+        read.append(document.where)
+        return read_anew(document, domain, memo)
+
+    monkeypatch.setattr(reading, "_read", counted)
+    running = Folder(tmp_path, settle_seconds=0)
+    for number in range(4):
+        (tmp_path / "a.yaml").write_text("---\n".join([service("a", port=80 + number), SLICE]))
+        running.refresh()
+    assert [where.rpartition(" ")[2] for where in read] == ["1", "2", "1", "1", "1"]

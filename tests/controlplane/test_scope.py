@@ -145,6 +145,20 @@ def test_a_host_that_is_no_service_has_its_rules_on_port_80(make_mesh: MakeMesh,
         assert client.get("http://shop.example.com/y").status_code == 404
 
 
+def test_a_rule_by_itself_has_its_host_in_each_form_of_its_name(make_mesh: MakeMesh, echo: Any) -> None:
+    """Clients complete short names, and no listener of a port must be there for it as at a sidecar."""
+    server: EchoServer = echo("a")
+    for host in ("b.default.svc.cluster.local", "shop.example.com"):
+        rule = virtual_service(host, "[{match: [{uri: {prefix: /x}}], route: [{destination: {host: a}}]}]")
+        short = ("b", "b.default", "b.default.svc") if host.startswith("b.") else ()
+        with make_mesh(
+            service("a", server.port, port=8080) + rule.replace("host: a}", "host: a, port: {number: 8080}}")
+        ).client() as client:
+            for name in (host, *short, f"{host}."):
+                assert client.get(f"http://{name}/x").json()["name"] == "a", name
+                assert client.get(f"http://{name}/y").status_code == 404, name
+
+
 def test_a_service_that_is_the_name_of_another_is_that_one(make_mesh: MakeMesh, echo: Any) -> None:
     server: EchoServer = echo("a")
     alias = (
@@ -197,6 +211,35 @@ def test_several_destination_rules_of_one_host_are_one(tmp_path: Path) -> None:
     assert policy_of(cluster_of(tmp_path, yaml)).startswith("Random")
     for subset in ("v1", "v2"):
         assert cluster_of(tmp_path, yaml, subset=subset) is not None
+
+
+@pytest.mark.parametrize("order", [("one", "two"), ("two", "one")])
+@pytest.mark.parametrize(
+    "more", ["", "exportTo: [.], ", "exportTo: [default, shop], ", "workloadSelector: {matchLabels: {app: web}}, "]
+)
+@pytest.mark.parametrize("client", [ANYBODY, Client(labels=(("app", "web"),))], ids=["anybody", "web"])
+def test_a_rule_that_cannot_be_read_is_not_made_up_for_by_another_of_its_host(
+    tmp_path: Path, client: Client, more: str, order: tuple[str, str]
+) -> None:
+    """It may have asked for TLS, wherever it was exported to."""
+    rules = {
+        "one": destination_rule(HOST, f"{more}trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}"),
+        "two": of_namespace(destination_rule(HOST, "trafficPolicy: {tls: {moed: SIMPLE}}"), "default", "z"),
+    }
+    (tmp_path / "m.yaml").write_text(service("a", 1) + "".join(rules[name] for name in order))
+    state = load(tmp_path)
+    assert [error for error in state.errors if "moed" in error]
+    assert (ResourceType.CLUSTER, f"outbound|80||{HOST}") not in state.view(client).grpc
+
+
+def test_a_clients_rules_are_the_root_namespaces_where_it_is_of_that_and_no_service_has_its_own(tmp_path: Path) -> None:
+    of_all = of_namespace(
+        destination_rule("'*.local'", "trafficPolicy: {loadBalancer: {simple: RANDOM}}"), "istio-system", "all"
+    ).replace("all'*.local'", "all")
+    of_service = destination_rule(HOST, "trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}")
+    client = Client(namespace="istio-system")
+    assert policy_of(cluster_of(tmp_path, service("a", 1) + of_all, client)).startswith("Random")
+    assert policy_of(cluster_of(tmp_path, service("a", 1) + of_all + of_service, client)).startswith("RoundRobin")
 
 
 def test_a_destination_rule_for_some_workloads_is_for_those_of_its_namespace(tmp_path: Path) -> None:
@@ -291,6 +334,33 @@ def test_hosts_outside_the_registry_are_refused_where_the_mesh_says_so(
             assert client.get("http://a:8080/").status_code == 502
 
 
+@pytest.mark.parametrize("mesh", ["", MESH], ids=["any", "registry only"])
+def test_a_short_name_by_itself_is_the_service_only_where_nothing_else_may_be_called(tmp_path: Path, mesh: str) -> None:
+    """`a.` is asked for as `a`, and is not completed: it would be looked up past the mesh, or is the mesh's."""
+    (tmp_path / "m.yaml").write_text(service("a", 1) + mesh)
+    view = load(tmp_path).view(ANYBODY)
+    packed = view.listener("a:80")
+    assert (packed is not None) is bool(mesh)
+    if packed is not None:
+        found = decode(ResourceType.LISTENER, packed)
+        assert (found.name, found.route_name) == ("a:80", f"outbound|80||{HOST}")
+
+
+def test_hosts_that_are_passed_through_are_so_on_their_ports_alone(tmp_path: Path) -> None:
+    free = (
+        "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: w}\n"
+        "spec: {hosts: ['*.free.example'], resolution: NONE, ports: [{number: 80, name: p, protocol: HTTP}]}\n"
+    )
+    (tmp_path / "m.yaml").write_text(service("a", 1) + free + MESH)
+    view = load(tmp_path).view(ANYBODY)
+    assert view.listener("x.free.example:80") is None
+    for refused in ("x.free.example:8080", "x.other.example:80"):
+        packed = view.listener(refused)
+        assert packed is not None
+        [host] = decode(ResourceType.LISTENER, packed).route_configuration.virtual_hosts
+        assert statuses(host.routes) == [502]
+
+
 def test_a_mesh_over_a_folder_is_of_its_identitys_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "m.yaml").write_text(service("a", 1) + answering(HOST, 418, namespace="shop", more="exportTo: ['.'], "))
     url = f"http://{HOST}/"
@@ -317,6 +387,41 @@ def test_a_wildcard_is_for_every_host_of_its_domain(make_mesh: MakeMesh, echo: A
         answer = client.get("http://x.wild.example.com/y").json()
         assert (answer["path"], answer["headers"]["host"]) == ("/y", "x.wild.example.com")
         assert client.get("http://x.rules.example.com/").json()["path"] == "/by-rule"
+
+
+def entry(name: str, host: str, port: int, address_port: int) -> str:
+    """YAML of a ServiceEntry of one endpoint on loopback."""
+    return (
+        f"---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}}}\n"
+        f"spec: {{hosts: ['{host}'], resolution: STATIC, ports: [{{number: {port}, name: p, protocol: HTTP}}],"
+        f" endpoints: [{{address: 127.0.0.1, ports: {{p: {address_port}}}}}]}}\n"
+    )
+
+
+def test_rules_for_a_wildcard_are_not_for_a_wider_one(make_mesh: MakeMesh, echo: Any) -> None:
+    """Not all that the wider one is for is theirs; hosts that a narrower one is for are."""
+    far, near = echo("far"), echo("near")
+    rule = virtual_service("'*.b.example'", "[{directResponse: {status: 418}}]")
+    broken = destination_rule("'*.b.example'", "trafficPolicy: {tls: {moed: SIMPLE}}")
+    services = entry("far", "*.example", 80, far.port) + entry("near", "*.a.b.example", 80, near.port)
+    mesh = make_mesh(services + rule.replace("name: '*.b.example'", "name: b"))
+    with mesh.client() as client:
+        assert client.get("http://x.example/").json()["name"] == "far"
+        assert client.get("http://x.a.b.example/").status_code == 418
+    mesh = make_mesh(services + broken.replace("name: '*.b.example'", "name: b"))
+    with mesh.client() as client:
+        assert client.get("http://x.example/").json()["name"] == "far"
+        assert client.get("http://x.a.b.example/").status_code == 503
+
+
+def test_a_full_name_that_is_anothers_short_form_is_reached_on_any_port(make_mesh: MakeMesh, echo: Any) -> None:
+    service_a, namesake = echo("service"), echo("namesake")
+    for port in (80, 9080):
+        yaml = service("a", service_a.port, port=port) + entry("b", "a.default", port, namesake.port)
+        with make_mesh(yaml).client() as client:
+            suffix = "" if port == 80 else f":{port}"
+            assert client.get(f"http://a.default{suffix}/").json()["name"] == "namesake"
+            assert client.get(f"http://a.default.svc{suffix}/").json()["name"] == "service"
 
 
 def test_hosts_that_are_passed_through_go_elsewhere_by_a_rule(make_mesh: MakeMesh, echo: Any) -> None:

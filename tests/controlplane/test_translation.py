@@ -200,6 +200,34 @@ def test_simple_tls_verifies_the_name_that_it_asks_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("timeout", "whole", "stream"), [("timeout: 3s, ", 3.0, 3.0), ("", None, 0.0)], ids=["3s", "none"]
+)
+def test_grpcs_own_client_is_told_timeouts_as_the_longest_time_of_a_stream(
+    tmp_path: Path, timeout: str, whole: float | None, stream: float
+) -> None:
+    """Which it knows in place of a timeout; to others it would be a second one, that ends requests in another way."""
+    rule = virtual_service("a", f"[{{{timeout}route: [{{destination: {{host: a}}}}]}}]")
+    state = translate(tmp_path, service("a", 1) + rule)
+    name = (ResourceType.ROUTE_CONFIGURATION, f"outbound|80||{HOST}")
+    view = state.view(Client())
+    for packed, wanted in ((view.grpc[name], None), (view.grpc_core[name], stream)):
+        [route] = decode(*name[:1], packed).virtual_hosts[0].routes
+        duration = route.action.stream_duration
+        assert (duration.max_seconds if duration is not None else None) == wanted
+        assert route.action.timeout_seconds == whole
+        assert (route.action.max_grpc_timeout_seconds is None) is (wanted is not None)
+
+
+def test_grpcs_own_client_is_told_nothing_of_a_stream_where_no_rule_says_so(tmp_path: Path) -> None:
+    """Nor of a route that sends nothing anywhere."""
+    rule = virtual_service("b", "[{redirect: {uri: /x}}]")
+    view = translate(tmp_path, service("a", 1) + "---\n" + service("b", 2) + rule).view(Client())
+    for host in ("a", "b"):
+        name = (ResourceType.ROUTE_CONFIGURATION, f"outbound|80||{host}.default.svc.cluster.local")
+        assert view.grpc_core[name] == view.grpc[name]
+
+
+@pytest.mark.parametrize(
     ("yaml", "place", "problem"),
     [
         ("kind: [", "m.yaml", "is not YAML"),
@@ -235,6 +263,7 @@ def test_an_error_names_file_document_and_field(tmp_path: Path, yaml: str, place
         (service("a", 1) + virtual_service("a", "[{route: [{destination: {host: nobody}}]}]"), "nobody"),
         (service("a", 1) + virtual_service("a", "[{route: [{destination: {host: a, subset: v9}}]}]"), "v9"),
         ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n", "Deployment/d"),
+        ("apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: t}\n", "spans and metrics"),
     ],
 )
 def test_what_is_not_translated_is_warned_about_by_name_and_breaks_nothing(
@@ -243,6 +272,11 @@ def test_what_is_not_translated_is_warned_about_by_name_and_breaks_nothing(
     state = translate(tmp_path, yaml)
     assert not state.errors
     assert any(words in problem.text for problem in state.problems)
+
+
+def test_nothing_is_said_of_rules_that_name_what_is_there(tmp_path: Path) -> None:
+    rules = virtual_service("a", "[{route: [{destination: {host: a}}]}]") + destination_rule("a", "subsets: []")
+    assert not translate(tmp_path, service("a", 1) + rules).problems
 
 
 def test_an_alias_bomb_is_refused(tmp_path: Path) -> None:

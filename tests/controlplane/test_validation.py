@@ -125,6 +125,9 @@ REFUSED = [
     ("DestinationRule", "{host: a, subsets: [{name: x_y}]}", "subsets[0].name"),
     ("DestinationRule", "{host: a, subsets: [{name: x, labels: {a: '?'}}]}", "subsets[0].labels"),
     ("DestinationRule", "{host: a, exportTo: [b, b]}", "spec.exportTo"),
+    ("DestinationRule", "{host: a, workloadSelector: {matchLabels: {a: b}}, exportTo: [b]}", "spec.exportTo"),
+    ("DestinationRule", "{host: a, workloadSelector: {matchLabels: {a: b}}, exportTo: ['*']}", "spec.exportTo"),
+    ("DestinationRule", "{host: a, workloadSelector: {matchLabels: {a: b}}, exportTo: [., b]}", "spec.exportTo"),
     ("DestinationRule", policy("{outlierDetection: {interval: 0s}}"), "outlierDetection.interval"),
     (
         "DestinationRule",

@@ -94,6 +94,7 @@ class Traffic:
             thread.join(PATIENCE)
         if self._client is not None:
             self._client.close()
+        assert not [thread for thread in self._threads if thread.is_alive()]
 
     def pause(self) -> None:
         """No more requests; the client stays open."""
@@ -180,14 +181,14 @@ def test_the_last_cluster_to_leave_takes_its_idle_connections_along_at_once(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_busy_connection_of_a_cluster_that_left_is_closed_when_it_is_done(kind: str, stack: ExitStack) -> None:
-    go_on, was_closed = threading.Event(), threading.Event()
+    go_on, closed = threading.Event(), threading.Semaphore(0)
 
     def script(connection: Any, number: int) -> None:
         read_head(connection)
         go_on.wait(PATIENCE)
         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
         assert connection.recv(1) == b""
-        was_closed.set()
+        closed.release()
 
     slow = stack.enter_context(ScriptedServer(script))
     ads = stack.enter_context(AdsServer(*world("c", slow.port)))
@@ -197,10 +198,10 @@ def test_a_busy_connection_of_a_cluster_that_left_is_closed_when_it_is_done(kind
         traffic.pause()
         ads.publish(http_listener({"match": {"prefix": "/"}, "direct_response": {"status": 204}}))
         wait_until(lambda: not mesh.runtime.directory.clusters)
-        assert not was_closed.is_set()
+        assert not closed.acquire(blocking=False)
         go_on.set()
         traffic.wait_for(8)
-        assert was_closed.wait(PATIENCE)
+        assert all(closed.acquire(timeout=PATIENCE) for _ in range(8))
     assert not traffic.failures
 
 
@@ -282,8 +283,10 @@ def test_subsets_renamed_together_with_their_routes_cost_no_call(kind: str, way:
         failed: list[Any] = []
         while publishing.is_alive():
             failed += [one for one in client.try_many(10, 4) if isinstance(one, Exception)]
-        publishing.join()
+        publishing.join(PATIENCE)
+        assert not publishing.is_alive()
         assert not failed, failed[:3]
+        assert set(mesh.runtime.directory.clusters) == {new}
 
 
 def rename(ads: AdsServer, state: Any, mesh: meshsdk.Mesh, old: str, new: str) -> None:

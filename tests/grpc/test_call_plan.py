@@ -30,9 +30,24 @@ def parsed(kind: ResourceType, document: dict[str, Any]) -> Any:
     return decode(kind, parse_raw(Document("test", dict(document)), [])[2])
 
 
-def plan(routes: list[Any], method: str = SAY, filters: list[Any] | None = None, **virtual_host: Any) -> CallPlan:
-    """The plan of a method under some routes to the cluster `a`."""
-    one = parsed(ResourceType.LISTENER, listener("ratings:9080", routes, filters or [], **virtual_host))
+def plan(
+    routes: list[Any],
+    method: str = SAY,
+    filters: list[Any] | None = None,
+    manager: dict[str, Any] | None = None,
+    configuration: dict[str, Any] | None = None,
+    **virtual_host: Any,
+) -> CallPlan:
+    """The plan of a method under some routes to the cluster `a`.
+
+    Args:
+        manager: More of the connection manager.
+        configuration: More of the route configuration.
+    """
+    document = listener("ratings:9080", routes, filters or [], **virtual_host)
+    document["api_listener"]["api_listener"].update(manager or {})
+    document["api_listener"]["api_listener"]["route_config"].update(configuration or {})
+    one = parsed(ResourceType.LISTENER, document)
     config = parsed(ResourceType.CLUSTER, cluster("a"))
     snapshot = Snapshot(
         1,
@@ -44,6 +59,29 @@ def plan(routes: list[Any], method: str = SAY, filters: list[Any] | None = None,
 
 TO_A = {"cluster": "a", "timeout": "0s"}
 ALL = {"match": {"prefix": ""}, "route": TO_A}
+
+
+def split(*clusters: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A route whose calls are shared out alike."""
+    weighted = {"clusters": [{"weight": 1, **one} for one in clusters], **more}
+    return {"match": {"prefix": ""}, "route": {"weighted_clusters": weighted, "timeout": "0s"}}
+
+
+def configured(name: str, kind: str, **fields: Any) -> dict[str, Any]:
+    """A filter of a listener."""
+    return {"name": name, "typed_config": {"@type": f"{TYPES}.{kind}", **fields}}
+
+
+def sessions(cookie: str) -> dict[str, Any]:
+    """The settings of sessions by a cookie."""
+    state = {
+        "@type": "type.googleapis.com/envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState",
+        "cookie": {"name": cookie},
+    }
+    return {"session_state": {"name": "cookie", "typed_config": state}}
+
+
+SESSION = "stateful_session.v3.StatefulSession"
 
 NATIVE: dict[str, list[Any]] = {
     "one route": [ALL],
@@ -97,17 +135,18 @@ DECIDED: dict[str, tuple[list[Any], str]] = {
     "a rewrite": ([{"match": {"prefix": "/"}, "route": {**TO_A, "prefix_rewrite": "/x/"}}], "a rewrite"),
     "a mirror": (
         [{"match": {"prefix": ""}, "route": {**TO_A, "request_mirror_policies": [{"cluster": "a"}]}}],
-        "mirror",
+        "a mirror",
     ),
-    "cluster_header": ([{"match": {"prefix": ""}, "route": {"cluster_header": "x"}}], "chooses its cluster"),
-    "a missing cluster": ([{"match": {"prefix": ""}, "route": {"cluster": "gone"}}], "'gone'" and "gone"),
+    "cluster_header": ([{"match": {"prefix": ""}, "route": {"cluster_header": "x"}}], "the call chooses its cluster"),
+    "a missing cluster": ([{"match": {"prefix": ""}, "route": {"cluster": "gone"}}], "cluster gone does not exist"),
+    "a missing cluster of a split": ([split({"name": "a"}, {"name": "gone"})], "cluster gone does not exist"),
     "perhaps no route": (
         [{"match": {"path": SAY, "headers": [{"name": "x", "present_match": True}]}, "route": TO_A}],
-        "no route",
+        "perhaps no route matches",
     ),
     "binary metadata": (
         [{"match": {"prefix": "", "headers": [{"name": "x-bin", "present_match": True}]}, "route": TO_A}, ALL],
-        "x-bin",
+        "a condition on x-bin, which grpc-core does not see",
     ),
     "different timeouts": (
         [
@@ -117,7 +156,7 @@ DECIDED: dict[str, tuple[list[Any], str]] = {
             },
             ALL,
         ],
-        "timeouts",
+        "the routes that may match have different timeouts",
     ),
     "a limit on the caller's deadline": (
         [
@@ -126,12 +165,33 @@ DECIDED: dict[str, tuple[list[Any], str]] = {
                 "route": {"cluster": "a", "max_stream_duration": {"grpc_timeout_header_max": "1s"}},
             }
         ],
-        "deadline",
+        "a limit on the caller's own deadline",
     ),
     "a deadline that is shortened": (
         [{"match": {"prefix": ""}, "route": {**TO_A, "max_grpc_timeout": "1s", "grpc_timeout_offset": "0.1s"}}],
-        "deadline",
+        "a deadline that is shortened",
     ),
+    "a route for servers": ([{"match": {"prefix": ""}, "non_forwarding_action": {}}], "a route for servers only"),
+    "a split by a header's number": (
+        [split({"name": "a"}, {"name": "a"}, header_name="x-pick")],
+        "the call chooses its cluster",
+    ),
+    "a split by hash": ([split({"name": "a"}, {"name": "a"}, use_hash_policy=True)], "the call chooses its cluster"),
+    "a cluster of a split that a header names": (
+        [split({"name": "a"}, {"cluster_header": "x"})],
+        "the call chooses its cluster or host",
+    ),
+    "a host for all": ([{"match": {"prefix": ""}, "route": {**TO_A, "host_rewrite_literal": "b"}}], "a rewrite"),
+    "a host for a cluster of a split": (
+        [split({"name": "a"}, {"name": "a", "host_rewrite_literal": "b"})],
+        "the call chooses its cluster or host",
+    ),
+    "header changes of responses": ([{**ALL, "response_headers_to_remove": ["x"]}], "header changes"),
+    "header changes of a cluster of a split": (
+        [split({"name": "a"}, {"name": "a", "request_headers_to_remove": ["x"]})],
+        "header changes",
+    ),
+    "a method that only some other has": ([{"match": {"path": "/other"}, "route": TO_A}], "perhaps no route matches"),
 }
 
 
@@ -140,7 +200,82 @@ def test_meshsdk_decides(name: str) -> None:
     routes, why = DECIDED[name]
     made = plan(routes)
     assert not made.is_native
-    assert why in made.why
+    assert made.why == why
+
+
+BUCKET = {"max_tokens": 1, "fill_interval": "1s"}
+SPLIT_SESSION = {"s": {"@type": f"{TYPES}.{SESSION}PerRoute", "stateful_session": sessions("d")}}
+
+AROUND: dict[str, tuple[dict[str, Any], str]] = {
+    "a virtual host for https": ({"require_tls": "ALL"}, "the virtual host wants https"),
+    "no virtual host": ({"domains": ["other"]}, "no virtual host, or one that depends on a header"),
+    "a virtual host that a header chooses": (
+        {"configuration": {"vhost_header": "x"}},
+        "no virtual host, or one that depends on a header",
+    ),
+    "a path that is made another": (
+        {"manager": {"normalize_path": True}, "method": "/test.Echo/./Say"},
+        "path normalization changes or refuses the method's path",
+    ),
+    "attempts counted in responses": (
+        {"include_attempt_count_in_response": True},
+        "x-envoy-attempt-count in responses",
+    ),
+    "a mirror of the virtual host": ({"request_mirror_policies": [{"cluster": "a"}]}, "a mirror"),
+    "a fault": (
+        {
+            "filters": [
+                configured("f", "fault.v3.HTTPFault", abort={"http_status": 503, "percentage": {"numerator": 1}})
+            ]
+        },
+        "a fault or a rate limit",
+    ),
+    "a rate limit": (
+        {
+            "filters": [
+                configured("l", "local_ratelimit.v3.LocalRateLimit", stat_prefix="l", token_bucket=BUCKET),
+            ]
+        },
+        "a fault or a rate limit",
+    ),
+    "a longest request": (
+        {"filters": [configured("b", "buffer.v3.Buffer", max_request_bytes=10)]},
+        "the buffer filter",
+    ),
+    "header changes of a filter": (
+        {
+            "filters": [
+                configured(
+                    "h", "header_mutation.v3.HeaderMutation", mutations={"response_mutations": [{"remove": "x"}]}
+                )
+            ]
+        },
+        "header changes",
+    ),
+    "sessions of one cluster of a split": (
+        {
+            "filters": [configured("s", SESSION, **sessions("c"))],
+            "routes": [split({"name": "a"}, {"name": "a", "typed_per_filter_config": SPLIT_SESSION})],
+        },
+        "sessions that differ within a split",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_meshsdk_decides_where_what_is_around_a_route_asks_for_more(name: str) -> None:
+    more, why = AROUND[name]
+    made = plan(**{"routes": [ALL], **more})
+    assert not made.is_native
+    assert made.why == why
+
+
+def test_sessions_that_a_whole_route_has_are_grpc_cores() -> None:
+    assert plan([ALL], filters=[configured("s", SESSION, **sessions("c"))]).is_native
+
+
+def test_paths_that_are_uniform_already_go_straight() -> None:
+    assert plan([ALL], manager={"normalize_path": True}).is_native
 
 
 def test_a_fault_of_one_method_leaves_the_others_to_grpc_core() -> None:

@@ -499,6 +499,7 @@ def test_of_endpoints_that_are_gone_nothing_is_kept(
         deadline = time.monotonic() + PATIENCE
         while not server.accepted and time.monotonic() < deadline:
             ask()
+        assert server.accepted
     deadline = time.monotonic() + PATIENCE
     while len(endpoints_kept()) > 1 and time.monotonic() < deadline:
         ask()

@@ -249,6 +249,10 @@ def running(way: Way, folder: Path, rules: dict[str, Any] = RULES) -> Iterator[i
     try:
         wait_for_port(port, process, seconds=PATIENCE)
         yield port
+        said = (folder / "log").read_text()
+        # A server that has died keeps everybody out, and so has one whose worker was replaced.
+        if process.poll() is not None or "Worker (pid" in said:
+            raise RuntimeError(f"the server or its worker has ended with {process.poll()}")
     except (RuntimeError, TimeoutError) as error:
         raise RuntimeError(f"{error}: {(folder / 'log').read_text()[-2000:]}") from error
     finally:
@@ -267,6 +271,8 @@ def test_no_attack_reaches_the_application(name: str, tmp_path: Path) -> None:
         left_out += () if is_wsgi else _ONLY_OF_WSGI
         rows = {row: pieces for row, pieces in EVERY.items() if row not in left_out}
         answers = dict(zip(rows, threads.map(lambda pieces: attack(port, pieces), rows.values()), strict=True))
+        good = attack(port, [_get(f"{prefix}/good", "x-role: good")])
+        assert _reached(good), good
     got_in = [row for row in rows if row in KEPT_OUT and _reached(answers[row])]
     seen = [row for row in rows if row in UNSEEN and b"evil" in answers[row].partition(b"\r\n\r\n")[2]]
     ran = [row for row in rows if ADMIN.encode() in answers[row]]

@@ -22,7 +22,7 @@ from meshsdk.server.asgi import AsgiMiddleware
 
 from ..certificates import SpiffeCa, spiffe
 from ..conftest import destination_rule, service
-from ..differential.tokens import ISSUERS, TOKENS, signed
+from ..differential.tokens import ISSUERS, TOKENS, signed, signed_text
 from ..patience import PATIENCE
 from .running import identity, mesh_of, one_port, peer_authentication, policy, serving
 from .test_serve import MUTUAL
@@ -194,6 +194,22 @@ def test_a_claim_cannot_make_a_header_of_its_own(tmp_path: Path) -> None:
     with mesh_of(tmp_path, yaml) as mesh, serving(echo, mesh, port), httpx.Client() as client:
         answer = client.get(f"http://127.0.0.1:{port}/", headers={"authorization": f"Bearer {token}"})
     assert ["x-sub", "ax-evil: 1"] in answer.json()["headers"]
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 308, "1" + "0" * 309, "-1" + "0" * 4000, "1e400", "1" + "0" * 5000])
+def test_a_claim_that_no_number_can_be_makes_a_token_bad_and_no_error_of_ours(tmp_path: Path, number: str) -> None:
+    """Envoy's numbers are doubles; the first one is the last that fits."""
+    port = one_port()
+    claims = "outputClaimToHeaders: [{header: x-number, claim: number}]"
+    rules = f"{{jwtRules: [{{issuer: one, jwks: '{KEYS}', {claims}}}]}}"
+    yaml = service("web", port) + policy(rules, "jwt", "RequestAuthentication")
+    token = signed_text(f'{{"iss": "one", "number": {number}}}'.encode())
+    with mesh_of(tmp_path, yaml) as mesh, serving(echo, mesh, port), httpx.Client() as client:
+        answer = client.get(f"http://127.0.0.1:{port}/", headers={"authorization": f"Bearer {token}"})
+    fits = len(number) == 309
+    assert answer.status_code == (200 if fits else 401), answer.text
+    if fits:
+        assert ["x-number", number] in answer.json()["headers"]
 
 
 def test_a_giant_token_is_refused_at_once(token_server: int) -> None:

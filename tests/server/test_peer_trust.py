@@ -9,7 +9,9 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -21,8 +23,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from meshsdk.errors import PeerIdentityError, ResourceError
 from meshsdk.grpc.servers.hang_up import hang_up
 from meshsdk.identities import FileIdentity
+from meshsdk.inbound import Connection
 from meshsdk.resources import TlsFile, TlsTrust
 from meshsdk.security import check_sent, read_trust
+from meshsdk.security.peer_identity import read_peer
+from meshsdk.server.peer_trust import PeerTrust
 
 from ..certificates import SpiffeCa, spiffe, write_identity
 from ..patience import PATIENCE
@@ -338,3 +343,34 @@ def test_the_connection_of_a_peer_is_ended_and_no_other(address: str, family: so
             assert {connection.recv(1) for connection in accepted} == {b"", b"x"}
             for connection in accepted:
                 connection.close()
+
+
+@pytest.mark.parametrize("ends", [("", 0), ("127.0.0.1", 4000)], ids=["a unix socket", "TCP"])
+def test_each_connection_of_a_refused_peer_is_ended_once(ends: tuple[str, int]) -> None:
+    """On a unix socket all peers have the same address, which is none."""
+    later: list[Callable[[], object]] = []
+    control = SimpleNamespace(call_later=lambda _, what: later.append(what))
+    chain = SimpleNamespace(trust=TlsTrust())
+    peers = PeerTrust(SimpleNamespace(control=control, policy=SimpleNamespace(chain_of=lambda _: chain)))  # type: ignore[arg-type]
+
+    def refuse(*_: object) -> None:
+        raise PeerIdentityError("is nobody")
+
+    peers._judge = refuse  # type: ignore[method-assign]
+    certificate = read_peer(x509.load_pem_x509_certificate(ROOT.pem).public_bytes(Encoding.DER))
+    ended: list[str] = []
+    for number, name in enumerate(("one", "two")):
+        # What ends a connection is the connection's own.
+        connection = Connection(
+            is_tls=True,
+            peer=certificate,
+            source_ip=ends[0],
+            source_port=ends[1] and ends[1] + number,
+            hang_up=partial(ended.append, name),
+        )
+        for _ in range(3):
+            assert peers.refusal(connection) is not None
+    for end in later:
+        end()
+    assert ended == ["one", "two"]
+    assert not peers._ending

@@ -448,6 +448,7 @@ def plain_uvicorn(mesh: meshsdk.Mesh, known_port: int, **options: Any) -> Iterat
     finally:
         server.should_exit = True
         thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(("ports", "status"), [("8080", 403), ("9090", 200)])
@@ -548,3 +549,4 @@ def test_nothing_is_decided_by_what_a_caller_says_of_its_connection(tmp_path: Pa
         finally:
             server.should_exit = True
             thread.join(PATIENCE)
+            assert not thread.is_alive()

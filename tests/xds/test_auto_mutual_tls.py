@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +19,9 @@ from ..ads import AdsServer
 from ..certificates import SpiffeCa, provider, spiffe, write_identity
 from ..conftest import service
 from ..grpc.xds import cluster, endpoints, listener
+from ..grpc_client import make_client
 from ..grpc_server import GrpcServer
+from ..loops import LOOPS, make_loop
 from ..patience import PATIENCE
 from ..server.running import identity, mesh_of, one_port, peer_authentication, serving
 from ..server.test_serve import who_asks
@@ -92,15 +97,42 @@ def test_marked_endpoints_are_spoken_to_by_mutual_tls_and_the_others_in_plaintex
     assert any('"name": "plain"' in answer for answer in answers)
 
 
-async def ask_async(mesh: meshsdk.Mesh) -> str:
-    async with mesh.async_client(timeout=PATIENCE) as client:
-        return (await client.get(f"http://{HOST}/")).text
+def ask_async(mesh: meshsdk.Mesh, loop: str, times: int = 1) -> set[str]:
+    async def ask_each() -> set[str]:
+        async with mesh.async_client(timeout=PATIENCE) as client:
+            return {(await client.get(f"http://{HOST}/")).text for _ in range(times)}
+
+    with asyncio.Runner(loop_factory=make_loop(loop)) as runner:
+        return runner.run(ask_each())
 
 
-def test_async_clients_do_the_same(join: Join, strict: Callable[..., int]) -> None:
-    import asyncio
+@pytest.mark.parametrize("loop", LOOPS)
+def test_async_clients_do_the_same(
+    join: Join, strict: Callable[..., int], echo: Callable[[str], EchoServer], loop: str
+) -> None:
+    plain = echo("plain")
+    answers = ask_async(join(marked(strict()), marked(plain.port, takes_mutual_tls=False)), loop, 6)
+    assert FRIEND in answers
+    assert any('"name": "plain"' in answer for answer in answers)
 
-    assert asyncio.run(ask_async(join(marked(strict())))) == FRIEND
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_async_clients_refuse_the_same_peers(join: Join, strict: Callable[..., int], loop: str) -> None:
+    for uri, namespace in IMPOSTORS.values():
+        issued = {"uri": uri} if uri else {"uri": "", "dns": ("web.default.svc",)}
+        with pytest.raises(httpx.ConnectError, match="the cluster asks for URI prefix 'spiffe://cluster.local/ns/"):
+            ask_async(join(marked(strict(**issued), namespace)), loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_async_clients_without_their_identity_send_nothing(
+    join: Join, echo: Callable[[str], EchoServer], tmp_path: Path, loop: str
+) -> None:
+    server = echo("plain")
+    missing = meshsdk.identities.FileIdentity(tmp_path / "none", tmp_path / "none", tmp_path / "none")
+    with pytest.raises(httpx.ConnectError, match="none"):
+        ask_async(join(marked(server.port), who=missing), loop)
+    assert server.seen == []
 
 
 def test_files_of_the_bootstrap_are_an_identity_too(
@@ -175,19 +207,20 @@ def test_an_endpoint_that_is_marked_later_gets_no_more_plaintext(
     with pytest.raises(httpx.TransportError):
         ask(mesh)
     istiod.publish(*resources(marked(port)))
+    answer, until = "", time.monotonic() + PATIENCE
     with mesh.client(timeout=PATIENCE) as client:
-        for _ in range(600):
-            try:
+        while not answer and time.monotonic() < until:
+            with contextlib.suppress(httpx.TransportError):
                 answer = client.get(f"http://{HOST}/").text
-            except httpx.TransportError:
-                continue
-            break
     assert answer == FRIEND
 
 
-def test_grpc_channels_speak_what_the_cluster_says(join: Join, stack: ExitStack) -> None:
+@pytest.mark.parametrize("kind", ["sync", "aio"])
+def test_grpc_channels_speak_what_the_cluster_says(join: Join, stack: ExitStack, kind: str) -> None:
     """grpc-core cannot offer the ALPN names of the mesh, by which sidecars in PERMISSIVE know mutual TLS."""
     server = stack.enter_context(GrpcServer("plain"))
-    with join(marked(server.port)).channel(HOST) as channel:
-        channel.unary_unary("/demo.Echo/say")(b"x", timeout=PATIENCE, wait_for_ready=True)
+    client = make_client(kind, join(marked(server.port)), HOST)
+    stack.callback(client.close)
+    assert client.call(timeout=PATIENCE, wait_for_ready=True)["name"] == "plain"
+    assert len(client.down(3, wait_for_ready=True)) == 3
     assert len(server.calls) == 1

@@ -143,7 +143,9 @@ def _json_object(content: bytes) -> dict[str, Any] | None:
         text = content.decode()
         if not _is_shallow(text):
             return None
-        value = json.loads(text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_once)
+        value = json.loads(
+            text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole, object_pairs_hook=_once
+        )
         if "\\u" in text:
             # Half a pair of surrogates is no text.
             json.dumps(value, ensure_ascii=False).encode()
@@ -187,6 +189,12 @@ def _finite(text: str) -> float:
     if math.isinf(value):
         raise ValueError(f"{text} is too large")
     return value
+
+
+def _whole(text: str) -> int:
+    # Numbers of JSON are doubles to Envoy, and none is so large.
+    _finite(text)
+    return int(text)
 
 
 def _decoded(text: str) -> bytes | None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from meshsdk.controlplane.folder import load
+from meshsdk.controlplane.world import hosts_overlap
 
 from .asking import requests_for
-from .case import Case, Client
+from .case import Case, Client, Request
 from .cluster_facts import cluster_facts
-from .decision import decide, decide_as_istiod
+from .decision import Decision, decide, decide_as_istiod
 from .inbound import compare_servers
 from .istiod import Answer
+from .named import Named, full_names, names_in
 from .view import Profile, View, of_folder, of_grpc_profile, of_sidecar_profile
 
 __all__ = ["Comparison", "Difference", "compare"]
@@ -28,6 +30,12 @@ class Difference:
     Attributes:
         fact: Its name, such as `request.timeouts.route` or `cluster.endpoints`.
         subject: The request, the cluster or the server.
+        hosts: What hosts the request may mean by its host, or the cluster's host.
+        destinations: The hosts of the clusters that it goes to.
+        port: That is asked for.
+        named: What the folder names.
+        is_by_a_rules_host: A VirtualService has the host that the request names or means, and what becomes of the
+            request is what becomes of it under that host's full name.
     """
 
     fact: str
@@ -35,6 +43,11 @@ class Difference:
     client: str
     ours: Any
     istiods: Any
+    hosts: tuple[str, ...] = field(default=(), compare=False)
+    destinations: tuple[str, ...] = field(default=(), compare=False)
+    port: int = field(default=0, compare=False)
+    named: Named = field(default=Named(), compare=False, repr=False)
+    is_by_a_rules_host: bool = field(default=False, compare=False)
 
     @property
     def kind(self) -> str:
@@ -71,12 +84,12 @@ def compare(case: Case, folder: Path, answer: Answer, limit: int = 160, profile:
         limit: Requests of each client at the most, and half of those that each server is asked.
         profile: In which shape meshsdk's translation is asked, and by which of istiod's.
     """
-    state = load(folder)
+    state, named = load(folder), names_in(case.documents)
     found: list[Difference] = []
     if answer.error:
         if not state.errors:
             warnings = [problem.text for problem in state.problems]
-            found.append(Difference("refusal", "the folder", "all", f"taken; {warnings}", answer.error))
+            found.append(Difference("refusal", "the folder", "all", f"taken; {warnings}", answer.error, named=named))
         return Comparison(1, 0, 0, found)
     if state.errors:
         found.append(Difference("refusal", "the folder", "all", state.errors, "taken"))
@@ -93,14 +106,51 @@ def compare(case: Case, folder: Path, answer: Answer, limit: int = 160, profile:
         for request in requests_for(case, client, limit):
             decisions += 1
             mine, other = decide(ours, request), decide_as_istiod(theirs, beside, request)
-            found += _differing("request", str(request), client, mine, other)
+            hosts = full_names(request.host, client.namespace)
+            found += (
+                replace(
+                    one,
+                    hosts=hosts,
+                    destinations=tuple(name.rpartition("|")[2] for name, _ in mine.get("clusters", ())),
+                    port=request.port,
+                    named=named,
+                    is_by_a_rules_host=_is_by_a_rules_host(ours, request, mine, hosts, named),
+                )
+                for one in _differing("request", str(request), client, mine, other)
+            )
         for name in _cluster_names(ours, beside):
             clusters += 1
             mine_or_none, other_or_none = cluster_facts(ours, name), cluster_facts(beside, name)
-            found += _differing("cluster", name, client, _there(mine_or_none), _there(other_or_none))
+            found += (
+                replace(one, hosts=(name.rpartition("|")[2],), named=named)
+                for one in _differing("cluster", name, client, _there(mine_or_none), _there(other_or_none))
+            )
     verdicts, of_servers = compare_servers(case, state, answer, 2 * limit)
     found += [Difference(*one) for one in of_servers]
     return Comparison(decisions, clusters, verdicts, found)
+
+
+def _is_by_a_rules_host(view: View, request: Request, mine: Decision, hosts: tuple[str, ...], named: Named) -> bool:
+    """Whether a request is answered as under the full name of a host that a VirtualService has."""
+    for host in hosts:
+        if any(hosts_overlap(rule, host) for rule in named.rules):
+            full = replace(request, host=host)
+            if named.by_authority or _of_any_host(mine, request.authority) == _of_any_host(
+                decide(view, full), full.authority
+            ):
+                return True
+    return False
+
+
+def _of_any_host(value: Any, authority: str) -> Any:
+    """A decision, in which nothing says by which name the host was called."""
+    if isinstance(value, dict):
+        return {name: _of_any_host(one, authority) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_of_any_host(one, authority) for one in value]
+    if isinstance(value, str):
+        return "HOST" if value == authority else value.replace(f"://{authority}", "://HOST")
+    return value
 
 
 def _there(facts: dict[str, Any] | None) -> dict[str, Any]:

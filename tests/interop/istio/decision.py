@@ -45,7 +45,7 @@ def decide(view: View, request: Request) -> Decision:
             "fault": [plain(one.fault) for one in route.filters.faults],
         }
     if all(view.passes_through(one.cluster) for one in route.forward.destinations):
-        return view.without_routes(request)
+        return {"answer": "passthrough", "has_listener": True}
     return {"answer": "forward", **_forwarded(route.forward, head)}
 
 

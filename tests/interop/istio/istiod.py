@@ -15,6 +15,7 @@ from typing import Any
 from .case import Case, Client, Server
 
 __all__ = [
+    "PASSTHROUGH",
     "RECORDED",
     "Answer",
     "NodeResources",
@@ -26,6 +27,9 @@ __all__ = [
     "save_recorded",
     "version",
 ]
+
+# Where a sidecar sends what may be called though the mesh does not know it.
+PASSTHROUGH = "PassthroughCluster"
 
 BOX = Path(__file__).parent / "box"
 RECORDED = Path(__file__).parent / "recorded"
@@ -179,8 +183,12 @@ def byte_clusters(listener: Json) -> list[str]:
 
 
 def default_clusters(listener: Json) -> list[str]:
-    """Where a sidecar's listener sends what none of its chains is for."""
-    return _of_tcp_proxy(listener.get("default_filter_chain", {}))
+    """Where a sidecar's `virtualOutbound` sends what no other listener is for."""
+    if listener["name"] != "virtualOutbound":
+        return []
+    # Another chain of it is for its own port, which nothing is to be sent to.
+    chains = [one for one in listener.get("filter_chains", ()) if not one.get("filter_chain_match")]
+    return [name for chain in chains for name in _of_tcp_proxy(chain)]
 
 
 def _of_tcp_proxy(chain: Json) -> list[str]:
@@ -194,16 +202,13 @@ def _of_tcp_proxy(chain: Json) -> list[str]:
 
 
 def _shortened(node: NodeResources) -> Json:
-    """Of a sidecar's listeners, where they send bytes."""
+    """Of a sidecar's listeners, where they send bytes, and whether all that is not known is passed through."""
     kept = []
     for listener in node.listeners:
-        chains = [_tcp_chain(name) for name in byte_clusters(listener)]
-        default = [_tcp_chain(name) for name in default_clusters(listener)]
-        short = {"@type": listener["@type"], "name": listener["name"]}
-        if chains:
-            kept.append({**short, "filter_chains": chains})
-        elif default and listener["name"] == "virtualOutbound":
-            kept.append({**short, "default_filter_chain": default[0]})
+        clusters = byte_clusters(listener) or [one for one in default_clusters(listener) if one != PASSTHROUGH]
+        if clusters:
+            chains = [_tcp_chain(name) for name in clusters]
+            kept.append({"@type": listener["@type"], "name": listener["name"], "filter_chains": chains})
     return {"listeners": kept} if kept else {}
 
 

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from meshsdk.controlplane.world import hosts_overlap
+
 from .compare import Difference
+from .named import Named
 
 __all__ = ["KNOWN", "NOT_YET", "Known", "explain", "kinds", "not_yet"]
 
@@ -35,36 +38,87 @@ class Known:
     holds: Callable[[Difference], bool]
 
 
-def _types(ours: str, istiods: str) -> Callable[[Difference], bool]:
-    return lambda one: one.fact == "cluster.type" and (one.ours, one.istiods) == (ours, istiods)
-
-
-def _has_no_listener(one: Difference) -> bool:
-    return (
-        one.fact == "request.answer" and one.istiods == "passthrough without a listener" and one.ours != "passthrough"
+def _types(ours: str, istiods: str, is_such: Callable[[Named, str], bool]) -> Callable[[Difference], bool]:
+    return lambda one: (
+        one.fact == "cluster.type" and (one.ours, one.istiods) == (ours, istiods) and is_such(one.named, one.hosts[0])
     )
 
 
-_HOST = re.compile(r"://([^/:?]*)")
+def _has_endpoints_anyway(named: Named, host: str) -> bool:
+    return host in named.headless or host in named.passing
 
 
-def _is_short_form(one: Difference) -> bool:
+def _goes_where_it_is_looked_up(named: Named, host: str) -> bool:
+    return _has_endpoints_anyway(named, host) or named.entries.get(host) == "NONE"
+
+
+def _is_passed_through(named: Named, host: str) -> bool:
+    return host.startswith("*") and named.entries.get(host) == "NONE"
+
+
+def _is_looked_up(named: Named, host: str) -> bool:
+    return not host.startswith("*") and named.entries.get(host) == "NONE"
+
+
+_LOOKED_UP = _types("LOGICAL_DNS", "ORIGINAL_DST", _is_looked_up)
+
+
+def _is_looked_up_here(one: Difference) -> bool:
+    """The cluster, and requests on ports where a sidecar does not look at what it passes through."""
+    is_unknown = one.fact == "request.answer" and one.istiods == "passthrough without a listener"
+    is_such = any(_is_looked_up(one.named, host) for host in one.hosts)
+    return _LOOKED_UP(one) or (is_unknown and one.ours == "forward" and is_such)
+
+
+_HOST = re.compile(r"://([^/:]*)")
+
+
+def _is_of_a_rule(one: Difference) -> bool:
+    """A sidecar has such hosts by their full names, and those only where something else has it listen."""
+    if one.fact != "request.answer" or one.ours == "passthrough" or one.port != 80 or not one.is_by_a_rules_host:
+        return False
     host = _HOST.search(one.subject)
-    is_short = host is not None and (host[1].endswith((".", ".svc")) or host[1].count(".") < 2)
-    is_unknown = one.istiods == "passthrough" or (one.istiods == "reply" and one.ours in ("no_route", "forward"))
-    return is_short and one.fact == "request.answer" and is_unknown and one.ours != "passthrough"
+    is_full = host is not None and any(hosts_overlap(rule, host[1].lower()) for rule in one.named.rules)
+    if is_full:
+        return one.istiods in ("passthrough without a listener", "reply without a listener")
+    # The answer under REGISTRY_ONLY; by such a name a sidecar has no other.
+    return one.istiods in ("passthrough", "passthrough without a listener", "reply", "reply without a listener")
+
+
+def _is_no_name(one: Difference) -> bool:
+    return (
+        one.fact == "request.answer"
+        and one.ours == "no_route"
+        and one.istiods in ("reply", "reply without a listener")
+        and re.search(r"://[a-z0-9-]+(\.[a-z0-9-]+(\.svc)?)?\.(:\d+)?/", one.subject) is not None
+    )
 
 
 def _has_no_limit(one: Difference) -> bool:
     is_idle = one.fact in ("request.timeouts.idle", "request.timeouts.shortest_idle")
-    return is_idle and one.ours is None and one.istiods == 300.0
+    is_such = any(_goes_where_it_is_looked_up(one.named, host) for host in one.destinations)
+    return is_idle and one.ours is None and one.istiods == 300.0 and is_such
 
 
 def _names_the_server(one: Difference) -> bool:
-    host = one.subject.rpartition("|")[2]
     if one.fact.endswith("tls.sni"):
-        return bool(one.ours == host and not one.istiods)
-    return one.fact.endswith("tls.trust.san_matchers") and not one.istiods and len(one.ours) == 1
+        return bool(one.ours == one.hosts[0] and not one.istiods)
+    if not one.fact.endswith("tls.trust.san_matchers") or one.istiods or len(one.ours) != 1:
+        return False
+    matcher = one.ours[0]
+    value = matcher["value"]
+    return (matcher["kind"], value["kind"], value["value"]) == ("DNS", "EXACT", one.hosts[0])
+
+
+def _is_of_the_mesh(one: Difference) -> bool:
+    """Certificates of the mesh's own trust domains, where istiod takes any that its roots vouch for."""
+    if not one.fact.endswith("tls.trust.san_matchers") or one.istiods or not one.ours:
+        return False
+    return all(
+        (matcher["kind"], matcher["value"]["kind"]) == ("URI", "PREFIX")
+        and re.fullmatch(r"spiffe://[^/]+/", matcher["value"]["value"])
+        for matcher in one.ours
+    )
 
 
 def _leaves_out_the_unready(one: Difference) -> bool:
@@ -74,29 +128,38 @@ def _leaves_out_the_unready(one: Difference) -> bool:
 
 
 def _is_of_upper_case(one: Difference) -> bool:
-    return one.fact == "cluster.type" and "none" in (one.ours, one.istiods) and one.subject.endswith("example.COM")
+    """The cluster that istiod has by the name as it is written, and the one in its place."""
+    if one.fact != "cluster.type":
+        return False
+    [host] = one.hosts
+    in_its_place = {written.lower() for written in one.named.entries if written != written.lower()}
+    return (one.ours == "none" and host in one.named.entries and host != host.lower()) or (
+        one.istiods == "none" and host in in_its_place
+    )
 
 
-def _is_lower_case_of_it(one: Difference) -> bool:
-    return one.fact == "cluster.type" and (one.ours, one.istiods) == ("EDS", "none") and "upper" in one.subject
+_OF_A_STAR = re.compile(
+    r'\S+: VirtualService/\S+: configuration is invalid: "(headers|queryParams)":'
+    r" error parsing regexp: missing argument to repetition operator: `\*`; Istio uses RE2 style [^\n]*"
+)
 
 
 def _takes_a_star(one: Difference) -> bool:
-    return one.fact == "refusal" and "argument to repetition operator: `*`" in str(one.istiods)
+    return one.fact == "refusal" and one.named.has_star and _OF_A_STAR.fullmatch(str(one.istiods)) is not None
 
 
 KNOWN = (
     Known("A star for a regular expression", "refused_star_regex", _takes_a_star),
-    Known("No original destination", "headless", _types("EDS", "ORIGINAL_DST")),
-    Known("Hosts that are passed through", "service_entry_none", _types("none", "ORIGINAL_DST")),
-    Known("Hosts that are looked up", "rule_to_passed_through_host", _types("LOGICAL_DNS", "ORIGINAL_DST")),
-    Known(
-        "Hosts that only a VirtualService has", "match_uri", lambda one: _has_no_listener(one) or _is_short_form(one)
-    ),
+    Known("No original destination", "headless", _types("EDS", "ORIGINAL_DST", _has_endpoints_anyway)),
+    Known("Hosts that are passed through", "service_entry_none", _types("none", "ORIGINAL_DST", _is_passed_through)),
+    Known("Hosts that are looked up", "rule_to_passed_through_host", _is_looked_up_here),
+    Known("Hosts that only a VirtualService has", "match_uri", _is_of_a_rule),
+    Known("Short names that are none", "registry_only_passed_through", _is_no_name),
     Known("Streams that stand still", "headless", _has_no_limit),
     Known("Servers that prove their name", "upstream_tls", _names_the_server),
+    Known("Servers whose accounts are not known", "mutual_tls_of_unknown_accounts", _is_of_the_mesh),
     Known("Endpoints that are not ready", "unready_endpoints", _leaves_out_the_unready),
-    Known("Hosts in upper case", "odd_names", lambda one: _is_of_upper_case(one) or _is_lower_case_of_it(one)),
+    Known("Hosts in upper case", "odd_names", _is_of_upper_case),
 )
 
 

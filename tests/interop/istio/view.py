@@ -16,6 +16,7 @@ from meshsdk.control import Control
 from meshsdk.controlplane import FolderState
 from meshsdk.controlplane import client as controlplane
 from meshsdk.controlplane.raw import _import_type
+from meshsdk.controlplane.world import hosts_overlap
 from meshsdk.errors import ResourceError
 from meshsdk.resources import (
     RESOURCE_TYPES,
@@ -31,7 +32,7 @@ from meshsdk.resources import (
 from meshsdk.routing import RouteTable
 
 from .case import Client, Request
-from .istiod import NodeResources, byte_clusters, default_clusters
+from .istiod import PASSTHROUGH, NodeResources, byte_clusters, default_clusters
 
 __all__ = ["Profile", "View", "of_folder", "of_grpc_profile", "of_sidecar_profile", "to_message"]
 
@@ -159,14 +160,16 @@ class SidecarView(View):
     def without_routes(self, request: Request) -> dict[str, Any]:
         for name in self.names_of(request):
             host, _, port = name.rpartition(":")
-            cluster = f"outbound|{port}||{host}"
-            if cluster in self.of_bytes and not self.passes_through(cluster):
-                return {"answer": "bytes", "clusters": [[cluster, 1.0]]}
+            for cluster in sorted(self.of_bytes, key=len, reverse=True):
+                _, number, _, pattern = cluster.split("|")
+                if number == port and hosts_overlap(pattern, host) and not self.passes_through(cluster):
+                    return {"answer": "bytes", "clusters": [[cluster, 1.0]]}
+        there = {"has_listener": self.table_of(request) is not None}
         if self.registry_only:
             # A port of which nothing is known leads to BlackHoleCluster: there is no answer. Where there are routes,
             # hosts that are not among them get this one.
-            return {"answer": "reply", "status": 502, "body": "", "headers": [], "fault": []}
-        return {"answer": "passthrough", "has_listener": self.table_of(request) is not None}
+            return {"answer": "reply", "status": 502, "body": "", "headers": [], "fault": [], **there}
+        return {"answer": "passthrough", **there}
 
     def passes_through(self, cluster: str) -> bool:
         return self.kinds.get(cluster) == "ORIGINAL_DST"
@@ -206,9 +209,11 @@ def of_sidecar_profile(node: NodeResources, client: Client) -> SidecarView:
     """istiod's resources for an Envoy: its routes by port, and of its listeners where they send bytes."""
     view = SidecarView(client)
     _fill(view, (*node.routes, *node.clusters, *node.endpoints))
-    defaults = [name for one in node.listeners if one["name"] == "virtualOutbound" for name in default_clusters(one)]
-    view.registry_only = bool(defaults) and "PassthroughCluster" not in defaults
-    view.of_bytes = frozenset(name for one in node.listeners for name in byte_clusters(one))
+    defaults = [name for one in node.listeners for name in default_clusters(one)]
+    view.registry_only = bool(defaults) and PASSTHROUGH not in defaults
+    view.of_bytes = frozenset(
+        name for one in node.listeners for name in byte_clusters(one) if name.startswith("outbound|")
+    )
     return view
 
 
