@@ -32,6 +32,7 @@ from .xds import ControlLoop, ResourceCache, Source, Status, Timer
 if TYPE_CHECKING:
     from .health import HealthWatcher
     from .inbound import InboundPolicy
+    from .telemetry.istio_metrics import IstioMetrics
 
 __all__ = ["Control", "SourceFactory"]
 
@@ -67,6 +68,9 @@ class Control:
         local_replies: `respond` or `raise`.
         unknown_hosts: `allow` or `deny`.
         identity: The process's own, where it has one.
+
+    Attributes:
+        metrics: Counts requests; None where nobody asks for it.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Control:
         self._transports: weakref.WeakSet[Transport] = weakref.WeakSet()
         self._start_lock = threading.Lock()
         self._is_closed = False
+        self.metrics: IstioMetrics | None = None
         self._clear()
 
     def _clear(self) -> None:

@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from .grpc.relayed_mesh import RelayedMesh
     from .grpc.server_policy import ServerPolicy
     from .server import Inbound
+    from .server.monitoring import Monitoring
     from .server.tls import ServerContexts
 
 __all__ = ["Mesh"]
 
 CONFIG_VARIABLE = "MESHSDK_CONFIG"
+METRICS_PORT_VARIABLE = "MESHSDK_METRICS_PORT"
 # By the downward API, as Istio's proxies have it.
 _POD_NAMESPACE = "POD_NAMESPACE"
 
@@ -60,6 +62,8 @@ class Mesh:
         identity: Who this process is, and where its certificates come from (`meshsdk.identities`). A text is a SPIFFE
             ID that, over a folder of configuration, a certificate authority for development signs. Default: the
             bootstrap's certificate provider `default`, or over a folder the default service account.
+        metrics_port: Count requests by Istio's standard metrics, and tell Prometheus of them at this port under
+            `/stats/prometheus` (docs/metrics.md). Default: MESHSDK_METRICS_PORT; without either nothing is counted.
 
     Raises:
         BootstrapError: There is no configuration, or it is wrong.
@@ -76,6 +80,7 @@ class Mesh:
         unknown_hosts: Literal["allow", "deny"] = "allow",
         local_replies: Literal["respond", "raise"] = "respond",
         identity: Identity | str | None = None,
+        metrics_port: int | None = None,
     ) -> None:
         for name, value, known in (
             ("unknown_hosts", unknown_hosts, ("allow", "deny")),
@@ -95,6 +100,10 @@ class Mesh:
         )
         self._relayed: RelayedMesh | None = None
         self._server_contexts: ServerContexts | None = None
+        self._account = identity.rpartition("/")[2] if isinstance(identity, str) else ""
+        self._monitoring: Monitoring | None = None
+        if metrics_port is not None or os.environ.get(METRICS_PORT_VARIABLE):
+            self._monitor(metrics_port)
         _meshes.add(self)
 
     @property
@@ -314,6 +323,21 @@ class Mesh:
 
         make_server(app, self, port, host=host, **options).run()
 
+    def metrics_asgi(self) -> Any:
+        """The page of metrics as an ASGI application to mount; from now on requests are counted (docs/metrics.md)."""
+        return self._monitor(None).asgi
+
+    def metrics_wsgi(self) -> Any:
+        """The page of metrics as a WSGI application to mount; from now on requests are counted (docs/metrics.md)."""
+        return self._monitor(None).wsgi
+
+    def _monitor(self, port: int | None) -> Monitoring:
+        if self._monitoring is None:
+            from .server.monitoring import Monitoring  # Nobody pays for metrics who wants none.
+
+            self._monitoring = Monitoring(self._runtime, port, self._account)
+        return self._monitoring
+
     def _grpc(self) -> RelayedMesh:
         if self._relayed is None:
             from .grpc.relayed_mesh import RelayedMesh
@@ -411,6 +435,8 @@ class Mesh:
         if self._relayed is not None:
             self._relayed.close()
         self._runtime.close()
+        if self._monitoring is not None:
+            self._monitoring.close()
         if self._identity is not None and self._owns_identity:
             self._identity.close()
 

@@ -66,6 +66,9 @@ class Exchange:
         redirects, routes_taken: Internal redirects that led here.
         hedges: A per-try timeout starts another attempt beside the slow one, which goes on.
         tells_deadline: Attempts say how long the response may take.
+        added_headers: That every attempt carries besides.
+        endpoint: Of the last attempt.
+        limit_flag: Envoy's response flag where a failure would have been retried, but for a limit; else empty.
         set_cookie: A Set-Cookie that the response must carry, for a hash key that was made here.
     """
 
@@ -75,6 +78,7 @@ class Exchange:
         "_last_failure",
         "_previous",
         "_retries_under_way",
+        "added_headers",
         "attempts",
         "breaker",
         "cluster",
@@ -83,11 +87,13 @@ class Exchange:
         "deadline_failure",
         "delay_seconds",
         "destination",
+        "endpoint",
         "fault_tally",
         "forward",
         "hash_key",
         "head",
         "hedges",
+        "limit_flag",
         "metadata_match",
         "pick_number",
         "random_fraction",
@@ -117,6 +123,9 @@ class Exchange:
         self.destination = destination
         self.cluster = cluster
         self.random_fraction = random_fraction
+        self.added_headers: Sequence[tuple[bytes, bytes]] = ()
+        self.endpoint: Endpoint | None = None
+        self.limit_flag = ""
         self.attempts = 0
         self.deadline: float | None = None
         self.deadline_failure = Failure.ROUTE_TIMEOUT
@@ -227,6 +236,7 @@ class Exchange:
     def _attempt_on(self, endpoint: Endpoint, now: float) -> Attempt:
         breaker = self.breaker
         self.attempts += 1
+        self.endpoint = endpoint
         head, forward = self.head, self.forward
         headers = head.raw_headers
         deadline, failure = self.deadline, self.deadline_failure
@@ -253,6 +263,8 @@ class Exchange:
             headers = with_header(headers, b"x-envoy-attempt-count", b"%d" % self.attempts)
         if forward.include_is_timeout_retry_header and self._last_failure is Failure.PER_TRY_TIMEOUT:
             headers = with_header(headers, b"x-envoy-is-timeout-retry", b"true")
+        if self.added_headers:
+            headers = [*headers, *self.added_headers]
         attempt = Attempt(endpoint, head.target, headers, deadline, failure, self.attempts, breaker)
         if self.retry_policy is not None:
             self._previous += (endpoint,)
@@ -344,13 +356,15 @@ class Exchange:
         self.retries_over()
         if (
             policy is None
-            or self.attempts > policy.num_retries
             or not outcome.can_replay
             or (self.deadline is not None and now >= self.deadline)
             or not should_retry(policy, outcome)
             or not may_retry_request(policy, self.head)
-            or not self.breaker.may_retry
         ):
+            return False
+        # Envoy: RetryStateImpl::shouldRetry, NoRetryLimitExceeded and NoOverflow.
+        self.limit_flag = "URX" if self.attempts > policy.num_retries else "" if self.breaker.may_retry else "UO"
+        if self.limit_flag:
             return False
         self.breaker.retries += 1
         self._retries_under_way += 1

@@ -24,6 +24,7 @@ from .dispatcher import (
     timeout_failure,
 )
 from .errors import PendingOverflowError
+from .measured import Record
 from .mirror import MAX_MIRRORS, MIRROR_TIMEOUTS
 from .pool_rules import DEFAULT_LIMITS
 from .raw_response import RawResponse
@@ -86,9 +87,26 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         Raises:
             httpx.TransportError: It got no response.
         """
+        metrics = self._runtime.metrics
+        if metrics is None:
+            return await self._handle(request, outside, None)
+        record = Record(metrics, request)
+        try:
+            response = await self._handle(request, outside, record)
+        except BaseException as error:
+            record.failed(error)
+            raise
+        return record.answered(response)
+
+    async def _handle(
+        self, request: httpx.Request, outside: httpx.AsyncBaseTransport | None, record: Record | None
+    ) -> httpx.Response:
+        """Decide, and carry out what was decided."""
         begun = self._dispatcher.begin(request)
         while isinstance(begun, Unsettled):
             begun = await self._settle(request, begun)
+        if record is not None:
+            record.begun(begun)
         observer = http_client_observer()
         if observer is not None:
             return await self._observed(request, begun, observer, outside)

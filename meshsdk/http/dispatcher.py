@@ -9,12 +9,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import httpx
 
 from .. import resources
-from ..balancing import Cluster
+from ..balancing import Cluster, Endpoint
 from ..discovery import CLUSTER_ROOT
 from ..errors import NoRouteError, RequestError
 from ..exchange import Attempt, Directory, Exchange, Failure, LocalReply, Outcome
@@ -33,6 +33,9 @@ from .errors import (
     as_httpx_error,
 )
 from .raw_response import RawResponse
+
+if TYPE_CHECKING:
+    from ..telemetry.istio_metrics import IstioMetrics
 
 __all__ = ["Dispatcher", "HasRuntime", "MeshResponseInfo", "Runtime", "Unsettled"]
 
@@ -72,6 +75,7 @@ class Runtime(Protocol):
     directory: Directory
     local_replies: LocalReplies
     unknown_hosts: UnknownHosts
+    metrics: IstioMetrics | None
 
     def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
         """Names of the listeners that may stand for a target, best first."""
@@ -131,6 +135,11 @@ class MeshResponseInfo:
         self._reply = reply
         self.attempts = exchange.attempts if exchange is not None else 0
         """How many attempts were made."""
+
+    @property
+    def parts(self) -> tuple[Exchange | None, Endpoint | None, LocalReply | None]:
+        """The decision, who answered, and the answer in a server's place; for what watches."""
+        return self._exchange, self._attempt.endpoint if self._attempt is not None else None, self._reply
 
     @property
     def cluster(self) -> str:

@@ -25,6 +25,7 @@ from .dispatcher import (
     timeout_failure,
 )
 from .errors import PendingOverflowError
+from .measured import Record
 from .mirror import MIRROR_TIMEOUTS, MirrorThreads
 from .pool_rules import DEFAULT_LIMITS
 from .raw_response import RawResponse
@@ -87,9 +88,26 @@ class MeshTransport(httpx.BaseTransport):
         Raises:
             httpx.TransportError: It got no response.
         """
+        metrics = self._runtime.metrics
+        if metrics is None:
+            return self._handle(request, outside, None)
+        record = Record(metrics, request)
+        try:
+            response = self._handle(request, outside, record)
+        except BaseException as error:
+            record.failed(error)
+            raise
+        return record.answered(response)
+
+    def _handle(
+        self, request: httpx.Request, outside: httpx.BaseTransport | None, record: Record | None
+    ) -> httpx.Response:
+        """Decide, and carry out what was decided."""
         begun = self._dispatcher.begin(request)
         while isinstance(begun, Unsettled):
             begun = self._settle(request, begun)
+        if record is not None:
+            record.begun(begun)
         observer = http_client_observer()
         if observer is not None:
             return self._observed(request, begun, observer, outside)
