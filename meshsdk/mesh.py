@@ -231,7 +231,7 @@ class Mesh:
         """
         from .grpc.server_interceptors import MeshServerInterceptor
 
-        return MeshServerInterceptor(load_reports, self._server_policy(port, address))
+        return MeshServerInterceptor(load_reports, self._server_policy(port, address), self._runtime)
 
     def aio_server_interceptor(
         self, *, port: int | None = None, address: str = "0.0.0.0", load_reports: LoadReports | None = None
@@ -239,7 +239,7 @@ class Mesh:
         """`server_interceptor` for a grpc.aio.server."""
         from .grpc.server_interceptors import MeshAioServerInterceptor
 
-        return MeshAioServerInterceptor(load_reports, self._server_policy(port, address))
+        return MeshAioServerInterceptor(load_reports, self._server_policy(port, address), self._runtime)
 
     def _server_policy(self, port: int | None, address: str) -> ServerPolicy | None:
         if port is None:
@@ -344,6 +344,8 @@ class Mesh:
 
             self._relayed = RelayedMesh(self._runtime)
             self._runtime.register(self._relayed)
+            if self._runtime.metrics is not None:
+                self._relayed.reveal_peers()  # Before the first call, whose endpoint is counted too.
         return self._relayed
 
     def wait_ready(self, target: str, timeout: float = 5.0) -> None:

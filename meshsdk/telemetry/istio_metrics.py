@@ -9,6 +9,7 @@ Source: Envoy contrib/istio/filters/http/istio_stats/source/istio_stats.cc (popu
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -107,6 +108,7 @@ class IstioMetrics:
         self.known: dict[Any, Any] = {}
         self.peers = Peers()
         self._cells: Cells | None = None
+        self._lock = threading.Lock()
         self._outside: set[str] = set()
 
     def drop_removed(self) -> None:
@@ -116,10 +118,14 @@ class IstioMetrics:
     @property
     def cells(self) -> Cells:
         """Where it is counted."""
-        if self._cells is None:
-            self._cells = Cells(self._make_memory())
+        cells = self._cells
+        if cells is None:
+            with self._lock:
+                cells = self._cells
+                if cells is None:
+                    cells = self._cells = Cells(self._make_memory())
             self._on_first()
-        return self._cells
+        return cells
 
     def remember(self, key: Any, found: T) -> T:
         """Know something by a key."""

@@ -22,10 +22,13 @@ from typing import Any
 
 from .workload import CANONICAL_NAME, CANONICAL_REVISION, UNKNOWN, Workload, workload_of_peer
 
-__all__ = ["METADATA_HEADER", "METADATA_ID_HEADER", "Peers", "own_headers"]
+__all__ = ["METADATA_HEADER", "METADATA_ID_HEADER", "OVER_GRPC_HEADER", "Peers", "own_headers"]
 
 METADATA_HEADER = b"x-envoy-peer-metadata"
 METADATA_ID_HEADER = b"x-envoy-peer-metadata-id"
+# grpc-core takes the metadata for those of its own CSM observability, and tells applications nothing of them. Between
+# processes of this library they go by this name besides.
+OVER_GRPC_HEADER = b"x-meshsdk-peer-metadata"
 
 # A sidecar's have some hundred bytes.
 MAX_HEADER_BYTES = 8192

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 import meshsdk
 
 from ..patience import PATIENCE
+from ..processes import free_ports
 
-__all__ = ["REQUESTS", "Scraped", "become", "scrape"]
+__all__ = ["REQUESTS", "Scraped", "World", "become", "mesh_of_pod", "scrape"]
 
 REQUESTS = "istio_requests_total"
 
@@ -91,3 +92,34 @@ def mesh_of_pod(
     app, _, version = workload.rpartition("-")
     with become(monkeypatch, folder, workload, app=app, version=version):
         return meshsdk.Mesh(config=config, metrics_port=port, **options)
+
+
+class World:
+    """productpage-v1, a client, and reviews-v2, a server, each with its Mesh and its port for metrics."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, stack: ExitStack) -> None:
+        self._folder = folder
+        self._monkeypatch = monkeypatch
+        self._stack = stack
+        self.port, self.client_port, self.server_port = free_ports(3)
+        self.config = folder / "mesh"
+        self.config.mkdir()
+
+    def configure(self, yaml: str) -> None:
+        (self.config / "mesh.yaml").write_text(yaml)
+
+    def mesh(self, workload: str, metrics_port: int, **options: Any) -> meshsdk.Mesh:
+        made = mesh_of_pod(self._monkeypatch, self._folder, workload, self.config, metrics_port, **options)
+        return self._stack.enter_context(made)
+
+    def client_mesh(self, **options: Any) -> meshsdk.Mesh:
+        return self.mesh("productpage-v1", self.client_port, **options)
+
+    def server_mesh(self, **options: Any) -> meshsdk.Mesh:
+        return self.mesh("reviews-v2", self.server_port, **options)
+
+    def of_client(self) -> Scraped:
+        return scrape(self.client_port)
+
+    def of_server(self) -> Scraped:
+        return scrape(self.server_port)

@@ -25,50 +25,12 @@ from meshsdk.telemetry.istio_metrics import REQUEST_LABELS
 from ..certificates import SpiffeCa, spiffe
 from ..conftest import destination_rule, service, virtual_service
 from ..patience import PATIENCE
-from ..processes import free_ports
 from ..server.running import identity, peer_authentication, policy, serving
 from ..servers import EchoServer, ScriptedServer, read_head
-from .scraping import REQUESTS, Scraped, mesh_of_pod, scrape
+from .scraping import REQUESTS, World
 
 MUTUAL = "trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}"
 HOST = "reviews.default.svc.cluster.local"
-
-
-class World:
-    """productpage-v1, a client, and reviews-v2, a server, each with its Mesh and its port for metrics."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, stack: ExitStack) -> None:
-        self._folder = folder
-        self._monkeypatch = monkeypatch
-        self._stack = stack
-        self.port, self.client_port, self.server_port = free_ports(3)
-        self.config = folder / "mesh"
-        self.config.mkdir()
-
-    def configure(self, yaml: str) -> None:
-        (self.config / "mesh.yaml").write_text(yaml)
-
-    def mesh(self, workload: str, metrics_port: int, **options: Any) -> meshsdk.Mesh:
-        made = mesh_of_pod(self._monkeypatch, self._folder, workload, self.config, metrics_port, **options)
-        return self._stack.enter_context(made)
-
-    def client_mesh(self, **options: Any) -> meshsdk.Mesh:
-        return self.mesh("productpage-v1", self.client_port, **options)
-
-    def server_mesh(self, **options: Any) -> meshsdk.Mesh:
-        return self.mesh("reviews-v2", self.server_port, **options)
-
-    def of_client(self) -> Scraped:
-        return scrape(self.client_port)
-
-    def of_server(self) -> Scraped:
-        return scrape(self.server_port)
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stack: ExitStack) -> World:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return World(tmp_path, monkeypatch, stack)
 
 
 def application() -> Any:
