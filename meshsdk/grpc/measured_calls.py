@@ -7,6 +7,7 @@ ran out nor whose certificate it has verified; where a cluster takes one identit
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,7 @@ class CallRecord:
         "_cluster",
         "_denies",
         "_key_at_end",
+        "_lock",
         "_metrics",
         "_started",
         "_tell_at",
@@ -104,6 +106,7 @@ class CallRecord:
     def __init__(self, metrics: IstioMetrics, cluster: Cluster | None, authority: str, *, denies: bool) -> None:
         self._metrics = metrics
         self._key_at_end: tuple[Any, ...] | None = None
+        self._lock = threading.Lock()
         self._cluster = cluster
         self._authority = authority
         self._denies = denies
@@ -212,14 +215,16 @@ class CallRecord:
         self._count_messages(key)
 
     def _count_messages(self, key: tuple[Any, ...]) -> None:
-        metrics, tally, told = self._metrics, self.tally, self._told
-        self._told = (tally.requests, tally.responses)
+        metrics, tally = self._metrics, self.tally
+        with self._lock:  # Of a sync call, grpc's thread tells the end while the caller's reads messages.
+            told, self._told = self._told, (tally.requests, tally.responses)
+            requests, responses = self._told
         whole = (*key, "" if key[0] is not None else self._authority, "messages")
         row: int | None = metrics.known.get(whole)
         if row is None:
             row = metrics.sent(*self._labels(key), Outcome("grpc", 0), of_messages=True)
             metrics.remember(whole, row)
-        metrics.cells.count_messages(row, tally.requests - told[0], tally.responses - told[1])
+        metrics.cells.count_messages(row, requests - told[0], responses - told[1])
 
     def _labels(self, key: tuple[Any, ...]) -> tuple[Service, Workload, str]:
         cluster, endpoint, peer_id = key

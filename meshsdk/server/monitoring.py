@@ -54,7 +54,8 @@ class Monitoring:
         )
         self._port = MetricsPort(port, self.page, self._is_shared) if port is not None else None
         if self._port is not None:
-            self._port.start()
+            # Others that are told the same port learn from our place that it is ours.
+            _ = self.metrics.cells
         control.metrics = self.metrics
         control.register(self)
 
