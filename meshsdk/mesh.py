@@ -102,6 +102,8 @@ class Mesh:
         self._server_contexts: ServerContexts | None = None
         self._account = identity.rpartition("/")[2] if isinstance(identity, str) else ""
         self._monitoring: Monitoring | None = None
+        if metrics_port is not None and not 0 < metrics_port < 65536:
+            raise ValueError(f"metrics_port must be a port, is {metrics_port!r}")
         if metrics_port is not None or os.environ.get(METRICS_PORT_VARIABLE):
             self._monitor(metrics_port)
         _meshes.add(self)

@@ -123,13 +123,19 @@ class MeshResponseInfo:
         exchange: The request's; None for an answer that needed none.
         attempt: Whose response it is; None for a local reply.
         reply: The local reply; None for a server's response.
+        headers: A server's response's, as the application gets them.
     """
 
-    __slots__ = ("_attempt", "_exchange", "_reply", "attempts")
+    __slots__ = ("_attempt", "_exchange", "_headers", "_reply", "attempts")
 
     def __init__(
-        self, exchange: Exchange | None = None, attempt: Attempt | None = None, reply: LocalReply | None = None
+        self,
+        exchange: Exchange | None = None,
+        attempt: Attempt | None = None,
+        reply: LocalReply | None = None,
+        headers: Sequence[tuple[bytes, bytes]] | None = None,
     ) -> None:
+        self._headers = headers
         self._exchange = exchange
         self._attempt = attempt
         self._reply = reply
@@ -137,9 +143,11 @@ class MeshResponseInfo:
         """How many attempts were made."""
 
     @property
-    def parts(self) -> tuple[Exchange | None, Endpoint | None, LocalReply | None]:
-        """The decision, who answered, and the answer in a server's place; for what watches."""
-        return self._exchange, self._attempt.endpoint if self._attempt is not None else None, self._reply
+    def parts(
+        self,
+    ) -> tuple[Exchange | None, Endpoint | None, LocalReply | None, Sequence[tuple[bytes, bytes]] | None]:
+        """The decision, who answered, the answer in a server's place, and a server's headers; for what watches."""
+        return self._exchange, self._attempt.endpoint if self._attempt is not None else None, self._reply, self._headers
 
     @property
     def cluster(self) -> str:
@@ -304,7 +312,7 @@ class Dispatcher:
         headers = exchange.response_headers(attempt, raw.status, raw.headers)
         extensions: dict[str, Any] = {
             "http_version": raw.http_version,
-            "mesh": MeshResponseInfo(exchange, attempt),
+            "mesh": MeshResponseInfo(exchange, attempt, None, headers),
             # Complete when the body is read, since trailers come after it.
             "trailing_headers": raw.trailers,
         }

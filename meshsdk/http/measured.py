@@ -7,8 +7,10 @@ write them between the two, however the request went on, and however often.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import partial
 from itertools import chain
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -23,6 +25,7 @@ from ..telemetry.workload import NOBODY, Workload, workload_of_endpoint
 from .counted_bodies import counted_request, counted_response
 from .dispatcher import PASSTHROUGH_CLUSTER, MeshResponseInfo
 from .endings import ending_of_error, flag_of_reply
+from .raw_response import EMPTY_BODY
 from .request_body import content_of
 
 __all__ = ["Destination", "Record", "destination_of", "flags_before", "service_without_cluster"]
@@ -34,6 +37,13 @@ _BLOCK_ALL = "block_all"
 
 # "GET ", " HTTP/1.1\r\n" and the empty line, but for the method; "HTTP/1.1 200 OK\r\n" and the empty line.
 _REQUEST_LINE, _STATUS_LINE = 14, 19
+
+
+class _Told(NamedTuple):
+    """What of a response is looked at when its body has come."""
+
+    headers: httpx.Headers
+    extensions: Mapping[str, Any]
 
 
 class Destination:
@@ -139,58 +149,65 @@ class Record:
     def answered(self, response: httpx.Response) -> httpx.Response:
         """Its response begins; a body that is still coming is counted as it is read."""
         info: MeshResponseInfo = response.extensions["mesh"]
-        exchange, endpoint, reply = info.parts
-        raw = response.headers.raw
-        if exchange is not None and exchange.added_headers and endpoint is not None:
-            found = dict(raw)
-            if METADATA_ID_HEADER in found or METADATA_HEADER in found:
-                self._read_metadata(endpoint, found)
-                raw = [header for header in raw if header[0] not in (METADATA_HEADER, METADATA_ID_HEADER)]
-                response.headers = httpx.Headers(raw)
-        self._received = sum(map(len, chain.from_iterable(raw))) + 4 * len(raw) + _STATUS_LINE
+        exchange, endpoint, reply, headers = info.parts
+        raw = response.headers.raw if headers is None else headers
+        joined = b"".join(chain.from_iterable(raw))
+        if exchange is not None and exchange.added_headers and METADATA_HEADER in joined and endpoint is not None:
+            self._read_metadata(endpoint, {name.lower(): value for name, value in raw})
+            raw = [header for header in raw if header[0].lower() not in (METADATA_HEADER, METADATA_ID_HEADER)]
+            joined = b"".join(chain.from_iterable(raw))
+            response.headers = httpx.Headers(raw)
+        self._received = len(joined) + 4 * len(raw) + _STATUS_LINE
         flags = flag_of_reply(reply) if reply is not None else ""
         stream = response.stream
         if type(stream) is httpx.ByteStream:
-            self._received += sum(map(len, stream))
+            if stream is not EMPTY_BODY:
+                self._received += sum(map(len, stream))
             self._end(exchange or reply, endpoint, response, response.status_code, flags)
         else:
-            end = partial(self._end, exchange or reply, endpoint, response, response.status_code)
+            # The response itself would be in a circle with its stream.
+            told = _Told(response.headers, response.extensions)
+            end = partial(self._end, exchange or reply, endpoint, told, response.status_code)
             response.stream = counted_response(stream, self._add_received, end)
         return response
 
     def _read_metadata(self, endpoint: Endpoint, found: dict[bytes, bytes]) -> None:
         """What the peer says of itself, which is not for the application."""
-        self._peer_id = found.get(METADATA_ID_HEADER, b"") or found[METADATA_HEADER]
-        self._metrics.peers.find(endpoint.principal, self._peer_id, found.get(METADATA_HEADER, b""))
+        metadata = found.get(METADATA_HEADER, b"")
+        self._peer_id = found.get(METADATA_ID_HEADER, b"") or metadata
+        if self._peer_id:
+            self._metrics.peers.find(endpoint.principal, self._peer_id, metadata)
 
     def _end(
-        self, begun: Begun, endpoint: Endpoint | None, response: httpx.Response | None, status: int, flags: str
+        self, begun: Begun, endpoint: Endpoint | None, told: httpx.Response | _Told | None, status: int, flags: str
     ) -> None:
         """It is over; told once.
 
         Args:
             begun: What it came to.
             endpoint: Whose response it is; None where no server answered.
-            response: That the application gets, if any.
+            told: The response that the application gets, if any.
             status, flags: How it ended.
         """
         if self._is_over:
             return
         self._is_over = True
-        metrics, request = self._metrics, self._request
-        raw = begun.head.raw_headers if type(begun) is Exchange else request.headers.raw
-        head = len(request.method) + len(request.url.raw_path) + _REQUEST_LINE + 4 * len(raw)
-        sent = self._sent + head + sum(map(len, chain.from_iterable(raw)))
-        content_type = request.headers.get("content-type")
-        is_grpc = content_type is not None and is_grpc_content(content_type)
-        grpc_status = _grpc_status(response) if is_grpc and response is not None else ""
+        request = self._request
+        if type(begun) is Exchange:
+            raw, target = begun.head.raw_headers, len(begun.head.target)
+        else:
+            raw, target = request.headers.raw, len(request.url.raw_path)
+        joined = b"".join(chain.from_iterable(raw))
+        sent = self._sent + len(joined) + 4 * len(raw) + len(request.method) + target + _REQUEST_LINE
+        is_grpc = b"application/grpc" in joined and is_grpc_content(request.headers.get("content-type", ""))
+        grpc_status = _grpc_status(told) if is_grpc and told is not None else ""
         outcome = ("grpc" if is_grpc else "http", status, grpc_status, flags)
         if isinstance(begun, Exchange):
             row = self._row_of_exchange(begun, endpoint, outcome)
         else:
             row = self._row(begun, outcome)
         milliseconds = int((time.monotonic() - self._started) * 1000)
-        metrics.cells.count_request(row, milliseconds, sent, self._received)
+        self._metrics.cells.count_request(row, milliseconds, sent, self._received)
 
     def _row_of_exchange(
         self, exchange: Exchange, endpoint: Endpoint | None, outcome: tuple[str, int, str, str]
@@ -221,9 +238,9 @@ class Record:
         return workload_of_endpoint(endpoint.config.metadata) if endpoint is not None else NOBODY
 
 
-def _grpc_status(response: httpx.Response) -> str:
-    said = response.headers.get("grpc-status", "")
-    for name, value in response.extensions.get("trailing_headers", ()):
+def _grpc_status(told: httpx.Response | _Told) -> str:
+    said = told.headers.get("grpc-status", "")
+    for name, value in told.extensions.get("trailing_headers", ()):
         if name.lower() == b"grpc-status":
             said = value.decode("latin-1")
     return said if said.isdecimal() and said.isascii() and len(said) < 4 else ""

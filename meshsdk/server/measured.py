@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -22,7 +22,6 @@ __all__ = ["InboundRecord", "take_metadata"]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Headers = Iterable[tuple[bytes, bytes]]
 StartResponse = Callable[..., Any]
 
 # "GET ", " HTTP/1.1\r\n" and the empty line, but for the method; "HTTP/1.1 200 OK\r\n" and the empty line.
@@ -32,9 +31,8 @@ _ID_VARIABLE = "HTTP_X_ENVOY_PEER_METADATA_ID"
 _METADATA_VARIABLE = "HTTP_X_ENVOY_PEER_METADATA"
 
 
-def _size(headers: Headers) -> int:
-    headers = list(headers)
-    return sum(map(len, chain.from_iterable(headers))) + 4 * len(headers)
+def _size(headers: Sequence[tuple[bytes, bytes]]) -> int:
+    return len(b"".join(chain.from_iterable(headers))) + 4 * len(headers)
 
 
 def take_metadata(environ: MutableMapping[str, Any]) -> tuple[bytes, bytes]:
@@ -149,6 +147,9 @@ class InboundRecord:
         if self._answer:
             headers = [*headers, *self._answer]
             message = {**message, "headers": headers}
+        elif not isinstance(headers, (list, tuple)):
+            headers = list(headers)
+            message = {**message, "headers": headers}
         self.status = message["status"]
         self._sent += _STATUS_LINE + _size(headers)
         return message
@@ -184,8 +185,8 @@ class InboundRecord:
         self._is_over = True
         status, flags = self._ending(error)
         connection, metrics = self._connection, self._metrics
-        content_type = self.head.by_name().get(b"content-type", b"")
-        is_grpc = is_grpc_content(content_type.decode("latin-1"))
+        content_type = self.head.by_name().get(b"content-type")
+        is_grpc = content_type is not None and is_grpc_content(content_type.decode("latin-1"))
         principal, is_tls = connection.principal, connection.is_tls
         key = (principal, connection.own_uri, is_tls, self._peer_id, status, flags, is_grpc)
         row: int | None = metrics.known.get(key)
