@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import partial
-from itertools import chain
 from typing import Any, NamedTuple
 
 import httpx
@@ -18,6 +17,7 @@ from ..balancing import Cluster, Endpoint
 from ..errors import RequestError
 from ..exchange import Exchange, LocalReply
 from ..routing.timeouts import is_grpc_content
+from ..telemetry.header_sizes import size_and_value, size_of_headers
 from ..telemetry.istio_metrics import IstioMetrics, Outcome
 from ..telemetry.peer_metadata import METADATA_HEADER, METADATA_ID_HEADER
 from ..telemetry.service import BLACK_HOLE, PASSTHROUGH, Service, is_external, is_of_kubernetes, outside, service_of
@@ -151,13 +151,13 @@ class Record:
         info: MeshResponseInfo = response.extensions["mesh"]
         exchange, endpoint, reply, headers = info.parts
         raw = response.headers.raw if headers is None else headers
-        joined = b"".join(chain.from_iterable(raw))
-        if exchange is not None and exchange.added_headers and METADATA_HEADER in joined and endpoint is not None:
+        size, metadata = size_and_value(raw, METADATA_HEADER)
+        if metadata and exchange is not None and exchange.added_headers and endpoint is not None:
             self._read_metadata(endpoint, {name.lower(): value for name, value in raw})
             raw = [header for header in raw if header[0].lower() not in (METADATA_HEADER, METADATA_ID_HEADER)]
-            joined = b"".join(chain.from_iterable(raw))
+            size = size_of_headers(raw)
             response.headers = httpx.Headers(raw)
-        self._received = len(joined) + 4 * len(raw) + _STATUS_LINE
+        self._received = size + _STATUS_LINE
         flags = flag_of_reply(reply) if reply is not None else ""
         stream = response.stream
         if type(stream) is httpx.ByteStream:
@@ -174,8 +174,8 @@ class Record:
     def _read_metadata(self, endpoint: Endpoint, found: dict[bytes, bytes]) -> None:
         """What the peer says of itself, which is not for the application."""
         metadata = found.get(METADATA_HEADER, b"")
-        self._peer_id = found.get(METADATA_ID_HEADER, b"") or metadata
-        if self._peer_id:
+        if metadata:
+            self._peer_id = found.get(METADATA_ID_HEADER, b"") or metadata
             self._metrics.peers.find(endpoint.principal, self._peer_id, metadata)
 
     def _end(
@@ -197,9 +197,9 @@ class Record:
             raw, target = begun.head.raw_headers, len(begun.head.target)
         else:
             raw, target = request.headers.raw, len(request.url.raw_path)
-        joined = b"".join(chain.from_iterable(raw))
-        sent = self._sent + len(joined) + 4 * len(raw) + len(request.method) + target + _REQUEST_LINE
-        is_grpc = b"application/grpc" in joined and is_grpc_content(request.headers.get("content-type", ""))
+        size, content_type = size_and_value(raw, b"content-type")
+        sent = self._sent + size + len(request.method) + target + _REQUEST_LINE
+        is_grpc = content_type != b"" and is_grpc_content(content_type.decode("latin-1"))
         grpc_status = _grpc_status(told) if is_grpc and told is not None else ""
         outcome = ("grpc" if is_grpc else "http", status, grpc_status, flags)
         if isinstance(begun, Exchange):

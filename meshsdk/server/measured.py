@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from itertools import chain
 from typing import Any
 
 from ..inbound import Connection
 from ..routing import RequestHead
 from ..routing.timeouts import is_grpc_content
+from ..telemetry.header_sizes import size_of_headers
 from ..telemetry.istio_metrics import IstioMetrics, Outcome
 from ..telemetry.peer_metadata import METADATA_HEADER, METADATA_ID_HEADER
 
@@ -27,12 +28,11 @@ StartResponse = Callable[..., Any]
 # "GET ", " HTTP/1.1\r\n" and the empty line, but for the method; "HTTP/1.1 200 OK\r\n" and the empty line.
 _REQUEST_LINE, _STATUS_LINE = 14, 19
 
+_STARTS = ("http.response.start", "websocket.http.response.start")
+_BODIES = ("http.response.body", "websocket.http.response.body")
+
 _ID_VARIABLE = "HTTP_X_ENVOY_PEER_METADATA_ID"
 _METADATA_VARIABLE = "HTTP_X_ENVOY_PEER_METADATA"
-
-
-def _size(headers: Sequence[tuple[bytes, bytes]]) -> int:
-    return len(b"".join(chain.from_iterable(headers))) + 4 * len(headers)
 
 
 def take_metadata(environ: MutableMapping[str, Any]) -> tuple[bytes, bytes]:
@@ -82,7 +82,7 @@ class InboundRecord:
         self._started = time.monotonic()
         self._metrics = metrics
         self._connection = connection
-        self._received = _size(head.raw_headers) + len(head.method) + len(head.target) + _REQUEST_LINE
+        self._received = size_of_headers(head.raw_headers) + len(head.method) + len(head.target) + _REQUEST_LINE
         self._sent = 0
         self._is_whole = self._has_left = self._is_over = False
         self._peer_id = b""
@@ -97,15 +97,25 @@ class InboundRecord:
                 head = head.with_headers([header for header in head.raw_headers if header[0].lower() not in taken])
         self.head = head
         peer_id, metadata = told
-        if peer_id or metadata:
+        if metadata:
             self._peer_id = peer_id or metadata
             metrics.peers.find(connection.principal, self._peer_id, metadata)
+        if peer_id or metadata:
             # Each of the two is answered where it came.
             own = zip((peer_id, metadata), metrics.own_headers, strict=True)
             self._answer = [header for came, header in own if came]
 
     def receiving(self, receive: Receive) -> Receive:
-        """ASGI's receive, watched."""
+        """ASGI's receive, watched where the length of the body is not said before."""
+        known = self.head.by_name()
+        declared = known.get(b"content-length")
+        if declared is not None:
+            self.has_body(declared.decode("latin-1"))
+            return receive
+        if b"transfer-encoding" not in known and (
+            self.head.method in ("GET", "HEAD") or self._connection.protocol.startswith("HTTP/1")
+        ):
+            return receive
 
         async def watched() -> Message:
             message = await receive()
@@ -123,7 +133,7 @@ class InboundRecord:
 
         async def watched(message: Message) -> None:
             kind = message["type"]
-            if kind == "http.response.body":
+            if kind in _BODIES:
                 self._sent += len(message.get("body", b""))
                 await send(message)
                 if not message.get("more_body", False):
@@ -131,13 +141,13 @@ class InboundRecord:
                     self._is_whole = True
                     self.end(None)
                 return
-            if kind == "http.response.start":
+            if kind in _STARTS:
                 message = self._started_response(message)
             elif kind == "websocket.accept":
-                self.status = 101
+                self.status, self._is_whole = 101, True
             elif kind == "websocket.close" and self.status is None:
                 # ASGI specification: the handshake is answered with 403.
-                self.status = 403
+                self.status, self._is_whole = 403, True
             await send(message)
 
         return watched
@@ -151,7 +161,7 @@ class InboundRecord:
             headers = list(headers)
             message = {**message, "headers": headers}
         self.status = message["status"]
-        self._sent += _STATUS_LINE + _size(headers)
+        self._sent += _STATUS_LINE + size_of_headers(headers)
         return message
 
     def starting(self, start_response: StartResponse) -> StartResponse:
@@ -174,7 +184,7 @@ class InboundRecord:
         self._is_whole = True
 
     def has_body(self, length: str | None) -> None:
-        """A WSGI request's body, by its Content-Length."""
+        """A request's body, by its Content-Length."""
         if length and length.isdecimal() and len(length) < 16:
             self._received += int(length)
 
@@ -202,7 +212,10 @@ class InboundRecord:
     def _ending(self, error: BaseException | None) -> tuple[int, str]:
         """Status and flags; 0 where the caller has left before there was a response."""
         status = self.status
-        if isinstance(error, (asyncio.CancelledError, GeneratorExit)) or (self._has_left and not self._is_whole):
+        if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+            return status or 0, "DC"
+        if not self._is_whole and (self._has_left or (error is None and status is not None)):
+            # An application that leaves its answer as it is has been told that nobody waits for it.
             return status or 0, "DC"
         if status is None:
             # Whoever serves the application answers in its place.

@@ -102,7 +102,7 @@ class Peers:
         if len(self._known) >= MAX_PEERS or (not principal and self._strangers >= MAX_STRANGERS):
             return None
         try:
-            told = dict(_fields(base64.b64decode(metadata + b"=" * (-len(metadata) % 4)), 0))
+            told = dict(_fields(base64.b64decode(metadata + b"=" * (-len(metadata) % 4), validate=True), 0))
         except (binascii.Error, ValueError):
             return None
         if not principal:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +20,8 @@ import pytest
 from fastapi import FastAPI, Request
 from google.protobuf import json_format, struct_pb2
 from meshsdk_flask import MeshWsgi
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect as websocket
 
 import meshsdk
 from meshsdk.telemetry import peer_metadata
@@ -456,6 +461,49 @@ def test_what_policy_refuses_is_counted(world: World) -> None:
         assert httpx.get(f"http://127.0.0.1:{world.port}/secret").status_code == 403
         labels = world.of_server().one()
     assert (labels["response_code"], labels["response_flags"]) == ("403", "-")
+
+
+def test_websockets_and_callers_that_leave_are_counted(world: World) -> None:
+    world.configure(
+        service("reviews", world.port) + policy("{action: DENY, rules: [{to: [{operation: {paths: ['/no']}}]}]}")
+    )
+    left = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close"})
+            return
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+
+    with serving(app, world.server_mesh(), world.port, lifespan="off"):
+        address = f"127.0.0.1:{world.port}"
+        with websocket(f"ws://{address}/yes") as connection, contextlib.suppress(ConnectionClosed):
+            connection.recv()
+        with pytest.raises(InvalidStatus), websocket(f"ws://{address}/no"):
+            pass
+        with httpx.stream("GET", f"http://{address}/"):
+            pass
+        assert left.wait(PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        while (page := world.of_server()).value() < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+    endings = {(labels["response_code"], labels["response_flags"]) for labels, _ in page.find(REQUESTS)}
+    assert endings == {("101", "-"), ("403", "-"), ("200", "DC")}
+
+
+def test_chunks_that_come_are_counted(world: World) -> None:
+    world.configure(service("reviews", world.port))
+    with serving(application(), world.server_mesh(), world.port):
+        httpx.post(f"http://127.0.0.1:{world.port}/", content=iter([b"x" * 1000, b"y" * 1000]))
+        page = world.of_server()
+    assert 2000 < page.value("istio_request_bytes_sum") < 2300
 
 
 @pytest.mark.parametrize("server", ["served", "wsgi"])
