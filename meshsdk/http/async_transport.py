@@ -24,7 +24,6 @@ from .dispatcher import (
     timeout_failure,
 )
 from .errors import PendingOverflowError
-from .measured import Record
 from .mirror import MAX_MIRRORS, MIRROR_TIMEOUTS
 from .pool_rules import DEFAULT_LIMITS
 from .raw_response import RawResponse
@@ -35,6 +34,7 @@ from .tls import TlsChooser
 
 if TYPE_CHECKING:
     from ..telemetry.http_client import RequestObservation
+    from .measured import Record  # Nobody pays for metrics who wants none.
 
 __all__ = ["AsyncMeshTransport"]
 
@@ -90,7 +90,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         metrics = self._runtime.metrics
         if metrics is None:
             return await self._handle(request, outside, None)
-        record = Record(metrics, request)
+        record: Record = metrics.begin_http(metrics, request)
         try:
             response = await self._handle(request, outside, record)
         except BaseException as error:

@@ -25,7 +25,6 @@ from .dispatcher import (
     timeout_failure,
 )
 from .errors import PendingOverflowError
-from .measured import Record
 from .mirror import MIRROR_TIMEOUTS, MirrorThreads
 from .pool_rules import DEFAULT_LIMITS
 from .raw_response import RawResponse
@@ -38,6 +37,7 @@ from .tls import TlsChooser
 
 if TYPE_CHECKING:
     from ..telemetry.http_client import RequestObservation
+    from .measured import Record  # Nobody pays for metrics who wants none.
 
 __all__ = ["MeshTransport"]
 
@@ -91,7 +91,7 @@ class MeshTransport(httpx.BaseTransport):
         metrics = self._runtime.metrics
         if metrics is None:
             return self._handle(request, outside, None)
-        record = Record(metrics, request)
+        record: Record = metrics.begin_http(metrics, request)
         try:
             response = self._handle(request, outside, record)
         except BaseException as error:

@@ -9,6 +9,7 @@ from typing import Any
 from ..bootstrap import Node
 from ..control import Control
 from ..errors import BootstrapError, ResourceError
+from ..http.measured import Record
 from ..istio_pod import told_metadata
 from ..telemetry import shared_cells
 from ..telemetry.cells import Memory
@@ -52,6 +53,7 @@ class Monitoring:
             self._make_memory,
             self._on_first,
         )
+        self.metrics.begin_http = Record
         self._port = MetricsPort(port, self.page, self._is_shared) if port is not None else None
         if self._port is not None:
             # Others that are told the same port learn from our place that it is ours.

@@ -81,6 +81,7 @@ class IstioMetrics:
 
     Attributes:
         known: What engines have found out before, by keys of their own: rows, and what depends on configuration.
+        begin_http: Begins the record of a request that httpx sends; set by whoever has requests counted.
         own_headers: What peers of the mesh are told.
         peers: What they have told.
     """
@@ -95,6 +96,7 @@ class IstioMetrics:
         make_memory: Callable[[], Memory] = lambda: PrivateMemory(DEFAULT_MAX_SERIES + 1),
         on_first: Callable[[], None] = lambda: None,
     ) -> None:
+        self.begin_http: Callable[[IstioMetrics, Any], Any] = _no_record
         self.own = own
         self.service = service
         self.own_headers = own_headers(node_id, metadata or {}, own)
@@ -202,6 +204,10 @@ class IstioMetrics:
                 return Service(UNKNOWN, name, is_outside=True)
             self._outside.add(service.host)
         return service
+
+
+def _no_record(metrics: IstioMetrics, request: Any) -> Any:
+    raise NotImplementedError("nobody has said what records requests of httpx")
 
 
 def _side(one: Workload, namespace: str, principal: str) -> tuple[str, ...]:
