@@ -34,6 +34,7 @@ from .xds import ControlLoop, ResourceCache, Source, Timer
 if TYPE_CHECKING:
     from .health import HealthWatcher
     from .inbound import InboundPolicy
+    from .telemetry.istio_metrics import IstioMetrics
 
 __all__ = ["Control", "SourceFactory"]
 
@@ -68,6 +69,9 @@ class Control:
         local_replies: `respond` or `raise`.
         unknown_hosts: `allow` or `deny`.
         identity: The process's own, where it has one.
+
+    Attributes:
+        metrics: Counts requests; None where nobody asks for it.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Control:
         self._transports: weakref.WeakSet[Transport] = weakref.WeakSet()
         self._start_lock = threading.Lock()
         self._is_closed = False
+        self.metrics: IstioMetrics | None = None
         self._clear()
 
     def _clear(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from .errors import BootstrapError
 
-__all__ = ["ROOTS_FILE", "SERVER_LISTENER_TEMPLATE", "TOKEN_FILE", "pod_bootstrap"]
+__all__ = ["ROOTS_FILE", "SERVER_LISTENER_TEMPLATE", "TOKEN_FILE", "pod_bootstrap", "told_metadata"]
 
 TOKEN_FILE = "/var/run/secrets/tokens/istio-token"
 ROOTS_FILE = "/var/run/secrets/istio/root-cert.pem"
@@ -125,6 +125,17 @@ def _metadata(environment: Mapping[str, str], labels: Mapping[str, str]) -> dict
     if labels:
         metadata["LABELS"] = dict(labels)
     return metadata
+
+
+def told_metadata(environment: Mapping[str, str]) -> dict[str, Any]:
+    """As much of a node's metadata as the environment tells, for processes that join by other means.
+
+    Raises:
+        BootstrapError: The pod's labels cannot be read.
+    """
+    labels = _labels(Path(environment.get(ROOT_VARIABLE) or "/") / LABELS_FILE.lstrip("/"))
+    metadata = _metadata({"POD_NAME": "", "POD_NAMESPACE": "", **environment}, labels)
+    return {name: value for name, value in metadata.items() if value and name != "GENERATOR"}
 
 
 def _labels(path: Path) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -15,9 +14,9 @@ import httpx
 
 from .configuration import ads_source, find_configuration, folder_source
 from .control import Control
-from .errors import NoRouteError
 from .http.outside import make_async_client, make_client
 from .identities.choice import choose_identity
+from .readiness import listeners_of, wait_ready, wait_ready_async, wait_settled
 from .security import Identity
 from .security.identity import describe_identity
 
@@ -28,10 +27,12 @@ if TYPE_CHECKING:
     from .grpc.engine import RelayedMesh
     from .grpc.servers import LoadReports, ServerPolicy
     from .server import Inbound
+    from .server.monitoring import Monitoring
     from .server.tls import ServerContexts
 
 __all__ = ["Mesh"]
 
+METRICS_PORT_VARIABLE = "MESHSDK_METRICS_PORT"
 _meshes: weakref.WeakSet[Mesh] = weakref.WeakSet()
 
 
@@ -51,6 +52,8 @@ class Mesh:
         identity: Who this process is, and where its certificates come from (`meshsdk.identities`). A text is a SPIFFE
             ID that, over a folder of configuration, a certificate authority for development signs. Default: the
             bootstrap's certificate provider `default`, or over a folder the default service account.
+        metrics_port: Count requests by Istio's standard metrics, and tell Prometheus of them at this port under
+            `/stats/prometheus` (docs/metrics.md). Default: MESHSDK_METRICS_PORT; without either nothing is counted.
 
     Raises:
         BootstrapError: There is no configuration, or it is wrong.
@@ -67,6 +70,7 @@ class Mesh:
         unknown_hosts: Literal["allow", "deny"] = "allow",
         local_replies: Literal["respond", "raise"] = "respond",
         identity: Identity | str | None = None,
+        metrics_port: int | None = None,
     ) -> None:
         for name, value, known in (
             ("unknown_hosts", unknown_hosts, ("allow", "deny")),
@@ -86,6 +90,12 @@ class Mesh:
         )
         self._relayed: RelayedMesh | None = None
         self._server_contexts: ServerContexts | None = None
+        self._account = identity.rpartition("/")[2] if isinstance(identity, str) else ""
+        self._monitoring: Monitoring | None = None
+        if metrics_port is not None and not 0 < metrics_port < 65536:
+            raise ValueError(f"metrics_port must be a port, is {metrics_port!r}")
+        if metrics_port is not None or os.environ.get(METRICS_PORT_VARIABLE):
+            self._monitor(metrics_port)
         _meshes.add(self)
 
     @property
@@ -213,7 +223,7 @@ class Mesh:
         """
         from .grpc.servers import MeshServerInterceptor
 
-        return MeshServerInterceptor(load_reports, self._server_policy(port, address))
+        return MeshServerInterceptor(load_reports, self._server_policy(port, address), self._runtime)
 
     def aio_server_interceptor(
         self, *, port: int | None = None, address: str = "0.0.0.0", load_reports: LoadReports | None = None
@@ -221,7 +231,7 @@ class Mesh:
         """`server_interceptor` for a grpc.aio.server."""
         from .grpc.servers import MeshAioServerInterceptor
 
-        return MeshAioServerInterceptor(load_reports, self._server_policy(port, address))
+        return MeshAioServerInterceptor(load_reports, self._server_policy(port, address), self._runtime)
 
     def _server_policy(self, port: int | None, address: str) -> ServerPolicy | None:
         if port is None:
@@ -305,12 +315,29 @@ class Mesh:
 
         make_server(app, self, port, host=host, **options).run()
 
+    def metrics_asgi(self) -> Any:
+        """The page of metrics as an ASGI application to mount; from now on requests are counted (docs/metrics.md)."""
+        return self._monitor(None).asgi
+
+    def metrics_wsgi(self) -> Any:
+        """The page of metrics as a WSGI application to mount; from now on requests are counted (docs/metrics.md)."""
+        return self._monitor(None).wsgi
+
+    def _monitor(self, port: int | None) -> Monitoring:
+        if self._monitoring is None:
+            from .server.monitoring import Monitoring  # Nobody pays for metrics who wants none.
+
+            self._monitoring = Monitoring(self._runtime, port, self._account)
+        return self._monitoring
+
     def _grpc(self) -> RelayedMesh:
         if self._relayed is None:
             from .grpc.engine import RelayedMesh
 
             self._relayed = RelayedMesh(self._runtime)
             self._runtime.register(self._relayed)
+            if self._runtime.metrics is not None:
+                self._relayed.reveal_peers()  # Before the first call, whose endpoint is counted too.
         return self._relayed
 
     def wait_ready(self, target: str, timeout: float = 5.0) -> None:
@@ -324,34 +351,11 @@ class Mesh:
             NoRouteError: The mesh does not know it, or its configuration is broken.
             TimeoutError: No answer in time; the message says why, as far as it is known.
         """
-        settled = threading.Event()
-        names = self._names(target)
-        cancel = self._runtime.when_settled(names, settled.set)
-        try:
-            if not settled.wait(timeout):
-                raise self._not_ready(target, timeout)
-        finally:
-            cancel()
-        self._check_known(target, names)
+        wait_ready(self._runtime, target, timeout)
 
     async def wait_ready_async(self, target: str, timeout: float = 5.0) -> None:
         """`wait_ready` for asyncio."""
-        loop = asyncio.get_running_loop()
-        settled = asyncio.Event()
-        names = self._names(target)
-
-        def wake() -> None:
-            loop.call_soon_threadsafe(settled.set)
-
-        cancel = self._runtime.when_settled(names, wake)
-        try:
-            async with asyncio.timeout(timeout):
-                await settled.wait()
-        except TimeoutError:
-            raise self._not_ready(target, timeout) from None
-        finally:
-            cancel()
-        self._check_known(target, names)
+        await wait_ready_async(self._runtime, target, timeout)
 
     def explain(
         self, method: str, url: str, headers: Mapping[str, str] | None = None, *, timeout: float = 5.0
@@ -372,15 +376,9 @@ class Mesh:
         request = httpx.Request(method, url, headers=headers)
         url_parts = request.url
         target = url_parts.host if url_parts.port is None else f"{url_parts.host}:{url_parts.port}"
-        names = self._names(target, url_parts.scheme)
+        names = listeners_of(self._runtime, target, url_parts.scheme)
         if self._runtime.directory.find(names) is None:
-            settled = threading.Event()
-            cancel = self._runtime.when_settled(names, settled.set)
-            try:
-                if not settled.wait(timeout):
-                    raise self._not_ready(target, timeout)
-            finally:
-                cancel()
+            wait_settled(self._runtime, target, names, timeout)
         return decide(request, names, self._runtime.directory, self._runtime.unknown_hosts)
 
     def status(self) -> dict[str, Any]:
@@ -402,6 +400,8 @@ class Mesh:
         if self._relayed is not None:
             self._relayed.close()
         self._runtime.close()
+        if self._monitoring is not None:
+            self._monitoring.close()
         if self._identity is not None and self._owns_identity:
             self._identity.close()
 
@@ -420,21 +420,6 @@ class Mesh:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.close)
-
-    def _names(self, target: str, scheme: str = "http") -> tuple[str, ...]:
-        url = httpx.URL(f"{scheme}://{target}")
-        port = url.port or (443 if scheme == "https" else 80)
-        return self._runtime.listener_names(url.raw_host.decode("ascii"), port, port_is_explicit=url.port is not None)
-
-    def _not_ready(self, target: str, timeout: float) -> TimeoutError:
-        problem = self._runtime.problem or "it was asked for and has not come"
-        return TimeoutError(f"no configuration for {target} after {timeout:g} s: {problem}")
-
-    def _check_known(self, target: str, names: tuple[str, ...]) -> None:
-        targets = [self._runtime.directory.targets[name] for name in names if name in self._runtime.directory.targets]
-        if not any(one.table is not None for one in targets):
-            problems = "; ".join(one.problem for one in targets if one.problem) or "the Mesh was closed"
-            raise NoRouteError(f"the mesh does not know {target!r}: {problems}")
 
 
 def _after_fork() -> None:

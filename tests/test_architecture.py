@@ -39,6 +39,7 @@ RANKS = {
     "grpc": 10,
     "server": 10,
     "configuration": 11,
+    "readiness": 11,
     "mesh": 11,
     "__init__": 12,
     "admin": 13,

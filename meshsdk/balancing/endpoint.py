@@ -50,6 +50,7 @@ class Endpoint:
         fails_checks: Active health checks have found it unhealthy.
         is_checked: False before the first active health check, where there are any.
         available_since: When it came, or became healthy again, on the cluster's clock.
+        principal: SPIFFE ID that it has proven in the last handshake; empty where there was none.
         monitor: Outlier detection's memory of it, where there is any.
         reported_weight, reported_at, first_report_at: Of its own load reports; a weight of 0 is none.
     """
@@ -69,6 +70,7 @@ class Endpoint:
         "locality",
         "monitor",
         "name",
+        "principal",
         "priority",
         "reported_at",
         "reported_weight",
@@ -83,6 +85,7 @@ class Endpoint:
         self.active_requests = 0
         self.is_removed = False
         self.priority = 0
+        self.principal = ""
         self.is_ejected = False
         self.fails_checks = False
         self.is_checked = True

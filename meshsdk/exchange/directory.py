@@ -162,7 +162,7 @@ def begin(
     if filters.faults or filters.rate_limits:
         verdict = run_filters(filters, head, destination.cluster, random_fraction)
         if verdict.reply is not None:
-            return verdict.reply.mutated(
+            return replace(verdict.reply, cluster=destination.cluster).mutated(
                 destination.response_levels, _context(head, route, destination.cluster, clusters)
             )
     cluster = clusters.get(destination.cluster)
@@ -205,5 +205,6 @@ def _answer(route: CompiledRoute, head: RequestHead, random_fraction: RandomFrac
         answers = route.redirect is not None or route.direct_response is not None
         levels = route.filter_response_levels if answers else route.response_levels
         return verdict.reply.mutated(levels, context)
-    reply = replace(configured_answer(route, head, context), delay_seconds=verdict.delay_seconds, tally=verdict.tally)
+    reply = configured_answer(route, head, context)
+    reply = replace(reply, delay_seconds=verdict.delay_seconds, tally=verdict.tally, route=route.route.name)
     return reply.mutated(route.response_levels, context, is_the_routes=True)

@@ -43,7 +43,7 @@ from .request_changes import (
     with_host,
     with_original_host,
 )
-from .retry import may_retry_request, pick_for_retry, should_retry
+from .retry import may_retry_request, pick_for_retry, should_retry, surely_stands
 
 __all__ = ["Exchange"]
 
@@ -74,6 +74,9 @@ class Exchange:
         redirects, routes_taken: Internal redirects that led here.
         hedges: A per-try timeout starts another attempt beside the slow one, which goes on.
         tells_deadline: Attempts say how long the response may take.
+        added_headers: That every attempt carries besides.
+        endpoint: Of the last attempt.
+        limit_flag: Envoy's response flag where a failure would have been retried, but for a limit; else empty.
         set_cookie: A Set-Cookie that the response must carry, for a hash key that was made here.
     """
 
@@ -83,6 +86,7 @@ class Exchange:
         "_last_failure",
         "_previous",
         "_retries_under_way",
+        "added_headers",
         "attempts",
         "breaker",
         "cluster",
@@ -91,11 +95,13 @@ class Exchange:
         "deadline_failure",
         "delay_seconds",
         "destination",
+        "endpoint",
         "fault_tally",
         "forward",
         "hash_key",
         "head",
         "hedges",
+        "limit_flag",
         "metadata_match",
         "pick_number",
         "random_fraction",
@@ -125,6 +131,9 @@ class Exchange:
         self.destination = destination
         self.cluster = cluster
         self.random_fraction = random_fraction
+        self.added_headers: Sequence[tuple[bytes, bytes]] = ()
+        self.endpoint: Endpoint | None = None
+        self.limit_flag = ""
         self.attempts = 0
         self.deadline: float | None = None
         self.deadline_failure = Failure.ROUTE_TIMEOUT
@@ -240,6 +249,7 @@ class Exchange:
     def _attempt_on(self, endpoint: Endpoint, now: float) -> Attempt:
         breaker = self.breaker
         self.attempts += 1
+        self.endpoint = endpoint
         head, forward = self.head, self.forward
         headers = head.raw_headers
         deadline, failure = self.deadline, self.deadline_failure
@@ -266,6 +276,8 @@ class Exchange:
             headers = with_header(headers, b"x-envoy-attempt-count", b"%d" % self.attempts)
         if forward.include_is_timeout_retry_header and self._last_failure is Failure.PER_TRY_TIMEOUT:
             headers = with_header(headers, b"x-envoy-is-timeout-retry", b"true")
+        if self.added_headers:
+            headers = [*headers, *self.added_headers]
         attempt = Attempt(endpoint, head.target, headers, deadline, failure, self.attempts, breaker)
         if self.retry_policy is not None:
             self._previous += (endpoint,)
@@ -328,20 +340,7 @@ class Exchange:
 
     def is_final(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bool:
         """Whether a response surely stands; a quick look, which may say no of one that does."""
-        forward, policy = self.forward, self.retry_policy
-        if forward is None:
-            return True
-        redirect = forward.internal_redirect
-        if redirect is not None and status in redirect.statuses:
-            return False
-        if policy is None:
-            return True
-        if policy is not forward.retry_policy:
-            return False
-        if status >= 400 or status in forward.retriable_statuses:
-            return False
-        wanted = forward.retriable_headers
-        return not wanted or not any(name.lower() in wanted for name, _ in headers)
+        return surely_stands(self.forward, self.retry_policy, status, headers)
 
     def attempt_done(self, outcome: Outcome, now: float) -> bool:
         """Whether to try again after `outcome` (RetryPolicy; the back-off is tenacity's part, see `retrying`)."""
@@ -350,13 +349,15 @@ class Exchange:
         self.retries_over()
         if (
             policy is None
-            or self.attempts > policy.num_retries
             or not outcome.can_replay
             or (self.deadline is not None and now >= self.deadline)
             or not should_retry(policy, outcome)
             or not may_retry_request(policy, self.head)
-            or not self.breaker.may_retry
         ):
+            return False
+        # Envoy: RetryStateImpl::shouldRetry, NoRetryLimitExceeded and NoOverflow.
+        self.limit_flag = "URX" if self.attempts > policy.num_retries else "" if self.breaker.may_retry else "UO"
+        if self.limit_flag:
             return False
         self.breaker.retries += 1
         self._retries_under_way += 1

@@ -36,6 +36,7 @@ class LocalReply(Struct, frozen=True):
         tally: Told when the delay is over.
         grpc_code: What a gRPC caller is told, where that is not what the status makes of it.
         http_status: Of an answer to a gRPC request, which is a 200: what others would have got; 0 in answers to others.
+        cluster, route: That the request would have had, by name; empty where there is none.
         missing_cluster: The cluster that is not there, where the request itself named it; it may be asked for.
     """
 
@@ -50,6 +51,8 @@ class LocalReply(Struct, frozen=True):
     grpc_code: int | None = None
     http_status: int = 0
     tally: FaultTally | None = None
+    cluster: str = ""
+    route: str = ""
 
     def mutated(
         self, levels: Sequence[MutationLevel], context: FormatContext, *, is_the_routes: bool = False

@@ -8,7 +8,7 @@ so that a request that succeeds pays nothing for it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..balancing import Cluster, Endpoint
@@ -16,11 +16,12 @@ from ..balancing.context import PickContext
 from ..resources import HeaderMatcher, RetryPolicy
 from ..resources.route import RetryOn
 from ..resources.values import frozen
+from ..routing import CompiledForward
 from ..routing.conditions import compile_header, no_chance
 from ..routing.request_head import RequestHead
 from .outcome import Failure, Outcome
 
-__all__ = ["asked_back_off", "conditions_met", "pick_for_retry", "refuses", "retrying", "should_retry"]
+__all__ = ["asked_back_off", "conditions_met", "pick_for_retry", "refuses", "retrying", "should_retry", "surely_stands"]
 
 if TYPE_CHECKING:
     import tenacity
@@ -106,6 +107,25 @@ def pick_for_retry(
         context.pick_number += 1
         endpoint = pick()
     return endpoint
+
+
+def surely_stands(
+    forward: CompiledForward | None, policy: RetryPolicy | None, status: int, headers: Sequence[tuple[bytes, bytes]]
+) -> bool:
+    """Whether a response surely stands; a quick look, which may say no of one that does."""
+    if forward is None:
+        return True
+    redirect = forward.internal_redirect
+    if redirect is not None and status in redirect.statuses:
+        return False
+    if policy is None:
+        return True
+    if policy is not forward.retry_policy:
+        return False
+    if status >= 400 or status in forward.retriable_statuses:
+        return False
+    wanted = forward.retriable_headers
+    return not wanted or not any(name.lower() in wanted for name, _ in headers)
 
 
 def refuses(policy: RetryPolicy, endpoint: Endpoint, previous: Collection[Endpoint]) -> bool:

@@ -34,6 +34,7 @@ from .tls import TlsChooser
 
 if TYPE_CHECKING:
     from ..telemetry.http_client import RequestObservation
+    from .measured import Record  # Nobody pays for metrics who wants none.
 
 __all__ = ["AsyncMeshTransport"]
 
@@ -86,9 +87,26 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         Raises:
             httpx.TransportError: It got no response.
         """
+        metrics = self._runtime.metrics
+        if metrics is None:
+            return await self._handle(request, outside, None)
+        record: Record = metrics.begin_http(metrics, request)
+        try:
+            response = await self._handle(request, outside, record)
+        except BaseException as error:
+            record.failed(error)
+            raise
+        return record.answered(response)
+
+    async def _handle(
+        self, request: httpx.Request, outside: httpx.AsyncBaseTransport | None, record: Record | None
+    ) -> httpx.Response:
+        """Decide, and carry out what was decided."""
         begun = self._dispatcher.begin(request)
         while isinstance(begun, Unsettled):
             begun = await self._settle(request, begun)
+        if record is not None:
+            record.begun(begun)
         observer = http_client_observer()
         if observer is not None:
             return await self._observed(request, begun, observer, outside)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import httpx
 from msgspec import Struct
 
 from .. import resources
-from ..balancing import Cluster
+from ..balancing import Cluster, Endpoint
 from ..discovery import CLUSTER_ROOT
 from ..errors import NoRouteError, RequestError
 from ..exchange import Attempt, Directory, Exchange, Failure, LocalReply, Outcome
@@ -33,6 +33,9 @@ from .errors import (
     as_httpx_error,
 )
 from .raw_response import RawResponse
+
+if TYPE_CHECKING:
+    from ..telemetry.istio_metrics import IstioMetrics
 
 __all__ = ["Dispatcher", "HasRuntime", "MeshResponseInfo", "Runtime", "Unsettled"]
 
@@ -72,6 +75,7 @@ class Runtime(Protocol):
     directory: Directory
     local_replies: LocalReplies
     unknown_hosts: UnknownHosts
+    metrics: IstioMetrics | None
 
     def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
         """Names of the listeners that may stand for a target, best first."""
@@ -118,18 +122,31 @@ class MeshResponseInfo:
         exchange: The request's; None for an answer that needed none.
         attempt: Whose response it is; None for a local reply.
         reply: The local reply; None for a server's response.
+        headers: A server's response's, as the application gets them.
     """
 
-    __slots__ = ("_attempt", "_exchange", "_reply", "attempts")
+    __slots__ = ("_attempt", "_exchange", "_headers", "_reply", "attempts")
 
     def __init__(
-        self, exchange: Exchange | None = None, attempt: Attempt | None = None, reply: LocalReply | None = None
+        self,
+        exchange: Exchange | None = None,
+        attempt: Attempt | None = None,
+        reply: LocalReply | None = None,
+        headers: Sequence[tuple[bytes, bytes]] | None = None,
     ) -> None:
+        self._headers = headers
         self._exchange = exchange
         self._attempt = attempt
         self._reply = reply
         self.attempts = exchange.attempts if exchange is not None else 0
         """How many attempts were made."""
+
+    @property
+    def parts(
+        self,
+    ) -> tuple[Exchange | None, Endpoint | None, LocalReply | None, Sequence[tuple[bytes, bytes]] | None]:
+        """The decision, who answered, the answer in a server's place, and a server's headers; for what watches."""
+        return self._exchange, self._attempt.endpoint if self._attempt is not None else None, self._reply, self._headers
 
     @property
     def cluster(self) -> str:
@@ -294,7 +311,7 @@ class Dispatcher:
         headers = exchange.response_headers(attempt, raw.status, raw.headers)
         extensions: dict[str, Any] = {
             "http_version": raw.http_version,
-            "mesh": MeshResponseInfo(exchange, attempt),
+            "mesh": MeshResponseInfo(exchange, attempt, None, headers),
             # Complete when the body is read, since trailers come after it.
             "trailing_headers": raw.trailers,
         }

@@ -37,6 +37,7 @@ from .tls import TlsChooser
 
 if TYPE_CHECKING:
     from ..telemetry.http_client import RequestObservation
+    from .measured import Record  # Nobody pays for metrics who wants none.
 
 __all__ = ["MeshTransport"]
 
@@ -87,9 +88,26 @@ class MeshTransport(httpx.BaseTransport):
         Raises:
             httpx.TransportError: It got no response.
         """
+        metrics = self._runtime.metrics
+        if metrics is None:
+            return self._handle(request, outside, None)
+        record: Record = metrics.begin_http(metrics, request)
+        try:
+            response = self._handle(request, outside, record)
+        except BaseException as error:
+            record.failed(error)
+            raise
+        return record.answered(response)
+
+    def _handle(
+        self, request: httpx.Request, outside: httpx.BaseTransport | None, record: Record | None
+    ) -> httpx.Response:
+        """Decide, and carry out what was decided."""
         begun = self._dispatcher.begin(request)
         while isinstance(begun, Unsettled):
             begun = self._settle(request, begun)
+        if record is not None:
+            record.begun(begun)
         observer = http_client_observer()
         if observer is not None:
             return self._observed(request, begun, observer, outside)

@@ -24,6 +24,7 @@ from ..security import (
     check_trust_domain,
     make_client_context,
     peer_chain,
+    read_peer,
     still_trusted,
     trust_stamp,
 )
@@ -254,6 +255,14 @@ def verify_peer(chosen: TlsClientContext, secured: ssl.SSLObject | ssl.SSLSocket
     known = chosen.sessions.get((slot.endpoint, secured.server_hostname)) if secured.session_reused else None
     slot.tls, slot.secured = chosen, secured
     slot.chain = _checked(chosen.trust, known[1] if known is not None else peer_chain(secured))
+    slot.endpoint.principal = _spiffe_id(slot.chain)
+
+
+def _spiffe_id(chain: PeerChain | None) -> str:
+    try:
+        return read_peer(chain.leaf).spiffe_id if chain is not None else ""
+    except PeerIdentityError:
+        return ""
 
 
 def _checked(trust: TlsTrust | None, chain: PeerChain | None) -> PeerChain | None:

@@ -176,18 +176,26 @@ class Secrets:
         """
         return self.trust(TlsTrust(TlsFile(secret=IDENTITY_SECRETS[1])))
 
-    def _trust_domain(self) -> str:
-        """Of the process's own certificate."""
+    def own_spiffe_id(self) -> str:
+        """Of the process's own certificate; empty where that has none.
+
+        Raises:
+            ResourceError: It has no identity, or that cannot be read.
+        """
         certificate = self._own("certificate", "tls_certificates")
         try:
             if isinstance(certificate, IdentityPart):
-                spiffe_id = certificate.identity.credentials().spiffe_id
-            else:
-                from cryptography import x509
+                return certificate.identity.credentials().spiffe_id
+            assert certificate is not None
+            from cryptography import x509
 
-                spiffe_id = spiffe_id_of(x509.load_pem_x509_certificates(certificate.read())[0])
+            return spiffe_id_of(x509.load_pem_x509_certificates(certificate.read())[0])
         except (IdentityError, OSError, ValueError) as error:
             raise ResourceError("tls_certificates", str(error)) from error
+
+    def _trust_domain(self) -> str:
+        """Of the process's own certificate."""
+        spiffe_id = self.own_spiffe_id()
         if not spiffe_id:
             raise ResourceError("tls_certificates", "the process's own certificate has no SPIFFE ID")
         return spiffe_id.removeprefix("spiffe://").partition("/")[0]

@@ -23,6 +23,7 @@ from .asgi_head import read_head, read_strictly, write_back
 from .connections import ADMITTED, TELLS_PEERS, Teller, asgi_connection
 from .drive import AsyncDriver
 from .inbound import HasControl, Inbound
+from .measured import InboundRecord
 from .uniform import make_uniform
 
 if TYPE_CHECKING:
@@ -93,6 +94,10 @@ class AsgiMiddleware:
             return await self.app(scope, receive, send)
         connection = asgi_connection(scope, receive, self._port)
         head = read_head(scope, receive, connection, drops_underscores=self._drops_underscores)
+        metrics = self._mesh.runtime.metrics
+        record = InboundRecord(metrics, head, connection) if metrics is not None else None
+        if record is not None:
+            head, receive, send = record.head, record.receiving(receive), record.sending(send)
         request = InboundRequest(head, connection)
         outcome = _Outcome()
         observer = http_server_observer()
@@ -101,7 +106,7 @@ class AsgiMiddleware:
         if observation is not None:
             observation.enter()
         try:
-            await self._decide(scope, receive, send, request, outcome, observation)
+            await self._decide(scope, receive, send, request, outcome, observation, record)
         except BaseException as raised:
             error = raised
             raise
@@ -111,6 +116,8 @@ class AsgiMiddleware:
             if observation is not None:
                 observation.exit()
                 observation.end(outcome.status, error, outcome.flag, _route_path(scope))
+            if record is not None:
+                record.end(error)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The policy is here before the application starts, and the mesh is closed after it ended."""
@@ -150,6 +157,7 @@ class AsgiMiddleware:
         request: InboundRequest,
         outcome: _Outcome,
         observation: InboundObservation | None,
+        record: InboundRecord | None,
     ) -> None:
         """Answer a request, or have the application do so."""
         before, body = request.head, _Body(receive)
@@ -166,6 +174,8 @@ class AsgiMiddleware:
                 request.head = observation.passed_on(request.head)
             reply = write_back(scope, before, request)
         if reply is not None:
+            if record is not None:
+                record.flag = reply.flag
             return await _answer(scope, send, reply, outcome)
         answer = send
         if observation is not None or request.response_changes or request.on_done:

@@ -22,6 +22,7 @@ from .connections import ADMITTED, wsgi_connection
 from .drive import Driver
 from .inbound import HasControl, Inbound
 from .malformed import bad_request
+from .measured import InboundRecord, take_metadata
 from .uniform import make_uniform
 from .wsgi_head import read_head, write_back
 from .wsgi_start import check_start
@@ -68,7 +69,13 @@ class WsgiMiddleware:
         if environ.get(ADMITTED) or environ.get("asgi.scope", {}).get(ADMITTED):
             return self.app(environ, start_response)
         connection = wsgi_connection(environ, self._port)
+        metrics = self._mesh.runtime.metrics
+        told = take_metadata(environ) if metrics is not None else None
         call = _Call(InboundRequest(read_head(environ, connection), connection))
+        if metrics is not None:
+            record = call.record = InboundRecord(metrics, call.request.head, connection, told)
+            record.has_body(environ.get("CONTENT_LENGTH"))
+            start_response = record.starting(start_response)
         try:
             call.chunks = self._decide(environ, start_response, call)
         except BaseException as error:
@@ -98,6 +105,8 @@ class WsgiMiddleware:
             reply = write_back(environ, before, request)
         if reply is not None:
             call.status, call.flag = reply.status, reply.flag
+            if call.record is not None:
+                call.record.flag = reply.flag
             return _answer(before, start_response, reply)
         call.limit(deadline.of_headers(request.head.header))
         return self.app(environ, call.watched(start_response))
@@ -106,11 +115,12 @@ class WsgiMiddleware:
 class _Call:
     """One request, and the application's answer: it is over when its chunks are, or when the server closes them."""
 
-    __slots__ = ("_limit", "_observation", "chunks", "flag", "request", "status")
+    __slots__ = ("_limit", "_observation", "chunks", "flag", "record", "request", "status")
 
     def __init__(self, request: InboundRequest) -> None:
         self.request = request
         self.chunks: Iterable[bytes] = ()
+        self.record: InboundRecord | None = None
         self.status: int | None = None
         self.flag = ""
         self._limit: AbstractContextManager[None] | None = None
@@ -147,7 +157,7 @@ class _Call:
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            yield from self.chunks
+            yield from self.chunks if self.record is None else self.record.passing(self.chunks)
         except BaseException as error:
             self.end(error)
             raise
@@ -171,6 +181,8 @@ class _Call:
         if observation is not None:
             observation.exit()
             observation.end(self.status, error, self.flag)
+        if self.record is not None:
+            self.record.end(error)
 
 
 class _Body:

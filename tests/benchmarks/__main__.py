@@ -22,7 +22,7 @@ from rich.table import Table
 import meshsdk
 from meshsdk.http.raw_response import EMPTY_BODY, RawResponse
 from meshsdk.resources import PathMatchKind
-from tests.benchmarks import folders, grpc_channels, imports, servers, uploads
+from tests.benchmarks import folders, grpc_channels, imports, metrics, servers, uploads
 from tests.benchmarks.bare_bones import AsyncBareBones, BareBones
 from tests.benchmarks.configuration import write_large, write_small
 from tests.benchmarks.decisions import picks_per_second, route_cost_ratio, update_ratio
@@ -89,6 +89,7 @@ def _run(setup: Setup, folder: Path) -> list[Result]:
         _folders,
         _grpc_channels,
         _servers,
+        lambda: _metrics(folder),
     ]
     results = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -342,6 +343,17 @@ def _folders() -> list[Result]:
         ("the same after an edit of one document", "one edit", 0.05, "s", "a timeout"),
     ]
     return [Result(name, measured[key], bar, unit, words, False) for name, key, bar, unit, words in bars]
+
+
+def _metrics(folder: Path) -> list[Result]:
+    """Istio's metrics, on and off."""
+    results = []
+    for name, measure in (("httpx", metrics.client_cost), ("ASGI", metrics.asgi_cost)):
+        more, base = measure(folder)
+        results.append(
+            Result(f"Istio's metrics of a request, {name}", more, 10.0, "µs", f"over {base:.0f} µs without", False)
+        )
+    return results
 
 
 def _servers() -> list[Result]:

@@ -23,6 +23,7 @@ class _View:
     """
 
     __slots__ = ("_call", "_inner")
+    _has_one_response = False
 
     def __init__(self, inner: Any, call: OutgoingCall) -> None:
         self._inner = inner
@@ -33,7 +34,13 @@ class _View:
         # The call is done, so its coroutines have nothing to wait for.
         code = _result(inner.code()) or grpc.StatusCode.UNKNOWN
         details = _result(inner.details()) or ""
+        if self._has_one_response and code is grpc.StatusCode.OK and self._call.record is not None:
+            self._call.add_response(_result(inner.__await__()))
         self._call.end(code, details, _result(inner.initial_metadata()), _result(inner.trailing_metadata()))
+
+    def _known_metadata(self) -> Any:
+        """The response's, which have come before its first message."""
+        return _result(self._inner.initial_metadata())
 
     async def initial_metadata(self) -> Any:
         """See grpc.aio.Call."""
@@ -94,6 +101,7 @@ class _View:
 
 class _OneResponse(_View):
     __slots__ = ()
+    _has_one_response = True
 
     def __await__(self) -> Generator[Any, None, Any]:
         try:
@@ -111,6 +119,7 @@ class _Responses(_View):
     async def _responses(self, responses: AsyncIterator[Any]) -> AsyncIterator[Any]:
         try:
             async for response in responses:
+                self._call.add_response(response, self._known_metadata)
                 yield response
         except grpc.aio.AioRpcError as error:
             raise self._shown(error) from None
@@ -118,7 +127,10 @@ class _Responses(_View):
     async def read(self) -> Any:
         """See grpc.aio.UnaryStreamCall."""
         try:
-            return await self._inner.read()
+            response = await self._inner.read()
+            if response is not grpc.aio.EOF:
+                self._call.add_response(response, self._known_metadata)
+            return response
         except grpc.aio.AioRpcError as error:
             raise self._shown(error) from None
 
@@ -133,6 +145,7 @@ class _Requests(_View):
 
     async def write(self, request: Any) -> None:
         """See grpc.aio.StreamUnaryCall."""
+        self._call.requests_of(request, is_stream=False)
         await self._inner.write(request)
 
     async def done_writing(self) -> None:
@@ -169,7 +182,7 @@ def _metadata(entries: Any) -> grpc.aio.Metadata:
     return grpc.aio.Metadata(*entries)
 
 
-def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def _result(coroutine: Coroutine[Any, Any, Any] | Generator[Any, None, Any]) -> Any:
     """What a coroutine returns that has nothing to wait for; None where it waits all the same."""
     try:
         coroutine.send(None)

@@ -16,7 +16,6 @@ from grpc.aio import _channel as plain_aio
 
 from ... import deadline
 from ...exchange import LocalReply
-from ...telemetry.lookup import grpc_client_observer
 from ..engine import RelayedMesh, parse_target
 from .aio_call_view import VIEWS
 from .call_error import MeshRpcError
@@ -165,10 +164,9 @@ class _Method:
         if request_iterator is not None:
             request = request_iterator
         if way is not None and way.plan is not None and way.plan.is_native:
-            observer = grpc_client_observer()
             if way.counts_attempts:
                 metadata = with_attempt_count(metadata)
-            if way.straight is not None and observer is None:
+            if way.straight is not None and not self.ways.is_watched:
                 return way.straight(
                     request,
                     timeout=bounded_timeout(timeout, way.timeout),
@@ -205,7 +203,7 @@ class _Method:
     ) -> Any:
         call = self.ways.native_call(way, metadata, timeout)
         inner = self.ways.native()(
-            request,
+            call.requests_of(request, is_stream=not self.ways.has_one_request),
             timeout=call.timeout,
             metadata=call.metadata,
             credentials=credentials,
@@ -238,6 +236,7 @@ class _Method:
         if plan.is_native:
             call = ways.native_call(way, details.metadata, timeout)
             changed = details._replace(timeout=call.timeout, metadata=_metadata(call))
+            request = call.requests_of(request, is_stream=not ways.has_one_request)
             return self._view(await continuation(changed, request), call)
         reply = plan.reply
         if reply is None:
@@ -271,7 +270,7 @@ class _Method:
             await hold_async(call, exchange.delay_seconds, exchange.fault_tally)
         ways.mirror(call, self._channel.mirrors, lambda callable_, call: self._send_copy(callable_, request, call))
         inner = ways.destination(exchange)(
-            request,
+            call.requests_of(request, is_stream=not ways.has_one_request),
             timeout=call.timeout,
             metadata=_metadata(call),
             credentials=details.credentials,

@@ -107,9 +107,11 @@ class CallView(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[misc]
 
     def __next__(self) -> Any:
         try:
-            return next(self._inner)
+            response = next(self._inner)
         except grpc.RpcError:
             raise self from None
+        self._call.add_response(response, self._inner.initial_metadata)
+        return response
 
     def __str__(self) -> str:
         return str(self._inner)

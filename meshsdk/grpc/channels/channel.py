@@ -17,7 +17,6 @@ from msgspec import Struct
 from ... import deadline
 from ...control import Control
 from ...exchange import LocalReply
-from ...telemetry.lookup import grpc_client_observer
 from ..engine import RelayedMesh, parse_target
 from .call_error import MeshRpcError
 from .call_plan import CallPlan
@@ -205,12 +204,14 @@ class _Method:
         """A call that blocks until its one response is here: that, grpc-core's call, and ours."""
         begun = self._begin(request, timeout, metadata, wait_for_ready)
         call = begun.call
+        request = call.requests_of(request, is_stream=not self.has_one_request)
         try:
             response, inner = begun.callable.with_call(
                 request, call.timeout, call.metadata, credentials, wait_for_ready, compression
             )
         except grpc.RpcError as error:
             raise explained(error_view(error, call)) from None
+        call.add_response(response)
         return response, inner, call
 
     def _response(
@@ -244,6 +245,7 @@ class _Method:
         except MeshRpcError as error:
             return error
         call = begun.call
+        request = call.requests_of(request, is_stream=not self.has_one_request)
         inner = invoke(begun.callable)(request, call.timeout, call.metadata, credentials, wait_for_ready, compression)
         return CallView(inner, call)
 
@@ -272,7 +274,7 @@ class MeshUnaryUnary(_Method, grpc.UnaryUnaryMultiCallable):  # type: ignore[mis
         way = self._ways.way
         if way.directory is not self._control.directory:
             way = self._ready(timeout, wait_for_ready)
-        if way.straight is not None and grpc_client_observer() is None:
+        if way.straight is not None and not self._ways.is_watched:
             if way.timeout is not None or deadline.current.get() is not None:
                 timeout = bounded_timeout(timeout, way.timeout)
             if way.counts_attempts:
@@ -325,7 +327,7 @@ class _Streaming(_Method):
             way = self._ready(timeout, wait_for_ready)
         except MeshRpcError as error:
             return error
-        if way.straight is not None and grpc_client_observer() is None:
+        if way.straight is not None and not self._ways.is_watched:
             timeout = bounded_timeout(timeout, way.timeout)
             if way.counts_attempts:
                 metadata = with_attempt_count(metadata)

@@ -22,6 +22,7 @@ from .aio_call_view import VIEWS
 from .call_error import MeshRpcError
 from .call_plan import make_plan, shorter
 from .call_view import CallView
+from .measuring import measure
 from .outgoing_call import OutgoingCall, bounded_timeout, decide
 from .waiting import hold, hold_async, settle, settle_async
 
@@ -94,6 +95,7 @@ class _Decider:
         if observer is not None:
             host, port = (self.target.host, self.target.port) if self.target is not None else ("", 0)
             call.observe(observer.start(method[1:], host, port))
+        measure(call, self.control, method, self.target.authority if self.target is not None else "")
 
 
 def _suppressed(call: OutgoingCall) -> contextlib.AbstractContextManager[None]:
@@ -139,6 +141,7 @@ class MeshClientInterceptor(
             details.wait_for_ready,
             getattr(details, "compression", None),
         )
+        request = call.requests_of(request, is_stream=hasattr(request, "__next__"))
         with _suppressed(call):
             return CallView(continuation(changed, request), call)
 
@@ -174,6 +177,7 @@ class _AioInterceptor:
             raise error.for_asyncio() from None
         metadata = grpc.aio.Metadata(*(call.metadata or ()))
         changed = details._replace(timeout=call.timeout, metadata=metadata)
+        request = call.requests_of(request, is_stream=self.kind.startswith("stream"))
         with _suppressed(call):
             return VIEWS[self.kind](await continuation(changed, request), call)
 

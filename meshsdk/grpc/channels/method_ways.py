@@ -14,6 +14,7 @@ from ...exchange import Directory, Exchange
 from ...telemetry.lookup import grpc_client_observer
 from .call_plan import CallPlan, make_plan, shorter
 from .lines import Lines
+from .measuring import measure
 from .mirrors import MirrorLimit
 from .outgoing_call import OutgoingCall, bounded_timeout, copies_of
 
@@ -144,6 +145,8 @@ class MethodWays:
         assert way.plan is not None
         call = OutgoingCall(way.plan.directory, metadata, bounded_timeout(timeout, way.timeout))
         self.observe(call)
+        if call.record is not None:
+            call.record.is_limited = call.timeout != timeout
         return call
 
     def limit(self, call: OutgoingCall, timeout: float | None) -> None:
@@ -153,6 +156,8 @@ class MethodWays:
         call.timeout = bounded_timeout(
             timeout, shorter(timeouts.stream, timeouts.route if self.has_one_request else None)
         )
+        if call.record is not None:
+            call.record.is_limited = call.timeout != timeout
 
     def observe(self, call: OutgoingCall) -> None:
         """Have a call watched, where somebody watches."""
@@ -161,6 +166,15 @@ class MethodWays:
             self.relayed.reveal_peers()
             target = self.lines.target
             call.observe(observer.start(self.method[1:], target.host, target.port))
+        if self.control.metrics is not None:
+            self.relayed.reveal_peers()
+            clusters = self.way.plan.clusters if self.way.plan is not None else ()
+            measure(call, self.control, self.method, self.lines.authority, clusters)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody watches calls, or counts them."""
+        return self.control.metrics is not None or grpc_client_observer() is not None
 
     def mirror(self, call: OutgoingCall, limit: MirrorLimit, send: Callable[[Any, OutgoingCall], None]) -> None:
         """Send a call's copies, where it has any; only calls whose request is one message are copied."""

@@ -10,7 +10,7 @@ import base64
 import binascii
 import functools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -23,10 +23,13 @@ from ...exchange import Directory, Exchange, LocalReply, Outcome
 from ...exchange.directory import begin
 from ...exchange.mirror import mirrored
 from ...exchange.outcome import http_status_of
+from ...http.measured import flags_before
 from ...routing.timeouts import format_grpc_timeout
 from ..engine import PEER_COOKIE, call_head, cluster_of
+from ..message_tally import OF_MESH
 from .call_error import MeshRpcError
 from .call_plan import CallPlan, shorter
+from .measured_calls import CallRecord
 
 __all__ = ["CallObserver", "OutgoingCall", "bounded_timeout", "copies_of", "decide", "with_attempt_count"]
 
@@ -58,6 +61,7 @@ class OutgoingCall(Struct):
         timeout: In seconds; None is no limit.
         exchange: The decision; None where grpc-core makes it.
         observation: Its span and metrics; None where nobody watches.
+        record: Counts it for Istio's metrics, where that is asked for.
     """
 
     directory: Directory
@@ -65,6 +69,7 @@ class OutgoingCall(Struct):
     timeout: float | None
     exchange: Exchange | None = None
     observation: CallObserver | None = None
+    record: CallRecord | None = None
     _is_over: bool = False
 
     def observe(self, observation: CallObserver | None) -> None:
@@ -90,7 +95,9 @@ class OutgoingCall(Struct):
         return to_metadata(exchange.changed_response(endpoint, 200, headers), headers, visible)
 
     def visible(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
-        """Metadata without the peer's cookie."""
+        """Metadata without the peer's cookie, and without what the meshes tell each other."""
+        if self.record is not None:
+            metadata = [entry for entry in metadata or () if entry[0] not in OF_MESH]
         return tuple(entry for entry in metadata or () if not _is_peer_cookie(entry))
 
     @property
@@ -118,7 +125,25 @@ class OutgoingCall(Struct):
         if self.observation is not None:
             cluster = endpoint.cluster.name if endpoint is not None else self.cluster
             self.observation.end(code.name, details, cluster, endpoint.name if endpoint is not None else "")
+        if self.record is not None:
+            self.record.end(
+                code,
+                details,
+                endpoint,
+                initial,
+                trailing,
+                before=flags_before(self.exchange) if self.exchange is not None else "",
+            )
         return endpoint
+
+    def requests_of(self, given: Any, *, is_stream: bool) -> Any:
+        """The requests of the call, counted as they go where that is asked for."""
+        return given if self.record is None else self.record.tally.requests_of(given, is_stream=is_stream)
+
+    def add_response(self, message: Any, initial: Callable[[], Any] | None = None) -> None:
+        """A response has come; `initial` gives the metadata before it, of a stream."""
+        if self.record is not None:
+            self.record.add_response(message, initial, self._endpoint)
 
     def refused(self, reply: LocalReply) -> MeshRpcError:
         """The call ends with a local reply."""
@@ -126,6 +151,8 @@ class OutgoingCall(Struct):
         self._is_over = True
         if self.observation is not None:
             self.observation.end(error.code().name, error.details(), self.cluster, flag=reply.flag)
+        if self.record is not None:
+            self.record.refused(reply, error.code())
         return error
 
     def out_of_time(self) -> MeshRpcError:

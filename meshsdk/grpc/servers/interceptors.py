@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -20,8 +20,12 @@ from ... import deadline
 from ...inbound import InboundRequest
 from ...telemetry.lookup import grpc_server_observer
 from .load_reports import LoadReports
+from .measured_server import record_of
 from .policy import ServerPolicy
 from .policy_context import AioPolicyContext, PolicyContext, changes
+
+if TYPE_CHECKING:
+    from ...control import Control
 
 __all__ = ["MeshAioServerInterceptor", "MeshServerInterceptor"]
 
@@ -39,9 +43,11 @@ class _Incoming:
         method: `/package.Service/Method`.
         context: grpc's.
         reports: The server's load, where it reports any.
+        control: The Mesh's.
     """
 
-    def __init__(self, method: str, context: Any, reports: LoadReports | None) -> None:
+    def __init__(self, method: str, context: Any, reports: LoadReports | None, control: Control | None) -> None:
+        self.record = record_of(control, method, context)
         self._context = context
         self._reports = reports
         self._report: Any = None
@@ -86,12 +92,30 @@ class _Incoming:
             self._send_report(self._reports)
         self._scopes.close()
         request = self.request
-        if self._observation is not None or (request is not None and request.on_done):
+        is_asked = self._observation is not None or self.record is not None
+        if is_asked or (request is not None and request.on_done):
             code, details = _status(self._context, error)
             if request is not None:
                 request.done(None, _NUMBERS[code] if code != "CANCELLED" else None)
             if self._observation is not None:
                 self._observation.end(code, details)
+            if self.record is not None:
+                # A caller that is gone has been told nothing, whatever the handler returned.
+                is_gone = code == "OK" and hasattr(self._context, "is_active") and not self._context.is_active()
+                self.record.end(_NUMBERS[code], code == "CANCELLED" or is_gone)
+
+    def requests(self, given: Any) -> Any:
+        """What the handler is given, counted where that is asked for: a message, or a stream of them."""
+        if self.record is None:
+            return given
+        is_stream = hasattr(given, "__next__") or hasattr(given, "__aiter__")
+        return self.record.tally.requests_of(given, is_stream=is_stream)
+
+    def respond(self, message: Any) -> Any:
+        """What the handler answers."""
+        if self.record is not None:
+            self.record.add_response(message)
+        return message
 
     def _send_report(self, reports: LoadReports) -> None:
         trailer = reports.trailer(self._report)
@@ -143,25 +167,35 @@ def _wrapped(handler: Any, wrap: Callable[[Behavior, bool], Behavior]) -> Any:
 class _Wrapper:
     """Wraps behaviors of one method."""
 
-    def __init__(self, method: str, reports: LoadReports | None, policy: ServerPolicy | None) -> None:
+    def __init__(
+        self, method: str, reports: LoadReports | None, policy: ServerPolicy | None, control: Control | None
+    ) -> None:
         self._method = method
         self._reports = reports
         self._policy = policy
+        self._control = control
+
+    def _incoming(self, context: Any) -> _Incoming:
+        return _Incoming(self._method, context, self._reports, self._control)
 
     def _check(self, context: Any, incoming: _Incoming) -> Any:
         """Let the call pass, or abort it; the context that its handler gets."""
-        if self._policy is None:
-            return context
-        request = incoming.request = self._policy.check(self._method, context)
-        return PolicyContext(context, request) if changes(request) else context
+        request, record = None, incoming.record
+        if self._policy is not None:
+            request = incoming.request = self._policy.check(self._method, context, record)
+        if record is not None:
+            request = record.seen(self._method, context, request)
+        return PolicyContext(context, request) if request is not None and changes(request) else context
 
     async def _check_async(self, context: Any, incoming: _Incoming) -> Any:
         """See `_check`."""
-        if self._policy is None:
-            return context
-        request = await self._policy.check_async(self._method, context, incoming.breaker)
-        incoming.request = request
-        return AioPolicyContext(context, request) if changes(request) else context
+        request, record = None, incoming.record
+        if self._policy is not None:
+            request = await self._policy.check_async(self._method, context, incoming.breaker, record)
+            incoming.request = request
+        if record is not None:
+            request = record.seen(self._method, context, request)
+        return AioPolicyContext(context, request) if request is not None and changes(request) else context
 
     def sync(self, behavior: Behavior, is_stream: bool) -> Behavior:
         """A behavior that runs in a thread."""
@@ -179,18 +213,18 @@ class _Wrapper:
             return admitted
 
         def respond(request: Any, context: Any) -> Any:
-            with _Incoming(self._method, context, self._reports) as incoming:
+            with self._incoming(context) as incoming:
                 seen = self._check(context, incoming)
-                response = behavior(request, seen)
+                response = behavior(incoming.requests(request), seen)
                 _begin_answer(seen)
-                return response
+                return incoming.respond(response)
 
         def stream(request: Any, context: Any) -> Iterator[Any]:
-            with _Incoming(self._method, context, self._reports) as incoming:
+            with self._incoming(context) as incoming:
                 seen = self._check(context, incoming)
-                for response in behavior(request, seen):
+                for response in behavior(incoming.requests(request), seen):
                     _begin_answer(seen)
-                    yield response
+                    yield incoming.respond(response)
 
         return stream if is_stream else respond
 
@@ -199,12 +233,12 @@ class _Wrapper:
         if inspect.isasyncgenfunction(behavior):
 
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-                with _Incoming(self._method, context, self._reports) as incoming:
+                with self._incoming(context) as incoming:
                     try:
                         seen = await self._check_async(context, incoming)
-                        async for response in behavior(request, seen):
+                        async for response in behavior(incoming.requests(request), seen):
                             await _begin_answer_async(seen)
-                            yield response
+                            yield incoming.respond(response)
                     except asyncio.CancelledError:
                         await incoming.cancelled()
                         raise
@@ -213,15 +247,15 @@ class _Wrapper:
         if inspect.iscoroutinefunction(behavior):
 
             async def respond(request: Any, context: Any) -> Any:
-                with _Incoming(self._method, context, self._reports) as incoming:
+                with self._incoming(context) as incoming:
                     try:
                         seen = await self._check_async(context, incoming)
-                        response = await behavior(request, seen)
+                        response = await behavior(incoming.requests(request), seen)
                         await _begin_answer_async(seen)
                     except asyncio.CancelledError:
                         await incoming.cancelled()
                         raise
-                    return response
+                    return incoming.respond(response)
 
             return respond
         return self.sync(behavior, is_stream)
@@ -237,41 +271,52 @@ async def _begin_answer_async(context: Any) -> None:
         await context.begin_answer()
 
 
-class MeshServerInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
+class _Interceptor:
+    """What both kinds are given."""
+
+    def __init__(
+        self,
+        load_reports: LoadReports | None = None,
+        policy: ServerPolicy | None = None,
+        control: Control | None = None,
+    ) -> None:
+        self._reports = load_reports
+        self._policy = policy
+        self._control = control
+
+    def _wrapper(self, method: str) -> _Wrapper:
+        return _Wrapper(method, self._reports, self._policy, self._control)
+
+
+class MeshServerInterceptor(_Interceptor, grpc.ServerInterceptor):  # type: ignore[misc]
     """For `grpc.server(interceptors=[…])`.
 
     Args:
         load_reports: The server's load, to be told to clients with each call.
         policy: What calls must pass first; None lets all in.
+        control: Of the Mesh that may count them.
     """
-
-    def __init__(self, load_reports: LoadReports | None = None, policy: ServerPolicy | None = None) -> None:
-        self._reports = load_reports
-        self._policy = policy
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """See grpc.ServerInterceptor."""
         handler = continuation(handler_call_details)
         if handler is None:
             return None
-        return _wrapped(handler, _Wrapper(handler_call_details.method, self._reports, self._policy).sync)
+        return _wrapped(handler, self._wrapper(handler_call_details.method).sync)
 
 
-class MeshAioServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class MeshAioServerInterceptor(_Interceptor, grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """For `grpc.aio.server(interceptors=[…])`.
 
     Args:
         load_reports: The server's load, to be told to clients with each call.
         policy: What calls must pass first; None lets all in.
+        control: Of the Mesh that may count them.
     """
-
-    def __init__(self, load_reports: LoadReports | None = None, policy: ServerPolicy | None = None) -> None:
-        self._reports = load_reports
-        self._policy = policy
 
     async def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """See grpc.aio.ServerInterceptor."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        return _wrapped(handler, _Wrapper(handler_call_details.method, self._reports, self._policy).asynchronous)
+        return _wrapped(handler, self._wrapper(handler_call_details.method).asynchronous)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ...server import Inbound
     from ...server.drive import Deciding
     from ...server.peer_trust import CutOff
+    from .measured_server import InboundCallRecord
 
 __all__ = ["ServerPolicy"]
 
@@ -57,12 +58,14 @@ class ServerPolicy:
         self._driver = Driver(inbound)
         self._async_driver = AsyncDriver(inbound)
 
-    def check(self, method: str, context: Any) -> InboundRequest:
-        """Let the call pass, or abort it. Who calls says when the request is done."""
+    def check(self, method: str, context: Any, record: InboundCallRecord | None = None) -> InboundRequest:
+        """Let the call pass, or abort it. Who calls says when the request is done; `record` is told of a refusal."""
         request = self._request(method, context)
         try:
             reply = self._refusal(request) or self._driver.decide(request, _no_body)
             if reply is not None:
+                if record is not None:
+                    record.flag = reply.flag
                 context.abort(*_status(reply))
         except BaseException:
             request.done(None, _aborted_with(context))
@@ -71,13 +74,16 @@ class ServerPolicy:
         self._driver.peers.hold(request, getattr(context, "cancel", None))
         return request
 
-    async def check_async(self, method: str, context: Any, breaker: Callable[[], CutOff]) -> InboundRequest:
+    async def check_async(
+        self, method: str, context: Any, breaker: Callable[[], CutOff], record: InboundCallRecord | None = None
+    ) -> InboundRequest:
         """See `check`.
 
         Args:
             method: Of the call.
             context: grpc's.
             breaker: Gives what breaks the call off from another thread.
+            record: Told of a refusal.
         """
         request = self._request(method, context)
         try:
@@ -87,6 +93,8 @@ class ServerPolicy:
             if reply is not None and not isinstance(reply, LocalReply):
                 reply = await reply
             if reply is not None:
+                if record is not None:
+                    record.flag = reply.flag
                 await context.abort(*_status(reply))
         except BaseException:
             request.done(None, _aborted_with(context))

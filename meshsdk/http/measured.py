@@ -1,0 +1,246 @@
+"""What Istio's metrics say of a request that a transport has carried out: whom it went to, and how it ended.
+
+A sidecar counts what its application sees, so the sizes are those of the request and the response as HTTP/1.1 would
+write them between the two, however the request went on, and however often.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import httpx
+
+from ..balancing import Cluster, Endpoint
+from ..errors import RequestError
+from ..exchange import Exchange, LocalReply
+from ..routing.timeouts import is_grpc_content
+from ..telemetry.header_sizes import size_and_value, size_of_headers
+from ..telemetry.istio_metrics import IstioMetrics, Outcome
+from ..telemetry.peer_metadata import METADATA_HEADER, METADATA_ID_HEADER
+from ..telemetry.service import BLACK_HOLE, PASSTHROUGH, Service, is_external, is_of_kubernetes, outside, service_of
+from ..telemetry.workload import NOBODY, Workload, workload_of_endpoint
+from .counted_bodies import counted_request, counted_response
+from .dispatcher import PASSTHROUGH_CLUSTER, MeshResponseInfo
+from .endings import ending_of_error, flag_of_reply
+from .raw_response import EMPTY_BODY
+from .request_body import content_of
+
+__all__ = ["Destination", "Record", "destination_of", "flags_before", "service_without_cluster"]
+
+Begun = Exchange | LocalReply | None
+
+# Of istiod's, and of a folder's: where hosts go that REGISTRY_ONLY does not let out.
+_BLOCK_ALL = "block_all"
+
+# "GET ", " HTTP/1.1\r\n" and the empty line, but for the method; "HTTP/1.1 200 OK\r\n" and the empty line.
+_REQUEST_LINE, _STATUS_LINE = 14, 19
+
+
+class _Told(NamedTuple):
+    """What of a response is looked at when its body has come."""
+
+    headers: httpx.Headers
+    extensions: Mapping[str, Any]
+
+
+class Destination:
+    """What is to be known of a cluster, once in a configuration.
+
+    Attributes:
+        service: That it is; None where that is up to each request's Host.
+        gets_metadata: Its endpoints are peers of the mesh, which are told who calls.
+    """
+
+    __slots__ = ("gets_metadata", "service")
+
+    def __init__(self, cluster: Cluster) -> None:
+        metadata = cluster.config.metadata
+        self.service: Service | None = None
+        self.gets_metadata = False
+        if cluster.name == PASSTHROUGH_CLUSTER:
+            return
+        self.service = service = service_of(cluster.name, metadata)
+        if not is_external(metadata):
+            self.gets_metadata = (service is not None and is_of_kubernetes(service.host)) or any(
+                workload_of_endpoint(endpoint.metadata) is not NOBODY
+                for locality in (cluster.endpoints_config.localities if cluster.endpoints_config is not None else ())
+                for endpoint in locality.endpoints
+            )
+
+    def service_at(self, cluster: Cluster, authority: str) -> Service:
+        """The service, for a request with this Host."""
+        if self.service is not None:
+            return self.service
+        return outside(authority, PASSTHROUGH if cluster.name == PASSTHROUGH_CLUSTER else "")
+
+
+def destination_of(metrics: IstioMetrics, cluster: Cluster) -> Destination:
+    """What is known of a cluster."""
+    found: Destination | None = metrics.known.get(cluster)
+    return found if found is not None else metrics.remember(cluster, Destination(cluster))
+
+
+def service_without_cluster(reply: LocalReply | None, authority: str) -> Service:
+    """What a request was for that was given to no cluster's endpoints."""
+    if reply is None or reply.route == _BLOCK_ALL:
+        return outside(authority, BLACK_HOLE)
+    # Filters that answer know the cluster that the route has chosen; without a route there is none.
+    return service_of(reply.cluster, {}) or outside(authority)
+
+
+def flags_before(exchange: Exchange) -> str:
+    """The flags that a request got on its way, before that of its end."""
+    flags = (("DI",) if exchange.delay_seconds else ()) + ((exchange.limit_flag,) if exchange.limit_flag else ())
+    return ",".join(flags)
+
+
+class Record:
+    """One request, from when it is given to a transport until its response is read.
+
+    Args:
+        metrics: Where it is counted.
+        request: As the application has made it.
+    """
+
+    __slots__ = ("_begun", "_content", "_is_over", "_metrics", "_peer_id", "_received", "_request", "_sent", "_started")
+
+    def __init__(self, metrics: IstioMetrics, request: httpx.Request) -> None:
+        self._started = time.monotonic()
+        self._metrics = metrics
+        self._request = request
+        self._begun: Begun = None
+        self._peer_id = b""
+        self._received = 0
+        self._is_over = False
+        content = content_of(request)
+        self._sent = len(content) if content is not None else 0
+        if content is None:
+            declared = request.headers.get("content-length", "")
+            if declared.isdecimal() and len(declared) < 16:
+                self._sent = int(declared)
+            else:
+                request.stream = counted_request(request.stream, self._add_sent)
+
+    def _add_sent(self, count: int) -> None:
+        self._sent += count
+
+    def _add_received(self, count: int) -> None:
+        self._received += count
+
+    def begun(self, begun: Exchange | LocalReply) -> None:
+        """It is decided where the request goes."""
+        self._begun = begun
+        if type(begun) is Exchange and begun.forward is not None:
+            metrics = self._metrics
+            if destination_of(metrics, begun.cluster).gets_metadata:
+                begun.added_headers = metrics.own_headers
+
+    def failed(self, error: BaseException) -> None:
+        """It brought no response."""
+        status, flags = ending_of_error(error)
+        if self._begun is None and isinstance(error, RequestError) and flags == "NR":
+            # Unknown hosts are denied: a sidecar under REGISTRY_ONLY sends them where nobody is, and answers 502.
+            status, flags = 502, ""
+        self._end(self._begun, None, None, status, flags)
+
+    def answered(self, response: httpx.Response) -> httpx.Response:
+        """Its response begins; a body that is still coming is counted as it is read."""
+        info: MeshResponseInfo = response.extensions["mesh"]
+        exchange, endpoint, reply, headers = info.parts
+        raw = response.headers.raw if headers is None else headers
+        size, metadata = size_and_value(raw, METADATA_HEADER)
+        if metadata and exchange is not None and exchange.added_headers and endpoint is not None:
+            self._read_metadata(endpoint, {name.lower(): value for name, value in raw})
+            raw = [header for header in raw if header[0].lower() not in (METADATA_HEADER, METADATA_ID_HEADER)]
+            size = size_of_headers(raw)
+            response.headers = httpx.Headers(raw)
+        self._received = size + _STATUS_LINE
+        flags = flag_of_reply(reply) if reply is not None else ""
+        stream = response.stream
+        if type(stream) is httpx.ByteStream:
+            if stream is not EMPTY_BODY:
+                self._received += sum(map(len, stream))
+            self._end(exchange or reply, endpoint, response, response.status_code, flags)
+        else:
+            # The response itself would be in a circle with its stream.
+            told = _Told(response.headers, response.extensions)
+            end = partial(self._end, exchange or reply, endpoint, told, response.status_code)
+            response.stream = counted_response(stream, self._add_received, end)
+        return response
+
+    def _read_metadata(self, endpoint: Endpoint, found: dict[bytes, bytes]) -> None:
+        """What the peer says of itself, which is not for the application."""
+        metadata = found.get(METADATA_HEADER, b"")
+        if metadata:
+            self._peer_id = found.get(METADATA_ID_HEADER, b"") or metadata
+            self._metrics.peers.find(endpoint.principal, self._peer_id, metadata)
+
+    def _end(
+        self, begun: Begun, endpoint: Endpoint | None, told: httpx.Response | _Told | None, status: int, flags: str
+    ) -> None:
+        """It is over; told once.
+
+        Args:
+            begun: What it came to.
+            endpoint: Whose response it is; None where no server answered.
+            told: The response that the application gets, if any.
+            status, flags: How it ended.
+        """
+        if self._is_over:
+            return
+        self._is_over = True
+        request = self._request
+        if type(begun) is Exchange:
+            raw, target = begun.head.raw_headers, len(begun.head.target)
+        else:
+            raw, target = request.headers.raw, len(request.url.raw_path)
+        size, content_type = size_and_value(raw, b"content-type")
+        sent = self._sent + size + len(request.method) + target + _REQUEST_LINE
+        is_grpc = content_type != b"" and is_grpc_content(content_type.decode("latin-1"))
+        grpc_status = _grpc_status(told) if is_grpc and told is not None else ""
+        outcome = ("grpc" if is_grpc else "http", status, grpc_status, flags)
+        if isinstance(begun, Exchange):
+            row = self._row_of_exchange(begun, endpoint, outcome)
+        else:
+            row = self._row(begun, outcome)
+        milliseconds = int((time.monotonic() - self._started) * 1000)
+        self._metrics.cells.count_request(row, milliseconds, sent, self._received)
+
+    def _row_of_exchange(
+        self, exchange: Exchange, endpoint: Endpoint | None, outcome: tuple[str, int, str, str]
+    ) -> int:
+        metrics, cluster = self._metrics, exchange.cluster
+        principal = endpoint.principal if endpoint is not None else ""
+        if exchange.delay_seconds or exchange.limit_flag:
+            protocol, status, grpc_status, flag = outcome
+            outcome = (protocol, status, grpc_status, ",".join(filter(None, (flags_before(exchange), flag))))
+        destination = destination_of(metrics, cluster)
+        authority = exchange.head.authority if destination.service is None else ""
+        key = (cluster, endpoint or exchange.endpoint, principal, self._peer_id, authority, outcome)
+        row: int | None = metrics.known.get(key)
+        if row is None:
+            peer = self._peer(endpoint or exchange.endpoint, principal)
+            service = destination.service_at(cluster, authority)
+            row = metrics.remember(key, metrics.sent(service, peer, principal, Outcome(*outcome)))
+        return row
+
+    def _row(self, reply: LocalReply | None, outcome: tuple[str, int, str, str]) -> int:
+        authority = self._request.headers.get("host", "")
+        return self._metrics.sent(service_without_cluster(reply, authority), NOBODY, "", Outcome(*outcome))
+
+    def _peer(self, endpoint: Endpoint | None, principal: str) -> Workload:
+        told = self._metrics.peers.find(principal, self._peer_id, b"") if self._peer_id else None
+        if told is not None:
+            return told
+        return workload_of_endpoint(endpoint.config.metadata) if endpoint is not None else NOBODY
+
+
+def _grpc_status(told: httpx.Response | _Told) -> str:
+    said = told.headers.get("grpc-status", "")
+    for name, value in told.extensions.get("trailing_headers", ()):
+        if name.lower() == b"grpc-status":
+            said = value.decode("latin-1")
+    return said if said.isdecimal() and said.isascii() and len(said) < 4 else ""

@@ -1,0 +1,74 @@
+"""Waiting until what a target needs has come."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import httpx
+
+from .control import Control
+from .errors import NoRouteError
+
+__all__ = ["listeners_of", "wait_ready", "wait_ready_async", "wait_settled"]
+
+
+def listeners_of(control: Control, target: str, scheme: str = "http") -> tuple[str, ...]:
+    """Names of the listeners that may stand for `host` or `host:port`."""
+    url = httpx.URL(f"{scheme}://{target}")
+    port = url.port or (443 if scheme == "https" else 80)
+    return control.listener_names(url.raw_host.decode("ascii"), port, port_is_explicit=url.port is not None)
+
+
+def wait_ready(control: Control, target: str, timeout: float) -> None:
+    """See `Mesh.wait_ready`."""
+    names = listeners_of(control, target)
+    wait_settled(control, target, names, timeout)
+    _check_known(control, target, names)
+
+
+async def wait_ready_async(control: Control, target: str, timeout: float) -> None:
+    """See `Mesh.wait_ready_async`."""
+    loop = asyncio.get_running_loop()
+    settled = asyncio.Event()
+    names = listeners_of(control, target)
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(settled.set)
+
+    cancel = control.when_settled(names, wake)
+    try:
+        async with asyncio.timeout(timeout):
+            await settled.wait()
+    except TimeoutError:
+        raise _not_ready(control, target, timeout) from None
+    finally:
+        cancel()
+    _check_known(control, target, names)
+
+
+def wait_settled(control: Control, target: str, names: tuple[str, ...], timeout: float) -> None:
+    """Wait until it is known what a target's listeners lead to, or that there are none.
+
+    Raises:
+        TimeoutError: No answer in time; the message says why, as far as it is known.
+    """
+    settled = threading.Event()
+    cancel = control.when_settled(names, settled.set)
+    try:
+        if not settled.wait(timeout):
+            raise _not_ready(control, target, timeout)
+    finally:
+        cancel()
+
+
+def _not_ready(control: Control, target: str, timeout: float) -> TimeoutError:
+    problem = control.problem or "it was asked for and has not come"
+    return TimeoutError(f"no configuration for {target} after {timeout:g} s: {problem}")
+
+
+def _check_known(control: Control, target: str, names: tuple[str, ...]) -> None:
+    targets = [control.directory.targets[name] for name in names if name in control.directory.targets]
+    if not any(one.table is not None for one in targets):
+        problems = "; ".join(one.problem for one in targets if one.problem) or "the Mesh was closed"
+        raise NoRouteError(f"the mesh does not know {target!r}: {problems}")

@@ -1,0 +1,150 @@
+"""What a Mesh counts, and where that is told: a port, and applications to mount."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any
+
+from ..bootstrap import Node
+from ..control import Control
+from ..errors import BootstrapError, ResourceError
+from ..http.measured import Record
+from ..istio_pod import told_metadata
+from ..telemetry import shared_cells
+from ..telemetry.cells import Memory
+from ..telemetry.istio_metrics import IstioMetrics
+from ..telemetry.prometheus import CONTENT_TYPE, exposition
+from ..telemetry.service import Service
+from ..telemetry.workload import UNKNOWN, Workload, own_workload
+from .metrics_port import MetricsPort
+
+__all__ = ["PORT_VARIABLE", "SERVICE_VARIABLE", "Monitoring"]
+
+PORT_VARIABLE = "MESHSDK_METRICS_PORT"
+SERVICE_VARIABLE = "MESHSDK_SERVICE"
+
+_DEFAULT_ACCOUNT = "default"
+
+
+class Monitoring:
+    """Counts the requests of one Mesh.
+
+    Args:
+        control: Its inner side.
+        port: Where it is told; None is the environment's, or leaves it to the applications.
+        account: The service account of the process, as far as it is known.
+    """
+
+    def __init__(self, control: Control, port: int | None, account: str = "") -> None:
+        port = port if port is not None else _port_of(os.environ)
+        node = control.bootstrap.node
+        metadata = {**told_metadata(os.environ), **node.metadata}
+        fallback = account if account != _DEFAULT_ACCOUNT else ""
+        own = own_workload(metadata, node.namespace, fallback)
+        self._build = str(metadata.get("ISTIO_VERSION") or UNKNOWN)
+        self._place = shared_cells.place_of(port, os.environ)
+        self.metrics = IstioMetrics(
+            own,
+            _own_service(own, node),
+            node.id,
+            metadata,
+            lambda: _own_principal(control),
+            self._make_memory,
+            self._on_first,
+        )
+        self.metrics.begin_http = Record
+        self._port = MetricsPort(port, self.page, self._is_shared) if port is not None else None
+        if self._port is not None:
+            # Others that are told the same port learn from our place that it is ours.
+            _ = self.metrics.cells
+        control.metrics = self.metrics
+        control.register(self)
+
+    def page(self) -> bytes:
+        """What a scrape is told."""
+        return exposition(self.metrics, self._build)
+
+    def close(self) -> None:
+        """Give the port back. What was counted can still be had by the applications."""
+        if self._port is not None:
+            self._port.close()
+
+    def after_fork(self) -> None:
+        """See `http.dispatcher.Transport`."""
+        self.metrics.after_fork()
+        if self._port is not None:
+            self._port.after_fork()
+
+    def drop_removed(self) -> None:
+        """See `http.dispatcher.Transport`."""
+        self.metrics.drop_removed()
+
+    async def asgi(
+        self,
+        scope: MutableMapping[str, Any],
+        receive: Callable[[], Awaitable[Any]],
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        """The page as an ASGI application."""
+        if scope["type"] != "http":
+            return
+        page = self.page()
+        headers = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", b"%d" % len(page))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else page})
+
+    def wsgi(self, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """The page as a WSGI application."""
+        page = self.page()
+        start_response("200 OK", [("content-type", CONTENT_TYPE), ("content-length", str(len(page)))])
+        return [b"" if environ["REQUEST_METHOD"] == "HEAD" else page]
+
+    def _make_memory(self) -> Memory:
+        return shared_cells.open_memory(self._place)
+
+    def _on_first(self) -> None:
+        """The first request of this process: a forked child may have to tell for all when its parent ends."""
+        if self._port is not None:
+            self._port.start()
+
+    def _is_shared(self) -> bool:
+        return shared_cells.has_others(self._place)
+
+
+def _own_service(own: Workload, node: Node) -> Service:
+    """What the servers of this process are, as clients say it.
+
+    istiod tells servers of its grpc profile nothing of it. A sidecar would fall back to the canonical name alone; both
+    sides must say the same for Kiali to count a request once, so it is completed as clients complete it.
+    """
+    said = os.environ.get(SERVICE_VARIABLE) or own.canonical_service
+    if said == UNKNOWN:
+        return Service(namespace=own.namespace)
+    labels = said.split(".")
+    if len(labels) == 1:
+        return Service(f"{said}.{own.namespace}.svc.{node.cluster_domain}", said, own.namespace)
+    if len(labels) >= 3 and labels[2] == "svc":
+        return Service(said, labels[0], labels[1])
+    return Service(said, said, own.namespace)
+
+
+def _own_principal(control: Control) -> str:
+    try:
+        return control.secrets.own_spiffe_id()
+    except ResourceError:
+        return ""
+
+
+def _port_of(environment: Mapping[str, str]) -> int | None:
+    """The port for metrics that the environment names.
+
+    Raises:
+        BootstrapError: It is none.
+    """
+    text = environment.get(PORT_VARIABLE)
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
+        raise BootstrapError("", f"the environment variable {PORT_VARIABLE}: {text!r} is not a port")
+    return int(text)

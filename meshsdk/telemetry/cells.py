@@ -1,0 +1,149 @@
+"""Counters as plain integers in one piece of memory, a row for each set of labels.
+
+What is counted is added where it is read: a row is found once for a set of labels and known by its place from then on,
+so that counting a request is a dozen additions. They stand under a lock, for a `+=` on memory is a read and a write
+between which Python may change threads; it is held for about a microsecond, by whoever has the interpreter anyway, and
+so never waited for but at such a change. Cells of each thread's own would need no lock, and grow with the threads that
+ever were.
+
+The memory may be a file that several processes read (`shared_cells`); the first row is its owner's.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+__all__ = ["BOUNDS", "HTTP", "MESSAGES", "MISSED", "Cells", "Memory", "PrivateMemory", "Row"]
+
+# Milliseconds and bytes alike, as istio_stats has them (Envoy: Stats::HistogramSettingsImpl::defaultBuckets).
+BOUNDS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
+
+# A histogram is its sum and its buckets; a request has three of them, and the count of each is the count of requests.
+HISTOGRAM = 1 + len(BOUNDS) + 1
+ROW = 64
+assert 3 * HISTOGRAM <= ROW
+
+HTTP, MESSAGES = "http", "messages"
+
+# In the first row: requests that found no row.
+MISSED = 0
+
+Labels = tuple[str, ...]
+Row = tuple[str, Labels, Sequence[int]]
+
+
+class Memory(Protocol):
+    """Where rows are."""
+
+    numbers: memoryview
+
+    def read_labels(self) -> list[tuple[str, Labels]]:
+        """What its rows stand for, from the second on."""
+
+    def write_labels(self, kind: str, labels: Labels) -> None:
+        """One more row, before it is used."""
+
+    def others(self) -> Iterator[tuple[list[tuple[str, Labels]], memoryview]]:
+        """Rows and numbers of other processes."""
+
+
+class PrivateMemory:
+    """Memory of this process's own.
+
+    Args:
+        rows: How many it has room for, the first included.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.numbers = memoryview(bytearray(rows * ROW * 8)).cast("Q")
+
+    def read_labels(self) -> list[tuple[str, Labels]]:
+        """See `Memory`."""
+        return []
+
+    def write_labels(self, kind: str, labels: Labels) -> None:
+        """See `Memory`."""
+
+    def others(self) -> Iterator[tuple[list[tuple[str, Labels]], memoryview]]:
+        """See `Memory`."""
+        return iter(())
+
+
+class Cells:
+    """Rows by their labels, and what is added to them.
+
+    Args:
+        memory: Where they are.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._numbers = memory.numbers
+        self._limit = len(memory.numbers) // ROW
+        self._lock = threading.Lock()
+        self._rows = {row: (number + 1) * ROW for number, row in enumerate(memory.read_labels())}
+
+    def row(self, kind: str, labels: Labels) -> int:
+        """The place of a row, which is made where it is new; 0 where there is no room for another."""
+        place = self._rows.get((kind, labels))
+        if place is not None:
+            return place
+        with self._lock:
+            place = self._rows.get((kind, labels))
+            if place is None:
+                if len(self._rows) + 1 >= self._limit:
+                    return 0
+                self._memory.write_labels(kind, labels)
+                place = self._rows[kind, labels] = (len(self._rows) + 1) * ROW
+        return place
+
+    def count_request(self, row: int, milliseconds: int, received: int, sent: int) -> None:
+        """A request ended.
+
+        Args:
+            row: Its place; 0 counts it as missed.
+            milliseconds: That it took.
+            received, sent: Bytes of the request, and of the response.
+        """
+        numbers = self._numbers
+        if not row:
+            with self._lock:
+                numbers[MISSED] += 1
+            return
+        took, first = row + 1 + bisect_left(BOUNDS, milliseconds), row + HISTOGRAM
+        came, second = first + 1 + bisect_left(BOUNDS, received), first + HISTOGRAM
+        went = second + 1 + bisect_left(BOUNDS, sent)
+        with self._lock:
+            numbers[row] += milliseconds
+            numbers[took] += 1
+            numbers[first] += received
+            numbers[came] += 1
+            numbers[second] += sent
+            numbers[went] += 1
+
+    def count_messages(self, row: int, requests: int, responses: int) -> None:
+        """So many messages of a call went each way."""
+        if not row:
+            return
+        numbers = self._numbers
+        with self._lock:
+            numbers[row] += requests
+            numbers[row + 1] += responses
+
+    def rows(self) -> tuple[dict[tuple[str, Labels], list[int]], int]:
+        """The numbers of every row, those of other processes added, and how many requests were missed."""
+        with self._lock:
+            own = list(self._rows)
+        total: dict[tuple[str, Labels], list[int]] = {}
+        missed = 0
+        for labels, numbers in ((own, self._numbers), *self._memory.others()):
+            missed += numbers[MISSED]
+            for number, row in enumerate(labels):
+                start = (number + 1) * ROW
+                seen = numbers[start : start + ROW].tolist()
+                known = total.get(row)
+                total[row] = seen if known is None else [sum(pair) for pair in zip(known, seen, strict=True)]
+        return total, missed

@@ -1,0 +1,224 @@
+"""Istio's standard metrics, as the filter istio_stats of a sidecar counts them.
+
+A request is counted once, when it is over, in a row that its labels stand for. What the labels are depends on little
+(whom it went to, who that is, how it ended), so each engine keeps the row of such a short key in `known`, and makes
+labels only where there is none; configuration that changes forgets them all.
+
+Source: Envoy contrib/istio/filters/http/istio_stats/source/istio_stats.cc (populatePeerInfo, reportHelper).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .cells import HTTP, MESSAGES, Cells, Memory, PrivateMemory
+from .peer_metadata import Peers, own_headers
+from .service import Service
+from .workload import NOBODY, UNKNOWN, Workload, bounded, namespace_of
+
+__all__ = ["DEFAULT_MAX_SERIES", "MESSAGE_LABELS", "REQUEST_LABELS", "IstioMetrics", "Outcome"]
+
+T = TypeVar("T")
+
+_SIDE = "workload workload_namespace principal app version canonical_service canonical_revision cluster".split()
+MESSAGE_LABELS = (
+    "reporter",
+    *(f"source_{name}" for name in _SIDE),
+    *(f"destination_{name}" for name in _SIDE),
+    "destination_service",
+    "destination_service_name",
+    "destination_service_namespace",
+)
+REQUEST_LABELS = (
+    *MESSAGE_LABELS,
+    "request_protocol",
+    "response_code",
+    "grpc_response_status",
+    "response_flags",
+    "connection_security_policy",
+)
+
+# Sets of labels. A scrape tells about 50 kB of each, and each has half a kilobyte of memory.
+DEFAULT_MAX_SERIES = 2000
+
+# Beyond this all is found out anew.
+_MAX_KNOWN = 8192
+
+# Hosts outside the mesh that have series of their own: a crawler must not take the room of all others.
+_MAX_OUTSIDE_HOSTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a request ended.
+
+    Attributes:
+        protocol: `http` or `grpc`.
+        status: HTTP's; 0 where no response began.
+        grpc_status: Its number; empty where none came.
+        flags: Envoy's, in the order in which they were set, with commas; empty for none.
+    """
+
+    protocol: str
+    status: int
+    grpc_status: str = ""
+    flags: str = ""
+
+
+class IstioMetrics:
+    """What one process counts.
+
+    Args:
+        own: The process.
+        service: That its servers are.
+        node_id, metadata: Of the bootstrap, for peers.
+        own_principal: Gives its SPIFFE ID; empty where it has none.
+        make_memory: Makes where the numbers are, when the first is counted in this process.
+        on_first: Told then.
+
+    Attributes:
+        known: What engines have found out before, by keys of their own: rows, and what depends on configuration.
+        begin_http: Begins the record of a request that httpx sends; set by whoever has requests counted.
+        own_headers: What peers of the mesh are told.
+        peers: What they have told.
+    """
+
+    def __init__(
+        self,
+        own: Workload,
+        service: Service,
+        node_id: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        own_principal: Callable[[], str] = str,
+        make_memory: Callable[[], Memory] = lambda: PrivateMemory(DEFAULT_MAX_SERIES + 1),
+        on_first: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.begin_http: Callable[[IstioMetrics, Any], Any] = _no_record
+        self.own = own
+        self.service = service
+        self.own_headers = own_headers(node_id, metadata or {}, own)
+        self.own_principal = own_principal
+        self._make_memory = make_memory
+        self._on_first = on_first
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """In a forked child: what the parent has counted is the parent's."""
+        self.known: dict[Any, Any] = {}
+        self.peers = Peers()
+        self._cells: Cells | None = None
+        self._lock = threading.Lock()
+        self._outside: set[str] = set()
+
+    def drop_removed(self) -> None:
+        """Configuration has changed, and so may have what an endpoint or a cluster is."""
+        self.known = {}
+
+    @property
+    def cells(self) -> Cells:
+        """Where it is counted."""
+        cells = self._cells
+        if cells is None:
+            with self._lock:
+                cells = self._cells
+                if cells is None:
+                    cells = self._cells = Cells(self._make_memory())
+            self._on_first()
+        return cells
+
+    def remember(self, key: Any, found: T) -> T:
+        """Know something by a key."""
+        if len(self.known) >= _MAX_KNOWN:
+            self.known = {}
+        self.known[key] = found
+        return found
+
+    def sent(
+        self, service: Service, peer: Workload, principal: str, outcome: Outcome, *, of_messages: bool = False
+    ) -> int:
+        """The row of a request that this process has sent.
+
+        Args:
+            service: That it was for.
+            peer: Who got it.
+            principal: The peer's SPIFFE ID; empty where it has proven none, and then we to it neither.
+            outcome: How it ended.
+            of_messages: The row of the call's messages.
+        """
+        if service.is_outside:
+            service = self._bounded_outside(service)
+        namespace = namespace_of(principal) or peer.namespace
+        source = _side(self.own, self.own.namespace, self.own_principal() if principal else "")
+        destination = _side(peer, namespace, principal)
+        labels = (
+            "source",
+            *source,
+            *destination,
+            service.host,
+            service.name,
+            service.namespace or (UNKNOWN if service.is_outside else namespace),
+        )
+        # A client does not say how it was secured: istio_stats leaves that to whoever it came to.
+        return self._row(labels, outcome, UNKNOWN, of_messages)
+
+    def received(
+        self, peer: Workload | None, principal: str, own_principal: str, outcome: Outcome, *, of_messages: bool = False
+    ) -> int:
+        """The row of a request that has come.
+
+        Args:
+            peer: Who sent it; None is not known.
+            principal: Its SPIFFE ID; empty where it has proven none.
+            own_principal: Ours, as the connection shows it; empty where it is plaintext.
+            outcome: How it ended.
+            of_messages: The row of the call's messages.
+        """
+        peer = peer or NOBODY
+        source = _side(peer, namespace_of(principal) or peer.namespace, principal)
+        destination = _side(self.own, self.own.namespace, own_principal)
+        service = self.service
+        labels = (
+            "destination",
+            *source,
+            *destination,
+            service.host,
+            service.name,
+            service.namespace or self.own.namespace,
+        )
+        policy = "mutual_tls" if principal and own_principal else "none"
+        return self._row(labels, outcome, policy, of_messages)
+
+    def _row(self, labels: tuple[str, ...], outcome: Outcome, policy: str, of_messages: bool) -> int:
+        if of_messages:
+            return self.cells.row(MESSAGES, labels)
+        ending = (outcome.protocol, str(outcome.status), outcome.grpc_status, outcome.flags or "-", policy)
+        return self.cells.row(HTTP, (*labels, *ending))
+
+    def _bounded_outside(self, service: Service) -> Service:
+        if service.host not in self._outside:
+            if len(self._outside) >= _MAX_OUTSIDE_HOSTS:
+                name = service.name if service.name != service.host else UNKNOWN
+                return Service(UNKNOWN, name, is_outside=True)
+            self._outside.add(service.host)
+        return service
+
+
+def _no_record(metrics: IstioMetrics, request: Any) -> Any:
+    raise NotImplementedError("nobody has said what records requests of httpx")
+
+
+def _side(one: Workload, namespace: str, principal: str) -> tuple[str, ...]:
+    """The labels of one side, in the order of `_SIDE`."""
+    return (
+        one.name,
+        namespace,
+        bounded(principal),
+        one.app,
+        one.version,
+        one.canonical_service,
+        one.canonical_revision,
+        one.cluster,
+    )

@@ -1,0 +1,118 @@
+"""What a scrape is told: our numbers in Prometheus' text format 0.0.4, then those of the application.
+
+The text is written here and not by prometheus_client, which would make an object of each of the sixty lines that a
+set of labels has, in the process whose requests wait meanwhile, and would write the bounds of buckets otherwise than
+sidecars do. An application that counts by prometheus_client has its own registry joined on, as Istio's agent joins the
+application's page.
+
+Source: Prometheus docs, instrumenting/exposition_formats.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import MeshError
+from .cells import BOUNDS, HISTOGRAM, HTTP
+from .istio_metrics import MESSAGE_LABELS, REQUEST_LABELS, IstioMetrics
+
+__all__ = ["CONTENT_TYPE", "exposition"]
+
+logger = logging.getLogger("meshsdk.telemetry")
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# prometheus_client's own, for processes that share their numbers.
+MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+_HISTOGRAMS = ("istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes")
+_COUNTERS_OF_MESSAGES = ("istio_request_messages_total", "istio_response_messages_total")
+_BOUNDS = (*(f"{bound:g}" if bound < 1e6 else str(int(bound)) for bound in BOUNDS), "+Inf")
+
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+
+
+def exposition(metrics: IstioMetrics, build: str = "unknown") -> bytes:
+    """The page.
+
+    Args:
+        metrics: Of this process.
+        build: The version of Istio that it says it is.
+    """
+    text = "\n".join((*_lines(metrics, build), ""))
+    return text.encode("utf-8", "replace") + _of_application()
+
+
+def _lines(metrics: IstioMetrics, build: str) -> Iterator[str]:
+    rows, missed = metrics.cells.rows()
+    requests, messages = [], []
+    for (kind, values), numbers in rows.items():
+        if kind == HTTP:
+            requests.append((_labels(REQUEST_LABELS, values), numbers))
+        else:
+            messages.append((_labels(MESSAGE_LABELS, values), numbers))
+    if requests:
+        yield "# TYPE istio_requests_total counter"
+        for labels, numbers in requests:
+            yield f"istio_requests_total{{{labels}}} {sum(numbers[1:HISTOGRAM])}"
+        for place, name in enumerate(_HISTOGRAMS):
+            yield f"# TYPE {name} histogram"
+            for labels, numbers in requests:
+                yield from _histogram(name, labels, numbers[place * HISTOGRAM : (place + 1) * HISTOGRAM])
+    for place, name in enumerate(_COUNTERS_OF_MESSAGES):
+        if messages:
+            yield f"# TYPE {name} counter"
+        for labels, numbers in messages:
+            yield f"{name}{{{labels}}} {numbers[place]}"
+    yield "# TYPE istio_build gauge"
+    yield f'istio_build{{component="proxy",tag="{build.translate(_ESCAPES)}"}} 1'
+    yield "# TYPE meshsdk_metrics_series gauge"
+    yield f"meshsdk_metrics_series {len(rows)}"
+    yield "# TYPE meshsdk_metrics_missed_requests_total counter"
+    yield f"meshsdk_metrics_missed_requests_total {missed}"
+
+
+def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
+    return ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in zip(names, values, strict=True))
+
+
+def _histogram(name: str, labels: str, numbers: list[int]) -> Iterator[str]:
+    count = 0
+    for bound, number in zip(_BOUNDS, numbers[1:], strict=True):
+        count += number
+        yield f'{name}_bucket{{{labels},le="{bound}"}} {count}'
+    yield f"{name}_sum{{{labels}}} {numbers[0]}"
+    yield f"{name}_count{{{labels}}} {count}"
+
+
+_has_told = False
+
+
+def _of_application() -> bytes:
+    """What the application's own metrics are, where it counts by prometheus_client."""
+    global _has_told
+    try:
+        if os.environ.get(MULTIPROCESS_VARIABLE):
+            # Every process of the application counts into files there; this one may not have imported it.
+            from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+
+            registry: Any = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)
+        elif "prometheus_client" in sys.modules:
+            from prometheus_client import REGISTRY, generate_latest
+
+            registry = REGISTRY
+        else:
+            return b""
+        page: bytes = generate_latest(registry)
+        return page
+    except Exception as error:  # noqa: BLE001 - a collector of the application's; the mesh's metrics do without it.
+        if not _has_told:
+            _has_told = True
+            # A text within an error of ours is one line.
+            logger.error("the application's own metrics cannot be had: %s", MeshError(repr(error)))
+        return b""

@@ -1,0 +1,149 @@
+"""What counting a request for Istio's metrics costs: the same requests with it and without, nothing else around."""
+
+from __future__ import annotations
+
+import asyncio
+import timeit
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+import meshsdk
+from meshsdk.http.raw_response import EMPTY_BODY, RawResponse
+from meshsdk.server.asgi import AsgiMiddleware
+from tests.benchmarks.configuration import write_small
+from tests.conftest import service
+
+__all__ = ["asgi_cost", "client_cost", "main"]
+
+# Many short rounds, of which the best counts: what else runs on the machine only ever adds.
+ROUNDS = 300
+REQUESTS = 20
+
+# As many headers as servers answer with.
+_ANSWER = [
+    (b"content-type", b"application/json"),
+    (b"content-length", b"0"),
+    (b"date", b"Thu, 26 Nov 2026 12:51:51 GMT"),
+    (b"server", b"uvicorn"),
+    (b"x-request-id", b"a"),
+]
+
+
+class _InstantConnection:
+    requests = 0
+
+    def exchange(self, outgoing: Any) -> RawResponse:
+        outgoing.attempt.finish()
+        return RawResponse(200, _ANSWER, EMPTY_BODY, b"HTTP/1.1", [])
+
+
+class _InstantPool:
+    _connection = _InstantConnection()
+
+    def acquire(self, *arguments: object) -> _InstantConnection:
+        return self._connection
+
+    def drop_removed(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _transport(mesh: meshsdk.Mesh) -> meshsdk.MeshTransport:
+    transport = meshsdk.MeshTransport(mesh)
+    transport._pool = _InstantPool()  # type: ignore[assignment]
+    return transport
+
+
+def _difference(off: Callable[[], float], on: Callable[[], float]) -> tuple[float, float]:
+    """Microseconds that `on` takes longer, and those that `off` takes."""
+    off(), on()
+    pairs = [(off(), on()) for _ in range(ROUNDS)]
+    without, with_it = (min(side) for side in zip(*pairs, strict=True))
+    return (with_it - without) * 1e6, without * 1e6
+
+
+def client_cost(folder: Path) -> tuple[float, float]:
+    """Of a request in the transport under an httpx client, connections left out."""
+    with ExitStack() as stack:
+        config = write_small(folder / "metrics", [1])
+        meshes = [stack.enter_context(meshsdk.Mesh(config=config)) for _ in range(2)]
+        meshes[1].metrics_asgi()
+
+        def make(mesh: meshsdk.Mesh) -> Callable[[], float]:
+            transport = _transport(mesh)
+            request = httpx.Client(transport=transport).build_request("GET", "http://bench/reviews/1")
+            return lambda: timeit.timeit(lambda: transport.handle_request(request), number=REQUESTS) / REQUESTS
+
+        off, on = map(make, meshes)
+        return _difference(off, on)
+
+
+def asgi_cost(folder: Path) -> tuple[float, float]:
+    """Of a request that comes to an ASGI application."""
+    (folder / "served").mkdir()
+    (folder / "served" / "mesh.yaml").write_text(service("web", 8080))
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": _ANSWER})
+        await send({"type": "http.response.body", "body": b""})
+
+    headers = [(b"host", b"web"), (b"user-agent", b"python-httpx"), (b"accept", b"*/*"), (b"x-request-id", b"a")]
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        pass
+
+    def seconds(middleware: AsgiMiddleware) -> float:
+        async def run() -> float:
+            loop = asyncio.get_running_loop()
+            times = []
+            for _ in range(REQUESTS):
+                scope = {
+                    "type": "http",
+                    "method": "GET",
+                    "path": "/",
+                    "raw_path": b"/",
+                    "query_string": b"",
+                    "headers": headers,
+                    "scheme": "http",
+                    "client": ("127.0.0.1", 1),
+                    "server": ("127.0.0.1", 8080),
+                    "http_version": "1.1",
+                }
+                start = loop.time()
+                await middleware(scope, receive, send)
+                times.append(loop.time() - start)
+            return min(times)
+
+        return asyncio.run(run())
+
+    with ExitStack() as stack:
+        meshes = [stack.enter_context(meshsdk.Mesh(config=folder / "served")) for _ in range(2)]
+        meshes[1].metrics_asgi()
+        off, on = (AsgiMiddleware(application, mesh=mesh, port=8080) for mesh in meshes)
+        for one in (off, on):
+            one._driver(8080).inbound.wait_ready()
+        return _difference(lambda: seconds(off), lambda: seconds(on))
+
+
+def main() -> None:
+    """`python -m tests.benchmarks.metrics`."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="meshsdk-bench-") as folder:
+        for name, measure in (("httpx", client_cost), ("ASGI", asgi_cost)):
+            more, base = measure(Path(folder))
+            print(f"{name}: {more:.2f} µs a request for Istio's metrics, over {base:.1f} µs without")
+
+
+if __name__ == "__main__":
+    main()
