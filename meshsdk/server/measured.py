@@ -197,13 +197,14 @@ class InboundRecord:
         connection, metrics = self._connection, self._metrics
         content_type = self.head.by_name().get(b"content-type")
         is_grpc = content_type is not None and is_grpc_content(content_type.decode("latin-1"))
-        principal, is_tls = connection.principal, connection.is_tls
-        key = (principal, connection.own_uri, is_tls, self._peer_id, status, flags, is_grpc)
+        principal = connection.principal
+        key = (principal, connection.own_uri, self._peer_id, status, flags, is_grpc)
         row: int | None = metrics.known.get(key)
         if row is None:
             peer = metrics.peers.find(principal, self._peer_id, b"") if self._peer_id else None
-            # Servers of others do not tell which certificate they have shown; a process has one.
-            own = (connection.own_uri or metrics.own_principal()) if is_tls else ""
+            # Servers of others do not tell which certificate they have shown. To a peer that has proven itself it was
+            # the process's own; to others it may be any, and an identity that nobody uses must not be waited for.
+            own = connection.own_uri or (metrics.own_principal() if principal else "")
             outcome = Outcome("grpc" if is_grpc else "http", status, flags=flags)
             row = metrics.remember(key, metrics.received(peer, principal, own, outcome))
         milliseconds = int((time.monotonic() - self._started) * 1000)

@@ -25,6 +25,8 @@ PATHS = ("/stats/prometheus", "/metrics")
 
 _LOOK_AGAIN_SECONDS = 1.0
 _REQUEST_SECONDS = 10.0
+# How often it is looked whether to stop.
+_LOOK_UP_SECONDS = 0.25
 # Whoever scrapes comes alone, or as a pair.
 _MAX_AT_ONCE = 16
 
@@ -55,11 +57,8 @@ class MetricsPort:
     def close(self) -> None:
         """Stop, and give the port back."""
         self._closed.set()
-        server, thread = self._server, self._thread
-        if server is not None:
-            server.shutdown()
-        if thread is not None:
-            thread.join(_LOOK_AGAIN_SECONDS)
+        if self._thread is not None:
+            self._thread.join(2 * _LOOK_AGAIN_SECONDS)
 
     def after_fork(self) -> None:
         """In a forked child: the thread is the parent's, and so is the port, which a copy of it would keep."""
@@ -73,7 +72,7 @@ class MetricsPort:
         has_told = False
         while not self._closed.is_set():
             try:
-                server = _Server(self._port, self._make_page)
+                server = _listen(self._port, self._make_page)
             except OSError as error:
                 if not has_told and (error.errno != errno.EADDRINUSE or not self._is_shared()):
                     has_told = True
@@ -82,9 +81,24 @@ class MetricsPort:
                 continue
             self._server = server
             with server:
-                if not self._closed.is_set():
-                    server.serve_forever(poll_interval=0.25)
+                while not self._closed.is_set():
+                    server.handle_request()  # Or look after a moment whether to stop.
             return
+
+
+def _listen(port: int, make_page: Callable[[], bytes]) -> _Server:
+    """A server on all addresses, of IPv4 alone where there is no IPv6.
+
+    Raises:
+        OSError: The port cannot be had.
+    """
+    if socket.has_dualstack_ipv6():
+        try:
+            return _Server(socket.AF_INET6, ("::", port), make_page)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise
+    return _Server(socket.AF_INET, ("", port), make_page)
 
 
 class _Server(ThreadingHTTPServer):
@@ -92,12 +106,12 @@ class _Server(ThreadingHTTPServer):
     # A second process of the same application must not have the port too, and a restarted one must have it at once.
     allow_reuse_port = False
 
-    def __init__(self, port: int, make_page: Callable[[], bytes]) -> None:
+    def __init__(self, family: socket.AddressFamily, address: tuple[str, int], make_page: Callable[[], bytes]) -> None:
         self.make_page = make_page
         self._room = threading.BoundedSemaphore(_MAX_AT_ONCE)
-        is_dual = socket.has_dualstack_ipv6()
-        self.address_family = socket.AF_INET6 if is_dual else socket.AF_INET
-        super().__init__(("::" if is_dual else "", port), _Handler)
+        self.address_family = family
+        self.timeout = _LOOK_UP_SECONDS
+        super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:

@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -68,6 +68,7 @@ def test_a_crawlers_hosts_have_a_bound_of_their_own(monkeypatch: pytest.MonkeyPa
     assert page.value(destination_service="unknown") == 6
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text(), st.text(max_size=400))
 def test_no_value_breaks_the_page(host: str, flags: str) -> None:
     metrics = metrics_of(3)
@@ -124,6 +125,7 @@ def test_a_struct_is_written_and_read_as_protobuf_does() -> None:
     assert peer_metadata._struct(told) == ours.SerializeToString(deterministic=True)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_bytes_break_the_reading_of_a_struct(data: bytes) -> None:
     try:

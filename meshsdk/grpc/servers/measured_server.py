@@ -52,7 +52,6 @@ class InboundCallRecord:
 
     __slots__ = (
         "_answer",
-        "_is_tls",
         "_metrics",
         "_peer_id",
         "_principal",
@@ -72,7 +71,7 @@ class InboundCallRecord:
         self.tally = MessageTally()
         metadata = tuple(context.invocation_metadata() or ())
         self.tally.request_bytes = _REQUEST_LINE + len(method) + size_of_metadata(metadata)
-        self._principal, self._is_tls = _peer_of(context)
+        self._principal = _peer_of(context)
         found = {name: value for name, value in metadata if name in OF_MESH}
         told = [_raw(found.get(name, b"")) for name in OF_MESH]
         own_words = told[2] or told[1]
@@ -125,7 +124,7 @@ class InboundCallRecord:
         else:
             outcome = Outcome("grpc", 200, str(code), self.flag)
         metrics = self._metrics
-        key = (self._principal, self._is_tls, self._peer_id, outcome)
+        key = (self._principal, self._peer_id, outcome)
         row: int | None = metrics.known.get(key)
         if row is None:
             row = metrics.remember(key, self._row(outcome))
@@ -136,7 +135,7 @@ class InboundCallRecord:
     def _count_messages(self) -> None:
         metrics, tally, told = self._metrics, self.tally, self._told
         self._told = (tally.requests, tally.responses)
-        key = (self._principal, self._is_tls, self._peer_id, "messages")
+        key = (self._principal, self._peer_id, "messages")
         row: int | None = metrics.known.get(key)
         if row is None:
             row = metrics.remember(key, self._row(Outcome("grpc", 0), of_messages=True))
@@ -145,8 +144,8 @@ class InboundCallRecord:
     def _row(self, outcome: Outcome, *, of_messages: bool = False) -> int:
         metrics = self._metrics
         peer = metrics.peers.find(self._principal, self._peer_id, b"") if self._peer_id else None
-        # grpc does not tell which certificate it has shown; a process has one.
-        own = metrics.own_principal() if self._is_tls else ""
+        # grpc does not tell which certificate it has shown; to a peer that has proven itself it was the process's own.
+        own = metrics.own_principal() if self._principal else ""
         return metrics.received(peer, self._principal, own, outcome, of_messages=of_messages)
 
 
@@ -154,12 +153,11 @@ def _raw(value: str | bytes) -> bytes:
     return value if isinstance(value, bytes) else value.encode("latin-1", "replace")
 
 
-def _peer_of(context: Any) -> tuple[str, bool]:
-    """The peer's SPIFFE ID, as grpc's handshake has verified it, and whether the connection is secured."""
+def _peer_of(context: Any) -> str:
+    """The peer's SPIFFE ID, as grpc's handshake has verified it; empty where it has proven none."""
     known = context.auth_context() if hasattr(context, "auth_context") else {}
-    is_tls = known.get(_SECURITY, [b""])[0] in (b"ssl", "ssl")
-    if not is_tls:
-        return "", False
+    if known.get(_SECURITY, [b""])[0] not in (b"ssl", "ssl"):
+        return ""
     names = [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in known.get(_URIS, ())]
     uris = [name for name in names if "://" in name]
-    return (uris[0] if len(uris) == 1 and uris[0].startswith("spiffe://") else ""), True
+    return uris[0] if len(uris) == 1 and uris[0].startswith("spiffe://") else ""
