@@ -57,6 +57,24 @@ class Packer:
         """
         return self.memo.keep(key, inputs, lambda _: self.pack(make))
 
+    def keep_all(
+        self, key: Hashable, inputs: tuple[object, ...], make: Callable[[Packer], list[Resources]]
+    ) -> list[Resources]:
+        """The resources of all steps inside of one.
+
+        Args:
+            key: Of the step.
+            inputs: All that the steps inside look at.
+            make: Carries them out.
+        """
+
+        def make_inside(inside: Memo) -> list[Resources]:
+            packer = Packer(inside, self._checked)
+            packer._good = self._good
+            return make(packer)
+
+        return self.memo.keep(key, inputs, make_inside)
+
     def pack(self, make: Make) -> Resources:
         """The resources that `make` makes."""
         packed: Packed = {}

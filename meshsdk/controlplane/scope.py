@@ -1,24 +1,21 @@
 """The world as one client sees it: which services there are for it, and which rules hold.
 
 Theory of operation. Services and rules are exported to namespaces; a Sidecar says which of them a workload uses at all.
-Of the VirtualServices the first one that names a service has it, and one by a wildcard only where no other names it. A
-DestinationRule is looked for in the client's namespace, then in the service's, then in the root namespace; those of one
-host in one namespace are one rule.
+Of the VirtualServices the first one that names a service has it, and one by a wildcard only where no other names it.
 
-Source: istio/istio pilot/pkg/model/push_context.go (destinationRule, initVirtualServices), destination_rule.go,
-sidecar.go (SidecarScope, computeWildcardHostVirtualServiceIndex).
+Source: istio/istio pilot/pkg/model/push_context.go (initVirtualServices), sidecar.go (SidecarScope,
+computeWildcardHostVirtualServiceIndex).
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TypeAlias
 
 from .client import Client
+from .client_rules import ClientRules
 from .http_rules import HttpRetry, VirtualService
-from .traffic_policy import DestinationRule
+from .memo import Memo
 from .world import Service, Sidecar, World, hosts_overlap, is_exported
 
 __all__ = ["Scope"]
@@ -26,26 +23,7 @@ __all__ = ["Scope"]
 # pilot/pkg/networking/core/route/retry/retry.go, newRetryPolicy.
 DEFAULT_RETRY = HttpRetry(attempts=2)
 
-RulesByHost: TypeAlias = dict[str, list[DestinationRule]]
-
-
-class _Rules:
-    """DestinationRules by the hosts that they name, of which some are wildcards."""
-
-    def __init__(self, by_host: RulesByHost) -> None:
-        self._by_host = by_host
-        self._wildcards = [one for one in by_host if one.startswith("*")]
-
-    def most_specific(self, host: str) -> list[DestinationRule]:
-        """Those of a host: of its own name, or of the longest wildcard that it is one of."""
-        exact = self._by_host.get(host)
-        if exact is not None:
-            return exact
-        wildcards = [one for one in self._wildcards if hosts_overlap(one, host)]
-        return self._by_host[max(wildcards, key=len)] if wildcards else []
-
-
-_EVERYBODY, _OWN = "*", "."
+_EVERYBODY = "*"
 
 
 class Scope:
@@ -54,13 +32,15 @@ class Scope:
     Args:
         world: All that there is.
         client: Who asks.
+        memo: What was made for the client before.
 
     Attributes:
         services: By host, those that it may call.
         virtual_services: Those that may hold for it, those of its own namespace's first.
+        destination_rules: Those that hold for it.
     """
 
-    def __init__(self, world: World, client: Client) -> None:
+    def __init__(self, world: World, client: Client, memo: Memo) -> None:
         self.world = world
         self.client = client
         self.root_namespace = world.security.mesh.root_namespace
@@ -83,8 +63,9 @@ class Scope:
             exported = [one for one in exported if one.host in wanted or self.imports(one.namespace, one.host)]
         self.services: dict[str, Service] = {one.host: one for one in exported}
         self.virtual_services: Sequence[VirtualService] = rules
-        self._rules: dict[str, DestinationRule | None] = {}
-        self._exported: dict[str, _Rules] = {}
+        namespaces = {one.host: one.namespace for one in exported}
+        inputs = world.destination_rules, client, namespaces, self.root_namespace, defaults.destination_rule_export_to
+        self.destination_rules = memo.keep("destination rules", inputs, lambda _: ClientRules(*inputs))
 
     @property
     def registry_only(self) -> bool:
@@ -116,10 +97,10 @@ class Scope:
                 found.setdefault(target.host, []).append(service.host)
         return found
 
-    def external_name(self, host: str) -> str:
-        """The host that a service is a name of; empty where it is none."""
-        service = self.services.get(host)
-        return service.external_name if service is not None else ""
+    @cached_property
+    def external_names(self) -> dict[str, str]:
+        """The hosts that services are names of, as they say themselves."""
+        return {host: service.external_name for host, service in self.services.items() if service.external_name}
 
     def concrete(self, service: Service) -> Service:
         """The service that one is a name of; itself where it is none."""
@@ -177,58 +158,6 @@ class Scope:
         every = {host: [rule for rule in rules if not rule.is_of_gateway_api] for host, rules in claims.items()}
         return {host: rules for host, rules in every.items() if rules}
 
-    def destination_rule(self, host: str) -> DestinationRule | None:
-        """The rule that holds for a host; several for one host are one."""
-        if host not in self._rules:
-            self._rules[host] = self._find_destination_rule(host)
-        return self._rules[host]
-
-    def _find_destination_rule(self, host: str) -> DestinationRule | None:
-        service = self.services.get(host)
-        own, root = self.client.namespace, self.root_namespace
-        found = self._own_rules.most_specific(host)
-        if not found and service is not None:
-            found = self._exported_rules(service.namespace).most_specific(host)
-        if not found and root != own:
-            found = self._exported_rules(root).most_specific(host)
-        # Those for some workloads come first, and are of the client's own namespace.
-        for rule in found:
-            if rule.selector is not None and rule.namespace == own and self.client.has(rule.selector):
-                return rule
-        return next((rule for rule in reversed(found) if rule.selector is None), None)
-
-    @cached_property
-    def _rules_of_namespaces(self) -> dict[str, list[DestinationRule]]:
-        found: dict[str, list[DestinationRule]] = {}
-        for rule in self.world.destination_rules:
-            found.setdefault(rule.namespace, []).append(rule)
-        return found
-
-    @cached_property
-    def _own_rules(self) -> _Rules:
-        own = self.client.namespace
-        rules = self._rules_of_namespaces.get(own, [])
-        if own == self.root_namespace:
-            # What the root namespace has for everybody does not stand before the rules of services.
-            return _Rules(_merged([rule for rule in rules if self._is_private(rule)]))
-        return _Rules(_merged([rule for rule in rules if is_exported(rule.export_to, own, own)]))
-
-    def _exported_rules(self, namespace: str) -> _Rules:
-        found = self._exported.get(namespace)
-        if found is None:
-            rules = [one for one in self._rules_of_namespaces.get(namespace, []) if not self._is_private(one)]
-            client = self.client.namespace
-            exported = {
-                host: [rule for rule in of_host if is_exported(rule.export_to, rule.namespace, client)]
-                for host, of_host in _merged(rules).items()
-            }
-            found = self._exported[namespace] = _Rules(exported)
-        return found
-
-    def _is_private(self, rule: DestinationRule) -> bool:
-        exported = rule.export_to or self.world.defaults.destination_rule_export_to
-        return rule.selector is not None or exported in ((_OWN,), (rule.namespace,))
-
 
 def _private_ones_first(rules: list[VirtualService], client: Client) -> list[VirtualService]:
     def rank(rule: VirtualService) -> int:
@@ -238,44 +167,6 @@ def _private_ones_first(rules: list[VirtualService], client: Client) -> list[Vir
         return 0 if rule.namespace == client.namespace else 1
 
     return sorted(rules, key=lambda rule: (rank(rule), rule.age))
-
-
-def _merged(rules: Iterable[DestinationRule]) -> RulesByHost:
-    """Rules of one namespace, those of one host made one: subsets are added, and the first traffic policy holds.
-
-    One for some workloads takes up those for all that are exported alike (destination_rule.go, mergeDestinationRule).
-    """
-    by_host: RulesByHost = {}
-    for rule in sorted(rules, key=lambda one: (one.selector is None, one.age)):
-        merged, stands_alone = by_host.setdefault(rule.host, []), True
-        for place, other in enumerate(merged):
-            own, others = _exports(rule), _exports(other)
-            stands_alone = own != others
-            if stands_alone and not (others and own >= others):
-                continue
-            if other.selector is not None and rule.selector is not None and other.selector != rule.selector:
-                stands_alone = True
-                continue
-            if (other.selector is None) is (rule.selector is None):
-                stands_alone = False
-            merged[place] = _with(other, rule)
-        if stands_alone:
-            merged.append(rule)
-    return by_host
-
-
-def _exports(rule: DestinationRule) -> frozenset[str]:
-    return frozenset(rule.export_to) if rule.selector is None else frozenset([_OWN])
-
-
-def _with(rule: DestinationRule, other: DestinationRule) -> DestinationRule:
-    known = {subset.name for subset in rule.subsets}
-    return dataclasses.replace(
-        rule,
-        subsets=(*rule.subsets, *(subset for subset in other.subsets if subset.name not in known)),
-        policy=rule.policy if rule.policy is not None else other.policy,
-        is_broken=rule.is_broken or other.is_broken,
-    )
 
 
 def _sidecar_of(world: World, client: Client) -> Sidecar | None:
