@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import meshsdk
 from meshsdk.controlplane.raw import _MODULES
@@ -18,6 +19,10 @@ from tests.processes import OF_THE_MACHINE
 from tests.servers import EchoServer
 
 have_patience()
+
+# A busy machine takes its time for an example, too.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 MakeMesh = Callable[..., meshsdk.Mesh]
 

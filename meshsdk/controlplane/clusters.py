@@ -13,13 +13,13 @@ from google.protobuf.message import Message
 
 from ..errors import ConfigError
 from .client import Client
+from .client_rules import ClientRules
 from .cluster_tls import HTTP_OPTIONS, apply_tls, match_tls, mutual_tls, with_providers
 from .durations import set_seconds
 from .inbound import oldest_first, peer_mode
 from .locality import EVERYWHERE, apply_locality, distribution_of, weighs_localities
 from .names import cluster_name
 from .protocols import HTTP2, UNTOLD
-from .scope import Scope
 from .security_world import MeshConfig, PeerAuthentication
 from .traffic_policy import (
     NO_POLICY,
@@ -82,17 +82,23 @@ class ClusterInputs(NamedTuple):
     peers: Sequence[PeerAuthentication]
 
 
-def cluster_inputs(scope: Scope) -> Iterator[ClusterInputs]:
+def cluster_inputs(
+    services: Iterable[Service],
+    rules: ClientRules,
+    client: Client,
+    defaults: MeshDefaults,
+    mesh: MeshConfig,
+    peers: Iterable[PeerAuthentication],
+) -> Iterator[ClusterInputs]:
     """Of each service that has clusters."""
-    world = scope.world
-    mesh, peers = world.security.mesh, oldest_first(world.security.peers)
-    for service in scope.services.values():
+    by_age = oldest_first(peers)
+    for service in services:
         if service.resolution is Resolution.NONE or service.external_name:
             continue  # Istio sends those to their original destination; here such a host is passed through.
-        rule = scope.destination_rule(service.host)
+        rule = rules.of(service.host)
         if rule is not None and rule.is_broken:
             continue  # It may ask for TLS: requests fail until it can be read.
-        yield ClusterInputs(service, rule, scope.client, world.defaults, mesh, peers)
+        yield ClusterInputs(service, rule, client, defaults, mesh, by_age)
 
 
 def make_clusters(inputs: ClusterInputs, errors: list[ConfigError]) -> list[Message]:

@@ -142,13 +142,17 @@ def _read_piece(text: str, first_line: int, words: Words) -> _Piece:
     return _Piece(tuple(tuple(_objects_of(one, first_line)) for one in documents), aliases)
 
 
+# Characters. Of a shorter text it takes as long to find out how it is written as to read it.
+_WORTH_A_LOOK = 1000
+
+
 def _parse(text: str, first_line: int, words: Words) -> tuple[list[YamlDocument], int]:
     if text.lstrip()[:1] in ("{", "["):
         try:
             return [YamlDocument(parse_json(text), 0)], 0
         except ValueError:
             pass  # It may be YAML, whose reader says what is wrong, and where.
-    written = read_written(text, first_line, words)
+    written = read_written(text, first_line, words) if len(text) >= _WORTH_A_LOOK else None
     return ([written], 0) if written is not None else read_yaml(text, first_line, words)
 
 

@@ -6,8 +6,8 @@ long as that equals what it was given the last time, its result is kept, the sam
 else it is carried out anew, and the steps inside of it are asked in the same way. What no step asks for is forgotten.
 
 So what comes of an edit equals what would be made from nothing, if two rules are kept. A step looks at nothing but its
-inputs: the functions of a step take those, and neither the World nor the Scope. Inputs and results never change: what
-other objects are made of them are new ones.
+inputs: where those are many they are one tuple (`RouteInputs`), and its functions are given nothing else. And inputs
+and results never change: what is made of them is another object.
 """
 
 from __future__ import annotations

@@ -1,31 +1,34 @@
 """The world as one client sees it: which services there are for it, and which rules hold.
 
 Theory of operation. Services and rules are exported to namespaces; a Sidecar says which of them a workload uses at all.
-Of the VirtualServices the first one that names a service has it, and one by a wildcard only where no other names it. A
-DestinationRule is looked for in the client's namespace, then in the service's, then in the root namespace; those of one
-host in one namespace are one rule.
+Of the VirtualServices the first one that names a service has it, and one by a wildcard only where no other names it.
 
-Source: istio/istio pilot/pkg/model/push_context.go (destinationRule, initVirtualServices), destination_rule.go,
-sidecar.go (SidecarScope, computeWildcardHostVirtualServiceIndex).
+Source: istio/istio pilot/pkg/model/push_context.go (initVirtualServices), sidecar.go (SidecarScope,
+computeWildcardHostVirtualServiceIndex).
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TypeAlias
 
 from .client import Client
+from .client_rules import ClientRules
 from .http_rules import HttpRetry, VirtualService
+<<<<<<< HEAD
 from .traffic_policy import DestinationRule
 from .world import Service, Sidecar, World, covers_host, hosts_overlap, is_exported
+=======
+from .memo import Memo
+from .world import Service, Sidecar, World, hosts_overlap, is_exported
+>>>>>>> wt-perf
 
 __all__ = ["Scope"]
 
 # pilot/pkg/networking/core/route/retry/retry.go, newRetryPolicy.
 DEFAULT_RETRY = HttpRetry(attempts=2)
 
+<<<<<<< HEAD
 RulesByHost: TypeAlias = dict[str, list[DestinationRule]]
 
 
@@ -46,6 +49,9 @@ class _Rules:
 
 
 _EVERYBODY, _OWN = "*", "."
+=======
+_EVERYBODY = "*"
+>>>>>>> wt-perf
 
 
 class Scope:
@@ -54,13 +60,15 @@ class Scope:
     Args:
         world: All that there is.
         client: Who asks.
+        memo: What was made for the client before.
 
     Attributes:
         services: By host, those that it may call.
         virtual_services: Those that may hold for it, those of its own namespace's first.
+        destination_rules: Those that hold for it.
     """
 
-    def __init__(self, world: World, client: Client) -> None:
+    def __init__(self, world: World, client: Client, memo: Memo) -> None:
         self.world = world
         self.client = client
         self.root_namespace = world.security.mesh.root_namespace
@@ -83,8 +91,9 @@ class Scope:
             exported = [one for one in exported if one.host in wanted or self.imports(one.namespace, one.host)]
         self.services: dict[str, Service] = {one.host: one for one in exported}
         self.virtual_services: Sequence[VirtualService] = rules
-        self._rules: dict[str, DestinationRule | None] = {}
-        self._exported: dict[str, _Rules] = {}
+        namespaces = {one.host: one.namespace for one in exported}
+        inputs = world.destination_rules, client, namespaces, self.root_namespace, defaults.destination_rule_export_to
+        self.destination_rules = memo.keep("destination rules", inputs, lambda _: ClientRules(*inputs))
 
     @property
     def registry_only(self) -> bool:
@@ -116,10 +125,10 @@ class Scope:
                 found.setdefault(target.host, []).append(service.host)
         return found
 
-    def external_name(self, host: str) -> str:
-        """The host that a service is a name of; empty where it is none."""
-        service = self.services.get(host)
-        return service.external_name if service is not None else ""
+    @cached_property
+    def external_names(self) -> dict[str, str]:
+        """The hosts that services are names of, as they say themselves."""
+        return {host: service.external_name for host, service in self.services.items() if service.external_name}
 
     def concrete(self, service: Service) -> Service:
         """The service that one is a name of; itself where it is none."""
@@ -177,6 +186,7 @@ class Scope:
         every = {host: [rule for rule in rules if not rule.is_of_gateway_api] for host, rules in claims.items()}
         return {host: rules for host, rules in every.items() if rules}
 
+<<<<<<< HEAD
     def destination_rule(self, host: str) -> DestinationRule | None:
         """The rule that holds for a host; several for one host are one."""
         if host not in self._rules:
@@ -232,6 +242,8 @@ class Scope:
         exported = rule.export_to or self.world.defaults.destination_rule_export_to
         return rule.selector is not None or exported in ((_OWN,), (rule.namespace,))
 
+=======
+>>>>>>> wt-perf
 
 def _private_ones_first(rules: list[VirtualService], client: Client) -> list[VirtualService]:
     def rank(rule: VirtualService) -> int:
@@ -241,44 +253,6 @@ def _private_ones_first(rules: list[VirtualService], client: Client) -> list[Vir
         return 0 if rule.namespace == client.namespace else 1
 
     return sorted(rules, key=lambda rule: (rank(rule), rule.age))
-
-
-def _merged(rules: Iterable[DestinationRule]) -> RulesByHost:
-    """Rules of one namespace, those of one host made one: subsets are added, and the first traffic policy holds.
-
-    One for some workloads takes up those for all that are exported alike (destination_rule.go, mergeDestinationRule).
-    """
-    by_host: RulesByHost = {}
-    for rule in sorted(rules, key=lambda one: (one.selector is None, one.age)):
-        merged, stands_alone = by_host.setdefault(rule.host, []), True
-        for place, other in enumerate(merged):
-            own, others = _exports(rule), _exports(other)
-            stands_alone = own != others
-            if stands_alone and not (others and own >= others):
-                continue
-            if other.selector is not None and rule.selector is not None and other.selector != rule.selector:
-                stands_alone = True
-                continue
-            if (other.selector is None) is (rule.selector is None):
-                stands_alone = False
-            merged[place] = _with(other, rule)
-        if stands_alone:
-            merged.append(rule)
-    return by_host
-
-
-def _exports(rule: DestinationRule) -> frozenset[str]:
-    return frozenset(rule.export_to) if rule.selector is None else frozenset([_OWN])
-
-
-def _with(rule: DestinationRule, other: DestinationRule) -> DestinationRule:
-    known = {subset.name for subset in rule.subsets}
-    return dataclasses.replace(
-        rule,
-        subsets=(*rule.subsets, *(subset for subset in other.subsets if subset.name not in known)),
-        policy=rule.policy if rule.policy is not None else other.policy,
-        is_broken=rule.is_broken or other.is_broken,
-    )
 
 
 def _sidecar_of(world: World, client: Client) -> Sidecar | None:

@@ -70,7 +70,7 @@ class _Views:
                 self._views.clear()
             checked = {} if client == self._first else self.of(self._first).grpc
             memo = Memo(self._before.get(client))
-            found = self._views[client] = View(Scope(self.world, client), self._raw, memo, checked)
+            found = self._views[client] = View(Scope(self.world, client, memo), self._raw, memo, checked)
         return found
 
     @property

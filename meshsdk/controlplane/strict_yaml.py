@@ -24,7 +24,7 @@ MAX_DEPTH = 100
 INTEGERS = range(-(1 << 63), 1 << 64)
 
 # libyaml's parser where it was built in.
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Parser = getattr(getattr(yaml, "cyaml", None), "CParser", yaml.SafeLoader)
 
 _TAG = "tag:yaml.org,2002:"
 _BOOLEANS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
@@ -94,8 +94,8 @@ def read_yaml(text: str, first_line: int = 1, words: Words | None = None) -> tup
     found: list[YamlDocument] = []
     builder = _Builder(first_line, words or Words())
     try:
-        loader = _Loader(text)
-        for document in builder.documents(iter(loader.get_event, None)):
+        parser = _Parser(text)
+        for document in builder.documents(iter(parser.get_event, None)):
             found.append(document)
     except yaml.MarkedYAMLError as error:
         raise YamlError(len(found) + 1, _told(error, first_line)) from error

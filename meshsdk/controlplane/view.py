@@ -105,11 +105,21 @@ class View:
 
     @cached_property
     def _clusters(self) -> list[Resources]:
-        made = [
-            self._packer.keep(("clusters", inputs.service.host), inputs, partial(make_clusters, inputs))
-            for inputs in cluster_inputs(self.scope)
-        ]
-        return [*made, self._packer.pack(lambda _: make_keys_clusters(self.scope.world))]
+        scope, world = self.scope, self.scope.world
+        inputs = (
+            [*scope.services.values()],
+            scope.destination_rules,
+            scope.client,
+            world.defaults,
+            world.security.mesh,
+            world.security.peers,
+        )
+
+        def make(inside: Packer) -> list[Resources]:
+            return [inside.keep(one.service.host, one, partial(make_clusters, one)) for one in cluster_inputs(*inputs)]
+
+        made = self._packer.keep_all("clusters", inputs, make)
+        return [*made, self._packer.pack(lambda _: make_keys_clusters(world))]
 
     def _for_grpc_core(self, clusters: Resources) -> Resources:
         """What stands in the place of clusters."""

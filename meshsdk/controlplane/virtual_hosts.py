@@ -5,14 +5,17 @@ Source: istio/istio pilot/pkg/networking/core/httproute.go, BuildSidecarOutbound
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from envoy.config.route.v3 import route_components_pb2 as pb
 
 from ..errors import ConfigError
-from .http_rules import VirtualService
+from .client import Client
+from .client_rules import ClientRules
+from .http_rules import HttpRetry, VirtualService
 from .memo import Memo
 from .names import names_of
 from .routes import RouteInputs, has_routes, make_routes, tell_grpc_of_timeouts
@@ -27,11 +30,10 @@ PORT_OF_OTHERS = 80
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VirtualHost:
-    """A virtual host. Where its routes cannot be said it has none, and refuses: unknown, it would be called past the
-    mesh.
+    """A virtual host.
 
     Attributes:
-        errors: Why it has none.
+        errors: Why it has no routes. So it refuses: unknown, it would be called past the mesh.
     """
 
     domains: Sequence[str]
@@ -55,11 +57,11 @@ def make_virtual_hosts(scope: Scope, number: int, memo: Memo, *, is_grpc_core: b
     found: list[VirtualHost] = []
     for (service, port), own in zip(entries, domains, strict=True):
         if own:
-            inputs = _route_inputs(scope, service.host, port, scope.virtual_services_of(service.host), memo)
-            found.append(_keep_host(memo, own, inputs, is_grpc_core=is_grpc_core))
+            inputs = _inputs(scope, service.host, own, port, scope.virtual_services_of(service.host), is_grpc_core)
+            found.append(_keep_host(inputs, memo))
     if number == PORT_OF_OTHERS:
         taken = {one for own in domains for one in own}
-        found += [_keep_host(memo, *one, is_grpc_core=False) for one in _others(scope, taken, memo)]
+        found += [_keep_host(one, memo) for one in _others(scope, taken)]
     return found
 
 
@@ -107,41 +109,70 @@ def _services_at(scope: Scope, number: int) -> Iterator[tuple[Service, Port]]:
                 yield service, port
 
 
-def _route_inputs(scope: Scope, host: str, port: Port, rules: Sequence[VirtualService], memo: Memo) -> RouteInputs:
-    hosts = memo.keep(("hosts of", host), (host, rules), lambda _: _hosts_of(host, rules))
+class _HostInputs(NamedTuple):
+    """All that a virtual host depends on, among the rules and names of everybody."""
+
+    host: str
+    domains: Sequence[str]
+    port: Port
+    rules: Sequence[VirtualService]
+    destination_rules: ClientRules
+    external_names: Mapping[str, str]
+    client: Client
+    default_retry: HttpRetry
+    is_grpc_core: bool
+
+
+def _inputs(
+    scope: Scope,
+    host: str,
+    domains: Sequence[str],
+    port: Port,
+    rules: Sequence[VirtualService],
+    is_grpc_core: bool = False,
+) -> _HostInputs:
+    of_all = scope.destination_rules, scope.external_names, scope.client, scope.default_retry
+    return _HostInputs(host, domains, port, rules, *of_all, is_grpc_core)
+
+
+def _keep_host(inputs: _HostInputs, memo: Memo) -> VirtualHost:
+    def make(inside: Memo) -> VirtualHost:
+        routes = _route_inputs(inputs)
+        return inside.keep("routes", (inputs.domains, routes, inputs.is_grpc_core), partial(_make_host, inputs, routes))
+
+    return memo.keep(("host", inputs.host, inputs.port.number, inputs.is_grpc_core), inputs, make)
+
+
+def _route_inputs(inputs: _HostInputs) -> RouteInputs:
+    """What of everybody's rules and names the routes of one host depend on."""
+    led_to = (one.host for rule in inputs.rules for one in rule.every_destination())
+    hosts = dict.fromkeys([inputs.host, *led_to])
+    found = {one: inputs.destination_rules.of(one) for one in hosts}
     return RouteInputs(
-        host=host,
-        port=port,
-        rules=rules,
-        destination_rules={one: rule for one in hosts if (rule := scope.destination_rule(one)) is not None},
-        external_names={one: name for one in hosts if (name := scope.external_name(one))},
-        client=scope.client,
-        default_retry=scope.default_retry,
+        host=inputs.host,
+        port=inputs.port,
+        rules=inputs.rules,
+        destination_rules={one: rule for one, rule in found.items() if rule is not None},
+        external_names={one: inputs.external_names[one] for one in hosts if one in inputs.external_names},
+        client=inputs.client,
+        default_retry=inputs.default_retry,
     )
 
 
-def _hosts_of(host: str, rules: Iterable[VirtualService]) -> list[str]:
-    """A host, and those that its rules lead to."""
-    return [*dict.fromkeys([host, *(one.host for rule in rules for one in rule.every_destination())])]
-
-
-def _keep_host(memo: Memo, domains: Sequence[str], inputs: RouteInputs, *, is_grpc_core: bool) -> VirtualHost:
+def _make_host(inputs: _HostInputs, routes: RouteInputs, _: Memo) -> VirtualHost:
     name = f"{inputs.host}:{inputs.port.number}"
-
-    def make(_: Memo) -> VirtualHost:
-        message = pb.VirtualHost(name=name, domains=domains, include_request_attempt_count=True)
-        try:
-            message.routes.extend(make_routes(inputs))
-        except NOT_SAYABLE as error:
-            return VirtualHost(domains, message, [ConfigError(name, f"its routes cannot be said in xDS: {error}")])
-        if is_grpc_core:
-            tell_grpc_of_timeouts(message.routes)
-        return VirtualHost(domains, message)
-
-    return memo.keep(("host", name, is_grpc_core), (domains, inputs), make)
+    message = pb.VirtualHost(name=name, domains=inputs.domains, include_request_attempt_count=True)
+    try:
+        message.routes.extend(make_routes(routes))
+    except NOT_SAYABLE as error:
+        problem = ConfigError(name, f"its routes cannot be said in xDS: {error}")
+        return VirtualHost(inputs.domains, message, [problem])
+    if inputs.is_grpc_core:
+        tell_grpc_of_timeouts(message.routes)
+    return VirtualHost(inputs.domains, message)
 
 
-def _others(scope: Scope, taken: Iterable[str], memo: Memo) -> Iterator[tuple[Sequence[str], RouteInputs]]:
+def _others(scope: Scope, taken: Iterable[str]) -> Iterator[_HostInputs]:
     """Hosts that no service has there (route.go, buildSidecarVirtualHostsForVirtualService)."""
     port = Port("http", PORT_OF_OTHERS)
     for host, rules in scope.hosts_of_rules.items():
@@ -151,4 +182,4 @@ def _others(scope: Scope, taken: Iterable[str], memo: Memo) -> Iterator[tuple[Se
         domains = [one for one in (host, f"{host}:{port.number}") if one not in taken]
         rule = next((one for one in rules if has_routes(scope.client, one, port)), None)
         if domains and rule is not None:
-            yield domains, _route_inputs(scope, host, port, [rule], memo)
+            yield _inputs(scope, host, domains, port, [rule])

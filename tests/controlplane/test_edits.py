@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from meshsdk.controlplane.client import ANYBODY, Client
 from meshsdk.controlplane.documents import Document, Pieces, read_documents
 from meshsdk.controlplane.folder import Folder
 from meshsdk.controlplane.state import FolderState, make_state
-from tests.interop.istio.case import read_corpus
+from meshsdk.resources import ResourceType
+from tests.interop.istio.case import Case, read_corpus
 
-CASES = [case.documents for case in read_corpus()]
+CORPUS_CASES = read_corpus()
+CASES = [case.documents for case in CORPUS_CASES]
 CLIENTS = (
     ANYBODY,
     Client("shop", (("app", "client"), ("version", "v1")), ("eu-west-1", "eu-west-1a", "")),
@@ -92,7 +95,9 @@ def change(document: Any, chance: random.Random) -> None:
     holder, key = chance.choice(places)
     value = holder[key]
     of_others = [one[at] for one, at in places if not isinstance(one[at], dict | list)]
-    if chance.random() < 0.15:
+    if chance.random() < 0.5 and KNOWN_VALUES.get(key):
+        holder[key] = copy.deepcopy(chance.choice(KNOWN_VALUES[key]))
+    elif chance.random() < 0.15:
         del holder[key]
     elif chance.random() < 0.15 and isinstance(value, list):
         value.append(copy.deepcopy(chance.choice(value or of_others)))
@@ -112,6 +117,12 @@ def places_in(value: Any) -> list[tuple[Any, Any]]:
     return [place for key in keys for place in ((value, key), *places_in(value[key]))]
 
 
+# By the names of fields, of which most are numbers of lists.
+KNOWN_VALUES: dict[Any, list[Any]] = {}
+for _holder, _key in places_in(CASES):
+    if isinstance(_key, str) and _holder[_key] not in KNOWN_VALUES.setdefault(_key, []):
+        KNOWN_VALUES[_key].append(_holder[_key])
+
 EDITS = st.lists(
     st.tuples(
         st.sampled_from(["case", "insert", "change", "change", "change", "remove", "move", "rename"]),
@@ -123,19 +134,19 @@ EDITS = st.lists(
 )
 
 
-def assert_same(kept: FolderState, afresh: FolderState) -> None:
+def assert_same(kept: FolderState, afresh: FolderState, clients: Iterable[Client] = CLIENTS) -> None:
     assert kept.problems == afresh.problems
     assert kept.version == afresh.version
     assert kept.world == afresh.world
     assert kept.raw == afresh.raw
-    for client in CLIENTS:
+    for client in clients:
         one, other = kept.view(client), afresh.view(client)
         for shape in ("grpc", "grpc_core", "sidecar"):
             assert getattr(one, shape) == getattr(other, shape)
         assert list(map(str, one.errors)) == list(map(str, other.errors))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, len(CASES) - 1), EDITS)
 def test_a_state_after_edits_is_the_one_that_is_made_from_nothing(
     tmp_path_factory: pytest.TempPathFactory, first: int, edits: list[Edit]
@@ -146,6 +157,25 @@ def test_a_state_after_edits_is_the_one_that_is_made_from_nothing(
         edited.edit(edit)
         assert edited.kept is not None
         assert_same(edited.kept, edited.afresh())
+
+
+@pytest.mark.parametrize("case", CORPUS_CASES, ids=lambda case: case.name)
+def test_each_document_of_a_case_goes_and_comes_again(tmp_path: Path, case: Case) -> None:
+    clients = [
+        Client(one.namespace, tuple(sorted(one.labels.items())), (*one.locality.split("/"), "", "")[:3])
+        for one in case.clients
+    ]
+    files = []
+    for place, document in enumerate(case.documents):
+        path = tmp_path / f"{place:02}.yaml"
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        files.append((path, read_documents(path)))
+    state = make_state(files, DOMAIN)
+    for place in range(len(files)):
+        left = [*files[:place], *files[place + 1 :]]
+        for now in (left, files):
+            state = make_state(now, DOMAIN, before=state)
+            assert_same(state, make_state(now, DOMAIN), clients)
 
 
 def test_an_edit_leaves_what_it_does_not_reach(tmp_path: Path) -> None:
@@ -166,3 +196,20 @@ def test_an_edit_leaves_what_it_does_not_reach(tmp_path: Path) -> None:
     others = {key for key, packed in folder.state.grpc.items() if packed is not before[key]}
     host = "b.default.svc.cluster.local"
     assert {name for _, name in others} == {f"{host}:80", f"outbound|80||{host}"}
+
+
+def test_a_rule_that_leads_to_a_name_of_another_service_follows_it(tmp_path: Path) -> None:
+    path = tmp_path / "all.yaml"
+    text = (
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{name: http, port: 80}]}\n---\n"
+        "apiVersion: v1\nkind: Service\nmetadata: {name: alias}\n"
+        "spec: {type: ExternalName, externalName: one.example, ports: [{name: http, port: 80}]}\n---\n"
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\n"
+        "spec: {hosts: [a], http: [{route: [{destination: {host: alias}}]}]}\n"
+    )
+    folder = Folder(tmp_path, settle_seconds=0)
+    routes = ResourceType.ROUTE_CONFIGURATION, "outbound|80||a.default.svc.cluster.local"
+    for host in ("one.example", "two.example", "one.example"):
+        path.write_text(text.replace("one.example", host))
+        assert folder.refresh()
+        assert f"outbound|80||{host}".encode() in folder.state.grpc[routes]

@@ -372,6 +372,6 @@ def test_a_host_whose_routes_cannot_be_said_is_not_called_past_the_mesh() -> Non
     world = World(
         virtual_services=[VirtualService("r", "default", ("x.example",), (HttpRoute(timeout_seconds=1e300),))]
     )
-    [host] = make_virtual_hosts(Scope(world, Client()), 80, Memo())
+    [host] = make_virtual_hosts(Scope(world, Client(), Memo()), 80, Memo())
     assert (list(host.message.domains), len(host.message.routes)) == (["x.example", "x.example:80"], 0)
     assert [error.where for error in host.errors] == ["x.example:80"]
