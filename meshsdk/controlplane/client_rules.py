@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from .client import Client
 from .traffic_policy import DestinationRule
-from .world import hosts_overlap, is_exported
+from .world import covers_host, is_exported
 
 __all__ = ["ClientRules"]
 
@@ -36,7 +36,7 @@ class _Rules:
         exact = self._by_host.get(host)
         if exact is not None:
             return exact
-        wildcards = [one for one in self._wildcards if hosts_overlap(one, host)]
+        wildcards = [one for one in self._wildcards if covers_host(one, host)]
         return self._by_host[max(wildcards, key=len)] if wildcards else []
 
 
@@ -77,12 +77,15 @@ class ClientRules:
 
     def _find(self, host: str) -> DestinationRule | None:
         namespace = self._namespaces.get(host)
-        own, root = self._client.namespace, self._root_namespace
+        own = self._client.namespace
         found = self._own_rules.most_specific(host)
         if not found and namespace is not None:
             found = self._exported_rules(namespace).most_specific(host)
-        if not found and root != own:
-            found = self._exported_rules(root).most_specific(host)
+        if not found:
+            found = self._exported_rules(self._root_namespace).most_specific(host)
+        for rule in found:
+            if rule.is_broken:
+                return rule  # It cannot be told whether it would be this client's.
         # Those for some workloads come first, and are of the client's own namespace.
         for rule in found:
             if rule.selector is not None and rule.namespace == own and self._client.has(rule.selector):

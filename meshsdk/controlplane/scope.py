@@ -15,43 +15,15 @@ from functools import cached_property
 from .client import Client
 from .client_rules import ClientRules
 from .http_rules import HttpRetry, VirtualService
-<<<<<<< HEAD
-from .traffic_policy import DestinationRule
-from .world import Service, Sidecar, World, covers_host, hosts_overlap, is_exported
-=======
 from .memo import Memo
-from .world import Service, Sidecar, World, hosts_overlap, is_exported
->>>>>>> wt-perf
+from .world import Service, Sidecar, World, covers_host, hosts_overlap, is_exported
 
 __all__ = ["Scope"]
 
 # pilot/pkg/networking/core/route/retry/retry.go, newRetryPolicy.
 DEFAULT_RETRY = HttpRetry(attempts=2)
 
-<<<<<<< HEAD
-RulesByHost: TypeAlias = dict[str, list[DestinationRule]]
-
-
-class _Rules:
-    """DestinationRules by the hosts that they name, of which some are wildcards."""
-
-    def __init__(self, by_host: RulesByHost) -> None:
-        self._by_host = by_host
-        self._wildcards = [one for one in by_host if one.startswith("*")]
-
-    def most_specific(self, host: str) -> list[DestinationRule]:
-        """Those of a host: of its own name, or of the longest wildcard that it is one of."""
-        exact = self._by_host.get(host)
-        if exact is not None:
-            return exact
-        wildcards = [one for one in self._wildcards if covers_host(one, host)]
-        return self._by_host[max(wildcards, key=len)] if wildcards else []
-
-
-_EVERYBODY, _OWN = "*", "."
-=======
 _EVERYBODY = "*"
->>>>>>> wt-perf
 
 
 class Scope:
@@ -186,64 +158,6 @@ class Scope:
         every = {host: [rule for rule in rules if not rule.is_of_gateway_api] for host, rules in claims.items()}
         return {host: rules for host, rules in every.items() if rules}
 
-<<<<<<< HEAD
-    def destination_rule(self, host: str) -> DestinationRule | None:
-        """The rule that holds for a host; several for one host are one."""
-        if host not in self._rules:
-            self._rules[host] = self._find_destination_rule(host)
-        return self._rules[host]
-
-    def _find_destination_rule(self, host: str) -> DestinationRule | None:
-        service = self.services.get(host)
-        own = self.client.namespace
-        found = self._own_rules.most_specific(host)
-        if not found and service is not None:
-            found = self._exported_rules(service.namespace).most_specific(host)
-        if not found:
-            found = self._exported_rules(self.root_namespace).most_specific(host)
-        for rule in found:
-            if rule.is_broken:
-                return rule  # It cannot be told whether it would be this client's.
-        # Those for some workloads come first, and are of the client's own namespace.
-        for rule in found:
-            if rule.selector is not None and rule.namespace == own and self.client.has(rule.selector):
-                return rule
-        return next((rule for rule in reversed(found) if rule.selector is None), None)
-
-    @cached_property
-    def _rules_of_namespaces(self) -> dict[str, list[DestinationRule]]:
-        found: dict[str, list[DestinationRule]] = {}
-        for rule in self.world.destination_rules:
-            found.setdefault(rule.namespace, []).append(rule)
-        return found
-
-    @cached_property
-    def _own_rules(self) -> _Rules:
-        own = self.client.namespace
-        rules = self._rules_of_namespaces.get(own, [])
-        if own == self.root_namespace:
-            # What the root namespace has for everybody does not stand before the rules of services.
-            return _Rules(_merged([rule for rule in rules if self._is_private(rule)]))
-        return _Rules(_merged([rule for rule in rules if is_exported(rule.export_to, own, own)]))
-
-    def _exported_rules(self, namespace: str) -> _Rules:
-        found = self._exported.get(namespace)
-        if found is None:
-            rules = [one for one in self._rules_of_namespaces.get(namespace, []) if not self._is_private(one)]
-            client = self.client.namespace
-            exported = {
-                host: [rule for rule in of_host if is_exported(rule.export_to, rule.namespace, client)]
-                for host, of_host in _merged(rules).items()
-            }
-            found = self._exported[namespace] = _Rules(exported)
-        return found
-
-    def _is_private(self, rule: DestinationRule) -> bool:
-        exported = rule.export_to or self.world.defaults.destination_rule_export_to
-        return rule.selector is not None or exported in ((_OWN,), (rule.namespace,))
-
-=======
->>>>>>> wt-perf
 
 def _private_ones_first(rules: list[VirtualService], client: Client) -> list[VirtualService]:
     def rank(rule: VirtualService) -> int:
