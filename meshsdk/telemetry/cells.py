@@ -96,7 +96,10 @@ class Cells:
             if place is None:
                 if len(self._rows) + 1 >= self._limit:
                     return 0
-                self._memory.write_labels(kind, labels)
+                try:
+                    self._memory.write_labels(kind, labels)
+                except OSError:  # The disk is full: the request goes on, and is missed.
+                    return 0
                 place = self._rows[kind, labels] = (len(self._rows) + 1) * ROW
         return place
 

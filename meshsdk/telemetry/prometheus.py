@@ -43,11 +43,17 @@ def exposition(metrics: IstioMetrics, build: str = "unknown") -> bytes:
         metrics: Of this process.
         build: The version of Istio that it says it is.
     """
-    text = "\n".join((*_lines(metrics, build), ""))
-    return text.encode("utf-8", "replace") + _of_application()
+    page = bytearray()
+    for block in _blocks(metrics, build):
+        # One by one: together they may have tens of megabytes, and would be there three times over.
+        page += block.encode("utf-8", "replace")
+        page += b"\n"
+    page += _of_application()
+    return bytes(page)
 
 
-def _lines(metrics: IstioMetrics, build: str) -> Iterator[str]:
+def _blocks(metrics: IstioMetrics, build: str) -> Iterator[str]:
+    """Lines of the page, some of them several in one."""
     rows, missed = metrics.cells.rows()
     requests, messages = [], []
     for (kind, values), numbers in rows.items():
@@ -62,7 +68,7 @@ def _lines(metrics: IstioMetrics, build: str) -> Iterator[str]:
         for place, name in enumerate(_HISTOGRAMS):
             yield f"# TYPE {name} histogram"
             for labels, numbers in requests:
-                yield from _histogram(name, labels, numbers[place * HISTOGRAM : (place + 1) * HISTOGRAM])
+                yield _histogram(name, labels, numbers[place * HISTOGRAM : (place + 1) * HISTOGRAM])
     for place, name in enumerate(_COUNTERS_OF_MESSAGES):
         if messages:
             yield f"# TYPE {name} counter"
@@ -80,13 +86,14 @@ def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
     return ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in zip(names, values, strict=True))
 
 
-def _histogram(name: str, labels: str, numbers: list[int]) -> Iterator[str]:
-    count = 0
+def _histogram(name: str, labels: str, numbers: list[int]) -> str:
+    count, lines, bucket = 0, [], f'{name}_bucket{{{labels},le="'
     for bound, number in zip(_BOUNDS, numbers[1:], strict=True):
         count += number
-        yield f'{name}_bucket{{{labels},le="{bound}"}} {count}'
-    yield f"{name}_sum{{{labels}}} {numbers[0]}"
-    yield f"{name}_count{{{labels}}} {count}"
+        lines.append(f'{bucket}{bound}"}} {count}')
+    lines.append(f"{name}_sum{{{labels}}} {numbers[0]}")
+    lines.append(f"{name}_count{{{labels}}} {count}")
+    return "\n".join(lines)
 
 
 _has_told = False

@@ -41,7 +41,7 @@ logger = logging.getLogger("meshsdk.telemetry")
 _ROWS = DEFAULT_MAX_SERIES + 1
 _BYTES = _ROWS * ROW * 8
 # Of this layout: another version of this library has files of its own.
-_PREFIX = "meshsdk-1-"
+_PREFIX = f"meshsdk-1-{_ROWS}-"
 _CELLS, _LABELS, _DOOR = ".cells", ".labels", f"{_PREFIX}lock"
 
 
@@ -153,7 +153,7 @@ class _SharedMemory:
         os.close(descriptor)
         file = Path(name).open("r+b")  # noqa: SIM115 - it is held as long as this process counts.
         _lock(file)
-        file.truncate(_BYTES)
+        _give_room(file)
         Path(name).with_suffix(_LABELS).touch(0o600)
         return file
 
@@ -178,6 +178,18 @@ class _SharedMemory:
             if len(numbers) == _BYTES:
                 # After the numbers: a row that is read has been labelled before.
                 yield _read_labels(path), numbers.cast("Q")
+
+
+def _give_room(file: IO[bytes]) -> None:
+    """Have all of a file on its disk: what is written to a hole of a full one later ends the process.
+
+    Raises:
+        OSError: There is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, _BYTES)
+    else:
+        file.truncate(_BYTES)
 
 
 def _read_labels(path: Path) -> list[tuple[str, Labels]]:

@@ -307,6 +307,19 @@ def test_when_all_processes_have_ended_the_next_begins_anew(world: World) -> Non
             assert run(START + textwrap.dedent(script), *arguments, TMPDIR=str(world.config.parent)) == "2\n"
 
 
+def test_a_full_disk_costs_counts_and_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    memory = shared_cells.open_memory(tmp_path / "place")
+    monkeypatch.setattr(memory, "write_labels", is_full)
+    cells = Cells(memory)
+    cells.count_request(cells.row("http", ("a",)), 1, 2, 3)
+    assert cells.rows() == ({}, 1)
+    monkeypatch.setattr(shared_cells, "_give_room", is_full)
+    assert isinstance(shared_cells.open_memory(tmp_path / "other"), PrivateMemory)
+
+
 def test_a_folder_of_somebody_elses_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "aim").mkdir()
     (tmp_path / "place").symlink_to(tmp_path / "aim")
