@@ -71,6 +71,8 @@ class Istiod:
     def bootstrap(self, labels: dict[str, str] | None = None, locality: str = "") -> dict[str, Any]:
         """Of a workload of profile grpc."""
         region, zone, _ = (*locality.split("/"), "", "")[:3]
+        # Who has an endpoint's address is where that is to istiod, whatever it says itself.
+        address = "192.0.2.1" if locality else "127.0.0.1"
         return {
             "xds_servers": [
                 {
@@ -80,7 +82,7 @@ class Istiod:
                 }
             ],
             "node": {
-                "id": "sidecar~127.0.0.1~web.default~default.svc.cluster.local",
+                "id": f"sidecar~{address}~web.default~default.svc.cluster.local",
                 "locality": {"region": region, "zone": zone},
                 "metadata": {
                     "GENERATOR": "grpc",
