@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+
+from msgspec import Struct, field
 
 from ..errors import ConfigError
 from .delegates import with_delegates
@@ -22,8 +23,7 @@ from .world import Service, World
 __all__ = ["assemble"]
 
 
-@dataclass(slots=True)
-class _Assembly:
+class _Assembly(Struct):
     """What there is of the objects so far.
 
     Attributes:

@@ -8,10 +8,11 @@ Source: istio/istio pilot/pkg/model/push_context.go (destinationRule), destinati
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TypeAlias
+
+from msgspec.structs import replace
 
 from .client import Client
 from .traffic_policy import DestinationRule
@@ -148,7 +149,7 @@ def _exports(rule: DestinationRule) -> frozenset[str]:
 
 def _with(rule: DestinationRule, other: DestinationRule) -> DestinationRule:
     known = {subset.name for subset in rule.subsets}
-    return dataclasses.replace(
+    return replace(
         rule,
         subsets=(*rule.subsets, *(subset for subset in other.subsets if subset.name not in known)),
         policy=rule.policy if rule.policy is not None else other.policy,

@@ -8,8 +8,9 @@ Source: istio/istio pilot/pkg/model/virtualservice.go (mergeVirtualServicesIfNee
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
+
+from msgspec.structs import replace
 
 from .http_rules import HeaderOperations, HttpMatch, HttpRoute, StringMatch, VirtualService
 from .world import is_exported
@@ -31,13 +32,13 @@ def with_delegates(
     """
     every = list(rules)
     delegates = {
-        (rule.namespace, rule.name): dataclasses.replace(rule, export_to=rule.export_to or export_to)
+        (rule.namespace, rule.name): replace(rule, export_to=rule.export_to or export_to)
         for rule in every
         if not rule.hosts
     }
     roots = [rule for rule in every if rule.hosts]
     return [
-        dataclasses.replace(rule, routes=tuple(_expanded(rule, delegates, warnings)))
+        replace(rule, routes=tuple(_expanded(rule, delegates, warnings)))
         if any(route.delegate is not None for route in rule.routes)
         else rule
         for rule in roots
@@ -70,7 +71,7 @@ def _merged(root: HttpRoute, delegate: HttpRoute) -> HttpRoute | None:
     rewriting = delegate if own_rewrite else root
     has_headers = delegate.request_headers != _NO_HEADERS or delegate.response_headers != _NO_HEADERS
     heading = delegate if has_headers else root
-    return dataclasses.replace(
+    return replace(
         delegate,
         name=f"{root.name}-{delegate.name}" if root.name and delegate.name else delegate.name or root.name,
         matches=matches,

@@ -6,11 +6,12 @@ an entry with a problem. Nothing is opened that is not a file, since a FIFO bloc
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..errors import ConfigError
 
@@ -28,8 +29,7 @@ _HIDDEN_BREAKS = {"\x85": "U+0085", "\u2028": "U+2028", "\u2029": "U+2029"}
 _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
+class FileEntry(Struct, frozen=True):
     """Something that is configuration, or stands in its place.
 
     Attributes:
@@ -103,7 +103,7 @@ def _walk(root: Path, of_root: os.stat_result) -> list[FileEntry]:
                 entries.append(_entry(path, found))
             elif stat.S_IFMT(found.st_mode) in (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK):
                 # A folder of this name may have been meant.
-                entries.append(dataclasses.replace(_entry(path, found), is_folder=True))
+                entries.append(replace(_entry(path, found), is_folder=True))
             elif stat.S_ISDIR(found.st_mode) and (found.st_dev, found.st_ino) not in seen:
                 seen.add((found.st_dev, found.st_ino))
                 folders.append(path)

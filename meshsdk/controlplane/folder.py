@@ -16,8 +16,9 @@ import logging
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from ..errors import ConfigError
 from ..log_lines import logger_of
@@ -40,8 +41,7 @@ _Used = tuple[dict[Path, Documents], tuple[str, ...]]
 _LONGEST_SETTLING_SECONDS = 2.0
 
 
-@dataclass(slots=True)
-class _File:
+class _File(Struct):
     """One file.
 
     Attributes:

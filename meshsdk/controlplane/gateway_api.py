@@ -11,11 +11,12 @@ at gateways only.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..errors import ConfigError
 from .age import UNKNOWN_AGE, Age
@@ -33,8 +34,7 @@ _SERVICE, _ENTRY = ("", "Service"), ("networking.istio.io", "ServiceEntry")
 _GATEWAYS = ((GATEWAY, "Gateway"), (GATEWAY, "ListenerSet"))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PendingRoute:
+class PendingRoute(Struct, frozen=True, eq=False):
     """An HTTPRoute or a GRPCRoute, to be read when all services are known.
 
     Attributes:
@@ -47,8 +47,7 @@ class PendingRoute:
     is_grpc: bool
 
 
-@dataclass(frozen=True, slots=True)
-class KnownHosts:
+class KnownHosts(Struct, frozen=True):
     """Whom routes can have for parents and backends.
 
     Attributes:
@@ -60,8 +59,7 @@ class KnownHosts:
     entries: Mapping[tuple[str, str], tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(Struct, frozen=True):
     """An object, read: the parents that it is attached to, and what is wrong with it."""
 
     attached: tuple[_Attached, ...]
@@ -69,8 +67,7 @@ class _Read:
     errors: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Attached:
+class _Attached(Struct, frozen=True):
     """The rules of an object at one of its parents."""
 
     host: str
@@ -181,7 +178,7 @@ def _at_port(route: HttpRoute, port: int | None) -> HttpRoute:
     if port is None:
         return route
     matches = route.matches or (HttpMatch(),)
-    return dataclasses.replace(route, matches=tuple(dataclasses.replace(match, port=port) for match in matches))
+    return replace(route, matches=tuple(replace(match, port=port) for match in matches))
 
 
 def _parse_parent(parent: Fields, meta: Meta, known: KnownHosts) -> list[tuple[str, int | None]]:

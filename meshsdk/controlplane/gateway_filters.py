@@ -8,11 +8,11 @@ Source: istio/istio pilot/pkg/config/kube/gateway/conversion.go (convertHTTPRout
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Container
-from dataclasses import dataclass
 
 import re2
+from msgspec import Struct
+from msgspec.structs import replace
 
 from .fields import Fields
 from .gateway_matches import NAME
@@ -44,8 +44,7 @@ _REPEATED = ("RequestMirror", "ExtensionRef")
 _HEADER_FILTERS = ("RequestHeaderModifier", "ResponseHeaderModifier")
 
 
-@dataclass(frozen=True, slots=True)
-class FilterHolder:
+class FilterHolder(Struct, frozen=True):
     """Whose filters these are."""
 
     meta: Meta
@@ -89,11 +88,11 @@ def _filters(rule: Fields, holder: FilterHolder) -> list[tuple[str, Fields]]:
 
 
 def _request_headers(setting: Fields, route: HttpRoute, holder: FilterHolder) -> HttpRoute:
-    return dataclasses.replace(route, request_headers=_header_operations(setting))
+    return replace(route, request_headers=_header_operations(setting))
 
 
 def _response_headers(setting: Fields, route: HttpRoute, holder: FilterHolder) -> HttpRoute:
-    return dataclasses.replace(route, response_headers=_header_operations(setting))
+    return replace(route, response_headers=_header_operations(setting))
 
 
 def _header_operations(setting: Fields) -> HeaderOperations:
@@ -135,7 +134,7 @@ def _mirror(setting: Fields, route: HttpRoute, holder: FilterHolder) -> HttpRout
         setting.warn("backendRef", f"nothing is mirrored: {problem}")
         return route
     # route.go, MirrorPercentByPolicy: a share of zero is no mirror.
-    return dataclasses.replace(route, mirrors=(*route.mirrors, (destination, percent))) if percent else route
+    return replace(route, mirrors=(*route.mirrors, (destination, percent))) if percent else route
 
 
 def _mirror_percent(setting: Fields) -> float:
@@ -168,24 +167,24 @@ def _redirect(setting: Fields, route: HttpRoute, holder: FilterHolder) -> HttpRo
         keeps_request_port=port is None and not scheme,
     )
     setting.finish()
-    return dataclasses.replace(route, redirect=redirect)
+    return replace(route, redirect=redirect)
 
 
 def _rewrite(setting: Fields, route: HttpRoute, holder: FilterHolder) -> HttpRoute:
     kind, path = _path_modifier(setting, route)
-    route = dataclasses.replace(route, rewrite_authority=setting.text("hostname"))
+    route = replace(route, rewrite_authority=setting.text("hostname"))
     setting.finish()
     if kind == "ReplaceFullPath":
-        return dataclasses.replace(route, rewrite_regex=("/.*", path))
+        return replace(route, rewrite_regex=("/.*", path))
     if kind != "ReplacePrefixMatch":
         return route
     prefix = path.removesuffix("/")
     if prefix:
-        return dataclasses.replace(route, rewrite_uri=prefix)
+        return replace(route, rewrite_uri=prefix)
     # route.go, applyHTTPRouteDestination: the prefix goes, and a slash stays where the whole path goes with it.
     uri = route.matches[0].uri if route.matches else None
     separated = uri.value.removesuffix("/") if uri is not None else ""
-    return dataclasses.replace(route, rewrite_regex=(f"^{re2.escape(separated)}(/?)(.*)", r"/\2"))
+    return replace(route, rewrite_regex=(f"^{re2.escape(separated)}(/?)(.*)", r"/\2"))
 
 
 def _path_modifier(setting: Fields, route: HttpRoute) -> tuple[str, str]:
@@ -248,7 +247,7 @@ def _parse_backend(backend: Fields, weight: int, holder: FilterHolder) -> Destin
             raise NotAccepted(f"{setting.where}: a filter of type {kind} is not carried out by Istio at a backend")
         changes = _FILTERS[kind](setting, changes, holder)
     backend.finish_exactly()
-    return dataclasses.replace(
+    return replace(
         destination,
         weight=weight,
         request_headers=changes.request_headers,

@@ -5,7 +5,7 @@ Source: istio/istio pilot/pkg/config/kube/gateway/conversion.go (convertHTTPRout
 
 from __future__ import annotations
 
-import dataclasses
+from msgspec.structs import replace
 
 from ..errors import ConfigError
 from .fields import Fields
@@ -62,7 +62,7 @@ def _parse_rule(rule: Fields, position: int, holder: FilterHolder) -> list[HttpR
         raise rule.error("backendRefs", "cannot stand beside RequestRedirect")
     rule.finish(_CONDITIONS)
     # Each has its own place in the order of all of a Service's routes.
-    return [dataclasses.replace(route, matches=(match,)) for match in route.matches] or [route]
+    return [replace(route, matches=(match,)) for match in route.matches] or [route]
 
 
 def _parse_matches(rule: Fields, holder: FilterHolder) -> tuple[HttpMatch, ...]:
@@ -77,7 +77,7 @@ def _parse_matches(rule: Fields, holder: FilterHolder) -> tuple[HttpMatch, ...]:
 def _with_action(route: HttpRoute) -> HttpRoute:
     if route.destinations or route.redirect is not None:
         return route
-    return dataclasses.replace(route, direct_status=_NOWHERE)
+    return replace(route, direct_status=_NOWHERE)
 
 
 def _with_limits(rule: Fields, route: HttpRoute) -> HttpRoute:
@@ -92,8 +92,8 @@ def _with_limits(rule: Fields, route: HttpRoute) -> HttpRoute:
     retry = rule.child("retry")
     if retry is None:
         # With one attempt the request is as long as the attempt (convertHTTPRoute).
-        return dataclasses.replace(route, timeout_seconds=backend or whole or None)
-    return dataclasses.replace(
+        return replace(route, timeout_seconds=backend or whole or None)
+    return replace(
         route, timeout_seconds=whole or None, retry=_parse_retry(retry, per_try_timeout_seconds=backend or None)
     )
 

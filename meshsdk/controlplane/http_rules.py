@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from .age import UNKNOWN_AGE, Age
 
@@ -23,8 +24,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class StringMatch:
+class StringMatch(Struct, frozen=True):
     """istio.networking.v1.StringMatch: `kind` is exact, prefix or regex.
 
     A path of Gateway API may also have a path_separated_prefix, which ends where a segment of the path does.
@@ -34,8 +34,7 @@ class StringMatch:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class HttpMatch:
+class HttpMatch(Struct, frozen=True):
     """istio.networking.v1.HTTPMatchRequest; all that is set must hold.
 
     Attributes:
@@ -56,8 +55,7 @@ class HttpMatch:
     source_namespace: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderOperations:
+class HeaderOperations(Struct, frozen=True):
     """istio.networking.v1.Headers.HeaderOperations."""
 
     set: Mapping[str, str] = field(default_factory=dict)
@@ -81,8 +79,7 @@ def is_internal_header(name: str) -> bool:
     return name.startswith(":") or name.lower() == "host"
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(Struct, frozen=True):
     """Where a route sends to (HTTPRouteDestination); host is a full name, or empty where nobody knows a host."""
 
     host: str
@@ -93,8 +90,7 @@ class Destination:
     response_headers: HeaderOperations = HeaderOperations()
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRetry:
+class HttpRetry(Struct, frozen=True):
     """istio.networking.v1.HTTPRetry."""
 
     attempts: int
@@ -105,8 +101,7 @@ class HttpRetry:
     uses_remote_localities: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class HttpFault:
+class HttpFault(Struct, frozen=True):
     """istio.networking.v1.HTTPFaultInjection; percentages 0 to 100."""
 
     delay_seconds: float = 0.0
@@ -116,8 +111,7 @@ class HttpFault:
     abort_percent: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRedirect:
+class HttpRedirect(Struct, frozen=True):
     """istio.networking.v1.HTTPRedirect."""
 
     uri: str = ""
@@ -129,8 +123,7 @@ class HttpRedirect:
     prefix_rewrite: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRoute:
+class HttpRoute(Struct, frozen=True):
     """istio.networking.v1.HTTPRoute.
 
     Attributes:
@@ -162,8 +155,7 @@ class HttpRoute:
         yield from (destination for destination, _ in self.mirrors)
 
 
-@dataclass(frozen=True, slots=True)
-class ByteMatch:
+class ByteMatch(Struct, frozen=True):
     """istio.networking.v1.TLSMatchAttributes and L4MatchAttributes.
 
     Attributes:
@@ -176,16 +168,14 @@ class ByteMatch:
     source_namespace: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ByteRoute:
+class ByteRoute(Struct, frozen=True):
     """istio.networking.v1.TLSRoute and TCPRoute: where connections go that carry bytes."""
 
     matches: tuple[ByteMatch, ...]
     destinations: tuple[Destination, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class VirtualService:
+class VirtualService(Struct, frozen=True):
     """istio.networking.v1.VirtualService; hosts are full names. One without hosts is for others to delegate to.
 
     Attributes:

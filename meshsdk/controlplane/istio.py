@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
+
+from msgspec.structs import replace
 
 from .fields import Fields
 from .kubernetes import Meta, locality_of_labels
@@ -61,7 +62,7 @@ def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
             is_looked_up=is_looked_up,
         )
         endpoints = {one.number: _entries(service, one, workloads, own) for one in ports}
-        services.append(dataclasses.replace(service, endpoints=endpoints))
+        services.append(replace(service, endpoints=endpoints))
     return services
 
 

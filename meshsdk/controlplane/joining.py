@@ -8,11 +8,12 @@ where there is neither: people write no more. A ServiceEntry selects WorkloadEnt
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from .checks import is_address
 from .istio import endpoint_of, with_topology
@@ -23,8 +24,7 @@ from .world import EndpointEntry, Resolution, Service, Workload, World
 __all__ = ["Backends", "join"]
 
 
-@dataclass(frozen=True, slots=True)
-class Backends:
+class Backends(Struct, frozen=True):
     """What may serve, as the documents give it.
 
     Attributes:
@@ -199,7 +199,7 @@ class _Joined:
                 self.add(port.number, entry)
 
     def service(self) -> Service:
-        return dataclasses.replace(self._service, endpoints=self._endpoints) if self._places else self._service
+        return replace(self._service, endpoints=self._endpoints) if self._places else self._service
 
 
 def _entry(address: PendingAddress, port: int, pod: Pod | None, locality: str) -> EndpointEntry:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from .age import UNKNOWN_AGE, Age
 from .fields import Fields
@@ -25,8 +26,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Meta:
+class Meta(Struct, frozen=True):
     """What of an object's metadata matters."""
 
     name: str
@@ -47,8 +47,7 @@ class Meta:
         return full_host(host, self.namespace, self.domain)
 
 
-@dataclass(frozen=True, slots=True)
-class Pod:
+class Pod(Struct, frozen=True):
     """A Pod.
 
     Attributes:
@@ -74,8 +73,7 @@ class Pod:
         return not self.is_over and not self.is_terminating
 
 
-@dataclass(frozen=True, slots=True)
-class PendingAddress:
+class PendingAddress(Struct, frozen=True):
     """An endpoint, by its address.
 
     Attributes:
@@ -89,8 +87,7 @@ class PendingAddress:
     zone: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PendingEndpoints:
+class PendingEndpoints(Struct, frozen=True):
     """Endpoints that name their service; joined when all documents are read."""
 
     service: str

@@ -7,11 +7,11 @@ that is still the text that was read: keeping the line of every field would cost
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec import Struct
 
 from ..errors import ConfigError
 from .documents import Document, digest_of
@@ -27,8 +27,7 @@ _MAX_LOOKED_UP = 200
 _MAX_TEXT = 1 << 16
 
 
-@dataclass(slots=True)
-class _File:
+class _File(Struct):
     by_where: dict[str, Document]
     after: dict[str, int]
     text: list[str] | None

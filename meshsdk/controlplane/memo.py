@@ -13,16 +13,16 @@ and results never change: what is made of them is another object.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 __all__ = ["Memo"]
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(Struct, frozen=True):
     inputs: tuple[object, ...]
     result: Any
     inside: Mapping[Hashable, _Step]

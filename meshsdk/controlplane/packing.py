@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
 
 from envoy.config.cluster.v3 import cluster_pb2
 from google.protobuf.message import Message
+from msgspec import Struct
 
 from ..errors import ConfigError, ResourceError
 from ..resources import RESOURCE_TYPES, ResourceType, decode, name_of
@@ -17,8 +17,7 @@ __all__ = ["Packed", "Packer", "Resources"]
 Packed = dict[tuple[ResourceType, str], bytes]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Resources:
+class Resources(Struct, frozen=True, eq=False):
     """What was made in one step.
 
     Attributes:

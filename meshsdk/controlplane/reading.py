@@ -6,10 +6,11 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from ..errors import ConfigError
 from .destination_rule import parse_destination_rule
@@ -45,8 +46,7 @@ _METADATA = (
 )
 
 
-@dataclass(slots=True, eq=False)
-class Reading:
+class Reading(Struct, eq=False):
     """A document, read. It does not change once it is made.
 
     Attributes:
@@ -72,8 +72,7 @@ class Reading:
         return "@type" in self.document.data
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FileReading:
+class FileReading(Struct, frozen=True, eq=False):
     """A file, read. There are many objects of a few kinds, which need not be looked at one by one.
 
     Attributes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 __all__ = [
     "AuthorizationPolicy",
@@ -20,8 +21,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class PeerAuthentication:
+class PeerAuthentication(Struct, frozen=True):
     """Whether peers must prove who they are; `selector` None is for the whole namespace.
 
     Attributes:
@@ -36,8 +36,7 @@ class PeerAuthentication:
     created: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class JwtRule:
+class JwtRule(Struct, frozen=True):
     """One issuer (istio.security.v1beta1.JWTRule)."""
 
     issuer: str
@@ -54,8 +53,7 @@ class JwtRule:
     space_delimited_claims: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RequestAuthentication:
+class RequestAuthentication(Struct, frozen=True):
     """Whose tokens are good."""
 
     name: str
@@ -67,24 +65,21 @@ class RequestAuthentication:
 Values = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """Who asks (istio.security.v1beta1.Source): by field, values and values that must not be."""
 
     values: Mapping[str, Values]
     not_values: Mapping[str, Values]
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """What is asked (istio.security.v1beta1.Operation)."""
 
     values: Mapping[str, Values]
     not_values: Mapping[str, Values]
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(Struct, frozen=True):
     """A further condition (istio.security.v1beta1.Condition)."""
 
     key: str
@@ -92,8 +87,7 @@ class Condition:
     not_values: Values
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """Sources and operations, each any of several, and conditions that must all hold."""
 
     sources: tuple[Source, ...]
@@ -101,8 +95,7 @@ class Rule:
     conditions: tuple[Condition, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AuthorizationPolicy:
+class AuthorizationPolicy(Struct, frozen=True):
     """Who may do what."""
 
     name: str
@@ -115,8 +108,7 @@ class AuthorizationPolicy:
     where: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Provider:
+class Provider(Struct, frozen=True):
     """An authorization server (MeshConfig.ExtensionProvider, envoyExtAuthzGrpc and envoyExtAuthzHttp)."""
 
     name: str
@@ -136,8 +128,7 @@ class Provider:
     allow_partial_body: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class MeshConfig:
+class MeshConfig(Struct, frozen=True):
     """What of MeshConfig matters to servers."""
 
     trust_domain: str = "cluster.local"
@@ -148,8 +139,7 @@ class MeshConfig:
     enable_auto_mtls: bool = True
 
 
-@dataclass(slots=True)
-class SecurityWorld:
+class SecurityWorld(Struct):
     """All security policies of a folder.
 
     Attributes:

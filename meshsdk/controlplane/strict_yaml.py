@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from msgspec import Struct, field
 
 __all__ = ["Words", "YamlDocument", "YamlError", "parse_yaml", "read_yaml", "tag_of"]
 
@@ -44,8 +44,7 @@ class YamlError(Exception):
         self.problem = problem
 
 
-@dataclass(frozen=True, slots=True)
-class YamlDocument:
+class YamlDocument(Struct, frozen=True):
     """One document.
 
     Attributes:
@@ -67,8 +66,7 @@ def parse_yaml(text: str) -> list[Any]:
     return [document.data for document in read_yaml(text)[0]]
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(Struct, frozen=True):
     """What plain words mean, and quoted ones, of texts that are read together: most come many times.
 
     Attributes:

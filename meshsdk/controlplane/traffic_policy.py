@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
+
+from msgspec import Struct, field
 
 from .age import UNKNOWN_AGE, Age
 
@@ -34,8 +35,7 @@ class TlsMode(Enum):
     ISTIO_MUTUAL = "ISTIO_MUTUAL"
 
 
-@dataclass(frozen=True, slots=True)
-class ClientTls:
+class ClientTls(Struct, frozen=True):
     """TLS towards a service (istio.networking.v1.ClientTLSSettings)."""
 
     mode: TlsMode
@@ -46,8 +46,7 @@ class ClientTls:
     subject_alt_names: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ConsistentHash:
+class ConsistentHash(Struct, frozen=True):
     """LoadBalancerSettings.ConsistentHashLB: one of the keys is set."""
 
     header: str = ""
@@ -62,8 +61,7 @@ class ConsistentHash:
     is_ring: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class OutlierDetection:
+class OutlierDetection(Struct, frozen=True):
     """istio.networking.v1.OutlierDetection; None is not set."""
 
     consecutive_5xx: int | None = None
@@ -76,8 +74,7 @@ class OutlierDetection:
     min_health_percent: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TcpKeepalive:
+class TcpKeepalive(Struct, frozen=True):
     """istio.networking.v1.ConnectionPoolSettings.TCPSettings.TcpKeepalive; None is the system's own."""
 
     probes: int | None = None
@@ -85,8 +82,7 @@ class TcpKeepalive:
     interval_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionPool:
+class ConnectionPool(Struct, frozen=True):
     """istio.networking.v1.ConnectionPoolSettings; None is not set."""
 
     max_connections: int | None = None
@@ -103,8 +99,7 @@ class ConnectionPool:
     uses_clients_protocol: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LocalitySetting:
+class LocalitySetting(Struct, frozen=True):
     """istio.networking.v1.LocalityLoadBalancerSetting.
 
     Attributes:
@@ -119,8 +114,7 @@ class LocalitySetting:
     failover_priority: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Warmup:
+class Warmup(Struct, frozen=True):
     """istio.networking.v1.WarmupConfiguration."""
 
     seconds: float
@@ -128,8 +122,7 @@ class Warmup:
     aggression: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class LoadBalancer:
+class LoadBalancer(Struct, frozen=True):
     """istio.networking.v1.LoadBalancerSettings."""
 
     simple: str = ""
@@ -138,8 +131,7 @@ class LoadBalancer:
     warmup: Warmup | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TrafficPolicy:
+class TrafficPolicy(Struct, frozen=True):
     """istio.networking.v1.TrafficPolicy; None is not set."""
 
     load_balancer: LoadBalancer | None = None
@@ -161,8 +153,7 @@ class TrafficPolicy:
 NO_POLICY = TrafficPolicy()
 
 
-@dataclass(frozen=True, slots=True)
-class Subset:
+class Subset(Struct, frozen=True):
     """A named part of a service's endpoints."""
 
     name: str
@@ -170,8 +161,7 @@ class Subset:
     policy: TrafficPolicy | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DestinationRule:
+class DestinationRule(Struct, frozen=True):
     """istio.networking.v1.DestinationRule.
 
     Attributes:

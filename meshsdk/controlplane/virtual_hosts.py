@@ -6,11 +6,11 @@ Source: istio/istio pilot/pkg/networking/core/httproute.go, BuildSidecarOutbound
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 from envoy.config.route.v3 import route_components_pb2 as pb
+from msgspec import Struct
 
 from ..errors import ConfigError
 from .client import Client
@@ -28,8 +28,7 @@ __all__ = ["PORT_OF_OTHERS", "VirtualHost", "leads_elsewhere", "make_virtual_hos
 PORT_OF_OTHERS = 80
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class VirtualHost:
+class VirtualHost(Struct, frozen=True, eq=False):
     """A virtual host.
 
     Attributes:

@@ -6,8 +6,9 @@ Kubernetes and Istio objects are read into these; xDS is made from these. Names 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
+
+from msgspec import Struct, field
 
 from .age import UNKNOWN_AGE, Age
 from .http_rules import HttpRetry, VirtualService
@@ -40,8 +41,7 @@ NOT_SAYABLE = (ValueError, TypeError, OverflowError)
 TLS_LABEL = "security.istio.io/tlsMode"
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(Struct, frozen=True):
     """A port of a service.
 
     Attributes:
@@ -56,8 +56,7 @@ class Port:
     protocol: str = "HTTP"
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
+class Workload(Struct, frozen=True):
     """Something that can serve: a Pod or a WorkloadEntry, selected by its labels."""
 
     address: str
@@ -70,8 +69,7 @@ class Workload:
     service_account: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointEntry:
+class EndpointEntry(Struct, frozen=True):
     """One address that serves one port of a service."""
 
     address: str
@@ -92,8 +90,7 @@ class Resolution(Enum):
     NONE = "NONE"
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(Struct, frozen=True):
     """A host name that others call.
 
     Attributes:
@@ -124,8 +121,7 @@ class Service:
     is_looked_up: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class EgressListener:
+class EgressListener(Struct, frozen=True):
     """What a workload uses on a port (istio.networking.v1.IstioEgressListener).
 
     Attributes:
@@ -144,8 +140,7 @@ class EgressListener:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Sidecar:
+class Sidecar(Struct, frozen=True):
     """istio.networking.v1.Sidecar, as far as it is about what a workload calls.
 
     Attributes:
@@ -191,8 +186,7 @@ def is_exported(export_to: Sequence[str], namespace: str, to: str) -> bool:
     return not export_to or "*" in export_to or to in export_to or ("." in export_to and namespace == to)
 
 
-@dataclass(frozen=True, slots=True)
-class MeshDefaults:
+class MeshDefaults(Struct, frozen=True):
     """What of MeshConfig holds for clients where no rule of theirs says otherwise.
 
     Attributes:
@@ -209,8 +203,7 @@ class MeshDefaults:
     destination_rule_export_to: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class World:
+class World(Struct):
     """Everything that the documents of a folder say."""
 
     domain: str = "cluster.local"
