@@ -76,12 +76,17 @@ class _Reader:
             if start < 0:
                 start = place
             column = len(line) - len(content)
-            if opened and column == opened[-1][0]:
-                holder = opened[-1][1]
-                name, _, value = content.partition(": ")
-                key, word = known.get(name, _NEW), known.get(value, _NEW)
-                if type(holder) is dict and type(key) is str and word is not _NEW and key not in holder:
-                    holder[key], self._waiting = word, None
+            while opened and opened[-1][0] > column:
+                opened.pop()
+            holder = opened[-1][1] if opened and opened[-1][0] == column else None
+            if type(holder) is dict:
+                name, colon, value = content.partition(": ")
+                word = {} if value == "{}" else known.get(value, _NEW)
+                if not colon and content[-1] == ":":
+                    name, word = content[:-1], None
+                key = known.get(name)
+                if type(key) is str and word is not _NEW and key not in holder:
+                    holder[key], self._waiting = word, None if colon else (holder, key)
                     place += 1
                     continue
             if content.startswith("- "):
@@ -96,8 +101,6 @@ class _Reader:
 
     def _go_to_list(self, column: int) -> None:
         opened = self._open
-        while opened and opened[-1][0] > column:
-            opened.pop()
         if self._is_awaited():
             self._begin(column, [])
         elif not opened or opened[-1][0] != column or type(opened[-1][1]) is not list:
@@ -105,8 +108,6 @@ class _Reader:
 
     def _go_to_object(self, column: int) -> None:
         opened = self._open
-        while opened and opened[-1][0] > column:
-            opened.pop()
         if opened and opened[-1][0] == column and type(opened[-1][1]) is list:
             opened.pop()  # It stands in the column of its key.
         if opened and opened[-1][0] == column:
