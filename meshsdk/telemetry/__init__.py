@@ -1,5 +1,9 @@
-"""Traces and metrics, through opentelemetry-api only.
+"""What can be seen of the mesh from outside: traces and metrics.
 
-Plugs into the engines from outside: nothing that decides knows that it is watched. Where the application has set no
-OpenTelemetry provider, `lookup.http_client_observer()` is None and nothing at all is spent.
+Plugs into the engines: nothing that decides knows that it is watched.
+
+    lookup, http_…, grpc_calls, identities   through opentelemetry-api; where the application has set no provider,
+                                             `lookup.http_client_observer()` is None and nothing at all is spent
+    istio_metrics, workload, service,        Istio's standard metrics, counted here and told to Prometheus; where
+    peer_metadata, cells, prometheus, …      nobody asks for them a Mesh has no `IstioMetrics`
 """

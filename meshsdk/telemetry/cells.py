@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
-__all__ = ["BOUNDS", "HTTP", "MESSAGES", "MISSED", "Cells", "Memory", "PrivateMemory", "Row"]
+__all__ = ["BOUNDS", "HTTP", "MESSAGES", "MISSED", "Cells", "Meanings", "Memory", "PrivateMemory"]
 
 # Milliseconds and bytes alike, as istio_stats has them (Envoy: Stats::HistogramSettingsImpl::defaultBuckets).
 BOUNDS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
@@ -32,7 +32,8 @@ HTTP, MESSAGES = "http", "messages"
 MISSED = 0
 
 Labels = tuple[str, ...]
-Row = tuple[str, Labels, Sequence[int]]
+# Kind and labels of rows, by their numbers; 0 is the owner's.
+Meanings = dict[int, tuple[str, Labels]]
 
 
 class Memory(Protocol):
@@ -40,13 +41,17 @@ class Memory(Protocol):
 
     numbers: memoryview
 
-    def read_labels(self) -> list[tuple[str, Labels]]:
-        """What its rows stand for, from the second on."""
+    def read_labels(self) -> Meanings:
+        """What its rows stand for."""
 
-    def write_labels(self, kind: str, labels: Labels) -> None:
-        """One more row, before it is used."""
+    def write_labels(self, number: int, kind: str, labels: Labels) -> None:
+        """One more row, before it is used.
 
-    def others(self) -> Iterator[tuple[list[tuple[str, Labels]], memoryview]]:
+        Raises:
+            OSError: It cannot be written down.
+        """
+
+    def others(self) -> Iterator[tuple[Meanings, memoryview]]:
         """Rows and numbers of other processes."""
 
 
@@ -60,14 +65,14 @@ class PrivateMemory:
     def __init__(self, rows: int) -> None:
         self.numbers = memoryview(bytearray(rows * ROW * 8)).cast("Q")
 
-    def read_labels(self) -> list[tuple[str, Labels]]:
+    def read_labels(self) -> Meanings:
         """See `Memory`."""
-        return []
+        return {}
 
-    def write_labels(self, kind: str, labels: Labels) -> None:
+    def write_labels(self, number: int, kind: str, labels: Labels) -> None:
         """See `Memory`."""
 
-    def others(self) -> Iterator[tuple[list[tuple[str, Labels]], memoryview]]:
+    def others(self) -> Iterator[tuple[Meanings, memoryview]]:
         """See `Memory`."""
         return iter(())
 
@@ -84,7 +89,8 @@ class Cells:
         self._numbers = memory.numbers
         self._limit = len(memory.numbers) // ROW
         self._lock = threading.Lock()
-        self._rows = {row: (number + 1) * ROW for number, row in enumerate(memory.read_labels())}
+        self._rows = {row: number * ROW for number, row in memory.read_labels().items()}
+        self._next = max(self._rows.values(), default=0) // ROW + 1
 
     def row(self, kind: str, labels: Labels) -> int:
         """The place of a row, which is made where it is new; 0 where there is no room for another."""
@@ -94,13 +100,14 @@ class Cells:
         with self._lock:
             place = self._rows.get((kind, labels))
             if place is None:
-                if len(self._rows) + 1 >= self._limit:
+                if self._next >= self._limit:
                     return 0
                 try:
-                    self._memory.write_labels(kind, labels)
+                    self._memory.write_labels(self._next, kind, labels)
                 except OSError:  # The disk is full: the request goes on, and is missed.
                     return 0
-                place = self._rows[kind, labels] = (len(self._rows) + 1) * ROW
+                place = self._rows[kind, labels] = self._next * ROW
+                self._next += 1
         return place
 
     def count_request(self, row: int, milliseconds: int, received: int, sent: int) -> None:
@@ -139,13 +146,13 @@ class Cells:
     def rows(self) -> tuple[dict[tuple[str, Labels], list[int]], int]:
         """The numbers of every row, those of other processes added, and how many requests were missed."""
         with self._lock:
-            own = list(self._rows)
+            own = {place // ROW: row for row, place in self._rows.items()}
         total: dict[tuple[str, Labels], list[int]] = {}
         missed = 0
         for labels, numbers in ((own, self._numbers), *self._memory.others()):
             missed += numbers[MISSED]
-            for number, row in enumerate(labels):
-                start = (number + 1) * ROW
+            for number, row in labels.items():
+                start = number * ROW
                 seen = numbers[start : start + ROW].tolist()
                 known = total.get(row)
                 total[row] = seen if known is None else [sum(pair) for pair in zip(known, seen, strict=True)]

@@ -30,7 +30,7 @@ except ImportError:  # Windows has neither forks nor these locks.
     fcntl = None  # type: ignore[assignment]
 
 from ..errors import MeshError
-from .cells import ROW, Labels, Memory, PrivateMemory
+from .cells import ROW, Labels, Meanings, Memory, PrivateMemory
 from .istio_metrics import DEFAULT_MAX_SERIES
 from .prometheus import MULTIPROCESS_VARIABLE
 
@@ -124,15 +124,16 @@ class _SharedMemory:
             _lock(door, waits=True)
             self._file = self._take()
         self._path = Path(self._file.name)
-        self._labels = self._path.with_suffix(_LABELS).open("a", encoding="utf-8")
+        self._labels = self._path.with_suffix(_LABELS).open("ab", buffering=0)
         self._pages = mmap.mmap(self._file.fileno(), _BYTES)
         self.numbers = memoryview(self._pages).cast("Q")
 
     def _take(self) -> IO[bytes]:
         """The file of a process that is gone, or a new one. Where all are gone, nothing of theirs is kept."""
-        free, is_alone = [], True
+        free: list[IO[bytes]] = []
+        is_alone = True
         for path in sorted(self._folder.glob(f"{_PREFIX}*{_CELLS}")):
-            file = path.open("r+b")
+            file: IO[bytes] = path.open("r+b")
             if _lock(file):
                 free.append(file)
             else:
@@ -153,20 +154,27 @@ class _SharedMemory:
         os.close(descriptor)
         file = Path(name).open("r+b")  # noqa: SIM115 - it is held as long as this process counts.
         _lock(file)
-        _give_room(file)
-        Path(name).with_suffix(_LABELS).touch(0o600)
+        try:
+            _give_room(file)
+            Path(name).with_suffix(_LABELS).touch(0o600)
+        except OSError:
+            file.close()
+            Path(name).unlink()
+            raise
         return file
 
-    def read_labels(self) -> list[tuple[str, Labels]]:
+    def read_labels(self) -> Meanings:
         """See `Memory`."""
         return _read_labels(self._path)
 
-    def write_labels(self, kind: str, labels: Labels) -> None:
+    def write_labels(self, number: int, kind: str, labels: Labels) -> None:
         """See `Memory`."""
-        self._labels.write(json.dumps([kind, *labels]) + "\n")
-        self._labels.flush()
+        # The end of the line comes first: what a full disk has cut short spoils no other line.
+        line = f"\n{json.dumps([number, kind, *labels])}".encode()
+        if self._labels.write(line) != len(line):
+            raise OSError("the labels cannot be written whole")
 
-    def others(self) -> Iterator[tuple[list[tuple[str, Labels]], memoryview]]:
+    def others(self) -> Iterator[tuple[Meanings, memoryview]]:
         """See `Memory`."""
         for path in self._folder.glob(f"{_PREFIX}*{_CELLS}"):
             if path == self._path:
@@ -192,11 +200,13 @@ def _give_room(file: IO[bytes]) -> None:
         file.truncate(_BYTES)
 
 
-def _read_labels(path: Path) -> list[tuple[str, Labels]]:
-    """What the rows of a file stand for, up to a line that is still being written."""
-    rows: list[tuple[str, Labels]] = []
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        for line in path.with_suffix(_LABELS).read_text(encoding="utf-8").split("\n")[:-1]:
-            kind, *labels = json.loads(line)
-            rows.append((str(kind), tuple(map(str, labels))))
+def _read_labels(path: Path) -> Meanings:
+    """What the rows of a file stand for; a line that is not whole is still being written, or never will be."""
+    rows: Meanings = {}
+    with contextlib.suppress(OSError):
+        for line in path.with_suffix(_LABELS).read_bytes().split(b"\n"):
+            with contextlib.suppress(ValueError, TypeError):
+                number, kind, *labels = json.loads(line)
+                if 0 < int(number) < _ROWS:
+                    rows[int(number)] = (str(kind), tuple(map(str, labels)))
     return rows
