@@ -47,7 +47,9 @@ class Document:
         """Equal is what has values of the same type, too: `true` and `1` are not the same to those who read them."""
         if not isinstance(other, Document):
             return NotImplemented
-        if self.where != other.where or str(self.fault) != str(other.fault):
+        if self.where != other.where:
+            return False
+        if self.fault is not other.fault and str(self.fault) != str(other.fault):
             return False
         return self.data is other.data or repr(self.data) == repr(other.data)
 

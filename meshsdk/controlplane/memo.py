@@ -28,6 +28,10 @@ class _Step(Struct, frozen=True):
     inside: Mapping[Hashable, _Step]
 
 
+# Inside of most steps.
+_NOTHING: Mapping[Hashable, _Step] = {}
+
+
 class Memo:
     """The steps of one translation.
 
@@ -54,7 +58,7 @@ class Memo:
             inside = Memo()
             if known is not None:
                 inside._before = known.inside
-            known = _Step(inputs, make(inside), inside._steps)
+            known = _Step(inputs, make(inside), inside._steps or _NOTHING)
         self._steps[key] = known
         result: T = known.result
         return result

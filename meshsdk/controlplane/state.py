@@ -76,7 +76,8 @@ class _Views:
     @property
     def memos(self) -> dict[Client, Memo]:
         """What the views after these can be made of."""
-        every = {**self._before, **{client: view.memo for client, view in self._views.items()}}
+        views = self._views.copy()  # Streams of other threads make views meanwhile.
+        every = {**self._before, **{client: view.memo for client, view in views.items()}}
         return dict([*every.items()][-_MAX_VIEWS:])
 
 
