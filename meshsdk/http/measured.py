@@ -174,9 +174,9 @@ class Record:
     def _read_metadata(self, endpoint: Endpoint, found: dict[bytes, bytes]) -> None:
         """What the peer says of itself, which is not for the application."""
         metadata = found.get(METADATA_HEADER, b"")
-        if metadata:
-            self._peer_id = found.get(METADATA_ID_HEADER, b"") or metadata
-            self._metrics.peers.find(endpoint.principal, self._peer_id, metadata)
+        peer_id = found.get(METADATA_ID_HEADER, b"") or metadata
+        if metadata and self._metrics.peers.find(endpoint.principal, peer_id, metadata) is not None:
+            self._peer_id = peer_id
 
     def _end(
         self, begun: Begun, endpoint: Endpoint | None, told: httpx.Response | _Told | None, status: int, flags: str

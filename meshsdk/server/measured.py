@@ -97,9 +97,9 @@ class InboundRecord:
                 head = head.with_headers([header for header in head.raw_headers if header[0].lower() not in taken])
         self.head = head
         peer_id, metadata = told
-        if metadata:
+        if metadata and metrics.peers.find(connection.principal, peer_id or metadata, metadata) is not None:
+            # What is not remembered of strangers stands in no key either.
             self._peer_id = peer_id or metadata
-            metrics.peers.find(connection.principal, self._peer_id, metadata)
         if peer_id or metadata:
             # Each of the two is answered where it came.
             own = zip((peer_id, metadata), metrics.own_headers, strict=True)

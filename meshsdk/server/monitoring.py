@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any
 
 from ..bootstrap import Node
@@ -42,8 +43,8 @@ class Monitoring:
         metadata = {**told_metadata(os.environ), **node.metadata}
         fallback = account if account != _DEFAULT_ACCOUNT else ""
         own = own_workload(metadata, node.namespace, fallback)
+        self._shared_port = port
         self._build = str(metadata.get("ISTIO_VERSION") or UNKNOWN)
-        self._place = shared_cells.place_of(port, os.environ)
         self.metrics = IstioMetrics(
             own,
             _own_service(own, node),
@@ -101,7 +102,7 @@ class Monitoring:
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else page]
 
     def _make_memory(self) -> Memory:
-        return shared_cells.open_memory(self._place)
+        return shared_cells.open_memory(self._place())
 
     def _on_first(self) -> None:
         """The first request of this process: a forked child may have to tell for all when its parent ends."""
@@ -109,7 +110,11 @@ class Monitoring:
             self._port.start()
 
     def _is_shared(self) -> bool:
-        return shared_cells.has_others(self._place)
+        return shared_cells.has_others(self._place())
+
+    def _place(self) -> Path | None:
+        # Of this very process: a worker's parent is not that of whoever has made the Mesh before workers were forked.
+        return shared_cells.place_of(self._shared_port, os.environ)
 
 
 def _own_service(own: Workload, node: Node) -> Service:

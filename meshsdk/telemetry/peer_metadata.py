@@ -35,9 +35,10 @@ MAX_HEADER_BYTES = 8192
 MAX_ID_BYTES = 512
 _MAX_DEPTH = 4
 
-# Peers that are remembered. An id costs a stranger nothing, so beyond this new ones stay unknown; those that have
-# proven who they are have room of their own.
-MAX_PEERS = 2048
+# Ids that are remembered; a pod has one for its life, and workloads have many pods.
+MAX_IDS = 2048
+# Workloads that peers name which prove nothing. A name costs a stranger nothing either, so beyond this new ones stay
+# unknown.
 MAX_STRANGERS = 256
 
 Header = tuple[bytes, bytes]
@@ -82,7 +83,7 @@ class Peers:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, bytes], Workload] = {}
-        self._strangers = 0
+        self._strangers: set[Workload] = set()
 
     def find(self, principal: str, peer_id: bytes, metadata: bytes) -> Workload | None:
         """The peer; None where it cannot be told.
@@ -99,15 +100,19 @@ class Peers:
             return known
         if not metadata or len(metadata) > MAX_HEADER_BYTES or len(peer_id) > MAX_ID_BYTES:
             return None
-        if len(self._known) >= MAX_PEERS or (not principal and self._strangers >= MAX_STRANGERS):
-            return None
         try:
             told = dict(_fields(base64.b64decode(metadata + b"=" * (-len(metadata) % 4), validate=True), 0))
         except (binascii.Error, ValueError):
             return None
-        if not principal:
-            self._strangers += 1
-        found = self._known[key] = workload_of_peer(told)
+        found = workload_of_peer(told)
+        if not principal and found not in self._strangers:
+            if len(self._strangers) >= MAX_STRANGERS:
+                return None
+            self._strangers.add(found)
+        if len(self._known) >= MAX_IDS:
+            # Another thread may be at it too.
+            self._known = dict(list(self._known.items())[MAX_IDS // 4 :])
+        self._known[key] = found
         return found
 
 

@@ -102,6 +102,7 @@ class World:
         self._monkeypatch = monkeypatch
         self._stack = stack
         self.port, self.client_port, self.server_port = free_ports(3)
+        self.sent = 0
         self.config = folder / "mesh"
         self.config.mkdir()
 

@@ -442,7 +442,8 @@ def test_what_a_stranger_says_cannot_break_the_page(world: World, case: str) -> 
 def test_strangers_take_no_room_from_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_metadata, "MAX_STRANGERS", 5)
     world.configure(service("reviews", world.port))
-    with serving(application(), world.server_mesh(), world.port), httpx.Client() as client:
+    server = world.server_mesh()
+    with serving(application(), server, world.port), httpx.Client() as client:
         for number in range(9):
             told = {
                 "x-envoy-peer-metadata-id": str(number),
@@ -450,8 +451,11 @@ def test_strangers_take_no_room_from_others(world: World, monkeypatch: pytest.Mo
             }
             client.get(f"http://127.0.0.1:{world.port}/", headers=told)
         page = world.of_server()
+        metrics = server.runtime.metrics
     assert page.value() == 9
     assert page.value(source_workload="unknown") == 4
+    assert metrics is not None
+    assert len(metrics.known) == 6, "and none in memory"
 
 
 def test_what_policy_refuses_is_counted(world: World) -> None:

@@ -13,8 +13,9 @@ import textwrap
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,20 @@ def test_a_struct_is_written_and_read_as_protobuf_does() -> None:
     ours = struct_pb2.Struct()
     ours.update(told)
     assert peer_metadata._struct(told) == ours.SerializeToString(deterministic=True)
+
+
+def test_pods_come_and_go_and_workloads_stay_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_metadata, "MAX_IDS", 8)
+    monkeypatch.setattr(peer_metadata, "MAX_STRANGERS", 2)
+    peers = peer_metadata.Peers()
+    told = [peer_metadata.own_headers("", {}, Workload(name))[1][1] for name in ("a", "b", "c")]
+    for number in range(50):
+        for place, metadata in enumerate(told):
+            found = peers.find("", b"%d-%d" % (place, number), metadata)
+            assert (found.name if found is not None else None) == ("a", "b", None)[place]
+    found = peers.find("spiffe://cluster.local/ns/default/sa/c", b"2-0", told[2])
+    assert found is not None, "whoever proves who it is is no stranger"
+    assert len(peers._known) <= 8
 
 
 @settings(deadline=None)
@@ -343,48 +358,61 @@ def eventually(holds: Callable[[], object]) -> None:
 APPLICATION = """
 import os, flask, meshsdk
 from meshsdk_flask import MeshFlask
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 mesh = meshsdk.Mesh()
 app = flask.Flask("web")
 @app.get("/")
 def answer():
     return str(os.getpid())
 MeshFlask(app, mesh=mesh, port=int(os.environ["PORT"]))
+app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/stats/prometheus": mesh.metrics_wsgi()})
 """
 
 
-@pytest.mark.parametrize("preload", [False, True])
-def test_gunicorns_workers_are_told_of_at_one_port(world: World, preload: bool) -> None:
+@contextmanager
+def gunicorn(world: World, *options: str, **environment: str) -> Iterator[set[int]]:
+    """An application with three workers, each of which has answered; their process ids."""
     world.configure(service("web", world.port))
     (world.config.parent / "web_application.py").write_text(APPLICATION)
     environment = {
         **CLEAN_ENVIRONMENT,
         "MESHSDK_CONFIG": str(world.config),
-        "MESHSDK_METRICS_PORT": str(world.server_port),
         "PORT": str(world.port),
         "TMPDIR": str(world.config.parent),
         "PYTHONPATH": os.pathsep.join([str(world.config.parent), os.environ.get("PYTHONPATH", "")]),
+        **environment,
     }
-    options = ["-w", "3", "-b", f"127.0.0.1:{world.port}", *(["--preload"] if preload else [])]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", *options, "web_application:app"], env=environment, cwd=ROOT
-    )
+    command = [sys.executable, "-m", "gunicorn", "-w", "3", "-b", f"127.0.0.1:{world.port}", *options]
+    process = subprocess.Popen([*command, "web_application:app"], env=environment, cwd=ROOT)
     try:
         wait_for_port(world.port)
-        wait_for_port(world.server_port)
-        url, seen, count = f"http://127.0.0.1:{world.port}/", set[int](), 0
+        url, seen = f"http://127.0.0.1:{world.port}/", set[int]()
         with ThreadPoolExecutor(6) as threads:
             while len(seen) < 3:
                 seen |= {int(answer.text) for answer in threads.map(httpx.get, [url] * 6)}
-                count += 6
-        eventually(lambda: scrape(world.server_port).value() == count)
-        # The one that is scraped may be among those that are killed; what they have counted stays.
-        for worker in sorted(seen)[:2]:
-            os.kill(worker, signal.SIGKILL)
-        eventually(lambda: httpx.get(url).text)
-        eventually(lambda: scrape(world.server_port).value() == count + 1)
+                world.sent += 6
+        yield seen
     finally:
         process.terminate()
         process.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preload"])
+def test_gunicorns_workers_are_told_of_at_one_port(world: World, options: tuple[str, ...]) -> None:
+    with gunicorn(world, *options, MESHSDK_METRICS_PORT=str(world.server_port)) as workers:
+        eventually(lambda: scrape(world.server_port).value() == world.sent)
+        # The one that is scraped may be among those that are killed; what they have counted stays.
+        for worker in sorted(workers)[:2]:
+            os.kill(worker, signal.SIGKILL)
+        eventually(lambda: httpx.get(f"http://127.0.0.1:{world.port}/").text)
+        eventually(lambda: scrape(world.server_port).value() == world.sent + 1)
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preload"])
+def test_a_mounted_page_tells_of_all_of_gunicorns_workers(world: World, options: tuple[str, ...]) -> None:
+    with gunicorn(world, *options):
+        for _ in range(6):
+            eventually(lambda: scrape(world.port).value() == world.sent)
 
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus here")

@@ -167,9 +167,9 @@ class CallRecord:
         """Whom it went to: the cluster, the endpoint, and the peer's id."""
         told = {entry[0]: str(entry[1]).encode("latin-1", "replace") for entry in initial or () if entry[0] in OF_MESH}
         metadata = told.get(OF_MESH[2]) or told.get(OF_MESH[1], b"")
-        peer_id = (told.get(OF_MESH[0], b"") or metadata) if metadata else b""
-        if metadata:
-            self._metrics.peers.find(_principal_of(endpoint), peer_id, metadata)
+        peer_id = told.get(OF_MESH[0], b"") or metadata
+        if not metadata or self._metrics.peers.find(_principal_of(endpoint), peer_id, metadata) is None:
+            peer_id = b""
         return (endpoint.cluster if endpoint is not None else self._cluster), endpoint, peer_id
 
     def _count(self, key: tuple[Any, ...], outcome: Outcome) -> None:

@@ -75,13 +75,13 @@ class InboundCallRecord:
         found = {name: value for name, value in metadata if name in OF_MESH}
         told = [_raw(found.get(name, b"")) for name in OF_MESH]
         own_words = told[2] or told[1]
-        self._peer_id = (told[0] or own_words) if own_words else b""
+        peer_id = told[0] or own_words
+        is_known = bool(own_words) and metrics.peers.find(self._principal, peer_id, own_words) is not None
+        self._peer_id = peer_id if is_known else b""
         # Each of them is answered where it came; grpc-core does not tell of the second, which comes with the first.
         (_, own_id), (_, own) = metrics.own_headers
         answers = zip(told, _HEADERS, (own_id, own, own), strict=True)
         self._answer = [(name, value) for came, name, value in answers if came or (told[0] and name == METADATA_HEADER)]
-        if self._peer_id:
-            metrics.peers.find(self._principal, self._peer_id, own_words)
 
     def seen(self, method: str, context: Any, request: InboundRequest | None) -> InboundRequest | None:
         """The call as its handler gets it: what the meshes tell each other is not for it.
