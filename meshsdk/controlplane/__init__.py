@@ -3,7 +3,7 @@
 Enters: Kubernetes and Istio objects, and raw xDS resources, as files. Leaves: the xDS resources that Istio would make
 of them, to this process (`FolderSource`) or to any xDS client (`server`).
 
-    files, strict_yaml, written_yaml, strict_json, documents  what stands in the folder, read without blocking
+    files, strict_yaml, strict_json, documents  what stands in the folder, read without blocking
     kinds        whose a document is: ours, not ours, or closed
     pruning      what of it need not be kept
     lines        on which line a problem stands

@@ -20,7 +20,6 @@ from .kinds import Kind, kind_of
 from .pruning import pruned
 from .strict_json import parse_json
 from .strict_yaml import MAX_ALIASES, Words, YamlDocument, YamlError, read_yaml
-from .written_yaml import read_written
 
 __all__ = ["Document", "Pieces", "digest_of", "read_documents", "text_pieces"]
 
@@ -144,18 +143,13 @@ def _read_piece(text: str, first_line: int, words: Words) -> _Piece:
     return _Piece(tuple(tuple(_objects_of(one, first_line)) for one in documents), aliases)
 
 
-# Characters. Of a shorter text it takes as long to find out how it is written as to read it.
-_WORTH_A_LOOK = 1000
-
-
 def _parse(text: str, first_line: int, words: Words) -> tuple[list[YamlDocument], int]:
     if text.lstrip()[:1] in ("{", "["):
         try:
             return [YamlDocument(parse_json(text), 0)], 0
         except ValueError:
             pass  # It may be YAML, whose reader says what is wrong, and where.
-    written = read_written(text, first_line, words) if len(text) >= _WORTH_A_LOOK else None
-    return ([written], 0) if written is not None else read_yaml(text, first_line, words)
+    return read_yaml(text, first_line, words)
 
 
 def _objects_of(document: YamlDocument, first_line: int) -> Iterator[_Object]:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from msgspec import Struct, field
 
-__all__ = ["Words", "YamlDocument", "YamlError", "parse_yaml", "read_yaml", "tag_of"]
+__all__ = ["Words", "YamlDocument", "YamlError", "parse_yaml", "read_yaml"]
 
 # Aliases make a small file mean a huge document ("billion laughs"); manifests do without, or use a few.
 MAX_ALIASES = 100
@@ -67,15 +67,10 @@ def parse_yaml(text: str) -> list[Any]:
 
 
 class Words(Struct, frozen=True):
-    """What plain words mean, and quoted ones, of texts that are read together: most come many times.
-
-    Attributes:
-        written: What words mean by how they are written, with their quotes.
-    """
+    """What plain words mean, and quoted ones, of texts that are read together: most come many times."""
 
     plain: dict[str, Any] = field(default_factory=dict)
     quoted: dict[str, str] = field(default_factory=dict)
-    written: dict[str, Any] = field(default_factory=dict)
 
 
 def read_yaml(text: str, first_line: int = 1, words: Words | None = None) -> tuple[list[YamlDocument], int]:
@@ -177,7 +172,7 @@ class _Builder:
                 elif event.implicit[0]:
                     value = plain.get(text, _NEW)
                     if value is _NEW:
-                        plain[text] = value = self._made(event, text, tag_of(text))
+                        plain[text] = value = self._made(event, text, _tag_of(text))
                 else:
                     value = quoted.setdefault(text, text)
                 if key is _NO_KEY:
@@ -261,7 +256,7 @@ class _Builder:
         if tag == f"{_TAG}merge":
             raise self._wrong(event, f"the tag {tag!r} is not taken")
         if tag is None or tag == "!":
-            tag = tag_of(event.value) if event.implicit[0] else f"{_TAG}str"
+            tag = _tag_of(event.value) if event.implicit[0] else f"{_TAG}str"
         value = self._made(event, event.value, tag)
         if event.anchor is not None:
             self._name(event, (value, 1, 0))
@@ -338,6 +333,6 @@ class _Builder:
 _resolver = yaml.resolver.Resolver()
 
 
-def tag_of(text: str) -> str:
+def _tag_of(text: str) -> str:
     """What YAML makes of a plain word."""
     return str(_resolver.resolve(yaml.ScalarNode, text, (True, False)))  # type: ignore[no-untyped-call]
