@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -13,9 +11,6 @@ import textwrap
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import meshsdk
 from meshsdk.errors import BootstrapError
-from meshsdk.telemetry import istio_metrics, peer_metadata, shared_cells
+from meshsdk.telemetry import istio_metrics, peer_metadata
 from meshsdk.telemetry.cells import BOUNDS, Cells, PrivateMemory
 from meshsdk.telemetry.istio_metrics import IstioMetrics, Outcome
 from meshsdk.telemetry.prometheus import exposition
@@ -36,8 +31,9 @@ from meshsdk.telemetry.workload import NOBODY, Workload, own_workload
 
 from ..conftest import service
 from ..patience import PATIENCE
-from ..processes import CLEAN_ENVIRONMENT, free_ports, wait_for_port
+from ..processes import free_ports, wait_for_port
 from ..servers import EchoServer
+from .programs import START, run
 from .scraping import Scraped, World, scrape
 
 ROOT = Path(__file__).parents[2]
@@ -222,32 +218,6 @@ def test_the_page_can_be_mounted(world: World) -> None:
             assert Scraped(asyncio.run(run())).value() == 1
 
 
-def run(script: str, *arguments: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), *arguments],
-        env={**CLEAN_ENVIRONMENT, **environment},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-START = """
-import os, sys, time, httpx, meshsdk
-from tests.telemetry.scraping import scrape
-config, port = sys.argv[1], int(sys.argv[2])
-mesh = meshsdk.Mesh(config=config, metrics_port=port)
-def send(times):
-    with mesh.client() as client:
-        for _ in range(times):
-            client.get("http://a/")
-"""
-
-
 def test_the_applications_own_metrics_stand_beside_it(world: World) -> None:
     with EchoServer("a") as server:
         world.configure(service("a", server.port))
@@ -266,153 +236,6 @@ def test_the_applications_own_metrics_stand_beside_it(world: World) -> None:
             assert scrape(port).value() == 1
         """
         run(START + textwrap.dedent(script), str(world.config), str(world.client_port))
-
-
-def test_forked_processes_are_told_of_at_one_port_and_no_count_is_lost(world: World) -> None:
-    with EchoServer("a") as server:
-        world.configure(service("a", server.port))
-        script = """
-            send(1)
-            def in_child(times, signal=None):
-                pid = os.fork()
-                if not pid:
-                    send(times)
-                    os._exit(0)
-                return pid
-            for pid in [in_child(2), in_child(3)]:
-                os.waitpid(pid, 0)
-            assert scrape(port).value() == 6, scrape(port).text
-            os.waitpid(in_child(4), 0)
-            assert scrape(port).value() == 10, "a new one goes on where an old one ended"
-            from meshsdk.telemetry import shared_cells
-            files = list(shared_cells.place_of(port, os.environ).glob("*.cells"))
-            assert len(files) <= 3, files
-            # The parent ends, and its child takes over.
-            read, write = os.pipe()
-            if os.fork():
-                send(1)
-                mesh.close()
-                os.write(write, b"x")
-                os.wait()
-            else:
-                send(1)
-                os.read(read, 1)
-                deadline = time.monotonic() + 20
-                while True:
-                    try:
-                        assert scrape(port).value() == 12, scrape(port).value()
-                        break
-                    except OSError:
-                        assert time.monotonic() < deadline
-                        time.sleep(0.05)
-                os._exit(0)
-        """
-        run(START + textwrap.dedent(script), str(world.config), str(world.client_port), TMPDIR=str(world.config.parent))
-
-
-def test_when_all_processes_have_ended_the_next_begins_anew(world: World) -> None:
-    with EchoServer("a") as server:
-        world.configure(service("a", server.port))
-        script = """
-            send(2)
-            print(int(scrape(port).value()))
-        """
-        arguments = str(world.config), str(world.client_port)
-        for _ in range(2):
-            assert run(START + textwrap.dedent(script), *arguments, TMPDIR=str(world.config.parent)) == "2\n"
-
-
-def test_a_full_disk_costs_counts_and_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def is_full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    memory = shared_cells.open_memory(tmp_path / "place")
-    monkeypatch.setattr(memory, "write_labels", is_full)
-    cells = Cells(memory)
-    cells.count_request(cells.row("http", ("a",)), 1, 2, 3)
-    assert cells.rows() == ({}, 1)
-    monkeypatch.setattr(shared_cells, "_give_room", is_full)
-    assert isinstance(shared_cells.open_memory(tmp_path / "other"), PrivateMemory)
-
-
-def test_a_folder_of_somebody_elses_is_not_used(tmp_path: Path) -> None:
-    (tmp_path / "aim").mkdir()
-    (tmp_path / "place").symlink_to(tmp_path / "aim")
-    assert isinstance(shared_cells.open_memory(tmp_path / "place"), PrivateMemory)
-    assert not list((tmp_path / "aim").iterdir())
-
-
-def eventually(holds: Callable[[], object]) -> None:
-    """Wait for what comes soon: a server counts a request when its answer is out."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            if holds():
-                return
-        except (httpx.HTTPError, OSError):
-            pass
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-APPLICATION = """
-import os, flask, meshsdk
-from meshsdk_flask import MeshFlask
-from werkzeug.middleware.dispatcher import DispatcherMiddleware
-mesh = meshsdk.Mesh()
-app = flask.Flask("web")
-@app.get("/")
-def answer():
-    return str(os.getpid())
-MeshFlask(app, mesh=mesh, port=int(os.environ["PORT"]))
-app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/stats/prometheus": mesh.metrics_wsgi()})
-"""
-
-
-@contextmanager
-def gunicorn(world: World, *options: str, **environment: str) -> Iterator[set[int]]:
-    """An application with three workers, each of which has answered; their process ids."""
-    world.configure(service("web", world.port))
-    (world.config.parent / "web_application.py").write_text(APPLICATION)
-    environment = {
-        **CLEAN_ENVIRONMENT,
-        "MESHSDK_CONFIG": str(world.config),
-        "PORT": str(world.port),
-        "TMPDIR": str(world.config.parent),
-        "PYTHONPATH": os.pathsep.join([str(world.config.parent), os.environ.get("PYTHONPATH", "")]),
-        **environment,
-    }
-    command = [sys.executable, "-m", "gunicorn", "-w", "3", "-b", f"127.0.0.1:{world.port}", *options]
-    process = subprocess.Popen([*command, "web_application:app"], env=environment, cwd=ROOT)
-    try:
-        wait_for_port(world.port)
-        url, seen = f"http://127.0.0.1:{world.port}/", set[int]()
-        with ThreadPoolExecutor(6) as threads:
-            while len(seen) < 3:
-                seen |= {int(answer.text) for answer in threads.map(httpx.get, [url] * 6)}
-                world.sent += 6
-        yield seen
-    finally:
-        process.terminate()
-        process.wait(PATIENCE)
-
-
-@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preload"])
-def test_gunicorns_workers_are_told_of_at_one_port(world: World, options: tuple[str, ...]) -> None:
-    with gunicorn(world, *options, MESHSDK_METRICS_PORT=str(world.server_port)) as workers:
-        eventually(lambda: scrape(world.server_port).value() == world.sent)
-        # The one that is scraped may be among those that are killed; what they have counted stays.
-        for worker in sorted(workers)[:2]:
-            os.kill(worker, signal.SIGKILL)
-        eventually(lambda: httpx.get(f"http://127.0.0.1:{world.port}/").text)
-        eventually(lambda: scrape(world.server_port).value() == world.sent + 1)
-
-
-@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preload"])
-def test_a_mounted_page_tells_of_all_of_gunicorns_workers(world: World, options: tuple[str, ...]) -> None:
-    with gunicorn(world, *options):
-        for _ in range(6):
-            eventually(lambda: scrape(world.port).value() == world.sent)
 
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus here")
