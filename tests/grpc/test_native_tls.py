@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from meshsdk.grpc.native_tls import identity_source, roots_source, write_tls
-from meshsdk.grpc.tls_slots import CERTIFICATE, KEY, ROOTS
+from msgspec.structs import replace
 
 from meshsdk.errors import ResourceError
+from meshsdk.grpc.engine.tls import identity_source, roots_source, write_tls
+from meshsdk.grpc.engine.tls_slots import CERTIFICATE, KEY, ROOTS
 from meshsdk.resources import SanMatcher, StringMatcher, StringMatchKind, UpstreamTls
 from meshsdk.resources.tls import SpiffeDomains, TlsFile, TlsIdentity, TlsProtocol, TlsTrust
 
