@@ -71,7 +71,7 @@ class Exchange:
         deadline: When the route's time is over, on the engine's clock; None is no limit.
         delay_seconds, fault_tally: How long to hold the request back first (fault injection), and what to tell after.
         table, clusters: Where the route was found and what it may lead to, for internal redirects and mirrors.
-        redirects, routes_taken: Internal redirects that led here.
+        redirects, routes_taken: Internal redirects that led here, and the names of their routes.
         hedges: A per-try timeout starts another attempt beside the slow one, which goes on.
         tells_deadline: Attempts say how long the response may take.
         added_headers: That every attempt carries besides.
@@ -146,7 +146,7 @@ class Exchange:
         self.table: RouteTable | None = None
         self.clusters: Mapping[str, Cluster] = _NO_CLUSTERS
         self.redirects = 0
-        self.routes_taken: tuple[CompiledRoute | None, ...] = ()
+        self.routes_taken: tuple[str, ...] = ()
         self.breaker = cluster.breaker
         self.hedges = False
         self.tells_deadline = False

@@ -6,8 +6,10 @@ convertRequestHeadersForInternalRedirect). The new request goes through the same
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import httptools
 
 from ..balancing import Cluster
 from ..resources import InternalRedirectPolicy
@@ -38,15 +40,33 @@ def follow(
     if isinstance(begun, LocalReply):
         # Envoy: a redirect to where there is no route is passed on.
         return None if begun.flag == "NR" else begun
-    taken = (*exchange.routes_taken, exchange.route)
-    route = begun.route
-    if policy.previous_routes and route in taken:
+    name = begun.route.route.name if begun.route is not None else ""
+    if policy.previous_routes and name in exchange.routes_taken:
         return None
-    if policy.allowed_routes is not None and (route is None or route.route.name not in policy.allowed_routes):
+    if policy.allowed_routes is not None and name not in policy.allowed_routes:
         return None
     begun.redirects = exchange.redirects + 1
-    begun.routes_taken = taken
+    begun.routes_taken = (*exchange.routes_taken, name)
     return begun
+
+
+class _Url(NamedTuple):
+    scheme: str
+    host: str
+    target: str
+
+
+def _whole_url(location: bytes) -> _Url | None:
+    """A URL with its scheme and host, as Envoy reads it (Http::Utility::Url); others are not followed."""
+    try:
+        parsed = httptools.parse_url(location)
+    except httptools.HttpParserInvalidURLError:
+        return None
+    if not parsed.schema or not parsed.host or (parsed.query is not None and not parsed.path):
+        return None
+    scheme, _, rest = location.decode("latin-1").partition("#")[0].partition("://")
+    authority, _, path = rest.partition("/")
+    return _Url(scheme.lower(), authority.rpartition("@")[2], f"/{path}")
 
 
 def _redirected(
@@ -57,16 +77,15 @@ def _redirected(
     if location is None:
         return None
     head = exchange.head
-    target = urllib.parse.urlsplit(
-        urllib.parse.urljoin(f"{head.scheme}://{head.authority}", location.decode("latin-1"))
-    )
-    if target.scheme not in ("http", "https") or not target.netloc:
+    url = _whole_url(location)
+    if url is None:
         return None
-    if policy.same_scheme_only and target.scheme != head.scheme:
+    # There: what is not http is https.
+    is_http, becomes_http = head.scheme == "http", url.scheme == "http"
+    if policy.same_scheme_only and is_http is not becomes_http:
         return None
-    if policy.safe_cross_scheme and (head.scheme, target.scheme) == ("http", "https"):
+    if policy.safe_cross_scheme and is_http and not becomes_http:
         return None
-    path = (target.path or "/") + (f"?{target.query}" if target.query else "")
     original = f"{head.scheme}://{head.authority}{head.target}"
     changed: Headers = with_header(head.raw_headers, b"x-envoy-original-url", original.encode("latin-1"))
     for name in policy.response_headers_to_copy:
@@ -80,5 +99,5 @@ def _redirected(
         method = "GET"
         dropped = (b"content-length", b"content-type", b"transfer-encoding")
         changed = [header for header in changed if header[0].lower() not in dropped]
-    changed = with_host(changed, target.netloc)
-    return RequestHead(method, head.scheme, target.netloc, path, changed)
+    changed = with_host(changed, url.host)
+    return RequestHead(method, head.scheme, url.host, url.target, changed)

@@ -29,6 +29,12 @@ def start(request: pytest.FixtureRequest, tmp_path: Path, stack: ExitStack) -> S
     return begin
 
 
+@pytest.fixture(params=SUBJECTS)
+def start_routes(request: pytest.FixtureRequest, tmp_path: Path, stack: ExitStack) -> Start:
+    """Starts one side with clusters and routes."""
+    return lambda clusters, routes: stack.enter_context(running(request.param, tmp_path, clusters, routes))
+
+
 @pytest.fixture
 def upstream(stack: ExitStack) -> Callable[..., Upstream]:
     """Starts upstreams."""
@@ -580,6 +586,74 @@ def test_other_redirects_are_passed_on(
     subject = start([cluster("c", server.port)], {"cluster": "c", "internal_redirect_policy": policy})
     assert subject.get("/old").status_code == status
     assert len(server.received) == 1 + policy.get("max_internal_redirects", 0)
+
+
+_PREDICATES = "type.googleapis.com/envoy.extensions.internal_redirect"
+
+
+def predicate(kind: str, **settings: Any) -> dict[str, Any]:
+    """An extension that says which redirects are followed."""
+    package, _, name = kind.partition(".")
+    return {"name": package, "typed_config": {"@type": f"{_PREDICATES}.{package}.v3.{name}", **settings}}
+
+
+@pytest.mark.parametrize(
+    ("predicates", "location", "followed"),
+    [
+        # The route of the request itself is none that was redirected to.
+        ([predicate("previous_routes.PreviousRoutesConfig")], "http://other.test/old/again", 1),
+        ([], "http://other.test/old/again", 3),
+        ([predicate("previous_routes.PreviousRoutesConfig")], "http://other.test/new", 1),
+        (
+            [predicate("allow_listed_routes.AllowListedRoutesConfig", allowed_route_names=["new"])],
+            "http://other.test/new",
+            1,
+        ),
+        (
+            [predicate("allow_listed_routes.AllowListedRoutesConfig", allowed_route_names=["other"])],
+            "http://other.test/new",
+            0,
+        ),
+        ([predicate("safe_cross_scheme.SafeCrossSchemeConfig")], "https://other.test/new", 0),
+        ([], "https://other.test/new", 1),
+        ([], "/new", 0),
+        ([], "//other.test/new", 0),
+        ([], "new", 0),
+        ([], "http://other.test", 1),
+        ([], "http:///new", 0),
+        # What is not http is https.
+        ([], "ftp://other.test/new", 1),
+        ([], "http://a:b@other.test/new", 1),
+        ([], "http://other.test?a=1", 0),
+        ([], "http://other.test/?a=1", 1),
+        ([], "http://other.test/?#a", 1),
+        ([], "http://other.test:99999/new", 0),
+        ([], "http://oth er.test/new", 0),
+        ([predicate("safe_cross_scheme.SafeCrossSchemeConfig")], "http://other.test/new", 1),
+    ],
+)
+def test_predicates_say_which_redirects_are_followed(
+    predicates: list[dict[str, Any]],
+    location: str,
+    followed: int,
+    start_routes: Start,
+    upstream: MakeUpstream,
+) -> None:
+    server = upstream(redirecting(location))
+    policy = {"allow_cross_scheme_redirect": True, "max_internal_redirects": 3, "predicates": predicates}
+    routes = [
+        {
+            "name": name,
+            "match": {"prefix": prefix},
+            "route": {"cluster": "c", "internal_redirect_policy": policy},
+        }
+        for name, prefix in (("old", "/old"), ("new", "/"))
+    ]
+    subject = start_routes([cluster("c", server.port)], routes)
+    is_answered = followed and "/old" not in location
+    assert subject.get("/old").status_code == (200 if is_answered else 302)
+    assert len(server.received) == 1 + followed
+    assert {one.headers["host"] for one in server.received[1:]} <= {"other.test"}
 
 
 def test_a_redirect_to_see_other_becomes_a_get_without_a_body(start: Start, upstream: MakeUpstream) -> None:
