@@ -100,7 +100,9 @@ def test_a_mirror_gets_a_copy(run: Callable[..., Any], stack: ExitStack) -> None
 
 def test_a_redirect_of_an_upstream_is_followed_inside(run: Callable[..., Any], stack: ExitStack) -> None:
     server = stack.enter_context(
-        Upstream(lambda request, number: Answer(302, {"location": "http://other.test/new"}) if number == 0 else Answer())
+        Upstream(
+            lambda request, number: Answer(302, {"location": "http://other.test/new"}) if number == 0 else Answer()
+        )
     )
 
     async def use(client: httpx.AsyncClient) -> int:
