@@ -11,7 +11,10 @@ from typing import Any
 
 from ..telemetry.peer_metadata import METADATA_HEADER, METADATA_ID_HEADER, OVER_GRPC_HEADER
 
-__all__ = ["OF_MESH", "MessageTally", "size_of_metadata"]
+__all__ = ["OF_MESH", "REQUEST_LINE", "STATUS_LINE", "MessageTally", "size_of_metadata"]
+
+# A POST, but for its method's path; "HTTP/1.1 200 OK\r\n", the empty line and the status.
+REQUEST_LINE, STATUS_LINE = 20, 37
 
 # Metadata that are neither the caller's nor the server's, but between their meshes.
 OF_MESH = tuple(name.decode() for name in (METADATA_ID_HEADER, METADATA_HEADER, OVER_GRPC_HEADER))

@@ -17,7 +17,7 @@ from ..balancing import Cluster, Endpoint
 from ..errors import RequestError
 from ..exchange import Exchange, LocalReply
 from ..routing.timeouts import is_grpc_content
-from ..telemetry.header_sizes import size_and_value, size_of_headers
+from ..telemetry.header_sizes import REQUEST_LINE, STATUS_LINE, size_and_value, size_of_headers
 from ..telemetry.istio_metrics import IstioMetrics, Outcome
 from ..telemetry.peer_metadata import METADATA_HEADER, METADATA_ID_HEADER
 from ..telemetry.service import BLACK_HOLE, PASSTHROUGH, Service, is_external, is_of_kubernetes, outside, service_of
@@ -34,9 +34,6 @@ Begun = Exchange | LocalReply | None
 
 # Of istiod's, and of a folder's: where hosts go that REGISTRY_ONLY does not let out.
 _BLOCK_ALL = "block_all"
-
-# "GET ", " HTTP/1.1\r\n" and the empty line, but for the method; "HTTP/1.1 200 OK\r\n" and the empty line.
-_REQUEST_LINE, _STATUS_LINE = 14, 19
 
 
 class _Told(NamedTuple):
@@ -157,7 +154,7 @@ class Record:
             raw = [header for header in raw if header[0].lower() not in (METADATA_HEADER, METADATA_ID_HEADER)]
             size = size_of_headers(raw)
             response.headers = httpx.Headers(raw)
-        self._received = size + _STATUS_LINE
+        self._received = size + STATUS_LINE
         flags = flag_of_reply(reply) if reply is not None else ""
         stream = response.stream
         if type(stream) is httpx.ByteStream:
@@ -198,7 +195,7 @@ class Record:
         else:
             raw, target = request.headers.raw, len(request.url.raw_path)
         size, content_type = size_and_value(raw, b"content-type")
-        sent = self._sent + size + len(request.method) + target + _REQUEST_LINE
+        sent = self._sent + size + len(request.method) + target + REQUEST_LINE
         is_grpc = content_type != b"" and is_grpc_content(content_type.decode("latin-1"))
         grpc_status = _grpc_status(told) if is_grpc and told is not None else ""
         outcome = ("grpc" if is_grpc else "http", status, grpc_status, flags)

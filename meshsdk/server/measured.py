@@ -14,7 +14,7 @@ from typing import Any
 from ..inbound import Connection
 from ..routing import RequestHead
 from ..routing.timeouts import is_grpc_content
-from ..telemetry.header_sizes import size_of_headers
+from ..telemetry.header_sizes import REQUEST_LINE, STATUS_LINE, size_of_headers
 from ..telemetry.istio_metrics import IstioMetrics, Outcome
 from ..telemetry.peer_metadata import METADATA_HEADER, METADATA_ID_HEADER
 
@@ -24,9 +24,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 StartResponse = Callable[..., Any]
-
-# "GET ", " HTTP/1.1\r\n" and the empty line, but for the method; "HTTP/1.1 200 OK\r\n" and the empty line.
-_REQUEST_LINE, _STATUS_LINE = 14, 19
 
 _STARTS = ("http.response.start", "websocket.http.response.start")
 _BODIES = ("http.response.body", "websocket.http.response.body")
@@ -82,7 +79,7 @@ class InboundRecord:
         self._started = time.monotonic()
         self._metrics = metrics
         self._connection = connection
-        self._received = size_of_headers(head.raw_headers) + len(head.method) + len(head.target) + _REQUEST_LINE
+        self._received = size_of_headers(head.raw_headers) + len(head.method) + len(head.target) + REQUEST_LINE
         self._sent = 0
         self._is_whole = self._has_left = self._is_over = False
         self._peer_id = b""
@@ -161,7 +158,7 @@ class InboundRecord:
             headers = list(headers)
             message = {**message, "headers": headers}
         self.status = message["status"]
-        self._sent += _STATUS_LINE + size_of_headers(headers)
+        self._sent += STATUS_LINE + size_of_headers(headers)
         return message
 
     def starting(self, start_response: StartResponse) -> StartResponse:
@@ -171,7 +168,7 @@ class InboundRecord:
             told = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._answer)
             headers = [*headers, *told]
             self.status = int(status[:3])
-            self._sent = _STATUS_LINE + 4 * len(headers) + sum(map(len, chain.from_iterable(headers)))
+            self._sent = STATUS_LINE + 4 * len(headers) + sum(map(len, chain.from_iterable(headers)))
             return start_response(status, headers, *more)
 
         return watched

@@ -48,13 +48,13 @@ class Monitoring:
         self.metrics = IstioMetrics(
             own,
             _own_service(own, node),
+            Record,
             node.id,
             metadata,
             lambda: _own_principal(control),
             self._make_memory,
             self._on_first,
         )
-        self.metrics.begin_http = Record
         self._port = MetricsPort(port, self.page, self._is_shared) if port is not None else None
         if self._port is not None:
             # Others that are told the same port learn from our place that it is ours.

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["size_and_value", "size_of_headers"]
+__all__ = ["REQUEST_LINE", "STATUS_LINE", "size_and_value", "size_of_headers"]
 
 Headers = Iterable[tuple[bytes, bytes]]
 
+# "GET ", " HTTP/1.1\r\n" and the empty line, but for the method; "HTTP/1.1 200 OK\r\n" and the empty line.
+REQUEST_LINE, STATUS_LINE = 14, 19
 # Colon, space and the end of the line.
 _BESIDES = 4
 

@@ -74,6 +74,7 @@ class IstioMetrics:
     Args:
         own: The process.
         service: That its servers are.
+        begin_http: Begins the record of a request that httpx sends.
         node_id, metadata: Of the bootstrap, for peers.
         own_principal: Gives its SPIFFE ID; empty where it has none.
         make_memory: Makes where the numbers are, when the first is counted in this process.
@@ -81,7 +82,6 @@ class IstioMetrics:
 
     Attributes:
         known: What engines have found out before, by keys of their own: rows, and what depends on configuration.
-        begin_http: Begins the record of a request that httpx sends; set by whoever has requests counted.
         own_headers: What peers of the mesh are told.
         peers: What they have told.
     """
@@ -90,13 +90,14 @@ class IstioMetrics:
         self,
         own: Workload,
         service: Service,
+        begin_http: Callable[[IstioMetrics, Any], Any],
         node_id: str = "",
         metadata: Mapping[str, Any] | None = None,
         own_principal: Callable[[], str] = str,
         make_memory: Callable[[], Memory] = lambda: PrivateMemory(DEFAULT_MAX_SERIES + 1),
         on_first: Callable[[], None] = lambda: None,
     ) -> None:
-        self.begin_http: Callable[[IstioMetrics, Any], Any] = _no_record
+        self.begin_http = begin_http
         self.own = own
         self.service = service
         self.own_headers = own_headers(node_id, metadata or {}, own)
@@ -204,10 +205,6 @@ class IstioMetrics:
                 return Service(UNKNOWN, name, is_outside=True)
             self._outside.add(service.host)
         return service
-
-
-def _no_record(metrics: IstioMetrics, request: Any) -> Any:
-    raise NotImplementedError("nobody has said what records requests of httpx")
 
 
 def _side(one: Workload, namespace: str, principal: str) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import meshsdk
 from meshsdk.errors import BootstrapError
+from meshsdk.http.measured import Record
 from meshsdk.telemetry import istio_metrics, peer_metadata
 from meshsdk.telemetry.cells import BOUNDS, Cells, PrivateMemory
 from meshsdk.telemetry.istio_metrics import IstioMetrics, Outcome
@@ -40,7 +41,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def metrics_of(series: int) -> IstioMetrics:
-    return IstioMetrics(NOBODY, Service(), make_memory=lambda: PrivateMemory(series + 1))
+    return IstioMetrics(NOBODY, Service(), Record, make_memory=lambda: PrivateMemory(series + 1))
 
 
 def test_beyond_the_bound_requests_are_missed_and_that_is_told() -> None:

@@ -22,7 +22,7 @@ from ...resources import StringMatchKind
 from ...telemetry.istio_metrics import IstioMetrics, Outcome
 from ...telemetry.service import BLACK_HOLE, PASSTHROUGH, Service, outside
 from ...telemetry.workload import NOBODY, Workload, workload_of_endpoint
-from ..message_tally import OF_MESH, MessageTally, size_of_metadata
+from ..message_tally import OF_MESH, STATUS_LINE, MessageTally, size_of_metadata
 
 __all__ = ["CallRecord"]
 
@@ -37,9 +37,6 @@ _CANCELLED_HERE = "Locally cancelled"
 _OUT_OF_TIME = "Deadline Exceeded"
 # And of one whose connection was there, and ended.
 _BROKEN = ("Socket closed", "Connection reset", "recvmsg:", "GOAWAY", "Stream removed")
-
-# "HTTP/1.1 200 OK\r\n", the empty line and the status.
-_STATUS_LINE = 37
 
 
 class CallRecord:
@@ -133,7 +130,7 @@ class CallRecord:
         else:
             status, flag = 200, "" if is_answered else self._failure(code, details)
         flags = ",".join(filter(None, (before, flag)))
-        self.tally.response_bytes += _STATUS_LINE + size_of_metadata(initial) + size_of_metadata(trailing)
+        self.tally.response_bytes += STATUS_LINE + size_of_metadata(initial) + size_of_metadata(trailing)
         grpc_status = "" if flag == "DC" else str(code.value[0])
         key = self._key_at_end = self._key(endpoint, initial)
         self._count(key, Outcome("grpc", status, grpc_status, flags))

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 
 from ...control import Control
 from ...http.measured import destination_of
-from ..message_tally import OF_MESH, size_of_metadata
+from ..message_tally import OF_MESH, REQUEST_LINE, size_of_metadata
 from .measured_calls import CallRecord
 from .outgoing_call import OutgoingCall
 
 __all__ = ["measure"]
-
-# A POST to the method.
-_REQUEST_LINE = 20
 
 
 def measure(call: OutgoingCall, control: Control, method: str, authority: str, clusters: Sequence[str] = ()) -> None:
@@ -34,7 +31,7 @@ def measure(call: OutgoingCall, control: Control, method: str, authority: str, c
     if cluster is None:
         cluster = next((known[name] for name in clusters if name in known), None)
     call.record = record = CallRecord(metrics, cluster, authority, denies=control.unknown_hosts == "deny")
-    record.tally.request_bytes = _REQUEST_LINE + len(method) + size_of_metadata(call.metadata)
+    record.tally.request_bytes = REQUEST_LINE + len(method) + size_of_metadata(call.metadata)
     if cluster is not None and destination_of(metrics, cluster).gets_metadata:
         (_, own_id), (_, own) = metrics.own_headers
         told = zip(OF_MESH, (own_id.decode("latin-1"), own.decode("latin-1"), own.decode("latin-1")), strict=True)

@@ -11,7 +11,7 @@ from ...inbound.request import ROUTER
 from ...routing import RequestHead
 from ...telemetry.istio_metrics import IstioMetrics, Outcome
 from ...telemetry.peer_metadata import METADATA_HEADER, METADATA_ID_HEADER, OVER_GRPC_HEADER
-from ..message_tally import OF_MESH, MessageTally, size_of_metadata
+from ..message_tally import OF_MESH, REQUEST_LINE, STATUS_LINE, MessageTally, size_of_metadata
 
 if TYPE_CHECKING:
     from ...control import Control
@@ -22,8 +22,6 @@ Metadata = Iterable[tuple[str, str | bytes]] | None
 Headers = list[tuple[bytes, bytes]]
 
 _TELL_SECONDS = 5.0
-# A POST to the method; "HTTP/1.1 200 OK\r\n", the empty line and the status.
-_REQUEST_LINE, _STATUS_LINE = 20, 37
 
 _HEADERS = (METADATA_ID_HEADER, METADATA_HEADER, OVER_GRPC_HEADER)
 
@@ -70,7 +68,7 @@ class InboundCallRecord:
         self.flag = ""
         self.tally = MessageTally()
         metadata = tuple(context.invocation_metadata() or ())
-        self.tally.request_bytes = _REQUEST_LINE + len(method) + size_of_metadata(metadata)
+        self.tally.request_bytes = REQUEST_LINE + len(method) + size_of_metadata(metadata)
         self._principal = _peer_of(context)
         found = {name: value for name, value in metadata if name in OF_MESH}
         told = [_raw(found.get(name, b"")) for name in OF_MESH]
@@ -129,7 +127,7 @@ class InboundCallRecord:
         if row is None:
             row = metrics.remember(key, self._row(outcome))
         milliseconds = int((time.monotonic() - self._started) * 1000)
-        metrics.cells.count_request(row, milliseconds, tally.request_bytes, tally.response_bytes + _STATUS_LINE)
+        metrics.cells.count_request(row, milliseconds, tally.request_bytes, tally.response_bytes + STATUS_LINE)
         self._count_messages()
 
     def _count_messages(self) -> None:

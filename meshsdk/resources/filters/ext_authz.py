@@ -117,10 +117,6 @@ class ExtAuthzPerRoute(FilterSetting, Struct, frozen=True):
     context_extensions: Mapping[str, str] = field(default_factory=dict)
     leave_out_body: bool = False
 
-    def __hash__(self) -> int:
-        """Without what has no hash of its own."""
-        return hash(self.leave_out_body)
-
 
 def parse_ext_authz_per_route(container: Any, where: str, notes: Notes) -> ExtAuthzPerRoute | None:
     """The ExtAuthzPerRoute inside a google.protobuf.Any; None switches the filter off."""

@@ -165,10 +165,6 @@ class JwtAuthentication(FilterSetting, Struct, frozen=True):
     bypass_cors_preflight: bool = False
     strip_failure_response: bool = False
 
-    def __hash__(self) -> int:
-        """Without the mappings, which have none of their own."""
-        return hash((self.rules, self.bypass_cors_preflight))
-
     @property
     def asked_clusters(self) -> tuple[str, ...]:
         """Where keys are fetched from."""

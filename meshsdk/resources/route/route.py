@@ -249,10 +249,6 @@ class Route(Struct, frozen=True):
     filters: FilterSettings = ()
     metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
-    def __hash__(self) -> int:
-        """Without the mappings, which have none of their own."""
-        return hash((self.match, self.action, self.name))
-
 
 class VirtualHost(Struct, frozen=True):
     """Routes for a set of authorities (envoy.config.route.v3.VirtualHost)."""
