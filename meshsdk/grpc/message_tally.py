@@ -64,14 +64,22 @@ class MessageTally:
             return given
         if hasattr(given, "__aiter__"):
             return self._async_requests(given)
-        return self._requests(given) if hasattr(given, "__iter__") else given
-
-    def _requests(self, given: Iterable[Any]) -> Iterator[Any]:
-        for message in given:
-            self.add_request(message)
-            yield message
+        return _Counted(iter(given), self) if hasattr(given, "__iter__") else given
 
     async def _async_requests(self, given: Any) -> AsyncIterator[Any]:
         async for message in given:
             self.add_request(message)
             yield message
+
+
+class _Counted(Iterator[Any]):
+    """Messages, counted as they are taken; several threads may take them, as from grpc's own iterator."""
+
+    def __init__(self, messages: Iterator[Any], tally: MessageTally) -> None:
+        self._messages = messages
+        self._tally = tally
+
+    def __next__(self) -> Any:
+        message = next(self._messages)
+        self._tally.add_request(message)
+        return message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import httpx
 
@@ -21,9 +22,10 @@ _LEFT = "DC"
 
 def counted_request(stream: _Stream, count: Count) -> _Stream:
     """A request's body."""
-    if isinstance(stream, httpx.SyncByteStream):
-        return _Request(stream, count)
-    return _AsyncRequest(stream, count)
+    is_sync, is_async = isinstance(stream, httpx.SyncByteStream), isinstance(stream, httpx.AsyncByteStream)
+    if is_sync and is_async:
+        return _EitherRequest(stream, count)
+    return _Request(stream, count) if is_sync else _AsyncRequest(stream, count)
 
 
 def counted_response(stream: _Stream, count: Count, end: End) -> _Stream:
@@ -33,11 +35,13 @@ def counted_response(stream: _Stream, count: Count, end: End) -> _Stream:
     return _AsyncResponse(stream, count, end)
 
 
-class _Request(httpx.SyncByteStream):
-    def __init__(self, stream: httpx.SyncByteStream, count: Count) -> None:
+class _Counted:
+    def __init__(self, stream: Any, count: Count) -> None:
         self._stream = stream
         self._count = count
 
+
+class _Request(_Counted, httpx.SyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._stream:
             self._count(len(chunk))
@@ -47,11 +51,7 @@ class _Request(httpx.SyncByteStream):
         self._stream.close()
 
 
-class _AsyncRequest(httpx.AsyncByteStream):
-    def __init__(self, stream: httpx.AsyncByteStream, count: Count) -> None:
-        self._stream = stream
-        self._count = count
-
+class _AsyncRequest(_Counted, httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._stream:
             self._count(len(chunk))
@@ -59,6 +59,10 @@ class _AsyncRequest(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+class _EitherRequest(_Request, _AsyncRequest):
+    """Of a multipart form, which clients of either kind send."""
 
 
 class _Response(httpx.SyncByteStream):

@@ -53,7 +53,7 @@ class Destination:
 
     __slots__ = ("gets_metadata", "service")
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, domain: str) -> None:
         metadata = cluster.config.metadata
         self.service: Service | None = None
         self.gets_metadata = False
@@ -61,7 +61,9 @@ class Destination:
             return
         self.service = service = service_of(cluster.name, metadata)
         if not is_external(metadata):
-            self.gets_metadata = (service is not None and is_of_kubernetes(service.host)) or any(
+            self.gets_metadata = (
+                service is not None and is_of_kubernetes(service.host) and service.host.endswith(f".{domain}")
+            ) or any(
                 workload_of_endpoint(endpoint.metadata) is not NOBODY
                 for locality in (cluster.endpoints_config.localities if cluster.endpoints_config is not None else ())
                 for endpoint in locality.endpoints
@@ -77,7 +79,7 @@ class Destination:
 def destination_of(metrics: IstioMetrics, cluster: Cluster) -> Destination:
     """What is known of a cluster."""
     found: Destination | None = metrics.known.get(cluster)
-    return found if found is not None else metrics.remember(cluster, Destination(cluster))
+    return found if found is not None else metrics.remember(cluster, Destination(cluster, metrics.domain))
 
 
 def service_without_cluster(reply: LocalReply | None, authority: str) -> Service:
@@ -102,14 +104,14 @@ class Record:
         request: As the application has made it.
     """
 
-    __slots__ = ("_begun", "_content", "_is_over", "_metrics", "_peer_id", "_received", "_request", "_sent", "_started")
+    __slots__ = ("_begun", "_content", "_is_over", "_metrics", "_peer", "_received", "_request", "_sent", "_started")
 
     def __init__(self, metrics: IstioMetrics, request: httpx.Request) -> None:
         self._started = time.monotonic()
         self._metrics = metrics
         self._request = request
         self._begun: Begun = None
-        self._peer_id = b""
+        self._peer: Workload | None = None
         self._received = 0
         self._is_over = False
         content = content_of(request)
@@ -170,10 +172,8 @@ class Record:
 
     def _read_metadata(self, endpoint: Endpoint, found: dict[bytes, bytes]) -> None:
         """What the peer says of itself, which is not for the application."""
-        metadata = found.get(METADATA_HEADER, b"")
-        peer_id = found.get(METADATA_ID_HEADER, b"") or metadata
-        if metadata and self._metrics.peers.find(endpoint.principal, peer_id, metadata) is not None:
-            self._peer_id = peer_id
+        peer_id = found.get(METADATA_ID_HEADER, b"")
+        self._peer = self._metrics.servers.find(endpoint.principal, peer_id, found.get(METADATA_HEADER, b""))
 
     def _end(
         self, begun: Begun, endpoint: Endpoint | None, told: httpx.Response | _Told | None, status: int, flags: str
@@ -216,10 +216,10 @@ class Record:
             outcome = (protocol, status, grpc_status, ",".join(filter(None, (flags_before(exchange), flag))))
         destination = destination_of(metrics, cluster)
         authority = exchange.head.authority if destination.service is None else ""
-        key = (cluster, endpoint or exchange.endpoint, principal, self._peer_id, authority, outcome)
+        key = (cluster, endpoint or exchange.endpoint, principal, self._peer, authority, outcome)
         row: int | None = metrics.known.get(key)
         if row is None:
-            peer = self._peer(endpoint or exchange.endpoint, principal)
+            peer = self._peer or _told_by_istiod(endpoint or exchange.endpoint)
             service = destination.service_at(cluster, authority)
             row = metrics.remember(key, metrics.sent(service, peer, principal, Outcome(*outcome)))
         return row
@@ -228,11 +228,9 @@ class Record:
         authority = self._request.headers.get("host", "")
         return self._metrics.sent(service_without_cluster(reply, authority), NOBODY, "", Outcome(*outcome))
 
-    def _peer(self, endpoint: Endpoint | None, principal: str) -> Workload:
-        told = self._metrics.peers.find(principal, self._peer_id, b"") if self._peer_id else None
-        if told is not None:
-            return told
-        return workload_of_endpoint(endpoint.config.metadata) if endpoint is not None else NOBODY
+
+def _told_by_istiod(endpoint: Endpoint | None) -> Workload:
+    return workload_of_endpoint(endpoint.config.metadata) if endpoint is not None else NOBODY
 
 
 def _grpc_status(told: httpx.Response | _Told) -> str:

@@ -26,6 +26,9 @@ Send = Callable[[Message], Awaitable[None]]
 StartResponse = Callable[..., Any]
 
 _STARTS = ("http.response.start", "websocket.http.response.start")
+# Whoever says more must send it to have it counted.
+_DIGITS_BELIEVED = 6
+
 _BODIES = ("http.response.body", "websocket.http.response.body")
 
 _ID_VARIABLE = "HTTP_X_ENVOY_PEER_METADATA_ID"
@@ -60,7 +63,7 @@ class InboundRecord:
         "_is_over",
         "_is_whole",
         "_metrics",
-        "_peer_id",
+        "_peer",
         "_received",
         "_sent",
         "_started",
@@ -82,7 +85,6 @@ class InboundRecord:
         self._received = size_of_headers(head.raw_headers) + len(head.method) + len(head.target) + REQUEST_LINE
         self._sent = 0
         self._is_whole = self._has_left = self._is_over = False
-        self._peer_id = b""
         self._answer: list[tuple[bytes, bytes]] = []
         self.status: int | None = None
         self.flag = ""
@@ -94,10 +96,10 @@ class InboundRecord:
                 head = head.with_headers([header for header in head.raw_headers if header[0].lower() not in taken])
         self.head = head
         peer_id, metadata = told
-        if metadata and metrics.peers.find(connection.principal, peer_id or metadata, metadata) is not None:
-            # What is not remembered of strangers stands in no key either.
-            self._peer_id = peer_id or metadata
-        if peer_id or metadata:
+        # What is not remembered of strangers stands in no key either.
+        is_told = bool(peer_id or metadata)
+        self._peer = metrics.callers.find(connection.principal, peer_id, metadata) if is_told else None
+        if is_told:
             # Each of the two is answered where it came.
             own = zip((peer_id, metadata), metrics.own_headers, strict=True)
             self._answer = [header for came, header in own if came]
@@ -106,11 +108,13 @@ class InboundRecord:
         """ASGI's receive, watched where the length of the body is not said before."""
         known = self.head.by_name()
         declared = known.get(b"content-length")
-        if declared is not None:
+        if declared is not None and len(declared) < _DIGITS_BELIEVED:
             self.has_body(declared.decode("latin-1"))
             return receive
-        if b"transfer-encoding" not in known and (
-            self.head.method in ("GET", "HEAD") or self._connection.protocol.startswith("HTTP/1")
+        if (
+            declared is None
+            and b"transfer-encoding" not in known
+            and (self.head.method in ("GET", "HEAD") or self._connection.protocol.startswith("HTTP/1"))
         ):
             return receive
 
@@ -130,6 +134,12 @@ class InboundRecord:
 
         async def watched(message: Message) -> None:
             kind = message["type"]
+            if kind == "http.response.pathsend":
+                # The server reads a file, and tells nobody its length.
+                await send(message)
+                self._is_whole = True
+                self.end(None)
+                return
             if kind in _BODIES:
                 self._sent += len(message.get("body", b""))
                 await send(message)
@@ -195,15 +205,14 @@ class InboundRecord:
         content_type = self.head.by_name().get(b"content-type")
         is_grpc = content_type is not None and is_grpc_content(content_type.decode("latin-1"))
         principal = connection.principal
-        key = (principal, connection.own_uri, self._peer_id, status, flags, is_grpc)
+        key = (principal, connection.own_uri, self._peer, status, flags, is_grpc)
         row: int | None = metrics.known.get(key)
         if row is None:
-            peer = metrics.peers.find(principal, self._peer_id, b"") if self._peer_id else None
             # Servers of others do not tell which certificate they have shown. To a peer that has proven itself it was
             # the process's own; to others it may be any, and an identity that nobody uses must not be waited for.
             own = connection.own_uri or (metrics.own_principal() if principal else "")
             outcome = Outcome("grpc" if is_grpc else "http", status, flags=flags)
-            row = metrics.remember(key, metrics.received(peer, principal, own, outcome))
+            row = metrics.remember(key, metrics.received(self._peer, principal, own, outcome))
         milliseconds = int((time.monotonic() - self._started) * 1000)
         metrics.cells.count_request(row, milliseconds, self._received, self._sent)
 

@@ -6,6 +6,7 @@ Of several processes that are told the same port, as gunicorn's workers are, one
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import threading
@@ -27,8 +28,10 @@ _LOOK_AGAIN_SECONDS = 1.0
 _REQUEST_SECONDS = 10.0
 # How often it is looked whether to stop.
 _LOOK_UP_SECONDS = 0.25
-# Whoever scrapes comes alone, or as a pair.
+# Whoever scrapes comes alone, or as a pair. Beyond this the oldest makes room: a dribbler shuts nobody out.
 _MAX_AT_ONCE = 16
+# Those that made room have a thread until it finds that out.
+_MAX_THREADS = 64
 
 
 class MetricsPort:
@@ -108,7 +111,8 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, family: socket.AddressFamily, address: tuple[str, int], make_page: Callable[[], bytes]) -> None:
         self.make_page = make_page
-        self._room = threading.BoundedSemaphore(_MAX_AT_ONCE)
+        self._served: dict[Any, None] = {}
+        self._room = threading.BoundedSemaphore(_MAX_THREADS)
         self.address_family = family
         self.timeout = _LOOK_UP_SECONDS
         super().__init__(address, _Handler)
@@ -123,15 +127,23 @@ class _Server(ThreadingHTTPServer):
         self.server_name, self.server_port = "", self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._room.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if not self._room.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        served = list(self._served)
+        if len(served) >= _MAX_AT_ONCE:
+            with contextlib.suppress(OSError):
+                # Its thread closes it.
+                served[0].shutdown(socket.SHUT_RDWR)
+            self._served.pop(served[0], None)
+        self._served[request] = None
+        super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self._served.pop(request, None)
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:

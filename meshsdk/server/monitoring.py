@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ PORT_VARIABLE = "MESHSDK_METRICS_PORT"
 SERVICE_VARIABLE = "MESHSDK_SERVICE"
 
 _DEFAULT_ACCOUNT = "default"
+_PAGE_SECONDS = 10.0
 
 
 class Monitoring:
@@ -49,12 +52,15 @@ class Monitoring:
             own,
             _own_service(own, node),
             Record,
+            node.cluster_domain,
             node.id,
             metadata,
             lambda: _own_principal(control),
             self._make_memory,
             self._on_first,
         )
+        # However many ask: a page takes memory, and a moment of a processor.
+        self._one_page = threading.Lock()
         self._port = MetricsPort(port, self.page, self._is_shared) if port is not None else None
         if self._port is not None:
             # Others that are told the same port learn from our place that it is ours.
@@ -63,8 +69,17 @@ class Monitoring:
         control.register(self)
 
     def page(self) -> bytes:
-        """What a scrape is told."""
-        return exposition(self.metrics, self._build)
+        """What a scrape is told.
+
+        Raises:
+            TimeoutError: Others ask, and something of the application's own does not answer.
+        """
+        if not self._one_page.acquire(timeout=_PAGE_SECONDS):
+            raise TimeoutError("another page of metrics is still being made")
+        try:
+            return exposition(self.metrics, self._build)
+        finally:
+            self._one_page.release()
 
     def close(self) -> None:
         """Give the port back. What was counted can still be had by the applications."""
@@ -73,6 +88,7 @@ class Monitoring:
 
     def after_fork(self) -> None:
         """See `http.dispatcher.Transport`."""
+        self._one_page = threading.Lock()
         self.metrics.after_fork()
         if self._port is not None:
             self._port.after_fork()
@@ -90,7 +106,7 @@ class Monitoring:
         """The page as an ASGI application."""
         if scope["type"] != "http":
             return
-        page = self.page()
+        page = await asyncio.to_thread(self.page)
         headers = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", b"%d" % len(page))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else page})

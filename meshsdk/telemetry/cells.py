@@ -12,6 +12,7 @@ The memory may be a file that several processes read (`shared_cells`); the first
 from __future__ import annotations
 
 import threading
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Protocol
@@ -27,6 +28,11 @@ ROW = 64
 assert 3 * HISTOGRAM <= ROW
 
 HTTP, MESSAGES = "http", "messages"
+
+_EMPTY_ROW = array("Q", bytes(8 * ROW))
+
+# What a cell holds at the most.
+_FULL = (1 << 64) - 1
 
 # In the first row: requests that found no row.
 MISSED = 0
@@ -106,7 +112,10 @@ class Cells:
                     self._memory.write_labels(self._next, kind, labels)
                 except OSError:  # The disk is full: the request goes on, and is missed.
                     return 0
-                place = self._rows[kind, labels] = self._next * ROW
+                place = self._next * ROW
+                # It may be left of one that is gone, whose labels are lost.
+                self._numbers[place : place + ROW] = memoryview(_EMPTY_ROW)
+                self._rows[kind, labels] = place
                 self._next += 1
         return place
 
@@ -127,11 +136,12 @@ class Cells:
         came, second = first + 1 + bisect_left(BOUNDS, received), first + HISTOGRAM
         went = second + 1 + bisect_left(BOUNDS, sent)
         with self._lock:
-            numbers[row] += milliseconds
+            # Lengths are what strangers say: sums go round, as counters that wrap do, and raise nothing.
+            numbers[row] = numbers[row] + milliseconds & _FULL
             numbers[took] += 1
-            numbers[first] += received
+            numbers[first] = numbers[first] + received & _FULL
             numbers[came] += 1
-            numbers[second] += sent
+            numbers[second] = numbers[second] + sent & _FULL
             numbers[went] += 1
 
     def count_messages(self, row: int, requests: int, responses: int) -> None:
@@ -144,7 +154,10 @@ class Cells:
             numbers[row + 1] += responses
 
     def rows(self) -> tuple[dict[tuple[str, Labels], list[int]], int]:
-        """The numbers of every row, those of other processes added, and how many requests were missed."""
+        """The numbers of every row, those of other processes added, and how many requests were missed.
+
+        There are no more rows than one process has room for; requests of others are missed.
+        """
         with self._lock:
             own = {place // ROW: row for row, place in self._rows.items()}
         total: dict[tuple[str, Labels], list[int]] = {}
@@ -155,5 +168,10 @@ class Cells:
                 start = number * ROW
                 seen = numbers[start : start + ROW].tolist()
                 known = total.get(row)
-                total[row] = seen if known is None else [sum(pair) for pair in zip(known, seen, strict=True)]
+                if known is not None:
+                    total[row] = [sum(pair) for pair in zip(known, seen, strict=True)]
+                elif len(total) < self._limit:
+                    total[row] = seen
+                elif row[0] == HTTP:
+                    missed += sum(seen[1:HISTOGRAM])
         return total, missed

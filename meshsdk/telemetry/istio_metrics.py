@@ -44,6 +44,10 @@ REQUEST_LABELS = (
 # Sets of labels. A scrape tells about 50 kB of each, a quarter of a millisecond's work.
 DEFAULT_MAX_SERIES = 1000
 
+# Sets of labels that peers have named themselves into which have proven nothing; beyond them they are nobody. So
+# strangers leave the others room.
+_MAX_ROWS_OF_STRANGERS = 300
+
 # Beyond this all is found out anew.
 _MAX_KNOWN = 8192
 
@@ -75,6 +79,7 @@ class IstioMetrics:
         own: The process.
         service: That its servers are.
         begin_http: Begins the record of a request that httpx sends.
+        domain: Of the names of the mesh's services.
         node_id, metadata: Of the bootstrap, for peers.
         own_principal: Gives its SPIFFE ID; empty where it has none.
         make_memory: Makes where the numbers are, when the first is counted in this process.
@@ -83,7 +88,7 @@ class IstioMetrics:
     Attributes:
         known: What engines have found out before, by keys of their own: rows, and what depends on configuration.
         own_headers: What peers of the mesh are told.
-        peers: What they have told.
+        callers, servers: What peers of either kind have told.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class IstioMetrics:
         own: Workload,
         service: Service,
         begin_http: Callable[[IstioMetrics, Any], Any],
+        domain: str = "cluster.local",
         node_id: str = "",
         metadata: Mapping[str, Any] | None = None,
         own_principal: Callable[[], str] = str,
@@ -100,6 +106,7 @@ class IstioMetrics:
         self.begin_http = begin_http
         self.own = own
         self.service = service
+        self.domain = domain
         self.own_headers = own_headers(node_id, metadata or {}, own)
         self.own_principal = own_principal
         self._make_memory = make_memory
@@ -109,7 +116,9 @@ class IstioMetrics:
     def after_fork(self) -> None:
         """In a forked child: what the parent has counted is the parent's."""
         self.known: dict[Any, Any] = {}
-        self.peers = Peers()
+        self.callers = Peers()
+        self.servers = Peers()
+        self._rows_of_strangers: set[tuple[object, ...]] = set()
         self._cells: Cells | None = None
         self._lock = threading.Lock()
         self._outside: set[str] = set()
@@ -151,6 +160,7 @@ class IstioMetrics:
         """
         if service.is_outside:
             service = self._bounded_outside(service)
+        peer = self._bounded_stranger(peer, principal, (service, outcome, of_messages))
         namespace = namespace_of(principal) or peer.namespace
         source = _side(self.own, self.own.namespace, self.own_principal() if principal else "")
         destination = _side(peer, namespace, principal)
@@ -177,7 +187,7 @@ class IstioMetrics:
             outcome: How it ended.
             of_messages: The row of the call's messages.
         """
-        peer = peer or NOBODY
+        peer = self._bounded_stranger(peer or NOBODY, principal, (outcome, of_messages))
         source = _side(peer, namespace_of(principal) or peer.namespace, principal)
         destination = _side(self.own, self.own.namespace, own_principal)
         service = self.service
@@ -197,6 +207,14 @@ class IstioMetrics:
             return self.cells.row(MESSAGES, labels)
         ending = (outcome.protocol, str(outcome.status), outcome.grpc_status, outcome.flags or "-", policy)
         return self.cells.row(HTTP, (*labels, *ending))
+
+    def _bounded_stranger(self, peer: Workload, principal: str, labels: tuple[object, ...]) -> Workload:
+        if principal or peer is NOBODY or (peer, labels) in self._rows_of_strangers:
+            return peer
+        if len(self._rows_of_strangers) >= _MAX_ROWS_OF_STRANGERS:
+            return NOBODY
+        self._rows_of_strangers.add((peer, labels))
+        return peer
 
     def _bounded_outside(self, service: Service) -> Service:
         if service.host not in self._outside:

@@ -37,6 +37,8 @@ _MAX_DEPTH = 4
 
 # Ids that are remembered; a pod has one for its life, and workloads have many pods.
 MAX_IDS = 2048
+# Of all messages in it. A sidecar's has some fifty, and each takes time to read before anybody has let the peer in.
+_MAX_FIELDS = 512
 # Workloads that peers name which prove nothing. A name costs a stranger nothing either, so beyond this new ones stay
 # unknown.
 MAX_STRANGERS = 256
@@ -67,7 +69,7 @@ def own_headers(node_id: str, metadata: Mapping[str, Any], own: Workload) -> tup
         # Peers remember by the id, so it must be this workload's alone.
         name = f"{socket.gethostname()}-{own.name}.{own.namespace}"
         node_id = f"sidecar~127.0.0.1~{name}~{own.namespace}.svc.cluster.local"
-    return (METADATA_ID_HEADER, node_id.encode("latin-1", "replace")), (METADATA_HEADER, encoded)
+    return (METADATA_ID_HEADER, node_id.encode("ascii", "replace")), (METADATA_HEADER, encoded)
 
 
 def _is_said(value: str) -> bool:
@@ -75,14 +77,16 @@ def _is_said(value: str) -> bool:
 
 
 class Peers:
-    """Whom the metadata of peers have told of, by their ids.
+    """Whom the metadata of peers have told of, by their ids: of those who call, or of those who are called.
 
     In Istio nothing vouches for an id or for what stands behind it. Here what one principal says of an id says nothing
-    to another, so that a stranger cannot give a peer of the mesh another name.
+    to another, so that a stranger cannot give a peer of the mesh another name; and strangers are remembered apart, so
+    that many of them make no peer forgotten.
     """
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, bytes], Workload] = {}
+        self._known_strangers: dict[tuple[str, bytes], Workload] = {}
         self._strangers: set[Workload] = set()
 
     def find(self, principal: str, peer_id: bytes, metadata: bytes) -> Workload | None:
@@ -95,13 +99,14 @@ class Peers:
         """
         # A sidecar that gets no id reads the metadata each time.
         key = (principal, peer_id or metadata)
-        known = self._known.get(key)
+        remembered = self._known if principal else self._known_strangers
+        known = remembered.get(key)
         if known is not None:
             return known
         if not metadata or len(metadata) > MAX_HEADER_BYTES or len(peer_id) > MAX_ID_BYTES:
             return None
         try:
-            told = dict(_fields(base64.b64decode(metadata + b"=" * (-len(metadata) % 4), validate=True), 0))
+            told = _Reader().read(base64.b64decode(metadata + b"=" * (-len(metadata) % 4), validate=True))
         except (binascii.Error, ValueError):
             return None
         found = workload_of_peer(told)
@@ -109,10 +114,10 @@ class Peers:
             if len(self._strangers) >= MAX_STRANGERS:
                 return None
             self._strangers.add(found)
-        if len(self._known) >= MAX_IDS:
-            # Another thread may be at it too.
-            self._known = dict(list(self._known.items())[MAX_IDS // 4 :])
-        self._known[key] = found
+        if len(remembered) >= MAX_IDS:
+            for oldest in list(remembered)[: MAX_IDS // 4]:
+                remembered.pop(oldest, None)  # Another thread may be at it too.
+        remembered[key] = found
         return found
 
 
@@ -144,48 +149,58 @@ def _delimited(tag: int, content: bytes) -> bytes:
     return bytes([tag, *size]) + content
 
 
-def _fields(data: bytes, depth: int) -> Iterator[tuple[str, Any]]:
-    """Texts and Structs of a Struct; values of other kinds are left out.
+class _Reader:
+    """Reads one Struct, and no more of it than a peer has to say."""
 
-    Raises:
-        ValueError: It is none.
-    """
-    if depth > _MAX_DEPTH:
-        raise ValueError("a Struct within too many others")
-    for tag, content in _parts(data):
-        if tag != _FIELDS:
-            continue
-        entry = dict(_parts(content))
-        value = dict(_parts(entry.get(_VALUE, b"")))
-        name = entry.get(_KEY, b"").decode("utf-8")
-        if _STRING in value:
-            yield name, value[_STRING].decode("utf-8")
-        elif _STRUCT in value:
-            yield name, dict(_fields(value[_STRUCT], depth + 1))
+    def __init__(self) -> None:
+        self._left = _MAX_FIELDS
 
+    def read(self, data: bytes, depth: int = 0) -> dict[str, Any]:
+        """Texts and Structs of a Struct; values of other kinds are left out.
 
-def _parts(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tag and content of each field of a message.
+        Raises:
+            ValueError: It is none.
+        """
+        if depth > _MAX_DEPTH:
+            raise ValueError("a Struct within too many others")
+        found: dict[str, Any] = {}
+        for tag, content in self._parts(data):
+            if tag != _FIELDS:
+                continue
+            entry = dict(self._parts(content))
+            value = dict(self._parts(entry.get(_VALUE, b"")))
+            name = entry.get(_KEY, b"").decode("utf-8")
+            if _STRING in value:
+                found[name] = value[_STRING].decode("utf-8")
+            elif _STRUCT in value:
+                found[name] = self.read(value[_STRUCT], depth + 1)
+        return found
 
-    Raises:
-        ValueError: It is none.
-    """
-    place, end = 0, len(data)
-    while place < end:
-        tag, place = _varint(data, place)
-        kind = tag & 7
-        if kind == _VARINT:
-            length, place = 0, _varint(data, place)[1]
-        elif kind == _LENGTH:
-            length, place = _varint(data, place)
-        elif kind in (_DOUBLE, _FLOAT):
-            length = struct.calcsize("d") if kind == _DOUBLE else struct.calcsize("f")
-        else:
-            raise ValueError("no protobuf")
-        if place + length > end:
-            raise ValueError("cut short")
-        yield tag, data[place : place + length]
-        place += length
+    def _parts(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Tag and content of each field of a message.
+
+        Raises:
+            ValueError: It is none, or there are too many.
+        """
+        place, end = 0, len(data)
+        while place < end:
+            self._left -= 1
+            if self._left < 0:
+                raise ValueError("too many fields")
+            tag, place = _varint(data, place)
+            kind = tag & 7
+            if kind == _VARINT:
+                length, place = 0, _varint(data, place)[1]
+            elif kind == _LENGTH:
+                length, place = _varint(data, place)
+            elif kind in (_DOUBLE, _FLOAT):
+                length = struct.calcsize("d") if kind == _DOUBLE else struct.calcsize("f")
+            else:
+                raise ValueError("no protobuf")
+            if place + length > end:
+                raise ValueError("cut short")
+            yield tag, data[place : place + length]
+            place += length
 
 
 def _varint(data: Sequence[int], place: int) -> tuple[int, int]:

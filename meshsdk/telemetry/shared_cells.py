@@ -21,6 +21,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,6 +44,10 @@ _BYTES = _ROWS * ROW * 8
 # Of this layout: another version of this library has files of its own.
 _PREFIX = f"meshsdk-1-{_ROWS}-"
 _CELLS, _LABELS, _DOOR = ".cells", ".labels", f"{_PREFIX}lock"
+_OWN_FOLDER = "meshsdk-metrics-"
+
+# The files that this process counts in: its locks are no other's.
+_own: dict[Path, int] = {}
 
 
 def place_of(port: int | None, environment: Mapping[str, str]) -> Path | None:
@@ -70,7 +75,7 @@ def _is_worker() -> bool:
 
 
 def _own_folder(name: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"meshsdk-metrics-{os.geteuid()}-{name}"
+    return Path(tempfile.gettempdir()) / f"{_OWN_FOLDER}{os.geteuid()}-{name}"
 
 
 def open_memory(place: Path | None) -> Memory:
@@ -79,20 +84,57 @@ def open_memory(place: Path | None) -> Memory:
         return PrivateMemory(_ROWS)
     try:
         return _SharedMemory(place)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         logger.error("metrics are not shared with other processes: %s", MeshError(str(error)))
         return PrivateMemory(_ROWS)
 
 
 def has_others(place: Path | None) -> bool:
-    """Whether other processes count in a folder now."""
+    """Whether anybody else counts in a folder now: another process, or another Mesh of this one."""
     if place is None or not place.is_dir():
         return False
-    for path in place.glob(f"{_PREFIX}*{_CELLS}"):
-        with contextlib.suppress(OSError), path.open("r+b") as file:
-            if not _lock(file):
-                return True
-    return False
+    held: list[Path] = []
+    with contextlib.suppress(OSError), _entered(place):
+        for path in place.glob(f"{_PREFIX}*{_CELLS}"):
+            with contextlib.suppress(OSError), _open(path) as file:
+                if not _lock(file):
+                    held.append(path)
+    return len(held) > 1 or any(_own.get(path) != os.getpid() for path in held)
+
+
+@contextmanager
+def _entered(folder: Path) -> Iterator[None]:
+    """While this holds, no other process begins or looks who is there."""
+    with _open(folder / _DOOR, os.O_CREAT) as door:
+        _lock(door, waits=True)
+        yield
+
+
+def _open(path: Path, flags: int = 0) -> IO[bytes]:
+    """A file of this user's, and nothing that somebody else has put in its place.
+
+    Raises:
+        OSError: There is none, or it is something else.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o600)
+    known = os.fstat(descriptor)
+    if not stat.S_ISREG(known.st_mode) or known.st_uid != os.geteuid():
+        os.close(descriptor)
+        raise PermissionError(f"{path} is no file of this user's")
+    return open(descriptor, "r+b", buffering=0)
+
+
+def _check_folder(folder: Path) -> None:
+    """One that is named need only be there; where any user makes folders, it must be this user's alone.
+
+    Raises:
+        OSError: It is neither.
+    """
+    if not folder.name.startswith(_OWN_FOLDER):
+        return
+    known = folder.lstat()
+    if not stat.S_ISDIR(known.st_mode) or known.st_uid != os.geteuid() or known.st_mode & 0o022:
+        raise PermissionError(f"{folder} is no folder of this user's alone")
 
 
 def _lock(file: IO[Any], *, waits: bool = False) -> bool:
@@ -112,56 +154,52 @@ class _SharedMemory:
 
     Raises:
         OSError: It cannot be used, or is not this user's alone.
+        ValueError: A file cannot be mapped.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
-        known = folder.lstat()
-        if not stat.S_ISDIR(known.st_mode) or known.st_uid != os.geteuid():
-            raise PermissionError(f"{folder} is no folder of this user's")
+        _check_folder(folder)
         self._folder = folder
-        with (folder / _DOOR).open("wb") as door:
-            _lock(door, waits=True)
-            self._file = self._take()
-        self._path = Path(self._file.name)
-        self._labels = self._path.with_suffix(_LABELS).open("ab", buffering=0)
+        with _entered(folder):
+            self._path, self._file = self._take()
+        self._labels = _open(self._path.with_suffix(_LABELS), os.O_CREAT | os.O_APPEND)
         self._pages = mmap.mmap(self._file.fileno(), _BYTES)
         self.numbers = memoryview(self._pages).cast("Q")
+        _own[self._path] = os.getpid()
 
-    def _take(self) -> IO[bytes]:
+    def _take(self) -> tuple[Path, IO[bytes]]:
         """The file of a process that is gone, or a new one. Where all are gone, nothing of theirs is kept."""
-        free: list[IO[bytes]] = []
+        free: dict[Path, IO[bytes]] = {}
         is_alone = True
-        for path in sorted(self._folder.glob(f"{_PREFIX}*{_CELLS}")):
-            file: IO[bytes] = path.open("r+b")
-            if _lock(file):
-                free.append(file)
-            else:
-                is_alone = False
-                file.close()
-        if is_alone:
-            for file in free:
-                Path(file.name).with_suffix(_LABELS).unlink(missing_ok=True)
-                Path(file.name).unlink()
-        taken = free[0] if free and not is_alone else self._make()
-        for file in free:
-            if file is not taken:
-                file.close()
-        return taken
+        with contextlib.ExitStack() as stack:
+            for path in sorted(self._folder.glob(f"{_PREFIX}*{_CELLS}")):
+                with contextlib.suppress(OSError):
+                    file = stack.enter_context(_open(path))
+                    if _lock(file):
+                        free[path] = file
+                    else:
+                        is_alone = False
+            for path in [path for path, file in free.items() if is_alone or not _is_whole(file)]:
+                _discard(path)
+                del free[path]
+            for path, file in free.items():
+                # Its own description holds the lock, so it outlives those that are closed here.
+                kept = os.fdopen(os.dup(file.fileno()), "r+b", buffering=0)
+                return path, kept
+        return self._make()
 
-    def _make(self) -> IO[bytes]:
+    def _make(self) -> tuple[Path, IO[bytes]]:
         descriptor, name = tempfile.mkstemp(_CELLS, f"{_PREFIX}{os.getpid()}-", self._folder)
-        os.close(descriptor)
-        file = Path(name).open("r+b")  # noqa: SIM115 - it is held as long as this process counts.
-        _lock(file)
+        path, file = Path(name), os.fdopen(descriptor, "r+b", buffering=0)
         try:
+            _lock(file)
             _give_room(file)
-            Path(name).with_suffix(_LABELS).touch(0o600)
         except OSError:
             file.close()
-            Path(name).unlink()
+            _discard(path)
             raise
-        return file
+        return path, file
 
     def read_labels(self) -> Meanings:
         """See `Memory`."""
@@ -180,12 +218,32 @@ class _SharedMemory:
             if path == self._path:
                 continue
             try:
-                numbers = memoryview(path.read_bytes())
+                numbers = memoryview(_read(path))
             except OSError:
                 continue  # Its process has just begun, or all of them end.
             if len(numbers) == _BYTES:
                 # After the numbers: a row that is read has been labelled before.
                 yield _read_labels(path), numbers.cast("Q")
+
+
+def _is_whole(file: IO[bytes]) -> bool:
+    """Whether whoever has made a file came so far as to give it room."""
+    return os.fstat(file.fileno()).st_size == _BYTES
+
+
+def _discard(path: Path) -> None:
+    path.with_suffix(_LABELS).unlink(missing_ok=True)
+    path.unlink()
+
+
+def _read(path: Path) -> bytes:
+    """The whole of a file of this user's.
+
+    Raises:
+        OSError: There is none.
+    """
+    with _open(path) as file:
+        return file.read()
 
 
 def _give_room(file: IO[bytes]) -> None:
@@ -204,7 +262,7 @@ def _read_labels(path: Path) -> Meanings:
     """What the rows of a file stand for; a line that is not whole is still being written, or never will be."""
     rows: Meanings = {}
     with contextlib.suppress(OSError):
-        for line in path.with_suffix(_LABELS).read_bytes().split(b"\n"):
+        for line in _read(path.with_suffix(_LABELS)).split(b"\n"):
             with contextlib.suppress(ValueError, TypeError):
                 number, kind, *labels = json.loads(line)
                 if 0 < int(number) < _ROWS:

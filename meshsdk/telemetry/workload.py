@@ -38,9 +38,10 @@ MAX_VALUE_CHARACTERS = 260
 
 def bounded(value: object) -> str:
     """A value that somebody else has said, as a label; `unknown` where it is none, or none that a name would be."""
-    if not isinstance(value, str) or not value or len(value) > MAX_VALUE_CHARACTERS or not value.isprintable():
+    if not isinstance(value, str) or not value or len(value) > MAX_VALUE_CHARACTERS:
         return UNKNOWN
-    return value
+    is_plain = value.isascii() and value.isprintable() and '"' not in value and "\\" not in value
+    return value if is_plain else UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def workload_of_peer(metadata: Mapping[str, Any]) -> Workload:
 def namespace_of(spiffe_id: str) -> str:
     """The namespace in a SPIFFE ID of Istio's, `spiffe://domain/ns/NAMESPACE/sa/ACCOUNT`; empty where it has none."""
     parts = spiffe_id.split("/")
-    return parts[4] if len(parts) >= 7 and parts[3] == "ns" else ""
+    return bounded(parts[4]) if len(parts) >= 7 and parts[3] == "ns" else ""
 
 
 def _text(metadata: Mapping[str, Any], name: str) -> str:

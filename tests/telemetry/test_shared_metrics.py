@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
+import meshsdk
 from meshsdk.telemetry import shared_cells
 from meshsdk.telemetry.cells import Cells, PrivateMemory
 
@@ -23,6 +26,7 @@ from ..conftest import service
 from ..patience import PATIENCE
 from ..processes import CLEAN_ENVIRONMENT, wait_for_port
 from ..servers import EchoServer
+from .applications import send
 from .programs import ROOT, START, run
 from .scraping import World, scrape
 
@@ -94,11 +98,148 @@ def test_a_full_disk_costs_counts_and_no_request(tmp_path: Path, monkeypatch: py
     assert isinstance(shared_cells.open_memory(tmp_path / "other"), PrivateMemory)
 
 
-def test_a_folder_of_somebody_elses_is_not_used(tmp_path: Path) -> None:
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that processes with one port for metrics share; it is not there yet."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    found = shared_cells.place_of(15020, {})
+    assert found is not None
+    return found
+
+
+def counted(cells: Cells) -> dict[str, int]:
+    """Requests by their first label, of all processes."""
+    return {labels[0]: sum(numbers[1:21]) for (_, labels), numbers in cells.rows()[0].items()}
+
+
+def count(cells: Cells, label: str, times: int = 1) -> None:
+    for _ in range(times):
+        cells.count_request(cells.row("http", (label,)), 1, 2, 3)
+
+
+def test_a_folder_of_somebody_elses_is_not_used(place: Path, tmp_path: Path) -> None:
     (tmp_path / "aim").mkdir()
-    (tmp_path / "place").symlink_to(tmp_path / "aim")
-    assert isinstance(shared_cells.open_memory(tmp_path / "place"), PrivateMemory)
+    place.symlink_to(tmp_path / "aim")
+    assert isinstance(shared_cells.open_memory(place), PrivateMemory)
     assert not list((tmp_path / "aim").iterdir())
+
+
+def test_a_folder_that_others_may_write_to_is_not_used(place: Path) -> None:
+    place.mkdir()
+    place.chmod(0o777)
+    assert isinstance(shared_cells.open_memory(place), PrivateMemory)
+    place.chmod(0o700)
+    assert not isinstance(shared_cells.open_memory(place), PrivateMemory)
+
+
+def test_a_volume_that_anybody_may_write_to_is_used_where_it_is_named(tmp_path: Path) -> None:
+    """Kubernetes makes an emptyDir so."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    volume.chmod(0o777)
+    place = shared_cells.place_of(None, {"PROMETHEUS_MULTIPROC_DIR": str(volume)})
+    assert not isinstance(shared_cells.open_memory(place), PrivateMemory)
+
+
+@pytest.mark.parametrize("name", ["lock", "1-x.cells", "1-x.labels"])
+def test_links_that_somebody_puts_into_a_named_folder_are_not_followed(tmp_path: Path, name: str) -> None:
+    victim, volume = tmp_path / "victim", tmp_path / "volume"
+    victim.write_text("precious")
+    volume.mkdir()
+    if name.endswith("labels"):
+        (volume / f"{shared_cells._PREFIX}1-x.cells").write_bytes(bytes(shared_cells._BYTES))
+        alive = shared_cells.open_memory(volume)  # So that the file of one that is gone would be gone on with.
+        (volume / f"{shared_cells._PREFIX}1-x.cells").write_bytes(bytes(shared_cells._BYTES))
+    (volume / f"{shared_cells._PREFIX}{name}").symlink_to(victim)
+    cells = Cells(shared_cells.open_memory(volume))
+    count(cells, "a")
+    assert counted(cells)["a"] == 1
+    assert victim.read_text() == "precious"
+    if name.endswith("labels"):
+        del alive
+
+
+def test_a_pipe_in_the_place_of_a_file_holds_nobody_up(place: Path) -> None:
+    place.mkdir(mode=0o700)
+    os.mkfifo(place / f"{shared_cells._PREFIX}1-x.cells")
+    cells = Cells(shared_cells.open_memory(place))
+    count(cells, "a")
+    assert counted(cells) == {"a": 1}
+    assert not shared_cells.has_others(place)
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_process_that_was_killed_as_it_began_leaves_nothing_in_the_way(place: Path, size: int) -> None:
+    alive = Cells(shared_cells.open_memory(place))
+    count(alive, "a")
+    (place / f"{shared_cells._PREFIX}1-x.cells").write_bytes(bytes(size))
+    memory = shared_cells.open_memory(place)
+    assert not isinstance(memory, PrivateMemory)
+    cells = Cells(memory)
+    count(cells, "a")
+    assert counted(alive) == counted(cells) == {"a": 2}
+
+
+def test_what_a_row_meant_whose_labels_are_lost_is_counted_for_nothing_else(place: Path) -> None:
+    """Temporary files are swept by their age."""
+    alive = Cells(shared_cells.open_memory(place))
+    gone = Cells(shared_cells.open_memory(place))
+    count(gone, "paid", 1000)
+    kept = shared_cells.open_memory(place)
+    for path in place.glob("*.labels"):
+        if b"paid" in path.read_bytes():
+            path.unlink()
+    del gone
+    gc.collect()
+    successor = Cells(shared_cells.open_memory(place))
+    assert len(list(place.glob("*.cells"))) == 3, "it goes on with the file"
+    count(successor, "other")
+    assert counted(alive) == {"other": 1}
+    del kept
+
+
+def test_all_processes_together_have_a_bounded_page(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Cells(shared_cells.open_memory(place)), Cells(shared_cells.open_memory(place))
+    for number in range(shared_cells._ROWS - 1):
+        count(first, f"a{number}")
+        count(second, f"b{number}")
+    rows, missed = first.rows()
+    assert len(rows) <= shared_cells._ROWS
+    assert sum(sum(numbers[1:21]) for numbers in rows.values()) + missed == 2 * (shared_cells._ROWS - 1)
+
+
+def test_a_program_that_has_the_port_is_told_of(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.configure(service("a"))
+    with socket.socket() as foreign:
+        foreign.bind(("", world.client_port))
+        foreign.listen()
+        with meshsdk.Mesh(config=world.config, metrics_port=world.client_port):
+            eventually(lambda: "metrics cannot be had at port" in caplog.text)
+
+
+def test_two_meshes_of_one_process_share_the_port(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    with EchoServer("a") as server:
+        world.configure(service("a", server.port))
+        meshes = [meshsdk.Mesh(config=world.config, metrics_port=world.client_port) for _ in range(2)]
+        for mesh in meshes:
+            send(mesh, "sync", "GET", "http://a/")
+        eventually(lambda: scrape(world.client_port).value() == 2)
+        time.sleep(1.5)  # The second looks again each second.
+        for mesh in meshes:
+            mesh.close()
+    assert "metrics cannot be had" not in caplog.text
+
+
+def test_whoever_sends_a_request_byte_by_byte_shuts_no_scraper_out(world: World) -> None:
+    world.configure(service("a"))
+    with ExitStack() as stack:
+        stack.enter_context(meshsdk.Mesh(config=world.config, metrics_port=world.client_port))
+        wait_for_port(world.client_port)
+        address = ("127.0.0.1", world.client_port)
+        for _ in range(40):
+            dribbler = stack.enter_context(socket.create_connection(address))
+            dribbler.sendall(b"GET /metrics HTTP/1.0\r\nx: ")
+        eventually(lambda: scrape(world.client_port).value("istio_build") == 1)
 
 
 def eventually(holds: Callable[[], object]) -> None:

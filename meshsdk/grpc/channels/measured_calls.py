@@ -161,13 +161,13 @@ class CallRecord:
         return "UC" if any(said in details for said in _BROKEN) else "UF"
 
     def _key(self, endpoint: Endpoint | None, initial: Metadata) -> tuple[Any, ...]:
-        """Whom it went to: the cluster, the endpoint, and the peer's id."""
+        """Whom it went to: the cluster, the endpoint, and who the peer says it is."""
         told = {entry[0]: str(entry[1]).encode("latin-1", "replace") for entry in initial or () if entry[0] in OF_MESH}
         metadata = told.get(OF_MESH[2]) or told.get(OF_MESH[1], b"")
-        peer_id = told.get(OF_MESH[0], b"") or metadata
-        if not metadata or self._metrics.peers.find(_principal_of(endpoint), peer_id, metadata) is None:
-            peer_id = b""
-        return (endpoint.cluster if endpoint is not None else self._cluster), endpoint, peer_id
+        peer = (
+            self._metrics.servers.find(_principal_of(endpoint), told.get(OF_MESH[0], b""), metadata) if told else None
+        )
+        return (endpoint.cluster if endpoint is not None else self._cluster), endpoint, peer
 
     def _count(self, key: tuple[Any, ...], outcome: Outcome) -> None:
         metrics = self._metrics
@@ -191,9 +191,8 @@ class CallRecord:
         metrics.cells.count_messages(row, requests - told[0], responses - told[1])
 
     def _labels(self, key: tuple[Any, ...]) -> tuple[Service, Workload, str]:
-        cluster, endpoint, peer_id = key
+        cluster, endpoint, told = key
         principal = _principal_of(endpoint)
-        told = self._metrics.peers.find(principal, peer_id, b"") if peer_id else None
         peer = workload_of_endpoint(endpoint.config.metadata) if endpoint is not None else NOBODY
         if cluster is None:
             return outside(self._authority, PASSTHROUGH), told or peer, principal

@@ -111,6 +111,12 @@ class _Incoming:
         is_stream = hasattr(given, "__next__") or hasattr(given, "__aiter__")
         return self.record.tally.requests_of(given, is_stream=is_stream)
 
+    def came(self, message: Any) -> Any:
+        """What the handler has read; grpc.aio's EOF is none."""
+        if self.record is not None and message is not grpc.aio.EOF:
+            self.record.tally.add_request(message)
+        return message
+
     def respond(self, message: Any) -> Any:
         """What the handler answers."""
         if self.record is not None:
@@ -250,7 +256,11 @@ class _Wrapper:
                 with self._incoming(context) as incoming:
                     try:
                         seen = await self._check_async(context, incoming)
-                        response = await behavior(incoming.requests(request), seen)
+                        is_streamed = is_stream or hasattr(request, "__aiter__")
+                        given = _StreamContext(seen, incoming) if is_streamed else seen
+                        response = await behavior(incoming.requests(request), given)
+                        if is_stream:
+                            return None  # It has written its answers.
                         await _begin_answer_async(seen)
                     except asyncio.CancelledError:
                         await incoming.cancelled()
@@ -269,6 +279,29 @@ def _begin_answer(context: Any) -> None:
 async def _begin_answer_async(context: Any) -> None:
     if isinstance(context, AioPolicyContext):
         await context.begin_answer()
+
+
+class _StreamContext:
+    """grpc.aio's context for a handler that may read and write messages there; they count as those of iterators."""
+
+    def __init__(self, context: Any, incoming: _Incoming) -> None:
+        self._context = context
+        self._incoming = incoming
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def read(self) -> Any:
+        """See grpc.aio.ServicerContext."""
+        return self._incoming.came(await self._context.read())
+
+    async def write(self, message: Any) -> None:
+        """See grpc.aio.ServicerContext."""
+        await _begin_answer_async(self._context)
+        await self._context.write(self._incoming.respond(message))
+
+
+grpc.aio.ServicerContext.register(_StreamContext)
 
 
 class _Interceptor:

@@ -50,8 +50,9 @@ class InboundCallRecord:
 
     __slots__ = (
         "_answer",
+        "_is_told",
         "_metrics",
-        "_peer_id",
+        "_peer",
         "_principal",
         "_started",
         "_tell_at",
@@ -72,10 +73,8 @@ class InboundCallRecord:
         self._principal = _peer_of(context)
         found = {name: value for name, value in metadata if name in OF_MESH}
         told = [_raw(found.get(name, b"")) for name in OF_MESH]
-        own_words = told[2] or told[1]
-        peer_id = told[0] or own_words
-        is_known = bool(own_words) and metrics.peers.find(self._principal, peer_id, own_words) is not None
-        self._peer_id = peer_id if is_known else b""
+        self._is_told = bool(found)
+        self._peer = metrics.callers.find(self._principal, told[0], told[2] or told[1]) if self._is_told else None
         # Each of them is answered where it came; grpc-core does not tell of the second, which comes with the first.
         (_, own_id), (_, own) = metrics.own_headers
         answers = zip(told, _HEADERS, (own_id, own, own), strict=True)
@@ -89,14 +88,15 @@ class InboundCallRecord:
             context: grpc's.
             request: As policy has left it; None where there is no policy.
         """
-        if not self._answer:
+        if not self._is_told:
             return request
         if request is None:
             headers = [(name.encode("latin-1"), _raw(value)) for name, value in context.invocation_metadata() or ()]
             request = InboundRequest(RequestHead("POST", "http", "", method, headers), Connection())
         for name in _HEADERS:
             request.remove_header(name)
-        request.response_changes.append((ROUTER, self._answered))
+        if self._answer:
+            request.response_changes.append((ROUTER, self._answered))
         return request
 
     def _answered(self, headers: Headers, status: int) -> Headers:
@@ -122,7 +122,7 @@ class InboundCallRecord:
         else:
             outcome = Outcome("grpc", 200, str(code), self.flag)
         metrics = self._metrics
-        key = (self._principal, self._peer_id, outcome)
+        key = (self._principal, self._peer, outcome)
         row: int | None = metrics.known.get(key)
         if row is None:
             row = metrics.remember(key, self._row(outcome))
@@ -133,7 +133,7 @@ class InboundCallRecord:
     def _count_messages(self) -> None:
         metrics, tally, told = self._metrics, self.tally, self._told
         self._told = (tally.requests, tally.responses)
-        key = (self._principal, self._peer_id, "messages")
+        key = (self._principal, self._peer, "messages")
         row: int | None = metrics.known.get(key)
         if row is None:
             row = metrics.remember(key, self._row(Outcome("grpc", 0), of_messages=True))
@@ -141,10 +141,9 @@ class InboundCallRecord:
 
     def _row(self, outcome: Outcome, *, of_messages: bool = False) -> int:
         metrics = self._metrics
-        peer = metrics.peers.find(self._principal, self._peer_id, b"") if self._peer_id else None
         # grpc does not tell which certificate it has shown; to a peer that has proven itself it was the process's own.
         own = metrics.own_principal() if self._principal else ""
-        return metrics.received(peer, self._principal, own, outcome, of_messages=of_messages)
+        return metrics.received(self._peer, self._principal, own, outcome, of_messages=of_messages)
 
 
 def _raw(value: str | bytes) -> bytes:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import grpc
+import grpc.aio
+
 from ...inbound import InboundRequest
 
 __all__ = ["AioPolicyContext", "PolicyContext", "changes"]
@@ -78,6 +81,11 @@ class AioPolicyContext(PolicyContext):
         """See `PolicyContext`."""
         if not self._is_sent and self._request.response_changes:
             await self.send_initial_metadata(())
+
+
+# Applications may ask what they have been given.
+grpc.ServicerContext.register(PolicyContext)
+grpc.aio.ServicerContext.register(AioPolicyContext)
 
 
 def changed_answer(request: InboundRequest, metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
