@@ -26,6 +26,7 @@ from .errors import (
     ResourceError,
     UnsupportedFeatureError,
 )
+from .version import VERSION
 
 if TYPE_CHECKING:
     from .decision import Decision
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from .http import AsyncMeshTransport, MeshResponseInfo, MeshTransport
     from .mesh import Mesh
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "AsyncMeshTransport",

@@ -15,7 +15,7 @@ from .security import Identity
 from .security.secrets import IDENTITY_PROVIDER
 from .xds import ControlLoop, ResourceCache, Source
 
-__all__ = ["ads_source", "find_configuration", "folder_source"]
+__all__ = ["ads_source", "find_configuration", "find_port", "folder_source"]
 
 CONFIG_VARIABLE = "MESHSDK_CONFIG"
 # By the downward API, as Istio's proxies have it.
@@ -54,6 +54,25 @@ def find_configuration(
         raise BootstrapError("", f"there is no file or folder {os.fspath(config)!r}")
     node = Node(metadata={"NAMESPACE": _own_namespace(identity)})
     return Bootstrap(node=node, server_listener_template=SERVER_LISTENER_TEMPLATE), root
+
+
+def find_port(argument: str, given: int | None, variable: str) -> int | None:
+    """A port that an argument or the environment names; None where neither does.
+
+    Raises:
+        ValueError: The argument is none.
+        BootstrapError: The environment's is none.
+    """
+    if given is not None:
+        if not 0 < given < 65536:
+            raise ValueError(f"{argument} must be a port, is {given!r}")
+        return given
+    text = os.environ.get(variable)
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 6 and 0 < int(text) < 65536):
+        raise BootstrapError("", f"the environment variable {variable}: {text!r} is not a port")
+    return int(text)
 
 
 def _own_namespace(identity: Identity | str | None) -> str:

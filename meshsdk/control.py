@@ -124,6 +124,11 @@ class Control:
         return source.problem if source is not None else ""
 
     @property
+    def cache(self) -> ResourceCache:
+        """What is known of each resource; on the control thread alone."""
+        return self._cache
+
+    @property
     def secrets(self) -> Secrets:
         """See `Runtime.secrets`."""
         return self._secrets

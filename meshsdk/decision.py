@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 from msgspec import structs
 
+from .balancing import Cluster
 from .exchange import Directory
 from .exchange.request_changes import changed_request
 from .http.dispatcher import PASSTHROUGH_CLUSTER, head_of
@@ -19,7 +21,7 @@ from .routing import CompiledForward, CompiledRoute, RequestHead, RouteTable, ex
 from .routing.compiled_forward import Destination
 from .routing.formatter import FormatContext
 
-__all__ = ["CandidateCluster", "CandidateEndpoint", "Decision", "decide"]
+__all__ = ["CandidateCluster", "CandidateEndpoint", "Decision", "decide", "decide_again"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +120,28 @@ def decide(request: httpx.Request, names: tuple[str, ...], directory: Directory,
     )
 
 
-def _by_table(shown: Decision, table: RouteTable, head: RequestHead, directory: Directory) -> Decision:
-    explanation = explain_route(table, head, random.random)
+def decide_again(head: RequestHead, seen: RequestHead, table: RouteTable, clusters: Mapping[str, Cluster]) -> Decision:
+    """The decision on a request that was sent, by the routes and clusters of then. Chance is cast anew.
+
+    Args:
+        seen: The request as it may be shown.
+    """
+    shown = Decision(method=head.method, url=f"{seen.scheme}://{seen.authority}{seen.target}", action="no_route")
+    return _by_table(shown, table, head, Directory(clusters=clusters), seen)
+
+
+def _by_table(
+    shown: Decision, table: RouteTable, head: RequestHead, directory: Directory, seen: RequestHead | None = None
+) -> Decision:
+    seen = seen or head
+    explanation = explain_route(table, head, random.random, seen)
     shown = dataclasses.replace(
         shown,
         listener=table.listener.name,
         virtual_host=explanation.virtual_host,
         skipped=explanation.skipped,
-        path=head.target,
-        host=head.authority,
+        path=seen.target,
+        host=seen.authority,
     )
     route = explanation.route
     if route is None:
@@ -137,23 +152,25 @@ def _by_table(shown: Decision, table: RouteTable, head: RequestHead, directory: 
     shown = dataclasses.replace(shown, route=route.name, fault=_fault(route))
     if route.redirect is not None and route.location is not None:
         return dataclasses.replace(
-            shown, action="redirect", status=route.redirect.status, location=route.location(head)
+            shown, action="redirect", status=route.redirect.status, location=route.location(seen)
         )
     if route.direct_response is not None:
         return dataclasses.replace(shown, action="direct_response", status=route.direct_response.status)
     if route.forward is None:
         return dataclasses.replace(shown, status=404, problem="the route is for servers only")
-    return _forwarded(shown, route.forward, head, directory)
+    return _forwarded(shown, route.forward, head, directory, seen)
 
 
-def _forwarded(shown: Decision, forward: CompiledForward, head: RequestHead, directory: Directory) -> Decision:
+def _forwarded(
+    shown: Decision, forward: CompiledForward, head: RequestHead, directory: Directory, seen: RequestHead
+) -> Decision:
     weights = [cluster.weight for cluster in forward.action.clusters]
     total = sum(weights)
     if weights:
         shares = [(one, weight / total) for one, weight in zip(forward.destinations, weights, strict=True)]
     else:
         shares = [(forward.choose(head, random.random), 1.0)]
-    changed = changed_request(forward, shares[0][0], head, FormatContext(head, shares[0][0].cluster))
+    changed = changed_request(forward, shares[0][0], seen, FormatContext(seen, shares[0][0].cluster))
     timeouts = forward.timeouts if forward.timeouts_for is None else forward.timeouts_for(head)
     return dataclasses.replace(
         shown,
@@ -162,7 +179,7 @@ def _forwarded(shown: Decision, forward: CompiledForward, head: RequestHead, dir
         host=changed.authority,
         timeout_seconds=timeouts.route,
         retry=_retry(forward.retry_policy),
-        clusters=tuple(_candidate(forward, destination, share, head, directory) for destination, share in shares),
+        clusters=tuple(_candidate(forward, destination, share, seen, directory) for destination, share in shares),
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
-from .configuration import ads_source, find_configuration, folder_source
+from .configuration import ads_source, find_configuration, find_port, folder_source
 from .control import Control
 from .http.outside import make_async_client, make_client
 from .identities.choice import choose_identity
@@ -23,6 +23,7 @@ from .security.identity import describe_identity
 if TYPE_CHECKING:
     import grpc
 
+    from .admin import Admin
     from .decision import Decision
     from .grpc.engine import RelayedMesh
     from .grpc.servers import LoadReports, ServerPolicy
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Mesh"]
 
-METRICS_PORT_VARIABLE = "MESHSDK_METRICS_PORT"
+METRICS_PORT_VARIABLE, ADMIN_PORT_VARIABLE = "MESHSDK_METRICS_PORT", "MESHSDK_ADMIN_PORT"
 _meshes: weakref.WeakSet[Mesh] = weakref.WeakSet()
 
 
@@ -54,6 +55,8 @@ class Mesh:
             bootstrap's certificate provider `default`, or over a folder the default service account.
         metrics_port: Count requests by Istio's standard metrics, and tell Prometheus of them at this port under
             `/stats/prometheus` (docs/metrics.md). Default: MESHSDK_METRICS_PORT; without either nothing is counted.
+        admin_port: Show what goes on at this port of the loopback, in a page and as Envoy's admin interface does
+            (docs/admin.md). Default: MESHSDK_ADMIN_PORT; without either there is none.
 
     Raises:
         BootstrapError: There is no configuration, or it is wrong.
@@ -71,6 +74,7 @@ class Mesh:
         local_replies: Literal["respond", "raise"] = "respond",
         identity: Identity | str | None = None,
         metrics_port: int | None = None,
+        admin_port: int | None = None,
     ) -> None:
         for name, value, known in (
             ("unknown_hosts", unknown_hosts, ("allow", "deny")),
@@ -92,10 +96,11 @@ class Mesh:
         self._server_contexts: ServerContexts | None = None
         self._account = identity.rpartition("/")[2] if isinstance(identity, str) else ""
         self._monitoring: Monitoring | None = None
-        if metrics_port is not None and not 0 < metrics_port < 65536:
-            raise ValueError(f"metrics_port must be a port, is {metrics_port!r}")
-        if metrics_port is not None or os.environ.get(METRICS_PORT_VARIABLE):
+        metrics_port = find_port("metrics_port", metrics_port, METRICS_PORT_VARIABLE)
+        if metrics_port is not None:
             self._monitor(metrics_port)
+        admin_port = find_port("admin_port", admin_port, ADMIN_PORT_VARIABLE)
+        self._admin = self._open_admin(admin_port) if admin_port is not None else None
         _meshes.add(self)
 
     @property
@@ -330,6 +335,11 @@ class Mesh:
             self._monitoring = Monitoring(self._runtime, port, self._account)
         return self._monitoring
 
+    def _open_admin(self, port: int) -> Admin:
+        from .admin import Admin  # Nobody pays for the page who wants none.
+
+        return Admin(self._runtime, self._monitor(None), self.explain, self._identity, port)
+
     def _grpc(self) -> RelayedMesh:
         if self._relayed is None:
             from .grpc.engine import RelayedMesh
@@ -339,6 +349,11 @@ class Mesh:
             if self._runtime.metrics is not None:
                 self._relayed.reveal_peers()  # Before the first call, whose endpoint is counted too.
         return self._relayed
+
+    @property
+    def admin_url(self) -> str:
+        """Where the admin page is; empty where there is none, or not yet."""
+        return self._admin.url if self._admin is not None else ""
 
     def wait_ready(self, target: str, timeout: float = 5.0) -> None:
         """Wait until the mesh knows `target` and everything that its routes lead to.
@@ -400,8 +415,9 @@ class Mesh:
         if self._relayed is not None:
             self._relayed.close()
         self._runtime.close()
-        if self._monitoring is not None:
-            self._monitoring.close()
+        for one in (self._monitoring, self._admin):
+            if one is not None:
+                one.close()
         if self._identity is not None and self._owns_identity:
             self._identity.close()
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent / "meshsdk"
 RANKS = {
     "errors": 0,
     "one_line": 0,
+    "version": 0,
     "forked": 0,
     "log_lines": 0,
     "telemetry": 1,
@@ -41,14 +42,14 @@ RANKS = {
     "configuration": 11,
     "readiness": 11,
     "mesh": 11,
+    "admin": 11,
     "__init__": 12,
-    "admin": 13,
     "cli": 13,
     "__main__": 13,
 }
 DECISION_SIDE = ("routing", "balancing", "exchange", "inbound")
 FORBIDDEN_TO_DECISIONS = ("grpc", "httpx", "asyncio", "threading", "ssl", "socket")
-MAY_SEE_PROTOBUF = ("resources", "xds", "controlplane", "grpc", "server", "identities")
+MAY_SEE_PROTOBUF = ("resources", "xds", "controlplane", "grpc", "server", "identities", "admin")
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -24,6 +25,11 @@ __all__ = ["app"]
 app = typer.Typer(
     name="meshsdk", help="A service mesh for Python, without a sidecar.", no_args_is_help=True, add_completion=False
 )
+
+# Envoy's, and so Istio's.
+DEFAULT_ADMIN_PORT = 15000
+# A Mesh keeps no more of them.
+_MAX_LISTENERS = 4096
 
 FolderArgument = Annotated[Path, typer.Argument(help="File or folder of YAML: Kubernetes, Istio, raw xDS.")]
 
@@ -168,6 +174,48 @@ def status(
         typer.echo(json.dumps(found, indent=2))
         return
     _print_status(found)
+
+
+@app.command()
+def admin(
+    folder: Annotated[Path | None, typer.Argument(help="Folder; default: what the environment says.")] = None,
+    port: Annotated[
+        int, typer.Option(help="Of the loopback; the first that is free from here on.")
+    ] = DEFAULT_ADMIN_PORT,
+    target: Annotated[list[str] | None, typer.Option(help="Hosts to ask for; default: all of a folder.")] = None,
+) -> None:
+    """Look at a mesh in a browser: its clusters, routes and changes, and where a request would go."""
+    from ..mesh import Mesh
+
+    try:
+        mesh = Mesh(config=folder, admin_port=port) if folder is not None else Mesh(admin_port=port)
+    except (MeshError, ValueError) as error:
+        _fail(str(error))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with mesh:
+        names = [mesh.runtime.bootstrap.listener_name(name) for name in target or ()]
+        if folder is not None and not names:
+            names = [name for kind, name in load(folder).grpc if kind.name == "LISTENER"]
+        for name in names[:_MAX_LISTENERS]:
+            mesh.runtime.when_settled([name], _nothing)
+        try:
+            typer.echo(f"the mesh is shown at {_address_of(mesh)}")
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            return
+
+
+def _nothing() -> None:
+    """It is shown when it comes."""
+
+
+def _address_of(mesh: Mesh) -> str:
+    """Where the page is, as soon as it is there."""
+    for _ in range(100):
+        if mesh.admin_url:
+            return mesh.admin_url
+        time.sleep(0.1)
+    _fail("no port is free for the page; choose another by --port")
 
 
 def _print_status(found: dict[str, Any]) -> None:

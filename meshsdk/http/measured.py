@@ -23,7 +23,7 @@ from ..telemetry.peer_metadata import METADATA_HEADER, METADATA_ID_HEADER
 from ..telemetry.service import BLACK_HOLE, PASSTHROUGH, Service, is_external, is_of_kubernetes, outside, service_of
 from ..telemetry.workload import NOBODY, Workload, workload_of_endpoint
 from .counted_bodies import counted_request, counted_response
-from .dispatcher import PASSTHROUGH_CLUSTER, MeshResponseInfo
+from .dispatcher import PASSTHROUGH_CLUSTER, MeshResponseInfo, head_of
 from .endings import ending_of_error, flag_of_reply
 from .raw_response import EMPTY_BODY
 from .request_body import content_of
@@ -198,22 +198,26 @@ class Record:
         sent = self._sent + size + len(request.method) + target + REQUEST_LINE
         is_grpc = content_type != b"" and is_grpc_content(content_type.decode("latin-1"))
         grpc_status = _grpc_status(told) if is_grpc and told is not None else ""
+        if isinstance(begun, Exchange) and (begun.delay_seconds or begun.limit_flag):
+            flags = ",".join(filter(None, (flags_before(begun), flags)))
         outcome = ("grpc" if is_grpc else "http", status, grpc_status, flags)
         if isinstance(begun, Exchange):
             row = self._row_of_exchange(begun, endpoint, outcome)
         else:
             row = self._row(begun, outcome)
         milliseconds = int((time.monotonic() - self._started) * 1000)
-        self._metrics.cells.count_request(row, milliseconds, sent, self._received)
+        metrics = self._metrics
+        metrics.cells.count_request(row, milliseconds, sent, self._received)
+        if metrics.recent is not None:
+            head = begun.head if isinstance(begun, Exchange) else head_of(request, request.url.scheme)
+            details = told.extensions["mesh"].details if told is not None else ""
+            metrics.recent.sent(head, begun, endpoint, (status, grpc_status, flags), details, milliseconds)
 
     def _row_of_exchange(
         self, exchange: Exchange, endpoint: Endpoint | None, outcome: tuple[str, int, str, str]
     ) -> int:
         metrics, cluster = self._metrics, exchange.cluster
         principal = endpoint.principal if endpoint is not None else ""
-        if exchange.delay_seconds or exchange.limit_flag:
-            protocol, status, grpc_status, flag = outcome
-            outcome = (protocol, status, grpc_status, ",".join(filter(None, (flags_before(exchange), flag))))
         destination = destination_of(metrics, cluster)
         authority = exchange.head.authority if destination.service is None else ""
         key = (cluster, endpoint or exchange.endpoint, principal, self._peer, authority, outcome)

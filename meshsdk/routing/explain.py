@@ -28,15 +28,21 @@ class RouteExplanation(Struct, frozen=True):
     skipped: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def explain_route(table: RouteTable, head: RequestHead, random_fraction: RandomFraction) -> RouteExplanation:
-    """The decision that `table.find` makes, with its reasons."""
+def explain_route(
+    table: RouteTable, head: RequestHead, random_fraction: RandomFraction, seen: RequestHead | None = None
+) -> RouteExplanation:
+    """The decision that `table.find` makes, with its reasons.
+
+    Args:
+        seen: The request as reasons may show it, where that is not all of it.
+    """
     index = table.routes_for(head)
     if index is None:
         return RouteExplanation(False, "", None, ())
     skipped: list[tuple[str, tuple[str, ...]]] = []
     for route in index.routes:
         reasons = tuple(
-            condition.why_not(head)
+            condition.why_not(seen or head)
             for condition in (route.path, *route.conditions)
             if not condition.holds(head, random_fraction)
         )

@@ -215,6 +215,8 @@ class InboundRecord:
             row = metrics.remember(key, metrics.received(self._peer, principal, own, outcome))
         milliseconds = int((time.monotonic() - self._started) * 1000)
         metrics.cells.count_request(row, milliseconds, self._received, self._sent)
+        if metrics.recent is not None:
+            metrics.recent.received(self.head, principal, self._peer, (status, "", flags), milliseconds)
 
     def _ending(self, error: BaseException | None) -> tuple[int, str]:
         """Status and flags; 0 where the caller has left before there was a response."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..bootstrap import Node
 from ..control import Control
-from ..errors import BootstrapError, ResourceError
+from ..errors import ResourceError
 from ..http.measured import Record
 from ..istio_pod import told_metadata
 from ..telemetry import shared_cells
@@ -20,15 +20,18 @@ from ..telemetry.istio_metrics import IstioMetrics
 from ..telemetry.prometheus import CONTENT_TYPE, exposition
 from ..telemetry.service import Service
 from ..telemetry.workload import UNKNOWN, Workload, own_workload
-from .metrics_port import MetricsPort
+from .side_port import Answer, Asked, SidePort
 
-__all__ = ["PORT_VARIABLE", "SERVICE_VARIABLE", "Monitoring"]
+__all__ = ["PATHS", "SERVICE_VARIABLE", "Monitoring"]
 
-PORT_VARIABLE = "MESHSDK_METRICS_PORT"
+# Where Istio's agent has it, and where Prometheus looks when it is told nothing.
+PATHS = ("/stats/prometheus", "/metrics")
+
 SERVICE_VARIABLE = "MESHSDK_SERVICE"
 
 _DEFAULT_ACCOUNT = "default"
 _PAGE_SECONDS = 10.0
+_TEXT = "text/plain; charset=utf-8"
 
 
 class Monitoring:
@@ -36,12 +39,11 @@ class Monitoring:
 
     Args:
         control: Its inner side.
-        port: Where it is told; None is the environment's, or leaves it to the applications.
+        port: Where it is told; None leaves it to the applications.
         account: The service account of the process, as far as it is known.
     """
 
     def __init__(self, control: Control, port: int | None, account: str = "") -> None:
-        port = port if port is not None else _port_of(os.environ)
         node = control.bootstrap.node
         metadata = {**told_metadata(os.environ), **node.metadata}
         fallback = account if account != _DEFAULT_ACCOUNT else ""
@@ -61,7 +63,7 @@ class Monitoring:
         )
         # However many ask: a page takes memory, and a moment of a processor.
         self._one_page = threading.Lock()
-        self._port = MetricsPort(port, self.page, self._is_shared) if port is not None else None
+        self._port = SidePort("metrics", port, self._answer, is_shared=self._is_shared) if port is not None else None
         if self._port is not None:
             # Others that are told the same port learn from our place that it is ours.
             _ = self.metrics.cells
@@ -80,6 +82,13 @@ class Monitoring:
             return exposition(self.metrics, self._build)
         finally:
             self._one_page.release()
+
+    def _answer(self, asked: Asked) -> Answer:
+        if asked.path not in PATHS:
+            return Answer(404, _TEXT, b"metrics are at /stats/prometheus\n")
+        if asked.method != "GET":
+            return Answer(405, _TEXT, b"metrics can only be read\n")
+        return Answer(200, CONTENT_TYPE, self.page())
 
     def close(self) -> None:
         """Give the port back. What was counted can still be had by the applications."""
@@ -155,17 +164,3 @@ def _own_principal(control: Control) -> str:
         return control.secrets.own_spiffe_id()
     except ResourceError:
         return ""
-
-
-def _port_of(environment: Mapping[str, str]) -> int | None:
-    """The port for metrics that the environment names.
-
-    Raises:
-        BootstrapError: It is none.
-    """
-    text = environment.get(PORT_VARIABLE)
-    if not text:
-        return None
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
-        raise BootstrapError("", f"the environment variable {PORT_VARIABLE}: {text!r} is not a port")
-    return int(text)

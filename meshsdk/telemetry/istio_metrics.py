@@ -89,6 +89,7 @@ class IstioMetrics:
         known: What engines have found out before, by keys of their own: rows, and what depends on configuration.
         own_headers: What peers of the mesh are told.
         callers, servers: What peers of either kind have told.
+        recent: What keeps the last requests; None where nobody looks at them.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class IstioMetrics:
         self.domain = domain
         self.own_headers = own_headers(node_id, metadata or {}, own)
         self.own_principal = own_principal
+        self.recent: Any = None
         self._make_memory = make_memory
         self._on_first = on_first
         self.after_fork()
@@ -122,6 +124,8 @@ class IstioMetrics:
         self._cells: Cells | None = None
         self._lock = threading.Lock()
         self._outside: set[str] = set()
+        if self.recent is not None:
+            self.recent.after_fork()
 
     def drop_removed(self) -> None:
         """Configuration has changed, and so may have what an endpoint or a cluster is."""

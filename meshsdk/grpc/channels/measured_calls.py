@@ -19,6 +19,7 @@ from ...exchange import LocalReply
 from ...http.endings import flag_of_reply
 from ...http.measured import Destination, destination_of, service_without_cluster
 from ...resources import StringMatchKind
+from ...routing import RequestHead
 from ...telemetry.istio_metrics import IstioMetrics, Outcome
 from ...telemetry.service import BLACK_HOLE, PASSTHROUGH, Service, outside
 from ...telemetry.workload import NOBODY, Workload, workload_of_endpoint
@@ -46,6 +47,7 @@ class CallRecord:
         metrics: Where it is counted.
         cluster: That it goes to, as far as that is known; None is outside the mesh.
         authority: Of the channel.
+        method: `/package.Service/Method`, or without the slash.
         denies: Hosts outside the mesh are denied.
 
     Attributes:
@@ -59,6 +61,7 @@ class CallRecord:
         "_denies",
         "_key_at_end",
         "_lock",
+        "_method",
         "_metrics",
         "_started",
         "_tell_at",
@@ -67,12 +70,15 @@ class CallRecord:
         "tally",
     )
 
-    def __init__(self, metrics: IstioMetrics, cluster: Cluster | None, authority: str, *, denies: bool) -> None:
+    def __init__(
+        self, metrics: IstioMetrics, cluster: Cluster | None, authority: str, method: str, *, denies: bool
+    ) -> None:
         self._metrics = metrics
         self._key_at_end: tuple[Any, ...] | None = None
         self._lock = threading.Lock()
         self._cluster = cluster
         self._authority = authority
+        self._method = method
         self._denies = denies
         self._started = time.monotonic()
         self._tell_at = self._started + _TELL_SECONDS
@@ -133,7 +139,9 @@ class CallRecord:
         self.tally.response_bytes += STATUS_LINE + size_of_metadata(initial) + size_of_metadata(trailing)
         grpc_status = "" if flag == "DC" else str(code.value[0])
         key = self._key_at_end = self._key(endpoint, initial)
-        self._count(key, Outcome("grpc", status, grpc_status, flags))
+        outcome = Outcome("grpc", status, grpc_status, flags)
+        self._count(key, outcome)
+        self._keep(endpoint, outcome, details)
 
     def refused(self, reply: LocalReply, code: grpc.StatusCode) -> None:
         """It is answered in a server's place."""
@@ -142,8 +150,17 @@ class CallRecord:
         service = service_without_cluster(reply, self._authority)
         if service.is_outside and reply.flag == "NC" and self._denies:
             service = outside(self._authority, BLACK_HOLE)
-        row = self._metrics.sent(service, NOBODY, "", Outcome("grpc", 200, str(code.value[0]), flags))
+        outcome = Outcome("grpc", 200, str(code.value[0]), flags)
+        row = self._metrics.sent(service, NOBODY, "", outcome)
         self._metrics.cells.count_request(row, self._milliseconds(), self.tally.request_bytes, 0)
+        self._keep(None, outcome, reply.details)
+
+    def _keep(self, endpoint: Endpoint | None, outcome: Outcome, details: str) -> None:
+        recent = self._metrics.recent
+        if recent is not None:
+            head = RequestHead("POST", "http", self._authority, f"/{self._method.removeprefix('/')}")
+            ending = (outcome.status, outcome.grpc_status, outcome.flags)
+            recent.sent(head, None, endpoint, ending, details, self._milliseconds())
 
     def _given_up(self, code: grpc.StatusCode) -> tuple[int, str]:
         """Status and flag of a call that this side has ended."""

@@ -30,7 +30,7 @@ def measure(call: OutgoingCall, control: Control, method: str, authority: str, c
     cluster = call.exchange.cluster if call.exchange is not None else None
     if cluster is None:
         cluster = next((known[name] for name in clusters if name in known), None)
-    call.record = record = CallRecord(metrics, cluster, authority, denies=control.unknown_hosts == "deny")
+    call.record = record = CallRecord(metrics, cluster, authority, method, denies=control.unknown_hosts == "deny")
     record.tally.request_bytes = REQUEST_LINE + len(method) + size_of_metadata(call.metadata)
     if cluster is not None and destination_of(metrics, cluster).gets_metadata:
         (_, own_id), (_, own) = metrics.own_headers

@@ -51,6 +51,7 @@ class InboundCallRecord:
     __slots__ = (
         "_answer",
         "_is_told",
+        "_method",
         "_metrics",
         "_peer",
         "_principal",
@@ -66,6 +67,7 @@ class InboundCallRecord:
         self._tell_at = self._started + _TELL_SECONDS
         self._told = (0, 0)
         self._metrics = metrics
+        self._method = method
         self.flag = ""
         self.tally = MessageTally()
         metadata = tuple(context.invocation_metadata() or ())
@@ -128,6 +130,10 @@ class InboundCallRecord:
             row = metrics.remember(key, self._row(outcome))
         milliseconds = int((time.monotonic() - self._started) * 1000)
         metrics.cells.count_request(row, milliseconds, tally.request_bytes, tally.response_bytes + STATUS_LINE)
+        if metrics.recent is not None:
+            head = RequestHead("POST", "http", "", self._method)
+            ending = (outcome.status, outcome.grpc_status, outcome.flags)
+            metrics.recent.received(head, self._principal, self._peer, ending, milliseconds)
         self._count_messages()
 
     def _count_messages(self) -> None:

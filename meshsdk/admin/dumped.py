@@ -1,0 +1,162 @@
+"""Resources as JSON, as Envoy's /config_dump shows them: names of fields as in protobuf, secrets left out.
+
+Source: Envoy docs, operations/admin, and source/common/protobuf/utility.cc (MessageUtil::redact): where a field is
+marked as sensitive its strings and bytes become "[redacted]", and its numbers are cleared.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+from google.protobuf import any_pb2, descriptor_pool, json_format, message_factory
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from .redaction import REDACTED, is_sensitive
+
+__all__ = ["pack", "plain", "redact"]
+
+_ANY = "google.protobuf.Any"
+_HEADER_VALUE = "envoy.config.core.v3.HeaderValue"
+# Where types of resources are; what else a type URL may name is not loaded.
+_ROOTS = ("envoy.", "xds.", "udpa.")
+_MAX_DEPTH = 64
+
+_looked_for: set[str] = set()
+
+
+def plain(type_url: str, packed: bytes) -> dict[str, Any]:
+    """A resource, without its secrets. What is of a type that is not known is told so."""
+    message = any_pb2.Any(type_url=type_url, value=packed)
+    redact(message)
+    shown: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return shown
+
+
+def pack(type_url: str, packed: bytes) -> any_pb2.Any:
+    """A resource as Any, without its secrets."""
+    message = any_pb2.Any(type_url=type_url, value=packed)
+    redact(message)
+    return message
+
+
+def redact(message: Message, depth: int = 0) -> None:
+    """Take all secrets out, within Anys too, and see to it that each of those can be written as JSON."""
+    if depth > _MAX_DEPTH:
+        message.Clear()
+        return
+    descriptor = message.DESCRIPTOR
+    if descriptor.full_name == _ANY:
+        _redact_any(message, depth)
+        return
+    if descriptor.full_name == _HEADER_VALUE and is_sensitive(getattr(message, "key")):  # noqa: B009 - of any type.
+        message.ClearField("raw_value")
+        setattr(message, "value", REDACTED)  # noqa: B010
+        return
+    for field, value in message.ListFields():
+        is_secret = _is_sensitive_field(field)
+        if field.message_type is None:
+            if is_secret:
+                _hide_scalar(message, field, value)
+            continue
+        for one in _messages(field, value):
+            if is_secret:
+                _hide(one, depth)
+            else:
+                redact(one, depth + 1)
+
+
+def _messages(field: FieldDescriptor, value: Any) -> list[Message]:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        values = list(value.values())
+        return [one for one in values if isinstance(one, Message)]
+    return [value] if isinstance(value, Message) else list(value)
+
+
+def _redact_any(message: Any, depth: int) -> None:
+    made = _class_of(message.type_url.rpartition("/")[2])
+    if made is not None:
+        inner = made()
+        try:
+            inner.ParseFromString(message.value)
+        except DecodeError:
+            made = None
+        else:
+            redact(inner, depth + 1)
+            message.value = inner.SerializeToString(deterministic=True)
+    if made is None:
+        _replace_unknown(message)
+
+
+def _replace_unknown(message: Any) -> None:
+    """A type that is not known is shown by its name alone."""
+    stands_for = _class_of("xds.type.v3.TypedStruct")
+    assert stands_for is not None
+    message.Pack(stands_for(type_url=message.type_url))
+
+
+def _hide(message: Message, depth: int) -> None:
+    """Everything within a sensitive field."""
+    if depth > _MAX_DEPTH or message.DESCRIPTOR.full_name == _ANY:
+        message.Clear()
+        return
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            _hide_scalar(message, field, value)
+        else:
+            for one in _messages(field, value):
+                _hide(one, depth + 1)
+
+
+def _hide_scalar(message: Message, field: FieldDescriptor, value: Any) -> None:
+    hidden: Any = {FieldDescriptor.TYPE_STRING: REDACTED, FieldDescriptor.TYPE_BYTES: REDACTED.encode()}.get(field.type)
+    if hidden is None:
+        message.ClearField(field.name)
+    elif not isinstance(value, str | bytes):
+        value[:] = [hidden] * len(value)
+    else:
+        setattr(message, field.name, hidden)
+
+
+def _is_sensitive_field(field: FieldDescriptor) -> bool:
+    from udpa.annotations import sensitive_pb2
+
+    return bool(field.GetOptions().Extensions[sensitive_pb2.sensitive])
+
+
+def _class_of(name: str) -> type[Message] | None:
+    """The class of a type's messages, which is loaded where it is not yet; None where there is none."""
+    pool = descriptor_pool.Default()
+    try:
+        found = pool.FindMessageTypeByName(name)
+    except KeyError:
+        if not _load(name.rpartition(".")[0]):
+            return None
+        try:
+            found = pool.FindMessageTypeByName(name)
+        except KeyError:
+            return None
+    made: type[Message] = message_factory.GetMessageClass(found)
+    return made
+
+
+def _load(package: str) -> bool:
+    """Load the modules of a protobuf package, once."""
+    if (
+        package in _looked_for
+        or not package.startswith(_ROOTS)
+        or not package.replace(".", "").replace("_", "").isalnum()
+    ):
+        return False
+    if len(_looked_for) < 1000:
+        _looked_for.add(package)
+    try:
+        place = importlib.import_module(package)
+    except ImportError:
+        return False
+    for module in pkgutil.iter_modules(place.__path__):
+        if module.name.endswith("_pb2"):
+            importlib.import_module(f"{package}.{module.name}")
+    return True
