@@ -71,7 +71,7 @@ class ClusterInputs(NamedTuple):
     """All that the clusters of a service depend on.
 
     Attributes:
-        peers: The oldest first.
+        peers: The oldest first; those of other namespaces than the service's and the root have no say.
     """
 
     service: Service
@@ -92,13 +92,17 @@ def cluster_inputs(
 ) -> Iterator[ClusterInputs]:
     """Of each service that has clusters."""
     by_age = oldest_first(peers)
+    of_namespace: dict[str, list[PeerAuthentication]] = {}
     for service in services:
         if service.resolution is Resolution.NONE or service.external_name:
             continue  # Istio sends those to their original destination; here such a host is passed through.
         rule = rules.of(service.host)
         if rule is not None and rule.is_broken:
             continue  # It may ask for TLS: requests fail until it can be read.
-        yield ClusterInputs(service, rule, client, defaults, mesh, by_age)
+        namespace = service.namespace
+        if namespace not in of_namespace:
+            of_namespace[namespace] = [one for one in by_age if one.namespace in (namespace, mesh.root_namespace)]
+        yield ClusterInputs(service, rule, client, defaults, mesh, of_namespace[namespace])
 
 
 def make_clusters(inputs: ClusterInputs, errors: list[ConfigError]) -> list[Message]:

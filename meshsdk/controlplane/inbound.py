@@ -402,10 +402,7 @@ def keys_cluster(world: World, uri: str) -> tuple[str, str, int]:
     """Where a key set is fetched from: cluster, host and port. The host is a known service, or a name for DNS."""
     parts = urllib.parse.urlsplit(uri)
     host = parts.hostname or ""
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError as error:
-        raise ConfigError("RequestAuthentication", f"jwksUri {uri!r}: {error}") from error
+    port = parts.port or (443 if parts.scheme == "https" else 80)
     full = world.full_host(host, "default")
     if full in world.services:
         host = full
