@@ -24,6 +24,7 @@ from meshsdk.controlplane.strict_yaml import YamlError, parse_yaml, read_yaml
 from meshsdk.errors import ConfigError
 from meshsdk.resources import ResourceType
 from tests.conftest import service, virtual_service
+from tests.controlplane.told_apart import assert_told_apart
 
 # YAML of one meaning.
 
@@ -379,12 +380,14 @@ SLICE = (
 
 def edited(folder: Path, running: Folder, *documents: str) -> list[str]:
     """What is said of a file after an edit."""
+    before = running.state
     (folder / "a.yaml").write_text("---\n".join(documents))
     running.refresh()
     fresh = load(folder)
     assert [one.text for one in running.state.problems] == [one.text for one in fresh.problems]
     assert running.state.version == fresh.version
     assert running.state.grpc == fresh.grpc
+    assert_told_apart(before, running.state)
     return [one.text for one in fresh.problems]
 
 
