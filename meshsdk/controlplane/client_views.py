@@ -21,8 +21,8 @@ from .world import World
 __all__ = ["ClientMemos", "ClientViews"]
 
 _MAX_CLIENTS = 64
-# An edit that is tried file by file makes several of which only the last is served.
-_MAX_STATES_UNASKED = 16
+# A stream may be some edits behind.
+_MAX_EDITS_UNASKED = 8
 
 
 class _Kept(Struct, frozen=True):
@@ -41,13 +41,13 @@ class ClientMemos:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: dict[Client, _Kept] = {}
-        self._state = 0
+        self._edit = 0
 
-    def begin_state(self) -> None:
-        """There is a new state: forget whoever has not asked for some."""
+    def begin_edit(self) -> None:
+        """A new state is in use: forget whoever has not asked for some."""
         with self._lock:
-            self._state += 1
-            since = self._state - _MAX_STATES_UNASKED
+            self._edit += 1
+            since = self._edit - _MAX_EDITS_UNASKED
             self._kept = {client: one for client, one in self._kept.items() if one.asked_in >= since}
 
     def of(self, client: Client) -> Memo | None:
@@ -60,10 +60,10 @@ class ClientMemos:
         with self._lock:
             if client not in self._kept and len(self._kept) >= _MAX_CLIENTS:
                 first = min(self._kept, key=lambda one: self._kept[one].asked_in)
-                if self._kept[first].asked_in >= self._state - 1:
+                if self._kept[first].asked_in >= self._edit - 1:
                     return  # All are about to ask again: if they took turns here, none would find what it had.
                 del self._kept[first]
-            self._kept[client] = _Kept(memo, self._state)
+            self._kept[client] = _Kept(memo, self._edit)
 
 
 class ClientViews:
@@ -86,7 +86,6 @@ class ClientViews:
         self._making = threading.RLock()
         self._turns = itertools.count()
         self._views: dict[Client, _Asked] = {}
-        memos.begin_state()
 
     def of(self, client: Client) -> View:
         """The view of a client."""

@@ -168,6 +168,7 @@ class Folder:
         if not self._take(listing):
             return False
         self.state = self._with_lines(self._compose())
+        self.state.begin_use()
         self._has_been_open |= not self.state.world.security.broken
         return True
 

@@ -80,6 +80,10 @@ class FolderState:
         """Resources for an Envoy that asks for all."""
         return self.view(self.client).sidecar
 
+    def begin_use(self) -> None:
+        """It is the folder's from now on, and was not only tried: clients that are gone are forgotten by and by."""
+        self._views.memos.begin_edit()
+
     def inbound(self, name: str, own_address: str = "") -> bytes | None:
         """The inbound listener of a name that holds address and port; None where the name is not one.
 

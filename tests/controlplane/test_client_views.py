@@ -111,10 +111,11 @@ def test_what_an_older_state_is_asked_for_is_kept_for_the_next_one(edited: Edite
     assert edited.kept(KINDS[0]) is before
 
 
-def test_an_edit_that_is_refused_costs_no_client_what_was_made_for_it(edited: Edited) -> None:
+def test_edits_that_are_refused_one_by_one_cost_no_client_what_was_made_for_it(edited: Edited) -> None:
     before = edited.kept(KINDS[0])
-    (edited.path / "b.yaml").write_text(virtual_service("a", "[{timeout: soon}]"))
-    for _ in range(20):
+    for number in range(20):
+        (edited.path / f"wrong-{number}.yaml").write_text(virtual_service("a", "[{timeout: soon}]"))
+    for _ in range(3):
         edited.edit()
         assert edited.folder.state.errors
         assert edited.kept(KINDS[0]) is before
@@ -156,7 +157,7 @@ def run(threads: Iterable[threading.Thread]) -> None:
 
 def test_of_too_many_clients_those_that_have_just_asked_do_not_take_turns() -> None:
     memos = ClientMemos()
-    memos.begin_state()
+    memos.begin_edit()
     for client in KINDS:
         memos.keep(client, Memo())
     assert [client for client in KINDS if memos.of(client) is not None] == KINDS[:64]
