@@ -18,6 +18,7 @@ from .kinds import CONFIG_MAP, NETWORKING, POLICY_KINDS, SECURITY, Kind
 from .memo import Memo
 from .mesh_config import MESH_CONFIG
 from .reading import COMPARED, VIRTUAL_SERVICE, FileReading, Reading, named
+from .security_world import PeerAuthentication
 from .world import Service, World
 
 __all__ = ["assemble"]
@@ -60,7 +61,7 @@ def assemble(files: Iterable[FileReading], domain: str, errors: list[str], memo:
             _add(assembly, reading)
     if assembly.left_out:
         world.warnings.append(_summary_of(assembly.left_out))
-    security.peers = values[(SECURITY, "PeerAuthentication")]
+    security.peers = _oldest_first(values[(SECURITY, "PeerAuthentication")])
     security.requests = values[(SECURITY, "RequestAuthentication")]
     security.authorizations = values[(SECURITY, "AuthorizationPolicy")]
     world.destination_rules = values[(NETWORKING, "DestinationRule")]
@@ -76,6 +77,11 @@ def assemble(files: Iterable[FileReading], domain: str, errors: list[str], memo:
     world.virtual_services = _virtual_services(assembly, memo)
     _check_references(world, memo)
     return world
+
+
+def _oldest_first(policies: Iterable[PeerAuthentication]) -> list[PeerAuthentication]:
+    """In the order in which they count (istiod's ComposePeerAuthentication); equally old ones by name."""
+    return sorted(policies, key=lambda one: (one.created, one.name, one.namespace))
 
 
 def _add(assembly: _Assembly, reading: Reading) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .client import Client
-from .http_rules import ByteMatch, ByteRoute, Destination, VirtualService
+from .http_rules import ByteRoute, Destination, VirtualService, holds_for
 from .world import Port, hosts_overlap
 
 __all__ = ["byte_destinations"]
@@ -26,7 +26,7 @@ def byte_destinations(client: Client, rules: Iterable[VirtualService], host: str
             if by_name is not None:
                 return by_name.destinations
         for route in rule.tcp:
-            if not route.matches or any(_holds(client, match, port) for match in route.matches):
+            if not route.matches or any(holds_for(client, match, port.number) for match in route.matches):
                 return route.destinations
     return (Destination(host, port=port.number),)
 
@@ -36,18 +36,10 @@ def _by_server_name(client: Client, routes: Iterable[ByteRoute], host: str, port
     best: tuple[tuple[bool, int], ByteRoute] | None = None
     for route in routes:
         for match in route.matches:
-            if not _holds(client, match, port):
+            if not holds_for(client, match, port.number):
                 continue
             for name in match.sni_hosts:
                 rank = (not name.startswith("*"), len(name))
                 if hosts_overlap(name, host) and (best is None or rank > best[0]):
                     best = rank, route
     return best[1] if best is not None else None
-
-
-def _holds(client: Client, match: ByteMatch, port: Port) -> bool:
-    return (
-        match.port in (None, port.number)
-        and client.has(match.source_labels)
-        and match.source_namespace in ("", client.namespace)
-    )

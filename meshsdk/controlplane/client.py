@@ -7,6 +7,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from .labels import has_labels
+
 __all__ = ["ANYBODY", "Client", "client_of"]
 
 
@@ -24,7 +26,7 @@ class Client(Struct, frozen=True):
 
     def has(self, labels: Mapping[str, str]) -> bool:
         """Whether it has all of some labels."""
-        return labels.items() <= dict(self.labels).items()
+        return has_labels(dict(self.labels), labels)
 
 
 ANYBODY = Client()

@@ -72,6 +72,8 @@ class ClientRules:
 
     def of(self, host: str) -> DestinationRule | None:
         """The rule that holds for a host; several for one host are one."""
+        if host not in self._namespaces:
+            return self._find(host)  # Not kept: whatever routes name may come and go, while these rules stay.
         if host not in self._found:
             self._found[host] = self._find(host)
         return self._found[host]

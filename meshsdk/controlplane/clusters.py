@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
@@ -16,7 +16,8 @@ from .client import Client
 from .client_rules import ClientRules
 from .cluster_tls import HTTP_OPTIONS, apply_tls, match_tls, mutual_tls, with_providers
 from .durations import set_seconds
-from .inbound import oldest_first, peer_mode
+from .inbound import peer_mode
+from .labels import has_labels
 from .locality import EVERYWHERE, apply_locality, distribution_of, weighs_localities
 from .names import cluster_name
 from .protocols import HTTP2, UNTOLD
@@ -71,7 +72,7 @@ class ClusterInputs(NamedTuple):
     """All that the clusters of a service depend on.
 
     Attributes:
-        peers: The oldest first.
+        peers: The oldest first; those of other namespaces than the service's and the root have no say.
     """
 
     service: Service
@@ -88,17 +89,20 @@ def cluster_inputs(
     client: Client,
     defaults: MeshDefaults,
     mesh: MeshConfig,
-    peers: Iterable[PeerAuthentication],
+    peers: Sequence[PeerAuthentication],
 ) -> Iterator[ClusterInputs]:
     """Of each service that has clusters."""
-    by_age = oldest_first(peers)
+    of_namespace: dict[str, list[PeerAuthentication]] = {}
     for service in services:
         if service.resolution is Resolution.NONE or service.external_name:
             continue  # Istio sends those to their original destination; here such a host is passed through.
         rule = rules.of(service.host)
         if rule is not None and rule.is_broken:
             continue  # It may ask for TLS: requests fail until it can be read.
-        yield ClusterInputs(service, rule, client, defaults, mesh, by_age)
+        namespace = service.namespace
+        if namespace not in of_namespace:
+            of_namespace[namespace] = [one for one in peers if one.namespace in (namespace, mesh.root_namespace)]
+        yield ClusterInputs(service, rule, client, defaults, mesh, of_namespace[namespace])
 
 
 def make_clusters(inputs: ClusterInputs, errors: list[ConfigError]) -> list[Message]:
@@ -123,15 +127,11 @@ def _make_port(inputs: ClusterInputs, port: Port) -> Iterable[Message]:
     yield from _make_cluster(inputs, port, "", entries, policy, mode)
     for subset in rule.subsets if rule is not None else ():
         # What is looked up has no labels, and istiod passes its subsets through as it does the whole.
-        chosen = [entry for entry in entries if inputs.service.is_looked_up or _has_labels(entry, subset.labels)]
+        chosen = [entry for entry in entries if inputs.service.is_looked_up or has_labels(entry.labels, subset.labels)]
         assert rule is not None
         merged = rule.policy_for(port.number, subset.name)
         mode = rule.tls_mode(port.number, subset.name)
         yield from _make_cluster(inputs, port, subset.name, chosen, merged, mode)
-
-
-def _has_labels(entry: EndpointEntry, wanted: Mapping[str, str]) -> bool:
-    return all(entry.labels.get(name) == value for name, value in wanted.items())
 
 
 def _make_cluster(

@@ -65,7 +65,7 @@ class _File(Struct):
     pieces: Pieces = field(default_factory=dict)
 
     def take(self, entry: FileEntry) -> bool:
-        """Read it. Returns whether it says something else now."""
+        """Read it. Returns whether it says something else now, or the same on other lines."""
         before = self.newest, self.problem
         try:
             if entry.problem:
@@ -75,9 +75,9 @@ class _File(Struct):
         except ConfigError as error:
             self.newest, self.problem = None, str(error)
             self.is_tried_again = isinstance(error.__cause__, OSError)
-        if self.newest == self.used:
+        if _is_same_text(self.newest, self.used):
             self.newest = self.used
-        return (self.newest, self.problem) != before
+        return not _is_same_text(self.newest, before[0]) or self.problem != before[1]
 
 
 def load(root: Path, domain: str = "cluster.local") -> FolderState:
@@ -88,6 +88,11 @@ def load(root: Path, domain: str = "cluster.local") -> FolderState:
     folder = Folder(root, domain)
     folder.read()
     return folder.state
+
+
+def _is_same_text(one: Documents | None, other: Documents | None) -> bool:
+    """Whether documents are equal, and stand on the same lines, which problems name."""
+    return one == other and (not one or not other or one[0].digest == other[0].digest)
 
 
 def _are_same(one: _Used, other: _Used) -> bool:
@@ -163,6 +168,7 @@ class Folder:
         if not self._take(listing):
             return False
         self.state = self._with_lines(self._compose())
+        self.state.begin_use()
         self._has_been_open |= not self.state.world.security.broken
         return True
 

@@ -27,6 +27,7 @@ from .http_rules import HttpMatch, HttpRoute, VirtualService
 from .kinds import GATEWAY, did_you_mean
 from .kubernetes import Meta
 from .memo import Memo
+from .names import service_host
 
 __all__ = ["KnownHosts", "PendingRoute", "translate_routes"]
 
@@ -193,7 +194,7 @@ def _parse_parent(parent: Fields, meta: Meta, known: KnownHosts) -> list[tuple[s
         parent.warn("kind", _why_not(*kind))
         return []
     if kind == _SERVICE:
-        host = f"{name}.{namespace}.svc.{meta.domain}"
+        host = service_host(name, namespace, meta.domain)
         hosts = [host] if host in known.services else []
     else:
         hosts = list(known.entries.get((namespace, name), ()))

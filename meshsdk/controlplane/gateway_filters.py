@@ -18,6 +18,7 @@ from .fields import Fields
 from .gateway_matches import NAME
 from .http_rules import Destination, HeaderOperations, HttpRedirect, HttpRoute
 from .kubernetes import Meta
+from .names import service_host
 
 __all__ = ["FilterHolder", "NotAccepted", "apply_filters", "parse_backends"]
 
@@ -266,7 +267,7 @@ def _parse_reference(backend: Fields, holder: FilterHolder) -> tuple[Destination
             raise backend.error("port", "must be set for a Service")
         if not group and "." in name:
             raise NotAccepted(f"{backend.path('name')}: must be the name of a Service, is {name!r}")
-        host = f"{name}.{namespace}.svc.{meta.domain}"
+        host = service_host(name, namespace, meta.domain)
     elif (group, kind) == ("networking.istio.io", "Hostname"):
         if "namespace" in backend:
             raise NotAccepted(f"{backend.path('namespace')}: may not be set for a Hostname")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct, field
 
 from .age import UNKNOWN_AGE, Age
+from .client import Client
 
 __all__ = [
     "ByteMatch",
@@ -20,6 +21,7 @@ __all__ = [
     "HttpRoute",
     "StringMatch",
     "VirtualService",
+    "holds_for",
     "is_internal_header",
 ]
 
@@ -166,6 +168,15 @@ class ByteMatch(Struct, frozen=True):
     port: int | None = None
     source_labels: Mapping[str, str] = field(default_factory=dict)
     source_namespace: str = ""
+
+
+def holds_for(client: Client, match: HttpMatch | ByteMatch, port: int) -> bool:
+    """Whether a match is for a client at a port; the rest of it is about what the client sends."""
+    return (
+        match.port in (None, port)
+        and client.has(match.source_labels)
+        and match.source_namespace in ("", client.namespace)
+    )
 
 
 class ByteRoute(Struct, frozen=True):

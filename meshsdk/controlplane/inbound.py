@@ -30,6 +30,7 @@ from ..errors import ConfigError
 from .authorization import make_filter, make_rbac
 from .durations import set_seconds
 from .istio import endpoint_of
+from .labels import has_labels
 from .names import cluster_name
 from .security_world import (
     AuthorizationPolicy,
@@ -41,7 +42,7 @@ from .security_world import (
 )
 from .world import Workload, World
 
-__all__ = ["inbound_problems", "make_inbound_listener", "make_keys_clusters", "oldest_first", "peer_mode"]
+__all__ = ["inbound_problems", "make_inbound_listener", "make_keys_clusters", "peer_mode"]
 
 _CUSTOM_PREFIX = "istio_ext_authz_"
 _DRY_RUN_PREFIX = "istio_dry_run_allow_"
@@ -66,7 +67,7 @@ def make_inbound_listener(
     if security.broken:
         raise ConfigError("security policies", f"one cannot be read, so nobody gets in: {security.broken[0]}")
     workload = _find_workload(world, address, port, own_address)
-    mode = peer_mode(security.mesh, oldest_first(security.peers), workload, port)
+    mode = peer_mode(security.mesh, security.peers, workload, port)
     listener = listener_pb2.Listener(name=name)
     listener.address.socket_address.address = address
     listener.address.socket_address.port_value = port
@@ -145,7 +146,7 @@ def _ports_of(world: World, workload: Workload) -> set[int]:
     ports = set(workload.ports.values())
     for service in world.services.values():
         selects = service.selector and service.namespace == workload.namespace
-        if selects and all(workload.labels.get(key) == value for key, value in service.selector.items()):
+        if selects and has_labels(workload.labels, service.selector):
             entries = [endpoint_of(workload, port) for port in service.ports]
             ports.update(entry.port for entry in entries if entry is not None)
     return ports
@@ -171,12 +172,7 @@ def _selects(selector: Mapping[str, str] | None, namespace: str, workload: Workl
     """Policies of the root namespace are for all namespaces, those of others for their own."""
     if namespace not in (mesh.root_namespace, workload.namespace):
         return False
-    return selector is None or all(workload.labels.get(key) == value for key, value in selector.items())
-
-
-def oldest_first(policies: Iterable[PeerAuthentication]) -> list[PeerAuthentication]:
-    """In the order in which they count (istiod's ComposePeerAuthentication); equally old ones by name."""
-    return sorted(policies, key=lambda one: (one.created, one.name, one.namespace))
+    return selector is None or has_labels(workload.labels, selector)
 
 
 def peer_mode(mesh: MeshConfig, peers: Iterable[PeerAuthentication], workload: Workload, port: int) -> str:
@@ -402,10 +398,7 @@ def keys_cluster(world: World, uri: str) -> tuple[str, str, int]:
     """Where a key set is fetched from: cluster, host and port. The host is a known service, or a name for DNS."""
     parts = urllib.parse.urlsplit(uri)
     host = parts.hostname or ""
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError as error:
-        raise ConfigError("RequestAuthentication", f"jwksUri {uri!r}: {error}") from error
+    port = parts.port or (443 if parts.scheme == "https" else 80)
     full = world.full_host(host, "default")
     if full in world.services:
         host = full

@@ -18,7 +18,9 @@ from msgspec.structs import replace
 from .checks import is_address
 from .istio import endpoint_of, with_topology
 from .kubernetes import PendingAddress, PendingEndpoints, Pod, locality_of_labels
+from .labels import has_labels
 from .memo import Memo
+from .names import service_host
 from .world import EndpointEntry, Resolution, Service, Workload, World
 
 __all__ = ["Backends", "join"]
@@ -80,7 +82,7 @@ class _Servers:
         }
         self.named: dict[str, list[PendingEndpoints]] = {}
         for one in backends.pending:
-            self.named.setdefault(f"{one.service}.{one.namespace}.svc.{domain}", []).append(one)
+            self.named.setdefault(service_host(one.service, one.namespace, domain), []).append(one)
         of_pods = [(pod, self._workload(pod, memo)) for pod in self._pods.values() if pod.address and not pod.is_over]
         self.workloads = [*(workload for _, workload in of_pods), *backends.entries]
         self._entries = _Selection(backends.entries)
@@ -152,10 +154,10 @@ class _Selection:
 
     def of(self, service: Service) -> list[Workload]:
         """Those that a service's selector matches."""
-        labels = service.selector.items()
-        found = [self._by_label.get((service.namespace, name, value), []) for name, value in labels]
+        wanted = service.selector
+        found = [self._by_label.get((service.namespace, name, value), []) for name, value in wanted.items()]
         fewest = min(found, key=len)
-        return fewest if len(found) == 1 else [one for one in fewest if labels <= one.labels.items()]
+        return fewest if len(found) == 1 else [one for one in fewest if has_labels(one.labels, wanted)]
 
 
 def _joined(serving: _Serving) -> Service:

@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 from .age import UNKNOWN_AGE, Age
 from .fields import Fields
-from .names import full_host
+from .names import full_host, service_host
 from .protocols import protocol_of_kubernetes
 from .world import Port, Service
 
@@ -117,7 +117,7 @@ def parse_service(spec: Fields, meta: Meta) -> Service:
             ports.append(Port(name, number, target, protocol))
     external = spec.text("externalName") if spec.text("type") == "ExternalName" else ""
     service = Service(
-        host=f"{meta.name}.{meta.namespace}.svc.{meta.domain}",
+        host=service_host(meta.name, meta.namespace, meta.domain),
         namespace=meta.namespace,
         ports=tuple(ports),
         selector=spec.labels("selector"),

@@ -6,8 +6,9 @@ long as that equals what it was given the last time, its result is kept, the sam
 else it is carried out anew, and the steps inside of it are asked in the same way. What no step asks for is forgotten.
 
 So what comes of an edit equals what would be made from nothing, if two rules are kept. A step looks at nothing but its
-inputs: where those are many they are one tuple (`RouteInputs`), and its functions are given nothing else. And inputs
-and results never change: what is made of them is another object.
+inputs: where those are many they are one tuple (`RouteInputs`), and its functions are given nothing else. One that has
+to look elsewhere says that its result does not last, and is carried out anew each time. And inputs and results never
+change: what is made of them is another object.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class _Step(Struct, frozen=True):
     inputs: tuple[object, ...]
     result: Any
     inside: Mapping[Hashable, _Step]
+    lasts: bool
 
 
 # Inside of most steps.
@@ -37,13 +39,18 @@ class Memo:
 
     Args:
         before: Those of the translation before it.
+
+    Attributes:
+        lasts: What is made of these steps stays what it is while their inputs do. A step that looked at something else,
+            such as whether there is a file, sets it to False: it, and those that it is inside of, are not kept.
     """
 
-    __slots__ = ("_before", "_steps")
+    __slots__ = ("_before", "_steps", "lasts")
 
     def __init__(self, before: Memo | None = None) -> None:
         self._before: Mapping[Hashable, _Step] = before._steps if before is not None else {}
         self._steps: dict[Hashable, _Step] = {}
+        self.lasts = True
 
     def keep(self, key: Hashable, inputs: tuple[object, ...], make: Callable[[Memo], T]) -> T:
         """The result of a step.
@@ -54,11 +61,13 @@ class Memo:
             make: Carries it out, with a Memo for the steps inside.
         """
         known = self._before.get(key)
-        if known is None or known.inputs != inputs:
+        if known is None or not known.lasts or known.inputs != inputs:
             inside = Memo()
             if known is not None:
                 inside._before = known.inside
-            known = _Step(inputs, make(inside), inside._steps or _NOTHING)
+            made = make(inside)
+            known = _Step(inputs, made, inside._steps or _NOTHING, inside.lasts)
         self._steps[key] = known
+        self.lasts &= known.lasts
         result: T = known.result
         return result

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from .checks import is_address
 
-__all__ = ["cluster_name", "full_host", "names_of", "short_forms"]
+__all__ = ["cluster_name", "full_host", "names_of", "service_host", "short_forms"]
 
 
 def cluster_name(port: int, subset: str, host: str) -> str:
@@ -16,7 +16,12 @@ def cluster_name(port: int, subset: str, host: str) -> str:
 
 def full_host(host: str, namespace: str, domain: str) -> str:
     """A host as Istio completes it: a name without dots is a service of the rule's own namespace."""
-    return host.lower() if "." in host or host == "*" else f"{host.lower()}.{namespace}.svc.{domain}"
+    return host.lower() if "." in host or host == "*" else service_host(host.lower(), namespace, domain)
+
+
+def service_host(name: str, namespace: str, domain: str) -> str:
+    """The host that a Service of Kubernetes is."""
+    return f"{name}.{namespace}.svc.{domain}"
 
 
 def names_of(*hosts: str, port: int, namespace: str, domain: str, addresses: Iterable[str] = ()) -> list[str]:

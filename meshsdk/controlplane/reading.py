@@ -18,7 +18,17 @@ from .documents import Document
 from .fields import Fields
 from .gateway_api import PendingRoute
 from .istio import parse_service_entry, parse_workload_entry
-from .kinds import CONFIG_MAP, GATEWAY, NETWORKING, POLICY_KINDS, Kind, UnreadablePolicy, did_you_mean, effect_of
+from .kinds import (
+    CONFIG_MAP,
+    GATEWAY,
+    NETWORKING,
+    POLICY_KINDS,
+    SECURITY,
+    Kind,
+    UnreadablePolicy,
+    did_you_mean,
+    effect_of,
+)
 from .kubernetes import Meta, parse_endpoint_slice, parse_endpoints, parse_node, parse_pod, parse_service
 from .memo import Memo
 from .mesh_config import MESH_CONFIG, may_be_mesh_config, parse_mesh_config
@@ -51,7 +61,7 @@ class Reading(Struct, eq=False):
 
     Attributes:
         where: The document, with its kind and name as far as they are known.
-        digest: Of what it says; empty of what has no effect.
+        digest: Of what it says, and of whether that can be had; empty of what has no effect.
         meta: Of an object that is ours; None where it cannot be read.
         value: What it was parsed to; None where there is nothing to be had from it.
         is_unreadable_policy: What is wrong is, or may be, a security policy.
@@ -117,7 +127,7 @@ def _read_file(documents: Iterable[Document], domain: str, memo: Memo) -> FileRe
     return FileReading(digest, [one for one in readings if one.is_raw], values, others)
 
 
-def _read(document: Document, domain: str, _: Memo) -> Reading:
+def _read(document: Document, domain: str, memo: Memo) -> Reading:
     warnings: list[str] = []
     errors: list[ConfigError] = []
     reading = Reading(document, document.where)
@@ -125,7 +135,8 @@ def _read(document: Document, domain: str, _: Memo) -> Reading:
         reading.digest = _digest_of(document.data)
     try:
         if document.fault is not None:
-            raise document.fault.with_traceback(None)
+            # A new one each time: what is raised holds all that was at hand then, and the document holds its fault.
+            raise type(document.fault)(document.fault.where, document.fault.problem)
         if reading.is_raw:
             reading.value = parse_raw(document, warnings)
         elif document.kind is None:
@@ -137,13 +148,19 @@ def _read(document: Document, domain: str, _: Memo) -> Reading:
         errors.append(error)
         reading.is_unreadable_policy = isinstance(error, UnreadablePolicy) or _may_be_policy(document)
     reading.warnings, reading.errors = warnings, [str(error) for error in errors]
+    if reading.is_raw and (errors or warnings):
+        # It may be that a file is missing, and when that comes the document is not edited.
+        memo.lasts = False
+        reading.digest += _digest_of(reading.errors)
     return reading
 
 
-def _digest_of(data: dict[Any, Any]) -> bytes:
+def _digest_of(data: Any) -> bytes:
     """The same for the same fields in another order."""
     try:
         text = json.dumps(data, sort_keys=True)
+        if '"true":' in text or '"false":' in text:
+            text += repr(data)  # As a key, JSON writes `true` as it writes `"true"`; no other key is anything but text.
     except TypeError:
         text = repr(data)  # A key that is no string has no place among the others.
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
@@ -274,16 +291,14 @@ _READERS: dict[Kind, Reader] = {
     ("", "Node"): _of_object(parse_node),
     ("", "Endpoints"): _of_object(parse_endpoints),
     ("discovery.k8s.io", "EndpointSlice"): _of_object(parse_endpoint_slice),
-    ("networking.istio.io", "WorkloadEntry"): _of_spec(parse_workload_entry),
-    ("networking.istio.io", "ServiceEntry"): _of_spec(parse_service_entry),
-    ("networking.istio.io", "VirtualService"): lambda fields, meta, errors: parse_virtual_service(
-        _spec(fields), meta, errors
-    ),
-    ("networking.istio.io", "DestinationRule"): _read_destination_rule,
-    ("networking.istio.io", "Sidecar"): _of_spec(parse_sidecar),
-    ("security.istio.io", "PeerAuthentication"): _of_policy(parse_peer_authentication),
-    ("security.istio.io", "RequestAuthentication"): _of_policy(parse_request_authentication),
-    ("security.istio.io", "AuthorizationPolicy"): _read_authorization_policy,
+    (NETWORKING, "WorkloadEntry"): _of_spec(parse_workload_entry),
+    (NETWORKING, "ServiceEntry"): _of_spec(parse_service_entry),
+    VIRTUAL_SERVICE: lambda fields, meta, errors: parse_virtual_service(_spec(fields), meta, errors),
+    (NETWORKING, "DestinationRule"): _read_destination_rule,
+    (NETWORKING, "Sidecar"): _of_spec(parse_sidecar),
+    (SECURITY, "PeerAuthentication"): _of_policy(parse_peer_authentication),
+    (SECURITY, "RequestAuthentication"): _of_policy(parse_request_authentication),
+    (SECURITY, "AuthorizationPolicy"): _read_authorization_policy,
     CONFIG_MAP: _read_config_map,
     (GATEWAY, "HTTPRoute"): _read_route(is_grpc=False),
     (GATEWAY, "GRPCRoute"): _read_route(is_grpc=True),

@@ -24,6 +24,7 @@ from .http_rules import (
     HttpRoute,
     StringMatch,
     VirtualService,
+    holds_for,
     is_internal_header,
 )
 from .names import cluster_name
@@ -101,11 +102,7 @@ def has_routes(client: Client, rule: VirtualService, port: Port) -> bool:
 def _held_matches(client: Client, rule: VirtualService, port: Port) -> Iterator[tuple[HttpRoute, HttpMatch]]:
     for route in rule.routes:
         for match in route.matches or (HttpMatch(),):
-            if (
-                match.port in (None, port.number)
-                and client.has(match.source_labels)
-                and match.source_namespace in ("", client.namespace)
-            ):
+            if holds_for(client, match, port.number):
                 yield route, match
 
 

@@ -143,6 +143,7 @@ class SecurityWorld(Struct):
     """All security policies of a folder.
 
     Attributes:
+        peers: The oldest first.
         mesh_where: Where `mesh` stands; empty where it is made of defaults.
         broken: What is wrong with those that are, or may be, policies. While there is one, nobody gets in.
     """

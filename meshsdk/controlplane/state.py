@@ -16,11 +16,11 @@ from ..errors import ConfigError
 from ..resources import ResourceType
 from .assemble import assemble
 from .client import ANYBODY, Client, client_of
+from .client_views import ClientMemos, ClientViews
 from .inbound import inbound_problems, make_inbound_listener
 from .memo import Memo
 from .packing import Packed
 from .reading import FileOfDocuments, Reading, read_all
-from .scope import Scope
 from .served import ServedResources
 from .view import View
 from .world import NOT_SAYABLE, World
@@ -33,8 +33,8 @@ INBOUND_PREFIX = "xds.istio.io/grpc/lds/inbound/"
 _PORT = re2.compile("[1-9][0-9]{0,4}")
 _MAX_PORT = 65535
 
-# A control plane's clients are of few kinds; those of one kind share a view.
-_MAX_VIEWS = 64
+# By what a node says of itself; they are made of views at little cost.
+_MAX_SERVED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,40 +45,8 @@ class Problem:
     is_error: bool
 
 
-class _Views:
-    """What each client has of a world.
-
-    Args:
-        world: All that there is.
-        raw: Resources that stand in the folder as they are.
-        client: Whose view is made first, and is checked.
-        memos: What was made for each client before.
-    """
-
-    def __init__(self, world: World, raw: Packed, client: Client, memos: Mapping[Client, Memo]) -> None:
-        self.world = world
-        self._raw = raw
-        self._first = client
-        self._before = memos
-        self._views: dict[Client, View] = {}
-
-    def of(self, client: Client) -> View:
-        """The view of a client."""
-        found = self._views.get(client)
-        if found is None:
-            if len(self._views) >= _MAX_VIEWS:
-                self._views.clear()
-            checked = {} if client == self._first else self.of(self._first).grpc
-            memo = Memo(self._before.get(client))
-            found = self._views[client] = View(Scope(self.world, client, memo), self._raw, memo, checked)
-        return found
-
-    @property
-    def memos(self) -> dict[Client, Memo]:
-        """What the views after these can be made of."""
-        views = self._views.copy()  # Streams of other threads make views meanwhile.
-        every = {**self._before, **{client: view.memo for client, view in views.items()}}
-        return dict([*every.items()][-_MAX_VIEWS:])
+def _no_views() -> ClientViews:
+    return ClientViews(World(), {}, ANYBODY, ClientMemos())
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +67,7 @@ class FolderState:
     problems: tuple[Problem, ...] = ()
     world: World = field(default_factory=World, compare=False)
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
-    _views: _Views = field(default_factory=lambda: _Views(World(), {}, ANYBODY, {}), compare=False, repr=False)
+    _views: ClientViews = field(default_factory=_no_views, compare=False, repr=False)
     _served: dict[tuple[Client, bool, str], ServedResources] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -111,6 +79,10 @@ class FolderState:
     def sidecar(self) -> Mapping[tuple[ResourceType, str], bytes]:
         """Resources for an Envoy that asks for all."""
         return self.view(self.client).sidecar
+
+    def begin_use(self) -> None:
+        """It is the folder's from now on, and was not only tried: clients that are gone are forgotten by and by."""
+        self._views.memos.begin_edit()
 
     def inbound(self, name: str, own_address: str = "") -> bytes | None:
         """The inbound listener of a name that holds address and port; None where the name is not one.
@@ -142,7 +114,7 @@ class FolderState:
         key = (client, is_grpc_core, address)
         found = self._served.get(key)
         if found is None:
-            if len(self._served) >= _MAX_VIEWS:
+            if len(self._served) >= _MAX_SERVED:
                 self._served.clear()
             made = view.grpc_core if is_grpc_core else view.grpc
             # Others than gRPC's client ask for full names, too.
@@ -188,7 +160,7 @@ def make_state(
     if world.security.broken:
         # What cannot be read may be the listener of any server, and may be its policy.
         raw = {key: packed for key, packed in raw.items() if not _is_of_server(key[0], packed)}
-    views = _Views(world, raw, client, before._views.memos if before is not None else {})
+    views = ClientViews(world, raw, client, before._views.memos if before is not None else ClientMemos())
     view = views.of(client)
     view.grpc  # noqa: B018  Its errors are the folder's.
     # A cluster is checked in each of its shapes, and would be reported for each.

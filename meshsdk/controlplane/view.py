@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property, partial
 
 from envoy.config.cluster.v3 import cluster_pb2
@@ -24,45 +25,51 @@ __all__ = ["Packed", "View"]
 
 
 class View:
-    """What a client is served. Each shape is made when it is asked for first.
+    """What a client is served. Each shape is made when it is asked for first, by whichever thread that does.
 
     Args:
         scope: What there is for the client.
         raw: Resources that stand in the folder as they are.
         memo: What was made for the client before.
         checked: Bodies that are known to be good.
+        making: Held while something is made. It must be reentrant.
 
     Attributes:
         errors: What is wrong with what was made so far.
     """
 
-    def __init__(self, scope: Scope, raw: Packed, memo: Memo, checked: Packed) -> None:
+    def __init__(
+        self, scope: Scope, raw: Packed, memo: Memo, checked: Packed, making: AbstractContextManager[object]
+    ) -> None:
         self.scope = scope
         self.memo = memo
         self.errors: list[ConfigError] = []
         self._raw = raw
+        self._making = making
+        self._shapes: dict[str, Packed] = {}
         self._packer = Packer(memo, checked)
 
-    @cached_property
+    @property
     def grpc(self) -> Packed:
         """For clients that ask for listeners by name."""
-        return self._joined(lambda: (*self._clusters, *grpc_listeners(self.scope, self._packer)))
+        return self._shape("grpc", lambda: (*self._clusters, *grpc_listeners(self.scope, self._packer)))
 
-    @cached_property
+    @property
     def grpc_core(self) -> Packed:
         """The same, with the clusters and timeouts that gRPC's own xDS client takes."""
-        return self._joined(
+        return self._shape(
+            "grpc-core",
             lambda: (
                 *self._clusters,
                 *map(self._for_grpc_core, self._clusters),
                 *grpc_listeners(self.scope, self._packer, is_grpc_core=True),
-            )
+            ),
         )
 
-    @cached_property
+    @property
     def sidecar(self) -> Packed:
         """For an Envoy, which asks for all there is."""
-        return self._joined(lambda: (*self._clusters, *sidecar_listeners(self.scope, self._packer)))
+        return self._shape("sidecar", lambda: (*self._clusters, *sidecar_listeners(self.scope, self._packer)))
 
     def listener(self, name: str) -> bytes | None:
         """The listener of a host that nothing names: a wildcard's, or a refusal where others must not be called."""
@@ -131,15 +138,22 @@ class View:
 
         return self._packer.keep(("for grpc-core", *packed), (packed,), adapt)
 
+    def _shape(self, shape: str, make: Callable[[], Iterable[Resources]]) -> Packed:
+        found = self._shapes.get(shape)
+        if found is None:
+            # From Python 3.12 on, `cached_property` has every thread that comes meanwhile make it as well.
+            with self._making:
+                found = self._shapes.get(shape)
+                if found is None:
+                    found = self._shapes[shape] = self._joined(make)
+        return found
+
     def _joined(self, make: Callable[[], Iterable[Resources]]) -> Packed:
         packed: Packed = {}
         try:
             for made in make():
                 packed.update(made.packed)
                 self.errors += made.errors
-        except ConfigError as error:
-            self.errors.append(error)
-            packed = {}
         except NOT_SAYABLE as error:
             self.errors.append(ConfigError("the folder", f"cannot be said in xDS: {error}"))
             packed = {}

@@ -343,5 +343,6 @@ def test_a_namespace_as_yaml_and_as_json_is_the_same(tmp_path: Path) -> None:
     states = [load(write_dump(tmp_path / name, 6, 30, as_json=name == "json")) for name in ("yaml", "json")]
     assert [state.problems for state in states] == [(), ()]
     assert states[0].version == states[1].version
+    assert states[0].grpc == states[1].grpc
     [entry, *_] = states[0].world.services["app-3.shop.svc.cluster.local"].endpoints[80]
     assert (entry.locality, entry.service_account) == ("eu-west-1/eu-west-1a", "app-3")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from meshsdk.controlplane.documents import Document, Pieces, read_documents
 from meshsdk.controlplane.folder import Folder
 from meshsdk.controlplane.state import FolderState, make_state
 from meshsdk.resources import ResourceType
+from tests.controlplane.told_apart import assert_told_apart
 from tests.interop.istio.case import Case, read_corpus
 
 CORPUS_CASES = read_corpus()
@@ -32,6 +33,8 @@ CLIENTS = (
     Client("shop", (("app", "client"), ("version", "v1")), ("eu-west-1", "eu-west-1a", "")),
     Client("istio-system"),
 )
+# In which order they are asked for, and by whom at all, is as it may be: what is kept of one must not be another's.
+SHAPES = ("grpc", "grpc_core", "sidecar")
 FILES = 3
 DOMAIN = "cluster.local"
 
@@ -64,7 +67,7 @@ class Edited:
             other = f"{seed % FILES}.yaml"
             self._files[name], self._files[other] = self._files[other], documents
         elif not documents:
-            return
+            pass  # What changes nothing is an edit, too.
         elif operation == "change":
             change(documents[place], random.Random(seed))
         elif operation == "remove":
@@ -134,29 +137,40 @@ EDITS = st.lists(
 )
 
 
-def assert_same(kept: FolderState, afresh: FolderState, clients: Iterable[Client] = CLIENTS) -> None:
+Asked = Sequence[tuple[Client, str]]
+
+
+def asked_by(clients: Iterable[Client], chance: random.Random) -> Asked:
+    """Some of what clients may ask for, in some order."""
+    every = [(client, shape) for client in clients for shape in SHAPES]
+    return chance.sample(every, chance.randint(1, len(every)))
+
+
+def assert_same(kept: FolderState, afresh: FolderState, asked: Asked) -> None:
     assert kept.problems == afresh.problems
     assert kept.version == afresh.version
     assert kept.world == afresh.world
     assert kept.raw == afresh.raw
-    for client in clients:
+    for client, shape in asked:
         one, other = kept.view(client), afresh.view(client)
-        for shape in ("grpc", "grpc_core", "sidecar"):
-            assert getattr(one, shape) == getattr(other, shape)
+        assert getattr(one, shape) == getattr(other, shape)
         assert list(map(str, one.errors)) == list(map(str, other.errors))
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(0, len(CASES) - 1), EDITS)
+@given(st.integers(0, len(CASES) - 1), EDITS, st.integers(0, 1000))
 def test_a_state_after_edits_is_the_one_that_is_made_from_nothing(
-    tmp_path_factory: pytest.TempPathFactory, first: int, edits: list[Edit]
+    tmp_path_factory: pytest.TempPathFactory, first: int, edits: list[Edit], seed: int
 ) -> None:
-    edited = Edited(tmp_path_factory.mktemp("folder"))
+    edited, chance = Edited(tmp_path_factory.mktemp("folder")), random.Random(seed)
     edited.edit(("case", 0, 0, first))
     for edit in edits:
+        before = edited.kept
         edited.edit(edit)
+        assert before is not None
         assert edited.kept is not None
-        assert_same(edited.kept, edited.afresh())
+        assert_same(edited.kept, edited.afresh(), asked_by(CLIENTS, chance))
+        assert_told_apart(before, edited.kept)
 
 
 @pytest.mark.parametrize("case", CORPUS_CASES, ids=lambda case: case.name)
@@ -170,12 +184,13 @@ def test_each_document_of_a_case_goes_and_comes_again(tmp_path: Path, case: Case
         path = tmp_path / f"{place:02}.yaml"
         path.write_text(yaml.safe_dump(document, sort_keys=False))
         files.append((path, read_documents(path)))
-    state = make_state(files, DOMAIN)
+    state, chance = make_state(files, DOMAIN), random.Random(case.name)
     for place in range(len(files)):
         left = [*files[:place], *files[place + 1 :]]
         for now in (left, files):
-            state = make_state(now, DOMAIN, before=state)
-            assert_same(state, make_state(now, DOMAIN), clients)
+            before, state = state, make_state(now, DOMAIN, before=state)
+            assert_same(state, make_state(now, DOMAIN), asked_by(clients, chance))
+            assert_told_apart(before, state)
 
 
 def test_an_edit_leaves_what_it_does_not_reach(tmp_path: Path) -> None:
@@ -213,3 +228,41 @@ def test_a_rule_that_leads_to_a_name_of_another_service_follows_it(tmp_path: Pat
         path.write_text(text.replace("one.example", host))
         assert folder.refresh()
         assert f"outbound|80||{host}".encode() in folder.state.grpc[routes]
+
+
+_SELECTED = "apiVersion: security.istio.io/v1\nkind: {0}\nmetadata: {{name: p}}\nspec: {{{1}}}\n"
+_RULE = "apiVersion: networking.istio.io/v1\nkind: {0}\nmetadata: {{name: a}}\nspec: {{{1}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            _SELECTED.format("AuthorizationPolicy", "action: DENY, rules: [{}]"),
+            _SELECTED.format("AuthorizationPolicy", "rules: [{}]"),
+        ),
+        (_SELECTED.format("PeerAuthentication", "mtls: {mode: STRICT}"), _SELECTED.format("PeerAuthentication", "")),
+        (
+            _SELECTED.format("RequestAuthentication", "jwtRules: [{issuer: a, jwksUri: 'https://a.example'}]"),
+            _SELECTED.format("RequestAuthentication", "jwtRules: [{issuer: b, jwksUri: 'https://a.example'}]"),
+        ),
+        (
+            _RULE.format("DestinationRule", "host: a, trafficPolicy: {loadBalancer: {simple: RANDOM}}"),
+            _RULE.format("DestinationRule", "host: a, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}"),
+        ),
+        (
+            _RULE.format("VirtualService", "hosts: [a], http: [{timeout: 1s, route: [{destination: {host: a}}]}]"),
+            _RULE.format("VirtualService", "hosts: [a], http: [{timeout: 2s, route: [{destination: {host: a}}]}]"),
+        ),
+    ],
+    ids=["authorization", "peers", "tokens", "clusters", "routes"],
+)
+def test_an_edit_that_has_an_effect_has_a_version_of_its_own(tmp_path: Path, before: str, after: str) -> None:
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{name: http, port: 80}]}\n---\n"
+    folder, versions = Folder(tmp_path, settle_seconds=0), []
+    for text in (before, after, "# a comment\n" + after, before):
+        (tmp_path / "all.yaml").write_text(service + text)
+        folder.read()
+        assert not folder.state.errors
+        versions.append(folder.state.version)
+    assert versions[0] != versions[1] == versions[2] != versions[3] == versions[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tempfile
 from pathlib import Path
@@ -17,10 +18,13 @@ from meshsdk.controlplane.documents import Document, Pieces, read_documents, tex
 from meshsdk.controlplane.folder import Folder, load
 from meshsdk.controlplane.lines import with_lines
 from meshsdk.controlplane.memo import Memo
+from meshsdk.controlplane.state import FolderState
 from meshsdk.controlplane.strict_json import parse_json
 from meshsdk.controlplane.strict_yaml import YamlError, parse_yaml, read_yaml
 from meshsdk.errors import ConfigError
+from meshsdk.resources import ResourceType
 from tests.conftest import service, virtual_service
+from tests.controlplane.told_apart import assert_told_apart
 
 # YAML of one meaning.
 
@@ -376,11 +380,14 @@ SLICE = (
 
 def edited(folder: Path, running: Folder, *documents: str) -> list[str]:
     """What is said of a file after an edit."""
+    before = running.state
     (folder / "a.yaml").write_text("---\n".join(documents))
     running.refresh()
     fresh = load(folder)
     assert [one.text for one in running.state.problems] == [one.text for one in fresh.problems]
     assert running.state.version == fresh.version
+    assert running.state.grpc == fresh.grpc
+    assert_told_apart(before, running.state)
     return [one.text for one in fresh.problems]
 
 
@@ -424,6 +431,91 @@ def test_rules_are_as_old_as_their_places_say_whatever_was_not_edited(tmp_path: 
         service("a"),
         *(rule.replace("name: a", f"name: r{n}") for n, rule in enumerate(rules)),
     )
+
+
+WARNED = service("a") + "unheard: of\n"
+
+
+def test_an_edit_that_only_moves_lines_moves_those_of_problems(tmp_path: Path) -> None:
+    running = Folder(tmp_path, settle_seconds=0)
+    for comments in (0, 2, 5, 1):
+        [told] = edited(tmp_path, running, "# a comment\n" * comments + WARNED)
+        assert told.endswith(f"(line {comments + line_of(WARNED, 'unheard')})")
+
+
+def test_lines_of_what_is_refused_move_as_well(tmp_path: Path) -> None:
+    running = Folder(tmp_path, settle_seconds=0)
+    edited(tmp_path, running, service("a"))
+    for comments in (0, 3):
+        (tmp_path / "a.yaml").write_text("# a comment\n" * comments + WRONG)
+        running.refresh()
+        assert f"(line {comments + line_of(WRONG, 'timeout: soon')})" in running.state.errors[0]
+
+
+def test_an_edit_that_only_moves_lines_is_not_published(tmp_path: Path) -> None:
+    running = Folder(tmp_path, settle_seconds=0)
+    edited(tmp_path, running, WARNED)
+    (tmp_path / "a.yaml").write_text("# a comment\n" + WARNED)
+    assert not running.refresh()
+
+
+# A raw resource may name a file.
+
+FILED = """"@type": type.googleapis.com/envoy.config.route.v3.RouteConfiguration
+name: filed
+virtual_hosts:
+- name: all
+  domains: ["*"]
+  routes: [{{match: {{prefix: /}}, direct_response: {{status: 200, body: {{filename: {0}}}}}}}]
+"""
+
+
+@pytest.mark.parametrize("other", ["a.yaml", "b.yaml"])
+def test_an_error_about_a_file_that_is_missing_goes_with_the_edit_after_it_came(tmp_path: Path, other: str) -> None:
+    running = Folder(tmp_path, settle_seconds=0)
+    text = FILED.format(tmp_path / "body.html")
+    [told] = edited(tmp_path, running, text)
+    assert "body.filename: cannot be read" in told
+    (tmp_path / "body.html").write_text("<p>hello")
+    (tmp_path / other).write_text("# the body is there now\n" + (text if other == "a.yaml" else service("b")))
+    assert running.refresh()
+    assert running.state.problems == ()
+    assert (ResourceType.ROUTE_CONFIGURATION, "filed") in running.state.grpc
+
+
+# What has an effect has a version.
+
+LABELLED = """apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: p}}
+spec: {{selector: {{matchLabels: {{{0}: x}}}}, action: DENY, rules: [{{}}]}}
+"""
+
+
+@pytest.mark.parametrize(("key", "word"), [("true", '"true"'), ("off", '"false"'), ("on", '"true"')])
+def test_a_policy_whose_key_was_no_word_is_published_when_it_is_one(tmp_path: Path, key: str, word: str) -> None:
+    """YAML has keys that are true or false, and JSON has none."""
+    running = Folder(tmp_path, settle_seconds=0)
+    [told] = edited(tmp_path, running, LABELLED.format(key))
+    assert "quote it" in told
+    assert running.state.world.security.broken
+    (tmp_path / "a.yaml").write_text(LABELLED.format(word))
+    assert running.refresh()
+    assert not running.state.world.security.broken
+
+
+def test_a_document_at_fault_keeps_nothing_of_the_states_it_was_in(tmp_path: Path) -> None:
+    def states() -> int:
+        gc.collect()
+        return sum(isinstance(one, FolderState) for one in gc.get_objects())
+
+    running = Folder(tmp_path, settle_seconds=0)
+    misspelt = LABELLED.format("a").replace("AuthorizationPolicy", "AuthorisationPolicy")
+    edited(tmp_path, running, misspelt)
+    before = states()
+    for name in "bcdefgh":
+        edited(tmp_path, running, misspelt.replace("name: p", f"name: {name}"))
+    assert states() <= before + 1
 
 
 def test_objects_that_were_not_edited_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
