@@ -13,7 +13,7 @@ QUICK := tests/test_architecture.py tests/test_bootstrap.py tests/controlplane t
 	tests/server/test_serve.py tests/server/test_start.py tests/server/test_trust.py tests/server/test_untold.py
 VERSIONS := 3.11 3.12 3.13
 
-.PHONY: test test-others quick interop record-istiod demo bench soak lint types format clean
+.PHONY: test test-others quick peers interop record-istiod demo bench soak lint types format clean
 
 # By files, so that each worker starts what a file shares once; tests/conftest.py says which come first.
 test: lint types  ## everything that must hold: style, types, tests
@@ -30,6 +30,11 @@ test-others: $(STAMP)  ## that selection on each other version of Python that is
 		python=$$(.ci/find-python "$$version") || { echo "skipped: Python $$version is not on this machine"; continue; }; \
 		$(MAKE) --no-print-directory quick PYTHON="$$python" VENV=".venv-$$version" || exit 1; \
 	done
+
+# Where neither is there and nobody may install them, the tests say that they are skipped.
+peers: $(STAMP)  ## what a real browser and a real Prometheus judge; Debian's packages are installed where that is allowed
+	@.ci/install-peers
+	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile tests/admin/test_browser.py tests/telemetry/test_metrics_page.py
 
 interop: $(STAMP)  ## folders against the real istiod, built from its source; needs Go, minutes at the first time
 	"$(BIN)/python" -m tests.interop.istio compare --generated 600

@@ -33,34 +33,41 @@ function drawGraph(edges, own) {
   });
   place(left, 0, "<"); place([own], 1, "="); place(right, 2, ">");
   const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Service graph; the table below says the same" });
-  const here = places.get("=" + own.id);
+  const here = places.get("=" + own.id), labels = drawn("g", {});
   for (const edge of edges) {
     const isOut = edge.reporter === "source";
     const from = isOut ? here : places.get("<" + edge.source.id), to = isOut ? places.get(">" + edge.destination.id) : here;
-    svg.append(drawEdge(edge, from, to, isOut ? to : from));
+    svg.append(drawLine(edge, from, to));
+    labels.append(drawLabel(edge, from, to, isOut ? to : from));
   }
+  svg.append(labels);
   for (const { x, y, node } of places.values()) svg.append(drawNode(x, y, node, node === own));
   return svg;
 }
 
-function drawEdge(edge, from, to, other) {
-  const x1 = from.x + NODE.width, y1 = from.y + NODE.height / 2, x2 = to.x, y2 = to.y + NODE.height / 2;
-  const bend = (x2 - x1) / 2;
+const ends = (from, to) => [from.x + NODE.width, from.y + NODE.height / 2, to.x, to.y + NODE.height / 2];
+
+function drawLine(edge, from, to) {
+  const [x1, y1, x2, y2] = ends(from, to), bend = (x2 - x1) / 2;
   const group = drawn("g", { class: `edge ${edge.look}` });
   const width = edge.rate ? Math.min(8, 1.5 + Math.log10(1 + edge.rate) * 2.5) : 1.5;
   group.append(drawn("path", { d: `M${x1} ${y1} C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`, "stroke-width": width.toFixed(1) }));
-  const isRight = other === to;
+  group.append(drawn("title", {}, `${edge.source.id} → ${edge.destination.id}`));
+  return group;
+}
+
+function drawLabel(edge, from, to, other) {
+  const [x1, y1, x2, y2] = ends(from, to), isRight = other === to;
+  const group = drawn("g", { class: "edge" });
   // At the end that is the other's alone, on the side where the line does not come from.
   const isBelow = other.y > (isRight ? from : to).y + 1;
   const x = isRight ? x2 - 12 : x1 + 12, y = (isRight ? y2 : y1) + (isBelow ? 18 : -9), label = edge.label;
-  const text = drawn("text", { x, y, "text-anchor": isRight ? "end" : "start" }, label);
-  group.append(text);
+  group.append(drawn("text", { x, y, "text-anchor": isRight ? "end" : "start" }, label));
   if (edge.isMutual) {
     const shift = label.length * 6.3 + 16;
     group.append(drawn("svg", { class: "lock", x: isRight ? x - shift : x + shift - 10, y: y - 11, width: 11, height: 13, viewBox: "0 0 12 14" },
       drawn("path", { d: "M3 6V4a3 3 0 0 1 6 0v2M2 6h8v7H2z" })));
   }
-  group.append(drawn("title", {}, `${edge.source.id} → ${edge.destination.id}`));
   return group;
 }
 

@@ -210,11 +210,11 @@ const healthOf = (one) => one.is_ejected ? "ejected" : one.fails_checks ? "fails
 // Routes.
 async function showRoutes() {
   const routes = await get("api/routes", { q: $("find-routes").value });
-  const columns = [{ name: "listener", look: "name" }, { name: "matches", look: "name" }, { name: "leads to", look: "name" }, { name: "requests", look: "number" }, { name: "errors", look: "number" }];
+  const columns = [{ name: "listener", look: "name" }, { name: "route", look: "name wide" }, { name: "matches", look: "name" }, { name: "leads to", look: "name" }, { name: "requests", look: "number" }, { name: "errors", look: "number" }];
   table($("list-routes"), columns, routes.map((one) => ({
     key: [one.listener, one.virtual_host, one.name].join(" "),
-    cells: [one.listener, one.match + (one.conditions ? ` and ${one.conditions} more` : ""), one.action, number(one.requests), one.errors ? `${number(one.errors)} (${percent(share(one.errors, one.requests))})` : ""],
-    shown: { 4: () => made("span", { class: one.errors ? "bad" : "" }, one.errors ? `${number(one.errors)} (${percent(share(one.errors, one.requests))})` : "") },
+    cells: [one.listener, one.name === one.match ? "" : one.name, one.match + (one.conditions ? ` and ${one.conditions} more` : ""), one.action, number(one.requests), one.errors ? `${number(one.errors)} (${percent(share(one.errors, one.requests))})` : ""],
+    shown: { 5: () => made("span", { class: one.errors ? "bad" : "" }, one.errors ? `${number(one.errors)} (${percent(share(one.errors, one.requests))})` : "") },
   })), "No route is known yet.");
 }
 
