@@ -184,9 +184,11 @@ class Admin:
                 self._control.directory, query.get("q", ""), _number(query, "first", 0), _number(query, "count", 100)
             ),
             "/api/endpoints": self._endpoints,
-            "/api/routes": lambda query: overview.routes_of(self._control.directory, self._recent, query.get("q", "")),
+            "/api/routes": lambda query: overview.routes_of(
+                self._control.directory, self._recent, query.get("q", ""), _number(query, "count", 100)
+            ),
             "/api/resources": lambda query: overview.resources_of(
-                self._entries(), self._changes.updated_at, query.get("q", "")
+                self._entries(), self._changes.updated_at, query.get("q", ""), _number(query, "count", 100)
             ),
             "/api/changes": self._list_changes,
             "/api/change": self._change,

@@ -188,7 +188,7 @@ def _endpoint(priority: int, endpoint: Endpoint, recent: Recent) -> dict[str, An
     }
 
 
-def routes_of(directory: Directory, recent: Recent, query: str) -> list[dict[str, Any]]:
+def routes_of(directory: Directory, recent: Recent, query: str, count: int) -> dict[str, Any]:
     """Some of the routes whose listener, host, path or cluster have a text in them, with their hits."""
     words = query.lower().split()
     hits = recent.of_routes()
@@ -203,9 +203,7 @@ def routes_of(directory: Directory, recent: Recent, query: str) -> list[dict[str
                 continue
             seen.add(key)
             shown.append(one)
-            if len(shown) >= _MAX_LISTED:
-                return shown
-    return shown
+    return {"total": len(shown), "routes": shown[: min(count, _MAX_LISTED)]}
 
 
 def _in_order(routes: Iterable[CompiledRoute]) -> list[CompiledRoute]:
@@ -249,7 +247,10 @@ def _action(route: CompiledRoute) -> str:
 
 
 def resources_of(
-    entries: Iterable[tuple[str, str, CachedResource]], updated_at: Mapping[tuple[str, str], float], query: str
+    entries: Iterable[tuple[str, str, CachedResource]],
+    updated_at: Mapping[tuple[str, str], float],
+    query: str,
+    count: int,
 ) -> dict[str, Any]:
     """Some of the resources whose type, name or error have a text in them; what was rejected comes first."""
     words = query.lower().split()
@@ -274,7 +275,7 @@ def resources_of(
             }
         )
     shown.sort(key=lambda one: (one["status"] != "NACKED", one["kind"], one["name"]))
-    return {"total": total, "resources": shown[:_MAX_LISTED]}
+    return {"total": total, "resources": shown[: min(count, _MAX_LISTED)]}
 
 
 def change_of(change: Change) -> dict[str, Any]:

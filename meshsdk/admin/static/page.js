@@ -10,7 +10,7 @@ const FLAGS = {
 };
 
 const $ = (id) => document.getElementById(id);
-const state = { view: "graph", clusters: 100, isPaused: false, history: [] };
+const state = { view: "graph", shown: 100, isPaused: false, history: [] };
 
 function made(name, attributes = {}, ...children) {
   const one = document.createElement(name);
@@ -170,9 +170,9 @@ function showGraph(told, edges) {
 
 // Clusters.
 async function showClusters() {
-  const told = await get("api/clusters", { q: $("find-clusters").value, count: state.clusters });
+  const told = await get("api/clusters", { q: $("find-clusters").value, count: state.shown });
   $("told-clusters").textContent = `${number(told.total)} clusters, ${number(told.endpoints)} endpoints` + (told.troubled ? `, ${number(told.troubled)} in trouble` : "");
-  $("more-clusters").hidden = told.total <= told.clusters.length;
+  $("more-clusters").hidden = told.total <= told.clusters.length || told.clusters.length >= 500;
   const columns = [{ name: "cluster", look: "name" }, { name: "endpoints" }, { name: "active", look: "number" }, { name: "pending", look: "number wide" }, { name: "connections", look: "number wide" }, { name: "ejected", look: "number" }, { name: "policy", look: "wide" }];
   const isOpen = (one) => $("list-clusters").rows?.get(one.name)?.isOpen;
   const endpoints = new Map(await Promise.all(told.clusters.filter(isOpen).map(async (one) => [one.name, await get("api/endpoints", { cluster: one.name }).catch(() => [])])));
@@ -207,9 +207,15 @@ async function showEndpoints(place, name, known) {
 }
 const healthOf = (one) => one.is_ejected ? "ejected" : one.fails_checks ? "fails health checks" : one.is_healthy ? "healthy" : one.health.toLowerCase();
 
+function tellCount(what, total, shown) {
+  $(`told-${what}`).textContent = `${number(total)} ${what}` + (total > shown ? `, the first ${number(shown)} shown` : "");
+  $(`more-${what}`).hidden = total <= shown || shown >= 500;
+}
+
 // Routes.
 async function showRoutes() {
-  const routes = await get("api/routes", { q: $("find-routes").value });
+  const told = await get("api/routes", { q: $("find-routes").value, count: state.shown }), routes = told.routes;
+  tellCount("routes", told.total, routes.length);
   const columns = [{ name: "listener", look: "name" }, { name: "route", look: "name wide" }, { name: "matches", look: "name" }, { name: "leads to", look: "name" }, { name: "requests", look: "number" }, { name: "errors", look: "number" }];
   table($("list-routes"), columns, routes.map((one) => ({
     key: [one.listener, one.virtual_host, one.name].join(" "),
@@ -220,14 +226,14 @@ async function showRoutes() {
 
 // Configuration.
 async function showConfiguration() {
-  const [changes, told] = await Promise.all([get("api/changes"), get("api/resources", { q: $("find-resources").value })]);
+  const [changes, told] = await Promise.all([get("api/changes"), get("api/resources", { q: $("find-resources").value, count: state.shown })]);
   const looks = { rejected: "bad", removed: "warn", added: "good" };
   table($("list-changes"), [{ name: "at" }, { name: "what" }, { name: "kind", look: "wide" }, { name: "name", look: "name" }], changes.map((one) => ({
     key: String(one.number), cells: [time(one.at), one.what, one.kind, one.name],
     shown: { 1: () => made("span", { class: `tag ${looks[one.what] || ""}` }, one.what) },
     detail: (place) => showDifference(place, one),
   })), "Nothing has changed.");
-  $("told-resources").textContent = `${number(told.total)} resources` + (told.total > told.resources.length ? `, the first ${told.resources.length} shown` : "");
+  tellCount("resources", told.total, told.resources.length);
   table($("list-resources"), [{ name: "kind" }, { name: "name", look: "name" }, { name: "status" }, { name: "version", look: "wide name" }, { name: "since", look: "wide" }], told.resources.map((one) => ({
     key: one.type + one.name, cells: [one.kind, one.name, one.status.toLowerCase(), one.version, one.updated_at ? time(one.updated_at) : ""],
     shown: { 2: () => made("span", { class: one.status === "NACKED" ? "tag bad" : "" }, one.status === "NACKED" ? "rejected" : one.status.toLowerCase()) },
@@ -388,6 +394,7 @@ async function poll() {
 
 function show(view) {
   state.view = view;
+  state.shown = 100;
   for (const tab of document.querySelectorAll('[role="tab"]')) {
     const isOwn = tab.id === `tab-${view}`;
     tab.setAttribute("aria-selected", String(isOwn));
@@ -416,7 +423,9 @@ document.addEventListener("keydown", (event) => {
 });
 for (const view of ["clusters", "routes", "requests"]) $(`find-${view}`).addEventListener("input", () => views[view]().catch(() => {}));
 $("find-resources").addEventListener("input", () => showConfiguration().catch(() => {}));
-$("more-clusters").addEventListener("click", () => { state.clusters += 200; showClusters().catch(() => {}); });
+for (const what of ["clusters", "routes", "resources"]) {
+  $(`more-${what}`).addEventListener("click", () => { state.shown += 200; views[state.view]().catch(() => {}); });
+}
 $("pause").addEventListener("click", () => { state.isPaused = !state.isPaused; $("pause").setAttribute("aria-pressed", String(state.isPaused)); $("pause").textContent = state.isPaused ? "Go on" : "Pause"; });
 $("ask").addEventListener("submit", (event) => explain(event).catch((error) => $("explained").replaceChildren(made("p", { class: "banner" }, error.message))));
 show(views[location.hash.slice(1)] || ["explain", "identity"].includes(location.hash.slice(1)) ? location.hash.slice(1) : "graph");
