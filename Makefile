@@ -49,8 +49,9 @@ demo: $(STAMP)  ## bookinfo on loopback: services, mesh, live table; under a min
 bench: $(STAMP)  ## ratios against bare httpx and Envoy; prints a table, writes JSON
 	"$(BIN)/python" -m tests.benchmarks
 
-soak: $(STAMP)  ## long runs under faults, not part of the tests
+soak: $(STAMP)  ## long runs under faults, and examples that the tests do not have; not part of the tests
 	"$(BIN)/python" -m pytest -q -m soak -o addopts="--strict-markers" --timeout=900
+	"$(BIN)/python" -m pytest -q -m hypothesis -o addopts="--strict-markers" --hypothesis-profile=explore --timeout=900
 
 lint: $(STAMP)
 	"$(BIN)/ruff" format --check .

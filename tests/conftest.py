@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import meshsdk
 from meshsdk.controlplane.raw import _MODULES
@@ -20,8 +20,10 @@ from tests.servers import EchoServer
 
 have_patience()
 
-# A busy machine takes its time for an example, too.
-settings.register_profile("tests", deadline=None)
+# A busy machine takes its time for an example, and to make one. The examples are the same in each run, so that a run
+# fails for what was changed; `make soak` looks for others.
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("tests", settings.get_profile("explore"), derandomize=True)
 settings.load_profile("tests")
 
 MakeMesh = Callable[..., meshsdk.Mesh]

@@ -23,7 +23,7 @@ from examples.bookinfo.scenes import SCENES, Scene, Seen
 IN_FLIGHT = 4
 # Somebody who watches should see it happen; a test need not wait.
 PACE_SECONDS = 0.06
-SETTLE_SECONDS = 10.0
+SETTLE_SECONDS = 30.0
 URL = "http://productpage:9080/productpage"
 
 

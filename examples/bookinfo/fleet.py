@@ -99,7 +99,7 @@ class Fleet:
         except (urllib.error.URLError, OSError):
             return False
 
-    def wait_until_up(self, name: str, seconds: float = 30.0) -> None:
+    def wait_until_up(self, name: str, seconds: float = 60.0) -> None:
         """Wait until a service answers."""
         deadline = time.monotonic() + seconds
         while not self.is_up(name):

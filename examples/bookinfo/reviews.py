@@ -36,7 +36,7 @@ async def reviews(product: str) -> dict[str, Any]:
 
 async def stars(product: str) -> dict[str, Any]:
     try:
-        return MessageToDict(await ratings(StringValue(value=product), timeout=5))
+        return MessageToDict(await ratings(StringValue(value=product), timeout=20))
     except grpc.aio.AioRpcError as error:
         return {"error": f"{error.code().name}: {error.details()}"}
 

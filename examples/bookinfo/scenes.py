@@ -89,8 +89,8 @@ def _split(shares: dict[str, float]) -> Check:
             return f"{seen.failures} requests failed"
         for version, share in shares.items():
             expected = seen.requests * share
-            # Five standard deviations: by chance this fails once in two million runs.
-            if abs(seen.reviews[version] - expected) > 5 * math.sqrt(expected * (1 - share)) + 1:
+            # Six standard deviations: by chance this fails once in 200 million runs.
+            if abs(seen.reviews[version] - expected) > 6 * math.sqrt(expected * (1 - share)) + 1:
                 return f"expected {share:.0%} to {version}, saw {dict(seen.reviews)}"
         return ""
 
@@ -143,8 +143,8 @@ metadata: {name: ratings}
 spec:
   hosts: [ratings]
   http:
-    - timeout: 2s
-      retries: {attempts: 3, perTryTimeout: 500ms, retryOn: "connect-failure,reset,refused-stream"}
+    - timeout: 10s
+      retries: {attempts: 3, perTryTimeout: 3s, retryOn: "connect-failure,reset,refused-stream"}
       route: [{destination: {host: ratings}}]
 """
 

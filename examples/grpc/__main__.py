@@ -43,9 +43,9 @@ def call(mesh: meshsdk.Mesh) -> Counter[str]:
     """With a sync channel."""
     with mesh.channel("greeter:50051") as channel:
         stub = GreeterStub(channel)
-        seen = Counter(stub.hello(StringValue(value="Ann"), timeout=5).value[:2] for _ in range(CALLS))
-        print(stub.hello(StringValue(value="Tom"), timeout=5, metadata=[("role", "tester")]).value)
-        for answer in stub.talk(iter(map(_message, SAID)), timeout=5):
+        seen = Counter(stub.hello(StringValue(value="Ann"), timeout=20).value[:2] for _ in range(CALLS))
+        print(stub.hello(StringValue(value="Tom"), timeout=20, metadata=[("role", "tester")]).value)
+        for answer in stub.talk(iter(map(_message, SAID)), timeout=20):
             print(answer.value)
     return seen
 
@@ -54,13 +54,13 @@ async def call_async(mesh: meshsdk.Mesh) -> Counter[str]:
     """With an asyncio channel, many calls at a time."""
     async with mesh.aio_channel("greeter:50051") as channel:
         stub = GreeterStub(channel)
-        answers = await asyncio.gather(*(stub.hello(StringValue(value="Ann"), timeout=5) for _ in range(CALLS)))
+        answers = await asyncio.gather(*(stub.hello(StringValue(value="Ann"), timeout=20) for _ in range(CALLS)))
 
         async def say() -> AsyncIterator[StringValue]:
             for text in SAID:
                 yield _message(text)
 
-        async for answer in stub.talk(say(), timeout=5):
+        async for answer in stub.talk(say(), timeout=20):
             print(answer.value)
     return Counter(answer.value[:2] for answer in answers)
 

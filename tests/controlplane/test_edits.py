@@ -157,7 +157,9 @@ def assert_same(kept: FolderState, afresh: FolderState, asked: Asked) -> None:
         assert list(map(str, one.errors)) == list(map(str, other.errors))
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.integers(0, len(CASES) - 1), EDITS, st.integers(0, 1000))
 def test_a_state_after_edits_is_the_one_that_is_made_from_nothing(
     tmp_path_factory: pytest.TempPathFactory, first: int, edits: list[Edit], seed: int

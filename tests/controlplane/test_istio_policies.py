@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from contextlib import ExitStack
 
+import httpx
+
 from tests.conftest import MakeMesh, destination_rule, service, virtual_service
-from tests.differential.subjects import Answer, Upstream
-
-from ..patience import PATIENCE
-
-
-def eventually(condition: object, seconds: float = PATIENCE) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:  # type: ignore[operator]
-        time.sleep(0.01)
-    return bool(condition())  # type: ignore[operator]
+from tests.differential.subjects import Answer, Upstream, eventually, take_over_health
 
 
 def test_consistent_hash_keeps_a_user_with_an_endpoint(make_mesh: MakeMesh, stack: ExitStack) -> None:
@@ -30,7 +22,8 @@ def test_consistent_hash_keeps_a_user_with_an_endpoint(make_mesh: MakeMesh, stac
         for user in ("ann", "bob", "eve"):
             found = {client.get("http://a/", headers={"x-user": user}).text for _ in range(8)}
             assert len(found) == 1
-        everyone = {client.get("http://a/", headers={"x-user": str(number)}).text for number in range(40)}
+        # Where endpoints are on the ring goes by their ports. A quarter of it is the least that one of them has.
+        everyone = {client.get("http://a/", headers={"x-user": str(number)}).text for number in range(100)}
     assert everyone == {"a", "b", "c"}
 
 
@@ -59,21 +52,34 @@ def test_outlier_detection_leaves_a_sick_endpoint_alone(make_mesh: MakeMesh, sta
         while len(sick.received) < 2:
             client.get("http://a/")
         assert eventually(lambda: any(one["is_ejected"] for one in next(iter(mesh.status()["clusters"].values()))))
-        time.sleep(0.05)
+        take_over_health(mesh)
         assert {client.get("http://a/").status_code for _ in range(10)} == {200}
 
 
 def test_the_connection_pool_limits_what_is_under_way(make_mesh: MakeMesh, stack: ExitStack) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    server = stack.enter_context(Upstream(lambda request, number: Answer(delay=0.3)))
+    refused: list[httpx.Response] = []
+
+    def held(request: object, number: int) -> Answer:
+        # The first request of all connects; those after it are under way until the others were refused.
+        assert number == 0 or eventually(lambda: len(refused) == 4)
+        return Answer()
+
+    def get(client: httpx.Client) -> httpx.Response:
+        response = client.get("http://a/")
+        if response.status_code == 503:
+            refused.append(response)
+        return response
+
+    server = stack.enter_context(Upstream(held))
     rule = "trafficPolicy: {connectionPool: {http: {http2MaxRequests: 2}}}"
     mesh = make_mesh(service("a", server.port) + destination_rule("a", rule))
     with mesh.client() as client, ThreadPoolExecutor(6) as pool:
         client.get("http://a/")
-        responses = list(pool.map(lambda _: client.get("http://a/"), range(6)))
+        responses = list(pool.map(lambda _: get(client), range(6)))
     assert Counter(response.status_code for response in responses) == {200: 2, 503: 4}
-    assert {response.extensions["mesh"].flag for response in responses if response.status_code == 503} == {"UO"}
+    assert {response.extensions["mesh"].flag for response in refused} == {"UO"}
 
 
 def test_a_mirror_gets_copies(make_mesh: MakeMesh, stack: ExitStack) -> None:

@@ -254,7 +254,12 @@ WHOLE = [
 
 
 # The same examples each time: longer runs are for those who change what is read.
-@settings(max_examples=45, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=45,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_a_policy_that_is_damaged_at_random_lets_nobody_in(
     damaged: tuple[Path, str, list[bool]], data: st.DataObject

@@ -292,7 +292,9 @@ def test_yaml_never_makes_objects(tmp_path: Path) -> None:
 TEMPLATE = service("a", 1) + virtual_service("a", "[{route: [{destination: {host: a}, weight: 1}], timeout: 1s}]")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_hostile_yaml_ends_in_a_state_with_problems_and_never_in_a_crash(tmp_path: Path, data: st.DataObject) -> None:
     text = TEMPLATE
@@ -310,7 +312,9 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     kind=st.sampled_from(["Service", "Pod", "Endpoints", "EndpointSlice", "ServiceEntry", "WorkloadEntry"])
     | st.sampled_from(["VirtualService", "DestinationRule", "PeerAuthentication"]),

@@ -370,7 +370,10 @@ def changed(draw: st.DrawFn, shape: Any) -> Any:
 
 
 @settings(
-    max_examples=200, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
 def test_nothing_in_the_shape_of_a_kind_ends_in_anything_but_a_problem(tmp_path: Path, data: st.DataObject) -> None:

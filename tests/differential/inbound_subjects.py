@@ -52,9 +52,11 @@ class ServerSubject:
         """A request."""
         return self.client.request(method, f"http://127.0.0.1:{self.port}{path}", **options)
 
-    def send_many(self, count: int, path: str = "/", **options: Any) -> list[httpx.Response]:
-        """Several at once."""
-        responses: list[httpx.Response] = []
+    def send_many(
+        self, count: int, path: str = "/", responses: list[httpx.Response] | None = None, **options: Any
+    ) -> list[httpx.Response]:
+        """Several at once; applications may look at `responses`, which are added as they come."""
+        responses = [] if responses is None else responses
         threads = [threading.Thread(target=lambda: responses.append(self.send(path, **options))) for _ in range(count)]
         for thread in threads:
             thread.start()
@@ -166,6 +168,9 @@ class _Application:
         self.received.append(request)
         answer = self._handler(request, number)
         await asyncio.sleep(answer.delay)
+        deadline = time.monotonic() + PATIENCE
+        while not answer.when() and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
         sent = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
         sent.append((b"content-length", b"%d" % len(answer.body)))
         await send({"type": "http.response.start", "status": answer.status, "headers": sent})

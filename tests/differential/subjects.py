@@ -23,7 +23,22 @@ import meshsdk
 from ..patience import PATIENCE
 from ..processes import envoy, free_ports
 
-__all__ = ["SUBJECTS", "Answer", "Received", "Subject", "Upstream", "cluster", "running"]
+__all__ = [
+    "LATE",
+    "SUBJECTS",
+    "Answer",
+    "Received",
+    "Subject",
+    "Upstream",
+    "cluster",
+    "eventually",
+    "running",
+    "take_over_health",
+]
+
+# When an upstream answers that is not waited for: seconds that no busy machine takes for anything else. Nobody waits
+# for the thread that does.
+LATE = 30.0
 
 SUBJECTS = ("envoy", "meshsdk")
 _TYPE = "type.googleapis.com/envoy"
@@ -48,6 +63,7 @@ class Answer:
         delay: Seconds before the head is sent.
         body_delay: Seconds between the head and the body.
         reset: Close the connection instead of answering.
+        when: Waited for before the head is sent.
     """
 
     status: int = 200
@@ -56,6 +72,7 @@ class Answer:
     delay: float = 0.0
     body_delay: float = 0.0
     reset: bool = False
+    when: Callable[[], bool] = lambda: True
 
 
 Handler = Callable[[Received, int], Answer]
@@ -115,6 +132,7 @@ class Upstream:
             self.received.append(request)
         answer = self.handler(request, number)
         time.sleep(answer.delay)
+        eventually(answer.when)
         if answer.reset:
             return False
         headers = {"content-length": str(len(answer.body)), **answer.headers}
@@ -145,13 +163,21 @@ def _read(stream: Any) -> Received | None:
     return Received(method, target, headers, body, time.monotonic())
 
 
+def eventually(condition: Callable[[], Any], seconds: float = PATIENCE) -> bool:
+    """Wait for a condition; whether it came to hold."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return bool(condition())
+
+
 def cluster(name: str, *ports: int, **fields: Any) -> dict[str, Any]:
     """A static cluster of ports on loopback."""
     hosts = [
         {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}} for port in ports
     ]
     assignment = {"cluster_name": name, "endpoints": [{"lb_endpoints": hosts}]}
-    return {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": assignment, **fields}
+    return {"name": name, "type": "STATIC", "connect_timeout": "20s", "load_assignment": assignment, **fields}
 
 
 @dataclass
@@ -161,19 +187,23 @@ class Subject:
     Attributes:
         name: `envoy` or `meshsdk`.
         get: Sends a GET.
+        mesh: The one of `meshsdk`.
     """
 
     name: str
     client: httpx.Client
     host: str
+    mesh: meshsdk.Mesh | None = None
 
     def get(self, path: str = "/", **options: Any) -> httpx.Response:
         """A GET of the service."""
         return self.client.get(f"http://{self.host}{path}", **options)
 
-    def get_many(self, count: int, path: str = "/", **options: Any) -> list[httpx.Response]:
-        """Several at once."""
-        responses: list[httpx.Response] = []
+    def get_many(
+        self, count: int, path: str = "/", responses: list[httpx.Response] | None = None, **options: Any
+    ) -> list[httpx.Response]:
+        """Several at once; upstreams may look at `responses`, which are added as they come."""
+        responses = [] if responses is None else responses
         threads = [threading.Thread(target=lambda: responses.append(self.get(path, **options))) for _ in range(count)]
         for thread in threads:
             thread.start()
@@ -245,6 +275,11 @@ def _on_the_mesh(folder: Path, clusters: list[dict[str, Any]], manager: dict[str
     )
     for index, document in enumerate(documents):
         (mesh_folder / f"{index}.json").write_text(json.dumps(document))
-    with meshsdk.Mesh(config=mesh_folder) as mesh, mesh.client(timeout=20) as client:
+    with meshsdk.Mesh(config=mesh_folder) as mesh, mesh.client(timeout=PATIENCE) as client:
         mesh.wait_ready("subject.test")
-        yield Subject("meshsdk", client, "subject.test")
+        yield Subject("meshsdk", client, "subject.test", mesh)
+
+
+def take_over_health(mesh: meshsdk.Mesh) -> None:
+    """Wait until picks go by what requests have made of the health of endpoints, which another thread sees to."""
+    mesh.runtime.call(lambda: None, PATIENCE)

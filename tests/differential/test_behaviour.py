@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import httpx
 import pytest
 
 from ..patience import PATIENCE
-from .subjects import SUBJECTS, Answer, Received, Subject, Upstream, cluster, running
+from .subjects import LATE, SUBJECTS, Answer, Received, Subject, Upstream, cluster, eventually, running
 
 Start = Callable[..., Subject]
 
@@ -120,11 +121,16 @@ def test_resets_are_retried(retry_on: str, attempts: int, start: Start, upstream
     assert len(server.received) == attempts
 
 
+def beside(others: int, server: Upstream, **answer: Any) -> Answer:
+    """An answer that waits until so many other requests have come."""
+    return Answer(when=lambda: len(server.received) > others, **answer)
+
+
 @pytest.mark.parametrize(("retries", "sends"), [(1, 2), (3, 4)])
 def test_kept_connections_that_break_cost_no_more_sends_than_there_are_tries(
     retries: int, sends: int, start: Start, upstream: MakeUpstream
 ) -> None:
-    server = upstream(lambda request, number: Answer(delay=0.3))
+    server = upstream(lambda request, number: beside(4, server))
     counts = {"include_request_attempt_count": True}
     policy = {"retry_on": "reset", "num_retries": retries, "retry_back_off": FAST}
     limits = breakers(max_retries=100)
@@ -132,7 +138,7 @@ def test_kept_connections_that_break_cost_no_more_sends_than_there_are_tries(
         [cluster("c", server.port, **limits)], {"cluster": "c", "retry_policy": policy}, virtual_host=counts
     )
     subject.get_many(5)
-    assert server.connections >= 4
+    assert server.connections >= 5
     server.handler = lambda request, number: Answer(reset=True)
     before = len(server.received)
     if subject.name == "meshsdk":
@@ -147,7 +153,7 @@ def test_kept_connections_that_break_cost_no_more_sends_than_there_are_tries(
 def test_a_broken_kept_connection_counts_among_the_retries_that_a_circuit_breaker_allows(
     start: Start, upstream: MakeUpstream
 ) -> None:
-    server = upstream(lambda request, number: Answer(delay=0.3))
+    server = upstream()
     policy = {"retry_on": "reset", "retry_back_off": FAST}
     limits = breakers(max_retries=0)
     subject = start([cluster("c", server.port, **limits)], {"cluster": "c", "retry_policy": policy})
@@ -230,44 +236,46 @@ def test_a_retry_waits_as_long_as_the_response_asks(start: Start, upstream: Make
     policy = {"retry_on": "5xx", "retry_back_off": FAST, "rate_limited_retry_back_off": limited}
     subject = start([cluster("c", server.port)], {"cluster": "c", "retry_policy": policy})
     assert subject.get().status_code == 200
-    assert 0.95 <= server.received[1].at - server.received[0].at <= 2.5
+    assert 0.95 <= server.received[1].at - server.received[0].at <= 10.0
 
 
 def test_the_route_timeout_answers_504(start: Start, upstream: MakeUpstream) -> None:
-    server = upstream(lambda request, number: Answer(delay=1.0))
+    server = upstream(lambda request, number: Answer(delay=LATE))
     subject = start([cluster("c", server.port)], {"cluster": "c", "timeout": "0.2s"})
     response = subject.get()
     assert (response.status_code, response.text) == (504, "upstream request timeout")
 
 
 def test_a_per_try_timeout_is_retried(start: Start, upstream: MakeUpstream) -> None:
-    server = upstream(lambda request, number: Answer(delay=1.0 if number == 0 else 0.0))
-    policy = {"retry_on": "5xx", "per_try_timeout": "0.2s", "retry_back_off": FAST}
+    server = upstream(lambda request, number: Answer(delay=0.0 if number else LATE))
+    # A busy machine may be too slow for another try, too.
+    policy = {"retry_on": "5xx", "num_retries": 9, "per_try_timeout": "0.3s", "retry_back_off": FAST}
     marks = {"include_is_timeout_retry_header": True}
     subject = start(
-        [cluster("c", server.port)], {"cluster": "c", "timeout": "5s", "retry_policy": policy}, virtual_host=marks
+        [cluster("c", server.port)], {"cluster": "c", "timeout": "20s", "retry_policy": policy}, virtual_host=marks
     )
     assert subject.get().status_code == 200
-    assert [request.headers.get("x-envoy-is-timeout-retry") for request in server.received] == [None, "true"]
+    first, *others = [request.headers.get("x-envoy-is-timeout-retry") for request in server.received]
+    assert (first, set(others)) == (None, {"true"})
 
 
 def test_a_per_try_idle_timeout_is_retried(start: Start, upstream: MakeUpstream) -> None:
-    server = upstream(lambda request, number: Answer(delay=1.0 if number == 0 else 0.0))
-    policy = {"retry_on": "5xx", "per_try_idle_timeout": "0.2s", "retry_back_off": FAST}
-    subject = start([cluster("c", server.port)], {"cluster": "c", "timeout": "5s", "retry_policy": policy})
+    server = upstream(lambda request, number: Answer(delay=0.0 if number else LATE))
+    policy = {"retry_on": "5xx", "num_retries": 9, "per_try_idle_timeout": "0.3s", "retry_back_off": FAST}
+    subject = start([cluster("c", server.port)], {"cluster": "c", "timeout": "20s", "retry_policy": policy})
     assert subject.get().status_code == 200
-    assert len(server.received) == 2
+    assert len(server.received) >= 2
 
 
 def test_the_idle_timeout_answers_504(start: Start, upstream: MakeUpstream) -> None:
-    server = upstream(lambda request, number: Answer(delay=1.0))
+    server = upstream(lambda request, number: Answer(delay=LATE))
     subject = start([cluster("c", server.port)], {"cluster": "c", "timeout": "0s", "idle_timeout": "0.2s"})
     response = subject.get()
     assert (response.status_code, response.text) == (504, "stream timeout")
 
 
 def test_the_longest_duration_of_a_stream_answers_504(start: Start, upstream: MakeUpstream) -> None:
-    server = upstream(lambda request, number: Answer(delay=1.0))
+    server = upstream(lambda request, number: Answer(delay=LATE))
     duration = {"max_stream_duration": "0.2s"}
     subject = start([cluster("c", server.port)], {"cluster": "c", "max_stream_duration": duration})
     response = subject.get()
@@ -275,7 +283,7 @@ def test_the_longest_duration_of_a_stream_answers_504(start: Start, upstream: Ma
 
 
 def test_a_caller_may_shorten_the_timeout(start: Start, upstream: MakeUpstream) -> None:
-    server = upstream(lambda request, number: Answer(delay=1.0))
+    server = upstream(lambda request, number: Answer(delay=LATE))
     subject = start([cluster("c", server.port)], {"cluster": "c"})
     assert subject.get(headers={"x-envoy-upstream-rq-timeout-ms": "200"}).status_code == 504
     assert "x-envoy-upstream-rq-timeout-ms" not in server.received[0].headers
@@ -285,10 +293,16 @@ def breakers(**limits: int) -> dict[str, Any]:
     return {"circuit_breakers": {"thresholds": [limits]}}
 
 
+def behind(others: int, responses: list[httpx.Response], **answer: Any) -> Answer:
+    """An answer that waits until so many others have come back."""
+    return Answer(when=lambda: len(responses) >= others, **answer)
+
+
 def test_more_requests_than_allowed_overflow(start: Start, upstream: MakeUpstream) -> None:
-    server = upstream(lambda request, number: Answer(delay=0.5))
+    responses: list[httpx.Response] = []
+    server = upstream(lambda request, number: behind(4, responses))
     subject = start([cluster("c", server.port, **breakers(max_requests=2))], {"cluster": "c"})
-    responses = subject.get_many(6)
+    subject.get_many(6, responses=responses)
     assert Counter(response.status_code for response in responses) == {200: 2, 503: 4}
     refused = next(response for response in responses if response.status_code == 503)
     assert refused.headers["x-envoy-overloaded"] == "true"
@@ -296,10 +310,11 @@ def test_more_requests_than_allowed_overflow(start: Start, upstream: MakeUpstrea
 
 
 def test_more_waiting_requests_than_allowed_overflow(start: Start, upstream: MakeUpstream) -> None:
-    server = upstream(lambda request, number: Answer(delay=0.5))
+    responses: list[httpx.Response] = []
+    server = upstream(lambda request, number: behind(3, responses))
     limits = breakers(max_connections=1, max_pending_requests=1)
     subject = start([cluster("c", server.port, **limits)], {"cluster": "c"})
-    found = Counter(response.status_code for response in subject.get_many(5))
+    found = Counter(response.status_code for response in subject.get_many(5, responses=responses))
     # One is served and one waits; whether the wait for the connection itself counts is a matter of microseconds.
     assert found[200] in (1, 2)
     assert found[503] == 5 - found[200]
@@ -307,21 +322,35 @@ def test_more_waiting_requests_than_allowed_overflow(start: Start, upstream: Mak
 
 
 def test_more_retries_than_allowed_return_the_response(start: Start, upstream: MakeUpstream) -> None:
-    server = upstream(lambda request, number: Answer(503, delay=0.2))
+    responses: list[httpx.Response] = []
+
+    def sick(request: Received, number: int) -> Answer:
+        if number < 5:  # All five want to be tried again at once,
+            return beside(4, server, status=503)
+        return behind(4, responses, status=503)  # and the one that may is under way until the others were refused.
+
+    server = upstream(sick)
     policy = {"retry_on": "5xx", "num_retries": 1, "retry_back_off": FAST}
     subject = start([cluster("c", server.port, **breakers(max_retries=1))], {"cluster": "c", "retry_policy": policy})
-    responses = subject.get_many(5)
-    assert {response.status_code for response in responses} == {503}
+    subject.get_many(5, responses=responses)
+    assert [response.status_code for response in responses] == [503] * 5
     assert len(server.received) == 6
 
 
 def test_a_retry_budget_takes_the_place_of_max_retries(start: Start, upstream: MakeUpstream) -> None:
-    server = upstream(lambda request, number: Answer(503, delay=0.3))
+    responses: list[httpx.Response] = []
+
+    def sick(request: Received, number: int) -> Answer:
+        if number < 6:
+            return beside(5, server, status=503)
+        return behind(4, responses, status=503)
+
+    server = upstream(sick)
     budget = {"budget_percent": {"value": 1}, "min_retry_concurrency": 2}
     policy = {"retry_on": "5xx", "retry_back_off": FAST}
     limits = {"circuit_breakers": {"thresholds": [{"retry_budget": budget}]}}
     subject = start([cluster("c", server.port, **limits)], {"cluster": "c", "retry_policy": policy})
-    subject.get_many(6)
+    subject.get_many(6, responses=responses)
     assert len(server.received) == 8
 
 
@@ -334,10 +363,9 @@ def test_consecutive_errors_eject_an_endpoint_and_time_lets_it_back(start: Start
         "max_ejection_percent": 50,
     }
     subject = start([cluster("c", sick.port, well.port, outlier_detection=detection)], {"cluster": "c"})
-    while len(sick.received) < 3:
-        subject.get()
-    time.sleep(0.1)
-    assert {subject.get().status_code for _ in range(20)} == {200}
+    # In turns, every other one would meet it. It is asked again each time that its time is over.
+    assert eventually(lambda: {subject.get().status_code for _ in range(20)} == {200})
+    assert len(sick.received) >= 3
     sick.handler = lambda request, number: Answer()
     deadline = time.monotonic() + PATIENCE
     seen = len(sick.received)
@@ -359,13 +387,16 @@ def test_no_more_than_the_allowed_share_is_ejected(start: Start, upstream: MakeU
     subject = start([config], {"cluster": "c"})
     for _ in range(40):
         subject.get()
+
+    def still_asked() -> int:
+        before = [len(server.received) for server in servers]
+        for _ in range(40):
+            subject.get()
+        return sum(len(server.received) > count for server, count in zip(servers, before, strict=True))
+
     # Envoy takes changes of health over once a second (update_merge_window).
-    time.sleep(1.2)
-    before = [len(server.received) for server in servers]
-    for _ in range(40):
-        subject.get()
-    still_asked = sum(len(server.received) > count for server, count in zip(servers, before, strict=True))
-    assert still_asked == 2
+    assert eventually(lambda: still_asked() <= 2)
+    assert still_asked() == 2
 
 
 def test_failing_health_checks_take_an_endpoint_out(start: Start, upstream: MakeUpstream) -> None:
@@ -374,7 +405,7 @@ def test_failing_health_checks_take_an_endpoint_out(start: Start, upstream: Make
 
     sick, well = upstream(sickly), upstream()
     check = {
-        "timeout": "1s",
+        "timeout": "20s",
         "interval": "0.1s",
         "no_traffic_interval": "0.1s",
         "unhealthy_threshold": 1,
@@ -382,18 +413,12 @@ def test_failing_health_checks_take_an_endpoint_out(start: Start, upstream: Make
         "http_health_check": {"path": "/healthz", "host": "checked.test"},
     }
     subject = start([cluster("c", sick.port, well.port, health_checks=[check])], {"cluster": "c"})
-    deadline = time.monotonic() + PATIENCE
-    while not (sick.received and well.received) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.2)
-    assert {subject.get("/x").text for _ in range(10)} == {"ok"}
+    assert eventually(lambda: sick.received and well.received)
+    assert eventually(lambda: {subject.get("/x").text for _ in range(10)} == {"ok"})
     assert sick.received[0].headers["host"] == "checked.test"
     assert sick.received[0].headers["user-agent"] == "Envoy/HC"
     sick.handler = lambda request, number: Answer(body=b"well again")
-    deadline = time.monotonic() + PATIENCE
-    while subject.get("/x").text == "ok" and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert "well again" in {subject.get("/x").text for _ in range(4)}
+    assert eventually(lambda: "well again" in {subject.get("/x").text for _ in range(4)})
 
 
 def test_a_share_of_the_requests_is_dropped_where_endpoints_are_overloaded(
@@ -505,22 +530,20 @@ def test_a_fault_delays_by_header(start: Start, upstream: MakeUpstream) -> None:
     assert time.monotonic() - began >= 0.29
 
 
-def eventually(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
-
-
 def test_a_mirror_gets_a_copy_and_its_answer_is_not_waited_for(start: Start, upstream: MakeUpstream) -> None:
-    real, shadow = upstream(), upstream(lambda request, number: Answer(500, delay=1.0))
+    answered = threading.Event()
+
+    def unhurried(request: Received, number: int) -> Answer:
+        answered.wait(PATIENCE)
+        return Answer(500)
+
+    real, shadow = upstream(), upstream(unhurried)
     mirrors = [{"cluster": "shadow"}]
     clusters = [cluster("c", real.port), cluster("shadow", shadow.port)]
     subject = start(clusters, {"cluster": "c", "prefix_rewrite": "/new/", "request_mirror_policies": mirrors})
-    began = time.monotonic()
     response = subject.client.post(f"http://{subject.host}/x", content=b"payload", headers={"host": "a.test:81"})
+    answered.set()
     assert response.text == "ok"
-    assert time.monotonic() - began < 0.9
     assert eventually(lambda: bool(shadow.received))
     copy = shadow.received[0]
     assert (copy.method, copy.target, copy.body, copy.headers["host"]) == (
@@ -667,32 +690,30 @@ def test_a_redirect_to_see_other_becomes_a_get_without_a_body(start: Start, upst
 
 def test_a_slow_try_is_hedged_and_the_first_good_answer_counts(start: Start, upstream: MakeUpstream) -> None:
     def slow_at_first(request: Received, number: int) -> Answer:
-        return Answer(body=b"slow", delay=0.6) if number == 0 else Answer(body=b"fast", delay=0.1)
+        return Answer(body=b"fast", delay=0.1) if number else Answer(body=b"slow", delay=LATE)
 
     server = upstream(slow_at_first)
     policy = {"retry_on": "5xx", "per_try_timeout": "0.2s", "retry_back_off": FAST}
     action = {
         "cluster": "c",
-        "timeout": "5s",
+        "timeout": "20s",
         "retry_policy": policy,
         "hedge_policy": {"hedge_on_per_try_timeout": True},
     }
     subject = start([cluster("c", server.port)], action)
-    began = time.monotonic()
     assert subject.get().text == "fast"
-    assert time.monotonic() - began < 0.55
     assert len(server.received) == 2
 
 
 def test_a_hedged_try_that_answers_first_after_all_counts(start: Start, upstream: MakeUpstream) -> None:
     def slow(request: Received, number: int) -> Answer:
-        return Answer(body=b"slow", delay=0.4) if number == 0 else Answer(body=b"slower", delay=1.0)
+        return Answer(body=b"slower", delay=LATE) if number else beside(1, server, body=b"slow")
 
     server = upstream(slow)
     policy = {"retry_on": "5xx", "per_try_timeout": "0.2s", "retry_back_off": FAST}
     action = {
         "cluster": "c",
-        "timeout": "5s",
+        "timeout": "20s",
         "retry_policy": policy,
         "hedge_policy": {"hedge_on_per_try_timeout": True},
     }

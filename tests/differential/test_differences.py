@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from ..patience import PATIENCE
-from .subjects import SUBJECTS, Answer, Subject, Upstream, cluster, running
+from .subjects import SUBJECTS, Answer, Subject, Upstream, cluster, running, take_over_health
 
 Both = Callable[..., dict[str, Subject]]
 
@@ -80,9 +80,10 @@ def test_changes_of_health_count_at_once_and_not_once_a_second(both: Both, stack
         common_lb_config={"healthy_panic_threshold": {"value": 0}},
     )
     side = both([config], {"cluster": "c"})["meshsdk"]
+    assert side.mesh is not None
     for _ in range(3):
         side.get()
-        time.sleep(0.05)
+        take_over_health(side.mesh)
     assert (side.get().status_code, [len(server.received) for server in servers]) == (503, [1, 1, 1])
 
 

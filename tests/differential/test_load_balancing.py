@@ -1,7 +1,7 @@
 """Load balancing beside the real Envoy: the same host for the same hash, and the same shares of the traffic.
 
-Shares are compared at five standard deviations; Envoy's own chance cannot be seeded, meshsdk's is, and the seed is
-printed with a failure.
+Shares are compared at six and a half standard deviations, as there are a hundred of them in each run; Envoy's own
+chance cannot be seeded, meshsdk's is, and the seed is printed with a failure.
 """
 
 from __future__ import annotations
@@ -248,12 +248,12 @@ def shares(
 
 
 def assert_same_shares(theirs: Counter[str], mine: Counter[str], count: int) -> None:
-    """Two samples of one distribution differ by less than five standard deviations."""
+    """Two samples of one distribution differ by less than six and a half standard deviations."""
     for host in theirs | mine:
         share = (theirs[host] + mine[host]) / (2 * count)
         deviation = math.sqrt(2 * share * (1 - share) / count)
         gap = abs(theirs[host] - mine[host]) / count
-        assert gap <= 5 * deviation + 2 / count, f"{host}: Envoy {theirs}, meshsdk {mine}, seed {SEED}"
+        assert gap <= 6.5 * deviation + 2 / count, f"{host}: Envoy {theirs}, meshsdk {mine}, seed {SEED}"
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_traffic_is_spread_as_envoy_spreads_it(
     name: str, judge: EnvoyJudge, ours: dict[str, Cluster], upstreams: EchoUpstreams
 ) -> None:
     route_to(judge, name)
-    assert_same_shares(*shares(judge, ours[name], upstreams, 3_000), 3_000)
+    assert_same_shares(*shares(judge, ours[name], upstreams, 5_000), 5_000)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_subsets_are_chosen_as_envoy_chooses_them(
     metadata: dict[str, Any], judge: EnvoyJudge, ours: dict[str, Cluster], upstreams: EchoUpstreams
 ) -> None:
     route_to(judge, "subsets", metadata_match={"filter_metadata": {"envoy.lb": metadata}})
-    assert_same_shares(*shares(judge, ours["subsets"], upstreams, 600, metadata), 600)
+    assert_same_shares(*shares(judge, ours["subsets"], upstreams, 1_000, metadata), 1_000)
 
 
 def test_weighted_clusters_share_as_in_envoy(judge: EnvoyJudge, upstreams: EchoUpstreams) -> None:
@@ -309,7 +309,7 @@ def test_weighted_clusters_share_as_in_envoy(judge: EnvoyJudge, upstreams: EchoU
     configuration = {"virtual_hosts": [{"name": "v", "domains": ["a.test"], "routes": [route]}]}
     message = json_format.ParseDict(configuration, route_pb2.RouteConfiguration())
     assert judge.configure("plain", message)
-    count = 4_000
+    count = 6_000
     theirs: Counter[str] = Counter()
     for decision in judge.ask("plain", [Request("GET", "a.test", "/")] * count):
         theirs[dict(decision.response_headers)["x-c"]] += 1

@@ -208,7 +208,7 @@ def test_a_busy_connection_of_a_cluster_that_left_is_closed_when_it_is_done(kind
 def test_health_checks_of_what_is_gone_leave_no_connection(make_mesh: MakeMesh, echo: Echo) -> None:
     one, two = echo(), echo()
     check = {
-        "timeout": "5s",
+        "timeout": "30s",
         "interval": "0.05s",
         "no_traffic_interval": "0.05s",
         "unhealthy_threshold": 2,

@@ -19,6 +19,7 @@ from tests.grpc_client import AioClient, Status, SyncClient
 from tests.grpc_server import GrpcServer
 
 from ..patience import PATIENCE
+from ..processes import free_ports
 
 Serve = Callable[..., GrpcServer]
 
@@ -62,12 +63,12 @@ def test_a_deadline_reaches_the_server_and_ends_the_call(
     mesh: meshsdk.Mesh, connect: MakeClient, server: GrpcServer
 ) -> None:
     client = connect(mesh)
-    assert 8 < client.call(timeout=10)["seconds"] <= 10.1
+    assert 30 < client.call(timeout=60)["seconds"] <= 60.1
     started = time.monotonic()
     with pytest.raises(Status) as caught:
         client.call("/test.Echo/Sleep", b"5", timeout=0.2)
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 5
 
 
 def test_statuses_of_the_server_come_through(mesh: meshsdk.Mesh, connect: MakeClient) -> None:
@@ -119,15 +120,13 @@ async def _wait_for(call: Any) -> Any:
 
 
 def test_a_call_may_wait_for_a_server_that_comes_later(make_mesh: MakeMesh, connect: MakeClient, serve: Serve) -> None:
-    first = serve()
-    port = first.port
-    first.stop()
+    [port] = free_ports(1)
     client = connect(make_mesh(service("ratings", port, port=9080)))
     with pytest.raises(Status) as caught:
-        client.call(timeout=5)
+        client.call(timeout=PATIENCE)
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE
     threading.Timer(0.5, lambda: serve("late", port=port)).start()
-    assert client.call(timeout=20, wait_for_ready=True)["name"] == "late"
+    assert client.call(timeout=PATIENCE, wait_for_ready=True)["name"] == "late"
 
 
 def test_compression_credentials_and_options_are_passed_on(mesh: meshsdk.Mesh, connect: MakeClient) -> None:

@@ -207,19 +207,31 @@ def mesh_of_istiod(
     return stack.enter_context(meshsdk.Mesh(bootstrap=bootstrap))
 
 
+def problem_of(mesh: meshsdk.Mesh, cluster_name: str) -> str:
+    """What is wrong with a cluster, once it is known."""
+    until = time.monotonic() + PATIENCE
+    while cluster_name not in (problems := mesh.status()["grpc"]["problems"]):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return str(problems[cluster_name])
+
+
 def test_a_provider_that_the_bootstrap_does_not_have_is_named_and_the_cluster_is_not_reached_in_plaintext(
     connect: MakeClient, serve: Serve, stack: ExitStack, tmp_path: Path, identity: Path
 ) -> None:
     server = serve("plaintext")
     mesh = mesh_of_istiod(server.port, tmp_path, identity, stack, instance="vault")
+    client = connect(mesh)
     with pytest.raises(Status) as caught:
-        connect(mesh).call(timeout=2)
+        client.call(timeout=2)
     assert caught.value.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-    problem = mesh.status()["grpc"]["problems"]["ratings"]
+    problem = problem_of(mesh, "ratings")
+    with pytest.raises(Status):
+        client.call(timeout=2)
     assert "'vault'" in problem
     assert "'default'" in problem
-    with mesh.client(timeout=5) as client, pytest.raises(httpx.ConnectError, match="'vault'"):
-        client.get("http://ratings:9080/")
+    with mesh.client(timeout=PATIENCE) as web, pytest.raises(httpx.ConnectError, match="'vault'"):
+        web.get("http://ratings:9080/")
     assert not server.calls
 
 
@@ -255,9 +267,12 @@ def test_names_that_grpc_core_could_confuse_are_refused_rather_than_compared_les
             endpoints("ratings", [[server.port]]),
         )
     )
+    client = connect(mesh)
     with pytest.raises(Status):
-        connect(mesh).call(timeout=1)
-    assert "match_typed_subject_alt_names" in mesh.status()["grpc"]["problems"]["ratings"]
+        client.call(timeout=1)
+    assert "match_typed_subject_alt_names" in problem_of(mesh, "ratings")
+    with pytest.raises(Status):
+        client.call(timeout=1)
     assert not server.calls
 
 
@@ -333,7 +348,7 @@ class RollingTrust:
     """A root that changes every second, as meshes change theirs: trusted for a while before and after it is used."""
 
     def __init__(self) -> None:
-        self._authorities = [SpiffeCa(f"CA {number}") for number in range(9)]
+        self._authorities = [SpiffeCa(f"CA {number}") for number in range(13)]
         self.trusted = b""
         self.roll()
 
@@ -341,14 +356,14 @@ class RollingTrust:
         """A second later: the CA that issues now, in the middle of those that are trusted."""
         self._authorities = [*self._authorities[1:], SpiffeCa("next")]
         self.trusted = b"".join(one.pem for one in self._authorities)
-        return self._authorities[4]
+        return self._authorities[6]
 
 
 def test_certificates_rotated_every_second_under_load_fail_no_call(
     make_mesh: MakeMesh, connect: MakeClient, kind: str, stack: ExitStack, identity: Path, tmp_path: Path
 ) -> None:
-    """Both sides rotate, leaf and root; connections are made anew all the time. Sync calls see all roots go twice."""
-    seconds = 20 if kind == "sync" else 8
+    """Both sides rotate, leaf and root; connections are made anew all the time. Sync calls see all roots go."""
+    enough = 18 if kind == "sync" else 7
     served, trust = tmp_path / "server-identity", RollingTrust()
 
     def rotate() -> None:
@@ -364,19 +379,21 @@ def test_certificates_rotated_every_second_under_load_fail_no_call(
     theirs = stack.enter_context(meshsdk.Mesh(bootstrap=bootstrap))
     server = stack.enter_context(GrpcServer("one", theirs.server_credentials()))
     mesh = make_mesh(secured(server.port, identity))
-    stop, rotations = threading.Event(), []
+    stop, rotations = threading.Event(), 0
 
     def keep_rotating() -> None:
+        nonlocal rotations
         while not stop.wait(1.0):
             rotate()
-            rotations.append(time.monotonic())
+            rotations += 1
 
     rotating = threading.Thread(target=keep_rotating)
     rotating.start()
     answers: list[Any] = []
-    until = time.monotonic() + seconds
+    until = time.monotonic() + PATIENCE
     try:
-        while time.monotonic() < until:
+        while rotations < enough or len(answers) < 100:
+            assert time.monotonic() < until, (rotations, len(answers))
             client = connect(mesh, options=[("grpc.use_local_subchannel_pool", 1)])
             answers += client.try_many(20)
             client.close()
@@ -384,8 +401,6 @@ def test_certificates_rotated_every_second_under_load_fail_no_call(
         stop.set()
         rotating.join()
     assert not failures(answers), counts(answers)
-    assert len(answers) > 100
-    assert len(rotations) >= seconds * 0.6
 
 
 def test_keys_lie_in_a_private_folder_and_go_when_they_are_not_needed(

@@ -198,7 +198,7 @@ def test_a_process_ends_by_itself_with_everything_left_open(folder: Path) -> Non
     print(name(channel), _Process.relay._folder.path)
     """
     )
-    name, private = run(script, folder, seconds=30).split()
+    name, private = run(script, folder).split()
     assert name == "mesh"
     assert not Path(private).exists()
 

@@ -69,19 +69,19 @@ def aio_server(mesh: meshsdk.Mesh, handler: Any, **options: Any) -> Iterator[tup
 def test_the_callers_deadline_bounds_what_a_handler_sends_over_grpc_and_http(
     make_mesh: MakeMesh, serve: Serve, stack: ExitStack, tmp_path: Any
 ) -> None:
-    """A front end with 3 seconds left calls two back ends, and asks for 60 seconds from each."""
+    """A front end with 40 seconds left calls two back ends, and asks for 80 seconds from each."""
     web, back = stack.enter_context(EchoServer("web")), serve("back")
     mesh = make_mesh(service("web", web.port, port=80) + "---\n" + service("back", back.port, port=9080))
-    channel, client = stack.enter_context(mesh.channel("back:9080")), stack.enter_context(mesh.client(timeout=60))
+    channel, client = stack.enter_context(mesh.channel("back:9080")), stack.enter_context(mesh.client(timeout=80))
 
     class Front(grpc.GenericRpcHandler):  # type: ignore[misc]
         def service(self, details: Any) -> Any:
             def handle(request: bytes, context: Any) -> bytes:
-                channel.unary_unary("/test.Echo/Say")(b"", timeout=60)
+                channel.unary_unary("/test.Echo/Say")(b"", timeout=80)
                 # A thread of the handler's own has the deadline where it runs in a copy of the context.
                 with ThreadPoolExecutor(1) as pool:
                     copied = contextvars.copy_context()
-                    pool.submit(copied.run, channel.unary_unary("/test.Echo/Say"), b"", 60).result()
+                    pool.submit(copied.run, channel.unary_unary("/test.Echo/Say"), b"", 80).result()
                 client.get("http://web/")
                 return b"done"
 
@@ -93,9 +93,9 @@ def test_the_callers_deadline_bounds_what_a_handler_sends_over_grpc_and_http(
     server.start()
     stack.callback(lambda: server.stop(0))
     with grpc.insecure_channel(f"127.0.0.1:{port}") as caller:
-        caller.unary_unary("/front/Do")(b"", timeout=3)
-        assert [2 < one["seconds"] <= 3.1 for one in back.calls] == [True, True]
-        assert 1000 < int(web.seen[-1]["headers"]["x-envoy-expected-rq-timeout-ms"]) <= 3000
+        caller.unary_unary("/front/Do")(b"", timeout=40)
+        assert [10 < one["seconds"] <= 40.1 for one in back.calls] == [True, True]
+        assert 10_000 < int(web.seen[-1]["headers"]["x-envoy-expected-rq-timeout-ms"]) <= 40_000
         caller.unary_unary("/front/Do")(b"", timeout=None)
     assert back.calls[-1]["seconds"] > 50
     assert "x-envoy-expected-rq-timeout-ms" not in web.seen[-1]["headers"]
@@ -117,10 +117,10 @@ def test_a_deadline_that_is_over_ends_outbound_requests(make_mesh: MakeMesh, ser
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
-        ({"grpc-timeout": "2S"}, 2.0),
-        ({"grpc-timeout": "1500m"}, 1.5),
-        ({"x-envoy-expected-rq-timeout-ms": "2500"}, 2.5),
-        ({"grpc-timeout": "1S", "x-envoy-expected-rq-timeout-ms": "2500"}, 1.0),
+        ({"grpc-timeout": "20S"}, 20.0),
+        ({"grpc-timeout": "15000m"}, 15.0),
+        ({"x-envoy-expected-rq-timeout-ms": "25000"}, 25.0),
+        ({"grpc-timeout": "10S", "x-envoy-expected-rq-timeout-ms": "25000"}, 10.0),
         ({"x-envoy-expected-rq-timeout-ms": "0"}, None),
         ({"x-envoy-expected-rq-timeout-ms": "-1"}, None),
         ({"x-envoy-expected-rq-timeout-ms": "9" * 40}, None),
@@ -134,15 +134,14 @@ def test_inbound_http_headers_set_the_deadline(headers: dict[str, str], seconds:
         left = deadline.remaining()
     assert (left is None) == (seconds is None)
     if left is not None and seconds is not None:
-        assert seconds - 0.5 < left <= seconds
+        assert seconds - 5 < left <= seconds
     assert deadline.remaining() is None
 
 
 def test_an_inner_limit_cannot_lengthen_an_outer_one() -> None:
-    with deadline.limit(1.0), deadline.limit(10.0):
-        assert (deadline.remaining() or 99) <= 1.0
-    with deadline.limit(1.0), deadline.limit(None):
-        assert (deadline.remaining() or 99) <= 1.0
+    for inner in (1000.0, None):
+        with deadline.limit(100.0), deadline.limit(inner):
+            assert 1 < (deadline.remaining() or 0) <= 100.0
 
 
 def test_deadlines_of_concurrent_asyncio_handlers_do_not_mix(mesh: meshsdk.Mesh) -> None:
@@ -171,14 +170,14 @@ def test_deadlines_of_concurrent_asyncio_handlers_do_not_mix(mesh: meshsdk.Mesh)
         async def ask() -> None:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                 calls = [
-                    channel.unary_unary("/t/Left")(str(0.05 * (number % 3)).encode(), timeout=5.0 + number)
+                    channel.unary_unary("/t/Left")(str(0.05 * (number % 3)).encode(), timeout=50.0 + 20 * number)
                     for number in range(10)
                 ]
                 for number, left in enumerate([float(await call) for call in calls]):
-                    assert 4 + number < left <= 5.2 + number
-                async for one in channel.unary_stream("/t/Stream")(b"", timeout=7):
-                    assert 6 < float(one) <= 7.2
-                assert 6 < float(await channel.unary_unary("/t/Thread")(b"", timeout=7)) <= 7.2
+                    assert 30.2 + 20 * number < left <= 50.2 + 20 * number
+                async for one in channel.unary_stream("/t/Stream")(b"", timeout=70):
+                    assert 50 < float(one) <= 70.2
+                assert 50 < float(await channel.unary_unary("/t/Thread")(b"", timeout=70)) <= 70.2
                 assert await channel.unary_unary("/t/Left")(b"0") == b"None"
 
         loop.run_until_complete(ask())
@@ -215,16 +214,18 @@ def test_load_is_reported_out_of_band(mesh: meshsdk.Mesh, stack: ExitStack, asyn
     reports.server.cpu_utilization, reports.server.utilization["disk"] = 0.25, 0.5
     method = "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics"
     request = orca_pb2.OrcaLoadReportRequest().SerializeToString()
-    received = []
+    parse = orca_load_report_pb2.OrcaLoadReport.FromString
+    received: list[Any] = []
     if asynchronous:
         with aio_server(mesh, EchoService("x", asynchronous=True), load_reports=reports) as (loop, port):
 
             async def ask() -> None:
                 async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                    call = channel.unary_stream(method)(request, timeout=20)
-                    received.append(await call.read())
+                    call = channel.unary_stream(method)(request, timeout=PATIENCE)
+                    received.append(parse(await call.read()))
                     reports.server.cpu_utilization = 0.75
-                    received.append(await call.read())
+                    while received[-1].cpu_utilization != 0.75:  # Others may have been on their way.
+                        received.append(parse(await call.read()))
                     call.cancel()
 
             loop.run_until_complete(ask())
@@ -237,14 +238,14 @@ def test_load_is_reported_out_of_band(mesh: meshsdk.Mesh, stack: ExitStack, asyn
         other.start()
         stack.callback(lambda: other.stop(0))
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            stream = channel.unary_stream(method)(request, timeout=20)
-            received.append(next(stream))
+            stream = channel.unary_stream(method)(request, timeout=PATIENCE)
+            received.append(parse(next(stream)))
             reports.server.cpu_utilization = 0.75
-            received.append(next(stream))
+            while received[-1].cpu_utilization != 0.75:
+                received.append(parse(next(stream)))
             stream.cancel()
-    first, second = map(orca_load_report_pb2.OrcaLoadReport.FromString, received)
-    assert (first.cpu_utilization, first.utilization["disk"]) == (0.25, 0.5)
-    assert second.cpu_utilization == 0.75
+    assert (received[0].cpu_utilization, received[0].utilization["disk"]) == (0.25, 0.5)
+    assert {one.cpu_utilization for one in received} == {0.25, 0.75}
 
 
 def test_clients_weigh_servers_by_what_each_call_reports(

@@ -21,11 +21,11 @@ from meshsdk.health.check_state import CheckResult, CheckState
 from meshsdk.health.probes import Prober
 from meshsdk.http.tls import TlsChooser
 from meshsdk.resources import HealthCheck, HealthCheckKind, ResourceType, StaticDiscovery, decode
-from tests.differential.subjects import Answer, Upstream
+from tests.differential.subjects import LATE, Answer, Upstream
 from tests.differential.subjects import cluster as static_cluster
 
 HEALTHY, UNHEALTHY, NETWORK = CheckResult.HEALTHY, CheckResult.UNHEALTHY, CheckResult.NETWORK_FAILURE
-BASE: dict[str, Any] = {"timeout": "1s", "interval": "1s", "unhealthy_threshold": 2, "healthy_threshold": 2}
+BASE: dict[str, Any] = {"timeout": "20s", "interval": "1s", "unhealthy_threshold": 2, "healthy_threshold": 2}
 
 
 def make(port: int, check: dict[str, Any], **fields: Any) -> Cluster:
@@ -146,7 +146,7 @@ def test_another_port_may_be_checked(stack: ExitStack) -> None:
 
 
 def test_nobody_there_and_no_answer_are_failures_of_the_network(stack: ExitStack) -> None:
-    slow = stack.enter_context(Upstream(lambda request, number: Answer(delay=0.6)))
+    slow = stack.enter_context(Upstream(lambda request, number: Answer(delay=LATE)))
     assert probe(make(1, {"http_health_check": {"path": "/"}})) is NETWORK
     assert probe(make(slow.port, {"http_health_check": {"path": "/"}, "timeout": "0.2s"})) is NETWORK
 

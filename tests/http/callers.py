@@ -121,23 +121,26 @@ class Caller:
 
     def stream_slowly(self, url: str, seconds: float) -> bytes:
         """A response whose chunks are each thought about for a while."""
-        read = b""
+        read: list[bytes] = []
+        self.stream_into(read, url, seconds)
+        return b"".join(read)
+
+    def stream_into(self, read: list[bytes], url: str, seconds: float = 0.0, **options: Any) -> None:
+        """The chunks of a response, each thought about for a while; those before an error are there, too."""
         if self._sync is not None:
-            with self._sync.stream("GET", url) as response:
+            with self._sync.stream("GET", url, **options) as response:
                 for chunk in response.iter_raw():
                     time.sleep(seconds)
-                    read += chunk
-            return read
+                    read.append(chunk)
+            return
 
-        async def run() -> bytes:
-            read = b""
-            async with self.async_client.stream("GET", url) as response:
+        async def run() -> None:
+            async with self.async_client.stream("GET", url, **options) as response:
                 async for chunk in response.aiter_raw():
                     await asyncio.sleep(seconds)
-                    read += chunk
-            return read
+                    read.append(chunk)
 
-        return self.run(run)
+        self.run(run)
 
     def _pools(self) -> list[Any]:
         transport: Any = (self._sync or self.async_client)._transport

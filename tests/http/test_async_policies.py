@@ -52,7 +52,7 @@ def run(tmp_path: Path, stack: ExitStack) -> Callable[..., Any]:
         mesh = stack.enter_context(meshsdk.Mesh(config=tmp_path))
 
         async def main() -> Any:
-            async with mesh.async_client(timeout=10) as client:
+            async with mesh.async_client(timeout=PATIENCE) as client:
                 return await use(client)
 
         return asyncio.run(main())
@@ -65,7 +65,7 @@ URL = "http://subject.test"
 
 def test_a_slow_try_is_hedged(run: Callable[..., Any], stack: ExitStack) -> None:
     server = stack.enter_context(
-        Upstream(lambda request, number: Answer(body=b"slow" if number == 0 else b"fast", delay=0 if number else 1.0))
+        Upstream(lambda request, number: Answer(body=b"fast") if number else Answer(body=b"slow", delay=PATIENCE))
     )
     action = {
         "cluster": "c",
@@ -73,14 +73,11 @@ def test_a_slow_try_is_hedged(run: Callable[..., Any], stack: ExitStack) -> None
         "hedge_policy": {"hedge_on_per_try_timeout": True},
     }
 
-    async def use(client: httpx.AsyncClient) -> tuple[str, float]:
-        began = time.monotonic()
-        response = await client.get(f"{URL}/")
-        return response.text, time.monotonic() - began
+    async def use(client: httpx.AsyncClient) -> str:
+        return (await client.get(f"{URL}/")).text
 
-    text, seconds = run([cluster("c", server.port)], action, use)
-    assert text == "fast"
-    assert seconds < 0.9
+    assert run([cluster("c", server.port)], action, use) == "fast"
+    assert len(server.received) == 2
 
 
 def test_a_mirror_gets_a_copy(run: Callable[..., Any], stack: ExitStack) -> None:
@@ -157,8 +154,11 @@ def test_consecutive_errors_eject_an_endpoint(run: Callable[..., Any], stack: Ex
     async def use(client: httpx.AsyncClient) -> set[int]:
         while len(sick.received) < 2:
             await client.get(URL)
-        await asyncio.sleep(0.1)
-        return {(await client.get(URL)).status_code for _ in range(10)}
+        deadline = time.monotonic() + PATIENCE
+        # In turns, every other one would meet the one that is sick.
+        while (seen := {(await client.get(URL)).status_code for _ in range(10)}) != {200}:
+            assert time.monotonic() < deadline
+        return seen
 
     assert run([cluster("c", sick.port, well.port, outlier_detection=detection)], {"cluster": "c"}, use) == {200}
 

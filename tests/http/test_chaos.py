@@ -120,14 +120,14 @@ class Requests:
     def one(self, number: int) -> None:
         method, options, size = self._request(number)
         try:
-            self._check(method, number, size, self._call(method, f"http://a/{number}", timeout=5, **options))
+            self._check(method, number, size, self._call(method, f"http://a/{number}", timeout=PATIENCE, **options))
         except httpx.TransportError as error:
             self.results[type(error).__name__] += 1
 
     async def _one(self, number: int) -> None:
         method, options, size = self._request(number)
         try:
-            response = await self._call.async_client.request(method, f"http://a/{number}", timeout=5, **options)
+            response = await self._call.async_client.request(method, f"http://a/{number}", timeout=PATIENCE, **options)
             self._check(method, number, size, response)
         except httpx.TransportError as error:
             self.results[type(error).__name__] += 1
@@ -181,7 +181,7 @@ def endure(make_mesh: MakeMesh, stack: ExitStack, kind: str, is_http2: bool, cou
     call = Caller(mesh, kind)
     try:
         results = run(mesh, call, is_http2, count, draw)
-        assert results["ok"] > count / 3, results
+        assert results["ok"] > count / 10, results  # With HTTP/2 a cut costs all who share a connection.
     finally:
         call.close()
     proxy.__exit__(None, None, None)

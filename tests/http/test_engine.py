@@ -14,6 +14,7 @@ import pytest
 import trio
 
 import meshsdk
+from tests.chance import spread
 from tests.conftest import MakeMesh, destination_rule, service, virtual_service
 from tests.loops import LOOPS
 from tests.servers import EchoServer, ScriptedServer, read_head
@@ -264,17 +265,21 @@ def test_a_reset_connection_is_a_read_error(call: Caller) -> None:
 def test_read_timeouts_count_from_the_last_byte(call: Caller) -> None:
     def script(connection: socket.socket, number: int) -> None:
         read_head(connection)
-        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n")
-        for _ in range(3):
-            time.sleep(0.15)
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n")
+        for _ in range(8):
+            time.sleep(0.1)
+            sent.append(time.monotonic())
             connection.sendall(b"x")
         connection.recv(1)
 
+    sent: list[float] = []
+    read: list[bytes] = []
     with ScriptedServer(script) as server:
-        started = time.monotonic()
         with pytest.raises(httpx.ReadTimeout):
-            call.get(server.url, timeout=httpx.Timeout(5, read=0.3))
-        assert time.monotonic() - started > 0.6
+            call.stream_into(read, server.url, timeout=httpx.Timeout(PATIENCE, read=0.5))
+        # A server on a busy machine may itself be too late for one of the bytes.
+        assert time.monotonic() - sent[len(b"".join(read)) - 1] > 0.49
+        assert len(read) > 1
         assert call.pool_size == 0
 
 
@@ -323,7 +328,7 @@ def test_a_slow_reader_holds_a_fast_peer_back(call: Caller) -> None:
                 async with call._async.stream("GET", server.url) as response:
                     chunks = response.aiter_raw()
                     await anext(chunks)
-                    await asyncio.get_running_loop().run_in_executor(None, done.wait, 10)
+                    await asyncio.get_running_loop().run_in_executor(None, done.wait, PATIENCE)
 
             assert call._runner is not None
             call._runner.run(run())
@@ -342,31 +347,37 @@ def test_the_pool_timeout_is_for_a_connection_to_become_free(make_mesh: MakeMesh
 
     def script(connection: socket.socket, number: int) -> None:
         read_head(connection)
-        time.sleep(1.0)
+        one_gave_up.wait(PATIENCE)
         connection.sendall(OK)
 
+    one_gave_up = threading.Event()
+    results: list[Exception | httpx.Response] = []
+
+    def take(result: Exception | httpx.Response) -> None:
+        results.append(result)
+        one_gave_up.set()
+
     with ScriptedServer(script) as server:
-        results: list[Exception | httpx.Response] = []
-        options = {"timeout": httpx.Timeout(5, pool=0.2)}
+        options = {"timeout": httpx.Timeout(PATIENCE, pool=0.2)}
         if call.is_async:
 
-            async def run() -> None:
-                assert call._async is not None
-                results.extend(
-                    await asyncio.gather(
-                        *(call._async.get(server.url, **options) for _ in range(2)), return_exceptions=True
-                    )
-                )
+            async def send_async() -> None:
+                try:
+                    take(await call.async_client.get(server.url, **options))
+                except httpx.HTTPError as error:
+                    take(error)
 
-            assert call._runner is not None
-            call._runner.run(run())
+            async def run() -> None:
+                await asyncio.gather(send_async(), send_async())
+
+            call.run(run)
         else:
 
             def send() -> None:
                 try:
-                    results.append(call.get(server.url, **options))
+                    take(call.get(server.url, **options))
                 except httpx.HTTPError as error:
-                    results.append(error)
+                    take(error)
 
             threads = [threading.Thread(target=send) for _ in range(2)]
             for thread in threads:
@@ -565,7 +576,7 @@ def test_faults_delay_and_abort(make_mesh: MakeMesh, make_caller: MakeCaller, ec
     assert response.extensions["mesh"].flag == "FI"
 
 
-def retrying(retries: str, timeout: str = "5s") -> str:
+def retrying(retries: str, timeout: str = "60s") -> str:
     return virtual_service(
         "a", f"[{{timeout: {timeout}, retries: {{{retries}}}, route: [{{destination: {{host: a}}}}]}}]"
     )
@@ -574,14 +585,16 @@ def retrying(retries: str, timeout: str = "5s") -> str:
 def test_a_retriable_status_is_tried_again_on_another_endpoint(
     make_mesh: MakeMesh, make_caller: MakeCaller, echo: Echo
 ) -> None:
+    """Of three turns two are the bad one's, so that turns alone would lead to it twice."""
     bad, good = echo("bad"), echo("good")
     bad.status = 503
-    call = make_caller(make_mesh(service("a", bad.port, good.port) + retrying("attempts: 3, retryOn: '503'")))
+    weighed = service("a", bad.port, good.port).replace(f"{{http: {bad.port}}}", f"{{http: {bad.port}}}, weight: 2")
+    turns = destination_rule("a", "trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}")
+    call = make_caller(make_mesh(weighed + turns + retrying("attempts: 3, retryOn: '503'")))
     for _ in range(20):
-        response = call.get("http://a/")
-        assert response.status_code == 200
-    assert good.seen[-1]["headers"]["x-envoy-attempt-count"] in ("1", "2")
-    assert bad.seen
+        assert call.get("http://a/").status_code == 200
+    assert {one["headers"]["x-envoy-attempt-count"] for one in bad.seen} == {"1"}
+    assert {one["headers"]["x-envoy-attempt-count"] for one in good.seen} <= {"1", "2"}
 
 
 def test_when_retries_are_used_up_the_last_response_stands(
@@ -617,7 +630,8 @@ def test_the_per_try_timeout_moves_on_and_the_route_timeout_ends(
         connection.sendall(OK)
 
     with ScriptedServer(script) as server:
-        rule = retrying("attempts: 2, perTryTimeout: 200ms, retryOn: 5xx")
+        # On a busy machine other tries than the first may take too long as well.
+        rule = retrying("attempts: 20, perTryTimeout: 200ms, retryOn: 5xx")
         assert make_caller(make_mesh(service("a", server.port) + rule)).get("http://a/").text == "ok"
 
 
@@ -646,8 +660,7 @@ def test_weighted_subsets_share_as_configured(make_mesh: MakeMesh, make_caller: 
     )
     call = make_caller(make_mesh(yaml))
     names = [call.get("http://a/").json()["name"] for _ in range(400)]
-    # Five standard deviations of a binomial with n=400, p=0.75.
-    assert abs(names.count("v1") - 300) <= 44
+    assert abs(names.count("v1") - 300) <= spread(400, 0.75)
 
 
 def test_an_edit_of_the_folder_takes_effect_and_a_wrong_one_does_not(

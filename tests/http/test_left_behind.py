@@ -248,7 +248,7 @@ def test_a_stream_that_gets_nothing_times_out_however_busy_the_others_are(
     call = async_caller(make_mesh(http2_service("a", server.port)))
 
     async def run() -> None:
-        silent = asyncio.create_task(call.async_client.get("http://a/", timeout=httpx.Timeout(9, read=0.5)))
+        silent = asyncio.create_task(call.async_client.get("http://a/", timeout=httpx.Timeout(PATIENCE, read=0.5)))
         await asyncio.sleep(0.1)
 
         async def read() -> None:
@@ -258,7 +258,7 @@ def test_a_stream_that_gets_nothing_times_out_however_busy_the_others_are(
 
         busy = asyncio.create_task(read())
         with pytest.raises(httpx.ReadTimeout):
-            await asyncio.wait_for(silent, 5)
+            await asyncio.wait_for(silent, PATIENCE)
         assert not busy.done()
         busy.cancel()
         await asyncio.wait([busy])

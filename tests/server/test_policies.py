@@ -403,8 +403,8 @@ def test_deadline_trace_and_baggage_go_on_in_what_the_application_sends(tmp_path
     assert sent["traceparent"].split("-")[1] == "0af7651916cd43dd8448eb211c80319c"
     assert sent["baggage"] == "tenant=7"
     assert seen["baggage"] == {"tenant": "7"}
-    assert 0 < seen["left"] <= 4
-    assert 0 < int(sent["x-envoy-expected-rq-timeout-ms"]) <= 4000
+    assert 0 < seen["left"] <= 40
+    assert 0 < int(sent["x-envoy-expected-rq-timeout-ms"]) <= 40_000
     assert told["kinds"].count("SERVER") == 2
 
 

@@ -275,9 +275,10 @@ def test_certificates_rotated_every_second_under_load_fail_no_request(tmp_path: 
         serving(who_asks, mesh, port),
     ):
         rotating.start()
-        until = time.monotonic() + ROTATION_SECONDS
+        began = time.monotonic()
         try:
-            while time.monotonic() < until:
+            while (passed := time.monotonic() - began) < ROTATION_SECONDS or statuses[200] <= 100:
+                assert passed < ROTATION_SECONDS + PATIENCE
                 with caller.client() as client:  # Its connections are its own: a handshake for each client.
                     for _ in range(20):
                         statuses[client.get("http://web/").status_code] += 1
@@ -285,7 +286,6 @@ def test_certificates_rotated_every_second_under_load_fail_no_request(tmp_path: 
             stop.set()
             rotating.join()
     assert set(statuses) == {200}
-    assert statuses[200] > 100
 
 
 def test_an_identity_that_cannot_be_had_says_what_to_do(tmp_path: Path) -> None:
@@ -398,12 +398,12 @@ def test_mutual_tls_is_spoken_with_endpoints_that_take_it_and_plaintext_with_the
 
 def ask(mesh: meshsdk.Mesh) -> list[tuple[str, str]]:
     with mesh.client() as client:
-        return [(one.headers["x-scheme"], one.text) for one in (client.get("http://web/") for _ in range(24))]
+        return [(one.headers["x-scheme"], one.text) for one in (client.get("http://web/") for _ in range(40))]
 
 
 async def ask_async(mesh: meshsdk.Mesh) -> list[tuple[str, str]]:
     async with mesh.async_client() as client:
-        answers = [await client.get("http://web/") for _ in range(24)]
+        answers = [await client.get("http://web/") for _ in range(40)]
         return [(one.headers["x-scheme"], one.text) for one in answers]
 
 

@@ -43,7 +43,7 @@ def main() -> None:
             headers = {
                 "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
                 "baggage": "tenant=7",
-                "x-envoy-expected-rq-timeout-ms": "4000",
+                "x-envoy-expected-rq-timeout-ms": "40000",
             }
             seen = httpx.get(f"http://127.0.0.1:{front}/", headers=headers).json()
     print(json.dumps({"seen": seen, "kinds": [span.kind.name for span in exporter.get_finished_spans()]}))

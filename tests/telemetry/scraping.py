@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -119,8 +120,17 @@ class World:
     def server_mesh(self, **options: Any) -> meshsdk.Mesh:
         return self.mesh("reviews-v2", self.server_port, **options)
 
-    def of_client(self) -> Scraped:
-        return scrape(self.client_port)
+    def of_client(self, requests: int = 1) -> Scraped:
+        """The client's page, once it counts so many requests."""
+        return _counting(self.client_port, requests)
 
-    def of_server(self) -> Scraped:
-        return scrape(self.server_port)
+    def of_server(self, requests: int = 1) -> Scraped:
+        """The server's, which counts a request when its answer is out."""
+        return _counting(self.server_port, requests)
+
+
+def _counting(port: int, requests: int) -> Scraped:
+    deadline = time.monotonic() + PATIENCE
+    while (page := scrape(port)).value() < requests and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return page

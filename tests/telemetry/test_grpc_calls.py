@@ -16,7 +16,7 @@ from tests.processes import CLEAN_ENVIRONMENT
 ROOT = Path(__file__).parents[2]
 
 SETUP = """
-    import asyncio, json, sys, pathlib
+    import asyncio, json, sys, pathlib, threading, time
     from opentelemetry import metrics, trace, baggage
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -37,6 +37,12 @@ SETUP = """
     server = GrpcServer("one", interceptors=[server_mesh.server_interceptor()])
     (folder / "mesh.yaml").write_text(service("ratings", server.port, port=9080))
     mesh = meshsdk.Mesh(config=folder)
+
+    def wait_for(count):
+        deadline = time.monotonic() + 40
+        while len(exporter.get_finished_spans()) < count:
+            assert time.monotonic() < deadline, [span.name for span in exporter.get_finished_spans()]
+            time.sleep(0.01)
 
     def show(**more):
         server.stop()
@@ -107,18 +113,22 @@ def test_a_call_is_one_span_on_each_side_by_the_conventions() -> None:
 
 def test_a_streams_span_lasts_as_long_as_the_stream() -> None:
     shown = run("""
-        import time
         with mesh.channel("ratings:9080") as channel:
+            has_begun = threading.Event()
             def requests():
-                for number in range(3):
-                    time.sleep(0.1)
-                    yield b"%d" % number
-            assert len(list(channel.stream_stream("/test.Echo/Both")(requests(), timeout=20))) == 3
+                yield b"0"
+                has_begun.wait(20)
+                time.sleep(0.3)
+                yield b"1"
+            responses = channel.stream_stream("/test.Echo/Both")(requests(), timeout=20)
+            next(responses)
+            has_begun.set()
+            assert len(list(responses)) == 1
             assert channel.stream_unary("/test.Echo/Up")(iter([b"a"]), timeout=20) == b"a"
             responses = channel.unary_stream("/test.Echo/Down")(b"100000", timeout=20)
             next(responses)
             responses.cancel()
-            time.sleep(0.3)
+            wait_for(6)
         show()
     """)
     spans = {(span["name"], span["kind"]): span for span in shown["spans"]}
@@ -254,7 +264,6 @@ def test_no_span_is_made_twice_beside_opentelemetrys_own_instrumentation() -> No
 
 def test_calls_that_the_mesh_answers_have_their_flag() -> None:
     shown = run("""
-        import time
         from tests.conftest import virtual_service
         abort = "fault: {abort: {httpStatus: 503, percentage: {value: 100}}}"
         rule = virtual_service("ratings", f"[{{{abort}, route: [{{destination: {{host: ratings}}}}]}}]")

@@ -79,7 +79,7 @@ def test_both_sides_count_a_call_with_the_labels_that_sidecars_give_it(
         assert not any("peer-metadata" in name for name in seen["metadata"])
         initial, _ = connect(client).metadata()
         assert not any("peer-metadata" in name for name, _ in initial)
-    of_client, of_server = world.of_client(), world.of_server()
+    of_client, of_server = world.of_client(2), world.of_server(2)
     assert of_client.one() == {
         "reporter": "source",
         **SHARED,
@@ -139,7 +139,7 @@ def test_messages_of_all_kinds_of_calls_are_counted(
         assert len(caller.down(4)) == 4
         caller.up([b"a", b"b", b"c"])
         caller.both([b"a", b"b"])
-    for page in (world.of_client(), world.of_server()):
+    for page in (world.of_client(3), world.of_server(3)):
         assert page.value() == 3
         assert [page.value(name) for name in MESSAGES] == [1 + 3 + 2, 4 + 1 + 2], page.find(MESSAGES[0])
         assert page.value("istio_request_bytes_sum") > 0

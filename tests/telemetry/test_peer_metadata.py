@@ -62,7 +62,7 @@ def test_each_header_of_a_peer_is_answered_only_if_it_came(world: World) -> None
             assert {name for name in answer.headers if name.startswith("x-envoy-peer")} == set(sent)
             assert not any(name.startswith("x-envoy-peer") for name in answer.json()["headers"])
         assert metadata_of(answer.headers["x-envoy-peer-metadata"])["WORKLOAD_NAME"] == "reviews-v2"
-        page = world.of_server()
+        page = world.of_server(3)
     assert page.value(source_workload="ratings-v1", source_workload_namespace="prod", source_cluster="east") == 2
     assert page.value(source_app="ratings", source_version="v1", source_canonical_service="unknown") == 2
     assert page.value(source_workload="unknown", source_canonical_revision="latest") == 1
@@ -99,7 +99,7 @@ def test_strangers_take_no_room_from_others(world: World, monkeypatch: pytest.Mo
                 "x-envoy-peer-metadata": sidecar_metadata(WORKLOAD_NAME=f"w{number}"),
             }
             client.get(f"http://127.0.0.1:{world.port}/", headers=told)
-        page = world.of_server()
+        page = world.of_server(9)
         metrics = server.runtime.metrics
     assert page.value() == 9
     assert page.value(source_workload="unknown") == 4

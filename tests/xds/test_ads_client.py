@@ -27,6 +27,7 @@ from meshsdk.xds.ads_client import AdsClient
 from meshsdk.xds.backoff import Backoff
 
 from ..patience import PATIENCE
+from ..processes import free_ports
 
 CLUSTER, ENDPOINTS = ResourceType.CLUSTER, ResourceType.ENDPOINTS
 
@@ -261,9 +262,12 @@ def test_a_change_of_subscription_carries_the_last_nonce_and_forgets_what_is_gon
 
 
 def test_after_a_broken_stream_the_client_comes_back_with_its_version_and_nothing_is_lost(
-    ads: ScriptedAds, make_client: MakeClient, stack: ExitStack
+    make_client: MakeClient, stack: ExitStack
 ) -> None:
-    client = make_client(ads.port)
+    [port] = free_ports(1)
+    ads = ScriptedAds(port)
+    stack.callback(ads.stop)
+    client = make_client(port)
     client.subscribe(cluster={"a"})
     ads.request()
     ads.send(CLUSTER, "1", cluster("a"))
@@ -273,7 +277,7 @@ def test_after_a_broken_stream_the_client_comes_back_with_its_version_and_nothin
     while not client.source.problem:
         assert time.monotonic() < deadline
     assert client.entry(CLUSTER, "a", Status.ACKED).resource is not None
-    again = ScriptedAds(ads.port)
+    again = ScriptedAds(port)
     stack.callback(again.stop)
     first = again.request()
     assert (first.version_info, first.response_nonce, first.node.id) == ("1", "", "me")
@@ -318,7 +322,7 @@ def test_a_name_that_a_late_answer_lacks_is_asked_for_on_a_stream_of_its_own(
     client.subscribe(cluster={"a", "late", "missing"})
     ads.request()
     ads.send(CLUSTER, "1", cluster("a"))
-    assert asked.get(timeout=10) == ["late", "missing"]
+    assert asked.get(timeout=PATIENCE) == ["late", "missing"]
     assert client.entry(CLUSTER, "missing", Status.DOES_NOT_EXIST).resource is None
     # What is there is taken from the stream that will bring its changes.
     assert client.entry(CLUSTER, "late", Status.REQUESTED)
