@@ -202,6 +202,8 @@ class StrictHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """See httptools."""
         self._is_in_body = False
+        # What it begins with may have come in one piece with the request before.
+        self._unfinished_bytes = self._unfinished_bytes or 1
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -297,6 +299,8 @@ class StrictHttp(HttpToolsProtocol):
             self.loop.call_soon(self._read_on)
         else:
             self._resume_reading()
+            if self._unfinished_bytes:
+                self._wait()  # The next head has begun while this one was answered.
         if self.crowd is not None and self.cycle.response_complete:
             self.crowd.waits(self, self.transport.abort)
 
