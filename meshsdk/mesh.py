@@ -12,28 +12,28 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
-from .configuration import ads_source, find_configuration, find_port, folder_source
+from .configuration import ads_source, find_configuration, folder_source
 from .control import Control
 from .http.outside import make_async_client, make_client
 from .identities.choice import choose_identity
-from .readiness import listeners_of, wait_ready, wait_ready_async, wait_settled
+from .readiness import wait_ready, wait_ready_async
 from .security import Identity
 from .security.identity import describe_identity
+from .watched import Watched
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import grpc
 
-    from .admin import Admin
     from .decision import Decision
     from .grpc.engine import RelayedMesh
     from .grpc.servers import LoadReports, ServerPolicy
     from .server import Inbound
-    from .server.monitoring import Monitoring
     from .server.tls import ServerContexts
 
 __all__ = ["Mesh"]
 
-METRICS_PORT_VARIABLE, ADMIN_PORT_VARIABLE = "MESHSDK_METRICS_PORT", "MESHSDK_ADMIN_PORT"
 _meshes: weakref.WeakSet[Mesh] = weakref.WeakSet()
 
 
@@ -94,13 +94,9 @@ class Mesh:
         )
         self._relayed: RelayedMesh | None = None
         self._server_contexts: ServerContexts | None = None
-        self._account = identity.rpartition("/")[2] if isinstance(identity, str) else ""
-        self._monitoring: Monitoring | None = None
-        metrics_port = find_port("metrics_port", metrics_port, METRICS_PORT_VARIABLE)
-        if metrics_port is not None:
-            self._monitor(metrics_port)
-        admin_port = find_port("admin_port", admin_port, ADMIN_PORT_VARIABLE)
-        self._admin = self._open_admin(admin_port) if admin_port is not None else None
+        account = identity.rpartition("/")[2] if isinstance(identity, str) else ""
+        self._watched = Watched(self._runtime, self.explain, self._identity, account)
+        self._watched.begin(metrics_port, admin_port)
         _meshes.add(self)
 
     @property
@@ -322,23 +318,11 @@ class Mesh:
 
     def metrics_asgi(self) -> Any:
         """The page of metrics as an ASGI application to mount; from now on requests are counted (docs/metrics.md)."""
-        return self._monitor(None).asgi
+        return self._watched.monitor().asgi
 
     def metrics_wsgi(self) -> Any:
         """The page of metrics as a WSGI application to mount; from now on requests are counted (docs/metrics.md)."""
-        return self._monitor(None).wsgi
-
-    def _monitor(self, port: int | None) -> Monitoring:
-        if self._monitoring is None:
-            from .server.monitoring import Monitoring  # Nobody pays for metrics who wants none.
-
-            self._monitoring = Monitoring(self._runtime, port, self._account)
-        return self._monitoring
-
-    def _open_admin(self, port: int) -> Admin:
-        from .admin import Admin  # Nobody pays for the page who wants none.
-
-        return Admin(self._runtime, self._monitor(None), self.explain, self._identity, port)
+        return self._watched.monitor().wsgi
 
     def _grpc(self) -> RelayedMesh:
         if self._relayed is None:
@@ -353,7 +337,7 @@ class Mesh:
     @property
     def admin_url(self) -> str:
         """Where the admin page is; empty where there is none, or not yet."""
-        return self._admin.url if self._admin is not None else ""
+        return self._watched.admin_url
 
     def wait_ready(self, target: str, timeout: float = 5.0) -> None:
         """Wait until the mesh knows `target` and everything that its routes lead to.
@@ -373,7 +357,13 @@ class Mesh:
         await wait_ready_async(self._runtime, target, timeout)
 
     def explain(
-        self, method: str, url: str, headers: Mapping[str, str] | None = None, *, timeout: float = 5.0
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout: float = 5.0,
+        at: datetime | None = None,
     ) -> Decision:
         """Where a request would go, and why. Nothing is sent.
 
@@ -382,19 +372,16 @@ class Mesh:
             url: Absolute URL.
             headers: Request headers.
             timeout: How long configuration that is not here yet may take, in seconds.
+            at: By the configuration of then; the last ones are kept where there is an admin page. Health is of now.
 
         Raises:
             TimeoutError: It did not come in time.
+            LookupError: Nothing is kept of then.
         """
-        from .decision import decide  # Nobody pays for explanations who asks for none.
+        from .explaining import explain  # Nobody pays for explanations who asks for none.
 
         request = httpx.Request(method, url, headers=headers)
-        url_parts = request.url
-        target = url_parts.host if url_parts.port is None else f"{url_parts.host}:{url_parts.port}"
-        names = listeners_of(self._runtime, target, url_parts.scheme)
-        if self._runtime.directory.find(names) is None:
-            wait_settled(self._runtime, target, names, timeout)
-        return decide(request, names, self._runtime.directory, self._runtime.unknown_hosts)
+        return explain(self._runtime, request, timeout, at, self._watched.past)
 
     def status(self) -> dict[str, Any]:
         """What is known: resources with versions and errors, clusters with endpoints and their health.
@@ -415,9 +402,7 @@ class Mesh:
         if self._relayed is not None:
             self._relayed.close()
         self._runtime.close()
-        for one in (self._monitoring, self._admin):
-            if one is not None:
-                one.close()
+        self._watched.close()
         if self._identity is not None and self._owns_identity:
             self._identity.close()
 

@@ -41,6 +41,8 @@ RANKS = {
     "server": 10,
     "configuration": 11,
     "readiness": 11,
+    "explaining": 11,
+    "watched": 11,
     "mesh": 11,
     "admin": 11,
     "__init__": 12,

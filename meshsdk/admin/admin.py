@@ -11,6 +11,7 @@ import socket
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from . import envoy_pages, overview
 from .changes import Changes
 from .envoy_dump import BadQuery, config_dump
 from .guard import HEADERS, refusal
+from .history import History
 from .recent import Recent
 
 __all__ = ["Admin"]
@@ -51,7 +53,7 @@ _PAGE = {
 }
 
 Query = Mapping[str, str]
-Explain = Callable[[str, str, Mapping[str, str]], Decision]
+Explain = Callable[..., Decision]
 
 
 class _NotFound(Exception):
@@ -68,6 +70,9 @@ class Admin:
         identity: The process's own.
         port: The first that is tried.
         address: That it listens on.
+
+    Attributes:
+        history: Configurations that were in use.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class Admin:
         self._started_at = time.time()
         self._recent = Recent(self._on_first)
         self._changes = Changes()
+        self.history = History()
         self._is_watching = False
         monitoring.metrics.recent = self._recent
         self._port = SidePort("the admin page", port, self._answer, address=address, spread=_SPREAD)
@@ -115,6 +121,7 @@ class Admin:
     def after_fork(self) -> None:
         """See `http.dispatcher.Transport`. The child begins to serve with its first request, at a port of its own."""
         self._changes = Changes()
+        self.history = History()
         self._is_watching = False
         self._started_at = time.time()
         self._port.after_fork()
@@ -129,6 +136,7 @@ class Admin:
     def _look(self) -> None:
         """On the control thread."""
         self._changes.look(self._control.cache)
+        self.history.keep(self._control.directory)
 
     def _entries(self) -> list[tuple[str, str, CachedResource]]:
         def look() -> list[tuple[str, str, CachedResource]]:
@@ -146,7 +154,7 @@ class Admin:
         }
         try:
             answer = self._at(asked, query)
-        except (_NotFound, BadQuery, MeshError, ValueError, TimeoutError, httpx.InvalidURL) as error:
+        except (_NotFound, BadQuery, MeshError, LookupError, ValueError, TimeoutError, httpx.InvalidURL) as error:
             status = 404 if isinstance(error, _NotFound) else 504 if isinstance(error, TimeoutError) else 400
             answer = Answer(status, _TEXT, f"{error}\n".encode())
         return answer._replace(headers=HEADERS)
@@ -277,7 +285,11 @@ class Admin:
         found = self._recent.find(_number(query, "number", 0))
         if found is None:
             raise _NotFound("that request is forgotten")
-        return {**overview.request_of(found), "explanation": overview.explanation_of(found)}
+        return {
+            **overview.request_of(found),
+            "headers": overview.headers_of(found),
+            "explanation": overview.explanation_of(found),
+        }
 
     def _explained(self, body: bytes) -> dict[str, Any]:
         asked = json.loads(body)
@@ -286,7 +298,11 @@ class Admin:
         headers = asked.get("headers") or {}
         if not (isinstance(headers, dict) and all(isinstance(value, str) for value in headers.values())):
             raise ValueError("headers must be an object of texts")
-        decision = self._explain(str(asked.get("method") or "GET"), str(asked.get("url") or ""), headers)
+        at = asked.get("at")
+        if at is not None and not (isinstance(at, int | float) and 0 <= at < 1e11):
+            raise ValueError("at must be in seconds since the epoch")
+        moment = datetime.fromtimestamp(at, UTC) if at is not None else None
+        decision = self._explain(str(asked.get("method") or "GET"), str(asked.get("url") or ""), headers, at=moment)
         return overview.decision_of(decision)
 
     def _processes(self, query: Query) -> list[int]:

@@ -32,6 +32,7 @@ __all__ = [
     "endpoints_of",
     "explanation_of",
     "graph_of",
+    "headers_of",
     "process_of",
     "request_of",
     "resources_of",
@@ -347,6 +348,11 @@ def explanation_of(one: Sent | Received) -> dict[str, Any] | None:
     if not isinstance(begun, Exchange) or begun.table is None:
         return None
     return decision_of(decide_again(begun.head, shown_head(begun.head), begun.table, begun.clusters))
+
+
+def headers_of(one: Sent | Received) -> list[tuple[str, str]]:
+    """A request's headers, as they may be shown."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in shown_head(one.head).raw_headers]
 
 
 def decision_of(decision: Decision) -> dict[str, Any]:

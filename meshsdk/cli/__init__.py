@@ -1,4 +1,4 @@
-"""The command line: `meshsdk check | route | status | control-plane`.
+"""The command line: `meshsdk check | route | status | admin | record | replay | control-plane`.
 
 Needs the extra `meshsdk[cli]` (typer, rich).
 """

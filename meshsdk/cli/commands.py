@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..controlplane.folder import Folder, FolderState, load
 from ..errors import MeshError
 
 if TYPE_CHECKING:
     from ..mesh import Mesh
+    from .recording import Replayed
 
 __all__ = ["app"]
 
@@ -216,6 +218,87 @@ def _address_of(mesh: Mesh) -> str:
             return mesh.admin_url
         time.sleep(0.1)
     _fail("no port is free for the page; choose another by --port")
+
+
+@app.command()
+def record(
+    page: Annotated[str, typer.Argument(help="Admin page of a process.")] = f"http://127.0.0.1:{DEFAULT_ADMIN_PORT}",
+    output: Annotated[Path, typer.Option(help="Where the recording is written.")] = Path("recording.jsonl"),
+    seconds: Annotated[float, typer.Option(help="How long; Ctrl-C ends it, too.", min=0.1)] = 60.0,
+) -> None:
+    """Record the requests that a process sends, with the decision on each, for `replay`."""
+    import httpx
+    from rich.progress import Progress
+
+    from .recording import record as recorded
+
+    try:
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("recording", total=1.0)
+            lines, missed = recorded(
+                page,
+                seconds,
+                lambda share, count: progress.update(task, completed=share, description=f"{count} requests"),
+            )
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        _fail(f"{page} is no admin page that answers ({error}); start the process with MESHSDK_ADMIN_PORT")
+    output.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    sent = sum(line["count"] for line in lines)
+    typer.echo(
+        f"{sent} requests, {len(lines)} of them different, are in {output}"
+        + (f"; {missed} were missed" if missed else "")
+    )
+
+
+@app.command()
+def replay(
+    recording: Annotated[Path, typer.Argument(help="Of `meshsdk record`.")],
+    config: Annotated[Path, typer.Option(help="Folder whose configuration is tried.")],
+    allow: Annotated[list[str] | None, typer.Option(help="Verdicts that are no reason to fail.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: a line for each request.")] = False,
+) -> None:
+    """Say which recorded requests would go elsewhere or fail under another configuration; exits with 1 if any does."""
+    from rich.progress import track
+
+    from .recording import VERDICTS
+    from .recording import replay as replayed
+
+    allowed = {"same", "mended", *(allow or ())}
+    if not allowed <= set(VERDICTS):
+        raise typer.BadParameter(f"--allow takes {', '.join(VERDICTS)}")
+    total = recording.read_text(encoding="utf-8").count("\n") if recording.is_file() else 0
+    try:
+        steps = replayed(recording, config)
+        found = list(track(steps, "replaying", total, console=Console(stderr=True), transient=True))
+    except (MeshError, ValueError, OSError) as error:
+        _fail(str(error))
+    found.sort(key=lambda one: (VERDICTS.index(one.verdict), -one.requests))
+    if as_json:
+        for one in found:
+            typer.echo(json.dumps(one._asdict()))
+    else:
+        _print_replayed(found)
+    if any(one.verdict not in allowed for one in found):
+        raise typer.Exit(1)
+
+
+def _print_replayed(found: list[Replayed]) -> None:
+    console = Console()
+    table = Table("", "requests", "request", "before", "after")
+    looks = {"fails": "red", "mended": "green", "same": "dim"}
+    for one in found:
+        if one.verdict != "same":
+            look = looks.get(one.verdict, "yellow")
+            texts = [one.verdict, str(one.requests), f"{one.method} {one.url}", one.before, one.after]
+            table.add_row(*(Text(text, look if place == 0 else "") for place, text in enumerate(texts)))
+    if table.row_count:
+        console.print(table)
+    counts = {verdict: sum(one.requests for one in found if one.verdict == verdict) for verdict in _verdicts_of(found)}
+    console.print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "no request", highlight=False)
+
+
+def _verdicts_of(found: list[Replayed]) -> list[str]:
+    return list(dict.fromkeys(one.verdict for one in found))
 
 
 def _print_status(found: dict[str, Any]) -> None:

@@ -316,7 +316,7 @@ async function explain(event) {
   }
   const place = $("explained");
   place.replaceChildren(made("p", { class: "quiet" }, "asking…"));
-  const response = await fetch("api/explain", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ method: $("ask-method").value, url: $("ask-url").value, headers }) });
+  const response = await fetch("api/explain", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ method: $("ask-method").value, url: $("ask-url").value, headers, at: $("ask-at").value ? Date.parse($("ask-at").value) / 1000 : undefined }) });
   const text = await response.text();
   if (!response.ok) return void place.replaceChildren(made("p", { class: "banner" }, text.trim()));
   const told = JSON.parse(text);
