@@ -28,6 +28,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .access_log import AccessLog
     from .decision import Decision
     from .grpc.channels import MeshRpcError
     from .grpc.servers import LoadReport, LoadReports, current_load_report
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccessLog",
     "AsyncMeshTransport",
     "BootstrapError",
     "CircuitOpenError",
@@ -64,6 +66,7 @@ __all__ = [
 
 # What not every process needs, and what takes time to import.
 _LOADED_WHEN_USED = {
+    "AccessLog": ".access_log",
     "AsyncMeshTransport": ".http",
     "Decision": ".decision",
     "LoadReport": ".grpc.servers",

@@ -23,6 +23,7 @@ from .security.identity import describe_identity
 if TYPE_CHECKING:
     import grpc
 
+    from .access_log import AccessLog
     from .decision import Decision
     from .grpc.engine import RelayedMesh
     from .grpc.servers import LoadReports, ServerPolicy
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Mesh"]
 
 METRICS_PORT_VARIABLE = "MESHSDK_METRICS_PORT"
+ACCESS_LOG_VARIABLE = "MESHSDK_ACCESS_LOG"
 _meshes: weakref.WeakSet[Mesh] = weakref.WeakSet()
 
 
@@ -54,6 +56,9 @@ class Mesh:
             bootstrap's certificate provider `default`, or over a folder the default service account.
         metrics_port: Count requests by Istio's standard metrics, and tell Prometheus of them at this port under
             `/stats/prometheus` (docs/metrics.md). Default: MESHSDK_METRICS_PORT; without either nothing is counted.
+        access_log: Write a line for each request that is sent or comes in, in Istio's format: True for standard output,
+            a path, or a `meshsdk.AccessLog` (docs/access-logs.md). Default: MESHSDK_ACCESS_LOG. Listeners may bring
+            access logs as well, unless it is False.
 
     Raises:
         BootstrapError: There is no configuration, or it is wrong.
@@ -71,6 +76,7 @@ class Mesh:
         local_replies: Literal["respond", "raise"] = "respond",
         identity: Identity | str | None = None,
         metrics_port: int | None = None,
+        access_log: AccessLog | str | bool | None = None,
     ) -> None:
         for name, value, known in (
             ("unknown_hosts", unknown_hosts, ("allow", "deny")),
@@ -96,6 +102,9 @@ class Mesh:
             raise ValueError(f"metrics_port must be a port, is {metrics_port!r}")
         if metrics_port is not None or os.environ.get(METRICS_PORT_VARIABLE):
             self._monitor(metrics_port)
+        self._runtime.keeps_logs = access_log is not False
+        if access_log or (access_log is None and os.environ.get(ACCESS_LOG_VARIABLE)):
+            self._keep_log(access_log)
         _meshes.add(self)
 
     @property
@@ -330,6 +339,12 @@ class Mesh:
             self._monitoring = Monitoring(self._runtime, port, self._account)
         return self._monitoring
 
+    def _keep_log(self, asked: AccessLog | str | bool | None) -> None:
+        from .access_log import AccessLogs, asked_for  # Nobody pays for logs who wants none.
+        from .http.measured import Record
+
+        self._runtime.access_logs = AccessLogs(asked_for(asked, os.environ), Record)
+
     def _grpc(self) -> RelayedMesh:
         if self._relayed is None:
             from .grpc.engine import RelayedMesh
@@ -402,6 +417,8 @@ class Mesh:
         self._runtime.close()
         if self._monitoring is not None:
             self._monitoring.close()
+        if self._runtime.access_logs is not None:
+            self._runtime.access_logs.close()
         if self._identity is not None and self._owns_identity:
             self._identity.close()
 

@@ -35,6 +35,7 @@ _ANSWER = [
 
 class _InstantConnection:
     requests = 0
+    own_address = ""
 
     def exchange(self, outgoing: Any) -> RawResponse:
         outgoing.attempt.finish()
