@@ -7,7 +7,7 @@ writer      one queue and one thread for each sink; no request waits for either
 logs        which logs a Mesh has
 """
 
-from .entry import Entry
+from .entry import Entry, Headers, OfServer, Steady
 from .format import ISTIO_JSON, ISTIO_TEXT, compile_json, compile_text
 from .logs import VARIABLE, AccessLog, AccessLogs, asked_for
 
@@ -18,6 +18,9 @@ __all__ = [
     "AccessLog",
     "AccessLogs",
     "Entry",
+    "Headers",
+    "OfServer",
+    "Steady",
     "asked_for",
     "compile_json",
     "compile_text",

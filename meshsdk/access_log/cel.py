@@ -48,7 +48,7 @@ def compile_expression(text: str, where: str) -> Callable[[Entry], bool]:
 
 def _headers(pairs: Any) -> dict[str, str]:
     told: dict[str, str] = {}
-    for raw_name, raw_value in pairs or ():
+    for raw_name, raw_value in pairs:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("utf-8", "replace")
         told[name] = f"{told[name]},{value}" if name in told else value
     return told
@@ -77,7 +77,7 @@ def _request(entry: Entry) -> _Data:
             "useragent": headers.get("user-agent"),
             "id": headers.get("x-request-id"),
             "size": entry.received,
-            "protocol": entry.protocol,
+            "protocol": entry.steady.protocol,
         }
     )
 
@@ -85,8 +85,8 @@ def _request(entry: Entry) -> _Data:
 def _response(entry: Entry) -> _Data:
     return _told(
         {
-            "code": entry.status or None,
-            "code_details": entry.details or None,
+            "code": entry.steady.status or None,
+            "code_details": entry.steady.details or None,
             "headers": _headers(entry.headers),
             "trailers": _headers(entry.trailers),
             "grpc_status": grpc_number(entry),
@@ -99,8 +99,7 @@ def _of_connection(**names: str) -> Callable[[Entry], _Data]:
     """Attributes that are operators, too."""
 
     def read(entry: Entry) -> _Data:
-        ask = entry.downstream
-        return {name: value for name, asked in names.items() if ask is not None and (value := ask(asked, ""))}
+        return {name: value for name, asked in names.items() if (value := entry.ask(asked))}
 
     return read
 
@@ -116,17 +115,16 @@ _peer = _of_connection(
 
 def _connection(entry: Entry) -> _Data:
     told = _peer(entry)
-    has_peer = entry.downstream is not None and bool(entry.downstream("DOWNSTREAM_PEER_FINGERPRINT_256", ""))
-    return {**told, "mtls": has_peer}
+    return {**told, "mtls": bool(entry.ask("DOWNSTREAM_PEER_FINGERPRINT_256"))}
 
 
 def _upstream(entry: Entry) -> _Data:
     return _told(
         {
-            "address": entry.host or None,
-            "cluster": entry.cluster or None,
-            "transport_failure_reason": entry.failure or None,
-            "request_attempt_count": entry.attempts or None,
+            "address": entry.steady.host or None,
+            "cluster": entry.steady.cluster or None,
+            "transport_failure_reason": entry.steady.failure or None,
+            "request_attempt_count": entry.steady.attempts or None,
         }
     )
 
@@ -138,5 +136,7 @@ _ROOTS: dict[str, Callable[[Entry], _Data]] = {
     "source": _of_connection(address="DOWNSTREAM_REMOTE_ADDRESS"),
     "destination": _of_connection(address="DOWNSTREAM_LOCAL_ADDRESS"),
     "upstream": _upstream,
-    "xds": lambda entry: _told({"route_name": entry.route or None, "cluster_name": entry.cluster or None}),
+    "xds": lambda entry: _told(
+        {"route_name": entry.steady.route or None, "cluster_name": entry.steady.cluster or None}
+    ),
 }

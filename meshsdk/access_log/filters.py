@@ -52,7 +52,9 @@ def compile_filter(filter_: AccessLogFilter, where: str, random_fraction: Random
             compare = _COMPARE[comparison]
             return lambda entry: compare(read(entry), value)
         case config.HasFlags(flags):
-            return lambda entry: (not flags.isdisjoint(entry.flags.split(","))) if flags else bool(entry.flags)
+            return lambda entry: (
+                not flags.isdisjoint(entry.steady.flags.split(",")) if flags else bool(entry.steady.flags)
+            )
         case config.HasHeader(header):
             condition = compile_header(header)
             return lambda entry: condition.holds(entry.head, no_chance)

@@ -1,6 +1,7 @@
 """Lines of an access log: Envoy's text and JSON formats, compiled once when configuration comes.
 
-Either becomes a template of Python's and one getter for each operator in it, so a line is made in one step.
+Either becomes a template of Python's and one getter for each operator in it. What many requests have in common is
+filled in once (`Steady.filled`), so a line takes what is the request's own.
 
 Source: Envoy source/common/formatter/substitution_formatter.cc, json formatter; docs, access_log/usage (JSON keys are
 sorted, numbers stay numbers, what is missing is null).
@@ -14,8 +15,8 @@ from typing import Any
 
 from ..errors import ResourceError
 from .entry import Entry
-from .operators import MISSING, Getter, compile_parts
-from .shown import bounded_bytes, shown_bytes
+from .operators import Operator, compile_parts
+from .shown import JSON, TEXT, TEXT_OR_NOTHING, Missing, Style, raw_style
 
 __all__ = ["ENVOY_TEXT", "ISTIO_JSON", "ISTIO_TEXT", "Line", "compile_json", "compile_text"]
 
@@ -77,15 +78,36 @@ def compile_text(text: str, where: str, *, omits_empty: bool = False) -> Line:
     Raises:
         ResourceError: An operator is not known, or a percent sign stands alone.
     """
-    template, getters = _template(compile_parts(text, where, shown_bytes))
-    if omits_empty:
-        return lambda entry: template % tuple(["" if (one := get(entry)) is MISSING else one for get in getters])
-    return lambda entry: template % tuple([get(entry) for get in getters])
+    return _line(compile_parts(text, where, TEXT_OR_NOTHING if omits_empty else TEXT))
 
 
-def _template(parts: list[str | Getter]) -> tuple[str, tuple[Getter, ...]]:
-    template = "".join(part.replace("%", "%%") if isinstance(part, str) else "%s" for part in parts)
-    return template, tuple(part for part in parts if not isinstance(part, str))
+# What is steady is filled in with a text of its own percent signs, which the next step must find doubled.
+_LATER = "%%s"
+
+
+def _line(parts: list[str | Operator]) -> Line:
+    """A function that makes the line in two steps: what is steady once, and the request's own for each."""
+    template, steady, own = "", [], []
+    for part in parts:
+        if isinstance(part, str):
+            template += part.replace("%", "%%%%")
+        elif part.is_steady:
+            template += "%s"
+            steady.append(part.get)
+        else:
+            template += _LATER
+            own.append(part.get)
+    gets = tuple(own)
+
+    def line(entry: Entry) -> str:
+        filled = entry.steady.filled
+        rest = filled.get(line)
+        if rest is None:
+            rest = template % tuple([str(get(entry)).replace("%", "%%") for get in steady])
+            filled[line] = rest
+        return rest % tuple([get(entry) for get in gets])
+
+    return line
 
 
 def compile_json(tree: Mapping[str, Any], where: str, *, omits_empty: bool = False) -> Line:
@@ -100,25 +122,16 @@ def compile_json(tree: Mapping[str, Any], where: str, *, omits_empty: bool = Fal
         ResourceError: See `compile_text`; or it is nested too deep.
     """
     if omits_empty:
-        make = _compile_value(tree, where, 0, missing="")
-        return lambda entry: f"{_encode(_without_missing(make(entry)))}\n"
-    parts = _json_parts(tree, where, 0)
-    merged: list[str | Getter] = []
-    for part in parts:
-        if isinstance(part, str) and merged and isinstance(merged[-1], str):
-            merged[-1] += part
-        else:
-            merged.append(part)
-    template, getters = _template([*merged, "\n"])
-    return lambda entry: template % tuple([get(entry) for get in getters])
+        make = _compile_value(tree, where, 0, raw_style(""))
+        return lambda entry: f"{_encode(make(entry))}\n"
+    return _line([*_json_parts(tree, where, 0), "\n"])
 
 
-def _json_parts(value: Any, where: str, depth: int) -> list[str | Getter]:
+def _json_parts(value: Any, where: str, depth: int) -> list[str | Operator]:
     """The text of a JSON value, but for what operators stand for."""
-    if depth > _MAX_DEPTH:
-        raise ResourceError(where, f"is nested deeper than {_MAX_DEPTH}")
+    _check_depth(depth, where)
     if isinstance(value, Mapping):
-        parts: list[str | Getter] = ["{"]
+        parts: list[str | Operator] = ["{"]
         for index, key in enumerate(sorted(value)):
             parts.append(f"{',' if index else ''}{_encode(key)}:")
             parts.extend(_json_parts(value[key], f"{where}.{key}", depth + 1))
@@ -130,38 +143,49 @@ def _json_parts(value: Any, where: str, depth: int) -> list[str | Getter]:
         return [*parts, "]"]
     if not isinstance(value, str):
         return [_encode(_plain_number(value))]
-    make = _compile_value(value, where, depth, missing=MISSING)
-    if not callable(make):
-        return [_encode(make)]
-    return [lambda entry: _encode(make(entry))]
+    single = compile_parts(value, where, JSON)
+    if len(single) == 1 and not isinstance(single[0], str):
+        return single
+    make = _compile_value(value, where, depth, raw_style("-"))
+    return [_encode(make)] if isinstance(make, str) else [Operator(lambda entry: _encode(make(entry)))]
 
 
-def _compile_value(value: Any, where: str, depth: int, missing: str) -> Any:
+def _compile_value(value: Any, where: str, depth: int, style: Style) -> Any:
     """A function from a request to a value, or the value where it is always the same.
 
-    Args:
-        value: The format.
-        where: Path for error messages.
-        depth: Of the value in it.
-        missing: What stands for a value that is not there, within a text.
+    What is missing or null is left out where it has a name or a place of its own.
     """
-    if depth > _MAX_DEPTH:
-        raise ResourceError(where, f"is nested deeper than {_MAX_DEPTH}")
+    _check_depth(depth, where)
     if isinstance(value, Mapping):
-        fields = {key: _compile_value(value[key], f"{where}.{key}", depth + 1, missing) for key in sorted(value)}
-        return lambda entry: {key: one(entry) if callable(one) else one for key, one in fields.items()}
+        fields = {key: _compile_value(value[key], f"{where}.{key}", depth + 1, style) for key in sorted(value)}
+        return lambda entry: {key: one for key, make in fields.items() if not _is_none(one := _made(make, entry))}
     if isinstance(value, list | tuple):
-        items = [_compile_value(one, where, depth + 1, missing) for one in value]
-        return lambda entry: [one(entry) if callable(one) else one for one in items]
+        items = [_compile_value(one, where, depth + 1, style) for one in value]
+        return lambda entry: [one for make in items if not _is_none(one := _made(make, entry))]
     if not isinstance(value, str):
         return _plain_number(value)
-    parts = compile_parts(value, where, bounded_bytes)
-    if not parts or (len(parts) == 1 and isinstance(parts[0], str)):
-        return parts[0] if parts else ""
+    parts = compile_parts(value, where, style)
+    if not parts:
+        return ""
+    first = parts[0]
     if len(parts) == 1:
-        return parts[0]
-    template, getters = _template(parts)
-    return lambda entry: template % tuple([missing if (one := get(entry)) is MISSING else one for get in getters])
+        return first if isinstance(first, str) else first.get
+    template = "".join(part.replace("%", "%%") if isinstance(part, str) else "%s" for part in parts)
+    gets = [part.get for part in parts if not isinstance(part, str)]
+    return lambda entry: template % tuple([get(entry) for get in gets])
+
+
+def _made(make: Any, entry: Entry) -> Any:
+    return make(entry) if callable(make) else make
+
+
+def _is_none(value: Any) -> bool:
+    return value is None or type(value) is Missing
+
+
+def _check_depth(depth: int, where: str) -> None:
+    if depth > _MAX_DEPTH:
+        raise ResourceError(where, f"is nested deeper than {_MAX_DEPTH}")
 
 
 def _plain_number(value: Any) -> Any:
@@ -169,23 +193,6 @@ def _plain_number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
-def _without_missing(value: Any) -> Any:
-    """Without what is null, which Envoy leaves out with what is missing."""
-    if isinstance(value, dict):
-        return {key: _without_missing(one) for key, one in value.items() if one is not MISSING and one is not None}
-    if isinstance(value, list):
-        return [_without_missing(one) for one in value if one is not MISSING and one is not None]
-    return value
-
-
 def _encode(value: Any) -> str:
-    if value is MISSING:
-        return "null"
-    if type(value) is str:
-        # What is plain is most of it.
-        if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
-            return f'"{value}"'
-        return json.dumps(value, ensure_ascii=not value.isprintable())
-    if type(value) is int:
-        return str(value)
-    return json.dumps(value, ensure_ascii=not str(value).isprintable(), separators=(",", ":"))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text if text.isprintable() else json.dumps(value, separators=(",", ":"))

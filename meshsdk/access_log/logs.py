@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import ResourceError
 from ..log_lines import logger_of
 from ..resources.access_log import AccessLogConfig, parse_filter_document
-from .entry import Entry
+from .entry import Entry, Steady
 from .filters import Predicate, compile_filter
 from .format import ENVOY_TEXT, ISTIO_JSON, ISTIO_TEXT, Line, compile_json, compile_text
 from .sinks import LoggingSink, sink_of
@@ -22,6 +22,9 @@ __all__ = ["VARIABLE", "AccessLog", "AccessLogs", "asked_for"]
 VARIABLE = "MESHSDK_ACCESS_LOG"
 
 logger = logger_of("meshsdk.access_log")
+
+# Beyond this all is found out anew.
+_MAX_KNOWN = 4096
 
 BeginHttp = Callable[..., Any]
 
@@ -80,6 +83,7 @@ class AccessLogs:
 
     Attributes:
         follows: Listeners have access logs of their own.
+        known: What requests have in common, by keys of the engines' own.
 
     Raises:
         ResourceError: A format has an operator that is not known.
@@ -88,6 +92,7 @@ class AccessLogs:
     def __init__(self, own: tuple[AccessLog, ...], begin_http: BeginHttp) -> None:
         self.begin_http = begin_http
         self.follows = False
+        self.known: dict[Any, Steady] = {}
         self._writers: dict[str, Writer] = {}
         self._failures = 0
         # By the identity of what configuration says, which is kept beside it.
@@ -113,6 +118,13 @@ class AccessLogs:
             except Exception:  # noqa: BLE001 - a request must not fail for its log; it is told with its traceback.
                 self._failed()
 
+    def remember(self, key: Any, steady: Steady) -> Steady:
+        """Know what many requests have in common."""
+        if len(self.known) >= _MAX_KNOWN:
+            self.known = {}
+        self.known[key] = steady
+        return steady
+
     def follow(self, every: Iterable[Configs]) -> list[str]:
         """Configuration has changed. On the control thread.
 
@@ -128,6 +140,8 @@ class AccessLogs:
             known = self._followed.get(id(configs))
             followed[id(configs)] = known if known is not None else (configs, self._make_each(configs, problems))
         self._followed = followed
+        # What it holds of clusters and endpoints may be gone.
+        self.known = {}
         self.follows = bool(followed)
         return problems
 

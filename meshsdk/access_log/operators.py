@@ -1,6 +1,7 @@
-"""Envoy's command operators, compiled: from a finished request to a value.
+"""Envoy's command operators, compiled: from a finished request to a value, in the style of the format.
 
-Numbers stay numbers, which JSON formats tell apart. What is not there is `MISSING`: a dash in text, null in JSON.
+An operator is *steady* where it depends on nothing but what many requests have in common (`entry.Steady`). Numbers
+stay numbers.
 
 Source: Envoy docs, advanced/substitution_formatter; source/common/formatter/stream_info_formatter.cc. What is about a
 request alone has its operator in `routing.formatter`, which headers with values of the kind go by, too.
@@ -8,50 +9,53 @@ request alone has its operator in `routing.formatter`, which headers with values
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
 import re2
+from msgspec import Struct
 
 from ..errors import ResourceError
 from ..routing.formatter import compile_format, format_time
 from ..routing.timeouts import is_grpc
 from .entry import Entry
-from .shown import shown
-from .tables import FLAG_NAMES, GRPC_CAMEL, GRPC_SNAKE, NOT_KNOWN_HERE
+from .header_operators import Getter, compile_header
+from .iso_time import MILLISECONDS, Second, iso_time, second_of
+from .shown import Style
+from .tables import FLAG_NAMES, GRPC_CAMEL, GRPC_OF_HTTP, GRPC_SNAKE, NOT_KNOWN_HERE
 
-__all__ = ["MISSING", "Getter", "Missing", "compile_parts", "grpc_number"]
-
-Getter = Callable[[Entry], Any]
-Show = Callable[[bytes], str]
-
-
-class Missing(str):
-    """The dash that stands for a value that is not there; a header may have a dash for its value."""
-
-    __slots__ = ()
+__all__ = ["Operator", "compile_parts", "grpc_number"]
 
 
-MISSING = Missing("-")
+class Operator(Struct, frozen=True):
+    """One operator of a format.
+
+    Attributes:
+        get: Gives its value.
+        is_steady: See above.
+    """
+
+    get: Getter
+    is_steady: bool = False
+
 
 # Arguments may hold anything but a closing parenthesis.
 _OPERATOR = re2.compile(r"%%|%([A-Z_0-9]+)(?:\(([^)]*)\))?(?::(\d{1,5}))?%|%")
 
 
-def compile_parts(text: str, where: str, show: Show) -> list[str | Getter]:
+def compile_parts(text: str, where: str, style: Style) -> list[str | Operator]:
     """The pieces of a format: text, and what operators stand for.
 
     Args:
         text: `%%` is a percent sign, `%OPERATOR(arguments):length%` is replaced.
         where: Path for error messages.
-        show: Makes text of a header's value.
+        style: How values are written.
 
     Raises:
         ResourceError: An operator is not known, or a percent sign stands alone.
     """
-    parts: list[str | Getter] = []
+    parts: list[str | Operator] = []
     position = 0
     for match in _OPERATOR.finditer(text):
         _add(parts, text[position : match.start()])
@@ -60,13 +64,13 @@ def compile_parts(text: str, where: str, show: Show) -> list[str | Getter]:
         elif match[0] == "%":
             raise ResourceError(where, f"a lone % in {text!r}; write %% for a percent sign")
         else:
-            parts.append(_compile(match[1], match[2], match[3], where, show))
+            parts.append(_compile(match[1], match[2] or "", match[3], where, style))
         position = match.end()
     _add(parts, text[position:])
     return parts
 
 
-def _add(parts: list[str | Getter], text: str) -> None:
+def _add(parts: list[str | Operator], text: str) -> None:
     if not text:
         return
     if parts and isinstance(parts[-1], str):
@@ -75,209 +79,93 @@ def _add(parts: list[str | Getter], text: str) -> None:
         parts.append(text)
 
 
-def _compile(name: str, arguments: str | None, length: str | None, where: str, show: Show) -> Getter:
-    getter = _getter(name, arguments or "", where, show)
-    if length is not None and name in _SIMPLE:
-        raise ResourceError(where, f"%{name}% takes no length")  # Neither in Envoy.
-    if length is None:
-        return getter
-    limit = int(length)
-
-    def cut(entry: Entry) -> Any:
-        value = getter(entry)
-        return value if value is MISSING else str(value)[:limit]
-
-    return cut
-
-
-def _getter(name: str, arguments: str, where: str, show: Show) -> Getter:
-    if name in _HEADERS:
-        return _HEADERS[name](arguments, f"{where} %{name}%", show)
-    if name in _WITH_ARGUMENTS:
-        return _WITH_ARGUMENTS[name](arguments, f"{where} %{name}%")
-    if name in _SIMPLE:
-        if arguments:
+def _compile(name: str, arguments: str, length: str | None, where: str, style: Style) -> Operator:
+    limit = int(length) if length is not None else None
+    header = compile_header(name, arguments, limit, f"{where} %{name}%", style)
+    if header is not None:
+        get, is_steady = header
+        return Operator(get, is_steady)
+    if name in _NUMBERS or name in _TEXTS or name in NOT_KNOWN_HERE:
+        if arguments and name not in NOT_KNOWN_HERE:
             raise ResourceError(where, f"%{name}% takes no arguments")
-        return _SIMPLE[name]
-    if name in NOT_KNOWN_HERE:
-        return _missing
-    return _of_request(name, arguments, where)
+        if limit is not None:
+            raise ResourceError(where, f"%{name}% takes no length")  # Neither in Envoy.
+        if name in NOT_KNOWN_HERE:
+            return Operator(lambda entry: style.missing, is_steady=True)
+        if name in _NUMBERS:
+            number = _NUMBERS[name]
+            return Operator(_or_missing(number, style) if name in _MAY_BE_MISSING else number, name in _STEADY)
+        return Operator(_shown(_TEXTS[name], None, style), name in _STEADY)
+    if name in ("START_TIME", "EMIT_TIME"):
+        return Operator(_time(name, arguments, limit, style))
+    if name == "GRPC_STATUS":
+        return Operator(_grpc_status(arguments, f"{where} %{name}%", style))
+    return _of_request(name, arguments, limit, where, style)
 
 
-def _of_request(name: str, arguments: str, where: str) -> Getter:
+def _shown(read: Callable[[Entry], str], limit: int | None, style: Style) -> Getter:
+    """A text in the style of the format; an empty one is missing."""
+    missing, text = style.missing, style.text
+    return lambda entry: text(found[:limit]) if (found := read(entry)) else missing
+
+
+def _or_missing(read: Getter, style: Style) -> Getter:
+    missing = style.missing
+    return lambda entry: missing if (found := read(entry)) is None else found
+
+
+def _of_request(name: str, arguments: str, limit: int | None, where: str, style: Style) -> Operator:
     """An operator that values of headers have, too; it knows a missing value by its emptiness."""
+    if name.startswith("DOWNSTREAM_") or name == "REQUESTED_SERVER_NAME":
+        # Whoever sends a request has no such connection; what is about the peer differs from one to the next.
+        return Operator(_shown(lambda entry: entry.ask(name, arguments), limit, style), name in _STEADY)
     formatter = compile_format(f"%{name}({arguments})%" if arguments else f"%{name}%", where)
-
-    def value(entry: Entry) -> Any:
-        text = formatter(entry.context)
-        return shown(text) if text else MISSING
-
-    return value
+    return Operator(_shown(lambda entry: formatter(entry.context), limit, style), name in _STEADY)
 
 
-def _missing(entry: Entry) -> Any:
-    return MISSING
-
-
-# Headers.
-
-
-def _names(arguments: str, where: str) -> tuple[str, str]:
-    """`X?Y`: the header X, or Y where X is missing."""
-    first, _, second = arguments.lower().partition("?")
-    if not first:
-        raise ResourceError(where, "needs the name of a header")
-    return first, second
-
-
-def _request_header(arguments: str, where: str, show: Show) -> Getter:
-    first, second = _names(arguments, where)
-    get, otherwise = _one_request_header(first, show), _one_request_header(second, show) if second else None
-    if otherwise is None:
-        return get
-
-    def either(entry: Entry) -> Any:
-        value = get(entry)
-        return otherwise(entry) if value is MISSING else value
-
-    return either
-
-
-def _one_request_header(name: str, show: Show) -> Getter:
-    if name == ":method":
-        return attrgetter("head.method")  # A token, or it would not have gone out or come in.
-    if name in (":path", ":authority", "host", ":scheme"):
-        of_head = attrgetter({":path": "target", "host": "authority"}.get(name, name.removeprefix(":")))
-        return lambda entry: show(of_head(entry.head).encode("latin-1", "replace")) or MISSING
-    raw = name.encode("latin-1", "replace")
-
-    def value(entry: Entry) -> Any:
-        head = entry.head
-        found = head.by_name().get(raw)
-        if found is None:
-            return MISSING
-        if head.has_duplicates:
-            found = (head.first_header(name) or "").encode("latin-1")
-        return show(found)
-
-    return value
-
-
-def _without_query(arguments: str, where: str, show: Show) -> Getter:
-    """The extension that istiod adds to formats (envoy.formatter.req_without_query)."""
-    get = _request_header(arguments, where, show)
-
-    def value(entry: Entry) -> Any:
-        found = get(entry)
-        return found if found is MISSING else found.partition("?")[0]
-
-    return value
-
-
-# The name of what routers say of the time that an upstream took, which goes by no header between us and ourselves.
-_UPSTREAM_TIME = "x-envoy-upstream-service-time"
-
-
-def _response_header(arguments: str, where: str, show: Show) -> Getter:
-    first, second = _names(arguments, where)
-    get, otherwise = _one_response_header(first, show), _one_response_header(second, show) if second else None
-
-    def either(entry: Entry) -> Any:
-        value = get(entry)
-        return otherwise(entry) if otherwise is not None and value is MISSING else value
-
-    return get if otherwise is None else either
-
-
-def _one_response_header(name: str, show: Show) -> Getter:
-    if name == ":status":
-        return lambda entry: str(entry.status) if entry.status else MISSING
-    if name == _UPSTREAM_TIME:
-        return _upstream_time
-    raw = name.encode("latin-1", "replace")
-
-    def value(entry: Entry) -> Any:
-        found = entry.response_header(raw)
-        return MISSING if found is None else show(found)
-
-    return value
-
-
-def _upstream_time(entry: Entry) -> Any:
-    seconds = entry.seconds_to_head
-    return MISSING if seconds is None else str(int(seconds * 1000))
-
-
-def _trailer(arguments: str, where: str, show: Show) -> Getter:
-    names = [name.encode("latin-1", "replace") for name in _names(arguments, where) if name]
-
-    def value(entry: Entry) -> Any:
-        for wanted in names:
-            for name, found in entry.trailers:
-                if name.lower() == wanted:
-                    return show(found)
-        return MISSING
-
-    return value
-
-
-# Times.
-
-_second: tuple[int, str] = (0, "")
-
-
-def _iso(moment: float) -> str:
-    """As Envoy writes it unless told otherwise: UTC, with milliseconds."""
-    global _second
-    seconds = int(moment)
-    known = _second
-    if known[0] != seconds:
-        # The date of a second is the same for all its requests; threads that both find it out agree.
-        known = _second = seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return "%s.%03dZ" % (known[1], (moment - seconds) * 1000)  # noqa: UP031 - of each line, and the fastest.
-
-
-def _start_time(arguments: str, where: str) -> Getter:
+def _time(name: str, arguments: str, limit: int | None, style: Style) -> Getter:
+    if name == "START_TIME" and not arguments and limit is None:
+        return _iso_start(style.text("")[:1])
+    moment: Callable[[Entry], float] = (
+        (lambda entry: entry.ended - entry.seconds) if name == "START_TIME" else attrgetter("ended")
+    )
     if not arguments:
-        return lambda entry: _iso(entry.ended - entry.seconds)
-    return lambda entry: format_time(arguments, int(entry.started * 1e9))
+        return _shown(lambda entry: iso_time(moment(entry)), limit, style)
+    return _shown(lambda entry: format_time(arguments, int(moment(entry) * 1e9)), limit, style)
 
 
-def _emit_time(arguments: str, where: str) -> Getter:
-    if not arguments:
-        return lambda entry: _iso(entry.ended)
-    return lambda entry: format_time(arguments, int(entry.ended * 1e9))
+def _iso_start(quote: str) -> Getter:
+    """What nearly all formats begin with: nothing in it needs to be escaped."""
+    last = Second(0, "")
+
+    def start(entry: Entry) -> str:
+        nonlocal last
+        moment = entry.ended - entry.seconds
+        number = int(moment)
+        known = last
+        if known.number != number:
+            known = last = second_of(number)
+        return f"{quote}{known.text}{MILLISECONDS[int((moment - number) * 1000)]}{quote}"
+
+    return start
 
 
-def _to_head(entry: Entry) -> Any:
+def _to_head(entry: Entry) -> int | None:
     seconds = entry.seconds_to_head
-    return MISSING if seconds is None else int(seconds * 1000)
+    return None if seconds is None else int(seconds * 1000)
 
 
-def _from_head(entry: Entry) -> Any:
+def _from_head(entry: Entry) -> int | None:
     seconds = entry.seconds_to_head
-    return MISSING if seconds is None else max(0, int(entry.seconds * 1000) - int(seconds * 1000))
+    return None if seconds is None else max(0, int(entry.seconds * 1000) - int(seconds * 1000))
 
 
-# What became of it.
-
-
-def _text_of(name: str) -> Getter:
-    get = attrgetter(name)
-    return lambda entry: get(entry) or MISSING
-
-
-def _details(entry: Entry) -> Any:
-    details = entry.details
-    return (details.replace(" ", "_") if " " in details else details) or MISSING
+def _details(entry: Entry) -> str:
+    return entry.steady.details.replace(" ", "_")
 
 
 def _long_flags(entry: Entry) -> str:
-    return ",".join(FLAG_NAMES.get(flag, flag) for flag in entry.flags.split(",")) or "-"
-
-
-# gRPC, doc/http-grpc-status-mapping.md; what is not here is UNKNOWN, a 200 without a status of gRPC too.
-_GRPC_OF_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+    return ",".join(FLAG_NAMES.get(flag, flag) for flag in entry.steady.flags.split(",")) or "-"
 
 
 def grpc_number(entry: Entry) -> int:
@@ -286,74 +174,65 @@ def grpc_number(entry: Entry) -> int:
     said = entry.response_header(b"grpc-status") if said is None else said
     if said is not None and said.isdigit() and len(said) < 4:
         return int(said)
-    return _GRPC_OF_HTTP.get(entry.status, 2)
+    return GRPC_OF_HTTP.get(entry.steady.status, 2)
 
 
-def _grpc_status(arguments: str, where: str) -> Getter:
+def _grpc_status(arguments: str, where: str, style: Style) -> Getter:
     names = {"": GRPC_CAMEL, "CAMEL_STRING": GRPC_CAMEL, "SNAKE_STRING": GRPC_SNAKE, "NUMBER": None}
     if arguments not in names:
         raise ResourceError(where, f"{arguments!r} is not CAMEL_STRING, SNAKE_STRING or NUMBER")
     table = names[arguments]
+    if table is None:
+        return _or_missing(_grpc_status_number, style)
 
-    def value(entry: Entry) -> Any:
+    def name(entry: Entry) -> str:
         if not is_grpc(entry.head):
-            return MISSING
+            return ""
         number = grpc_number(entry)
-        if table is None:
-            return number
         return table[number] if number < len(table) else str(number)
 
-    return value
+    return _shown(name, None, style)
 
 
-def _grpc_status_number(entry: Entry) -> Any:
-    return grpc_number(entry) if is_grpc(entry.head) else MISSING
+def _grpc_status_number(entry: Entry) -> int | None:
+    return grpc_number(entry) if is_grpc(entry.head) else None
 
 
-def _request_bytes(entry: Entry) -> int:
-    return sum(len(name) + len(value) for name, value in entry.head.raw_headers)
+def _size(headers: Callable[[Entry], Any]) -> Callable[[Entry], int]:
+    return lambda entry: sum(len(name) + len(value) for name, value in headers(entry))
 
 
-def _response_bytes(entry: Entry) -> int:
-    return sum(len(name) + len(value) for name, value in entry.headers or ())
-
-
-_HEADERS: dict[str, Callable[[str, str, Show], Getter]] = {
-    "REQ": _request_header,
-    "REQUEST_HEADER": _request_header,
-    "REQ_WITHOUT_QUERY": _without_query,
-    "RESP": _response_header,
-    "RESPONSE_HEADER": _response_header,
-    "TRAILER": _trailer,
-    "RESPONSE_TRAILER": _trailer,
-}
-
-_WITH_ARGUMENTS: dict[str, Callable[[str, str], Getter]] = {
-    "START_TIME": _start_time,
-    "EMIT_TIME": _emit_time,
-    "GRPC_STATUS": _grpc_status,
-}
-
-_SIMPLE: dict[str, Getter] = {
-    "PROTOCOL": attrgetter("protocol"),
-    "RESPONSE_CODE": attrgetter("status"),
-    "RESPONSE_CODE_DETAILS": _details,
-    "RESPONSE_FLAGS": lambda entry: entry.flags or "-",
-    "RESPONSE_FLAGS_LONG": _long_flags,
+_NUMBERS: dict[str, Getter] = {
+    "RESPONSE_CODE": attrgetter("steady.status"),
     "BYTES_RECEIVED": attrgetter("received"),
     "BYTES_SENT": attrgetter("sent"),
-    "DURATION": attrgetter("milliseconds"),
+    "DURATION": lambda entry: int(entry.seconds * 1000),
     "RESPONSE_DURATION": _to_head,
     "RESPONSE_TX_DURATION": _from_head,
-    "UPSTREAM_HOST": _text_of("host"),
-    "UPSTREAM_LOCAL_ADDRESS": _text_of("own_address"),
-    "UPSTREAM_CLUSTER": _text_of("cluster"),
-    "UPSTREAM_CLUSTER_RAW": _text_of("cluster"),
-    "UPSTREAM_REQUEST_ATTEMPT_COUNT": attrgetter("attempts"),
-    "UPSTREAM_TRANSPORT_FAILURE_REASON": _text_of("failure"),
-    "ROUTE_NAME": _text_of("route"),
+    "UPSTREAM_REQUEST_ATTEMPT_COUNT": attrgetter("steady.attempts"),
     "GRPC_STATUS_NUMBER": _grpc_status_number,
-    "REQUEST_HEADERS_BYTES": _request_bytes,
-    "RESPONSE_HEADERS_BYTES": _response_bytes,
+    "REQUEST_HEADERS_BYTES": _size(lambda entry: entry.head.raw_headers),
+    "RESPONSE_HEADERS_BYTES": _size(lambda entry: entry.headers),
+}
+_MAY_BE_MISSING = frozenset({"RESPONSE_DURATION", "RESPONSE_TX_DURATION", "GRPC_STATUS_NUMBER"})
+
+_TEXTS: dict[str, Callable[[Entry], str]] = {
+    "PROTOCOL": attrgetter("steady.protocol"),
+    "RESPONSE_CODE_DETAILS": _details,
+    "RESPONSE_FLAGS": lambda entry: entry.steady.flags or "-",
+    "RESPONSE_FLAGS_LONG": _long_flags,
+    "UPSTREAM_HOST": attrgetter("steady.host"),
+    "UPSTREAM_LOCAL_ADDRESS": attrgetter("steady.own_address"),
+    "UPSTREAM_CLUSTER": attrgetter("steady.cluster"),
+    "UPSTREAM_CLUSTER_RAW": attrgetter("steady.cluster"),
+    "UPSTREAM_TRANSPORT_FAILURE_REASON": attrgetter("steady.failure"),
+    "ROUTE_NAME": attrgetter("steady.route"),
     "ACCESS_LOG_TYPE": lambda entry: "DownstreamEnd",
 }
+
+_STEADY = frozenset(
+    "PROTOCOL RESPONSE_CODE RESPONSE_CODE_DETAILS RESPONSE_FLAGS RESPONSE_FLAGS_LONG UPSTREAM_HOST"
+    " UPSTREAM_LOCAL_ADDRESS UPSTREAM_CLUSTER UPSTREAM_CLUSTER_RAW UPSTREAM_TRANSPORT_FAILURE_REASON ROUTE_NAME"
+    " ACCESS_LOG_TYPE UPSTREAM_REQUEST_ATTEMPT_COUNT HOSTNAME ENVIRONMENT DOWNSTREAM_LOCAL_ADDRESS"
+    " DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT DOWNSTREAM_LOCAL_PORT REQUESTED_SERVER_NAME".split()
+)

@@ -1,13 +1,16 @@
-"""Values from outside, made fit to stand in a line of a log.
+"""Values from outside, made fit to stand in a line of a log, in the style of its format.
 
 What peers say may hold ends of lines, moves of a terminal's cursor, marks of direction, or 64 kB. Envoy's codecs refuse
-the worst of it and its log writes the rest as it is; here it is escaped as Python does, and what is long is cut. What
-is plain costs a look into a dictionary.
+the worst of it and its log writes the rest as it is; here it is escaped, and what is long is cut. What came before
+costs a look into a dictionary.
 """
 
 from __future__ import annotations
 
-__all__ = ["LONGEST_VALUE", "bounded_bytes", "shown", "shown_bytes"]
+import json
+from collections.abc import Callable
+
+__all__ = ["JSON", "LONGEST_VALUE", "TEXT", "TEXT_OR_NOTHING", "Missing", "Style", "raw_style"]
 
 # Characters of one value; an URL may be long and mean it.
 LONGEST_VALUE = 8192
@@ -15,48 +18,80 @@ LONGEST_VALUE = 8192
 _MAX_KNOWN = 2048
 _LONGEST_KNOWN = 256
 
-_known: dict[bytes, str] = {}
+
+class Missing(str):
+    """What stands for a value that is not there: each style's own, and no other text."""
+
+    __slots__ = ()
 
 
-def shown_bytes(value: bytes) -> str:
-    """A header's value."""
-    text = _known.get(value)
-    if text is None:
-        text = shown(value.decode("latin-1"))
+class Style:
+    """How values are written.
+
+    Args:
+        missing: What stands for none.
+        text: Makes a value of a text.
+
+    Attributes:
+        known: What was made of headers' values before.
+    """
+
+    __slots__ = ("known", "missing", "text")
+
+    def __init__(self, missing: str, text: Callable[[str], str]) -> None:
+        self.missing = Missing(missing)
+        self.text = text
+        self.known: dict[bytes, str] = {}
+
+    def show(self, value: bytes) -> str:
+        """A header's value."""
+        text = self.text(value.decode("latin-1"))
         if len(value) <= _LONGEST_KNOWN:
-            if len(_known) >= _MAX_KNOWN:
-                _known.clear()
-            _known[value] = text
-    return text
+            if len(self.known) >= _MAX_KNOWN:
+                self.known.clear()
+            self.known[value] = text
+        return text
 
 
-def shown(text: str) -> str:
-    """Text, a byte a character where it came from the network."""
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable() and len(text) <= LONGEST_VALUE
+
+
+def _readable(text: str) -> str:
+    """What of a value is told at most, as text: most likely it is UTF-8; what is none shows its bytes."""
     if len(text) > LONGEST_VALUE:
         text = f"{text[:LONGEST_VALUE]}...(+{len(text) - LONGEST_VALUE})"
-    if text.isascii() and text.isprintable():
-        return text
-    text = _decoded(text)
-    if text.isprintable():
-        return text
-    # A tab is as good as a blank, and Envoy's own codec lets it pass, too.
-    return "".join(one if one.isprintable() or one == "\t" else one.encode("unicode_escape").decode() for one in text)
-
-
-def bounded_bytes(value: bytes) -> str:
-    """A header's value for a format that escapes by itself (JSON)."""
-    text = _known.get(value)
-    if text is None or not text.isascii() or "\\" in text:
-        text = value[: LONGEST_VALUE + 1].decode("latin-1")
-        if len(text) > LONGEST_VALUE:
-            text = f"{text[:LONGEST_VALUE]}...(+{len(value) - LONGEST_VALUE})"
-        return text if text.isascii() else _decoded(text)
-    return text
-
-
-def _decoded(text: str) -> str:
-    """A header's value is most likely UTF-8; what is none shows its bytes."""
     try:
         return text.encode("latin-1").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:
         return text  # It is text already.
+
+
+def _in_text(text: str) -> str:
+    if _is_plain(text):
+        return text
+    text = _readable(text)
+    # A tab is as good as a blank, and Envoy's own codec lets it pass, too.
+    return "".join(one if one.isprintable() or one == "\t" else one.encode("unicode_escape").decode() for one in text)
+
+
+def _unescaped(text: str) -> str:
+    return text if _is_plain(text) else _readable(text)
+
+
+def _in_json(text: str) -> str:
+    if _is_plain(text) and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    text = _readable(text)
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+TEXT = Style("-", _in_text)
+TEXT_OR_NOTHING = Style("", _in_text)
+# What is no number, within quotes.
+JSON = Style("null", _in_json)
+
+
+def raw_style(missing: str) -> Style:
+    """Values that something else escapes."""
+    return Style(missing, _unescaped)

@@ -35,10 +35,8 @@ def sink_of(path: str) -> Sink:
 
 
 def _write(descriptor: int, lines: Sequence[str]) -> int:
-    """Write lines until they are written or something is in the way; a line is whole or, where it is the last one that
-    a full disk takes, counted as none."""
-    data = [line.encode("utf-8", "backslashreplace") for line in lines]
-    whole = b"".join(data)
+    """Write lines until they are written or something is in the way; one that a full disk takes in part is none."""
+    whole = "".join(lines).encode("utf-8", "backslashreplace")
     written = 0
     try:
         while written < len(whole):
@@ -46,13 +44,7 @@ def _write(descriptor: int, lines: Sequence[str]) -> int:
     except OSError:
         if not written:
             raise
-        count = 0
-        for one in data:
-            written -= len(one)
-            if written < 0:
-                break
-            count += 1
-        return count
+        return whole.count(b"\n", 0, written)
     return len(lines)
 
 

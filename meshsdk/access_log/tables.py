@@ -5,7 +5,7 @@ Sources: Envoy docs, access_log/usage (RESPONSE_FLAGS_LONG, GRPC_STATUS); envoy/
 
 from __future__ import annotations
 
-__all__ = ["FLAG_NAMES", "GRPC_CAMEL", "GRPC_SNAKE", "NOT_KNOWN_HERE"]
+__all__ = ["FLAG_NAMES", "GRPC_CAMEL", "GRPC_OF_HTTP", "GRPC_SNAKE", "NOT_KNOWN_HERE"]
 
 FLAG_NAMES = {
     "LH": "FailedLocalHealthCheck",
@@ -49,6 +49,9 @@ GRPC_CAMEL = (
     "OK Canceled Unknown InvalidArgument DeadlineExceeded NotFound AlreadyExists PermissionDenied ResourceExhausted"
     " FailedPrecondition Aborted OutOfRange Unimplemented Internal Unavailable DataLoss Unauthenticated"
 ).split()
+
+# gRPC, doc/http-grpc-status-mapping.md; what is not here is UNKNOWN, a 200 without a status of gRPC too.
+GRPC_OF_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 
 # Known to Envoy, and about what no request of a process tells: bytes on the wire, proxies' own connections, and
 # durations between points that are one here.

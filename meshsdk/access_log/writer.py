@@ -162,9 +162,8 @@ class Writer:
     def _write_all(self) -> None:
         lines = self._lines
         while lines:
-            batch: list[str] = []
-            while lines and len(batch) < _LINES_AT_ONCE:
-                batch.append(lines.popleft())
+            take = lines.popleft  # Nobody else takes any.
+            batch = [take() for _ in range(min(len(lines), _LINES_AT_ONCE))]
             try:
                 count = self._sink.write(batch)
                 self._problem = "" if count == len(batch) else "it takes no more"

@@ -10,13 +10,12 @@ real Envoy writes in each case.
 from __future__ import annotations
 
 import ssl
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import httpx
 
-from ..access_log import Entry
+from ..access_log import AccessLogs, Entry, Headers, Steady
 from ..balancing import Endpoint
 from ..errors import PeerIdentityError, RequestError
 from ..exchange import Exchange, LocalReply
@@ -26,9 +25,8 @@ from .dispatcher import head_of
 from .endings import ending_of_error
 from .errors import FromReply, RefusedStreamError
 
-__all__ = ["Ending", "Told", "entry_of"]
+__all__ = ["Ending", "Told", "answered_entry", "entry_of"]
 
-Headers = Sequence[tuple[bytes, bytes]]
 Ending = LocalReply | BaseException | None
 
 _BEFORE, _AFTER = "upstream_reset_before_response_started", "upstream_reset_after_response_started"
@@ -54,23 +52,71 @@ _AT_THE_POOL = frozenset({"UH", "UO"})
 class Told(NamedTuple):
     """What of a response is looked at when its body has come."""
 
-    headers: httpx.Headers
+    headers: Headers
     extensions: Mapping[str, Any]
+
+
+# When it ended, in seconds since the epoch; how long it took; and how long until the response's head.
+Timing = tuple[float, float, float | None]
+
+_NOTHING: Headers = ()
+
+
+def answered_entry(
+    logs: AccessLogs,
+    exchange: Exchange,
+    endpoint: Endpoint | None,
+    told: Told,
+    status: int,
+    received: int,
+    sent: int,
+    timing: Timing,
+) -> Entry:
+    """The entry of a request that a server has answered, with nothing to be said of it, as nearly all are.
+
+    Args:
+        logs: What they know of others.
+        exchange: What it came to.
+        endpoint: Whose response it is; None where somebody else's transport got it.
+        told: The response.
+        status: Its status.
+        received, sent: Bytes of the bodies of request and response.
+        timing: See above.
+    """
+    head = exchange.outgoing_head
+    route = exchange.route
+    key = (
+        exchange.cluster,
+        endpoint,
+        exchange.own_address,
+        status,
+        route.route.name if route is not None else "",
+        head.method,
+        head.authority,
+        exchange.attempts,
+    )
+    steady = logs.known.get(key)
+    if steady is None:
+        steady = Steady(head, status, "", "via_upstream")
+        _tell_exchange(steady, exchange, endpoint)
+        logs.remember(key, steady)
+    ended, seconds, to_head = timing
+    trailers = told.extensions.get("trailing_headers", _NOTHING)
+    return Entry(steady, head, told.headers, trailers, received, sent, ended, seconds, to_head)
 
 
 def entry_of(
     request: httpx.Request,
     begun: Exchange | LocalReply | None,
     endpoint: Endpoint | None,
-    told: httpx.Response | Told | None,
+    told: Told | None,
     ending: Ending,
     status: int,
     flags: str,
     sizes: tuple[int, int],
-    seconds: float,
-    seconds_to_head: float | None,
+    timing: Timing,
 ) -> Entry:
-    """The entry of a request that is over.
+    """The entry of any request that is over.
 
     Args:
         request: As the application has made it.
@@ -80,30 +126,42 @@ def entry_of(
         ending: The answer in a server's place, or what is raised.
         status, flags: How it ended.
         sizes: Bytes of the bodies of request and response.
-        seconds, seconds_to_head: How long it took, and how long until the response's head.
+        timing: See above.
     """
-    headers: Headers | None = told.headers.raw if told is not None else None
     head = _head_of(request, begun)
+    headers = told.headers if told is not None else _NOTHING
+    trailers = told.extensions.get("trailing_headers", _NOTHING) if told is not None else _NOTHING
+    ended, seconds, to_head = timing
+    received, sent = sizes
+    failure = ""
     if ending is None:
-        details = "via_upstream"
-        if flags:
-            flags, details = _broken(flags, told)
-        received, sent = sizes
-        entry = Entry(head, headers, status, flags, details, received, sent, time.time(), seconds, seconds_to_head)
+        flags, details = _broken(flags, told)
     else:
-        entry = _of_ending(head, headers, status, flags, ending, begun, sizes, seconds)
+        to_head = None
+        if isinstance(ending, LocalReply):
+            details = ending.details
+        else:
+            answer, failure = _answer_in_place(ending, status, begun)
+            details = answer.details
+            if status:
+                answer = answer.as_grpc() if is_grpc(head) else answer
+                status, headers = answer.status, answer.headers
+                sent = len(answer.body) if head.method != "HEAD" else 0
+        if type(begun) is not Exchange or not (begun.attempts or begun.delay_seconds) or flags == "UO":
+            # It is answered before its body is read.
+            received = 0
+    steady = Steady(head, status, flags, details)
+    steady.failure = failure
     if type(begun) is Exchange:
-        _tell_exchange(entry, begun, endpoint)
+        _tell_exchange(steady, begun, endpoint)
     elif type(begun) is LocalReply:
         # Whose cluster is not there has none, not even by name.
-        entry.cluster = "" if begun.flag == "NC" else begun.cluster
-        entry.route = begun.route
-    if told is not None:
-        entry.trailers = told.extensions.get("trailing_headers", ())
-    return entry
+        steady.cluster = "" if begun.flag == "NC" else begun.cluster
+        steady.route = begun.route
+    return Entry(steady, head, headers, trailers, received, sent, ended, seconds, to_head)
 
 
-def _broken(flags: str, told: httpx.Response | Told | None) -> tuple[str, str]:
+def _broken(flags: str, told: Told | None) -> tuple[str, str]:
     """Flags and details of a response that may have broken off.
 
     The end of an HTTP/1.1 connection within a body breaks the protocol, as Envoy's codec sees it.
@@ -121,65 +179,36 @@ def _head_of(request: httpx.Request, begun: Exchange | LocalReply | None) -> Req
     return head_of(request, request.url.scheme)
 
 
-def _tell_exchange(entry: Entry, exchange: Exchange, endpoint: Endpoint | None) -> None:
+def _tell_exchange(steady: Steady, exchange: Exchange, endpoint: Endpoint | None) -> None:
     cluster = exchange.cluster
-    entry.cluster = cluster.name
-    entry.cluster_metadata = cluster.config.metadata
+    steady.cluster = cluster.name
+    steady.cluster_metadata = cluster.config.metadata
     route = exchange.route
     if route is not None:
-        entry.route = route.name
-    entry.attempts = exchange.attempts
-    entry.own_address = exchange.own_address
+        steady.route = route.route.name
+    steady.attempts = exchange.attempts
+    steady.own_address = exchange.own_address
     endpoint = endpoint or exchange.endpoint
     if endpoint is not None:
-        entry.host = endpoint.name
-        entry.hostname = endpoint.config.hostname
-        entry.host_metadata = endpoint.config.metadata
-    if not entry.attempts and entry.flags in _AT_THE_POOL:
-        entry.attempts = 1
-
-
-def _of_ending(
-    head: RequestHead,
-    headers: Headers | None,
-    status: int,
-    flags: str,
-    ending: LocalReply | BaseException,
-    begun: Exchange | LocalReply | None,
-    sizes: tuple[int, int],
-    seconds: float,
-) -> Entry:
-    """The entry of a request that no server has answered."""
-    received, sent = sizes
-    failure = ""
-    if isinstance(ending, LocalReply):
-        details = ending.details
-    else:
-        raised = ending.reply if isinstance(ending, FromReply) else None
-        if raised is None:
-            raised, failure = _answer_to(ending, status, begun.attempts if type(begun) is Exchange else 0)
-            if type(begun) is Exchange and raised.body:
-                raised = begun.changed_reply(raised)
-        details = raised.details
-        if status:
-            answer = raised.as_grpc() if is_grpc(head) else raised
-            status, headers = answer.status, answer.headers
-            sent = len(answer.body) if head.method != "HEAD" else 0
-    if type(begun) is not Exchange or not (begun.attempts or begun.delay_seconds) or flags == "UO":
-        # It is answered before its body is read.
-        received = 0
-    entry = Entry(head, headers, status, flags, details, received, sent, time.time(), seconds, None)
-    entry.failure = failure
-    return entry
+        steady.host = endpoint.name
+        steady.hostname = endpoint.config.hostname
+        steady.host_metadata = endpoint.config.metadata
+    if not steady.attempts and steady.flags in _AT_THE_POOL:
+        steady.attempts = 1
 
 
 _TEXT = ((b"content-type", b"text/plain"),)
 
 
-def _answer_to(error: BaseException, status: int, attempts: int) -> tuple[LocalReply, str]:
-    """What a sidecar would have answered, and why there was no connection."""
-    details, body, failure = _of_error(error, attempts)
-    return LocalReply(status, body.encode(), _TEXT if body else (), details=details), failure
+def _answer_in_place(error: BaseException, status: int, begun: Exchange | LocalReply | None) -> tuple[LocalReply, str]:
+    """What a sidecar would have answered in the place of an error, and why there was no connection."""
+    if isinstance(error, FromReply) and error.reply is not None:
+        return error.reply, ""
+    details, body, failure = _of_error(error, begun.attempts if type(begun) is Exchange else 0)
+    reply = LocalReply(status, body.encode(), _TEXT if body else (), details=details)
+    if type(begun) is Exchange and body:
+        reply = begun.changed_reply(reply)
+    return reply, failure
 
 
 def _of_error(error: BaseException, attempts: int) -> tuple[str, str, str]:

@@ -7,12 +7,11 @@ write them between the two, however the request went on, and however often.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from functools import partial
 
 import httpx
 
-from ..access_log import AccessLogs
+from ..access_log import AccessLogs, Headers
 from ..balancing import Cluster, Endpoint
 from ..errors import RequestError
 from ..exchange import Exchange, LocalReply
@@ -26,7 +25,7 @@ from ..telemetry.workload import NOBODY, Workload, workload_of_endpoint
 from .counted_bodies import counted_request, counted_response
 from .dispatcher import PASSTHROUGH_CLUSTER, Dispatcher, MeshResponseInfo
 from .endings import ending_of_error, flag_of_reply
-from .logged import Ending, Told, entry_of
+from .logged import Ending, Told, answered_entry, entry_of
 from .raw_response import EMPTY_BODY
 from .request_body import content_of
 
@@ -170,18 +169,18 @@ class Record:
         info: MeshResponseInfo = response.extensions["mesh"]
         exchange, endpoint, reply, headers = info.parts
         if self._metrics is not None:
-            self._read_head(self._metrics, exchange, endpoint, headers, response)
+            headers = self._read_head(self._metrics, exchange, endpoint, headers, response)
         if self._logs is not None and reply is None:
             self._head_received = time.monotonic()
         flags = flag_of_reply(reply) if reply is not None else ""
         stream = response.stream
+        told = Told(response.headers.raw if headers is None else headers, response.extensions)
         if type(stream) is httpx.ByteStream:
             if stream is not EMPTY_BODY:
                 self._received += sum(map(len, stream))
-            self._end(exchange or reply, endpoint, response, reply, response.status_code, flags)
+            self._end(exchange or reply, endpoint, told, reply, response.status_code, flags)
         else:
             # The response itself would be in a circle with its stream.
-            told = Told(response.headers, response.extensions)
             end = partial(self._end, exchange or reply, endpoint, told, reply, response.status_code)
             response.stream = counted_response(stream, self._add_received, end)
         return response
@@ -191,10 +190,10 @@ class Record:
         metrics: IstioMetrics,
         exchange: Exchange | None,
         endpoint: Endpoint | None,
-        headers: Sequence[tuple[bytes, bytes]] | None,
+        headers: Headers | None,
         response: httpx.Response,
-    ) -> None:
-        """The size of the response's head, and what the peer says of itself, which is not for the application."""
+    ) -> Headers:
+        """Measure the response's head, and take out what the peer says of itself, which is not for the application."""
         raw = response.headers.raw if headers is None else headers
         size, metadata = size_and_value(raw, METADATA_HEADER)
         if metadata and exchange is not None and exchange.added_headers and endpoint is not None:
@@ -205,12 +204,13 @@ class Record:
             size = size_of_headers(raw)
             response.headers = httpx.Headers(raw)
         self._head_size = size + STATUS_LINE
+        return raw
 
     def _end(
         self,
         begun: Begun,
         endpoint: Endpoint | None,
-        told: httpx.Response | Told | None,
+        told: Told | None,
         ending: Ending,
         status: int,
         flags: str,
@@ -233,18 +233,23 @@ class Record:
         metrics = self._metrics
         if metrics is not None:
             self._count(metrics, begun, endpoint, told, status, flags, int(seconds * 1000))
-        if self._logs is not None:
+        logs = self._logs
+        if logs is not None:
             to_head = self._head_received - self._started if self._head_received is not None else None
-            sizes = (self._sent, self._received)
-            entry = entry_of(self._request, begun, endpoint, told, ending, status, flags, sizes, seconds, to_head)
-            self._logs.write(entry, self._configs)
+            timing = (time.time(), seconds, to_head)
+            if ending is None and not flags and told is not None and type(begun) is Exchange:
+                entry = answered_entry(logs, begun, endpoint, told, status, self._sent, self._received, timing)
+            else:
+                sizes = (self._sent, self._received)
+                entry = entry_of(self._request, begun, endpoint, told, ending, status, flags, sizes, timing)
+            logs.write(entry, self._configs)
 
     def _count(
         self,
         metrics: IstioMetrics,
         begun: Begun,
         endpoint: Endpoint | None,
-        told: httpx.Response | Told | None,
+        told: Told | None,
         status: int,
         flags: str,
         milliseconds: int,
@@ -293,8 +298,11 @@ def _told_by_istiod(endpoint: Endpoint | None) -> Workload:
     return workload_of_endpoint(endpoint.config.metadata) if endpoint is not None else NOBODY
 
 
-def _grpc_status(told: httpx.Response | Told) -> str:
-    said = told.headers.get("grpc-status", "")
+def _grpc_status(told: Told) -> str:
+    said = ""
+    for name, value in told.headers:
+        if name.lower() == b"grpc-status":
+            said = value.decode("latin-1")
     for name, value in told.extensions.get("trailing_headers", ()):
         if name.lower() == b"grpc-status":
             said = value.decode("latin-1")

@@ -80,9 +80,11 @@ def test_a_body_that_streams_is_counted_when_it_is_read(kind: str, logged: Logge
 
 @KINDS
 def test_a_caller_that_gives_up_is_a_downstream_that_left(kind: str, logged: Logged, stack: ExitStack) -> None:
-    server = stack.enter_context(
-        ScriptedServer(lambda connection, number: (read_head(connection), connection.recv(1))[0])
-    )
+    def hold(connection: Any, number: int) -> None:
+        read_head(connection)
+        connection.recv(1)
+
+    server = stack.enter_context(ScriptedServer(hold))
     log = meshsdk.AccessLog(str(logged.path), "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%")
     mesh = logged.mesh(service("reviews", server.port), access_log=log)
     with pytest.raises(httpx.ReadTimeout):
