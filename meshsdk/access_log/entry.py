@@ -6,8 +6,8 @@ formats fill it in once and keep what comes of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from ..routing import RequestHead
 from ..routing.formatter import FormatContext
@@ -69,17 +69,18 @@ class Steady:
         self.filled: dict[object, str] = {}
 
 
-class OfServer(NamedTuple):
+class OfServer(Protocol):
     """What only servers know of a request.
 
     Attributes:
-        ask: The value of an operator with its arguments that is about the connection.
         metadata, route_metadata: What filters and the route said.
     """
 
-    ask: Callable[[str, str], str]
     metadata: Metadata
     route_metadata: Metadata
+
+    def ask(self, operator: str, arguments: str) -> str:
+        """The value of an operator with its arguments that is about the connection; empty where there is none."""
 
 
 class Entry:

@@ -26,7 +26,23 @@ from ..patience import PATIENCE
 from ..processes import envoy, free_ports
 from .subjects import Answer, Received, Upstream, cluster
 
-__all__ = ["LOGS", "Exchange", "exchanges", "lines_of", "make_manager", "run_on_the_mesh", "run_through_envoy"]
+__all__ = [
+    "LOGS",
+    "SERVER_FILTERS",
+    "SERVER_LOGS",
+    "SERVER_ROUTES",
+    "Exchange",
+    "answer_to",
+    "exchanges",
+    "lines_of",
+    "make_manager",
+    "make_server_logs",
+    "run_on_the_mesh",
+    "run_through_envoy",
+    "running_upstream",
+    "send_all",
+    "server_exchanges",
+]
 
 _TYPE = "type.googleapis.com/envoy"
 HOST = "subject.test"
@@ -235,11 +251,71 @@ def exchanges(seed: int, count: int) -> list[Exchange]:
     return made
 
 
+# What a server has: filters that refuse by headers, and routes of all kinds.
+SERVER_FILTERS: list[dict[str, Any]] = [
+    {
+        "name": "rbac",
+        "typed_config": {
+            "@type": f"{_HTTP}.rbac.v3.RBAC",
+            "rules": {
+                "action": "DENY",
+                "policies": {
+                    "ns[default]-policy[no x]-rule[0]": {
+                        "permissions": [{"header": {"name": "x-denied", "present_match": True}}],
+                        "principals": [{"any": True}],
+                    }
+                },
+            },
+        },
+    },
+    {"name": "fault", "typed_config": {"@type": f"{_HTTP}.fault.v3.HTTPFault"}},
+]
+SERVER_ROUTES: list[dict[str, Any]] = [
+    {"match": {"prefix": f"/{name}/"}, "name": f"r-{name}", **route}
+    for name, route in {
+        "plain": {"route": {"cluster": "app"}},
+        "rewritten": {"route": {"cluster": "app", "prefix_rewrite": "/deeper/"}},
+        "added": {
+            "route": {"cluster": "app"},
+            **_added("request_headers_to_add", "x-added", "by %REQ(:METHOD)%"),
+            **_added("response_headers_to_add", "x-changed", "%RESPONSE_CODE%"),
+        },
+        "direct": {"direct_response": {"status": 418, "body": {"inline_string": "short and stout"}}},
+        "moved": {"redirect": {"path_redirect": "/plain/x"}},
+    }.items()
+]
+SERVER_LOGS = ("wide", "istio", "empty", "json", "json-empty", "errors", "not-200", "flagged", "some-header", "sampled")
+
+
+def make_server_logs(folder: Path) -> list[dict[str, Any]]:
+    """The access logs of a server, in a folder."""
+    return [_log(str(folder / f"{name}.log"), *LOGS[name]) for name in SERVER_LOGS]
+
+
+def server_exchanges(seed: int, count: int) -> list[Exchange]:
+    """So many that come to a server, the same for the same seed."""
+    chance = random.Random(seed)
+    made = []
+    for number, one in enumerate(exchanges(seed, count)):
+        route = chance.choice(["plain", "plain", "rewritten", "added", "direct", "moved", "nowhere"])
+        headers = {name: value for name, value in one.headers.items() if not name.startswith("x-envoy")}
+        headers["x-do"] = chance.choice(["200", "404", "503", "204", "big"])
+        headers["x-forwarded-for"] = chance.choice(["10.0.0.1", "10.0.0.1, 192.0.2.7"])
+        if chance.random() < 0.2:
+            headers["x-denied"] = "yes"
+        query = one.target.partition("?")[2]
+        target = f"/{route}/{number}{'?' if '?' in one.target else ''}{query}"
+        # The plain upstream answers HEAD with a body.
+        method = "GET" if one.method == "HEAD" else one.method
+        made.append(Exchange(one.case, method, target, headers, one.body))
+    return made
+
+
 class LoggedUpstream(Upstream):
     """Does what the header x-do says."""
 
     def __init__(self) -> None:
-        super().__init__(_answer_to)
+        super().__init__(answer_to)
         self._tries: dict[str, int] = {}
 
     def _answer(self, connection: socket.socket, request: Received) -> bool:
@@ -267,7 +343,7 @@ class LoggedUpstream(Upstream):
         return super()._answer(connection, request)
 
 
-def _answer_to(request: Received, number: int) -> Answer:
+def answer_to(request: Received, number: int) -> Answer:
     does = request.headers.get("x-do", "200")
     if does == "slow":
         return Answer(delay=_SLOW_SECONDS)
@@ -318,7 +394,8 @@ def _send(client: httpx.Client, base: str, host: dict[str, str], exchange: Excha
         client.request(exchange.method, f"{base}{exchange.target}", headers=raw, content=exchange.body or None)
 
 
-def _send_all(client: httpx.Client, base: str, host: dict[str, str], every: Sequence[Exchange]) -> None:
+def send_all(client: httpx.Client, base: str, host: dict[str, str], every: Sequence[Exchange]) -> None:
+    """Send exchanges, several at once."""
     _send(client, base, host, Exchange("first", "GET", "/plain/"))  # What takes its time at first must not count.
     with ThreadPoolExecutor(12) as threads:
         list(threads.map(lambda one: _send(client, base, host, one), every))
@@ -338,7 +415,7 @@ def run_through_envoy(folder: Path, every: Sequence[Exchange], clusters: list[di
         "static_resources": {"listeners": [listener], "clusters": clusters},
     }
     with envoy(config, [port], folder), httpx.Client(timeout=PATIENCE) as client:
-        _send_all(client, f"http://127.0.0.1:{port}", {"host": HOST}, every)
+        send_all(client, f"http://127.0.0.1:{port}", {"host": HOST}, every)
 
 
 def run_on_the_mesh(folder: Path, every: Sequence[Exchange], clusters: list[dict[str, Any]]) -> None:
@@ -356,7 +433,7 @@ def run_on_the_mesh(folder: Path, every: Sequence[Exchange], clusters: list[dict
         (folder / "mesh" / f"{index}.json").write_text(json.dumps(document))
     with meshsdk.Mesh(config=folder / "mesh") as mesh, mesh.client(timeout=PATIENCE) as client:
         mesh.wait_ready(HOST)
-        _send_all(client, f"http://{HOST}", {}, every)
+        send_all(client, f"http://{HOST}", {}, every)
 
 
 def lines_of(folder: Path, name: str) -> dict[str, str]:
@@ -389,7 +466,7 @@ def _without_accidents(line: str) -> str:
 
 
 _ISTIO_LINE = re.compile(
-    r'(?P<case>\S+) \[[^\]]+\] (?P<first>.*) (?P<sizes>\d+ \d+) \d+ (?P<took>\S+) (?P<quoted>"\S+" "\S+") "\S+"'
+    r'(?P<case>\S+) \[[^\]]+\] (?P<first>.*) (?P<sizes>\d+ \d+) \d+ (?P<took>\S+) (?P<quoted>"[^"]*" "\S+") "\S+"'
     r' (?P<host>"\S+" "\S+" \S+) \S+ \S+ \S+ (?P<last>\S+ \S+)$'
 )
 
