@@ -18,7 +18,16 @@ from .documents import Document
 from .fields import Fields
 from .gateway_api import PendingRoute
 from .istio import parse_service_entry, parse_workload_entry
-from .kinds import CONFIG_MAP, GATEWAY, NETWORKING, POLICY_KINDS, Kind, UnreadablePolicy, did_you_mean, effect_of
+from .kinds import (
+    CONFIG_MAP,
+    GATEWAY,
+    NETWORKING,
+    POLICY_KINDS,
+    TELEMETRY,
+    Kind,
+    UnreadablePolicy,
+    did_you_mean,
+)
 from .kubernetes import Meta, parse_endpoint_slice, parse_endpoints, parse_node, parse_pod, parse_service
 from .memo import Memo
 from .mesh_config import MESH_CONFIG, may_be_mesh_config, parse_mesh_config
@@ -30,6 +39,7 @@ from .security_policies import (
     parse_request_authentication,
 )
 from .sidecar import parse_sidecar
+from .telemetry_rules import parse_telemetry
 from .traffic_policy import DestinationRule
 from .virtual_service import parse_virtual_service
 
@@ -128,10 +138,7 @@ def _read(document: Document, domain: str, _: Memo) -> Reading:
             raise document.fault.with_traceback(None)
         if reading.is_raw:
             reading.value = parse_raw(document, warnings)
-        elif document.kind is None:
-            if words := effect_of(document.data):
-                warnings.append(f"{document.where} {named(document)}: {words}")
-        else:
+        elif document.kind is not None:
             _read_object(reading, document.kind, domain, warnings, errors)
     except ConfigError as error:
         errors.append(error)
@@ -281,6 +288,7 @@ _READERS: dict[Kind, Reader] = {
     ),
     ("networking.istio.io", "DestinationRule"): _read_destination_rule,
     ("networking.istio.io", "Sidecar"): _of_spec(parse_sidecar),
+    (TELEMETRY, "Telemetry"): _of_policy(parse_telemetry),
     ("security.istio.io", "PeerAuthentication"): _of_policy(parse_peer_authentication),
     ("security.istio.io", "RequestAuthentication"): _of_policy(parse_request_authentication),
     ("security.istio.io", "AuthorizationPolicy"): _read_authorization_policy,

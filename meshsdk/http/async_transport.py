@@ -106,6 +106,9 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         begun = self._dispatcher.begin(request)
         while isinstance(begun, Unsettled):
             begun = await self._settle(request, begun)
+            if record is None and self._runtime.access_logs is not None:
+                # What has come says that its requests are told of.
+                return await self.handle_async_request(request, outside)
         if record is not None:
             record.begun(begun, self._dispatcher)
         observer = http_client_observer()

@@ -107,6 +107,9 @@ class MeshTransport(httpx.BaseTransport):
         begun = self._dispatcher.begin(request)
         while isinstance(begun, Unsettled):
             begun = self._settle(request, begun)
+            if record is None and self._runtime.access_logs is not None:
+                # What has come says that its requests are told of.
+                return self.handle_request(request, outside)
         if record is not None:
             record.begun(begun, self._dispatcher)
         observer = http_client_observer()
