@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 import httpx
 
@@ -49,17 +50,14 @@ _RESETS = {"UPE": "protocol error", "UC": "connection termination", "UR": "remot
 _AT_THE_POOL = frozenset({"UH", "UO"})
 
 
-class Told(NamedTuple):
-    """What of a response is looked at when its body has come."""
-
-    headers: Headers
-    extensions: Mapping[str, Any]
-
+# What of a response is looked at when its body has come: its headers, and its extensions.
+Told = tuple[Headers, Mapping[str, Any]]
 
 # When it ended, in seconds since the epoch; how long it took; and how long until the response's head.
 Timing = tuple[float, float, float | None]
 
 _NOTHING: Headers = ()
+_NO_EXTENSIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 def answered_entry(
@@ -101,8 +99,9 @@ def answered_entry(
         _tell_exchange(steady, exchange, endpoint)
         logs.remember(key, steady)
     ended, seconds, to_head = timing
-    trailers = told.extensions.get("trailing_headers", _NOTHING)
-    return Entry(steady, head, told.headers, trailers, received, sent, ended, seconds, to_head)
+    headers, extensions = told
+    trailers = extensions.get("trailing_headers", _NOTHING)
+    return Entry(steady, head, headers, trailers, received, sent, ended, seconds, to_head)
 
 
 def entry_of(
@@ -129,13 +128,13 @@ def entry_of(
         timing: See above.
     """
     head = _head_of(request, begun)
-    headers = told.headers if told is not None else _NOTHING
-    trailers = told.extensions.get("trailing_headers", _NOTHING) if told is not None else _NOTHING
+    headers, extensions = told if told is not None else (_NOTHING, _NO_EXTENSIONS)
+    trailers = extensions.get("trailing_headers", _NOTHING)
     ended, seconds, to_head = timing
     received, sent = sizes
     failure = ""
     if ending is None:
-        flags, details = _broken(flags, told)
+        flags, details = _broken(flags, extensions)
     else:
         to_head = None
         if isinstance(ending, LocalReply):
@@ -161,13 +160,13 @@ def entry_of(
     return Entry(steady, head, headers, trailers, received, sent, ended, seconds, to_head)
 
 
-def _broken(flags: str, told: Told | None) -> tuple[str, str]:
+def _broken(flags: str, extensions: Mapping[str, Any]) -> tuple[str, str]:
     """Flags and details of a response that may have broken off.
 
     The end of an HTTP/1.1 connection within a body breaks the protocol, as Envoy's codec sees it.
     """
     before, comma, last = flags.rpartition(",")
-    if last == "UC" and told is not None and told.extensions.get("http_version") != b"HTTP/2":
+    if last == "UC" and extensions.get("http_version") != b"HTTP/2":
         last = "UPE"
     return f"{before}{comma}{last}", _BROKEN.get(last, "via_upstream")
 

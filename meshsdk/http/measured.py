@@ -174,7 +174,7 @@ class Record:
             self._head_received = time.monotonic()
         flags = flag_of_reply(reply) if reply is not None else ""
         stream = response.stream
-        told = Told(response.headers.raw if headers is None else headers, response.extensions)
+        told = response.headers.raw if headers is None else headers, response.extensions
         if type(stream) is httpx.ByteStream:
             if stream is not EMPTY_BODY:
                 self._received += sum(map(len, stream))
@@ -300,10 +300,11 @@ def _told_by_istiod(endpoint: Endpoint | None) -> Workload:
 
 def _grpc_status(told: Told) -> str:
     said = ""
-    for name, value in told.headers:
+    headers, extensions = told
+    for name, value in headers:
         if name.lower() == b"grpc-status":
             said = value.decode("latin-1")
-    for name, value in told.extensions.get("trailing_headers", ()):
+    for name, value in extensions.get("trailing_headers", ()):
         if name.lower() == b"grpc-status":
             said = value.decode("latin-1")
     return said if said.isdecimal() and said.isascii() and len(said) < 4 else ""
