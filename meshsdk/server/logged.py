@@ -10,13 +10,14 @@ from typing import Any
 
 from ..access_log import AccessLogs, Entry, Headers, Steady
 from ..exchange import LocalReply
-from ..inbound import InboundRequest
+from ..inbound import Connection, InboundPolicy, InboundRequest
 from ..inbound.connection import address_text, parse_address
 from ..inbound.peer import connection_value
 from ..resources import NonForwardingAction
+from ..resources.access_log import AccessLogConfig
 from ..routing import CompiledRoute
 
-__all__ = ["entry_of"]
+__all__ = ["configs_of", "entry_of"]
 
 # How requests end that the application has taken up, by their flags.
 _DETAILS = {
@@ -102,6 +103,12 @@ def entry_of(
         sent = 0  # Whatever the application says, the server sends none of it.
     ended, seconds, to_head = timing
     return Entry(steady, head, _as_bytes(headers), (), received, sent, ended, seconds, to_head, _OfServer(request))
+
+
+def configs_of(policy: InboundPolicy | None, connection: Connection) -> tuple[AccessLogConfig, ...]:
+    """The access logs of the listener that a connection came by."""
+    chain = policy.chain_of(connection) if policy is not None else None
+    return chain.manager.listener.access_logs if chain is not None else ()
 
 
 def _cluster(route: CompiledRoute, port: int) -> str:

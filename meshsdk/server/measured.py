@@ -14,14 +14,13 @@ from typing import Any
 from ..access_log import AccessLogs
 from ..exchange import LocalReply
 from ..inbound import Connection, InboundPolicy, InboundRequest
-from ..resources.access_log import AccessLogConfig
 from ..routing import RequestHead
 from ..routing.timeouts import is_grpc_content
 from ..telemetry.header_sizes import REQUEST_LINE, STATUS_LINE, size_of_headers
 from ..telemetry.istio_metrics import IstioMetrics, Outcome
 from ..telemetry.peer_metadata import METADATA_HEADER, METADATA_ID_HEADER
 from ..telemetry.workload import Workload
-from .logged import entry_of
+from .logged import configs_of, entry_of
 
 __all__ = ["InboundRecord", "take_metadata"]
 
@@ -265,11 +264,7 @@ class InboundRecord:
         entry = entry_of(
             logs, request, self._headers or (), self.reply, status, flags, sizes, (time.time(), seconds, to_head)
         )
-        configs: tuple[AccessLogConfig, ...] = ()
-        if logs.follows and self.policy is not None:
-            chain = self.policy.chain_of(self._connection)
-            configs = chain.manager.listener.access_logs if chain is not None else ()
-        logs.write(entry, configs)
+        logs.write(entry, configs_of(self.policy, self._connection) if logs.follows else ())
 
     def _ending(self, error: BaseException | None) -> tuple[int, str]:
         """Status and flags; 0 where the caller has left before there was a response."""

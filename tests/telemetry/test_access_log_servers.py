@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 
@@ -18,6 +19,7 @@ from ..certificates import SpiffeCa, spiffe
 from ..conftest import destination_rule, service
 from ..patience import PATIENCE
 from ..processes import free_ports
+from ..server.grpc_servers import aio_grpc_server, sync_grpc_server
 from ..server.running import identity, peer_authentication, policy, serving
 from .applications import application, send, wsgi_application
 from .scraping import World
@@ -139,3 +141,39 @@ def test_metrics_and_logs_are_had_at_once(make: Callable[[], Any], world: World,
         assert world.of_server().one()["response_code"] == "200"
     server.close()
     assert (tmp_path / "log").read_text() == "200\n"
+
+
+GRPC_SERVERS = pytest.mark.parametrize("start", [sync_grpc_server, aio_grpc_server])
+CALL = "%REQ(:PATH)% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %GRPC_STATUS% %ROUTE_NAME%"
+
+
+def call_of(port: int, message: bytes) -> bytes:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        answer: bytes = channel.unary_unary("/test.Echo/Say")(message, timeout=PATIENCE)
+        return answer
+
+
+@GRPC_SERVERS
+def test_a_grpc_call_that_comes_is_a_line(start: Any, tmp_path: Path, stack: ExitStack) -> None:
+    [port] = free_ports(1)
+    (tmp_path / "mesh.yaml").write_text(service("reviews", port))
+    log = meshsdk.AccessLog(str(tmp_path / "log"), f"{CALL} %BYTES_RECEIVED% %BYTES_SENT%")
+    mesh = stack.enter_context(meshsdk.Mesh(config=tmp_path, access_log=log))
+    with start(mesh, port, secure=False):
+        answer = call_of(port, b"{}")
+    mesh.close()
+    expected = f"/test.Echo/Say HTTP/2 200 - via_upstream OK default 7 {len(answer) + 5}\n"
+    assert (tmp_path / "log").read_text() == expected
+
+
+@GRPC_SERVERS
+def test_a_grpc_call_that_policy_refuses_is_told_with_its_reason(start: Any, tmp_path: Path, stack: ExitStack) -> None:
+    [port] = free_ports(1)
+    rules = policy("{action: DENY, rules: [{to: [{operation: {paths: [/test.Echo/Say]}}]}]}")
+    (tmp_path / "mesh.yaml").write_text(service("reviews", port) + rules)
+    mesh = stack.enter_context(meshsdk.Mesh(config=tmp_path, access_log=meshsdk.AccessLog(str(tmp_path / "log"), CALL)))
+    with start(mesh, port, secure=False), pytest.raises(grpc.RpcError):
+        call_of(port, b"{}")
+    mesh.close()
+    details = "rbac_access_denied_matched_policy[ns[default]-policy[policy]-rule[0]]"
+    assert (tmp_path / "log").read_text() == f"/test.Echo/Say HTTP/2 200 - {details} PermissionDenied default\n"
