@@ -10,9 +10,9 @@ from typing import Any
 
 from ..errors import ResourceError
 from .entry import Entry
-from .operators import grpc_number
+from .grpc_status import grpc_number
 
-__all__ = ["compile_expression"]
+__all__ = ["compile_expression", "compile_value"]
 
 _Data = dict[str, object]
 
@@ -27,6 +27,28 @@ def compile_expression(text: str, where: str) -> Callable[[Entry], bool]:
     Raises:
         ResourceError: It is none, or CEL is not installed.
     """
+    evaluate = _compile(text, where)
+    return lambda entry: evaluate(entry) is True
+
+
+def compile_value(text: str, where: str) -> Callable[[Entry], str]:
+    """A function that gives the value of an expression as text (%CEL(…)%); empty where it has none.
+
+    Raises:
+        ResourceError: It is none, or CEL is not installed.
+    """
+    evaluate = _compile(text, where)
+
+    def value(entry: Entry) -> str:
+        found = evaluate(entry)
+        if isinstance(found, bool):
+            return "true" if found else "false"
+        return str(found) if isinstance(found, str | int | float) else ""
+
+    return value
+
+
+def _compile(text: str, where: str) -> Callable[[Entry], Any]:
     try:
         from cel_expr_python import cel
     except ImportError:
@@ -39,11 +61,11 @@ def compile_expression(text: str, where: str) -> Callable[[Entry], bool]:
         raise ResourceError(where, f"is no expression: {str(error).splitlines()[0]}") from error
     asked = {root: read for root, read in _ROOTS.items() if root in text}
 
-    def holds(entry: Entry) -> bool:
-        data = {root: read(entry) for root, read in asked.items()}
-        return expression.eval(data=data).value() is True
+    def evaluate(entry: Entry) -> Any:
+        result = expression.eval(data={root: read(entry) for root, read in asked.items()})
+        return None if result.type() == cel.Type.ERROR else result.value()
 
-    return holds
+    return evaluate
 
 
 def _headers(pairs: Any) -> dict[str, str]:

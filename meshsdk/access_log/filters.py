@@ -14,7 +14,7 @@ from ..resources.access_log import AccessLogFilter, Comparison
 from ..routing.conditions import compile_header, no_chance
 from .cel import compile_expression
 from .entry import Entry
-from .operators import grpc_number
+from .grpc_status import grpc_number
 
 __all__ = ["Predicate", "compile_filter"]
 

@@ -19,13 +19,15 @@ from msgspec import Struct
 from ..errors import ResourceError
 from ..routing.formatter import compile_format, format_time
 from ..routing.timeouts import is_grpc
+from .cel import compile_value
 from .entry import Entry
+from .grpc_status import grpc_number
 from .header_operators import Getter, compile_header
 from .iso_time import MILLISECONDS, Second, iso_time, second_of
 from .shown import Style
-from .tables import FLAG_NAMES, GRPC_CAMEL, GRPC_OF_HTTP, GRPC_SNAKE, NOT_KNOWN_HERE
+from .tables import FLAG_NAMES, GRPC_CAMEL, GRPC_SNAKE, NOT_KNOWN_HERE
 
-__all__ = ["Operator", "compile_parts", "grpc_number"]
+__all__ = ["Operator", "compile_parts"]
 
 
 class Operator(Struct, frozen=True):
@@ -98,9 +100,17 @@ def _compile(name: str, arguments: str, length: str | None, where: str, style: S
         return Operator(_shown(_TEXTS[name], None, style), name in _STEADY)
     if name in ("START_TIME", "EMIT_TIME"):
         return Operator(_time(name, arguments, limit, style))
+    if name in ("CEL", "TYPED_CEL"):
+        return Operator(_shown(compile_value(arguments, f"{where} %{name}%"), limit, style))
+    if name == "METADATA" and arguments.partition(":")[0] in _METADATA_NOT_KNOWN:
+        return Operator(lambda entry: style.missing, is_steady=True)
     if name == "GRPC_STATUS":
         return Operator(_grpc_status(arguments, f"{where} %{name}%", style))
     return _of_request(name, arguments, limit, where, style)
+
+
+# Listeners and virtual hosts say nothing that is kept.
+_METADATA_NOT_KNOWN = ("LISTENER", "VIRTUAL_HOST", "LISTENER_FILTER_CHAIN")
 
 
 def _shown(read: Callable[[Entry], str], limit: int | None, style: Style) -> Getter:
@@ -166,15 +176,6 @@ def _details(entry: Entry) -> str:
 
 def _long_flags(entry: Entry) -> str:
     return ",".join(FLAG_NAMES.get(flag, flag) for flag in entry.steady.flags.split(",")) or "-"
-
-
-def grpc_number(entry: Entry) -> int:
-    """The status of a gRPC call: as trailers say, or the headers of an answer without a body, or as HTTP's means."""
-    said = next((value for name, value in entry.trailers if name.lower() == b"grpc-status"), None)
-    said = entry.response_header(b"grpc-status") if said is None else said
-    if said is not None and said.isdigit() and len(said) < 4:
-        return int(said)
-    return GRPC_OF_HTTP.get(entry.steady.status, 2)
 
 
 def _grpc_status(arguments: str, where: str, style: Style) -> Getter:
