@@ -70,14 +70,15 @@ class Steady:
 
 
 class OfServer(Protocol):
-    """What only servers know of a request.
+    """What only servers know of a request."""
 
-    Attributes:
-        metadata, route_metadata: What filters and the route said.
-    """
+    @property
+    def metadata(self) -> Metadata:
+        """What filters said."""
 
-    metadata: Metadata
-    route_metadata: Metadata
+    @property
+    def route_metadata(self) -> Metadata:
+        """What the route says for filters."""
 
     def ask(self, operator: str, arguments: str) -> str:
         """The value of an operator with its arguments that is about the connection; empty where there is none."""

@@ -109,6 +109,19 @@ def _compile(name: str, arguments: str, length: str | None, where: str, style: S
     return _of_request(name, arguments, limit, where, style)
 
 
+def _of_connection(name: str, arguments: str, limit: int | None, style: Style) -> Getter:
+    missing, text = style.missing, style.text
+
+    def value(entry: Entry) -> Any:
+        of_server = entry.of_server
+        if of_server is None:
+            return missing
+        found = of_server.ask(name, arguments)
+        return text(found[:limit]) if found else missing
+
+    return value
+
+
 # Listeners and virtual hosts say nothing that is kept.
 _METADATA_NOT_KNOWN = ("LISTENER", "VIRTUAL_HOST", "LISTENER_FILTER_CHAIN")
 
@@ -128,7 +141,7 @@ def _of_request(name: str, arguments: str, limit: int | None, where: str, style:
     """An operator that values of headers have, too; it knows a missing value by its emptiness."""
     if name.startswith("DOWNSTREAM_") or name == "REQUESTED_SERVER_NAME":
         # Whoever sends a request has no such connection; what is about the peer differs from one to the next.
-        return Operator(_shown(lambda entry: entry.ask(name, arguments), limit, style), name in _STEADY)
+        return Operator(_of_connection(name, arguments, limit, style), name in _STEADY)
     formatter = compile_format(f"%{name}({arguments})%" if arguments else f"%{name}%", where)
     return Operator(_shown(lambda entry: formatter(entry.context), limit, style), name in _STEADY)
 
@@ -146,18 +159,18 @@ def _time(name: str, arguments: str, limit: int | None, style: Style) -> Getter:
 
 def _iso_start(quote: str) -> Getter:
     """What nearly all formats begin with: nothing in it needs to be escaped."""
-    last = Second(0, "")
+    last: Second = (0, "")
 
     def start(entry: Entry) -> str:
         nonlocal last
         moment = entry.ended - entry.seconds
         number = int(moment)
         known = last
-        if known.number != number:
+        if known[0] != number:
             known = last = second_of(number)
-        return f"{quote}{known.text}{MILLISECONDS[int((moment - number) * 1000)]}{quote}"
+        return known[1] + MILLISECONDS[int((moment - number) * 1000)]
 
-    return start
+    return start if not quote else lambda entry: f'"{start(entry)}"'
 
 
 def _to_head(entry: Entry) -> int | None:

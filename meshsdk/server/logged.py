@@ -11,7 +11,7 @@ from typing import Any
 from ..access_log import AccessLogs, Entry, Headers, Steady
 from ..exchange import LocalReply
 from ..inbound import Connection, InboundPolicy, InboundRequest
-from ..inbound.connection import address_text, parse_address
+from ..inbound.connection import address_text
 from ..inbound.peer import connection_value
 from ..resources import NonForwardingAction
 from ..resources.access_log import AccessLogConfig
@@ -30,22 +30,29 @@ _DETAILS = {
 class _OfServer:
     """What only servers know of a request."""
 
-    __slots__ = ("_request", "metadata", "route_metadata")
+    __slots__ = ("_request",)
 
     def __init__(self, request: InboundRequest) -> None:
         self._request = request
-        self.metadata: Mapping[str, Mapping[str, Any]] = request.metadata
-        self.route_metadata = request.route_metadata
+
+    @property
+    def metadata(self) -> Mapping[str, Mapping[str, Any]]:
+        """See `access_log.OfServer`."""
+        return self._request.metadata
+
+    @property
+    def route_metadata(self) -> Mapping[str, Mapping[str, Any]]:
+        """See `access_log.OfServer`."""
+        return self._request.route_metadata
 
     def ask(self, operator: str, arguments: str) -> str:
         """See `access_log.OfServer`."""
-        if operator == "DOWNSTREAM_REMOTE_ADDRESS":
-            # In nearly every format, and nearly always the connection's own, which needs no text of an address.
-            request = self._request
+        request = self._request
+        if operator == "DOWNSTREAM_REMOTE_ADDRESS" and b"x-forwarded-for" not in request.arrived.by_name():
+            # In nearly every format, and nearly always the connection's own, which needs no look at addresses.
             connection = request.connection
-            if request.remote is parse_address(connection.source_ip):
-                return address_text(connection.source_ip, connection.source_port)
-        return connection_value(self._request, operator, arguments)
+            return address_text(connection.source_ip, connection.source_port)
+        return connection_value(request, operator, arguments)
 
 
 def entry_of(
