@@ -29,6 +29,7 @@ from .errors import (
 from .version import VERSION
 
 if TYPE_CHECKING:
+    from .access_log import AccessLog
     from .decision import Decision
     from .grpc.channels import MeshRpcError
     from .grpc.servers import LoadReport, LoadReports, current_load_report
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 __all__ = [
+    "AccessLog",
     "AsyncMeshTransport",
     "BootstrapError",
     "CircuitOpenError",
@@ -65,6 +67,7 @@ __all__ = [
 
 # What not every process needs, and what takes time to import.
 _LOADED_WHEN_USED = {
+    "AccessLog": ".access_log",
     "AsyncMeshTransport": ".http",
     "Decision": ".decision",
     "LoadReport": ".grpc.servers",

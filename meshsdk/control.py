@@ -32,6 +32,7 @@ from .status import clusters_of, resources_of
 from .xds import ControlLoop, ResourceCache, Source, Timer
 
 if TYPE_CHECKING:
+    from .access_log import AccessLogs
     from .health import HealthWatcher
     from .inbound import InboundPolicy
     from .telemetry.istio_metrics import IstioMetrics
@@ -72,6 +73,8 @@ class Control:
 
     Attributes:
         metrics: Counts requests; None where nobody asks for it.
+        access_logs: Tells of requests; None where nobody asks for it.
+        keeps_logs: What configuration says of access logs counts.
     """
 
     def __init__(
@@ -92,6 +95,8 @@ class Control:
         self._start_lock = threading.Lock()
         self._is_closed = False
         self.metrics: IstioMetrics | None = None
+        self.access_logs: AccessLogs | None = None
+        self.keeps_logs = True
         self._clear()
 
     def _clear(self) -> None:
@@ -351,6 +356,7 @@ class Control:
         self.directory = self.directory.advance(snapshot, time.monotonic())
         self.directory.retire_those_that_left()
         self._publish_policies(snapshot)
+        self._publish_logs(snapshot)
         self._health.watch(self.directory.clusters.values())
         for transport in list(self._transports):
             transport.drop_removed()
@@ -374,6 +380,18 @@ class Control:
             else:
                 policies[name] = known
         self.policies = policies
+
+    def _publish_logs(self, snapshot: Snapshot) -> None:
+        configs = snapshot.access_logs if self.keeps_logs else []
+        if configs and self.access_logs is None:
+            # Nobody pays for logs who wants none.
+            from .access_log import AccessLogs
+            from .http.measured import Record
+
+            self.access_logs = AccessLogs((), Record)
+        if self.access_logs is not None:
+            for problem in self.access_logs.follow(configs):
+                self._log_once(problem)
 
     def _log_once(self, message: str) -> None:
         if message not in self._logged_notes and len(self._logged_notes) < 10_000:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import grpc
 
+    from .access_log import AccessLog
     from .decision import Decision
     from .grpc.engine import RelayedMesh
     from .grpc.servers import LoadReports, ServerPolicy
@@ -57,6 +58,9 @@ class Mesh:
             `/stats/prometheus` (docs/metrics.md). Default: MESHSDK_METRICS_PORT; without either nothing is counted.
         admin_port: Show what goes on at this port of the loopback, in a page and as Envoy's admin interface does
             (docs/admin.md). Default: MESHSDK_ADMIN_PORT; without either there is none.
+        access_log: Write a line for each request that is sent or comes in, in Istio's format: True for standard output,
+            a path, or a `meshsdk.AccessLog` (docs/access-logs.md). Default: MESHSDK_ACCESS_LOG. Listeners may bring
+            access logs as well, unless it is False.
 
     Raises:
         BootstrapError: There is no configuration, or it is wrong.
@@ -75,6 +79,7 @@ class Mesh:
         identity: Identity | str | None = None,
         metrics_port: int | None = None,
         admin_port: int | None = None,
+        access_log: AccessLog | str | bool | None = None,
     ) -> None:
         for name, value, known in (
             ("unknown_hosts", unknown_hosts, ("allow", "deny")),
@@ -96,7 +101,7 @@ class Mesh:
         self._server_contexts: ServerContexts | None = None
         account = identity.rpartition("/")[2] if isinstance(identity, str) else ""
         self._watched = Watched(self._runtime, self.explain, self._identity, account)
-        self._watched.begin(metrics_port, admin_port)
+        self._watched.begin(metrics_port, admin_port, access_log)
         _meshes.add(self)
 
     @property

@@ -1,7 +1,8 @@
-"""How one Mesh is looked at: its metrics and its admin page. Nobody pays for what is not asked for."""
+"""How one Mesh is looked at: metrics, access logs and the admin page. Nobody pays for what is not asked for."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from .control import Control
 from .security import Identity
 
 if TYPE_CHECKING:
+    from .access_log import AccessLog
     from .admin import Admin
     from .decision import Decision
     from .explaining import Past
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Watched"]
 
 METRICS_PORT_VARIABLE, ADMIN_PORT_VARIABLE = "MESHSDK_METRICS_PORT", "MESHSDK_ADMIN_PORT"
+ACCESS_LOG_VARIABLE = "MESHSDK_ACCESS_LOG"
 
 
 class Watched:
@@ -40,12 +43,17 @@ class Watched:
         self._monitoring: Monitoring | None = None
         self._admin: Admin | None = None
 
-    def begin(self, metrics_port: int | None, admin_port: int | None) -> None:
-        """Serve what the arguments or the environment ask for.
+    def begin(
+        self, metrics_port: int | None, admin_port: int | None, access_log: AccessLog | str | bool | None
+    ) -> None:
+        """Serve and write what the arguments or the environment ask for.
 
         Raises:
-            ValueError, BootstrapError: A port is none.
+            ValueError, BootstrapError: A port is none, or a format.
         """
+        self._control.keeps_logs = access_log is not False
+        if access_log or (access_log is None and os.environ.get(ACCESS_LOG_VARIABLE)):
+            self._keep_log(access_log)
         metrics_port = find_port("metrics_port", metrics_port, METRICS_PORT_VARIABLE)
         admin_port = find_port("admin_port", admin_port, ADMIN_PORT_VARIABLE)
         if metrics_port is not None:
@@ -54,6 +62,12 @@ class Watched:
             from .admin import Admin
 
             self._admin = Admin(self._control, self.monitor(), self._explain, self._identity, admin_port)
+
+    def _keep_log(self, asked: AccessLog | str | bool | None) -> None:
+        from .access_log import AccessLogs, asked_for
+        from .http.measured import Record
+
+        self._control.access_logs = AccessLogs(asked_for(asked, os.environ), Record)
 
     def monitor(self, port: int | None = None) -> Monitoring:
         """What counts requests, which begins with the first call."""
@@ -74,8 +88,10 @@ class Watched:
         return self._admin.history if self._admin is not None else None
 
     def close(self) -> None:
-        """Give the ports back."""
+        """Give the ports back, and write what is still to be written."""
         if self._monitoring is not None:
             self._monitoring.close()
+        if self._control.access_logs is not None:
+            self._control.access_logs.close()
         if self._admin is not None:
             self._admin.close()

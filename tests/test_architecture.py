@@ -28,6 +28,7 @@ RANKS = {
     "routing": 5,
     "balancing": 5,
     "security": 6,
+    "access_log": 6,
     "exchange": 7,
     "identities": 7,
     "inbound": 7,

@@ -14,7 +14,7 @@ from .delegates import with_delegates
 from .gateway_api import KnownHosts, translate_routes
 from .http_rules import VirtualService
 from .joining import Backends, join
-from .kinds import CONFIG_MAP, NETWORKING, POLICY_KINDS, SECURITY, Kind
+from .kinds import CONFIG_MAP, NETWORKING, POLICY_KINDS, SECURITY, TELEMETRY, Kind
 from .memo import Memo
 from .mesh_config import MESH_CONFIG
 from .reading import COMPARED, VIRTUAL_SERVICE, FileReading, Reading, named
@@ -66,6 +66,7 @@ def assemble(files: Iterable[FileReading], domain: str, errors: list[str], memo:
     security.authorizations = values[(SECURITY, "AuthorizationPolicy")]
     world.destination_rules = values[(NETWORKING, "DestinationRule")]
     world.sidecars = values[(NETWORKING, "Sidecar")]
+    world.telemetries = values[(TELEMETRY, "Telemetry")]
     pending = (*values[("discovery.k8s.io", "EndpointSlice")], *values[("", "Endpoints")])
     backends = Backends(
         pods=values[("", "Pod")],

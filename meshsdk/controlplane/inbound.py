@@ -72,16 +72,17 @@ def make_inbound_listener(
     listener.address.socket_address.address = address
     listener.address.socket_address.port_value = port
     filters = list(_filters(world, workload))
+    logs = world.access_logs(workload.namespace, workload.labels, is_server=True)
     if mode in ("STRICT", "PERMISSIVE"):
         chain = listener.filter_chains.add(name=f"{port} mTLS")
         chain.filter_chain_match.transport_protocol = "tls"
         chain.transport_socket.name = "envoy.transport_sockets.tls"
         chain.transport_socket.typed_config.Pack(_tls(security.mesh))
-        _add_manager(chain, security.mesh, filters, port)
+        _add_manager(chain, security.mesh, filters, port, logs)
     if mode in ("DISABLE", "PERMISSIVE"):
         chain = listener.filter_chains.add(name=f"{port} plaintext")
         chain.filter_chain_match.transport_protocol = "raw_buffer"
-        _add_manager(chain, security.mesh, filters, port)
+        _add_manager(chain, security.mesh, filters, port, logs)
     return listener
 
 
@@ -221,9 +222,15 @@ Named = tuple[str, Message]
 
 
 def _add_manager(
-    chain: listener_components_pb2.FilterChain, mesh: MeshConfig, filters: Iterable[Named], port: int
+    chain: listener_components_pb2.FilterChain,
+    mesh: MeshConfig,
+    filters: Iterable[Named],
+    port: int,
+    logs: Iterable[bytes],
 ) -> None:
     manager = http_connection_manager_pb2.HttpConnectionManager(stat_prefix=f"inbound_{port}")
+    for log in logs:
+        manager.access_log.add().MergeFromString(log)
     routes = manager.route_config
     routes.name = f"inbound|{port}||"
     virtual_host = routes.virtual_hosts.add(name=routes.name, domains=["*"])

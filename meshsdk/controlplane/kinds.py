@@ -15,12 +15,13 @@ from typing import Any
 
 from ..errors import ConfigError
 
-__all__ = ["CONFIG_MAP", "POLICY_KINDS", "Kind", "UnreadablePolicy", "did_you_mean", "effect_of", "kind_of"]
+__all__ = ["CONFIG_MAP", "POLICY_KINDS", "Kind", "UnreadablePolicy", "did_you_mean", "kind_of"]
 
 Kind = tuple[str, str]
 
 SECURITY = "security.istio.io"
 NETWORKING = "networking.istio.io"
+TELEMETRY = "telemetry.istio.io"
 GATEWAY = "gateway.networking.k8s.io"
 CONFIG_MAP: Kind = ("", "ConfigMap")
 
@@ -38,6 +39,7 @@ _VERSIONS: dict[Kind, tuple[str, ...]] = {
         (NETWORKING, kind): ("v1", "v1beta1", "v1alpha3")
         for kind in ("ServiceEntry", "WorkloadEntry", "VirtualService", "DestinationRule", "Sidecar")
     },
+    (TELEMETRY, "Telemetry"): ("v1", "v1alpha1"),
     ("", "Service"): ("v1",),
     ("", "Pod"): ("v1",),
     ("", "Endpoints"): ("v1",),
@@ -66,10 +68,6 @@ _REFUSED: dict[Kind, str] = {
     ' route or cluster (documents with "@type")',
     ("extensions.istio.io", "WasmPlugin"): "it runs inside of an Envoy, and there is no Envoy",
     ("extensions.istio.io", "TrafficExtension"): "it runs inside of an Envoy, and there is no Envoy",
-}
-# What has an effect on a sidecar's requests, and none here, though nothing is opened by that.
-_WITHOUT_EFFECT: dict[Kind, str] = {
-    ("telemetry.istio.io", "Telemetry"): "spans and metrics are set up by the application's OpenTelemetry",
 }
 _GATEWAYS = ("Gateway", "GatewayClass", "ListenerSet", "XListenerSet")
 
@@ -124,13 +122,6 @@ def kind_of(data: Mapping[Any, Any], where: str) -> Kind | None:
     if (why := _REFUSED.get((group, kind))) and not _is_for_gateways(data.get("spec")):
         raise ConfigError(where, f"{kind} is not carried out: {why}")
     return None
-
-
-def effect_of(data: Mapping[Any, Any]) -> str:
-    """What is to be said of a document that is not ours, for it would have an effect on a sidecar; or nothing."""
-    group = str(data.get("apiVersion")).rpartition("/")[0]
-    words = _WITHOUT_EFFECT.get((group, str(data.get("kind"))))
-    return f"is not translated, and has no effect: {words}" if words and not _is_for_gateways(data.get("spec")) else ""
 
 
 def _is_for_gateways(spec: Any) -> bool:

@@ -40,17 +40,23 @@ def grpc_listeners(scope: Scope, packer: Packer, *, is_grpc_core: bool = False) 
             # Whoever names a host by a short form asks for its full name, too, be it a service's or a rule's alone.
             names = names_of(host, port=number, namespace=scope.client.namespace, domain=scope.world.domain)
             forms = [form for form in names if form not in by_domain]
-            make = partial(_of_host, host, number, one, forms)
-            yield packer.keep(("listener", host, number, is_grpc_core), (one, forms), make)
+            logs = () if is_grpc_core else scope.access_logs
+            make = partial(_of_host, host, number, one, forms, logs)
+            yield packer.keep(("listener", host, number, is_grpc_core), (one, forms, logs), make)
 
 
 def _of_host(
-    host: str, number: int, virtual_host: VirtualHost, forms: Sequence[str], errors: list[ConfigError]
+    host: str,
+    number: int,
+    virtual_host: VirtualHost,
+    forms: Sequence[str],
+    logs: Sequence[bytes],
+    errors: list[ConfigError],
 ) -> Iterator[Message]:
     errors += virtual_host.errors
     listener = listener_pb2.Listener(name=f"{host}:{number}")
     route_name = cluster_name(number, "", host)
-    listener.api_listener.api_listener.Pack(_make_manager(route_name, route_name))
+    listener.api_listener.api_listener.Pack(_make_manager(route_name, route_name, logs))
     yield listener
     routes = route_pb2.RouteConfiguration(name=route_name, virtual_hosts=[virtual_host.message])
     routes.virtual_hosts[0].domains.extend(forms)
@@ -61,16 +67,18 @@ def sidecar_listeners(scope: Scope, packer: Packer) -> Iterator[Resources]:
     """A Listener and a RouteConfiguration for each port number."""
     for number in sorted(_ports(scope)):
         virtual_hosts = make_virtual_hosts(scope, number, packer.memo)
-        make = partial(_of_port, number, virtual_hosts)
-        yield packer.keep(("port", number), (virtual_hosts,), make)
+        make = partial(_of_port, number, virtual_hosts, scope.access_logs)
+        yield packer.keep(("port", number), (virtual_hosts, scope.access_logs), make)
 
 
-def _of_port(number: int, virtual_hosts: Iterable[VirtualHost], errors: list[ConfigError]) -> Iterator[Message]:
+def _of_port(
+    number: int, virtual_hosts: Iterable[VirtualHost], logs: Sequence[bytes], errors: list[ConfigError]
+) -> Iterator[Message]:
     listener = listener_pb2.Listener(name=f"127.0.0.1_{number}")
     listener.address.socket_address.address = "127.0.0.1"
     listener.address.socket_address.port_value = number
     http_filter = listener.filter_chains.add().filters.add(name="envoy.filters.network.http_connection_manager")
-    http_filter.typed_config.Pack(_make_manager(str(number), f"outbound_{number}"))
+    http_filter.typed_config.Pack(_make_manager(str(number), f"outbound_{number}", logs))
     yield listener
     routes = route_pb2.RouteConfiguration(name=str(number), ignore_port_in_host_matching=True)
     for virtual_host in virtual_hosts:
@@ -84,13 +92,13 @@ def _of_port(number: int, virtual_hosts: Iterable[VirtualHost], errors: list[Con
     yield routes
 
 
-def make_refusal(name: str) -> Message:
+def make_refusal(name: str, logs: Sequence[bytes]) -> Message:
     """The listener of a host that is not in the registry, where only those that are may be called.
 
     As a sidecar answers (pilot/pkg/networking/core/httproute.go, buildSidecarOutboundHTTPRouteConfig, block_all).
     """
     listener: Message = listener_pb2.Listener(name=name)
-    manager = _make_manager("", "block_all")
+    manager = _make_manager("", "block_all", logs)
     manager.route_config.name = "block_all"
     block = manager.route_config.virtual_hosts.add(name="block_all", domains=["*"])
     route = block.routes.add(name="block_all")
@@ -118,8 +126,12 @@ def _hosts_of(scope: Scope, number: int) -> Iterable[str]:
     yield from dict.fromkeys([*hosts, *(scope.hosts_of_rules if number == PORT_OF_OTHERS else ())])
 
 
-def _make_manager(route_name: str, stat_prefix: str) -> http_connection_manager_pb2.HttpConnectionManager:
+def _make_manager(
+    route_name: str, stat_prefix: str, logs: Sequence[bytes]
+) -> http_connection_manager_pb2.HttpConnectionManager:
     manager = http_connection_manager_pb2.HttpConnectionManager(stat_prefix=stat_prefix)
+    for log in logs:
+        manager.access_log.add().MergeFromString(log)
     # A stream may stand still for as long as it likes (listener_builder.go, buildHTTPConnectionManager).
     manager.stream_idle_timeout.SetInParent()
     if route_name:

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from envoy.type.v3.http_status_pb2 import StatusCode
+from msgspec.structs import replace
 
+from .access_logging import LogProvider
 from .destination_rule import parse_locality_setting
 from .fields import Fields
 from .kinds import did_you_mean
 from .security_world import MeshConfig, Provider
 from .strict_yaml import YamlError, parse_yaml
+from .telemetry_rules import parse_log_defaults, parse_log_provider
 from .virtual_service import parse_retry
 from .world import MeshDefaults
 
@@ -27,8 +30,7 @@ NORMALIZATIONS = ("DEFAULT", "NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_
 
 # Fields that are for those who run proxies. One that is not known may be one that says which policies hold.
 _OTHERS = (
-    *("accessLogEncoding", "accessLogFile", "accessLogFormat", "ca", "caCertificates", "certificates"),
-    *("configSources", "defaultConfig", "defaultProviders"),
+    *("ca", "caCertificates", "certificates", "configSources", "defaultConfig"),
     *("defaultTrafficPolicy", "disableEnvoyListenerLog", "discoverySelectors", "dnsRefreshRate"),
     *("enableEnvoyAccessLogService", "enablePrometheusMerge", "enableSdsTokenMount", "enableTracing"),
     *("h2UpgradePolicy", "hboneIdleTimeout", "inboundClusterStatName", "inboundTrafficPolicy", "ingressClass"),
@@ -63,11 +65,13 @@ def parse_mesh_config(config_map: Fields) -> tuple[MeshConfig, MeshDefaults]:
     if len(documents) != 1:
         raise data.error("mesh", f"must be one document, Istio's MeshConfig, has {len(documents)}")
     mesh = data.nested("mesh", documents[0])
-    providers = {}
+    providers, files = {}, {}
     for entry in mesh.children("extensionProviders"):
         provider = _parse_provider(entry)
         if provider is not None:
             providers[provider.name] = provider
+        elif (file := parse_log_provider(entry)) is not None:
+            files[entry.required_text("name")] = file
     parsed = MeshConfig(
         trust_domain=mesh.text("trustDomain") or "cluster.local",
         trust_domain_aliases=mesh.texts("trustDomainAliases"),
@@ -76,13 +80,13 @@ def parse_mesh_config(config_map: Fields) -> tuple[MeshConfig, MeshDefaults]:
         providers=providers,
         enable_auto_mtls=mesh.boolean("enableAutoMtls", True),
     )
-    defaults = _parse_defaults(mesh)
+    defaults = _parse_defaults(mesh, files)
     mesh.ignore(*_OTHERS)
     mesh.finish_exactly()
     return parsed, defaults
 
 
-def _parse_defaults(mesh: Fields) -> MeshDefaults:
+def _parse_defaults(mesh: Fields, files: Mapping[str, LogProvider]) -> MeshDefaults:
     outbound, retries = mesh.child("outboundTrafficPolicy"), mesh.child("defaultHttpRetryPolicy")
     locality = mesh.child("localityLbSetting")
     return MeshDefaults(
@@ -93,6 +97,7 @@ def _parse_defaults(mesh: Fields) -> MeshDefaults:
         service_export_to=mesh.texts("defaultServiceExportTo"),
         virtual_service_export_to=mesh.texts("defaultVirtualServiceExportTo"),
         destination_rule_export_to=mesh.texts("defaultDestinationRuleExportTo"),
+        logs=replace(parse_log_defaults(mesh), providers=files),
     )
 
 

@@ -85,6 +85,11 @@ def _import_types(value: Any) -> None:
 
 # Message types that raw resources may hold, by package. Nothing outside this list is ever imported.
 _MODULES = {
+    "envoy.extensions.access_loggers.file.v3": "file",
+    "envoy.extensions.access_loggers.filters.cel.v3": "cel",
+    "envoy.extensions.access_loggers.grpc.v3": "als",
+    "envoy.extensions.access_loggers.open_telemetry.v3": "logs_service",
+    "envoy.extensions.access_loggers.stream.v3": "stream",
     "envoy.extensions.clusters.aggregate.v3": "cluster",
     "envoy.extensions.filters.http.adaptive_concurrency.v3": "adaptive_concurrency",
     "envoy.extensions.filters.http.admission_control.v3": "admission_control",
@@ -108,6 +113,8 @@ _MODULES = {
     "envoy.extensions.filters.listener.tls_inspector.v3": "tls_inspector",
     "envoy.extensions.filters.network.http_connection_manager.v3": "http_connection_manager",
     "envoy.extensions.filters.network.tcp_proxy.v3": "tcp_proxy",
+    "envoy.extensions.formatter.metadata.v3": "metadata",
+    "envoy.extensions.formatter.req_without_query.v3": "req_without_query",
     "envoy.extensions.http.stateful_session.cookie.v3": "cookie",
     "envoy.extensions.http.stateful_session.header.v3": "header",
     "envoy.extensions.internal_redirect.allow_listed_routes.v3": "allow_listed_routes_config",

@@ -24,10 +24,10 @@ from .kinds import (
     NETWORKING,
     POLICY_KINDS,
     SECURITY,
+    TELEMETRY,
     Kind,
     UnreadablePolicy,
     did_you_mean,
-    effect_of,
 )
 from .kubernetes import Meta, parse_endpoint_slice, parse_endpoints, parse_node, parse_pod, parse_service
 from .memo import Memo
@@ -40,6 +40,7 @@ from .security_policies import (
     parse_request_authentication,
 )
 from .sidecar import parse_sidecar
+from .telemetry_rules import parse_telemetry
 from .traffic_policy import DestinationRule
 from .virtual_service import parse_virtual_service
 
@@ -139,10 +140,7 @@ def _read(document: Document, domain: str, memo: Memo) -> Reading:
             raise type(document.fault)(document.fault.where, document.fault.problem)
         if reading.is_raw:
             reading.value = parse_raw(document, warnings)
-        elif document.kind is None:
-            if words := effect_of(document.data):
-                warnings.append(f"{document.where} {named(document)}: {words}")
-        else:
+        elif document.kind is not None:
             _read_object(reading, document.kind, domain, warnings, errors)
     except ConfigError as error:
         errors.append(error)
@@ -296,6 +294,7 @@ _READERS: dict[Kind, Reader] = {
     VIRTUAL_SERVICE: lambda fields, meta, errors: parse_virtual_service(_spec(fields), meta, errors),
     (NETWORKING, "DestinationRule"): _read_destination_rule,
     (NETWORKING, "Sidecar"): _of_spec(parse_sidecar),
+    (TELEMETRY, "Telemetry"): _of_policy(parse_telemetry),
     (SECURITY, "PeerAuthentication"): _of_policy(parse_peer_authentication),
     (SECURITY, "RequestAuthentication"): _of_policy(parse_request_authentication),
     (SECURITY, "AuthorizationPolicy"): _read_authorization_policy,

@@ -10,6 +10,7 @@ from enum import Enum
 
 from msgspec import Struct, field
 
+from .access_logging import LogDefaults, Telemetry, access_logs
 from .age import UNKNOWN_AGE, Age
 from .http_rules import HttpRetry, VirtualService
 from .names import full_host
@@ -201,6 +202,7 @@ class MeshDefaults(Struct, frozen=True):
     service_export_to: tuple[str, ...] = ()
     virtual_service_export_to: tuple[str, ...] = ()
     destination_rule_export_to: tuple[str, ...] = ()
+    logs: LogDefaults = LogDefaults()
 
 
 class World(Struct):
@@ -212,9 +214,15 @@ class World(Struct):
     virtual_services: list[VirtualService] = field(default_factory=list)
     destination_rules: list[DestinationRule] = field(default_factory=list)
     sidecars: list[Sidecar] = field(default_factory=list)
+    telemetries: list[Telemetry] = field(default_factory=list)
     defaults: MeshDefaults = MeshDefaults()
     security: SecurityWorld = field(default_factory=SecurityWorld)
     warnings: list[str] = field(default_factory=list)
+
+    def access_logs(self, namespace: str, labels: Mapping[str, str], *, is_server: bool) -> tuple[bytes, ...]:
+        """What is written of the requests of a workload, as connection managers have it, serialized."""
+        root, logs = self.security.mesh.root_namespace, self.defaults.logs
+        return access_logs(self.telemetries, logs, root, namespace, labels, is_server=is_server)
 
     def full_host(self, host: str, namespace: str) -> str:
         """A host as Istio completes it: a name without dots is a service of the rule's own namespace."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from msgspec import Struct, field
 
 from ..resources import Cluster, Endpoints, Listener, RouteConfiguration, ServerListener
+from ..resources.access_log import AccessLogConfig
 
 __all__ = ["ClusterView", "ListenerView", "ServerView", "Snapshot"]
 
@@ -64,3 +65,13 @@ class Snapshot(Struct, frozen=True):
     listeners: Mapping[str, ListenerView] = field(default_factory=dict)
     clusters: Mapping[str, ClusterView] = field(default_factory=dict)
     servers: Mapping[str, ServerView] = field(default_factory=dict)
+
+    @property
+    def access_logs(self) -> list[tuple[AccessLogConfig, ...]]:
+        """Those of each listener that has some, of clients and of servers."""
+        found = [view.listener.access_logs for view in self.listeners.values() if view.listener is not None]
+        for server in self.servers.values():
+            for chain in server.listener.all_chains if server.listener is not None else ():
+                if chain.manager is not None:
+                    found.append(chain.manager.listener.access_logs)
+        return [configs for configs in found if configs]

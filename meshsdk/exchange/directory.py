@@ -162,7 +162,7 @@ def begin(
     if filters.faults or filters.rate_limits:
         verdict = run_filters(filters, head, destination.cluster, random_fraction)
         if verdict.reply is not None:
-            return replace(verdict.reply, cluster=destination.cluster).mutated(
+            return replace(verdict.reply, cluster=destination.cluster, route=route.route.name).mutated(
                 destination.response_levels, _context(head, route, destination.cluster, clusters)
             )
     cluster = clusters.get(destination.cluster)
@@ -170,6 +170,7 @@ def begin(
         if verdict.tally is not None:
             verdict.tally.end()
         reply = cluster_not_found(destination.cluster, forward.action.cluster_not_found_status)
+        reply = replace(reply, route=route.route.name)
         if destination.cluster_header:
             reply = replace(reply, missing_cluster=destination.cluster)
         return reply.mutated(destination.response_levels, _context(head, route, destination.cluster, clusters))
@@ -204,7 +205,7 @@ def _answer(route: CompiledRoute, head: RequestHead, random_fraction: RandomFrac
         # Routes that answer by themselves have no say in what filters answer.
         answers = route.redirect is not None or route.direct_response is not None
         levels = route.filter_response_levels if answers else route.response_levels
-        return verdict.reply.mutated(levels, context)
+        return replace(verdict.reply, route=route.route.name).mutated(levels, context)
     reply = configured_answer(route, head, context)
     reply = replace(reply, delay_seconds=verdict.delay_seconds, tally=verdict.tally, route=route.route.name)
     return reply.mutated(route.response_levels, context, is_the_routes=True)

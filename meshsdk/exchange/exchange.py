@@ -75,7 +75,7 @@ class Exchange:
         hedges: A per-try timeout starts another attempt beside the slow one, which goes on.
         tells_deadline: Attempts say how long the response may take.
         added_headers: That every attempt carries besides.
-        endpoint: Of the last attempt.
+        endpoint, own_address: Of the last attempt: whom to, and our side of the connection.
         limit_flag: Envoy's response flag where a failure would have been retried, but for a limit; else empty.
         set_cookie: A Set-Cookie that the response must carry, for a hash key that was made here.
     """
@@ -103,6 +103,7 @@ class Exchange:
         "hedges",
         "limit_flag",
         "metadata_match",
+        "own_address",
         "pick_number",
         "random_fraction",
         "redirects",
@@ -133,6 +134,7 @@ class Exchange:
         self.random_fraction = random_fraction
         self.added_headers: Sequence[tuple[bytes, bytes]] = ()
         self.endpoint: Endpoint | None = None
+        self.own_address = ""
         self.limit_flag = ""
         self.attempts = 0
         self.deadline: float | None = None
@@ -202,7 +204,7 @@ class Exchange:
             self.deadline, self.deadline_failure = now + timeouts.stream, Failure.STREAM_DURATION
         cluster = self.cluster
         if cluster.drop_share and self.random_fraction() < cluster.drop_share:
-            return self._mutated(dropped(cluster.name, cluster.drop_share))
+            return self.changed_reply(dropped(cluster.name, cluster.drop_share))
         if cluster.config.health_checks:
             cluster.last_used_at = now
         return self.next_attempt(now)
@@ -219,7 +221,7 @@ class Exchange:
         """An attempt on a newly picked endpoint, or the reply where none can be picked."""
         endpoint = self._pick()
         if endpoint is None:
-            return self._mutated(no_healthy_endpoint(self.cluster.name, self.cluster.problem))
+            return self.changed_reply(no_healthy_endpoint(self.cluster.name, self.cluster.problem))
         if self.breaker.requests >= self.breaker.max_requests:
             return self.overflow_reply("max_requests")
         return self._attempt_on(endpoint, now)
@@ -249,7 +251,7 @@ class Exchange:
     def _attempt_on(self, endpoint: Endpoint, now: float) -> Attempt:
         breaker = self.breaker
         self.attempts += 1
-        self.endpoint = endpoint
+        self.endpoint, self.own_address = endpoint, ""
         head, forward = self.head, self.forward
         headers = head.raw_headers
         deadline, failure = self.deadline, self.deadline_failure
@@ -395,18 +397,18 @@ class Exchange:
 
     def too_large_reply(self) -> LocalReply:
         """What a request with a longer body is answered with."""
-        return self._mutated(payload_too_large(self.max_request_bytes or 0))
+        return self.changed_reply(payload_too_large(self.max_request_bytes or 0))
 
     def overflow_reply(self, limit: str) -> LocalReply:
         """What a request is answered with that a circuit breaker refuses."""
-        return self._mutated(overflow(self.cluster.name, limit))
+        return self.changed_reply(overflow(self.cluster.name, limit))
 
     def timeout_reply(self, failure: Failure) -> LocalReply:
         """What is answered when the last attempt ended by a timeout."""
-        return self._mutated(timeout_reply(failure, self.timeouts))
+        return self.changed_reply(timeout_reply(failure, self.timeouts))
 
-    def _mutated(self, reply: LocalReply) -> LocalReply:
-        """A reply of this route, with its changes of response headers."""
+    def changed_reply(self, reply: LocalReply) -> LocalReply:
+        """An answer in the upstream's place, with the route's changes of response headers."""
         return (
             reply if self.destination is None else reply.mutated(self.destination.response_levels, self._context(None))
         )

@@ -184,7 +184,9 @@ def timeout_reply(failure: Failure, timeouts: RouteTimeouts) -> LocalReply:
     }[failure]
     status, body, flag, details = _TIMEOUTS[failure]
     error = RequestTimeoutError(f"no response in {seconds or 0.0:g} s ({details})", status=status, flag=flag)
-    return LocalReply(status, body, _TEXT, flag=flag, details=details, error=error)
+    # Envoy tells a gRPC caller of this one alone that its deadline has passed.
+    grpc_code = 4 if failure is Failure.STREAM_DURATION else None
+    return LocalReply(status, body, _TEXT, flag=flag, details=details, error=error, grpc_code=grpc_code)
 
 
 _TIMEOUTS: dict[Failure, tuple[int, bytes, str, str]] = {

@@ -14,6 +14,7 @@ from .connection_state import ALL_SENT, GIVEN_UP
 from .errors import DeadlineExceededError
 from .http1 import Http1Reader
 from .outgoing import CONTINUE_WAIT_SECONDS, Outgoing
+from .pool_rules import address_of
 from .raw_response import EMPTY_BODY, RawResponse, Releasable
 from .read_timer import ReadTimer
 from .request_body import AsyncRequestBody
@@ -57,6 +58,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         self.is_open = True
         self.idle_since = 0.0
         self.requests = 0
+        self.own_address = ""
 
     def is_usable(self) -> bool:
         """See `SyncHttp1Connection.is_usable`. What the loop has not read yet it has told nobody of."""
@@ -69,6 +71,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         # From the first byte that the socket does not take until the last one is out.
         transport.set_write_buffer_limits(high=1, low=0)
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self.own_address = address_of(transport.get_extra_info("sockname"))
 
     def data_received(self, data: bytes) -> None:
         reader = self.reader

@@ -12,6 +12,7 @@ import httpx
 from .errors import DeadlineExceededError
 from .http2 import PIECE_BYTES, Http2Session, Http2Stream
 from .outgoing import Outgoing
+from .pool_rules import address_of
 from .raw_response import RawResponse, Releasable
 from .read_timer import ReadTimer
 from .request_body import AsyncRequestBody
@@ -54,6 +55,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
         self.is_open = True
         self.idle_since = 0.0
         self.requests = 0
+        self.own_address = ""
 
     @property
     def is_idle(self) -> bool:
@@ -80,6 +82,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
         # From the first byte that the socket does not take until the last one is out.
         transport.set_write_buffer_limits(high=1, low=0)
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self.own_address = address_of(transport.get_extra_info("sockname"))
         transport.write(self._session.start())
 
     def data_received(self, data: bytes) -> None:

@@ -77,6 +77,7 @@ class Sender(AttemptSender[AsyncRequestBody]):
             connect = self._pool.open if is_resend else self._pool.acquire
             connection = await connect(attempt.endpoint, scheme, self._request.url, self._timeouts, attempt.breaker)
             was_used = connection.requests > 0
+            self.exchange.own_address = connection.own_address
             raw = await connection.exchange(outgoing)
         except (httpx.TransportError, DeadlineExceededError, PendingOverflowError) as failure:
             if self._is_of_body(failure):

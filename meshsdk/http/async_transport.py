@@ -34,7 +34,7 @@ from .tls import TlsChooser
 
 if TYPE_CHECKING:
     from ..telemetry.http_client import RequestObservation
-    from .measured import Record  # Nobody pays for metrics who wants none.
+    from .measured import Record  # Nobody pays for metrics and logs who wants none.
 
 __all__ = ["AsyncMeshTransport"]
 
@@ -87,10 +87,11 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         Raises:
             httpx.TransportError: It got no response.
         """
-        metrics = self._runtime.metrics
-        if metrics is None:
+        metrics, logs = self._runtime.metrics, self._runtime.access_logs
+        watcher = metrics or logs
+        if watcher is None:
             return await self._handle(request, outside, None)
-        record: Record = metrics.begin_http(metrics, request)
+        record: Record = watcher.begin_http(metrics, logs, request)
         try:
             response = await self._handle(request, outside, record)
         except BaseException as error:
@@ -105,8 +106,11 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         begun = self._dispatcher.begin(request)
         while isinstance(begun, Unsettled):
             begun = await self._settle(request, begun)
+            if record is None and self._runtime.access_logs is not None:
+                # What has come says that its requests are told of.
+                return await self.handle_async_request(request, outside)
         if record is not None:
-            record.begun(begun)
+            record.begun(begun, self._dispatcher)
         observer = http_client_observer()
         if observer is not None:
             return await self._observed(request, begun, observer, outside)

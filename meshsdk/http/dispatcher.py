@@ -35,6 +35,7 @@ from .errors import (
 from .raw_response import RawResponse
 
 if TYPE_CHECKING:
+    from ..access_log import AccessLogs
     from ..telemetry.istio_metrics import IstioMetrics
 
 __all__ = ["Dispatcher", "HasRuntime", "MeshResponseInfo", "Runtime", "Unsettled"]
@@ -76,6 +77,7 @@ class Runtime(Protocol):
     local_replies: LocalReplies
     unknown_hosts: UnknownHosts
     metrics: IstioMetrics | None
+    access_logs: AccessLogs | None
 
     def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
         """Names of the listeners that may stand for a target, best first."""
@@ -229,6 +231,12 @@ class Dispatcher:
                 return Unsettled((root,))
         return begun
 
+    def listener_of(self, request: httpx.Request) -> resources.Listener | None:
+        """The listener that a request was decided by; None for a host outside the mesh."""
+        url = request.url
+        table = self._tables.get((url.scheme, url.netloc))
+        return table.listener if table is not None else None
+
     def mirrored(self, exchange: Exchange) -> list[Exchange]:
         """The copies of a request to send elsewhere."""
         return mirrored(exchange, exchange.clusters)
@@ -326,7 +334,7 @@ class Dispatcher:
             RequestError: As an httpx exception: it is a failure, and `local_replies` is "raise".
         """
         if reply.error is not None and self._runtime.local_replies == "raise":
-            raise as_httpx_error(reply.error)
+            raise as_httpx_error(reply.error, reply)
         info = MeshResponseInfo(exchange, None, reply)
         if is_grpc_content(request.headers.get("content-type", "")):
             reply = reply.as_grpc()

@@ -5,32 +5,42 @@ from __future__ import annotations
 import httpx
 
 from .. import errors
-from ..exchange import Failure
+from ..exchange import Failure, LocalReply
 
-__all__ = ["DeadlineExceededError", "RefusedStreamError", "UnprocessedStreamError", "as_httpx_error"]
+__all__ = ["DeadlineExceededError", "FromReply", "RefusedStreamError", "UnprocessedStreamError", "as_httpx_error"]
 
 
-class HttpxRequestError(errors.RequestError, httpx.TransportError):
+class FromReply:
+    """An error in the place of an answer.
+
+    Attributes:
+        reply: The answer; None where there would have been none.
+    """
+
+    reply: LocalReply | None = None
+
+
+class HttpxRequestError(FromReply, errors.RequestError, httpx.TransportError):
     """A request error with no nearer kind."""
 
 
-class HttpxNoRouteError(errors.NoRouteError, httpx.ConnectError):
+class HttpxNoRouteError(FromReply, errors.NoRouteError, httpx.ConnectError):
     """No route, as an httpx.ConnectError."""
 
 
-class HttpxNoHealthyEndpointError(errors.NoHealthyEndpointError, httpx.ConnectError):
+class HttpxNoHealthyEndpointError(FromReply, errors.NoHealthyEndpointError, httpx.ConnectError):
     """No endpoint, as an httpx.ConnectError."""
 
 
-class HttpxCircuitOpenError(errors.CircuitOpenError, httpx.PoolTimeout):
+class HttpxCircuitOpenError(FromReply, errors.CircuitOpenError, httpx.PoolTimeout):
     """A breaker is open, as an httpx.PoolTimeout: the pool has no room for the request."""
 
 
-class HttpxRequestTimeoutError(errors.RequestTimeoutError, httpx.ReadTimeout):
+class HttpxRequestTimeoutError(FromReply, errors.RequestTimeoutError, httpx.ReadTimeout):
     """The route's timeout, as an httpx.ReadTimeout."""
 
 
-class HttpxPeerIdentityError(errors.PeerIdentityError, httpx.ConnectError):
+class HttpxPeerIdentityError(FromReply, errors.PeerIdentityError, httpx.ConnectError):
     """A wrong peer, as an httpx.ConnectError."""
 
 
@@ -61,7 +71,15 @@ class UnprocessedStreamError(RefusedStreamError):
     """
 
 
-_TWINS: dict[type[errors.RequestError], type[errors.RequestError]] = {
+_TWINS: dict[
+    type[errors.RequestError],
+    type[HttpxRequestError]
+    | type[HttpxNoRouteError]
+    | type[HttpxNoHealthyEndpointError]
+    | type[HttpxCircuitOpenError]
+    | type[HttpxRequestTimeoutError]
+    | type[HttpxPeerIdentityError],
+] = {
     errors.NoRouteError: HttpxNoRouteError,
     errors.NoHealthyEndpointError: HttpxNoHealthyEndpointError,
     errors.CircuitOpenError: HttpxCircuitOpenError,
@@ -70,7 +88,8 @@ _TWINS: dict[type[errors.RequestError], type[errors.RequestError]] = {
 }
 
 
-def as_httpx_error(error: errors.RequestError) -> errors.RequestError:
-    """The same error as an instance of the nearest httpx exception as well."""
-    twin = _TWINS.get(type(error), HttpxRequestError)
-    return twin(str(error), status=error.status, flag=error.flag)
+def as_httpx_error(error: errors.RequestError, reply: LocalReply | None = None) -> errors.RequestError:
+    """The same error as an instance of the nearest httpx exception as well, which stands in the place of an answer."""
+    twin = _TWINS.get(type(error), HttpxRequestError)(str(error), status=error.status, flag=error.flag)
+    twin.reply = reply
+    return twin

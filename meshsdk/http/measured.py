@@ -1,4 +1,4 @@
-"""What Istio's metrics say of a request that a transport has carried out: whom it went to, and how it ended.
+"""What metrics and access logs say of a request that a transport has carried out: whom it went to, and how it ended.
 
 A sidecar counts what its application sees, so the sizes are those of the request and the response as HTTP/1.1 would
 write them between the two, however the request went on, and however often.
@@ -7,15 +7,15 @@ write them between the two, however the request went on, and however often.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
 
 import httpx
 
+from ..access_log import AccessLogs, Headers
 from ..balancing import Cluster, Endpoint
 from ..errors import RequestError
 from ..exchange import Exchange, LocalReply
+from ..resources.access_log import AccessLogConfig
 from ..routing.timeouts import is_grpc_content
 from ..telemetry.header_sizes import REQUEST_LINE, STATUS_LINE, size_and_value, size_of_headers
 from ..telemetry.istio_metrics import IstioMetrics, Outcome
@@ -23,8 +23,9 @@ from ..telemetry.peer_metadata import METADATA_HEADER, METADATA_ID_HEADER
 from ..telemetry.service import BLACK_HOLE, PASSTHROUGH, Service, is_external, is_of_kubernetes, outside, service_of
 from ..telemetry.workload import NOBODY, Workload, workload_of_endpoint
 from .counted_bodies import counted_request, counted_response
-from .dispatcher import PASSTHROUGH_CLUSTER, MeshResponseInfo, head_of
+from .dispatcher import PASSTHROUGH_CLUSTER, Dispatcher, MeshResponseInfo, head_of
 from .endings import ending_of_error, flag_of_reply
+from .logged import Ending, Told, answered_entry, entry_of
 from .raw_response import EMPTY_BODY
 from .request_body import content_of
 
@@ -34,13 +35,6 @@ Begun = Exchange | LocalReply | None
 
 # Of istiod's, and of a folder's: where hosts go that REGISTRY_ONLY does not let out.
 _BLOCK_ALL = "block_all"
-
-
-class _Told(NamedTuple):
-    """What of a response is looked at when its body has come."""
-
-    headers: httpx.Headers
-    extensions: Mapping[str, Any]
 
 
 class Destination:
@@ -100,19 +94,37 @@ class Record:
     """One request, from when it is given to a transport until its response is read.
 
     Args:
-        metrics: Where it is counted.
+        metrics: Where it is counted; None where it is not.
+        logs: Where it is told; None where it is not.
         request: As the application has made it.
     """
 
-    __slots__ = ("_begun", "_content", "_is_over", "_metrics", "_peer", "_received", "_request", "_sent", "_started")
+    __slots__ = (
+        "_begun",
+        "_configs",
+        "_head_received",
+        "_head_size",
+        "_is_over",
+        "_logs",
+        "_metrics",
+        "_peer",
+        "_received",
+        "_request",
+        "_sent",
+        "_started",
+    )
 
-    def __init__(self, metrics: IstioMetrics, request: httpx.Request) -> None:
+    def __init__(self, metrics: IstioMetrics | None, logs: AccessLogs | None, request: httpx.Request) -> None:
         self._started = time.monotonic()
         self._metrics = metrics
+        self._logs = logs
         self._request = request
         self._begun: Begun = None
+        self._configs: tuple[AccessLogConfig, ...] = ()
         self._peer: Workload | None = None
         self._received = 0
+        self._head_size = 0
+        self._head_received: float | None = None
         self._is_over = False
         content = content_of(request)
         self._sent = len(content) if content is not None else 0
@@ -129,13 +141,20 @@ class Record:
     def _add_received(self, count: int) -> None:
         self._received += count
 
-    def begun(self, begun: Exchange | LocalReply) -> None:
+    def begun(self, begun: Exchange | LocalReply, dispatcher: Dispatcher) -> None:
         """It is decided where the request goes."""
         self._begun = begun
-        if type(begun) is Exchange and begun.forward is not None:
-            metrics = self._metrics
-            if destination_of(metrics, begun.cluster).gets_metadata:
-                begun.added_headers = metrics.own_headers
+        if self._logs is not None and self._logs.follows:
+            listener = dispatcher.listener_of(self._request)
+            self._configs = listener.access_logs if listener is not None else ()
+        metrics = self._metrics
+        if (
+            metrics is not None
+            and type(begun) is Exchange
+            and begun.forward is not None
+            and destination_of(metrics, begun.cluster).gets_metadata
+        ):
+            begun.added_headers = metrics.own_headers
 
     def failed(self, error: BaseException) -> None:
         """It brought no response."""
@@ -143,40 +162,58 @@ class Record:
         if self._begun is None and isinstance(error, RequestError) and flags == "NR":
             # Unknown hosts are denied: a sidecar under REGISTRY_ONLY sends them where nobody is, and answers 502.
             status, flags = 502, ""
-        self._end(self._begun, None, None, status, flags)
+        self._end(self._begun, None, None, error, status, flags)
 
     def answered(self, response: httpx.Response) -> httpx.Response:
         """Its response begins; a body that is still coming is counted as it is read."""
         info: MeshResponseInfo = response.extensions["mesh"]
         exchange, endpoint, reply, headers = info.parts
-        raw = response.headers.raw if headers is None else headers
-        size, metadata = size_and_value(raw, METADATA_HEADER)
-        if metadata and exchange is not None and exchange.added_headers and endpoint is not None:
-            self._read_metadata(endpoint, {name.lower(): value for name, value in raw})
-            raw = [header for header in raw if header[0].lower() not in (METADATA_HEADER, METADATA_ID_HEADER)]
-            size = size_of_headers(raw)
-            response.headers = httpx.Headers(raw)
-        self._received = size + STATUS_LINE
+        if self._metrics is not None:
+            headers = self._read_head(self._metrics, exchange, endpoint, headers, response)
+        if self._logs is not None and reply is None:
+            self._head_received = time.monotonic()
         flags = flag_of_reply(reply) if reply is not None else ""
         stream = response.stream
+        told = response.headers.raw if headers is None else headers, response.extensions
         if type(stream) is httpx.ByteStream:
             if stream is not EMPTY_BODY:
                 self._received += sum(map(len, stream))
-            self._end(exchange or reply, endpoint, response, response.status_code, flags)
+            self._end(exchange or reply, endpoint, told, reply, response.status_code, flags)
         else:
             # The response itself would be in a circle with its stream.
-            told = _Told(response.headers, response.extensions)
-            end = partial(self._end, exchange or reply, endpoint, told, response.status_code)
+            end = partial(self._end, exchange or reply, endpoint, told, reply, response.status_code)
             response.stream = counted_response(stream, self._add_received, end)
         return response
 
-    def _read_metadata(self, endpoint: Endpoint, found: dict[bytes, bytes]) -> None:
-        """What the peer says of itself, which is not for the application."""
-        peer_id = found.get(METADATA_ID_HEADER, b"")
-        self._peer = self._metrics.servers.find(endpoint.principal, peer_id, found.get(METADATA_HEADER, b""))
+    def _read_head(
+        self,
+        metrics: IstioMetrics,
+        exchange: Exchange | None,
+        endpoint: Endpoint | None,
+        headers: Headers | None,
+        response: httpx.Response,
+    ) -> Headers:
+        """Measure the response's head, and take out what the peer says of itself, which is not for the application."""
+        raw = response.headers.raw if headers is None else headers
+        size, metadata = size_and_value(raw, METADATA_HEADER)
+        if metadata and exchange is not None and exchange.added_headers and endpoint is not None:
+            found = {name.lower(): value for name, value in raw}
+            peer_id = found.get(METADATA_ID_HEADER, b"")
+            self._peer = metrics.servers.find(endpoint.principal, peer_id, found.get(METADATA_HEADER, b""))
+            raw = [header for header in raw if header[0].lower() not in (METADATA_HEADER, METADATA_ID_HEADER)]
+            size = size_of_headers(raw)
+            response.headers = httpx.Headers(raw)
+        self._head_size = size + STATUS_LINE
+        return raw
 
     def _end(
-        self, begun: Begun, endpoint: Endpoint | None, told: httpx.Response | _Told | None, status: int, flags: str
+        self,
+        begun: Begun,
+        endpoint: Endpoint | None,
+        told: Told | None,
+        ending: Ending,
+        status: int,
+        flags: str,
     ) -> None:
         """It is over; told once.
 
@@ -184,11 +221,39 @@ class Record:
             begun: What it came to.
             endpoint: Whose response it is; None where no server answered.
             told: The response that the application gets, if any.
+            ending: The answer in a server's place, or what is raised.
             status, flags: How it ended.
         """
         if self._is_over:
             return
         self._is_over = True
+        if type(begun) is Exchange and (begun.delay_seconds or begun.limit_flag):
+            flags = ",".join(filter(None, (flags_before(begun), flags)))
+        seconds = time.monotonic() - self._started
+        metrics = self._metrics
+        if metrics is not None:
+            self._count(metrics, begun, endpoint, told, status, flags, int(seconds * 1000))
+        logs = self._logs
+        if logs is not None:
+            to_head = self._head_received - self._started if self._head_received is not None else None
+            timing = (time.time(), seconds, to_head)
+            if ending is None and not flags and told is not None and type(begun) is Exchange:
+                entry = answered_entry(logs, begun, endpoint, told, status, self._sent, self._received, timing)
+            else:
+                sizes = (self._sent, self._received)
+                entry = entry_of(self._request, begun, endpoint, told, ending, status, flags, sizes, timing)
+            logs.write(entry, self._configs)
+
+    def _count(
+        self,
+        metrics: IstioMetrics,
+        begun: Begun,
+        endpoint: Endpoint | None,
+        told: Told | None,
+        status: int,
+        flags: str,
+        milliseconds: int,
+    ) -> None:
         request = self._request
         if type(begun) is Exchange:
             raw, target = begun.head.raw_headers, len(begun.head.target)
@@ -198,25 +263,25 @@ class Record:
         sent = self._sent + size + len(request.method) + target + REQUEST_LINE
         is_grpc = content_type != b"" and is_grpc_content(content_type.decode("latin-1"))
         grpc_status = _grpc_status(told) if is_grpc and told is not None else ""
-        if isinstance(begun, Exchange) and (begun.delay_seconds or begun.limit_flag):
-            flags = ",".join(filter(None, (flags_before(begun), flags)))
         outcome = ("grpc" if is_grpc else "http", status, grpc_status, flags)
         if isinstance(begun, Exchange):
-            row = self._row_of_exchange(begun, endpoint, outcome)
+            row = self._row_of_exchange(metrics, begun, endpoint, outcome)
         else:
-            row = self._row(begun, outcome)
-        milliseconds = int((time.monotonic() - self._started) * 1000)
-        metrics = self._metrics
-        metrics.cells.count_request(row, milliseconds, sent, self._received)
+            row = self._row(metrics, begun, outcome)
+        metrics.cells.count_request(row, milliseconds, sent, self._head_size + self._received)
         if metrics.recent is not None:
             head = begun.head if isinstance(begun, Exchange) else head_of(request, request.url.scheme)
-            details = told.extensions["mesh"].details if told is not None else ""
+            details = told[1]["mesh"].details if told is not None else ""
             metrics.recent.sent(head, begun, endpoint, (status, grpc_status, flags), details, milliseconds)
 
     def _row_of_exchange(
-        self, exchange: Exchange, endpoint: Endpoint | None, outcome: tuple[str, int, str, str]
+        self,
+        metrics: IstioMetrics,
+        exchange: Exchange,
+        endpoint: Endpoint | None,
+        outcome: tuple[str, int, str, str],
     ) -> int:
-        metrics, cluster = self._metrics, exchange.cluster
+        cluster = exchange.cluster
         principal = endpoint.principal if endpoint is not None else ""
         destination = destination_of(metrics, cluster)
         authority = exchange.head.authority if destination.service is None else ""
@@ -228,18 +293,22 @@ class Record:
             row = metrics.remember(key, metrics.sent(service, peer, principal, Outcome(*outcome)))
         return row
 
-    def _row(self, reply: LocalReply | None, outcome: tuple[str, int, str, str]) -> int:
+    def _row(self, metrics: IstioMetrics, reply: LocalReply | None, outcome: tuple[str, int, str, str]) -> int:
         authority = self._request.headers.get("host", "")
-        return self._metrics.sent(service_without_cluster(reply, authority), NOBODY, "", Outcome(*outcome))
+        return metrics.sent(service_without_cluster(reply, authority), NOBODY, "", Outcome(*outcome))
 
 
 def _told_by_istiod(endpoint: Endpoint | None) -> Workload:
     return workload_of_endpoint(endpoint.config.metadata) if endpoint is not None else NOBODY
 
 
-def _grpc_status(told: httpx.Response | _Told) -> str:
-    said = told.headers.get("grpc-status", "")
-    for name, value in told.extensions.get("trailing_headers", ()):
+def _grpc_status(told: Told) -> str:
+    said = ""
+    headers, extensions = told
+    for name, value in headers:
+        if name.lower() == b"grpc-status":
+            said = value.decode("latin-1")
+    for name, value in extensions.get("trailing_headers", ()):
         if name.lower() == b"grpc-status":
             said = value.decode("latin-1")
     return said if said.isdecimal() and said.isascii() and len(said) < 4 else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 import httpx
 
@@ -18,6 +18,7 @@ __all__ = [
     "DEFAULT_LIMITS",
     "PooledConnection",
     "Slot",
+    "address_of",
     "connect_error",
     "connect_timeout",
     "keepalive_seconds",
@@ -38,6 +39,7 @@ class PooledConnection(Protocol):
     is_open: bool
     idle_since: float
     requests: int
+    own_address: str
 
     def is_usable(self) -> bool:
         """Whether it can take a request now."""
@@ -138,6 +140,13 @@ def must_wait_for_connection(breaker: CircuitBreaker, endpoint: Endpoint, own_co
         return False
     per_host = endpoint.cluster.config.circuit_breakers.max_connections_per_host
     return breaker.connections >= breaker.max_connections or (per_host is not None and own_connections >= per_host)
+
+
+def address_of(name: Any) -> str:
+    """What a socket says is its own address, as text; empty for one without."""
+    if not isinstance(name, tuple):
+        return ""
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
 
 def set_keepalive(sock: socket.socket, settings: TcpKeepalive) -> None:

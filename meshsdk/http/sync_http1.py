@@ -16,6 +16,7 @@ from .connection_state import ALL_SENT, GIVEN_UP
 from .errors import DeadlineExceededError
 from .http1 import Http1Reader
 from .outgoing import CONTINUE_WAIT_SECONDS, Outgoing
+from .pool_rules import address_of
 from .raw_response import EMPTY_BODY, RawResponse, Releasable
 from .request_body import RequestBody
 from .request_rules import Framer
@@ -48,6 +49,7 @@ class SyncHttp1Connection:
         "_sock",
         "idle_since",
         "is_open",
+        "own_address",
         "reader",
         "requests",
     )
@@ -72,6 +74,7 @@ class SyncHttp1Connection:
         self.is_open = True
         self.idle_since = 0.0
         self.requests = 0
+        self.own_address = address_of(sock.getsockname())
 
     def is_usable(self) -> bool:
         """Whether an idle connection can take a request. A socket that has something to say was closed, or would

@@ -17,6 +17,7 @@ import httpx
 from .errors import DeadlineExceededError
 from .http2 import PIECE_BYTES, Http2Session, Http2Stream
 from .outgoing import Outgoing
+from .pool_rules import address_of
 from .raw_response import RawResponse, Releasable
 from .request_body import RequestBody
 from .request_rules import Framer
@@ -40,6 +41,7 @@ class SyncHttp2Connection:
         self.is_open = True
         self.idle_since = 0.0
         self.requests = 0
+        self.own_address = address_of(sock.getsockname())
 
     def is_usable(self) -> bool:
         """Whether an idle connection can take a request. What the peer said meanwhile (PING, GOAWAY) is read first."""

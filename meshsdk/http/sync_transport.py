@@ -37,7 +37,7 @@ from .tls import TlsChooser
 
 if TYPE_CHECKING:
     from ..telemetry.http_client import RequestObservation
-    from .measured import Record  # Nobody pays for metrics who wants none.
+    from .measured import Record  # Nobody pays for metrics and logs who wants none.
 
 __all__ = ["MeshTransport"]
 
@@ -88,10 +88,11 @@ class MeshTransport(httpx.BaseTransport):
         Raises:
             httpx.TransportError: It got no response.
         """
-        metrics = self._runtime.metrics
-        if metrics is None:
+        metrics, logs = self._runtime.metrics, self._runtime.access_logs
+        watcher = metrics or logs
+        if watcher is None:
             return self._handle(request, outside, None)
-        record: Record = metrics.begin_http(metrics, request)
+        record: Record = watcher.begin_http(metrics, logs, request)
         try:
             response = self._handle(request, outside, record)
         except BaseException as error:
@@ -106,8 +107,11 @@ class MeshTransport(httpx.BaseTransport):
         begun = self._dispatcher.begin(request)
         while isinstance(begun, Unsettled):
             begun = self._settle(request, begun)
+            if record is None and self._runtime.access_logs is not None:
+                # What has come says that its requests are told of.
+                return self.handle_request(request, outside)
         if record is not None:
-            record.begun(begun)
+            record.begun(begun, self._dispatcher)
         observer = http_client_observer()
         if observer is not None:
             return self._observed(request, begun, observer, outside)

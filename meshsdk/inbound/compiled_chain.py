@@ -207,6 +207,7 @@ class CompiledChain:
             route = index.find(request.head, random.random) if index is not None else None
             compiled = self._by_route[id(route)] if route is not None else self._without_route
         if route is not None:
+            request.route = route
             request.route_name = route.route.name
             request.route_metadata = route.route.metadata
             if compiled.of_destinations:
@@ -278,6 +279,7 @@ class CompiledChain:
             return self._answered(request, self._without_route, no_route(head.method, head.authority, head.path))
         if route.forward is not None:
             destination = compiled.destination_of(head)
+            request.cluster = destination.cluster
             if not destination.is_plain:
                 request.head = changed_request(route.forward, destination, head, format_context(request))
             levels = destination.response_levels

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from types import EllipsisType
 
-from ..routing import RequestHead
+from ..routing import CompiledRoute, RequestHead
 from .connection import Address, Connection, parse_address
 
 __all__ = ["ROUTER", "InboundRequest"]
@@ -41,7 +41,8 @@ class InboundRequest:
         response_changes: What filters do to the headers of the answer, each with the filter's place in the chain.
         audit: What was decided and why, for the log: pairs of name and value.
         body: What was read of it; None where nothing was.
-        route_name, route_metadata: Of the route that was found; what it says for filters, by filter.
+        route, route_name, route_metadata: That was found; what it says for filters, by filter.
+        cluster: That the route leads to, where it forwards.
         max_body_bytes: The longest that the application is given; None is no limit.
         on_done: Who is told how the request ended.
     """
@@ -51,6 +52,7 @@ class InboundRequest:
         "arrived",
         "audit",
         "body",
+        "cluster",
         "connection",
         "filter_state",
         "find_remote",
@@ -59,6 +61,7 @@ class InboundRequest:
         "metadata",
         "on_done",
         "response_changes",
+        "route",
         "route_metadata",
         "route_name",
     )
@@ -75,7 +78,8 @@ class InboundRequest:
         self.audit: list[tuple[str, str]] = []
         self.body: bytes | None = None
         self.max_body_bytes: int | None = None
-        self.route_name = ""
+        self.route: CompiledRoute | None = None
+        self.route_name = self.cluster = ""
         self.route_metadata: Mapping[str, Mapping[str, object]] = _SAYS_NOTHING
         self.on_done: list[DoneCallback] = []
 

@@ -12,10 +12,12 @@ from typing import Any
 # Where each is. One of a name that another has too is given by its whole name.
 _BALANCING = "envoy.extensions.load_balancing_policies"
 _PLACES = {
+    "accesslog_pb2": "envoy.config.accesslog.v3",
     "aggregate_pb2": "envoy.extensions.clusters.aggregate.v3.cluster_pb2",
     "allow_listed_routes_config_pb2": "envoy.extensions.internal_redirect.allow_listed_routes.v3",
     "any_pb2": "google.protobuf",
     "buffer_pb2": "envoy.extensions.filters.http.buffer.v3",
+    "cel_filter_pb2": "envoy.extensions.access_loggers.filters.cel.v3.cel_pb2",
     "cel_pb2": "xds.type.matcher.v3",
     "client_side_weighted_round_robin_pb2": f"{_BALANCING}.client_side_weighted_round_robin.v3",
     "cluster_pb2": "envoy.config.cluster.v3",
@@ -23,6 +25,7 @@ _PLACES = {
     "cookie_pb2": "envoy.extensions.http.stateful_session.cookie.v3",
     "endpoint_pb2": "envoy.config.endpoint.v3",
     "fault_pb2": "envoy.extensions.filters.http.fault.v3",
+    "file_pb2": "envoy.extensions.access_loggers.file.v3",
     "header_mutation_pb2": "envoy.extensions.filters.http.header_mutation.v3",
     "header_pb2": "envoy.extensions.http.stateful_session.header.v3",
     "http_connection_manager_pb2": "envoy.extensions.filters.network.http_connection_manager.v3",
@@ -46,6 +49,7 @@ _PLACES = {
     "router_pb2": "envoy.extensions.filters.http.router.v3",
     "runtime_fraction_pb2": "envoy.extensions.matching.input_matchers.runtime_fraction.v3",
     "stateful_session_pb2": "envoy.extensions.filters.http.stateful_session.v3",
+    "stream_pb2": "envoy.extensions.access_loggers.stream.v3",
     "subset_pb2": "envoy.extensions.load_balancing_policies.subset.v3",
     "syntax_pb2": "google.api.expr.v1alpha1",
     "timestamp_pb2": "google.protobuf",

@@ -51,11 +51,7 @@ class RequestHead:
         """The headers by their lower-case names; of several with one name the last. Not to be changed."""
         known = self._by_name
         if known is None:
-            known = dict(self.raw_headers)
-            names = b" ".join(known)
-            if names != names.lower():
-                known = {name.lower(): value for name, value in self.raw_headers}
-            self._by_name = known
+            known = self._by_name = {name.lower(): value for name, value in self.raw_headers}
         return known
 
     def header(self, name: str) -> str | None:

@@ -94,11 +94,14 @@ class AsgiMiddleware:
             return await self.app(scope, receive, send)
         connection = asgi_connection(scope, receive, self._port)
         head = read_head(scope, receive, connection, drops_underscores=self._drops_underscores)
-        metrics = self._mesh.runtime.metrics
-        record = InboundRecord(metrics, head, connection) if metrics is not None else None
-        if record is not None:
+        record: InboundRecord | None = None
+        metrics, logs = self._mesh.runtime.metrics, self._mesh.runtime.access_logs
+        if metrics is not None or logs is not None:
+            record = InboundRecord(metrics, logs, head, connection)
             head, receive, send = record.head, record.receiving(receive), record.sending(send)
         request = InboundRequest(head, connection)
+        if record is not None:
+            record.request = request
         outcome = _Outcome()
         observer = http_server_observer()
         observation = observer.start(request.head, connection) if observer is not None else None
@@ -163,6 +166,8 @@ class AsgiMiddleware:
         before, body = request.head, _Body(receive)
         port = self._port if self._port is not None else request.connection.destination_port
         policy = self._driver(port).inbound.policy if port else None
+        if record is not None:
+            record.policy = policy
         reply = make_uniform(request, policy, port, scope.get("http_version", "1.1"))
         if reply is None:
             decided = self._driver(port).decide(request, body.peek)
@@ -175,7 +180,7 @@ class AsgiMiddleware:
             reply = write_back(scope, before, request)
         if reply is not None:
             if record is not None:
-                record.flag = reply.flag
+                record.reply = reply
             return await _answer(scope, send, reply, outcome)
         answer = send
         if observation is not None or request.response_changes or request.on_done:

@@ -1,4 +1,4 @@
-"""What Istio's metrics say of a request that came to a server of this process.
+"""What metrics and access logs say of a request that came to a server of this process.
 
 Sizes are those of the request and the response as HTTP/1.1 writes them, heads included.
 """
@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, Sequence
 from itertools import chain
 from typing import Any
 
-from ..inbound import Connection
+from ..access_log import AccessLogs
+from ..exchange import LocalReply
+from ..inbound import Connection, InboundPolicy, InboundRequest
 from ..routing import RequestHead
 from ..routing.timeouts import is_grpc_content
 from ..telemetry.header_sizes import REQUEST_LINE, STATUS_LINE, size_of_headers
 from ..telemetry.istio_metrics import IstioMetrics, Outcome
 from ..telemetry.peer_metadata import METADATA_HEADER, METADATA_ID_HEADER
+from ..telemetry.workload import Workload
+from .logged import configs_of, entry_of
 
 __all__ = ["InboundRecord", "take_metadata"]
 
@@ -45,7 +49,8 @@ class InboundRecord:
     """One request, from its head until its response is out.
 
     Args:
-        metrics: Where it is counted.
+        metrics: Where it is counted; None where it is not.
+        logs: Where it is told; None where it is not.
         head: As it came.
         connection: That it came by.
         told: The peer's metadata, where they are no headers of `head` any more.
@@ -53,56 +58,75 @@ class InboundRecord:
     Attributes:
         head: Without what is not for the application.
         status: Of the response, once it has begun.
-        flag: Of an answer in the application's place.
+        reply: The answer in the application's place, if there is one.
+        request, policy: What was decided on, and by.
     """
 
     __slots__ = (
         "_answer",
         "_connection",
         "_has_left",
+        "_head_size",
+        "_headers",
         "_is_over",
         "_is_whole",
+        "_logs",
         "_metrics",
         "_peer",
         "_received",
+        "_responded",
         "_sent",
         "_started",
-        "flag",
         "head",
+        "policy",
+        "reply",
+        "request",
         "status",
     )
 
     def __init__(
         self,
-        metrics: IstioMetrics,
+        metrics: IstioMetrics | None,
+        logs: AccessLogs | None,
         head: RequestHead,
         connection: Connection,
         told: tuple[bytes, bytes] | None = None,
     ) -> None:
         self._started = time.monotonic()
         self._metrics = metrics
+        self._logs = logs
         self._connection = connection
-        self._received = size_of_headers(head.raw_headers) + len(head.method) + len(head.target) + REQUEST_LINE
-        self._sent = 0
+        self._received = self._sent = self._head_size = 0
+        self._responded: float | None = None
+        self._headers: Sequence[tuple[Any, Any]] | None = None
         self._is_whole = self._has_left = self._is_over = False
         self._answer: list[tuple[bytes, bytes]] = []
+        self._peer: Workload | None = None
         self.status: int | None = None
-        self.flag = ""
+        self.reply: LocalReply | None = None
+        self.request: InboundRequest | None = None
+        self.policy: InboundPolicy | None = None
+        self.head = head
+        if metrics is not None:
+            self._head_size = size_of_headers(head.raw_headers) + len(head.method) + len(head.target) + REQUEST_LINE
+            self.head = self._read_peer(metrics, head, told)
+
+    def _read_peer(self, metrics: IstioMetrics, head: RequestHead, told: tuple[bytes, bytes] | None) -> RequestHead:
+        """What the peer says of itself, and the request without it."""
         if told is None:
             known = head.by_name()
             told = known.get(METADATA_ID_HEADER, b""), known.get(METADATA_HEADER, b"")
             if told[0] or told[1]:
                 taken = (METADATA_HEADER, METADATA_ID_HEADER)
                 head = head.with_headers([header for header in head.raw_headers if header[0].lower() not in taken])
-        self.head = head
         peer_id, metadata = told
         # What is not remembered of strangers stands in no key either.
-        is_told = bool(peer_id or metadata)
-        self._peer = metrics.callers.find(connection.principal, peer_id, metadata) if is_told else None
-        if is_told:
+        if peer_id or metadata:
+            self._peer = metrics.callers.find(self._connection.principal, peer_id, metadata)
             # Each of the two is answered where it came.
             own = zip((peer_id, metadata), metrics.own_headers, strict=True)
             self._answer = [header for came, header in own if came]
+        return head
 
     def receiving(self, receive: Receive) -> Receive:
         """ASGI's receive, watched where the length of the body is not said before."""
@@ -168,8 +192,14 @@ class InboundRecord:
             headers = list(headers)
             message = {**message, "headers": headers}
         self.status = message["status"]
-        self._sent += STATUS_LINE + size_of_headers(headers)
+        self._responds(headers)
         return message
+
+    def _responds(self, headers: Sequence[tuple[Any, Any]]) -> None:
+        """The response begins."""
+        self._headers = headers
+        if self._logs is not None:
+            self._responded = time.monotonic()
 
     def starting(self, start_response: StartResponse) -> StartResponse:
         """WSGI's start_response, watched."""
@@ -178,7 +208,7 @@ class InboundRecord:
             told = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._answer)
             headers = [*headers, *told]
             self.status = int(status[:3])
-            self._sent = STATUS_LINE + 4 * len(headers) + sum(map(len, chain.from_iterable(headers)))
+            self._responds(headers)
             return start_response(status, headers, *more)
 
         return watched
@@ -201,7 +231,15 @@ class InboundRecord:
             return
         self._is_over = True
         status, flags = self._ending(error)
-        connection, metrics = self._connection, self._metrics
+        seconds = time.monotonic() - self._started
+        metrics, logs = self._metrics, self._logs
+        if metrics is not None:
+            self._count(metrics, status, flags, int(seconds * 1000))
+        if logs is not None:
+            self._log(logs, status, flags, seconds)
+
+    def _count(self, metrics: IstioMetrics, status: int, flags: str, milliseconds: int) -> None:
+        connection = self._connection
         content_type = self.head.by_name().get(b"content-type")
         is_grpc = content_type is not None and is_grpc_content(content_type.decode("latin-1"))
         principal = connection.principal
@@ -213,10 +251,22 @@ class InboundRecord:
             own = connection.own_uri or (metrics.own_principal() if principal else "")
             outcome = Outcome("grpc" if is_grpc else "http", status, flags=flags)
             row = metrics.remember(key, metrics.received(self._peer, principal, own, outcome))
-        milliseconds = int((time.monotonic() - self._started) * 1000)
-        metrics.cells.count_request(row, milliseconds, self._received, self._sent)
+        sent = self._sent
+        if self._headers is not None:
+            sent += STATUS_LINE + 4 * len(self._headers) + sum(map(len, chain.from_iterable(self._headers)))
+        metrics.cells.count_request(row, milliseconds, self._head_size + self._received, sent)
         if metrics.recent is not None:
             metrics.recent.received(self.head, principal, self._peer, (status, "", flags), milliseconds)
+
+    def _log(self, logs: AccessLogs, status: int, flags: str, seconds: float) -> None:
+        request = self.request or InboundRequest(self.head, self._connection)
+        responded = self._responded
+        to_head = responded - self._started if responded is not None and self.reply is None else None
+        sizes = (self._received, self._sent)
+        entry = entry_of(
+            logs, request, self._headers or (), self.reply, status, flags, sizes, (time.time(), seconds, to_head)
+        )
+        logs.write(entry, configs_of(self.policy, self._connection) if logs.follows else ())
 
     def _ending(self, error: BaseException | None) -> tuple[int, str]:
         """Status and flags; 0 where the caller has left before there was a response."""
@@ -229,4 +279,5 @@ class InboundRecord:
         if status is None:
             # Whoever serves the application answers in its place.
             return 500, ""
-        return status, self.flag or ("" if error is None or self._is_whole else "UC")
+        flag = self.reply.flag if self.reply is not None else ""
+        return status, flag or ("" if error is None or self._is_whole else "UC")

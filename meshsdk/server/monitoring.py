@@ -48,6 +48,7 @@ class Monitoring:
         metadata = {**told_metadata(os.environ), **node.metadata}
         fallback = account if account != _DEFAULT_ACCOUNT else ""
         own = own_workload(metadata, node.namespace, fallback)
+        self._control = control
         self._shared_port = port
         self._build = str(metadata.get("ISTIO_VERSION") or UNKNOWN)
         self.metrics = IstioMetrics(
@@ -79,7 +80,8 @@ class Monitoring:
         if not self._one_page.acquire(timeout=_PAGE_SECONDS):
             raise TimeoutError("another page of metrics is still being made")
         try:
-            return exposition(self.metrics, self._build)
+            logs = self._control.access_logs
+            return exposition(self.metrics, self._build, logs.dropped if logs is not None else None)
         finally:
             self._one_page.release()
 

@@ -69,11 +69,12 @@ class WsgiMiddleware:
         if environ.get(ADMITTED) or environ.get("asgi.scope", {}).get(ADMITTED):
             return self.app(environ, start_response)
         connection = wsgi_connection(environ, self._port)
-        metrics = self._mesh.runtime.metrics
+        metrics, logs = self._mesh.runtime.metrics, self._mesh.runtime.access_logs
         told = take_metadata(environ) if metrics is not None else None
         call = _Call(InboundRequest(read_head(environ, connection), connection))
-        if metrics is not None:
-            record = call.record = InboundRecord(metrics, call.request.head, connection, told)
+        if metrics is not None or logs is not None:
+            record = call.record = InboundRecord(metrics, logs, call.request.head, connection, told)
+            record.request = call.request
             record.has_body(environ.get("CONTENT_LENGTH"))
             start_response = record.starting(start_response)
         try:
@@ -89,6 +90,8 @@ class WsgiMiddleware:
         before = request.head
         port = self._port if self._port is not None else request.connection.destination_port
         policy = self._driver(port).inbound.policy if port else None
+        if call.record is not None:
+            call.record.policy = policy
         protocol = environ.get("SERVER_PROTOCOL", "HTTP/1.1").removeprefix("HTTP/")
         reply = make_uniform(request, policy, port, protocol if protocol == "1.0" else protocol.removesuffix(".0"))
         if reply is None:
@@ -106,7 +109,7 @@ class WsgiMiddleware:
         if reply is not None:
             call.status, call.flag = reply.status, reply.flag
             if call.record is not None:
-                call.record.flag = reply.flag
+                call.record.reply = reply
             return _answer(before, start_response, reply)
         call.limit(deadline.of_headers(request.head.header))
         return self.app(environ, call.watched(start_response))

@@ -96,7 +96,7 @@ class IstioMetrics:
         self,
         own: Workload,
         service: Service,
-        begin_http: Callable[[IstioMetrics, Any], Any],
+        begin_http: Callable[..., Any],
         domain: str = "cluster.local",
         node_id: str = "",
         metadata: Mapping[str, Any] | None = None,

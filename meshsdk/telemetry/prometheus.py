@@ -36,15 +36,16 @@ _BOUNDS = (*(f"{bound:g}" if bound < 1e6 else str(int(bound)) for bound in BOUND
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
-def exposition(metrics: IstioMetrics, build: str = "unknown") -> bytes:
+def exposition(metrics: IstioMetrics, build: str = "unknown", dropped_lines: int | None = None) -> bytes:
     """The page.
 
     Args:
         metrics: Of this process.
         build: The version of Istio that it says it is.
+        dropped_lines: Of access logs that this process could not write; None where it has none.
     """
     page = bytearray()
-    for block in _blocks(metrics, build):
+    for block in _blocks(metrics, build, dropped_lines):
         # One by one: together they may have tens of megabytes, and would be there three times over.
         page += block.encode("utf-8", "replace")
         page += b"\n"
@@ -52,7 +53,7 @@ def exposition(metrics: IstioMetrics, build: str = "unknown") -> bytes:
     return bytes(page)
 
 
-def _blocks(metrics: IstioMetrics, build: str) -> Iterator[str]:
+def _blocks(metrics: IstioMetrics, build: str, dropped_lines: int | None) -> Iterator[str]:
     """Lines of the page, some of them several in one."""
     rows, missed = metrics.cells.rows()
     requests, messages = [], []
@@ -80,6 +81,9 @@ def _blocks(metrics: IstioMetrics, build: str) -> Iterator[str]:
     yield f"meshsdk_metrics_series {len(rows)}"
     yield "# TYPE meshsdk_metrics_missed_requests_total counter"
     yield f"meshsdk_metrics_missed_requests_total {missed}"
+    if dropped_lines is not None:
+        yield "# TYPE meshsdk_access_log_dropped_lines_total counter"
+        yield f"meshsdk_access_log_dropped_lines_total {dropped_lines}"
 
 
 def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:

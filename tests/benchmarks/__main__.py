@@ -205,6 +205,7 @@ class _InstantConnection:
     """A connection without a network: what is left is routing, picking and bookkeeping."""
 
     requests = 0
+    own_address = ""
 
     def exchange(self, outgoing: object) -> RawResponse:
         outgoing.attempt.finish()  # type: ignore[attr-defined]

@@ -17,7 +17,9 @@ from meshsdk.server.asgi import AsgiMiddleware
 from tests.benchmarks.configuration import write_small
 from tests.conftest import service
 
-__all__ = ["asgi_cost", "client_cost", "main"]
+__all__ = ["REQUESTS", "ROUNDS", "Run", "asgi_cost", "asgi_run", "client_cost", "client_run", "main", "write_served"]
+
+Run = Callable[[], float]
 
 # Many short rounds, of which the best counts: what else runs on the machine only ever adds.
 ROUNDS = 300
@@ -35,6 +37,7 @@ _ANSWER = [
 
 class _InstantConnection:
     requests = 0
+    own_address = ""
 
     def exchange(self, outgoing: Any) -> RawResponse:
         outgoing.attempt.finish()
@@ -60,7 +63,7 @@ def _transport(mesh: meshsdk.Mesh) -> meshsdk.MeshTransport:
     return transport
 
 
-def _difference(off: Callable[[], float], on: Callable[[], float]) -> tuple[float, float]:
+def _difference(off: Run, on: Run) -> tuple[float, float]:
     """Microseconds that `on` takes longer, and those that `off` takes."""
     off(), on()
     pairs = [(off(), on()) for _ in range(ROUNDS)]
@@ -68,71 +71,82 @@ def _difference(off: Callable[[], float], on: Callable[[], float]) -> tuple[floa
     return (with_it - without) * 1e6, without * 1e6
 
 
+def client_run(mesh: meshsdk.Mesh) -> Run:
+    """Seconds of a request in the transport under an httpx client, connections left out."""
+    transport = _transport(mesh)
+    request = httpx.Client(transport=transport).build_request("GET", "http://bench/reviews/1")
+    return lambda: timeit.timeit(lambda: transport.handle_request(request), number=REQUESTS) / REQUESTS
+
+
 def client_cost(folder: Path) -> tuple[float, float]:
-    """Of a request in the transport under an httpx client, connections left out."""
+    """Of a request of an httpx client."""
     with ExitStack() as stack:
         config = write_small(folder / "metrics", [1])
         meshes = [stack.enter_context(meshsdk.Mesh(config=config)) for _ in range(2)]
         meshes[1].metrics_asgi()
+        return _difference(*map(client_run, meshes))
 
-        def make(mesh: meshsdk.Mesh) -> Callable[[], float]:
-            transport = _transport(mesh)
-            request = httpx.Client(transport=transport).build_request("GET", "http://bench/reviews/1")
-            return lambda: timeit.timeit(lambda: transport.handle_request(request), number=REQUESTS) / REQUESTS
 
-        off, on = map(make, meshes)
-        return _difference(off, on)
+async def _application(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": _ANSWER})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _receive() -> Any:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _send(message: Any) -> None:
+    pass
+
+
+_HEADERS = [(b"host", b"web"), (b"user-agent", b"python-httpx"), (b"accept", b"*/*"), (b"x-request-id", b"a")]
+
+
+def asgi_run(mesh: meshsdk.Mesh) -> Run:
+    """Seconds of a request that comes to an ASGI application."""
+    middleware = AsgiMiddleware(_application, mesh=mesh, port=8080)
+    middleware._driver(8080).inbound.wait_ready()
+
+    async def run() -> float:
+        loop = asyncio.get_running_loop()
+        times = []
+        for _ in range(REQUESTS):
+            scope = {
+                "type": "http",
+                "method": "GET",
+                "path": "/",
+                "raw_path": b"/",
+                "query_string": b"",
+                "headers": _HEADERS,
+                "scheme": "http",
+                "client": ("127.0.0.1", 1),
+                "server": ("127.0.0.1", 8080),
+                "http_version": "1.1",
+            }
+            start = loop.time()
+            await middleware(scope, _receive, _send)
+            times.append(loop.time() - start)
+        return min(times)
+
+    return lambda: asyncio.run(run())
+
+
+def write_served(folder: Path) -> Path:
+    """The configuration of the application."""
+    folder.mkdir()
+    (folder / "mesh.yaml").write_text(service("web", 8080))
+    return folder
 
 
 def asgi_cost(folder: Path) -> tuple[float, float]:
     """Of a request that comes to an ASGI application."""
-    (folder / "served").mkdir()
-    (folder / "served" / "mesh.yaml").write_text(service("web", 8080))
-
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "http.response.start", "status": 200, "headers": _ANSWER})
-        await send({"type": "http.response.body", "body": b""})
-
-    headers = [(b"host", b"web"), (b"user-agent", b"python-httpx"), (b"accept", b"*/*"), (b"x-request-id", b"a")]
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Any) -> None:
-        pass
-
-    def seconds(middleware: AsgiMiddleware) -> float:
-        async def run() -> float:
-            loop = asyncio.get_running_loop()
-            times = []
-            for _ in range(REQUESTS):
-                scope = {
-                    "type": "http",
-                    "method": "GET",
-                    "path": "/",
-                    "raw_path": b"/",
-                    "query_string": b"",
-                    "headers": headers,
-                    "scheme": "http",
-                    "client": ("127.0.0.1", 1),
-                    "server": ("127.0.0.1", 8080),
-                    "http_version": "1.1",
-                }
-                start = loop.time()
-                await middleware(scope, receive, send)
-                times.append(loop.time() - start)
-            return min(times)
-
-        return asyncio.run(run())
-
     with ExitStack() as stack:
-        meshes = [stack.enter_context(meshsdk.Mesh(config=folder / "served")) for _ in range(2)]
+        config = write_served(folder / "served")
+        meshes = [stack.enter_context(meshsdk.Mesh(config=config)) for _ in range(2)]
         meshes[1].metrics_asgi()
-        off, on = (AsgiMiddleware(application, mesh=mesh, port=8080) for mesh in meshes)
-        for one in (off, on):
-            one._driver(8080).inbound.wait_ready()
-        return _difference(lambda: seconds(off), lambda: seconds(on))
+        return _difference(*map(asgi_run, meshes))
 
 
 def main() -> None:

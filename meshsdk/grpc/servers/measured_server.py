@@ -1,16 +1,21 @@
-"""What Istio's metrics say of a call that has come to a server of this process."""
+"""What metrics and access logs say of a call that has come to a server of this process."""
 
 from __future__ import annotations
 
 import time
+import urllib.parse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ...inbound import Connection, InboundRequest
+from ...access_log import AccessLogs
+from ...exchange import LocalReply
+from ...inbound import Connection, InboundPolicy, InboundRequest
 from ...inbound.request import ROUTER
 from ...routing import RequestHead
+from ...server.logged import configs_of, entry_of
 from ...telemetry.istio_metrics import IstioMetrics, Outcome
 from ...telemetry.peer_metadata import METADATA_HEADER, METADATA_ID_HEADER, OVER_GRPC_HEADER
+from ...telemetry.workload import Workload
 from ..message_tally import OF_MESH, REQUEST_LINE, STATUS_LINE, MessageTally, size_of_metadata
 
 if TYPE_CHECKING:
@@ -30,53 +35,76 @@ _SECURITY = "transport_security_type"
 
 
 def record_of(control: Control | None, method: str, context: Any) -> InboundCallRecord | None:
-    """The record of a call; None where nothing is counted."""
-    metrics = control.metrics if control is not None else None
-    return InboundCallRecord(metrics, method, context) if metrics is not None else None
+    """The record of a call; None where nothing is counted or told."""
+    if control is None or (control.metrics is None and control.access_logs is None):
+        return None
+    return InboundCallRecord(control.metrics, control.access_logs, method, context)
 
 
 class InboundCallRecord:
     """One call while its handler runs.
 
     Args:
-        metrics: Where it is counted.
+        metrics: Where it is counted; None where it is not.
+        logs: Where it is told; None where it is not.
         method: `/package.Service/Method`.
         context: grpc's.
 
     Attributes:
         tally: Of its messages.
-        flag: Of an answer in the handler's place.
+        reply: The answer in the handler's place, if there is one.
+        request, policy: What was decided on, and by; None where there is no policy.
     """
 
     __slots__ = (
         "_answer",
+        "_context",
+        "_head_size",
         "_is_told",
+        "_logs",
         "_method",
         "_metrics",
         "_peer",
         "_principal",
+        "_responded",
         "_started",
         "_tell_at",
         "_told",
-        "flag",
+        "policy",
+        "reply",
+        "request",
         "tally",
     )
 
-    def __init__(self, metrics: IstioMetrics, method: str, context: Any) -> None:
+    def __init__(self, metrics: IstioMetrics | None, logs: AccessLogs | None, method: str, context: Any) -> None:
         self._started = time.monotonic()
         self._tell_at = self._started + _TELL_SECONDS
         self._told = (0, 0)
         self._metrics = metrics
+        self._logs = logs
         self._method = method
-        self.flag = ""
+        self._context = context
+        self._responded: float | None = None
+        self.reply: LocalReply | None = None
+        self.request: InboundRequest | None = None
+        self.policy: InboundPolicy | None = None
         self.tally = MessageTally()
         metadata = tuple(context.invocation_metadata() or ())
-        self.tally.request_bytes = REQUEST_LINE + len(method) + size_of_metadata(metadata)
+        self._head_size = REQUEST_LINE + len(method) + size_of_metadata(metadata)
         self._principal = _peer_of(context)
+        self._is_told = False
+        self._peer: Workload | None = None
+        self._answer: list[tuple[bytes, bytes]] = []
+        if metrics is not None:
+            self._read_peer(metrics, metadata)
+
+    def _read_peer(self, metrics: IstioMetrics, metadata: tuple[Any, ...]) -> None:
+        """What the peer says of itself."""
         found = {name: value for name, value in metadata if name in OF_MESH}
         told = [_raw(found.get(name, b"")) for name in OF_MESH]
         self._is_told = bool(found)
-        self._peer = metrics.callers.find(self._principal, told[0], told[2] or told[1]) if self._is_told else None
+        if self._is_told:
+            self._peer = metrics.callers.find(self._principal, told[0], told[2] or told[1])
         # Each of them is answered where it came; grpc-core does not tell of the second, which comes with the first.
         (_, own_id), (_, own) = metrics.own_headers
         answers = zip(told, _HEADERS, (own_id, own, own), strict=True)
@@ -93,8 +121,7 @@ class InboundCallRecord:
         if not self._is_told:
             return request
         if request is None:
-            headers = [(name.encode("latin-1"), _raw(value)) for name, value in context.invocation_metadata() or ()]
-            request = InboundRequest(RequestHead("POST", "http", "", method, headers), Connection())
+            request = _request_of(method, context)
         for name in _HEADERS:
             request.remove_header(name)
         if self._answer:
@@ -107,9 +134,11 @@ class InboundCallRecord:
     def add_response(self, message: Any) -> None:
         """A response goes."""
         self.tally.add_response(message)
-        if time.monotonic() >= self._tell_at:
+        if self._responded is None:
+            self._responded = time.monotonic()
+        if self._metrics is not None and time.monotonic() >= self._tell_at:
             self._tell_at = time.monotonic() + _TELL_SECONDS
-            self._count_messages()
+            self._count_messages(self._metrics)
 
     def end(self, code: int, is_cancelled: bool) -> None:
         """The call is over.
@@ -122,34 +151,65 @@ class InboundCallRecord:
         if is_cancelled:
             outcome = Outcome("grpc", 200 if tally.responses else 0, "", "DC")
         else:
-            outcome = Outcome("grpc", 200, str(code), self.flag)
-        metrics = self._metrics
+            outcome = Outcome("grpc", 200, str(code), self.reply.flag if self.reply is not None else "")
+        seconds = time.monotonic() - self._started
+        if self._metrics is not None:
+            self._count(self._metrics, outcome, int(seconds * 1000))
+        if self._logs is not None:
+            self._log(self._logs, outcome, seconds)
+
+    def _count(self, metrics: IstioMetrics, outcome: Outcome, milliseconds: int) -> None:
+        tally = self.tally
         key = (self._principal, self._peer, outcome)
         row: int | None = metrics.known.get(key)
         if row is None:
-            row = metrics.remember(key, self._row(outcome))
-        milliseconds = int((time.monotonic() - self._started) * 1000)
-        metrics.cells.count_request(row, milliseconds, tally.request_bytes, tally.response_bytes + STATUS_LINE)
+            row = metrics.remember(key, self._row(metrics, outcome))
+        received = self._head_size + tally.request_bytes
+        metrics.cells.count_request(row, milliseconds, received, tally.response_bytes + STATUS_LINE)
         if metrics.recent is not None:
             head = RequestHead("POST", "http", "", self._method)
             ending = (outcome.status, outcome.grpc_status, outcome.flags)
             metrics.recent.received(head, self._principal, self._peer, ending, milliseconds)
-        self._count_messages()
+        self._count_messages(metrics)
 
-    def _count_messages(self) -> None:
-        metrics, tally, told = self._metrics, self.tally, self._told
+    def _log(self, logs: AccessLogs, outcome: Outcome, seconds: float) -> None:
+        request = self.request or _request_of(self._method, self._context)
+        to_head = None
+        if self.reply is None and outcome.status:
+            to_head = self._responded - self._started if self._responded is not None else seconds
+        sizes = (self.tally.request_bytes, self.tally.response_bytes)
+        timing = (time.time(), seconds, to_head)
+        entry = entry_of(logs, request, (), self.reply, outcome.status, outcome.flags, sizes, timing)
+        if outcome.grpc_status:
+            entry.trailers = ((b"grpc-status", outcome.grpc_status.encode()),)
+        logs.write(entry, configs_of(self.policy, request.connection) if logs.follows else ())
+
+    def _count_messages(self, metrics: IstioMetrics) -> None:
+        tally, told = self.tally, self._told
         self._told = (tally.requests, tally.responses)
         key = (self._principal, self._peer, "messages")
         row: int | None = metrics.known.get(key)
         if row is None:
-            row = metrics.remember(key, self._row(Outcome("grpc", 0), of_messages=True))
+            row = metrics.remember(key, self._row(metrics, Outcome("grpc", 0), of_messages=True))
         metrics.cells.count_messages(row, tally.requests - told[0], tally.responses - told[1])
 
-    def _row(self, outcome: Outcome, *, of_messages: bool = False) -> int:
-        metrics = self._metrics
+    def _row(self, metrics: IstioMetrics, outcome: Outcome, *, of_messages: bool = False) -> int:
         # grpc does not tell which certificate it has shown; to a peer that has proven itself it was the process's own.
         own = metrics.own_principal() if self._principal else ""
         return metrics.received(self._peer, self._principal, own, outcome, of_messages=of_messages)
+
+
+def _request_of(method: str, context: Any) -> InboundRequest:
+    """A call that no policy has looked at."""
+    headers = [(name.encode("latin-1"), _raw(value)) for name, value in context.invocation_metadata() or ()]
+    headers.append((b"content-type", b"application/grpc"))
+    family, _, rest = context.peer().partition(":")
+    host, _, port = urllib.parse.unquote(rest).rpartition(":")
+    is_ip = family in ("ipv4", "ipv6") and port.isdecimal()
+    connection = Connection(
+        source_ip=host.strip("[]") if is_ip else "", source_port=int(port) if is_ip else 0, protocol="HTTP/2"
+    )
+    return InboundRequest(RequestHead("POST", "http", "", method, headers), connection)
 
 
 def _raw(value: str | bytes) -> bytes:

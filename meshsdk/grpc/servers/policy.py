@@ -61,11 +61,13 @@ class ServerPolicy:
     def check(self, method: str, context: Any, record: InboundCallRecord | None = None) -> InboundRequest:
         """Let the call pass, or abort it. Who calls says when the request is done; `record` is told of a refusal."""
         request = self._request(method, context)
+        if record is not None:
+            record.request, record.policy = request, self._inbound.policy
         try:
             reply = self._refusal(request) or self._driver.decide(request, _no_body)
             if reply is not None:
                 if record is not None:
-                    record.flag = reply.flag
+                    record.reply = reply
                 context.abort(*_status(reply))
         except BaseException:
             request.done(None, _aborted_with(context))
@@ -86,6 +88,8 @@ class ServerPolicy:
             record: Told of a refusal.
         """
         request = self._request(method, context)
+        if record is not None:
+            record.request, record.policy = request, self._inbound.policy
         try:
             reply: LocalReply | Deciding | None = self._refusal(request)
             if reply is None:
@@ -94,7 +98,7 @@ class ServerPolicy:
                 reply = await reply
             if reply is not None:
                 if record is not None:
-                    record.flag = reply.flag
+                    record.reply = reply
                 await context.abort(*_status(reply))
         except BaseException:
             request.done(None, _aborted_with(context))

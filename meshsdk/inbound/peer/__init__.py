@@ -2,7 +2,7 @@
 
 from .client_address import remote_address
 from .client_certificate import compile_client_certificate
-from .downstream import check_changes, check_operators, compile_changes, format_context
+from .downstream import check_changes, check_operators, compile_changes, connection_value, format_context
 from .proxy_headers import compile_sanitizing, must_be_secured, without_underscores
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "compile_changes",
     "compile_client_certificate",
     "compile_sanitizing",
+    "connection_value",
     "format_context",
     "must_be_secured",
     "remote_address",

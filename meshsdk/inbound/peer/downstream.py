@@ -23,7 +23,14 @@ from ...routing.header_mutation import MutationLevel, compile_mutations
 from ..connection import address_text
 from ..request import InboundRequest
 
-__all__ = ["check_changes", "check_operators", "compile_changes", "escaped_pem", "format_context"]
+__all__ = [
+    "check_changes",
+    "check_operators",
+    "compile_changes",
+    "connection_value",
+    "escaped_pem",
+    "format_context",
+]
 
 
 def format_context(request: InboundRequest, **more: Any) -> FormatContext:
@@ -33,7 +40,7 @@ def format_context(request: InboundRequest, **more: Any) -> FormatContext:
         route=request.route_name,
         dynamic_metadata=request.metadata,
         route_metadata=request.route_metadata,
-        downstream=partial(_value, request),
+        downstream=partial(connection_value, request),
         **more,
     )
 
@@ -75,7 +82,8 @@ def escaped_pem(der: bytes) -> str:
     return urllib.parse.quote(_certificate(der).public_bytes(Encoding.PEM).decode(), safe="")
 
 
-def _value(request: InboundRequest, operator: str, arguments: str) -> str:
+def connection_value(request: InboundRequest, operator: str, arguments: str) -> str:
+    """The value of an operator that is about a request's connection; empty where there is none."""
     read = _OPERATORS.get(operator)
     return read(request, arguments) if read is not None else ""
 

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from ...errors import ResourceError
 from .. import constraints, protos
+from ..access_log import AccessLogConfig, parse_access_logs
 from ..filters.registry import Side
 from ..filters.settings import HttpFilter
 from ..notes import Notes
@@ -41,6 +42,7 @@ class Listener(Struct, frozen=True):
         paths: How paths are made uniform before they are matched.
         strip_port: Whether and which ports are taken off the authority: empty, `matching` or `any`.
         strip_trailing_dot: Whether a dot at the end of the host is taken off.
+        access_logs: Where its requests are told.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Listener(Struct, frozen=True):
     paths: PathNormalization = KEEP_PATHS
     strip_port: str = ""
     strip_trailing_dot: bool = False
+    access_logs: tuple[AccessLogConfig, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -83,5 +86,6 @@ def parse_listener(message: Any) -> Listener:
         paths=parse_path_normalization(manager, path),
         strip_port="any" if manager.strip_any_host_port else "matching" if manager.strip_matching_host_port else "",
         strip_trailing_dot=manager.strip_trailing_host_dot,
+        access_logs=parse_access_logs(manager.access_log, f"{path}.access_log", notes),
         notes=tuple(notes) + (configuration.notes if configuration else ()),
     )

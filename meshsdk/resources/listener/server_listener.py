@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from ...errors import ResourceError
 from .. import protos
+from ..access_log import parse_access_logs
 from ..filters.registry import Side
 from ..filters.settings import HttpFilter
 from ..matching import Network, parse_cidr
@@ -330,6 +331,7 @@ def _parse_manager(manager: Any, where: str, notes: Notes) -> ServerManager:
             paths=parse_path_normalization(manager, where),
             strip_port="any" if manager.strip_any_host_port else "matching" if manager.strip_matching_host_port else "",
             strip_trailing_dot=manager.strip_trailing_host_dot,
+            access_logs=parse_access_logs(manager.access_log, f"{where}.access_log", notes),
         ),
         forward_certificate=ForwardClientCertificate(manager.forward_client_cert_details),
         certificate_details=ClientCertificateDetails(

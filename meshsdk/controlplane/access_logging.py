@@ -1,0 +1,150 @@
+"""Istio's access logs: what Telemetry objects and MeshConfig say of them, as connection managers have it.
+
+Sources: istio/api telemetry/v1alpha1/telemetry.proto, mesh/v1alpha1/config.proto; istio/istio
+pilot/pkg/model/telemetry.go (levels), telemetry_logging.go (providers and formats).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from envoy.config.accesslog.v3 import accesslog_pb2
+from envoy.extensions.access_loggers.file.v3 import file_pb2
+from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2
+from google.protobuf import json_format
+from msgspec import Struct
+
+from ..access_log import ISTIO_TEXT
+from .age import UNKNOWN_AGE, Age
+
+__all__ = [
+    "STDOUT",
+    "AccessLogging",
+    "LogDefaults",
+    "LogProvider",
+    "Telemetry",
+    "access_logs",
+]
+
+# The provider that is there without being defined.
+_BUILTIN = "envoy"
+STDOUT = "/dev/stdout"
+
+
+class LogProvider(Struct, frozen=True):
+    """A file that access logs go to (MeshConfig.extensionProviders.envoyFileAccessLog).
+
+    Attributes:
+        text: The format; empty for Istio's.
+        labels: A JSON format instead, as JSON.
+    """
+
+    path: str = STDOUT
+    text: str = ""
+    labels: str = ""
+
+
+class LogDefaults(Struct, frozen=True):
+    """What MeshConfig says of access logs.
+
+    Attributes:
+        path: accessLogFile; empty writes none where no Telemetry asks for it.
+        builtin: What the provider `envoy` is.
+        providers: Those that are defined, by name.
+        names: Of those that are meant where nobody names any (defaultProviders.accessLogging).
+    """
+
+    path: str = ""
+    builtin: LogProvider = LogProvider()
+    providers: Mapping[str, LogProvider] = {}
+    names: tuple[str, ...] = ()
+
+
+class AccessLogging(Struct, frozen=True):
+    """One entry of a Telemetry's accessLogging.
+
+    Attributes:
+        expression: CEL; empty takes all requests.
+    """
+
+    mode: str = "CLIENT_AND_SERVER"
+    providers: tuple[str, ...] = ()
+    is_disabled: bool = False
+    expression: str = ""
+
+
+class Telemetry(Struct, frozen=True):
+    """A Telemetry object, as far as it is about access logs; `selector` None is for the whole namespace."""
+
+    name: str
+    namespace: str
+    selector: Mapping[str, str] | None
+    logging: tuple[AccessLogging, ...]
+    age: Age = UNKNOWN_AGE
+
+
+def access_logs(
+    rules: list[Telemetry],
+    defaults: LogDefaults,
+    root_namespace: str,
+    namespace: str,
+    labels: Mapping[str, str],
+    *,
+    is_server: bool,
+) -> tuple[bytes, ...]:
+    """The access logs of a workload's connection managers (envoy.config.accesslog.v3.AccessLog), serialized.
+
+    Args:
+        rules: All there are.
+        defaults: MeshConfig's.
+        root_namespace: Where rules for all stand.
+        namespace, labels: Of the workload.
+        is_server: Whether it is about requests that come to it.
+    """
+    names = defaults.names or ((_BUILTIN,) if defaults.path else ())
+    chosen = dict.fromkeys(names, "")
+    wrong_mode = "CLIENT" if is_server else "SERVER"
+    for rule in _levels(rules, root_namespace, namespace, labels):
+        for entry in rule.logging:
+            if entry.mode == wrong_mode:
+                continue
+            names = entry.providers or names
+            for name in names:
+                if entry.is_disabled:
+                    chosen.pop(name, None)
+                else:
+                    chosen[name] = entry.expression
+    found = []
+    for name, expression in chosen.items():
+        provider = defaults.providers.get(name) or (defaults.builtin if name == _BUILTIN else None)
+        if provider is not None:
+            found.append(_message(name, provider, expression).SerializeToString(deterministic=True))
+    return tuple(found)
+
+
+def _levels(rules: list[Telemetry], root_namespace: str, namespace: str, labels: Mapping[str, str]) -> list[Telemetry]:
+    """The Telemetry of the mesh, of the namespace and of the workload: of several the oldest one."""
+    every = sorted((one for one in rules if one.logging), key=lambda one: one.age)
+    own = [one for one in every if one.namespace == namespace]
+    selecting = [one for one in own if one.selector is not None and one.selector.items() <= labels.items()]
+    of_mesh = [one for one in every if one.namespace == root_namespace and one.selector is None]
+    of_namespace = [one for one in own if one.selector is None] if namespace != root_namespace else []
+    return [level[0] for level in (of_mesh, of_namespace, selecting) if level]
+
+
+def _message(name: str, provider: LogProvider, expression: str) -> accesslog_pb2.AccessLog:
+    config = file_pb2.FileAccessLog(path=provider.path)
+    if provider.labels:
+        json_format.ParseDict(json.loads(provider.labels), config.log_format.json_format)
+    else:
+        text = provider.text or ISTIO_TEXT
+        # telemetry_logging.go, fileAccessLogFormat.
+        config.log_format.text_format_source.inline_string = text if text.endswith("\n") else f"{text}\n"
+    message = accesslog_pb2.AccessLog(name=f"envoy.access_loggers.file.{name}")
+    message.typed_config.Pack(config)
+    if expression:
+        chosen = message.filter.extension_filter
+        chosen.name = "envoy.access_loggers.extension_filters.cel"
+        chosen.typed_config.Pack(cel_pb2.ExpressionFilter(expression=expression))
+    return message
