@@ -86,6 +86,7 @@ class SidePort:
         self._closed = threading.Event()
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
 
     @property
     def port(self) -> int:
@@ -95,9 +96,11 @@ class SidePort:
 
     def start(self) -> None:
         """Serve, unless that is done already."""
-        if self._thread is None and not self._closed.is_set():
-            self._thread = threading.Thread(target=self._run, name=f"meshsdk-{self._what}", daemon=True)
-            self._thread.start()
+        with self._starting:
+            if self._thread is None and not self._closed.is_set():
+                name = f"meshsdk-{self._what.removeprefix('the ').replace(' ', '-')}"
+                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+                self._thread.start()
 
     def close(self) -> None:
         """Stop, and give the port back."""
@@ -111,6 +114,7 @@ class SidePort:
         if server is not None:
             server.socket.close()
         self._closed = threading.Event()
+        self._starting = threading.Lock()
         self._server = self._thread = None
 
     def _run(self) -> None:
