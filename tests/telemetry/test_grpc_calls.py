@@ -180,6 +180,15 @@ def test_durations_and_calls_are_counted() -> None:
     assert by_name["rpc.server.call.duration"]["count"] == 5
     assert by_name["meshsdk.client.calls"]["value"] == 5
     assert by_name["meshsdk.client.calls"]["attributes"]["meshsdk.cluster"].startswith("outbound|9080||ratings")
+    # gRPC's own (gRFC A66).
+    client, server = by_name["grpc.client.call.duration"], by_name["grpc.server.call.duration"]
+    assert client["attributes"] == {
+        "grpc.method": "test.Echo/Say",
+        "grpc.target": "xds:///ratings:9080",
+        "grpc.status": "OK",
+    }
+    assert server["attributes"] == {"grpc.method": "test.Echo/Say", "grpc.status": "OK"}
+    assert client["count"] == server["count"] == by_name["grpc.server.call.started"]["value"] == 5
 
 
 def test_asyncio_calls_are_traced_alike_and_contexts_do_not_mix() -> None:
