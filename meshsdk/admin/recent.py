@@ -1,6 +1,7 @@
 """The last requests, each with what it was decided by, and how often each route and endpoint was used.
 
-A request leaves a tuple of what it holds anyway; what it means is worked out when somebody looks.
+A request leaves a tuple of what it holds anyway; what it means is worked out when somebody looks. The lock may be taken
+again by the thread that holds it, since a response that is left to the garbage collector ends wherever that runs.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Recent:
 
     def after_fork(self) -> None:
         """In a forked child: the requests are the parent's."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._ring: deque[Sent | Received] = deque(maxlen=MAX_RECENT)
         self._uses: dict[int, Use] = {}
         self.last = 0
@@ -152,8 +153,8 @@ class Recent:
     def after(self, number: int) -> list[Sent | Received]:
         """The requests after one, the newest first."""
         with self._lock:
-            found = [one for one in self._ring if one.number > number]
-        return found[::-1]
+            found = list(self._ring)
+        return sorted((one for one in found if one.number > number), key=lambda one: one.number, reverse=True)
 
     def find(self, number: int) -> Sent | Received | None:
         """One request, where it is not forgotten yet."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -29,6 +30,15 @@ _MAX_AT_ONCE = 16
 # Those that made room have a thread until it finds that out.
 _MAX_THREADS = 64
 _MAX_BODY_BYTES = 1 << 20
+
+# Held while a port is opened: a child that is forked in between would keep it, and know nothing of it.
+_while_nobody_forks = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_while_nobody_forks.acquire,
+        after_in_parent=_while_nobody_forks.release,
+        after_in_child=_while_nobody_forks.release,
+    )
 
 
 class Asked(NamedTuple):
@@ -110,9 +120,8 @@ class SidePort:
 
     def after_fork(self) -> None:
         """In a forked child: the thread is the parent's, and so is the port, which a copy of it would keep."""
-        server = self._server
-        if server is not None:
-            server.socket.close()
+        if self._server is not None:
+            self._server.socket.close()
         self._closed = threading.Event()
         self._starting = threading.Lock()
         self._server = self._thread = None
@@ -121,7 +130,7 @@ class SidePort:
         has_told = False
         while not self._closed.is_set():
             try:
-                server = self._listen()
+                self._listen()
             except OSError as error:
                 if not has_told and (error.errno != errno.EADDRINUSE or not self._is_shared()):
                     has_told = True
@@ -130,42 +139,44 @@ class SidePort:
                     )
                 self._closed.wait(_LOOK_AGAIN_SECONDS)
                 continue
-            self._server = server
-            with server:
+            assert self._server is not None
+            with self._server as server:
                 while not self._closed.is_set():
                     server.handle_request()  # Or look after a moment whether to stop.
             return
 
-    def _listen(self) -> _Server:
-        """A server on the first port that is free.
+    def _listen(self) -> None:
+        """Listen at the first port that is free.
 
         Raises:
             OSError: None can be had.
         """
         for port in self._ports:
             try:
-                return _listen(self._address, port, self._answer)
+                self._listen_at(port)
+                return
             except OSError as error:
                 if error.errno != errno.EADDRINUSE or port == self._ports[-1]:
                     raise
-        raise AssertionError("there is a port")
 
+    def _listen_at(self, port: int) -> None:
+        """On the address, or on all of them, of IPv4 alone where there is no IPv6.
 
-def _listen(address: str, port: int, answer: Callable[[Asked], Answer]) -> _Server:
-    """A server on an address, or on all of them, of IPv4 alone where there is no IPv6.
+        Raises:
+            OSError: The port cannot be had.
+        """
+        if not self._address and socket.has_dualstack_ipv6():
+            try:
+                self._open(socket.AF_INET6, ("::", port))
+                return
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise
+        self._open(socket.AF_INET6 if ":" in self._address else socket.AF_INET, (self._address, port))
 
-    Raises:
-        OSError: The port cannot be had.
-    """
-    if address:
-        return _Server(socket.AF_INET6 if ":" in address else socket.AF_INET, (address, port), answer)
-    if socket.has_dualstack_ipv6():
-        try:
-            return _Server(socket.AF_INET6, ("::", port), answer)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise
-    return _Server(socket.AF_INET, ("", port), answer)
+    def _open(self, family: socket.AddressFamily, address: tuple[str, int]) -> None:
+        with _while_nobody_forks:
+            self._server = _Server(family, address, self._answer)
 
 
 class _Server(ThreadingHTTPServer):

@@ -6,6 +6,9 @@ between which Python may change threads; it is held for about a microsecond, by 
 so never waited for but at such a change. Cells of each thread's own would need no lock, and grow with the threads that
 ever were.
 
+The lock may be taken again by the thread that holds it: responses that are left to the garbage collector are counted as
+they are collected, which happens anywhere.
+
 The memory may be a file that several processes read (`shared_cells`); the first row is its owner's.
 """
 
@@ -94,7 +97,7 @@ class Cells:
         self._memory = memory
         self._numbers = memory.numbers
         self._limit = len(memory.numbers) // ROW
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._rows = {row: number * ROW for number, row in memory.read_labels().items()}
         self._next = max(self._rows.values(), default=0) // ROW + 1
 

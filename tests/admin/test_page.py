@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +30,7 @@ from ..patience import PATIENCE
 from ..processes import CLEAN_ENVIRONMENT, free_ports, wait_for_port
 from ..server.grpc_servers import sync_grpc_server
 from ..server.running import identity, peer_authentication, policy, serving
-from ..servers import EchoServer
+from ..servers import EchoServer, ScriptedServer, read_head
 from ..telemetry.applications import application, wsgi_application
 from .conftest import Page, eventually
 
@@ -381,3 +386,49 @@ def test_the_command_shows_all_of_a_folder(page: Page) -> None:
         process.terminate()
         assert process.wait(PATIENCE) == 0
         process.stdout.close()  # type: ignore[union-attr]
+
+
+def test_a_response_that_the_collector_finds_while_another_is_noted_holds_nobody_up(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends there and then, in the thread that has the lock."""
+
+    class Stream:
+        """As clients of APIs have them: it holds its generator, which holds it."""
+
+        def __init__(self, response: httpx.Response) -> None:
+            self._response = response
+            self.pieces = self._read()
+
+        def _read(self) -> Iterator[bytes]:
+            yield from self._response.iter_raw()
+
+    class Clock:
+        time = staticmethod(lambda: (gc.collect(), time.time())[1])
+
+    def begin(connection: socket.socket, number: int) -> None:
+        """The first response never ends."""
+        read_head(connection)
+        if number:
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            return
+        connection.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        connection.recv(1)
+
+    with ScriptedServer(begin) as server:
+        page.configure(service("a", server.port))
+        mesh = page.open()
+        with mesh.client() as client:
+            stream = Stream(client.send(client.build_request("GET", "http://a/"), stream=True))
+            next(stream.pieces)
+            gc.disable()
+            try:
+                del stream
+                monkeypatch.setattr("meshsdk.admin.recent.time", Clock)
+                answered = threading.Thread(target=client.get, args=["http://a/"], daemon=True)
+                answered.start()
+                answered.join(PATIENCE)
+            finally:
+                gc.enable()
+            assert not answered.is_alive()
+        assert sorted(one["flags"] for one in page.json("/api/requests")) == ["", "DC"]

@@ -75,7 +75,7 @@ class CallRecord:
     ) -> None:
         self._metrics = metrics
         self._key_at_end: tuple[Any, ...] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # See `telemetry.cells`.
         self._cluster = cluster
         self._authority = authority
         self._method = method
