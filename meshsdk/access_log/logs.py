@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ logger = logger_of("meshsdk.access_log")
 
 # Beyond this all is found out anew.
 _MAX_KNOWN = 4096
+_LONGEST_KNOWN = 512
 
 BeginHttp = Callable[..., Any]
 
@@ -119,7 +121,9 @@ class AccessLogs:
                 self._failed()
 
     def remember(self, key: Any, steady: Steady) -> Steady:
-        """Know what many requests have in common."""
+        """Know what many requests have in common; what is long is some stranger's, and would take memory."""
+        if len(steady.authority) + len(steady.method) + len(steady.details) > _LONGEST_KNOWN:
+            return steady
         if len(self.known) >= _MAX_KNOWN:
             self.known = {}
         self.known[key] = steady
@@ -140,10 +144,20 @@ class AccessLogs:
             known = self._followed.get(id(configs))
             followed[id(configs)] = known if known is not None else (configs, self._make_each(configs, problems))
         self._followed = followed
+        self._close_unused()
         # What it holds of clusters and endpoints may be gone.
         self.known = {}
         self.follows = bool(followed)
         return problems
+
+    def _close_unused(self) -> None:
+        """Logs that no listener has any more. Closing may take its time, and configuration must not wait."""
+        used = {one.writer for _, loggers in self._followed.values() for one in loggers}
+        used |= {one.writer for one in self._own}
+        for key, writer in list(self._writers.items()):
+            if writer not in used:
+                del self._writers[key]
+                threading.Thread(target=writer.close, name="meshsdk-access-log-end", daemon=True).start()
 
     def _make_each(self, configs: Configs, problems: list[str]) -> Loggers:
         made = []

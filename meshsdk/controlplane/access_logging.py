@@ -19,6 +19,7 @@ from ..access_log import ISTIO_TEXT
 from .age import UNKNOWN_AGE, Age
 
 __all__ = [
+    "BUILTIN",
     "STDOUT",
     "AccessLogging",
     "LogDefaults",
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 # The provider that is there without being defined.
-_BUILTIN = "envoy"
+BUILTIN = "envoy"
 STDOUT = "/dev/stdout"
 
 
@@ -102,7 +103,7 @@ def access_logs(
         namespace, labels: Of the workload.
         is_server: Whether it is about requests that come to it.
     """
-    names = defaults.names or ((_BUILTIN,) if defaults.path else ())
+    names = defaults.names or ((BUILTIN,) if defaults.path else ())
     chosen = dict.fromkeys(names, "")
     wrong_mode = "CLIENT" if is_server else "SERVER"
     for rule in _levels(rules, root_namespace, namespace, labels):
@@ -117,7 +118,7 @@ def access_logs(
                     chosen[name] = entry.expression
     found = []
     for name, expression in chosen.items():
-        provider = defaults.providers.get(name) or (defaults.builtin if name == _BUILTIN else None)
+        provider = defaults.providers.get(name) or (defaults.builtin if name == BUILTIN else None)
         if provider is not None:
             found.append(_message(name, provider, expression).SerializeToString(deterministic=True))
     return tuple(found)

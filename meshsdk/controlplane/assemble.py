@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from ..errors import ConfigError
+from .access_logging import BUILTIN
 from .delegates import with_delegates
 from .gateway_api import KnownHosts, translate_routes
 from .http_rules import VirtualService
@@ -77,6 +78,7 @@ def assemble(files: Iterable[FileReading], domain: str, errors: list[str], memo:
     join(backends, world, memo)
     world.virtual_services = _virtual_services(assembly, memo)
     _check_references(world, memo)
+    _check_log_providers(world)
     return world
 
 
@@ -194,6 +196,17 @@ def _check_references(world: World, memo: Memo) -> None:
                 world.warnings.append(
                     f"{rule.where}: subset {subset!r} of {host} is not defined by any DestinationRule"
                 )
+
+
+def _check_log_providers(world: World) -> None:
+    """Warn about providers of access logs that nobody defines, or that write to no file."""
+    for telemetry in world.telemetries:
+        named = {name for entry in telemetry.logging if not entry.is_disabled for name in entry.providers}
+        for name in sorted(named - world.defaults.logs.providers.keys() - {BUILTIN}):
+            world.warnings.append(
+                f"Telemetry {telemetry.namespace}/{telemetry.name}: provider {name!r} is none of MeshConfig's that"
+                " write to a file (envoyFileAccessLog), so nothing is written by it"
+            )
 
 
 def _named_by(rule: VirtualService, _: Memo) -> list[tuple[str, str]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import meshsdk
 from meshsdk.access_log import ISTIO_JSON
 
 from ..conftest import service, virtual_service
+from ..patience import PATIENCE
 from ..servers import EchoServer, ScriptedServer, read_head
 from .applications import send
 
@@ -292,3 +295,28 @@ def test_a_listeners_log_that_is_not_written_is_told_and_harms_no_request(
     assert send(mesh, "sync", "GET", "http://reviews.test/").status_code == 204
     assert not (tmp_path / "listener.log").exists()
     assert any("access log" in one.getMessage() for one in caplog.records)
+
+
+def test_a_log_that_a_listener_has_no_more_is_closed(logged: Logged, tmp_path: Path) -> None:
+    mesh = logged.mesh(with_file(tmp_path / "listener.log", "%RESPONSE_CODE%|"), access_log=None)
+    mesh.wait_ready("reviews.test")
+    send(mesh, "sync", "GET", "http://reviews.test/")
+    logs = mesh.runtime.access_logs
+    assert logs is not None
+    assert logs.follows
+    logs.follow([])
+    deadline = time.monotonic() + PATIENCE
+    while any(one.name == "meshsdk-access-log" for one in threading.enumerate()):
+        assert time.monotonic() < deadline, "the log is still open"
+        time.sleep(0.01)
+    assert (tmp_path / "listener.log").read_text() == "204|"
+
+
+def test_strangers_with_long_names_are_not_remembered(logged: Logged, echo: Any) -> None:
+    mesh = logged.mesh(access_log=meshsdk.AccessLog(str(logged.path), "%REQ(:AUTHORITY)%"))
+    url = f"http://127.0.0.1:{echo('outside').port}/"
+    for host in ("short", "x" * 1000):
+        send(mesh, "sync", "GET", url, headers={"host": host})
+    assert logged.lines(mesh) == ["short", "x" * 1000]
+    assert mesh.runtime.access_logs is not None
+    assert len(mesh.runtime.access_logs.known) == 1
