@@ -75,6 +75,7 @@ class Control:
         metrics: Counts requests; None where nobody asks for it.
         access_logs: Tells of requests; None where nobody asks for it.
         keeps_logs: What configuration says of access logs counts.
+        published_at: When the directory last changed, in seconds since the epoch; 0 is never.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Control:
 
     def _clear(self) -> None:
         self.directory = Directory()
+        self.published_at = 0.0
         self.policies: Mapping[str, InboundPolicy] = MappingProxyType({})
         self._loop: ControlLoop | None = None
         self._secured: weakref.WeakSet[HasCertificates] = weakref.WeakSet()
@@ -129,8 +131,13 @@ class Control:
         return source.problem if source is not None else ""
 
     @property
+    def source(self) -> Source | None:
+        """Where resources come from; None before the first use."""
+        return self._source
+
+    @property
     def cache(self) -> ResourceCache:
-        """What is known of each resource; on the control thread alone."""
+        """What is known of each resource; on the control thread, but for what it counts."""
         return self._cache
 
     @property
@@ -354,6 +361,7 @@ class Control:
     def _publish(self, snapshot: Snapshot) -> None:
         assert self._health is not None
         self.directory = self.directory.advance(snapshot, time.monotonic())
+        self.published_at = time.time()
         self.directory.retire_those_that_left()
         self._publish_policies(snapshot)
         self._publish_logs(snapshot)
