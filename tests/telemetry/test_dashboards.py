@@ -9,6 +9,7 @@ import pytest
 
 from .istio_dashboards import mesh_queries, service_queries, workload_queries
 from .kiali import Graph, app_node, first_values, graph_of, request_queries, telemetry_queries
+from .our_dashboard import targets_of
 from .watched_bookinfo import Watched, watched_bookinfo
 
 pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus here")
@@ -192,3 +193,22 @@ def test_istios_dashboard_of_a_workload_shows_what_comes_in_and_what_goes_out(wa
         # A client says nothing of the policy, and so Istio's panels of what goes out are empty by half.
         is_empty = panel.startswith("secure out:")
         assert bool(told[panel]) is not is_empty, panel
+
+
+def test_our_own_dashboard_has_data_in_every_panel(watched: Watched) -> None:
+    told = {}
+    for panel, query in targets_of({"job": ".*", "instance": ".*", "cluster": ".*"}, f"{WINDOW}s"):
+        told[panel, query] = watched.during(query)
+        assert told[panel, query], (panel, query)
+    overview = {panel: answer.total() for (panel, _), answer in told.items()}
+    assert overview["Processes"] == 8
+    for panel in ("Without a management server", "With a problem", "Refused resources", "Ejected endpoints"):
+        assert overview[panel] == 0, panel
+    assert overview["Next certificate ends in"] > 0
+    reviews = {"cluster": "outbound|9080|v2|reviews.default.svc.cluster.local"}
+    (healthy,) = (answer for (panel, _), answer in told.items() if panel == "Healthy endpoints")
+    assert healthy.total(**reviews) == 1
+    opened = watched.prometheus.ask("sum by (cluster) (meshsdk_cluster_tls_handshakes_total)")
+    assert opened.total(**reviews) >= 1
+    limits = watched.prometheus.ask('max by (cluster) (meshsdk_cluster_requests_limit{priority="default"})')
+    assert limits.total(**reviews) == 900

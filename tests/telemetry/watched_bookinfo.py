@@ -140,10 +140,14 @@ def watched_bookinfo(folder: Path) -> Iterator[Watched]:
 
 
 def _change(folder: Path) -> None:
-    """Other routes, and mutual TLS for those that speak HTTP."""
+    """Other routes, limits for reviews, and mutual TLS for those that speak HTTP."""
     services = folder / "services.yaml"
     mutual = r"labels: {security.istio.io/tlsMode: istio, app: \1,"
     services.write_text(re.sub(r"labels: {app: (productpage|details|reviews),", mutual, services.read_text()))
+    rules = folder / "destination-rules.yaml"
+    limits = "connectionPool: {tcp: {maxConnections: 500}, http: {http2MaxRequests: 900, http1MaxPendingRequests: 800,"
+    balancer = "loadBalancer: {simple: RANDOM}"
+    rules.write_text(rules.read_text().replace(balancer, f"{balancer}\n    {limits} maxRetries: 7}}}}"))
     for name in ("reviews.yaml", "ratings.yaml"):
         (folder / name).unlink()
     (folder / "routes.yaml").write_text(_ROUTES)
