@@ -13,10 +13,13 @@ from ..balancing import Cluster
 from ..balancing.circuit_breaker import CircuitBreaker
 from ..control import Control
 from ..errors import IdentityError, ResourceError
+from ..log_lines import logger_of
 from ..security import Secrets
 from ..telemetry.prometheus import Family
 
 __all__ = ["MAX_CLUSTERS", "OTHERS", "OwnCertificate", "engine_families"]
+
+logger = logger_of("meshsdk.telemetry")
 
 # Clusters that are told of one by one, the first by name; what the others have is summed.
 MAX_CLUSTERS = 500
@@ -137,12 +140,19 @@ class OwnCertificate:
 
     def __init__(self, secrets: Secrets) -> None:
         self._secrets = secrets
+        self._has_told = False
         self._read = b""
         self._validity = (0.0, 0.0)
 
     def families(self) -> Iterator[Family]:
         """What is told of it. An identity that nobody has used yet is not waited for."""
-        problem, begin, end = self._find()
+        try:
+            problem, begin, end = self._find()
+        except Exception as error:  # An identity may be the application's own, and all of the page is not.
+            if not self._has_told:
+                self._has_told = True
+                logger.exception("the identity cannot be asked until when it is good")
+            problem, begin, end = repr(error), 0.0, 0.0
         if end:
             yield Family("meshsdk_certificate_expiry_timestamp_seconds", "gauge", (), [((), end)])
             yield Family("meshsdk_certificate_issued_timestamp_seconds", "gauge", (), [((), begin)])

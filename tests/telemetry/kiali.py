@@ -61,6 +61,11 @@ def telemetry_queries(namespace: str, seconds: int) -> dict[str, list[str]]:
     def each(selectors: Iterable[str], form: str) -> list[str]:
         return [form.replace("SELECTED", selector % {"n": namespace}) for selector in selectors]
 
+    into = (
+        f'istio_requests_total{{destination_service_namespace="{namespace}",source_workload_namespace!="{namespace}",'
+        'destination_cluster%s"%s"}'
+    )
+    out_of = f'istio_requests_total{{source_workload_namespace="{namespace}",source_cluster="Kubernetes"}}'
     timed = "istio_request_duration_milliseconds"
     proof = f"{no_service},source_principal,destination_principal,connection_security_policy"
     return {
@@ -87,12 +92,9 @@ def telemetry_queries(namespace: str, seconds: int) -> dict[str, list[str]]:
         "badge": each(
             _PASSING, f'sum(rate(istio_requests_total{{reporter="destination",SELECTED}}{window})) by ({proof}) > 0'
         ),
-        "health": [
-            f'rate(istio_requests_total{{destination_service_namespace="{namespace}",'
-            f'source_workload_namespace!="{namespace}",destination_cluster="Kubernetes"}}{window}) > 0',
-            f'rate(istio_requests_total{{source_workload_namespace="{namespace}",source_cluster="Kubernetes"}}{window})'
-            " > 0",
-        ],
+        "health": [f"rate({into % ('=', 'Kubernetes')}{window}) > 0", f"rate({out_of}{window}) > 0"],
+        # Of services, also what came to no workload.
+        "health of services": [f"rate({into % ('=~', 'Kubernetes|unknown')}{window}) > 0"],
     }
 
 

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 import meshsdk
+from meshsdk.security import Credentials
 from meshsdk.server import engine_metrics
 
 from ..ads import AdsServer
@@ -165,6 +166,31 @@ def test_the_certificate_of_an_agents_files_is_told_of_and_followed(world: World
     assert first.value("meshsdk_certificate_problem") == 0
     assert not broken.find("meshsdk_certificate_expiry_timestamp_seconds")
     assert broken.value("meshsdk_certificate_problem") == 1
+
+
+class BrokenIdentity:
+    """An application's own."""
+
+    @property
+    def problem(self) -> str:
+        raise ValueError("on purpose")
+
+    def credentials(self) -> Credentials:
+        raise ValueError("on purpose")
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+def test_an_identity_that_fails_takes_no_other_metric_with_it(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.configure(service("reviews", 1))
+    world.client_mesh(identity=BrokenIdentity())
+    wait_for_port(world.client_port)
+    for _ in range(2):
+        page = world.of_client()
+        assert page.value("meshsdk_certificate_problem") == 1
+        assert page.value("istio_build") == 1
+    assert len([one for one in caplog.records if "until when it is good" in one.message]) == 1
 
 
 def test_the_configuration_says_how_fresh_it_is(world: World) -> None:

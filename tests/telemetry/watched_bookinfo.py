@@ -23,7 +23,7 @@ from .real_prometheus import Answer, Prometheus, prometheus
 
 __all__ = ["TRAFFIC_SECONDS", "Watched", "watched_bookinfo"]
 
-TRAFFIC_SECONDS = 18.0
+TRAFFIC_SECONDS = 16.0
 _PAUSE_SECONDS = 0.06
 _USERS = ("", "jason", "tom", "jason")
 
@@ -70,9 +70,11 @@ class Watched:
     Attributes:
         pages: By who asked: `visitors`, or `stranger`, who is not on the mesh.
         missing: Pages that there are not, asked for by visitors.
+        refused: Details that visitors have asked for, and that a fault has kept from them.
         reviews: By version.
         details: By whether they came.
         ratings: By the version of reviews, and the replica or `unavailable`.
+        seconds_of_pages: How long each took that visitors asked of the product page.
         began_at, ended_at: In seconds since the epoch.
     """
 
@@ -81,6 +83,8 @@ class Watched:
     ended_at: float = 0.0
     pages: Counter[str] = field(default_factory=Counter)
     missing: int = 0
+    refused: int = 0
+    seconds_of_pages: list[float] = field(default_factory=list)
     reviews: Counter[str] = field(default_factory=Counter)
     details: Counter[bool] = field(default_factory=Counter)
     ratings: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -114,7 +118,7 @@ class Watched:
 
 @contextmanager
 def watched_bookinfo(folder: Path) -> Iterator[Watched]:
-    """Bookinfo after its traffic; it and its Prometheus still run."""
+    """Bookinfo after its traffic, from another namespace and from outside; it and its Prometheus still run."""
     fleet = Fleet(folder)
     _change(fleet.folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -126,7 +130,7 @@ def watched_bookinfo(folder: Path) -> Iterator[Watched]:
         with fleet:
             for name in SERVICES:
                 fleet.wait_until_up(name, PATIENCE)
-            for name, value in fleet.environment(VISITORS).items():
+            for name, value in {**fleet.environment(VISITORS), "POD_NAMESPACE": "shop"}.items():
                 patch.setenv(name, value)
             with meshsdk.Mesh() as mesh, prometheus(folder, fleet.prometheus_config("1s")) as running:
                 running.wait_for_targets(len(fleet.metrics_ports))
@@ -156,16 +160,23 @@ def _change(folder: Path) -> None:
 def _visit(mesh: meshsdk.Mesh, fleet: Fleet, watched: Watched) -> None:
     stranger = f"http://127.0.0.1:{fleet.ports['productpage-v1']}/productpage"
     with mesh.client() as client, httpx.Client(trust_env=False, timeout=PATIENCE) as outside:
-        mesh.wait_ready("productpage:9080", PATIENCE)
+        mesh.wait_ready("productpage.default:9080", PATIENCE)
         watched.began_at = time.time()
         number = 0
         while time.time() < watched.began_at + TRAFFIC_SECONDS:
             user = _USERS[number % len(_USERS)]
             headers = {"end-user": user} if user else {}
-            watched.saw("visitors", client.get("http://productpage:9080/productpage", headers=headers))
+            page = client.get("http://productpage.default:9080/productpage", headers=headers)
+            watched.saw("visitors", page)
+            watched.seconds_of_pages.append(page.elapsed.total_seconds())
             if number % 4 == 0:
-                assert client.get("http://productpage:9080/nothing").status_code == 404
+                nothing = client.get("http://productpage.default:9080/nothing")
+                assert nothing.status_code == 404
                 watched.missing += 1
+                watched.seconds_of_pages.append(nothing.elapsed.total_seconds())
+                refused = client.get("http://details.default:9080/details/0", headers={"end-user": "tom"})
+                assert refused.status_code == 500
+                watched.refused += 1
                 watched.saw("stranger", outside.get(stranger))
             number += 1
             time.sleep(_PAUSE_SECONDS)
