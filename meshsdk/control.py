@@ -8,7 +8,6 @@ be made before a fork; in a forked child everything starts afresh at the next us
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 import time
 import urllib.parse
@@ -153,26 +152,10 @@ class Control:
         is_absolute = host.endswith(".")
         host = host.lower().removesuffix(".")
         targets = [f"{host}:{port}"] if port_is_explicit else [host, f"{host}:{port}"]
-        full = None if is_absolute else self._complete(host)
+        full = None if is_absolute else self.bootstrap.node.complete(host)
         if full is not None:
             targets.append(f"{full}:{port}")
         return tuple(self._listener_name(target) for target in targets)
-
-    def _complete(self, host: str) -> str | None:
-        """A Kubernetes short name in full: service, service.namespace or service.namespace.svc."""
-        node = self.bootstrap.node
-        try:
-            ipaddress.ip_address(host.strip("[]"))
-        except ValueError:
-            pass
-        else:
-            return None
-        labels = host.split(".")
-        if len(labels) == 1:
-            return f"{host}.{node.namespace}.svc.{node.cluster_domain}"
-        if len(labels) == 2:
-            return f"{host}.svc.{node.cluster_domain}"
-        return f"{host}.{node.cluster_domain}" if len(labels) == 3 and labels[2] == "svc" else None
 
     def server_listener_name(self, address: str, port: int) -> str:
         """Name of the listener of a server's socket (server_listener_resource_name_template, gRFC A36)."""
