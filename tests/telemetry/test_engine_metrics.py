@@ -74,10 +74,10 @@ def test_a_cluster_says_what_is_under_way_and_what_there_was(world: World, kind:
         world.configure(service("reviews", server.port))
         mesh = world.client_mesh()
         wait_for_port(world.client_port)
-        assert not of_cluster(world.of_client())
+        assert not of_cluster(world.of_client(0))
         answer = pool.submit(send, mesh, kind, "GET", "http://reviews/")
         assert asked.acquire(timeout=PATIENCE)
-        during = of_cluster(world.of_client())
+        during = of_cluster(world.of_client(0))
         may_answer.set()
         assert answer.result().text == "ok"
         after = of_cluster(world.of_client())
@@ -102,7 +102,7 @@ def test_failures_retries_and_ejections_are_counted(world: World, kind: str) -> 
     world.configure(service("reviews", 1) + destination_rule("reviews", outliers) + virtual_service("reviews", retried))
     with pytest.raises(httpx.ConnectError):
         send(world.client_mesh(), kind, "GET", "http://reviews/")
-    numbers = of_cluster(world.of_client())
+    numbers = of_cluster(world.of_client(0))
     assert (numbers["connect_failures_total"], numbers["retries_total"]) == (3, 2)
     assert (numbers["ejections_total"], numbers["endpoints_ejected"]) == (1, 1)
     assert (numbers["endpoints"], numbers["endpoints_healthy"]) == (1, 0)
@@ -123,7 +123,7 @@ def test_what_a_circuit_breaker_refuses_is_counted_beside_its_limits(world: Worl
         assert asked.acquire(timeout=PATIENCE)
         for _ in range(2):
             assert send(mesh, kind, "GET", "http://reviews/").status_code == 503
-        numbers = of_cluster(world.of_client())
+        numbers = of_cluster(world.of_client(0))
         may_answer.set()
         assert first.result().status_code == 200
     assert numbers["overflows_total"] == 2
@@ -139,10 +139,10 @@ def test_handshakes_and_the_certificate_are_told_of(world: World, tmp_path: Path
     server = world.server_mesh(identity=identity(tmp_path, ca, "bookinfo-reviews"))
     client = world.client_mesh(identity=identity(tmp_path, ca, "bookinfo-productpage"))
     wait_for_port(world.client_port)
-    assert not world.of_client().find("meshsdk_certificate_expiry_timestamp_seconds"), "nobody has asked for it yet"
+    assert not world.of_client(0).find("meshsdk_certificate_expiry_timestamp_seconds"), "nobody has asked for it yet"
     with serving(application(), server, world.port):
         assert send(client, kind, "GET", "http://reviews/").status_code == 200
-        page = world.of_client()
+        page = world.of_client(0)
     numbers = of_cluster(page)
     assert (numbers["connects_total"], numbers["tls_handshakes_total"]) == (1, 1)
     said = client.status()["identity"]
@@ -187,7 +187,7 @@ def test_an_identity_that_fails_takes_no_other_metric_with_it(world: World, capl
     world.client_mesh(identity=BrokenIdentity())
     wait_for_port(world.client_port)
     for _ in range(2):
-        page = world.of_client()
+        page = world.of_client(0)
         assert page.value("meshsdk_certificate_problem") == 1
         assert page.value("istio_build") == 1
     assert len([one for one in caplog.records if "until when it is good" in one.message]) == 1
@@ -231,10 +231,10 @@ def test_a_folder_with_an_error_is_a_problem(world: World) -> None:
     world.configure(service("reviews", 1))
     mesh = world.client_mesh()
     mesh.wait_ready("reviews", PATIENCE)
-    page = world.of_client()
+    page = world.of_client(0)
     assert (page.value("meshsdk_xds_connected"), page.value("meshsdk_configuration_problem")) == (1, 0)
     world.configure(service("reviews", 1) + virtual_service("reviews", "nonsense"))
-    until(lambda: world.of_client().value("meshsdk_configuration_problem") == 1)
+    until(lambda: world.of_client(0).value("meshsdk_configuration_problem") == 1)
 
 
 def test_clusters_beyond_the_bound_are_summed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +245,7 @@ def test_clusters_beyond_the_bound_are_summed(world: World, monkeypatch: pytest.
         with mesh.client() as client:
             for number in reversed(range(5)):
                 client.get(f"http://s{number}/")
-            page = world.of_client()
+            page = world.of_client(0)
     assert page.value("meshsdk_clusters") == 5
     told = {labels["cluster"]: value for labels, value in page.find("meshsdk_cluster_connects_total")}
     assert told == {
@@ -262,7 +262,7 @@ def test_a_page_does_not_wait_for_the_control_thread(world: World) -> None:
     may_go_on = threading.Event()
     mesh.runtime.post(lambda: may_go_on.wait(PATIENCE) and None)
     try:
-        assert world.of_client().value("meshsdk_clusters") == 1
+        assert world.of_client(0).value("meshsdk_clusters") == 1
         assert not may_go_on.is_set()
     finally:
         may_go_on.set()
