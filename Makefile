@@ -34,7 +34,8 @@ test-others: $(STAMP)  ## that selection on each other version of Python that is
 # Where neither is there and nobody may install them, the tests say that they are skipped.
 peers: $(STAMP)  ## what a real browser and a real Prometheus judge; Debian's packages are installed where that is allowed
 	@.ci/install-peers
-	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile tests/admin/test_browser.py tests/telemetry/test_metrics_page.py
+	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile tests/admin/test_browser.py \
+		tests/telemetry/test_metrics_page.py tests/telemetry/test_dashboards.py
 
 interop: $(STAMP)  ## folders against the real istiod, built from its source; needs Go, minutes at the first time
 	"$(BIN)/python" -m tests.interop.istio compare --generated 600

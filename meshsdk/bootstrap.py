@@ -7,6 +7,7 @@ BootstrapError that names its JSON path.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import threading
@@ -81,6 +82,21 @@ class Node(Struct, frozen=True):
         if len(parts) == 4 and ".svc." in parts[3]:
             return parts[3].partition(".svc.")[2]
         return "cluster.local"
+
+    def complete(self, host: str) -> str | None:
+        """A Kubernetes short name in full: service, service.namespace or service.namespace.svc; None is none."""
+        try:
+            ipaddress.ip_address(host.strip("[]"))
+        except ValueError:
+            pass
+        else:
+            return None
+        labels = host.split(".")
+        if len(labels) == 1:
+            return f"{host}.{self.namespace}.svc.{self.cluster_domain}"
+        if len(labels) == 2:
+            return f"{host}.svc.{self.cluster_domain}"
+        return f"{host}.{self.cluster_domain}" if len(labels) == 3 and labels[2] == "svc" else None
 
 
 class ChannelCredentials(Struct, frozen=True):

@@ -8,7 +8,6 @@ be made before a fork; in a forked child everything starts afresh at the next us
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 import time
 import urllib.parse
@@ -75,6 +74,7 @@ class Control:
         metrics: Counts requests; None where nobody asks for it.
         access_logs: Tells of requests; None where nobody asks for it.
         keeps_logs: What configuration says of access logs counts.
+        published_at: When the directory last changed, in seconds since the epoch; 0 is never.
     """
 
     def __init__(
@@ -101,6 +101,7 @@ class Control:
 
     def _clear(self) -> None:
         self.directory = Directory()
+        self.published_at = 0.0
         self.policies: Mapping[str, InboundPolicy] = MappingProxyType({})
         self._loop: ControlLoop | None = None
         self._secured: weakref.WeakSet[HasCertificates] = weakref.WeakSet()
@@ -129,8 +130,13 @@ class Control:
         return source.problem if source is not None else ""
 
     @property
+    def source(self) -> Source | None:
+        """Where resources come from; None before the first use."""
+        return self._source
+
+    @property
     def cache(self) -> ResourceCache:
-        """What is known of each resource; on the control thread alone."""
+        """What is known of each resource; on the control thread, but for what it counts."""
         return self._cache
 
     @property
@@ -146,26 +152,10 @@ class Control:
         is_absolute = host.endswith(".")
         host = host.lower().removesuffix(".")
         targets = [f"{host}:{port}"] if port_is_explicit else [host, f"{host}:{port}"]
-        full = None if is_absolute else self._complete(host)
+        full = None if is_absolute else self.bootstrap.node.complete(host)
         if full is not None:
             targets.append(f"{full}:{port}")
         return tuple(self._listener_name(target) for target in targets)
-
-    def _complete(self, host: str) -> str | None:
-        """A Kubernetes short name in full: service, service.namespace or service.namespace.svc."""
-        node = self.bootstrap.node
-        try:
-            ipaddress.ip_address(host.strip("[]"))
-        except ValueError:
-            pass
-        else:
-            return None
-        labels = host.split(".")
-        if len(labels) == 1:
-            return f"{host}.{node.namespace}.svc.{node.cluster_domain}"
-        if len(labels) == 2:
-            return f"{host}.svc.{node.cluster_domain}"
-        return f"{host}.{node.cluster_domain}" if len(labels) == 3 and labels[2] == "svc" else None
 
     def server_listener_name(self, address: str, port: int) -> str:
         """Name of the listener of a server's socket (server_listener_resource_name_template, gRFC A36)."""
@@ -354,6 +344,7 @@ class Control:
     def _publish(self, snapshot: Snapshot) -> None:
         assert self._health is not None
         self.directory = self.directory.advance(snapshot, time.monotonic())
+        self.published_at = time.time()
         self.directory.retire_those_that_left()
         self._publish_policies(snapshot)
         self._publish_logs(snapshot)

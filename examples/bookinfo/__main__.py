@@ -1,7 +1,8 @@
-"""Runs the demo: exit 0 when everything seen is what the YAML says, 1 otherwise."""
+"""Runs the demo: exit 0 when everything seen is what the YAML says, 1 otherwise. With --serve it goes on for good."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import statistics
 import sys
@@ -19,22 +20,30 @@ from rich.table import Table
 import meshsdk
 from examples.bookinfo.fleet import SERVICES, Fleet
 from examples.bookinfo.scenes import SCENES, Scene, Seen
+from examples.bookinfo.visitors import URL, serve
 
 IN_FLIGHT = 4
 # Somebody who watches should see it happen; a test need not wait.
 PACE_SECONDS = 0.06
 SETTLE_SECONDS = 30.0
-URL = "http://productpage:9080/productpage"
 
 
 def main() -> int:
-    """Start the fleet, play the scenes, say what was seen."""
+    """Start the fleet, and play the scenes or serve visitors."""
+    parser = argparse.ArgumentParser(prog="python -m examples.bookinfo", description="bookinfo, without sidecars")
+    parser.add_argument(
+        "--serve", action="store_true", help="keep running, with visitors, metrics for Prometheus and admin pages"
+    )
+    serves = parser.parse_args().serve
     console = Console() if sys.stdout.isatty() else Console(width=150)
-    with tempfile.TemporaryDirectory(prefix="bookinfo-") as folder, Fleet(Path(folder)) as fleet:
+    with (
+        tempfile.TemporaryDirectory(prefix="bookinfo-") as folder,
+        Fleet(Path(folder), has_admin=serves) as fleet,
+    ):
         for name in track(SERVICES, description="starting services", console=console, transient=True):
             fleet.wait_until_up(name)
         console.print(f"{len(SERVICES)} services run; their mesh is {fleet.folder}", soft_wrap=True)
-        return asyncio.run(play(fleet, console))
+        return serve(fleet, console) if serves else asyncio.run(play(fleet, console))
 
 
 async def play(fleet: Fleet, console: Console) -> int:

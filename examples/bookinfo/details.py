@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import Any
 
 from flask import Flask
 
+import meshsdk
+
+mesh = meshsdk.Mesh()
 app = Flask(__name__)
 
 
@@ -23,5 +25,4 @@ def details(product: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    app.run("127.0.0.1", int(sys.argv[1]), threaded=True)
+    mesh.serve(app, host="127.0.0.1", port=int(sys.argv[1]))

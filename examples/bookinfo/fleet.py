@@ -15,22 +15,35 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-__all__ = ["Fleet", "free_ports"]
+__all__ = ["SERVICES", "VISITORS", "Fleet", "free_ports"]
 
-# Name of the process: module, and the port that mesh/services.yaml gives it.
+
+class Service(NamedTuple):
+    """A process: its module, the port that mesh/services.yaml gives it, and its version."""
+
+    module: str
+    port: int
+    version: str
+
+
+# By the names of the workloads.
 SERVICES = {
-    "productpage": ("productpage", 9080),
-    "details": ("details", 9081),
-    "reviews-v1": ("reviews", 9082),
-    "reviews-v2": ("reviews", 9083),
-    "reviews-v3": ("reviews", 9084),
-    "ratings-a": ("ratings", 9085),
-    "ratings-b": ("ratings", 9086),
+    "productpage-v1": Service("productpage", 9080, "v1"),
+    "details-v1": Service("details", 9081, "v1"),
+    "reviews-v1": Service("reviews", 9082, "v1"),
+    "reviews-v2": Service("reviews", 9083, "v2"),
+    "reviews-v3": Service("reviews", 9084, "v3"),
+    "ratings-a": Service("ratings", 9085, "v1"),
+    "ratings-b": Service("ratings", 9086, "v1"),
 }
+
+# Whoever asks for pages: not one of the services, and a workload like them.
+VISITORS = "visitors-v1"
 
 
 class Fleet:
@@ -38,34 +51,68 @@ class Fleet:
 
     Args:
         folder: A working copy of `mesh/` is made here; the ports in it become free ones.
+        has_admin: Each process has an admin page, too.
+
+    Attributes:
+        ports: That the services listen on.
+        metrics_ports: Where each process and the visitors are scraped.
+        admin_ports: Where each process shows what goes on in it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, has_admin: bool = False) -> None:
         self.folder = folder / "mesh"
         shutil.copytree(Path(__file__).parent / "mesh", self.folder)
-        self._ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
-        self._usefree_ports()
+        self._pods = folder / "pods"
+        workloads = (*SERVICES, VISITORS)
+        ports = iter(free_ports(3 * len(workloads)))
+        self.ports = dict(zip(SERVICES, ports, strict=False))
+        self.metrics_ports = dict(zip(workloads, ports, strict=False))
+        self.admin_ports = dict(zip(workloads, ports, strict=False)) if has_admin else {}
+        self._use_free_ports()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def _usefree_ports(self) -> None:
+    def _use_free_ports(self) -> None:
         path = self.folder / "services.yaml"
         text = path.read_text()
-        for name, (_, port) in SERVICES.items():
-            text = re.sub(rf"ports: {{(http|grpc): {port}}}", rf"ports: {{\1: {self._ports[name]}}}", text)
+        for name, service in SERVICES.items():
+            text = re.sub(rf"ports: {{(http|grpc): {service.port}}}", rf"ports: {{\1: {self.ports[name]}}}", text)
         path.write_text(text)
+
+    def environment(self, name: str) -> dict[str, str]:
+        """What a process of a workload is told: its mesh, what it is, and the ports at which it tells of itself.
+
+        In Kubernetes its pod would have all of it: the labels in a file, and the rest in its manifest.
+        """
+        pod = self._pods / name
+        (pod / "etc/istio/pod").mkdir(parents=True, exist_ok=True)
+        app, version = name.partition("-")[0], SERVICES[name].version if name in SERVICES else "v1"
+        (pod / "etc/istio/pod/labels").write_text(f'app="{app}"\nversion="{version}"\n')
+        told = {
+            "MESHSDK_CONFIG": str(self.folder),
+            "MESHSDK_POD_ROOT": str(pod),
+            "ISTIO_META_WORKLOAD_NAME": name,
+            "MESHSDK_METRICS_PORT": str(self.metrics_ports[name]),
+        }
+        return {**told, "MESHSDK_ADMIN_PORT": str(self.admin_ports[name])} if name in self.admin_ports else told
+
+    def prometheus_config(self, interval: str = "5s") -> str:
+        """What a Prometheus must be told to scrape all processes."""
+        jobs = "".join(
+            f"- {{job_name: {name}, metrics_path: /stats/prometheus,"
+            f" static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}\n"
+            for name, port in self.metrics_ports.items()
+        )
+        return f"global: {{scrape_interval: {interval}, scrape_timeout: {interval}}}\nscrape_configs:\n{jobs}"
 
     def __enter__(self) -> Fleet:
         root = Path(__file__).parent.parent.parent
-        environment = {**os.environ, "MESHSDK_CONFIG": str(self.folder), "PYTHONPATH": str(root)}
-        environment.pop("GRPC_XDS_BOOTSTRAP", None)
-        environment.pop("GRPC_XDS_BOOTSTRAP_CONFIG", None)
-        for name, (module, _) in SERVICES.items():
-            variant = name.partition("-")[2]
-            command = [sys.executable, "-m", f"examples.bookinfo.{module}", str(self._ports[name])]
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_XDS_BOOTSTRAP")}
+        for name, service in SERVICES.items():
+            command = [sys.executable, "-m", f"examples.bookinfo.{service.module}", str(self.ports[name])]
             self._processes[name] = subprocess.Popen(
-                [*command, variant] if variant else command,
+                [*command, name.partition("-")[2]],
                 cwd=root,
-                env=environment,
+                env={**inherited, **self.environment(name), "PYTHONPATH": str(root)},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
@@ -91,10 +138,10 @@ class Fleet:
         """
         if self._processes[name].poll() is not None:
             raise RuntimeError(f"{name} ended with {self._processes[name].returncode}")
-        if SERVICES[name][0] == "ratings":
-            return _serves_grpc(self._ports[name])
+        if SERVICES[name].module == "ratings":
+            return _serves_grpc(self.ports[name])
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._ports[name]}/health", timeout=1):
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}/health", timeout=1):
                 return True
         except (urllib.error.URLError, OSError):
             return False

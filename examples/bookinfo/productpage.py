@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-import uvicorn
 from fastapi import FastAPI, Request
 
 import meshsdk
@@ -55,4 +54,4 @@ async def ask(url: str, headers: dict[str, str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    mesh.serve(app, host="127.0.0.1", port=int(sys.argv[1]))

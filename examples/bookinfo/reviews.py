@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 import grpc
-import uvicorn
 from fastapi import FastAPI
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.wrappers_pb2 import StringValue
@@ -42,4 +41,4 @@ async def stars(product: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    mesh.serve(app, host="127.0.0.1", port=int(sys.argv[1]))

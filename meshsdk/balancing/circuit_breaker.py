@@ -1,4 +1,4 @@
-"""Limits on what a cluster is asked to carry at once (Envoy docs, upstream/circuit_breaking).
+"""Limits on what a cluster is asked to carry at once (Envoy docs, upstream/circuit_breaking), and what became of that.
 
 Counters are plain integers: each step is one operation under the interpreter's lock, and a limit that is passed by one
 in a race does no harm. There is one breaker for each routing priority; they last as long as the cluster does.
@@ -19,18 +19,25 @@ class CircuitBreaker:
     Attributes:
         requests, pending, connections, retries: How many there are now.
         max_requests, …: How many there may be; infinity is no limit.
+        connects, connect_failures, handshakes, retried, overflows: How many there have ever been, for metrics: of
+            connections, of those by the cluster's TLS, of retries, and of what a limit has refused.
     """
 
     __slots__ = (
         "_budget_percent",
         "_min_retries",
+        "connect_failures",
         "connections",
+        "connects",
+        "handshakes",
         "max_connections",
         "max_pending",
         "max_requests",
         "max_retries",
+        "overflows",
         "pending",
         "requests",
+        "retried",
         "retries",
     )
 
@@ -39,6 +46,8 @@ class CircuitBreaker:
         self.pending = 0
         self.connections = 0
         self.retries = 0
+        self.connects = self.connect_failures = self.handshakes = 0
+        self.retried = self.overflows = 0
         self.configure(thresholds)
 
     def configure(self, thresholds: Thresholds) -> None:
@@ -49,6 +58,11 @@ class CircuitBreaker:
         self.max_retries = _limit(thresholds.max_retries)
         self._budget_percent = thresholds.retry_budget_percent
         self._min_retries = thresholds.min_retry_concurrency
+
+    def connected(self, *, is_secured: bool) -> None:
+        """A connection was opened."""
+        self.connects += 1
+        self.handshakes += is_secured
 
     @property
     def may_retry(self) -> bool:

@@ -133,13 +133,14 @@ class OutlierDetector:
     Attributes:
         on_change: Called, from any thread, when an endpoint was ejected or came back.
         ejected: How many are out now.
+        ejections: How many there have ever been.
     """
 
-    __slots__ = ("_monitors", "_random_fraction", "config", "ejected", "on_change")
+    __slots__ = ("_monitors", "_random_fraction", "config", "ejected", "ejections", "on_change")
 
     def __init__(self, config: OutlierDetection, random_fraction: RandomFraction) -> None:
         self.config = config
-        self.ejected = 0
+        self.ejected = self.ejections = 0
         self.on_change: Callable[[], None] = _nothing
         self._random_fraction = random_fraction
         self._monitors: dict[Endpoint, EndpointMonitor] = {}
@@ -166,6 +167,7 @@ class OutlierDetector:
             return
         endpoint.is_ejected = True
         self.ejected += 1
+        self.ejections += 1
         monitor.ejected_at = now
         monitor.jitter_seconds = self._random_fraction() * config.max_ejection_time_jitter_seconds
         base = config.base_ejection_time_seconds

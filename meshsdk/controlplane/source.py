@@ -40,6 +40,16 @@ class FolderSource:
         loop.post(self._schedule)
 
     @property
+    def is_connected(self) -> bool:
+        """See `Source.is_connected`: a folder is looked at all the while."""
+        return True
+
+    @property
+    def failures(self) -> int:
+        """See `Source.failures`."""
+        return 0
+
+    @property
     def problem(self) -> str:
         """The folder's errors; empty where there are none."""
         return "; ".join(self._folder.state.errors)

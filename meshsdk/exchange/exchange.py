@@ -242,6 +242,7 @@ class Exchange:
             return None
         self._has_resent = True
         breaker.retries += 1
+        breaker.retried += 1
         return self._attempt_on(attempt.endpoint, now)
 
     def resend_over(self) -> None:
@@ -360,6 +361,7 @@ class Exchange:
         # Envoy: RetryStateImpl::shouldRetry, NoRetryLimitExceeded and NoOverflow.
         self.limit_flag = "URX" if self.attempts > policy.num_retries else "" if self.breaker.may_retry else "UO"
         if self.limit_flag:
+            self.breaker.overflows += self.limit_flag == "UO"
             return False
         self.breaker.retries += 1
         self._retries_under_way += 1
@@ -401,6 +403,7 @@ class Exchange:
 
     def overflow_reply(self, limit: str) -> LocalReply:
         """What a request is answered with that a circuit breaker refuses."""
+        self.breaker.overflows += 1
         return self.changed_reply(overflow(self.cluster.name, limit))
 
     def timeout_reply(self, failure: Failure) -> LocalReply:
@@ -417,6 +420,7 @@ class Exchange:
         self.pick_number = 0
         if self._previous:
             assert self.retry_policy is not None
+            self.breaker.retried += 1
             return pick_for_retry(self, self.cluster, self.retry_policy, self._previous)
         if self.session_endpoint:
             endpoint = self.cluster.override(self.session_endpoint)

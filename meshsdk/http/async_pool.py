@@ -200,6 +200,7 @@ class AsyncPool:
             self._opening -= 1
             if connection is None:
                 self._uncount(key, breaker)
+                breaker.connect_failures += failure is not None
             else:
                 self._take_in(key, connection, slot)
             if self._openings.get(key) is opening:
@@ -213,6 +214,7 @@ class AsyncPool:
 
     def _take_in(self, key: Key, connection: AsyncConnection, slot: Slot) -> None:
         self._slots[connection] = slot
+        slot.breaker.connected(is_secured=slot.tls is not None)
         connection.idle_since = time.monotonic()
         if not isinstance(connection, AsyncHttp1Connection):
             self._unshared.discard(key)

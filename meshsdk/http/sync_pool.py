@@ -113,8 +113,10 @@ class SyncPool:
                 self._opening -= 1
                 if connection is None:
                     self._uncount(key, breaker)
+                    breaker.connect_failures += 1
                 self._condition.notify()
         self._slots[connection] = slot
+        breaker.connected(is_secured=slot.tls is not None)
         if self._closed:
             connection.close()
             raise httpx.ConnectError("the client was closed")

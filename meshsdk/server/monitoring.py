@@ -20,6 +20,7 @@ from ..telemetry.istio_metrics import IstioMetrics
 from ..telemetry.prometheus import CONTENT_TYPE, exposition
 from ..telemetry.service import Service
 from ..telemetry.workload import UNKNOWN, Workload, own_workload
+from .engine_metrics import OwnCertificate, engine_families
 from .side_port import Answer, Asked, SidePort
 
 __all__ = ["PATHS", "SERVICE_VARIABLE", "Monitoring"]
@@ -44,6 +45,8 @@ class Monitoring:
     """
 
     def __init__(self, control: Control, port: int | None, account: str = "") -> None:
+        self._control = control
+        self._certificate = OwnCertificate(control.secrets)
         node = control.bootstrap.node
         metadata = {**told_metadata(os.environ), **node.metadata}
         fallback = account if account != _DEFAULT_ACCOUNT else ""
@@ -81,7 +84,9 @@ class Monitoring:
             raise TimeoutError("another page of metrics is still being made")
         try:
             logs = self._control.access_logs
-            return exposition(self.metrics, self._build, logs.dropped if logs is not None else None)
+            dropped = logs.dropped if logs is not None else None
+            families = engine_families(self._control, self._certificate)
+            return exposition(self.metrics, self._build, dropped, families)
         finally:
             self._one_page.release()
 

@@ -43,6 +43,9 @@ class AdsClient:
         backoff: Delays between connection attempts.
         does_not_exist_seconds: How long a wanted resource may take before it counts as not existing.
         has_identity: This process can show a certificate of the mesh.
+
+    Attributes:
+        failures: See `Source.failures`.
     """
 
     def __init__(
@@ -78,6 +81,12 @@ class AdsClient:
         )
         self._closed = False
         self._problem = ""
+        self.failures = 0
+
+    @property
+    def is_connected(self) -> bool:
+        """See `Source.is_connected`: a server that has not answered yet is none."""
+        return self._stream is not None and self._heard
 
     @property
     def problem(self) -> str:
@@ -119,6 +128,7 @@ class AdsClient:
             )
         except BootstrapError as error:
             self._problem = str(error)
+            self.failures += 1
             logger.warning("%s", error)
             self._reconnect = self._loop.call_later(self._backoff.next_seconds(), self._connect)
             return
@@ -165,6 +175,7 @@ class AdsClient:
         problem = f"management server {server.uri}: {reason}" + (f"; {advice}" if advice else "")
         level = logging.WARNING if advice and problem != self._problem else logging.INFO
         self._problem = problem
+        self.failures += 1
         logger.log(level, "%s; the last good configuration stays in use", self._problem)
         if not self._heard:
             self._server_index = (self._server_index + 1) % len(self._servers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from enum import Enum
 
@@ -50,15 +51,23 @@ class CachedResource(Struct, frozen=True):
 
 
 class ResourceCache:
-    """Resources by type and name. Control thread only.
+    """Resources by type and name. Control thread only, but for the attributes, which any thread may read.
 
     Attributes:
         changes: Counts every change, so that a reader can tell whether it has seen the latest.
+        counts: How many resources there are, by type and status.
+        updates, rejections: How many have come that were good and changed something, and that were bad, by type.
+        heard_at: When one last came, in seconds since the epoch; 0 is never.
     """
 
     def __init__(self) -> None:
         self._entries: dict[tuple[ResourceType, str], CachedResource] = {}
         self.changes = 0
+        # They have all of their keys from the start: who reads them meets no change of their size.
+        self.counts = {(kind, status): 0 for kind in ResourceType for status in Status}
+        self.updates = dict.fromkeys(ResourceType, 0)
+        self.rejections = dict.fromkeys(ResourceType, 0)
+        self.heard_at = 0.0
 
     def get(self, kind: ResourceType, name: str) -> CachedResource | None:
         """What is known of a resource, or None where it was never asked for."""
@@ -71,15 +80,20 @@ class ResourceCache:
 
     def accept(self, kind: ResourceType, name: str, resource: Resource, version: str, packed: bytes) -> None:
         """A good resource came."""
+        self.updates[kind] += 1
+        self.heard_at = time.time()
         self._set(kind, name, CachedResource(Status.ACKED, resource, version, "", packed))
 
     def accept_unchanged(self, kind: ResourceType, name: str, version: str) -> None:
         """The resource came again, byte for byte the same; only its version is news."""
         entry = self._entries[(kind, name)]
-        self._entries[(kind, name)] = CachedResource(Status.ACKED, entry.resource, version, "", entry.packed)
+        self.heard_at = time.time()
+        self._put(kind, name, CachedResource(Status.ACKED, entry.resource, version, "", entry.packed))
 
     def reject(self, kind: ResourceType, name: str, error: str) -> None:
         """A bad resource came; the last good one, where there is one, stays."""
+        self.rejections[kind] += 1
+        self.heard_at = time.time()
         old = self._entries.get((kind, name), CachedResource(Status.REQUESTED))
         self._set(kind, name, CachedResource(Status.NACKED, old.resource, old.version, error, old.packed))
 
@@ -91,11 +105,20 @@ class ResourceCache:
 
     def forget(self, kind: ResourceType, name: str) -> None:
         """The resource is no longer asked for."""
-        self._entries.pop((kind, name), None)
+        entry = self._entries.pop((kind, name), None)
+        if entry is not None:
+            self.counts[kind, entry.status] -= 1
 
     def __iter__(self) -> Iterator[tuple[ResourceType, str, CachedResource]]:
         return ((kind, name, entry) for (kind, name), entry in self._entries.items())
 
     def _set(self, kind: ResourceType, name: str, entry: CachedResource) -> None:
-        self._entries[(kind, name)] = entry
+        self._put(kind, name, entry)
         self.changes += 1
+
+    def _put(self, kind: ResourceType, name: str, entry: CachedResource) -> None:
+        known = self._entries.get((kind, name))
+        if known is not None:
+            self.counts[kind, known.status] -= 1
+        self.counts[kind, entry.status] += 1
+        self._entries[(kind, name)] = entry

@@ -22,5 +22,13 @@ class Source(Protocol):
         """Let go of everything. Nothing is written to the cache after this."""
 
     @property
+    def is_connected(self) -> bool:
+        """Whether it hears of changes."""
+
+    @property
+    def failures(self) -> int:
+        """How often a connection could not be had, or ended."""
+
+    @property
     def problem(self) -> str:
         """Why resources may not be current, such as a server that is away; empty where all is well."""

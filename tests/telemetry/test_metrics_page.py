@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
-import subprocess
 import sys
 import textwrap
 import time
@@ -32,9 +31,10 @@ from meshsdk.telemetry.workload import NOBODY, Workload, own_workload
 
 from ..conftest import service
 from ..patience import PATIENCE
-from ..processes import free_ports, wait_for_port
+from ..processes import wait_for_port
 from ..servers import EchoServer
 from .programs import START, run
+from .real_prometheus import prometheus
 from .scraping import Scraped, World, scrape
 
 ROOT = Path(__file__).parents[2]
@@ -242,13 +242,10 @@ def test_the_applications_own_metrics_stand_beside_it(world: World) -> None:
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus here")
 def test_prometheus_scrapes_it_and_answers_kialis_question(world: World) -> None:
-    port, web = world.client_port, free_ports(1)[0]
-    folder = world.config.parent
-    (folder / "prometheus.yml").write_text(
-        "global: {scrape_interval: 200ms, scrape_timeout: 200ms}\nscrape_configs:\n- job_name: a\n"
-        f"  metrics_path: /stats/prometheus\n  static_configs: [{{targets: ['127.0.0.1:{port}']}}]\n"
+    config = (
+        "global: {scrape_interval: 200ms, scrape_timeout: 200ms}\nscrape_configs:\n- job_name: a\n  metrics_path:"
+        f" /stats/prometheus\n  static_configs: [{{targets: ['127.0.0.1:{world.client_port}']}}]\n"
     )
-    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
     query = (
         'sum(rate(istio_requests_total{reporter="source",source_workload_namespace="default"} [5s]))'
         " by (source_workload,destination_service,response_code,response_flags) > 0"
@@ -256,20 +253,12 @@ def test_prometheus_scrapes_it_and_answers_kialis_question(world: World) -> None
     with EchoServer("reviews") as server:
         world.configure(service("reviews", server.port))
         mesh = world.client_mesh()
-        process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{web}"], stderr=subprocess.DEVNULL)
-        try:
-            wait_for_port(web)
-            deadline, found = time.monotonic() + PATIENCE, []
-            with mesh.client() as client:
-                while not found and time.monotonic() < deadline:
-                    client.get("http://reviews/")
-                    time.sleep(0.1)
-                    answer = httpx.get(f"http://127.0.0.1:{web}/api/v1/query", params={"query": query})
-                    found = answer.json()["data"]["result"] if answer.status_code == 200 else []
-        finally:
-            process.terminate()
-            process.wait(PATIENCE)
-    assert found[0]["metric"] == {
+        with prometheus(world.config.parent, config) as running, mesh.client() as client:
+            deadline = time.monotonic() + PATIENCE
+            while not (found := running.ask(query)) and time.monotonic() < deadline:
+                client.get("http://reviews/")
+                time.sleep(0.1)
+    assert found[0].labels == {
         "source_workload": "productpage-v1",
         "destination_service": "reviews.default.svc.cluster.local",
         "response_code": "200",
