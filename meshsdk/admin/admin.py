@@ -6,11 +6,13 @@ is fetched; everything else is read.
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
-import socket
+import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from ..telemetry.prometheus import CONTENT_TYPE
 from ..xds import CachedResource, Status
 from . import envoy_pages, overview
 from .changes import Changes
-from .envoy_dump import BadQuery, config_dump
+from .envoy_dump import config_dump
 from .guard import HEADERS, refusal
 from .history import History
 from .recent import Recent
@@ -39,6 +41,7 @@ __all__ = ["Admin"]
 
 # Processes of one application, as gunicorn's workers, take the ports after each other.
 _SPREAD = 16
+_DUMP_SECONDS = 10.0
 _LOOPBACK = "127.0.0.1"
 
 _JSON = "application/json"
@@ -56,7 +59,7 @@ Query = Mapping[str, str]
 Explain = Callable[..., Decision]
 
 
-class _NotFound(Exception):
+class _NotFound(LookupError):
     """What is asked for is not there; the text says what."""
 
 
@@ -94,7 +97,8 @@ class Admin:
         self._recent = Recent(self._on_first)
         self._changes = Changes()
         self.history = History()
-        self._is_watching = False
+        self._is_watching = self._is_closed = False
+        self._one_dump = threading.Lock()
         monitoring.metrics.recent = self._recent
         self._port = SidePort("the admin page", port, self._answer, address=address, spread=_SPREAD)
         self._paths = self._make_paths()
@@ -116,6 +120,7 @@ class Admin:
 
     def close(self) -> None:
         """Give the port back."""
+        self._is_closed = True
         self._port.close()
 
     def after_fork(self) -> None:
@@ -123,6 +128,7 @@ class Admin:
         self._changes = Changes()
         self.history = History()
         self._is_watching = False
+        self._one_dump = threading.Lock()
         self._started_at = time.time()
         self._port.after_fork()
 
@@ -130,8 +136,9 @@ class Admin:
         """See `http.dispatcher.Transport`."""
 
     def _on_first(self) -> None:
-        if not self._is_watching:
-            self.start()
+        if not self._is_watching and not self._is_closed:
+            with contextlib.suppress(MeshError):  # It is closed meanwhile, which is none of the request's business.
+                self.start()
 
     def _look(self) -> None:
         """On the control thread."""
@@ -146,7 +153,7 @@ class Admin:
         return self._control.call(look)
 
     def _answer(self, asked: Asked) -> Answer:
-        refused = refusal(asked.headers, self._address)
+        refused = refusal(asked.headers, self._address, asked.path)
         if refused:
             return Answer(403, _TEXT, f"{refused}\n".encode(), HEADERS)
         query = {
@@ -154,9 +161,8 @@ class Admin:
         }
         try:
             answer = self._at(asked, query)
-        except (_NotFound, BadQuery, MeshError, LookupError, ValueError, TimeoutError, httpx.InvalidURL) as error:
-            status = 404 if isinstance(error, _NotFound) else 504 if isinstance(error, TimeoutError) else 400
-            answer = Answer(status, _TEXT, f"{error}\n".encode())
+        except (MeshError, LookupError, ValueError, TimeoutError, RecursionError, httpx.InvalidURL) as error:
+            answer = Answer(_status_of(error), _TEXT, f"{error}\n".encode("utf-8", "replace"))
         return answer._replace(headers=HEADERS)
 
     def _at(self, asked: Asked, query: Query) -> Answer:
@@ -221,12 +227,28 @@ class Admin:
 
     def _config_dump(self, query: Query) -> dict[str, Any]:
         entries = self._entries()
-        return config_dump(entries, self._changes.updated_at, self._control.bootstrap, query)
+        with self._alone():
+            return config_dump(entries, self._changes.updated_at, self._control.bootstrap, query)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Large answers are made one by one: each takes its moment of the interpreter from the application.
+
+        Raises:
+            TimeoutError: Others are still being made.
+        """
+        if not self._one_dump.acquire(timeout=_DUMP_SECONDS):
+            raise TimeoutError("another dump is still being made")
+        try:
+            yield
+        finally:
+            self._one_dump.release()
 
     def _clusters(self, query: Query) -> Any:
         directory = self._control.directory
         if query.get("format") == "json":
-            return envoy_pages.clusters_json(directory, self._recent)
+            with self._alone():
+                return envoy_pages.clusters_json(directory, self._recent)
         return Answer(200, _TEXT, envoy_pages.clusters_text(directory, self._recent).encode())
 
     def _stats(self, query: Query) -> Answer:
@@ -298,11 +320,14 @@ class Admin:
         headers = asked.get("headers") or {}
         if not (isinstance(headers, dict) and all(isinstance(value, str) for value in headers.values())):
             raise ValueError("headers must be an object of texts")
+        url = httpx.URL(str(asked.get("url") or ""))
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ValueError("url must be absolute, such as http://reviews:9080/reviews/1")
         at = asked.get("at")
         if at is not None and not (isinstance(at, int | float) and 0 <= at < 1e11):
             raise ValueError("at must be in seconds since the epoch")
         moment = datetime.fromtimestamp(at, UTC) if at is not None else None
-        decision = self._explain(str(asked.get("method") or "GET"), str(asked.get("url") or ""), headers, at=moment)
+        decision = self._explain(str(asked.get("method") or "GET"), str(url), headers, at=moment)
         return overview.decision_of(decision)
 
     def _processes(self, query: Query) -> list[int]:
@@ -312,11 +337,22 @@ class Admin:
 
 
 def _listens(address: str, port: int) -> bool:
+    """Whether a page of this library is there."""
+    connection = http.client.HTTPConnection(address, port, timeout=0.3)
     try:
-        with socket.create_connection((address, port), timeout=0.2):
-            return True
-    except OSError:
+        connection.request("GET", "/server_info", headers={"Host": f"localhost:{port}"})
+        answer = connection.getresponse()
+        return answer.status == 200 and b'"user_agent_name": "meshsdk"' in answer.read(65536)
+    except (OSError, http.client.HTTPException):
         return False
+    finally:
+        connection.close()
+
+
+def _status_of(error: Exception) -> int:
+    if isinstance(error, LookupError):
+        return 404
+    return 504 if isinstance(error, TimeoutError) else 400
 
 
 def _json(found: Any) -> Answer:

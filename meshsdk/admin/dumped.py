@@ -14,12 +14,15 @@ from google.protobuf import any_pb2, descriptor_pool, json_format, message_facto
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from .redaction import REDACTED, is_sensitive
+from .redaction import REDACTED, is_sensitive, is_telling
 
 __all__ = ["pack", "plain", "redact"]
 
 _ANY = "google.protobuf.Any"
 _HEADER_VALUE = "envoy.config.core.v3.HeaderValue"
+_MATCHERS = ("envoy.config.route.v3.HeaderMatcher", "envoy.config.route.v3.QueryParameterMatcher")
+_TYPED_STRUCTS = ("xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct")
+_BY_NAME = frozenset([_HEADER_VALUE, *_MATCHERS, *_TYPED_STRUCTS, "google.protobuf.Struct"])
 # Where types of resources are; what else a type URL may name is not loaded.
 _ROOTS = ("envoy.", "xds.", "udpa.")
 _MAX_DEPTH = 64
@@ -29,16 +32,19 @@ _looked_for: set[str] = set()
 
 def plain(type_url: str, packed: bytes) -> dict[str, Any]:
     """A resource, without its secrets. What is of a type that is not known is told so."""
-    message = any_pb2.Any(type_url=type_url, value=packed)
-    redact(message)
-    shown: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    shown: dict[str, Any] = json_format.MessageToDict(pack(type_url, packed), preserving_proto_field_name=True)
     return shown
 
 
 def pack(type_url: str, packed: bytes) -> any_pb2.Any:
-    """A resource as Any, without its secrets."""
+    """A resource as Any, without its secrets; its type's name alone where it cannot be written as JSON."""
     message = any_pb2.Any(type_url=type_url, value=packed)
     redact(message)
+    try:
+        json_format.MessageToDict(message)
+    except (ValueError, TypeError, json_format.Error):
+        message = any_pb2.Any(type_url=type_url, value=packed)
+        _replace_unknown(message)
     return message
 
 
@@ -51,9 +57,7 @@ def redact(message: Message, depth: int = 0) -> None:
     if descriptor.full_name == _ANY:
         _redact_any(message, depth)
         return
-    if descriptor.full_name == _HEADER_VALUE and is_sensitive(getattr(message, "key")):  # noqa: B009 - of any type.
-        message.ClearField("raw_value")
-        setattr(message, "value", REDACTED)  # noqa: B010
+    if descriptor.full_name in _BY_NAME and _redact_by_name(message, descriptor.full_name):
         return
     for field, value in message.ListFields():
         is_secret = _is_sensitive_field(field)
@@ -66,6 +70,65 @@ def redact(message: Message, depth: int = 0) -> None:
                 _hide(one, depth)
             else:
                 redact(one, depth + 1)
+
+
+def _redact_by_name(message: Any, kind: str) -> bool:
+    """What no mark says: headers, parameters and fields whose names tell. Whether there is no more to be done."""
+    if kind == _HEADER_VALUE:
+        if is_sensitive(message.key) or is_telling(message.value):
+            message.ClearField("raw_value")
+            message.value = REDACTED
+        return True
+    if kind in _MATCHERS:
+        if not is_sensitive(message.name):
+            return False
+        name = message.name
+        message.Clear()
+        message.name = name
+        return True
+    if kind in _TYPED_STRUCTS:
+        _redact_typed_struct(message)
+        return True
+    for name, value in message.fields.items():
+        if is_sensitive(name):
+            value.string_value = REDACTED
+        else:
+            _redact_value(value, 0)
+    return True
+
+
+def _redact_value(value: Any, depth: int) -> None:
+    """Secrets within a google.protobuf.Value, by the names of its fields."""
+    if depth > _MAX_DEPTH:
+        value.Clear()
+        return
+    kind = value.WhichOneof("kind")
+    if kind == "list_value":
+        for one in value.list_value.values:
+            _redact_value(one, depth + 1)
+    elif kind == "struct_value":
+        for name, one in value.struct_value.fields.items():
+            if is_sensitive(name):
+                one.string_value = REDACTED
+            else:
+                _redact_value(one, depth + 1)
+    elif kind == "string_value" and is_telling(value.string_value):
+        value.string_value = REDACTED
+
+
+def _redact_typed_struct(message: Any) -> None:
+    """As the message that it stands for (Envoy: MessageUtil::redact); its name alone where that cannot be had."""
+    made = _class_of(message.type_url.rpartition("/")[2])
+    try:
+        if made is None:
+            raise ValueError("the type is not known")
+        inner = json_format.ParseDict(json_format.MessageToDict(message.value), made())
+        redact(inner)
+        shown = json_format.MessageToDict(inner, preserving_proto_field_name=True)
+        message.value.Clear()
+        json_format.ParseDict(shown, message.value)
+    except (ValueError, TypeError, json_format.Error):
+        message.value.Clear()
 
 
 def _messages(field: FieldDescriptor, value: Any) -> list[Message]:
@@ -156,7 +219,7 @@ def _load(package: str) -> bool:
         place = importlib.import_module(package)
     except ImportError:
         return False
-    for module in pkgutil.iter_modules(place.__path__):
+    for module in pkgutil.iter_modules(getattr(place, "__path__", ())):
         if module.name.endswith("_pb2"):
             importlib.import_module(f"{package}.{module.name}")
     return True

@@ -18,6 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from ..bootstrap import Bootstrap
 from ..xds import CachedResource, Status
 from .dumped import pack
+from .redaction import shown_error
 
 __all__ = ["BadQuery", "config_dump"]
 
@@ -48,7 +49,8 @@ def config_dump(
         query: Of the request.
 
     Raises:
-        BadQuery: An expression or a resource is none.
+        BadQuery: An expression is none.
+        LookupError: There is no such resource.
     """
     sections = _sections(list(entries), updated_at, bootstrap, include_eds="include_eds" in query)
     keep = _name_filter(query.get("name_regex", ""))
@@ -57,7 +59,7 @@ def config_dump(
     if resource:
         elements = _elements(sections, resource)
         if elements is None:
-            raise BadQuery(f"{resource} not found in config dump")
+            raise LookupError(f"{resource} not found in config dump")
         elements = [one for one in elements if keep(_name_of(one))]
         return {"configs": [_masked(one, mask) for one in elements]}
     for section in sections:
@@ -127,7 +129,7 @@ def _tell(state: Any, entry: CachedResource) -> None:
 
     state.client_status = config_dump_shared_pb2.ClientResourceStatus.Value(entry.status.name)
     if entry.status is Status.NACKED:
-        state.error_state.details = entry.error
+        state.error_state.details = shown_error(entry.error)
 
 
 def _timestamp(seconds: float) -> Timestamp:
@@ -168,8 +170,13 @@ def _name_filter(pattern: str) -> Any:
     try:
         compiled = re2.compile(pattern, options=options)
     except re2.error as error:
-        raise BadQuery(f"name_regex is no expression of RE2: {error}") from None
+        raise BadQuery(f"name_regex is no expression of RE2: {_text(error)}") from None
     return lambda name: compiled.fullmatch(name) is not None
+
+
+def _text(error: Exception) -> str:
+    said = error.args[0] if error.args else ""
+    return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
 
 
 def _name_of(element: Mapping[str, Any]) -> str:

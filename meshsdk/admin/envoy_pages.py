@@ -65,8 +65,8 @@ def _limits(breaker: CircuitBreaker) -> Iterator[tuple[str, float]]:
 
 def _stats_of(endpoint: Endpoint, recent: Recent) -> list[tuple[str, int, bool]]:
     """Name, value, and whether it goes up and down; in Envoy's order."""
-    use = recent.of(endpoint)
-    requests, errors = (use.requests, use.errors) if use is not None else (0, 0)
+    use = recent.of_endpoint(endpoint)
+    requests, errors = use.requests, use.errors
     return [
         ("rq_active", endpoint.active_requests, True),
         ("rq_error", errors, False),

@@ -20,18 +20,19 @@ HEADERS = (
         " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
     ("Cache-Control", "no-cache, max-age=0"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Referrer-Policy", "no-referrer"),
-    ("X-Content-Type-Options", "nosniff"),
 )
 
 
-def refusal(headers: Mapping[str, str], address: str) -> str:
+def refusal(headers: Mapping[str, str], address: str, path: str = "/") -> str:
     """Why a request is refused; empty where it is not.
 
     Args:
         headers: By their names in lower case.
         address: That the page is served on.
+        path: That is asked for.
     """
     host = headers.get("host", "")
     if not _is_own(_name_of(host), address):
@@ -42,7 +43,7 @@ def refusal(headers: Mapping[str, str], address: str) -> str:
     if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         # A link that somebody follows, or a click on localhost of another port, may only open the page itself.
         is_opened = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-        return "" if is_opened else "another page may not ask this one"
+        return "" if is_opened and path == "/" else "another page may not ask this one"
     return ""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..balancing import Cluster, Endpoint
 from ..decision import Decision, decide_again
-from ..exchange import Directory, Exchange, LocalReply
+from ..exchange import Directory, Exchange
 from ..routing import CompiledRoute
 from ..telemetry.cells import HISTOGRAM, HTTP
 from ..telemetry.istio_metrics import REQUEST_LABELS, IstioMetrics
@@ -22,7 +22,7 @@ from .changes import Change
 from .dumped import plain
 from .envoy_pages import cluster_gauges
 from .recent import Received, Recent, Sent
-from .redaction import REDACTED, is_sensitive, shown_head, shown_url
+from .redaction import REDACTED, is_sensitive, is_telling, shown_error, shown_head, shown_reason, shown_url
 
 __all__ = [
     "change_of",
@@ -171,7 +171,7 @@ def endpoints_of(cluster: Cluster, recent: Recent) -> list[dict[str, Any]]:
 
 
 def _endpoint(priority: int, endpoint: Endpoint, recent: Recent) -> dict[str, Any]:
-    use = recent.of(endpoint)
+    use = recent.of_endpoint(endpoint)
     locality = endpoint.locality
     return {
         "address": endpoint.name,
@@ -183,8 +183,8 @@ def _endpoint(priority: int, endpoint: Endpoint, recent: Recent) -> dict[str, An
         "is_ejected": endpoint.is_ejected,
         "fails_checks": endpoint.fails_checks,
         "active": endpoint.active_requests,
-        "requests": use.requests if use is not None else 0,
-        "errors": use.errors if use is not None else 0,
+        "requests": use.requests,
+        "errors": use.errors,
         "principal": endpoint.principal,
     }
 
@@ -192,41 +192,37 @@ def _endpoint(priority: int, endpoint: Endpoint, recent: Recent) -> dict[str, An
 def routes_of(directory: Directory, recent: Recent, query: str, count: int) -> dict[str, Any]:
     """Some of the routes whose listener, host, path or cluster have a text in them, with their hits."""
     words = query.lower().split()
-    hits = recent.of_routes()
     shown: list[dict[str, Any]] = []
-    seen: set[tuple[str, str, str]] = set()
+    total = 0
     for name, target in directory.targets.items():
         for route in _in_order(target.table.routes) if target.table is not None else ():
-            key = (name, route.virtual_host.name, route.name)
-            one = _route(name, route, hits.get(key[1:], (0, 0)))
-            text = json.dumps(one).lower()
-            if key in seen or not all(word in text for word in words):
+            one = _route(name, route)
+            text = " ".join(map(str, one.values())).lower() if words else ""
+            if not all(word in text for word in words):
                 continue
-            seen.add(key)
-            shown.append(one)
-    return {"total": len(shown), "routes": shown[: min(count, _MAX_LISTED)]}
+            total += 1
+            if total <= min(count, _MAX_LISTED):
+                use = recent.of_route(name, route)
+                shown.append({**one, "requests": use.requests, "errors": use.errors})
+    return {"total": total, "routes": shown}
 
 
 def _in_order(routes: Iterable[CompiledRoute]) -> list[CompiledRoute]:
     """A virtual host's routes as they are tried."""
-    places = {id(route.route): 0 for route in routes}
-    for one in {id(route.virtual_host): route.virtual_host for route in routes}.values():
-        places.update({id(route): place for place, route in enumerate(one.routes)})
-    return sorted(routes, key=lambda route: (route.virtual_host.name, places[id(route.route)]))
+    return sorted(routes, key=lambda route: (route.virtual_host.name, route.place))
 
 
-def _route(listener: str, route: CompiledRoute, hits: tuple[int, int]) -> dict[str, Any]:
+def _route(listener: str, route: CompiledRoute) -> dict[str, Any]:
     match = route.path.match
     return {
         "listener": listener,
         "virtual_host": route.virtual_host.name,
+        "place": route.place,
         "domains": list(route.virtual_host.domains[:3]),
         "name": route.name,
         "match": f"{match.kind.value} {match.value}",
         "conditions": len(route.conditions),
         "action": _action(route),
-        "requests": hits[0],
-        "errors": hits[1],
     }
 
 
@@ -270,7 +266,7 @@ def resources_of(
                 "name": name,
                 "status": entry.status.name,
                 "version": entry.version,
-                "error": entry.error,
+                "error": shown_error(entry.error),
                 "notes": list(getattr(entry.resource, "notes", ())),
                 "updated_at": updated_at.get((type_url, name)),
             }
@@ -288,7 +284,7 @@ def change_of(change: Change) -> dict[str, Any]:
         "name": change.name,
         "what": change.what,
         "version": change.version,
-        "error": change.error,
+        "error": shown_error(change.error),
     }
 
 
@@ -324,42 +320,51 @@ def request_of(one: Sent | Received) -> dict[str, Any]:
         "milliseconds": one.milliseconds,
     }
     if isinstance(one, Received):
-        return {**line, "caller": one.caller}
-    begun = one.begun
-    exchange = begun if isinstance(begun, Exchange) else None
-    cluster = exchange.cluster.name if exchange is not None else ""
-    if isinstance(begun, LocalReply):
-        cluster = begun.cluster
-    if not cluster and one.endpoint is not None:
-        cluster = one.endpoint.cluster.name
+        return {**line, "principal": one.principal, "caller": one.caller}
     return {
         **line,
-        "cluster": cluster,
-        "endpoint": one.endpoint.name if one.endpoint is not None else "",
-        "route": exchange.route.name if exchange is not None and exchange.route is not None else "",
-        "attempts": exchange.attempts if exchange is not None else int(one.endpoint is not None),
+        "cluster": one.cluster,
+        "endpoint": one.endpoint,
+        "route": one.route,
+        "attempts": one.attempts,
         "details": one.details,
     }
 
 
 def explanation_of(one: Sent | Received) -> dict[str, Any] | None:
     """Why a request went where it did, by the configuration that it was decided with."""
-    begun = one.begun if isinstance(one, Sent) else None
-    if not isinstance(begun, Exchange) or begun.table is None:
+    exchange = _exchange_of(one)
+    if exchange is None or exchange.table is None:
         return None
-    return decision_of(decide_again(begun.head, shown_head(begun.head), begun.table, begun.clusters))
+    head = shown_head(exchange.head, _names_looked_at(exchange))
+    return decision_of(decide_again(exchange.head, head, exchange.table, exchange.clusters))
+
+
+def _exchange_of(one: Sent | Received) -> Exchange | None:
+    return one.decided.exchange if isinstance(one, Sent) and one.decided is not None else None
+
+
+def _names_looked_at(exchange: Exchange | None) -> frozenset[str]:
+    """Of the headers that the routes of a request's virtual host look at."""
+    index = exchange.table.routes_for(exchange.head) if exchange is not None and exchange.table is not None else None
+    conditions = [one for route in index.routes for one in route.conditions] if index is not None else []
+    return frozenset(str(getattr(one, "name", "")).lower() for one in conditions)
 
 
 def headers_of(one: Sent | Received) -> list[tuple[str, str]]:
     """A request's headers, as they may be shown."""
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in shown_head(one.head).raw_headers]
+    shown = shown_head(one.head, _names_looked_at(_exchange_of(one)))
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in shown.raw_headers]
 
 
 def decision_of(decision: Decision) -> dict[str, Any]:
     """A decision, without secrets that the configuration adds."""
     shown = decision.to_dict()
+    shown["skipped"] = [(name, [shown_reason(reason) for reason in reasons]) for name, reasons in shown["skipped"]]
     for cluster in shown["clusters"]:
-        cluster["headers"] = [(name, REDACTED if is_sensitive(name) else value) for name, value in cluster["headers"]]
+        cluster["headers"] = [
+            (name, REDACTED if is_sensitive(name) or is_telling(value) else value) for name, value in cluster["headers"]
+        ]
     return shown
 
 

@@ -1,28 +1,43 @@
 """The last requests, each with what it was decided by, and how often each route and endpoint was used.
 
-A request leaves a tuple of what it holds anyway; what it means is worked out when somebody looks. The lock may be taken
-again by the thread that holds it, since a response that is left to the garbage collector ends wherever that runs.
+A request leaves a tuple of what it holds anyway; why it went where it did is worked out when somebody looks. The lock
+may be taken again by the thread that holds it, since a response that is left to the garbage collector ends wherever
+that runs. Nothing here fails a request.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..balancing import Endpoint
 from ..exchange import Exchange, LocalReply
 from ..routing import CompiledRoute, RequestHead
-from ..telemetry.workload import Workload
+from ..telemetry.workload import NOBODY, Workload
 
-__all__ = ["MAX_RECENT", "Received", "Recent", "Sent", "Use"]
+__all__ = ["MAX_RECENT", "Decided", "Received", "Recent", "Sent", "Use"]
 
 MAX_RECENT = 200
 
 # Routes and endpoints that are counted; beyond it the counts begin anew.
 _MAX_COUNTED = 20_000
+# Routes of all the tables that requests of the ring were decided by, some two kilobytes each.
+_MAX_ROUTES = 20_000
+
+Key = tuple[str, ...] | tuple[str, str, int, str]
+
+
+class Decided:
+    """What a request was decided by; `exchange` is None when that is forgotten."""
+
+    __slots__ = ("__weakref__", "exchange")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange: Exchange | None = exchange
 
 
 class Sent(NamedTuple):
@@ -30,33 +45,38 @@ class Sent(NamedTuple):
 
     Attributes:
         at: When it was over, in seconds since the epoch.
-        begun: What was decided; None where nothing was.
-        endpoint: Whose response it is, or the last one that was tried; None where nobody was.
+        endpoint: Whose response it is, or the last one that was tried; empty where nobody was.
         status, grpc_status, flags: How it ended, as metrics have it.
+        decided: None where it was not decided by routes of the mesh.
     """
 
     number: int
     at: float
     head: RequestHead
-    begun: Exchange | LocalReply | None
-    endpoint: Endpoint | None
+    cluster: str
+    endpoint: str
+    route: str
+    attempts: int
     status: int
     grpc_status: str
     flags: str
     details: str
     milliseconds: int
+    decided: Decided | None
 
 
 class Received(NamedTuple):
     """A request that has come to a server of this process.
 
     Attributes:
-        caller: The SPIFFE ID that it has proven, or the workload that it says it is.
+        principal: The SPIFFE ID that the caller has proven; empty where it has none.
+        caller: The workload that it says it is.
     """
 
     number: int
     at: float
     head: RequestHead
+    principal: str
     caller: str
     status: int
     grpc_status: str
@@ -67,11 +87,13 @@ class Received(NamedTuple):
 class Use:
     """How often something was used, and how often that went wrong."""
 
-    __slots__ = ("errors", "requests", "what")
+    __slots__ = ("errors", "requests")
 
-    def __init__(self, what: Any) -> None:
-        self.what = what  # It keeps what it counts, whose id it is known by.
+    def __init__(self) -> None:
         self.requests = self.errors = 0
+
+
+_NO_USE = Use()
 
 
 class Recent:
@@ -92,7 +114,8 @@ class Recent:
         """In a forked child: the requests are the parent's."""
         self._lock = threading.RLock()
         self._ring: deque[Sent | Received] = deque(maxlen=MAX_RECENT)
-        self._uses: dict[int, Use] = {}
+        self._uses: dict[Key, Use] = {}
+        self._tables: dict[int, tuple[int, weakref.WeakSet[Decided]]] = {}
         self.last = 0
 
     def sent(
@@ -110,20 +133,23 @@ class Recent:
             ending: Status, gRPC status and flags.
         """
         status, grpc_status, flags = ending
-        if endpoint is None and isinstance(begun, Exchange):
-            endpoint = begun.endpoint
         is_error = not status or status >= 500 or grpc_status not in ("", "0")
+        exchange = begun if isinstance(begun, Exchange) else None
+        if endpoint is None and exchange is not None:
+            endpoint = exchange.endpoint
         if not self.last:
             self._on_first()
+        cluster, route, attempts = _named(begun, endpoint)
         with self._lock:
             self.last += 1
-            self._ring.append(
-                Sent(self.last, time.time(), head, begun, endpoint, status, grpc_status, flags, details, milliseconds)
-            )
-            if isinstance(begun, Exchange) and begun.route is not None:
-                self._use(begun.route, is_error)
+            number = self.last
+            if exchange is not None and exchange.route is not None and exchange.table is not None:
+                self._count(key_of_route(exchange.table.listener.name, exchange.route), is_error)
             if endpoint is not None:
-                self._use(endpoint, is_error)
+                self._count((endpoint.cluster.name, endpoint.name), is_error)
+            where = endpoint.name if endpoint is not None else ""
+            told = (status, grpc_status, flags, details, milliseconds, self._decided(exchange))
+            self._ring.append(Sent(number, time.time(), head, cluster, where, route, attempts, *told))
 
     def received(
         self,
@@ -134,21 +160,39 @@ class Recent:
         milliseconds: int,
     ) -> None:
         """A request was answered."""
-        caller = principal or (f"{peer.name}.{peer.namespace}" if peer is not None else "")
+        caller = f"{peer.name}.{peer.namespace}" if peer is not None and peer != NOBODY else ""
         if not self.last:
             self._on_first()
         with self._lock:
             self.last += 1
-            self._ring.append(Received(self.last, time.time(), head, caller, *ending, milliseconds))
+            self._ring.append(Received(self.last, time.time(), head, principal, caller, *ending, milliseconds))
 
-    def _use(self, what: CompiledRoute | Endpoint, is_error: bool) -> None:
-        use = self._uses.get(id(what))
+    def _count(self, key: Key, is_error: bool) -> None:
+        use = self._uses.get(key)
         if use is None:
             if len(self._uses) >= _MAX_COUNTED:
                 self._uses = {}
-            use = self._uses[id(what)] = Use(what)
+            use = self._uses[key] = Use()
         use.requests += 1
         use.errors += is_error
+
+    def _decided(self, exchange: Exchange | None) -> Decided | None:
+        """What is kept of a decision. Where there are too many routes, the oldest table goes with what it decided."""
+        if exchange is None or exchange.table is None:
+            return None
+        decided, table = Decided(exchange), exchange.table
+        of_table = self._tables.get(id(table))
+        if of_table is None:
+            self._tables = {key: known for key, known in self._tables.items() if known[1]}
+            of_table = self._tables[id(table)] = (len(table.routes), weakref.WeakSet())
+            kept = sum(routes for routes, _ in self._tables.values())
+            while kept > _MAX_ROUTES and len(self._tables) > 1:
+                routes, forgotten = self._tables.pop(next(iter(self._tables)))
+                kept -= routes
+                for one in forgotten:
+                    one.exchange = None
+        of_table[1].add(decided)
+        return decided
 
     def after(self, number: int) -> list[Sent | Received]:
         """The requests after one, the newest first."""
@@ -160,16 +204,24 @@ class Recent:
         """One request, where it is not forgotten yet."""
         return next((one for one in self.after(number - 1) if one.number == number), None)
 
-    def of(self, what: CompiledRoute | Endpoint) -> Use | None:
-        """How often a route or an endpoint was used."""
-        return self._uses.get(id(what))
+    def of_endpoint(self, endpoint: Endpoint) -> Use:
+        """How often an endpoint was used."""
+        return self._uses.get((endpoint.cluster.name, endpoint.name), _NO_USE)
 
-    def of_routes(self) -> dict[tuple[str, str], tuple[int, int]]:
-        """Requests and errors by virtual host and route: routes that are compiled anew go on under their names."""
-        found: dict[tuple[str, str], tuple[int, int]] = {}
-        for use in list(self._uses.values()):
-            if isinstance(use.what, CompiledRoute):
-                key = (use.what.virtual_host.name, use.what.name)
-                requests, errors = found.get(key, (0, 0))
-                found[key] = (requests + use.requests, errors + use.errors)
-        return found
+    def of_route(self, listener: str, route: CompiledRoute) -> Use:
+        """How often a route was used; one that is compiled anew goes on under its name."""
+        return self._uses.get(key_of_route(listener, route), _NO_USE)
+
+
+def _named(begun: Exchange | LocalReply | None, endpoint: Endpoint | None) -> tuple[str, str, int]:
+    """The cluster, the route, and how many attempts there were."""
+    if isinstance(begun, Exchange):
+        return begun.cluster.name, begun.route.name if begun.route is not None else "", begun.attempts
+    if isinstance(begun, LocalReply):
+        return begun.cluster, begun.route, 0
+    return endpoint.cluster.name if endpoint is not None else "", "", int(endpoint is not None)
+
+
+def key_of_route(listener: str, route: CompiledRoute) -> tuple[str, str, int, str]:
+    """A route by its place, so that those without a name are told apart."""
+    return listener, route.virtual_host.name, route.place, route.name

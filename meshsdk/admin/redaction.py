@@ -1,34 +1,59 @@
 """What nobody who looks may see: keys, passwords, and what lets a caller in.
 
 Source: Envoy's protos mark their secret fields (udpa.annotations.sensitive), and /config_dump shows "[redacted]" for
-them (Envoy docs, operations/admin). Headers and query parameters have no such mark; their names tell.
+them (Envoy docs, operations/admin). Headers and query parameters have no such mark; their names tell, and the form of
+their values. Headers that nobody knows are shown only where routes look at them.
 """
 
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from ..routing import RequestHead
 
-__all__ = ["REDACTED", "is_sensitive", "shown_head", "shown_target", "shown_url"]
+__all__ = ["REDACTED", "is_sensitive", "is_telling", "shown_error", "shown_head", "shown_reason", "shown_url"]
 
 REDACTED = "[redacted]"
 
-_SAYS_SECRET = ("auth", "cookie", "token", "secret", "password", "passwd", "credential", "session", "api-key", "apikey")
-_SAYS_SECRET_TOO = ("key", "sig", "signature", "code", "pwd", "x-forwarded-client-cert")
+# Within a name, whose dashes and underscores do not count.
+_SAYS_SECRET = (
+    "auth cookie token secret passw passphrase passwd credential session sessid apikey accesskey privatekey signature"
+    " jwt assertion hmac csrf xsrf saml bearer dpop ticket verifier oidc clientcert"
+).split()
+_IS_SECRET = frozenset("sig sid pass pwd pin otp code nonce".split())
+
+# Of requests, what says nothing of who has sent them.
+_KNOWN_HEADERS = frozenset(
+    "accept accept-encoding accept-language cache-control connection content-encoding content-length content-type date"
+    " expect grpc-accept-encoding grpc-encoding grpc-timeout host if-modified-since if-none-match keep-alive pragma"
+    " range te traceparent transfer-encoding upgrade user-agent via x-b3-sampled x-b3-spanid x-b3-traceid"
+    " x-envoy-attempt-count x-envoy-expected-rq-timeout-ms x-envoy-max-retries x-envoy-retry-on x-forwarded-for"
+    " x-forwarded-host x-forwarded-port x-forwarded-proto x-request-id".split()
+)
+_SCHEMES = ("bearer ", "basic ", "digest ", "negotiate ", "dpop ")
 
 
 def is_sensitive(name: str) -> bool:
-    """Whether a header or parameter of that name may let its bearer in."""
-    name = name.lower()
-    # The pseudo-header of HTTP/2 says where a request goes.
-    return name != ":authority" and (name in _SAYS_SECRET_TOO or any(word in name for word in _SAYS_SECRET))
+    """Whether a header, parameter or field of that name may let its bearer in."""
+    plain = name.lower().replace("-", "").replace("_", "")
+    if plain in (":authority", "authority"):
+        return False  # Where a request goes.
+    return plain in _IS_SECRET or plain.endswith("key") or any(word in plain for word in _SAYS_SECRET)
 
 
-def shown_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Headers, without the values of those that are secret."""
-    return [(name, REDACTED.encode() if is_sensitive(name.decode("latin-1")) else value) for name, value in headers]
+def is_telling(value: str) -> bool:
+    """Whether a value looks like one that lets its bearer in, whatever it is called."""
+    low = value.lower()
+    return low.startswith(_SCHEMES) or (low.startswith("eyj") and low.count(".") >= 2) or "@" in low.partition("/")[2]
+
+
+def _shown_value(name: str, value: str) -> str:
+    if is_sensitive(name) or is_telling(value):
+        return REDACTED
+    # A URL within.
+    within = urllib.parse.unquote_plus(value)
+    return REDACTED if "?" in within and shown_target(within) != within else value
 
 
 def shown_target(target: str) -> str:
@@ -37,20 +62,49 @@ def shown_target(target: str) -> str:
     if not mark:
         return target
     parts = []
-    for part in query.split("&"):
-        name, equals, _ = part.partition("=")
-        is_secret = bool(equals) and is_sensitive(urllib.parse.unquote_plus(name))
-        parts.append(f"{name}={REDACTED}" if is_secret else part)
-    return f"{path}?{'&'.join(parts)}"
+    for part in query.replace(";", "&").split("&"):
+        name, equals, value = part.partition("=")
+        shown = _shown_value(urllib.parse.unquote_plus(name), urllib.parse.unquote_plus(value))
+        parts.append(f"{name}={REDACTED}" if equals and shown == REDACTED else part)
+    joined = "&".join(parts)
+    return f"{path}?{joined if REDACTED in joined else query}"
 
 
-def shown_head(head: RequestHead) -> RequestHead:
-    """A request, as it may be shown."""
-    return RequestHead(
-        head.method, head.scheme, head.authority, shown_target(head.target), shown_headers(head.raw_headers)
-    )
+def shown_head(head: RequestHead, names: Collection[str] = ()) -> RequestHead:
+    """A request, as it may be shown.
+
+    Args:
+        names: Of headers that routes look at, in lower case.
+    """
+    headers = []
+    for raw_name, raw in head.raw_headers:
+        name, value = raw_name.decode("latin-1").lower(), raw.decode("latin-1")
+        is_known = name in _KNOWN_HEADERS or name in names
+        headers.append((raw_name, raw if is_known and _shown_value(name, value) != REDACTED else REDACTED.encode()))
+    return RequestHead(head.method, head.scheme, _host_of(head), shown_target(head.target), headers)
+
+
+def _host_of(head: RequestHead) -> str:
+    return head.authority.rpartition("@")[2]
 
 
 def shown_url(head: RequestHead) -> str:
-    """A request's URL, as it may be shown."""
-    return f"{head.scheme}://{head.authority}{shown_target(head.target)}"
+    """A request's URL, as it may be shown; the path alone where its host is not known."""
+    host = _host_of(head)
+    return f"{head.scheme}://{host}{shown_target(head.target)}" if host else shown_target(head.target)
+
+
+def shown_reason(reason: str) -> str:
+    """Why a route did not match, without what it wants of a header or a parameter that is secret."""
+    for kind in ("header ", "query parameter "):
+        if reason.startswith(kind):
+            name = reason[len(kind) :].partition(" ")[0]
+            if is_sensitive(name):
+                return f"{kind}{name} does not match"
+    return reason
+
+
+def shown_error(error: str) -> str:
+    """What is wrong with a resource, without the header's value that it is about."""
+    before, mark, _ = error.partition("must be a legal HTTP header value, is ")
+    return f"{before}must be a legal HTTP header value" if mark else error

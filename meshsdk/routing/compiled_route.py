@@ -28,6 +28,7 @@ class CompiledRoute(Struct, frozen=True):
         filter_request_levels, filter_response_levels: Header changes of filters, which routes of any kind have.
         path_rewrite: Of a redirect: its response headers may refer to the new path.
         body_format: Of a direct response's body; None is the body as it is.
+        place: Among the routes of its virtual host.
     """
 
     route: Route
@@ -44,6 +45,7 @@ class CompiledRoute(Struct, frozen=True):
     filter_request_levels: tuple[MutationLevel, ...] = ()
     filter_response_levels: tuple[MutationLevel, ...] = ()
     filters: CompiledFilters = NO_FILTERS
+    place: int = 0
 
     @property
     def name(self) -> str:
@@ -62,6 +64,7 @@ def compile_route(
     configuration: RouteConfiguration,
     listener: Listener,
     buckets: Buckets,
+    place: int = 0,
 ) -> CompiledRoute:
     """A route of a virtual host, compiled.
 
@@ -81,6 +84,7 @@ def compile_route(
         filter_request_levels=compile_mutations(filters.request_mutations, where),
         filter_response_levels=of_filters,
         filters=filters,
+        place=place,
     )
     match route.action:
         case ForwardAction() as action:

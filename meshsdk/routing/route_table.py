@@ -40,7 +40,10 @@ class RouteTable:
         buckets = Buckets()
         for virtual_host in configuration.virtual_hosts:
             index = RouteIndex(
-                [compile_route(route, virtual_host, configuration, listener, buckets) for route in virtual_host.routes],
+                [
+                    compile_route(route, virtual_host, configuration, listener, buckets, place)
+                    for place, route in enumerate(virtual_host.routes)
+                ],
                 ignore_parameters=configuration.ignore_path_parameters,
                 require_tls=virtual_host.require_tls,
                 spares_internal=virtual_host.spares_internal,

@@ -30,6 +30,7 @@ _MAX_AT_ONCE = 16
 # Those that made room have a thread until it finds that out.
 _MAX_THREADS = 64
 _MAX_BODY_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 16
 
 # Held while a port is opened: a child that is forked in between would keep it, and know nothing of it.
 _while_nobody_forks = threading.Lock()
@@ -253,14 +254,25 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception:
             logger.exception("%s cannot be answered", path)
             answer = Answer(500, "text/plain; charset=utf-8", b"this cannot be answered; the log says why\n")
+        self._write(answer)
+
+    def _write(self, answer: Answer) -> None:
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
+        self.send_header("X-Content-Type-Options", "nosniff")
         for name, value in answer.headers:
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(answer.body)
+            for start in range(0, len(answer.body), _PIECE_BYTES):
+                # Each piece has its time, so that slow readers of long answers get them whole.
+                self.wfile.write(answer.body[start : start + _PIECE_BYTES])
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What is no request is told so in plain text."""
+        self.close_connection = True
+        self._write(Answer(int(code), "text/plain; charset=utf-8", f"{message or 'it cannot be read'}\n".encode()))
 
     def log_message(self, format: str, *arguments: object) -> None:
         """A look is no news."""

@@ -122,7 +122,7 @@ class IstioMetrics:
         self.servers = Peers()
         self._rows_of_strangers: set[tuple[object, ...]] = set()
         self._cells: Cells | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # See `cells`.
         self._outside: set[str] = set()
         if self.recent is not None:
             self.recent.after_fork()

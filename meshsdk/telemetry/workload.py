@@ -121,14 +121,20 @@ def workload_of_peer(metadata: Mapping[str, Any]) -> Workload:
     said = metadata.get("LABELS")
     labels: Mapping[str, Any] = said if isinstance(said, Mapping) else {}
     return Workload(
-        name=bounded(metadata.get("WORKLOAD_NAME")),
-        namespace=bounded(metadata.get("NAMESPACE")),
+        name=_of_kubernetes(metadata.get("WORKLOAD_NAME")),
+        namespace=_of_kubernetes(metadata.get("NAMESPACE")),
         app=bounded(_first(labels, ("app.kubernetes.io/name", "app"))),
         version=bounded(_first(labels, ("app.kubernetes.io/version", "version"))),
         canonical_service=bounded(_first(labels, (CANONICAL_NAME,))),
         canonical_revision=bounded(_first(labels, (CANONICAL_REVISION,)) or LATEST),
         cluster=bounded(metadata.get("CLUSTER_ID")),
     )
+
+
+def _of_kubernetes(value: object) -> str:
+    """A name that looks like an identity is none of Kubernetes': who has one is to prove it."""
+    name = bounded(value)
+    return UNKNOWN if "/" in name or ":" in name else name
 
 
 def namespace_of(spiffe_id: str) -> str:

@@ -218,7 +218,7 @@ async function showRoutes() {
   tellCount("routes", told.total, routes.length);
   const columns = [{ name: "listener", look: "name" }, { name: "route", look: "name wide" }, { name: "matches", look: "name" }, { name: "leads to", look: "name" }, { name: "requests", look: "number" }, { name: "errors", look: "number" }];
   table($("list-routes"), columns, routes.map((one) => ({
-    key: [one.listener, one.virtual_host, one.name].join(" "),
+    key: [one.listener, one.virtual_host, one.place].join(" "),
     cells: [one.listener, one.name === one.match ? "" : one.name, one.match + (one.conditions ? ` and ${one.conditions} more` : ""), one.action, number(one.requests), one.errors ? `${number(one.errors)} (${percent(share(one.errors, one.requests))})` : ""],
     shown: { 5: () => made("span", { class: one.errors ? "bad" : "" }, one.errors ? `${number(one.errors)} (${percent(share(one.errors, one.requests))})` : "") },
   })), "No route is known yet.");
@@ -259,12 +259,13 @@ async function showRequests() {
   const columns = [{ name: "at" }, { name: "request", look: "name" }, { name: "status" }, { name: "time", look: "number" }, { name: "peer", look: "name wide" }];
   table($("list-requests"), columns, requests.map((one) => ({
     key: String(one.number),
-    cells: [time(one.at), `${one.method} ${one.url}`, statusOf(one), `${number(one.milliseconds)} ms`, one.side === "client" ? one.endpoint || one.cluster : `from ${one.caller || "unknown"}`],
+    cells: [time(one.at), `${one.method} ${one.url}`, statusOf(one), `${number(one.milliseconds)} ms`, one.side === "client" ? one.endpoint || one.cluster : `from ${callerOf(one)}`],
     shown: { 2: () => made("span", { class: isFailed(one) ? "bad" : "" }, statusOf(one)) },
     detail: (place) => showRequest(place, one),
   })), "No request yet.");
 }
 const isFailed = (one) => !one.status || one.status >= 500 || (one.grpc_status && one.grpc_status !== "0");
+const callerOf = (one) => one.principal || (one.caller ? `${one.caller}, as it says itself` : "somebody who has proven nothing");
 const statusOf = (one) => [one.status || "none", one.grpc_status ? `grpc ${one.grpc_status}` : "", one.flags].filter(Boolean).join(" ");
 const flagsIn = (flags) => flags.split(",").filter(Boolean).map((flag) => `${flag}: ${FLAGS[flag] || "see Envoy's response flags"}`).join("; ");
 
@@ -274,7 +275,7 @@ function facts(pairs) {
 
 async function showRequest(place, one) {
   place.append(facts([
-    ["came to", one.side === "server" ? "this process" : ""], ["from", one.side === "server" ? one.caller || "somebody who has proven nothing" : ""],
+    ["came to", one.side === "server" ? "this process" : ""], ["from", one.side === "server" ? callerOf(one) : ""],
     ["route", one.route], ["cluster", one.cluster], ["endpoint", one.endpoint], ["attempts", one.attempts], ["flags", flagsIn(one.flags)], ["details", one.details],
   ]));
   if (one.side === "server") return;
