@@ -72,7 +72,7 @@ class Writer:
         self._waiting = 0
         self._wake = threading.Event()
         self._stop = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # See `telemetry.cells`.
         self._thread: threading.Thread | None = None
         # Whoever appends must wake the thread.
         self._sleeps = True

@@ -254,17 +254,11 @@ class Admin:
     def _stats(self, query: Query) -> Answer:
         if query.get("format") == "prometheus":
             return Answer(200, CONTENT_TYPE, self._monitoring.page())
-        text = envoy_pages.stats_text(
-            self._control.directory,
-            overview.statuses_of(self._entries()),
-            self._started_at,
-            is_connected=not self._control.problem,
-        )
-        return Answer(200, _TEXT, text.encode())
+        return Answer(200, _TEXT, envoy_pages.stats_text(self._control, self._started_at).encode())
 
     def _overview(self, query: Query) -> dict[str, Any]:
-        statuses = overview.statuses_of(self._entries())
-        directory = self._control.directory
+        self._control.call(self._look)
+        directory, cache = self._control.directory, self._control.cache
         told = overview.clusters_of(directory, "", 0, 0)
         metrics = self._monitoring.metrics
         return {
@@ -278,8 +272,8 @@ class Admin:
             "clusters": told["total"],
             "troubled": told["troubled"],
             "endpoints": told["endpoints"],
-            "resources": sum(statuses.values()),
-            "rejected": statuses.get(Status.NACKED.name, 0),
+            "resources": sum(map(cache.count, Status)),
+            "rejected": cache.count(Status.NACKED),
             "graph": overview.graph_of(metrics),
             "bounds": BOUNDS,
             "last_request": self._recent.last,

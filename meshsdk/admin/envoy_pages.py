@@ -6,7 +6,7 @@ Sources: envoy.admin.v3 (Clusters, ServerInfo, Certificates), Envoy docs, operat
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,11 @@ from google.protobuf import json_format
 from ..balancing import Cluster, Endpoint
 from ..balancing.circuit_breaker import CircuitBreaker
 from ..bootstrap import Bootstrap
+from ..control import Control
 from ..errors import IdentityError
 from ..exchange import Directory
 from ..security import Identity
+from ..xds import Status
 from .envoy_dump import fill_node
 from .recent import Recent
 
@@ -197,18 +199,15 @@ def _names(certificate: x509.Certificate) -> list[dict[str, str]]:
     return [{kind: str(value)} for kind, made in kinds for value in names.get_values_for_type(made)]
 
 
-def stats_text(directory: Directory, resources: Mapping[str, int], started_at: float, *, is_connected: bool) -> str:
-    """What /stats shows: gauges of clusters, of the source of configuration, and of the process.
-
-    Args:
-        resources: How many are in which status.
-    """
+def stats_text(control: Control, started_at: float) -> str:
+    """What /stats shows: gauges of clusters, of the source of configuration, and of the process."""
+    directory = control.directory
     stats: dict[str, int] = {
         "cluster_manager.active_clusters": len(directory.clusters),
-        "control_plane.connected_state": int(is_connected),
+        "control_plane.connected_state": int(control.source is not None and control.source.is_connected),
         "server.live": 1,
         "server.uptime": int(time.time() - started_at),
-        **{f"xds.resources.{status.lower()}": count for status, count in resources.items()},
+        **{f"xds.resources.{status.value.lower()}": control.cache.count(status) for status in Status},
     }
     for name, cluster in directory.clusters.items():
         stats.update({f"cluster.{name}.{stat}": value for stat, value in cluster_gauges(cluster)})
@@ -217,12 +216,11 @@ def stats_text(directory: Directory, resources: Mapping[str, int], started_at: f
 
 def cluster_gauges(cluster: Cluster) -> Iterator[tuple[str, int]]:
     """A cluster's gauges, by Envoy's names (Envoy docs, upstream/cluster_manager/cluster_stats)."""
-    endpoints = [endpoint for _, endpoint in cluster]
+    total, healthy, ejected = cluster.census()
     breaker, high = cluster.breaker, cluster.high_breaker
-    healthy = sum(one.is_healthy for one in endpoints)
-    yield "membership_total", len(endpoints)
+    yield "membership_total", total
     yield "membership_healthy", healthy
-    yield "outlier_detection.ejections_active", sum(one.is_ejected for one in endpoints)
+    yield "outlier_detection.ejections_active", ejected
     yield "upstream_rq_active", breaker.requests + high.requests
     yield "upstream_rq_pending_active", breaker.pending + high.pending
     yield "upstream_cx_active", breaker.connections + high.connections

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..balancing import Cluster, Endpoint
@@ -366,16 +366,3 @@ def decision_of(decision: Decision) -> dict[str, Any]:
             (name, REDACTED if is_sensitive(name) or is_telling(value) else value) for name, value in cluster["headers"]
         ]
     return shown
-
-
-def statuses_of(entries: Iterable[tuple[str, str, CachedResource]]) -> dict[str, int]:
-    """How many resources are in which status."""
-    counted: dict[str, int] = {}
-    for status in _statuses(entries):
-        counted[status] = counted.get(status, 0) + 1
-    return counted
-
-
-def _statuses(entries: Iterable[tuple[str, str, CachedResource]]) -> Iterator[str]:
-    for _, _, entry in entries:
-        yield entry.status.name

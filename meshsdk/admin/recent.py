@@ -28,8 +28,6 @@ _MAX_COUNTED = 20_000
 # Routes of all the tables that requests of the ring were decided by, some two kilobytes each.
 _MAX_ROUTES = 20_000
 
-Key = tuple[str, ...] | tuple[str, str, int, str]
-
 
 class Decided:
     """What a request was decided by; `exchange` is None when that is forgotten."""
@@ -114,7 +112,7 @@ class Recent:
         """In a forked child: the requests are the parent's."""
         self._lock = threading.RLock()
         self._ring: deque[Sent | Received] = deque(maxlen=MAX_RECENT)
-        self._uses: dict[Key, Use] = {}
+        self._uses: dict[tuple[object, ...], Use] = {}
         self._tables: dict[int, tuple[int, weakref.WeakSet[Decided]]] = {}
         self.last = 0
 
@@ -167,7 +165,7 @@ class Recent:
             self.last += 1
             self._ring.append(Received(self.last, time.time(), head, principal, caller, *ending, milliseconds))
 
-    def _count(self, key: Key, is_error: bool) -> None:
+    def _count(self, key: tuple[object, ...], is_error: bool) -> None:
         use = self._uses.get(key)
         if use is None:
             if len(self._uses) >= _MAX_COUNTED:

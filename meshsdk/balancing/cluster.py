@@ -273,6 +273,15 @@ class Cluster:
                 for endpoint in locality.endpoints:
                     yield priority, endpoint
 
+    def census(self) -> tuple[int, int, int]:
+        """How many endpoints there are, how many are healthy, and how many are ejected."""
+        total = healthy = ejected = 0
+        for _, endpoint in self:
+            total += 1
+            healthy += endpoint.is_healthy
+            ejected += endpoint.is_ejected
+        return total, healthy, ejected
+
 
 def _by_header(
     cluster: Cluster, policy: OverrideHost, fallback: Callable[[PickContext], Endpoint | None]

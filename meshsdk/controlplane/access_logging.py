@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from ..access_log import ISTIO_TEXT
 from .age import UNKNOWN_AGE, Age
+from .labels import has_labels
 
 __all__ = [
     "BUILTIN",
@@ -128,7 +129,7 @@ def _levels(rules: list[Telemetry], root_namespace: str, namespace: str, labels:
     """The Telemetry of the mesh, of the namespace and of the workload: of several the oldest one."""
     every = sorted((one for one in rules if one.logging), key=lambda one: one.age)
     own = [one for one in every if one.namespace == namespace]
-    selecting = [one for one in own if one.selector is not None and one.selector.items() <= labels.items()]
+    selecting = [one for one in own if one.selector is not None and has_labels(labels, one.selector)]
     of_mesh = [one for one in every if one.namespace == root_namespace and one.selector is None]
     of_namespace = [one for one in own if one.selector is None] if namespace != root_namespace else []
     return [level[0] for level in (of_mesh, of_namespace, selecting) if level]

@@ -78,7 +78,7 @@ def _of_clusters(clusters: list[Cluster]) -> Iterator[Family]:
         return [*told, ((OTHERS,), sum(map(count, others)))] if others else told
 
     yield Family("meshsdk_clusters", "gauge", (), [((), len(clusters))])
-    found = {cluster.name: _endpoints(cluster) for cluster in clusters}
+    found = {cluster.name: cluster.census() for cluster in clusters}
     for place, name in enumerate(_OF_ENDPOINTS):
         yield Family(f"meshsdk_cluster_{name}", "gauge", _BY_CLUSTER, samples(_at(found, place)))
     for name, count in _GAUGES.items():
@@ -97,16 +97,6 @@ def _of_clusters(clusters: list[Cluster]) -> Iterator[Family]:
 
 def _at(found: Mapping[str, Sequence[int]], place: int) -> Callable[[Cluster], int]:
     return lambda cluster: found[cluster.name][place]
-
-
-def _endpoints(cluster: Cluster) -> tuple[int, int, int]:
-    """All, those that are healthy, and those that are ejected."""
-    total = healthy = ejected = 0
-    for _, endpoint in cluster:
-        total += 1
-        healthy += endpoint.is_healthy
-        ejected += endpoint.is_ejected
-    return total, healthy, ejected
 
 
 def _of_configuration(control: Control) -> Iterator[Family]:

@@ -97,7 +97,7 @@ class SidePort:
         self._closed = threading.Event()
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()
 
     @property
     def port(self) -> int:
@@ -124,7 +124,7 @@ class SidePort:
         if self._server is not None:
             self._server.socket.close()
         self._closed = threading.Event()
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()
         self._server = self._thread = None
 
     def _run(self) -> None:

@@ -73,6 +73,10 @@ class ResourceCache:
         """What is known of a resource, or None where it was never asked for."""
         return self._entries.get((kind, name))
 
+    def count(self, status: Status) -> int:
+        """How many resources have a status, of whatever type. From any thread."""
+        return sum(self.counts[kind, status] for kind in ResourceType)
+
     def request(self, kind: ResourceType, name: str) -> None:
         """The resource is asked for, and nothing is known of it yet."""
         if (kind, name) not in self._entries:

@@ -26,12 +26,13 @@ from meshsdk.admin.recent import MAX_RECENT
 
 from ..certificates import SpiffeCa, spiffe
 from ..conftest import destination_rule, service, virtual_service
+from ..grpc_client import make_client
 from ..patience import PATIENCE
 from ..processes import CLEAN_ENVIRONMENT, free_ports, wait_for_port
-from ..server.grpc_servers import sync_grpc_server
+from ..server.grpc_servers import aio_grpc_server, sync_grpc_server
 from ..server.running import identity, peer_authentication, policy, serving
 from ..servers import EchoServer, ScriptedServer, read_head
-from ..telemetry.applications import application, wsgi_application
+from ..telemetry.applications import application, send, wsgi_application
 from .conftest import Page, eventually
 
 ROOT = Path(__file__).parents[2]
@@ -41,13 +42,12 @@ BY_USER = (
 )
 
 
-def test_a_request_is_shown_with_why_it_went_where_it_did(page: Page) -> None:
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_request_is_shown_with_why_it_went_where_it_did(page: Page, kind: str) -> None:
     with EchoServer("a") as server:
         server.statuses = [503]
         page.configure(service("a", server.port) + "---\n" + service("b", 1) + virtual_service("a", BY_USER))
-        mesh = page.open()
-        with mesh.client() as client:
-            client.get("http://a/reviews/1", headers={"end-user": "bob"})
+        send(page.open(), kind, "GET", "http://a/reviews/1", headers={"end-user": "bob"})
         (line,) = page.json("/api/requests")
         shown = page.json("/api/request", number=str(line["number"]))
     assert line["url"] == "http://a/reviews/1"
@@ -129,21 +129,22 @@ def test_what_comes_to_servers_is_shown_with_who_sent_it(page: Page, tmp_path: P
     assert all(one["mutual"] == one["requests"] for one in edges)
 
 
-def test_grpc_calls_are_shown_on_both_sides(page: Page) -> None:
-    from ..grpc_client import make_client
-
+@pytest.mark.parametrize(("kind", "serve"), [("sync", sync_grpc_server), ("aio", aio_grpc_server)])
+def test_grpc_calls_are_shown_on_both_sides(page: Page, kind: str, serve: Any) -> None:
     (port,) = free_ports(1)
     yaml = service("ratings", port, port=9080).replace("name: http", "name: grpc").replace("{http:", "{grpc:")
     page.configure(yaml)
     mesh = page.open()
-    with sync_grpc_server(mesh, port, secure=False):
-        client = make_client("sync", mesh, "ratings:9080")
+    with serve(mesh, port, secure=False):
+        client = make_client(kind, mesh, "ratings:9080")
         client.call()
         client.close()
-    client_side, server_side = sorted(page.json("/api/requests"), key=lambda one: str(one["side"]))
+        client_side, server_side = eventually(
+            lambda: len(found := sorted(page.json("/api/requests"), key=lambda one: str(one["side"]))) == 2 and found
+        )
     assert client_side["url"] == "http://ratings:9080/test.Echo/Say"
     assert (client_side["grpc_status"], client_side["endpoint"]) == ("0", f"127.0.0.1:{port}")
-    assert server_side["url"].endswith("/test.Echo/Say")
+    assert server_side["url"] == "/test.Echo/Say"
 
 
 def test_a_change_is_shown_as_its_difference(page: Page) -> None:
