@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from .breaking_off import break_off
 from .connection_state import ALL_SENT, GIVEN_UP
 from .errors import DeadlineExceededError
 from .http1 import Http1Reader
@@ -169,7 +170,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection; a request under way on it fails."""
         if self._transport is not None:
-            self._transport.abort()
+            break_off(self._transport)
         self._fail(httpx.ReadError("the connection was closed"))
         self._mark_closed()
 

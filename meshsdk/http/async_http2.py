@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from .breaking_off import break_off
 from .errors import DeadlineExceededError
 from .http2 import PIECE_BYTES, Http2Session, Http2Stream
 from .outgoing import Outgoing
@@ -159,7 +160,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
         """Close the connection; requests under way on it fail."""
         self._session.fail(httpx.ReadError("the connection was closed"))
         if self._transport is not None:
-            self._transport.abort()
+            break_off(self._transport)
         self._mark_closed()
 
     def _finish(self, stream: Http2Stream, outgoing: Outgoing[AsyncRequestBody]) -> None:

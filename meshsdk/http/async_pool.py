@@ -16,6 +16,7 @@ from ..balancing import Endpoint
 from ..balancing.circuit_breaker import CircuitBreaker
 from ..security import TlsClientContext
 from .async_http1 import AsyncHttp1Connection
+from .breaking_off import break_off
 from .errors import PendingOverflowError
 from .pool_rules import (
     SWEEP_SECONDS,
@@ -424,7 +425,7 @@ class _Negotiator(asyncio.Protocol):
                 verify_peer(self._tls, ssl_object, self._slot)
             except httpx.ConnectError as error:
                 self.error = error
-                transport.abort()
+                break_off(transport)
                 return
             protocol = ssl_object.selected_alpn_protocol()
         connection: AsyncConnection

@@ -20,7 +20,7 @@ from .pool_rules import address_of
 from .raw_response import EMPTY_BODY, RawResponse, Releasable
 from .request_body import RequestBody
 from .request_rules import Framer
-from .sync_socket import GONE, end_socket
+from .sync_socket import GONE, end_socket, is_broken_end
 
 __all__ = ["SyncHttp1Connection"]
 
@@ -231,10 +231,10 @@ class SyncHttp1Connection:
         except (TimeoutError, BlockingIOError) as error:
             _check_deadline(outgoing.attempt.deadline)
             raise httpx.ReadTimeout("reading the response took too long") from error
-        except ssl.SSLEOFError:  # The connection ended without close_notify.
-            data, is_whole = b"", not self._must_be_told
         except GONE as error:
-            raise httpx.ReadError(f"reading the response failed: {error}") from error
+            if not is_broken_end(error):
+                raise httpx.ReadError(f"reading the response failed: {error}") from error
+            data, is_whole = b"", not self._must_be_told
         if not self.is_open:
             # Another thread is about to close it, and ssl may have handed out what is still encrypted.
             raise httpx.ReadError("the connection was closed")

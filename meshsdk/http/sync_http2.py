@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import select
 import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator
 
@@ -21,7 +20,7 @@ from .pool_rules import address_of
 from .raw_response import RawResponse, Releasable
 from .request_body import RequestBody
 from .request_rules import Framer
-from .sync_socket import GONE, end_socket
+from .sync_socket import GONE, end_socket, is_broken_end
 
 __all__ = ["SyncHttp2Connection"]
 
@@ -150,10 +149,10 @@ class SyncHttp2Connection:
             if for_writing:
                 raise httpx.WriteTimeout("sending the request took too long") from error
             raise httpx.ReadTimeout("reading the response took too long") from error
-        except ssl.SSLEOFError:
-            data = b""
         except GONE as error:
-            raise httpx.ReadError(f"reading the response failed: {error}") from error
+            if not is_broken_end(error):
+                raise httpx.ReadError(f"reading the response failed: {error}") from error
+            data = b""
         if not self.is_open:
             # Another thread is about to close it, and ssl may have handed out what is still encrypted.
             raise httpx.ReadError("the connection was closed")

@@ -26,6 +26,7 @@ from ..security import (
     peer_chain,
     read_peer,
     still_trusted,
+    tell_of_broken_ends,
     trust_stamp,
 )
 from .errors import as_httpx_error
@@ -134,6 +135,7 @@ class TlsChooser:
             return None
         if self._default is None:
             default = self._make_default()
+            tell_of_broken_ends(default)
             default.set_alpn_protocols(["h2", "http/1.1"] if self._http2 else ["http/1.1"])
             self._default = TlsClientContext(default)
         return self._default, url_host

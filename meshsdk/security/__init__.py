@@ -9,7 +9,7 @@ from .peer_identity import PeerCertificate, check_peer, read_peer
 from .second_look import check_sent, read_trust, trust_stamp
 from .secrets import NO_SECRETS, Secrets
 from .still_trusted import still_trusted
-from .tls_context import TlsClientContext, make_client_context, make_server_context
+from .tls_context import TlsClientContext, make_client_context, make_server_context, tell_of_broken_ends
 from .trust_domains import PeerChain, check_trust_domain, peer_chain
 
 __all__ = [
@@ -29,5 +29,6 @@ __all__ = [
     "read_peer",
     "read_trust",
     "still_trusted",
+    "tell_of_broken_ends",
     "trust_stamp",
 ]

@@ -16,7 +16,7 @@ from ..resources import PemSource, TlsIdentity, TlsProtocol, TlsTrust, UpstreamT
 from ..resources.tls import DownstreamTls, file_stamp
 from .trust_domains import PeerChain
 
-__all__ = ["TlsClientContext", "make_client_context", "make_server_context", "server_name_of"]
+__all__ = ["TlsClientContext", "make_client_context", "make_server_context", "server_name_of", "tell_of_broken_ends"]
 
 _SERVER_NAME = "meshsdk_server_name"
 
@@ -119,7 +119,16 @@ def load_server_context(context: ssl.SSLContext, tls: DownstreamTls, alpn: Seque
     _load_identity(context, tls.identity)
 
 
+def tell_of_broken_ends(context: ssl.SSLContext) -> None:
+    """Have a connection that ends without close_notify told from one that ends properly (RFC 8446 section 6.1).
+
+    Python before 3.11.4 has OpenSSL 3 take either for the end, and a response that was cut short would pass for whole.
+    """
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+
+
 def _set_protocol(context: ssl.SSLContext, protocol: TlsProtocol) -> None:
+    tell_of_broken_ends(context)
     # Envoy offers TLS 1.2 and 1.3 unless told otherwise; older versions are never offered unasked.
     context.minimum_version = _VERSIONS.get(protocol.minimum_version, ssl.TLSVersion.TLSv1_2)
     if protocol.maximum_version:

@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import IdentityError, PeerIdentityError, ResourceError, UnsupportedFeatureError
+from ..http.breaking_off import break_off
 from ..inbound import Connection
 from ..log_lines import logger_of
 from ..security import PeerChain, check_peer, check_trust_domain, peer_chain, still_trusted
@@ -245,7 +246,7 @@ class Door:
         for transport, chain in list(self._peers.items()):
             if trust is not None and not transport.is_closing() and not still_trusted(chain, trust):
                 logger.warning("a connection is closed: its peer is trusted no more")
-                transport.abort()
+                break_off(transport)
 
 
 class _RefusedError(Exception):
@@ -264,7 +265,7 @@ class _DoorHttp(StrictHttp):
         self.mesh_transport = HeldTransport(transport)
         super().connection_made(self.mesh_transport)
         if not self.mesh_admits(transport):
-            transport.abort()
+            break_off(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""

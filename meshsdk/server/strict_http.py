@@ -27,6 +27,7 @@ from msgspec import Struct
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from ..http.breaking_off import break_off
 from ..resources.listener import NO_RULES, RequestRules
 from .connections import TARGET
 from .crowd import Crowd
@@ -147,7 +148,7 @@ class StrictHttp(HttpToolsProtocol):
         super().shutdown()
         if has_said_all:
             # asyncio would wait 30 seconds for the end of the peer's side of TLS; a client that is idle reads nothing.
-            self.loop.call_later(_FAREWELL_SECONDS, self.transport.abort)
+            self.loop.call_later(_FAREWELL_SECONDS, self._abort)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -279,7 +280,7 @@ class StrictHttp(HttpToolsProtocol):
             was_held, self._held = len(held) != len(self._held), held
             if held or cycle.response_started or (not was_held and self.pipeline):
                 # Others are being answered, or half an answer has left already.
-                self.transport.abort()
+                self._abort()
                 return
             cycle.disconnected = True
             cycle.message_event.set()
@@ -302,7 +303,10 @@ class StrictHttp(HttpToolsProtocol):
             if self._unfinished_bytes:
                 self._wait()  # The next head has begun while this one was answered.
         if self.crowd is not None and self.cycle.response_complete:
-            self.crowd.waits(self, self.transport.abort)
+            self.crowd.waits(self, self._abort)
+
+    def _abort(self) -> None:
+        break_off(self.transport)
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol."""
@@ -327,7 +331,7 @@ class StrictHttp(HttpToolsProtocol):
         if self.transport.get_write_buffer_size() < self._unsent_bytes:
             self._expect_taking()
         else:
-            self.transport.abort()
+            self._abort()
 
     def _awaits_head(self) -> bool:
         return not self._is_in_body and (self.cycle is None or self.cycle.response_complete)
@@ -337,7 +341,7 @@ class StrictHttp(HttpToolsProtocol):
         awaits_head = self._awaits_head()
         if awaits_head or self._is_in_body:
             if self.crowd is not None:
-                self.crowd.waits(self, self.transport.abort)
+                self.crowd.waits(self, self._abort)
             self._heard = self.loop.time()
             seconds = self.timeouts.request_headers_timeout if awaits_head else self.timeouts.stream_idle_timeout
             if self._timer is None and seconds:
@@ -346,7 +350,7 @@ class StrictHttp(HttpToolsProtocol):
             self._end_timer()
             if self.crowd is not None and (self.pipeline or self._unread):
                 # Beyond what is read on, nobody would hear that the client has gone.
-                self.crowd.waits(self, self.transport.abort)
+                self.crowd.waits(self, self._abort)
             elif self.crowd is not None:
                 self.crowd.leaves(self)
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from functools import partial
 from typing import Any
 
+from ..http.breaking_off import break_off
 from ..log_lines import logger_of
 from .connections import Teller
 from .door import Door
@@ -48,17 +50,17 @@ class MeshProtocol(asyncio.Protocol):
         """See asyncio.Protocol."""
         if transport.get_extra_info("ssl_object") is not None:
             logger.error("TLS is the mesh's to speak: start uvicorn without its --ssl options")
-            transport.abort()
+            break_off(transport)
             return
         address = transport.get_extra_info("sockname")
         port = address[1] if isinstance(address, tuple) else 0
         inbound = inbound_of_port(port)
         if inbound is None:
             logger.error("port %d refuses connections: give the application a MeshMiddleware with port=%d", port, port)
-            transport.abort()
+            break_off(transport)
             return
         door = self._door(inbound)
-        door.crowd.waits(transport, transport.abort)
+        door.crowd.waits(transport, partial(break_off, transport))
         self._take_over(transport, door, _TRIES)
 
     def _take_over(self, transport: Any, door: Door, tries: int) -> None:
@@ -76,7 +78,7 @@ class MeshProtocol(asyncio.Protocol):
             logger.warning("a connection cannot be taken over: %s", error)
             connection = None
         door.crowd.leaves(transport)
-        transport.abort()
+        break_off(transport)
         if connection is not None:
             door.enter(connection)
 
