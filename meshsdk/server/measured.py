@@ -20,6 +20,7 @@ from ..telemetry.header_sizes import REQUEST_LINE, STATUS_LINE, size_of_headers
 from ..telemetry.istio_metrics import IstioMetrics, Outcome
 from ..telemetry.peer_metadata import METADATA_HEADER, METADATA_ID_HEADER
 from ..telemetry.workload import Workload
+from .counted_input import CountedInput
 from .logged import configs_of, entry_of
 
 __all__ = ["InboundRecord", "take_metadata"]
@@ -132,8 +133,7 @@ class InboundRecord:
         """ASGI's receive, watched where the length of the body is not said before."""
         known = self.head.by_name()
         declared = known.get(b"content-length")
-        if declared is not None and len(declared) < _DIGITS_BELIEVED:
-            self.has_body(declared.decode("latin-1"))
+        if declared is not None and self.has_body(declared.decode("latin-1")):
             return receive
         if (
             declared is None
@@ -220,10 +220,21 @@ class InboundRecord:
             yield chunk
         self._is_whole = True
 
-    def has_body(self, length: str | None) -> None:
-        """A request's body, by its Content-Length."""
-        if length and length.isdecimal() and len(length) < 16:
+    def has_body(self, length: str) -> bool:
+        """A request's body, by its Content-Length; False where it must be counted as it comes."""
+        is_believed = length.isascii() and length.isdecimal() and len(length) < _DIGITS_BELIEVED
+        if is_believed:
             self._received += int(length)
+        return is_believed
+
+    def reading(self, environ: MutableMapping[str, Any]) -> None:
+        """Watch a WSGI request's body where its length is not said before, or not believed."""
+        length = environ.get("CONTENT_LENGTH", "")
+        if "wsgi.input" in environ and (length or "HTTP_TRANSFER_ENCODING" in environ) and not self.has_body(length):
+            environ["wsgi.input"] = CountedInput(environ["wsgi.input"], self._add_received)
+
+    def _add_received(self, count: int) -> None:
+        self._received += count
 
     def end(self, error: BaseException | None) -> None:
         """It is over; told once."""

@@ -75,7 +75,7 @@ class WsgiMiddleware:
         if metrics is not None or logs is not None:
             record = call.record = InboundRecord(metrics, logs, call.request.head, connection, told)
             record.request = call.request
-            record.has_body(environ.get("CONTENT_LENGTH"))
+            record.reading(environ)
             start_response = record.starting(start_response)
         try:
             call.chunks = self._decide(environ, start_response, call)

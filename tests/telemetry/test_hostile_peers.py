@@ -12,11 +12,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
+import flask
 import grpc
 import grpc.aio
 import httpx
 import pytest
+from meshsdk_flask import MeshWsgi
 
 import meshsdk
 from meshsdk.grpc.message_tally import MessageTally
@@ -66,6 +69,55 @@ def test_a_length_that_a_stranger_only_says_is_not_counted(world: World) -> None
         assert httpx.get(f"http://127.0.0.1:{world.port}/").status_code == 200
         page = world.of_server(2)
     assert page.value("istio_request_bytes_sum") < 1000
+
+
+def flask_reads(environ: Any) -> int:
+    return len(flask.Request(environ).get_data())
+
+
+READERS: dict[str, Callable[[Any], int]] = {
+    "read": lambda environ: len(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))),
+    "readline": lambda environ: len(environ["wsgi.input"].readline()),
+    "iteration": lambda environ: len(next(iter(environ["wsgi.input"]))),
+    "flask": flask_reads,
+    "nothing": lambda environ: 0,
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_wsgi_requests_body_is_counted_as_it_is_read_where_its_length_is_not_believed(
+    world: World, reader: str
+) -> None:
+    world.configure(service("reviews"))
+    mesh = world.server_mesh()
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        read = READERS[reader](environ)
+        start_response("200 OK", [("content-length", "6")])
+        return [b"%6d" % read]
+
+    class Quiet(WSGIRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Not in the tests' output."""
+
+    server = make_server("127.0.0.1", 0, MeshWsgi(app, mesh=mesh, port=world.port), handler_class=Quiet)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}/"
+    try:
+        size = 300_000
+        body = b"x" * (size - 1) + b"\n"
+        read = int(httpx.post(url, content=body).text)
+        assert read == (0 if reader == "nothing" else size)
+        if reader == "nothing":
+            with socket.create_connection(("127.0.0.1", server.server_port), PATIENCE) as stranger:
+                stranger.sendall(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 999999999999999\r\n\r\nx")
+                stranger.recv(1)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert read <= world.of_server(2 if reader == "nothing" else 1).value("istio_request_bytes_sum") < read + 1000
 
 
 def test_strangers_have_rows_of_a_number_and_are_nobody_beyond_it(monkeypatch: pytest.MonkeyPatch) -> None:
