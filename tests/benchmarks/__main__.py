@@ -25,7 +25,7 @@ from meshsdk.resources import PathMatchKind
 from tests.benchmarks import folders, grpc_channels, imports, metrics, servers, uploads
 from tests.benchmarks.bare_bones import AsyncBareBones, BareBones
 from tests.benchmarks.configuration import write_large, write_small
-from tests.benchmarks.decisions import picks_per_second, route_cost_ratio, update_ratio
+from tests.benchmarks.decisions import picks_per_second, reading_ratio, route_cost_ratio, update_ratio
 from tests.benchmarks.measure import async_throughput, median_seconds, ratio, sync_throughput
 from tests.processes import envoy, free_ports, http_listener, nginx
 
@@ -286,6 +286,16 @@ def _decisions_alone() -> list[Result]:
             0.5,
             "×",
             "statistics are kept, not copied",
+            more_is_better=False,
+        )
+    )
+    results.append(
+        Result(
+            "endpoints read, vs made dictionaries of by protobuf",
+            reading_ratio(),
+            math.nan,
+            "×",
+            "2,000 assignments of 10 endpoints, checked and noted",
             more_is_better=False,
         )
     )
