@@ -39,7 +39,7 @@ FolderArgument = Annotated[Path, typer.Argument(help="File or folder of YAML: Ku
 @app.command()
 def check(folder: FolderArgument) -> None:
     """Validate a folder; exits with 1 if anything in it is wrong, and lists all problems."""
-    from ..grpc.engine import notes_of
+    from ..grpc.check import notes_of
 
     state = load(folder)
     console, errors = Console(), Console(stderr=True)
