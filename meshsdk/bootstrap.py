@@ -11,6 +11,7 @@ import ipaddress
 import json
 import os
 import threading
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,21 @@ class Bootstrap(Struct, frozen=True):
 
     def listener_name(self, target: str) -> str:
         """The name of the client listener of `target` (host and port), by the default authority's template."""
-        return self.client_listener_template.replace("%s", target)
+        return _filled_in(self.client_listener_template, target)
+
+    def server_listener_name(self, address: str, port: int) -> str:
+        """The name of the listener of a server's socket (server_listener_resource_name_template, gRFC A36).
+
+        Raises:
+            BootstrapError: There is no template.
+        """
+        template = self.server_listener_template
+        if not template:
+            raise BootstrapError(
+                "server_listener_resource_name_template", "must be set for a server to find its listener"
+            )
+        host = f"[{address}]" if ":" in address else address
+        return _filled_in(template, f"{host}:{port}")
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -171,6 +186,13 @@ class Bootstrap(Struct, frozen=True):
             for index, server in enumerate(self.servers)
             for kind in server.unknown_call_credentials
         )
+
+
+def _filled_in(template: str, target: str) -> str:
+    # gRFC A47: what goes into an xdstp template is percent-encoded.
+    if template.startswith("xdstp:"):
+        target = urllib.parse.quote(target, safe=":/~-._!$&'()*+,;=@")
+    return template.replace("%s", target)
 
 
 def load_bootstrap(source: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> Bootstrap | None:

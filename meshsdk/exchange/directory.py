@@ -71,6 +71,8 @@ class Directory(Struct, frozen=True):
 
     def advance(self, snapshot: Snapshot, now: float) -> Directory:
         """The directory of a newer snapshot. What did not change is taken over, not compiled again."""
+        if snapshot.changed is not None and snapshot.version == self.version + 1:
+            return self._follow(snapshot, snapshot.changed, now)
         clusters = self._advance_clusters(snapshot.clusters)
         targets = {}
         for name, view in snapshot.listeners.items():
@@ -79,6 +81,14 @@ class Directory(Struct, frozen=True):
         left = {name: one for name, one in self.left.items() if now - one[1] < _LEFT_SECONDS and name not in clusters}
         left.update({name: (one, now) for name, one in self.clusters.items() if name not in clusters})
         return Directory(snapshot.version, targets, clusters, snapshot.clusters, left)
+
+    def _follow(self, snapshot: Snapshot, changed: frozenset[str], now: float) -> Directory:
+        for name in changed:
+            view = snapshot.clusters[name]
+            assert view.cluster is not None, "who has endpoints is there"
+            self.clusters[name].update(view.cluster, view.endpoints, view.problem)
+        left = {name: one for name, one in self.left.items() if now - one[1] < _LEFT_SECONDS}
+        return Directory(snapshot.version, self.targets, self.clusters, snapshot.clusters, left)
 
     def retire_those_that_left(self) -> None:
         """Tell the clusters, once this directory has taken its place. Control thread only."""

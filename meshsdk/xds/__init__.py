@@ -9,8 +9,17 @@ their versions and errors. What a resource means is not known here.
 - `server_session` and `ads_server` are the other side, for those who serve resources.
 """
 
-from .cache import DOES_NOT_EXIST_SECONDS, CachedResource, ResourceCache, Status
+from .cache import DOES_NOT_EXIST_SECONDS, CachedResource, ResourceCache, ResourceKey, Status
 from .loop import ControlLoop, Timer
 from .source import Source
 
-__all__ = ["DOES_NOT_EXIST_SECONDS", "CachedResource", "ControlLoop", "ResourceCache", "Source", "Status", "Timer"]
+__all__ = [
+    "DOES_NOT_EXIST_SECONDS",
+    "CachedResource",
+    "ControlLoop",
+    "ResourceCache",
+    "ResourceKey",
+    "Source",
+    "Status",
+    "Timer",
+]

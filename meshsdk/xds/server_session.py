@@ -64,6 +64,8 @@ class _Session(ABC):
         self._knows_node = False
         self._subscriptions: dict[ResourceType, _Subscription] = {}
         self._nonces = itertools.count(1)
+        # What was hashed last, by type and name: nearly all resources of a new state are those of the one before it.
+        self._known: dict[ResourceType, dict[str, tuple[bytes, str]]] = {}
 
     def _meet(self, request: Any) -> None:
         """A client introduces itself in its first request; by that it gets the shape of resources that it takes."""
@@ -80,6 +82,14 @@ class _Session(ABC):
         if subscription.is_wildcard:
             return {name: packed for (of, name), packed in resources.items() if of is kind}
         return {name: resources[(kind, name)] for name in subscription.names if (kind, name) in resources}
+
+    def _versions(self, kind: ResourceType, wanted: Mapping[str, bytes]) -> dict[str, str]:
+        before, known = self._known.get(kind, {}), {}
+        for name, packed in wanted.items():
+            one = before.get(name)
+            known[name] = one if one is not None and one[0] is packed else (packed, _version(packed))
+        self._known[kind] = known
+        return {name: version for name, (_, version) in known.items()}
 
     def _log_refusal(self, request: Any) -> None:
         if request.HasField("error_detail"):
@@ -127,13 +137,16 @@ class SotwServerSession(_Session):
 
     def _send(self, kind: ResourceType, subscription: _Subscription, *, force: bool = False) -> Iterator[Any]:
         wanted = self._wanted(kind, subscription)
-        versions = {name: _version(packed) for name, packed in wanted.items()}
+        versions = self._versions(kind, wanted)
         if versions == subscription.sent and not force:
             return
-        if not wanted and not kind.is_complete_in_every_response:
-            # Of these types only what is there is sent; the client's own timer finds out that nothing is.
-            subscription.sent = versions
-            return
+        if not kind.is_complete_in_every_response:
+            # Of these types what has changed is sent, and nothing else (xds_protocol, "Grouping resources into
+            # responses"); what is not there, the client's own timer finds out.
+            wanted = {name: packed for name, packed in wanted.items() if subscription.sent.get(name) != versions[name]}
+            if not wanted:
+                subscription.sent = versions
+                return
         subscription.sent = versions
         subscription.nonce = str(next(self._nonces))
         subscription.version = _version("".join(f"{n}={versions[n]};" for n in sorted(versions)).encode())
@@ -189,7 +202,7 @@ class DeltaServerSession(_Session):
         force: bool = False,
     ) -> Iterator[Any]:
         wanted = self._wanted(kind, subscription)
-        versions = {name: _version(packed) for name, packed in wanted.items()}
+        versions = self._versions(kind, wanted)
         changed = [name for name in sorted(wanted) if subscription.sent.get(name) != versions[name]]
         removed = sorted((subscription.sent.keys() - versions.keys()) | missing)
         if not changed and not removed and not force:

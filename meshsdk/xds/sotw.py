@@ -71,6 +71,8 @@ class SotwSession:
         self._cache = cache
         self._keep_deleted = keep_deleted
         self._wanted: dict[ResourceType, frozenset[str]] = {}
+        # What all requests of a type have in common. Each has all names, and there may be ten thousand.
+        self._questions: dict[ResourceType, Any] = {}
         self._versions: dict[ResourceType, str] = {}
         self._nonces: dict[ResourceType, str] = {}
         self._introduced = False
@@ -101,12 +103,15 @@ class SotwSession:
         for new in names:
             self._cache.request(kind, new)
         self._wanted[kind] = names
+        self._questions[kind] = discovery_pb2.DiscoveryRequest(type_url=kind.type_url, resource_names=sorted(names))
         self._always_named[kind] = self._always_named.get(kind, names) & names
         self._changed.add(kind)
         return self._request(kind)
 
     def undecided(self, kind: ResourceType) -> frozenset[str]:
         """Names of which nothing is known, and of which no response on this stream tells by leaving them out."""
+        if not self._cache.counts[kind, Status.REQUESTED]:
+            return frozenset()
         return frozenset(
             name
             for name in self._wanted.get(kind, frozenset()) - self._always_named.get(kind, frozenset())
@@ -209,11 +214,10 @@ class SotwSession:
 
     def _request(self, kind: ResourceType, errors: list[str] | None = None) -> Any:
         request = discovery_pb2.DiscoveryRequest(
-            version_info=self._versions.get(kind, ""),
-            resource_names=sorted(self._wanted.get(kind, ())),
-            type_url=kind.type_url,
-            response_nonce=self._nonces.get(kind, ""),
+            version_info=self._versions.get(kind, ""), type_url=kind.type_url, response_nonce=self._nonces.get(kind, "")
         )
+        if kind in self._questions:
+            request.MergeFrom(self._questions[kind])
         if errors:
             message = "; ".join(errors)[:_MAX_ERROR_LENGTH]
             request.error_detail.CopyFrom(status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=message))

@@ -22,7 +22,7 @@ from rich.table import Table
 import meshsdk
 from meshsdk.http.raw_response import EMPTY_BODY, RawResponse
 from meshsdk.resources import PathMatchKind
-from tests.benchmarks import folders, grpc_channels, imports, metrics, servers, uploads
+from tests.benchmarks import folders, grpc_channels, imports, metrics, scale, servers, uploads
 from tests.benchmarks.bare_bones import AsyncBareBones, BareBones
 from tests.benchmarks.configuration import write_large, write_small
 from tests.benchmarks.decisions import picks_per_second, reading_ratio, route_cost_ratio, update_ratio
@@ -87,6 +87,7 @@ def _run(setup: Setup, folder: Path) -> list[Result]:
         _uploads,
         _imports,
         _folders,
+        _scale,
         _grpc_channels,
         _servers,
         lambda: _metrics(folder),
@@ -260,6 +261,18 @@ def _decision_cost(setup: Setup, folder: Path) -> list[Result]:
             False,
         ),
     ]
+
+
+def _scale() -> list[Result]:
+    """What a change costs, by how large the mesh is."""
+    results = []
+    for services in scale.SIZES:
+        found = scale.measure_apart(services)
+        detail = f"in effect in {found['effect_milliseconds']:.1f} ms; all settled in {found['settled_seconds']:.1f} s"
+        spent = found["control_milliseconds"]
+        name = f"one endpoint of {services:,} services changed, control thread"
+        results.append(Result(name, spent, 1.0, "ms", detail, more_is_better=False))
+    return results
 
 
 def _decisions_alone() -> list[Result]:
