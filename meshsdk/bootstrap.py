@@ -135,6 +135,11 @@ class XdsServer(Struct, frozen=True):
         """gRFC A53: resources that the server deletes are kept in use."""
         return "ignore_resource_deletion" in self.features
 
+    @property
+    def is_incremental(self) -> bool:
+        """It is spoken to incrementally ("delta"), which gRPC's clients do not, and so have no feature for."""
+        return "meshsdk.incremental" in self.features
+
 
 class Authority(Struct, frozen=True):
     """Servers and naming of one xdstp authority (gRFC A47)."""

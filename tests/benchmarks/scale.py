@@ -19,9 +19,10 @@ from typing import Any
 import meshsdk
 from tests.benchmarks.measure import compile_everything
 
-__all__ = ["SIZES", "measure", "measure_apart"]
+__all__ = ["SIZES", "VARIANTS", "measure", "measure_apart"]
 
 SIZES = (500, 2_000, 10_000)
+VARIANTS: dict[str, tuple[str, ...]] = {"state of the world": (), "incremental": ("meshsdk.incremental",)}
 
 _CHANGES = 30
 _ROOT = Path(__file__).parents[2]
@@ -82,7 +83,7 @@ for line in sys.stdin:
 """
 
 
-def measure(services: int) -> dict[str, float]:
+def measure(services: int, features: tuple[str, ...] = ()) -> dict[str, float]:
     """Seconds until all services are known; milliseconds of a change; KiB of memory an endpoint."""
     before = _resident()
     command = [sys.executable, "-c", _SERVER, str(services)]
@@ -91,14 +92,20 @@ def measure(services: int) -> dict[str, float]:
         assert server.stdin is not None
         assert server.stdout is not None
         try:
-            return _measure(services, int(server.stdout.readline()), server.stdin, before)
+            return _measure(services, int(server.stdout.readline()), server.stdin, before, features)
         finally:
             server.kill()
 
 
-def _measure(services: int, port: int, changes: Any, before: float) -> dict[str, float]:
+def _measure(services: int, port: int, changes: Any, before: float, features: tuple[str, ...]) -> dict[str, float]:
     bootstrap = {
-        "xds_servers": [{"server_uri": f"127.0.0.1:{port}", "channel_creds": [{"type": "insecure"}]}],
+        "xds_servers": [
+            {
+                "server_uri": f"127.0.0.1:{port}",
+                "channel_creds": [{"type": "insecure"}],
+                "server_features": list(features),
+            }
+        ],
         "node": {"id": "bench"},
     }
     with meshsdk.Mesh(bootstrap=bootstrap) as mesh:
@@ -145,9 +152,11 @@ def _resident() -> float:
     return next(float(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS"))
 
 
-def measure_apart(services: int) -> dict[str, float]:
+def measure_apart(services: int, features: tuple[str, ...] = ()) -> dict[str, float]:
     """The same in a new process."""
-    program = f"import json; from tests.benchmarks.scale import measure; print(json.dumps(measure({services})))"
+    program = (
+        f"import json; from tests.benchmarks.scale import measure; print(json.dumps(measure({services}, {features!r})))"
+    )
     ended = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=_ROOT)
     found: dict[str, float] = json.loads(ended.stdout)
     return found
@@ -156,5 +165,6 @@ def measure_apart(services: int) -> dict[str, float]:
 if __name__ == "__main__":
     compile_everything()
     for count in map(int, sys.argv[1:] or map(str, SIZES)):
-        figures = {name: round(value, 2) for name, value in measure_apart(count).items()}
-        print(count, json.dumps(figures), flush=True)
+        for variant, asked in VARIANTS.items():
+            figures = {name: round(value, 2) for name, value in measure_apart(count, asked).items()}
+            print(count, variant, json.dumps(figures), flush=True)
