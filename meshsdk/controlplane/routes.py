@@ -27,7 +27,7 @@ from .http_rules import (
     holds_for,
     is_internal_header,
 )
-from .names import cluster_name
+from .names import cluster_name, original_name
 from .protocols import BYTES
 from .traffic_policy import ConsistentHash, DestinationRule
 from .world import Port
@@ -55,6 +55,7 @@ class RouteInputs(NamedTuple):
         rules: That hold for it; the first one that has a route for the port has it.
         destination_rules: Of the hosts that requests may go to.
         external_names: Of those that are names of other services.
+        looked_up: Those that are reached where the host itself is looked up.
     """
 
     host: str
@@ -64,6 +65,7 @@ class RouteInputs(NamedTuple):
     external_names: Mapping[str, str]
     client: Client
     default_retry: HttpRetry
+    looked_up: frozenset[str] = frozenset()
 
 
 def make_routes(inputs: RouteInputs) -> list[pb.Route]:
@@ -269,7 +271,8 @@ def _cluster_of(inputs: RouteInputs, destination: Destination) -> str:
     if not host:
         return _UNKNOWN_CLUSTER
     host = inputs.external_names.get(host, host)
-    return cluster_name(destination.port or inputs.port.number, destination.subset, host)
+    name = cluster_name(destination.port or inputs.port.number, destination.subset, host)
+    return original_name(inputs.host, inputs.port.number, name) if host in inputs.looked_up else name
 
 
 def _apply_timeout(action: pb.RouteAction, seconds: float | None) -> None:

@@ -126,19 +126,21 @@ class EgressListener(Struct, frozen=True):
     """What a workload uses on a port (istio.networking.v1.IstioEgressListener).
 
     Attributes:
-        port: None is every port that no other has.
-        hosts: Namespace and host of each; the namespace may be `.`, `*` or `~`, the host a wildcard.
+        port: None is every port that no other has; 0 is of a Unix domain socket.
+        hosts: Namespace and host of each; the namespace may be `.` or `*`, the host a wildcard.
+        left_out: The same, of those that it does not have though `hosts` does.
+        is_proxy: For clients that speak to it as their HTTP proxy, about hosts of any port.
     """
 
-    port: int | None
-    hosts: tuple[tuple[str, str], ...]
+    port: int | None = None
+    hosts: tuple[tuple[str, str], ...] = (("*", "*"),)
+    left_out: tuple[tuple[str, str], ...] = ()
+    is_proxy: bool = False
 
-    def imports(self, client_namespace: str, namespace: str, host: str) -> bool:
-        """Whether it has a host of some namespace."""
-        return any(
-            (of == "*" or (client_namespace if of == "." else of) == namespace) and hosts_overlap(pattern, host)
-            for of, pattern in self.hosts
-        )
+    @property
+    def takes_every_port(self) -> bool:
+        """Whether it has services with all their ports (sidecar.go, needsPortMatch)."""
+        return not self.port or self.is_proxy
 
 
 class Sidecar(Struct, frozen=True):
@@ -155,11 +157,6 @@ class Sidecar(Struct, frozen=True):
     egress: tuple[EgressListener, ...] = ()
     registry_only: bool | None = None
     age: Age = UNKNOWN_AGE
-
-    def listener_for(self, port: int) -> EgressListener | None:
-        """What there is on a port."""
-        own = next((one for one in self.egress if one.port == port), None)
-        return own or next((one for one in self.egress if one.port is None), None)
 
 
 def hosts_overlap(one: str, other: str) -> bool:

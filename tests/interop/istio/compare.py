@@ -14,7 +14,7 @@ from meshsdk.controlplane.world import hosts_overlap
 from .asking import requests_for
 from .case import Case, Client, Request
 from .cluster_facts import cluster_facts
-from .decision import Decision, decide, decide_as_istiod
+from .decision import Decision, decide, decide_as_istiod, leads_to_originals
 from .inbound import compare_servers
 from .istiod import Answer
 from .named import Named, full_names, names_in
@@ -31,7 +31,6 @@ class Difference:
         fact: Its name, such as `request.timeouts.route` or `cluster.endpoints`.
         subject: The request, the cluster or the server.
         hosts: What hosts the request may mean by its host, or the cluster's host.
-        destinations: The hosts of the clusters that it goes to.
         port: That is asked for.
         named: What the folder names.
         is_by_a_rules_host: A VirtualService has the host that the request names or means, and what becomes of the
@@ -44,7 +43,6 @@ class Difference:
     ours: Any
     istiods: Any
     hosts: tuple[str, ...] = field(default=(), compare=False)
-    destinations: tuple[str, ...] = field(default=(), compare=False)
     port: int = field(default=0, compare=False)
     named: Named = field(default=Named(), compare=False, repr=False)
     is_by_a_rules_host: bool = field(default=False, compare=False)
@@ -105,13 +103,13 @@ def compare(case: Case, folder: Path, answer: Answer, limit: int = 160, profile:
         ]
         for request in requests_for(case, client, limit):
             decisions += 1
-            mine, other = decide(ours, request), decide_as_istiod(theirs, beside, request)
+            mine, sees_through = decide(ours, request), leads_to_originals(ours, request)
+            other = decide_as_istiod(theirs, beside, request, sees_through=sees_through)
             hosts = full_names(request.host, client.namespace)
             found += (
                 replace(
                     one,
                     hosts=hosts,
-                    destinations=tuple(name.rpartition("|")[2] for name, _ in mine.get("clusters", ())),
                     port=request.port,
                     named=named,
                     is_by_a_rules_host=_is_by_a_rules_host(ours, request, mine, hosts, named),
@@ -166,6 +164,9 @@ def _cluster_names(ours: View, theirs: View) -> list[str]:
 # Facts that decide which others there are: where they differ, nothing else is worth telling.
 _FIRST = ("answer", "type", "clusters")
 
+# What a host gets that the mesh does not know, where only those that it knows may be called.
+_REFUSAL = {"answer": "reply", "status": 502, "body": "", "headers": [], "fault": []}
+
 
 def _differing(
     what: str, subject: str, client: Client, ours: dict[str, Any], theirs: dict[str, Any]
@@ -175,6 +176,9 @@ def _differing(
         ours, theirs = {"clusters": ours["clusters"]}, {"clusters": theirs["clusters"]}
     if "timeouts" not in theirs:
         ours = {fact: value for fact, value in ours.items() if fact != "timeouts"}
+    if _REFUSAL.items() <= theirs.items() and ours.get("answer") == "reply" and ours["status"] != _REFUSAL["status"]:
+        # The host is not known there: no other fact of the two answers can be compared.
+        ours = {"answer": f"reply {ours['status']}"}
     for name in _FIRST:
         if ours.get(name) != theirs.get(name):
             other = theirs.get(name)

@@ -48,10 +48,6 @@ def _has_endpoints_anyway(named: Named, host: str) -> bool:
     return host in named.headless or host in named.passing
 
 
-def _goes_where_it_is_looked_up(named: Named, host: str) -> bool:
-    return _has_endpoints_anyway(named, host) or named.entries.get(host) == "NONE"
-
-
 def _is_passed_through(named: Named, host: str) -> bool:
     return host.startswith("*") and named.entries.get(host) == "NONE"
 
@@ -92,12 +88,6 @@ def _is_no_name(one: Difference) -> bool:
         and one.istiods in ("reply", "reply without a listener")
         and re.search(r"://[a-z0-9-]+(\.[a-z0-9-]+(\.svc)?)?\.(:\d+)?/", one.subject) is not None
     )
-
-
-def _has_no_limit(one: Difference) -> bool:
-    is_idle = one.fact in ("request.timeouts.idle", "request.timeouts.shortest_idle")
-    is_such = any(_goes_where_it_is_looked_up(one.named, host) for host in one.destinations)
-    return is_idle and one.ours is None and one.istiods == 300.0 and is_such
 
 
 def _names_the_server(one: Difference) -> bool:
@@ -155,7 +145,6 @@ KNOWN = (
     Known("Hosts that are looked up", "rule_to_passed_through_host", _is_looked_up_here),
     Known("Hosts that only a VirtualService has", "match_uri", _is_of_a_rule),
     Known("Short names that are none", "registry_only_passed_through", _is_no_name),
-    Known("Streams that stand still", "headless", _has_no_limit),
     Known("Servers that prove their name", "upstream_tls", _names_the_server),
     Known("Servers whose accounts are not known", "mutual_tls_of_unknown_accounts", _is_of_the_mesh),
     Known("Endpoints that are not ready", "unready_endpoints", _leaves_out_the_unready),

@@ -36,7 +36,6 @@ def names(kind: str, how: str, value: str) -> list[dict[str, Any]]:
 
 
 SANS = "cluster.tls.trust.san_matchers"
-IDLE = {"fact": "request.timeouts.idle"}
 STAR = (
     'f.yaml: VirtualService/a: configuration is invalid: "headers": error parsing regexp: missing argument to'
     " repetition operator: `*`; Istio uses RE2 style regex-based match (https://github.com/google/re2/wiki/Syntax)"
@@ -51,7 +50,6 @@ MEANT = {
     "passed through": cluster("*.wild.example.com", "cluster.type", "none", "ORIGINAL_DST"),
     "headless": cluster("db.default.svc.cluster.local", "cluster.type", "EDS", "ORIGINAL_DST"),
     "by a rule": cluster("pass.default.svc.cluster.local", "cluster.type", "EDS", "ORIGINAL_DST"),
-    "a stream to what is looked up": request("x", None, 300.0, destinations=("api.example.com",), **IDLE),
     "the server's own name": cluster(REVIEWS, SANS, names("DNS", "EXACT", REVIEWS), []),
     "anybody of the mesh": cluster(REVIEWS, SANS, names("URI", "PREFIX", "spiffe://cluster.local/"), []),
     "a star": REFUSAL,
@@ -70,8 +68,6 @@ NOT_MEANT = {
     "a wildcard that is looked up": cluster("*.wild.example.com", "cluster.type", "LOGICAL_DNS", "ORIGINAL_DST"),
     "a host that is not there": cluster("api.example.com", "cluster.type", "none", "ORIGINAL_DST"),
     "a Service of its own address": cluster(REVIEWS, "cluster.type", "EDS", "ORIGINAL_DST"),
-    "a stream to a Service": request("x", None, 300.0, destinations=(REVIEWS,), **IDLE),
-    "a stream with a limit": request("x", 10.0, 300.0, destinations=("api.example.com",), **IDLE),
     "another server's name": cluster(REVIEWS, SANS, names("DNS", "EXACT", "other.example"), []),
     "a name of another kind": cluster(REVIEWS, SANS, names("URI", "EXACT", REVIEWS), []),
     "some of its names": cluster(REVIEWS, SANS, names("DNS", "SUFFIX", REVIEWS), []),
