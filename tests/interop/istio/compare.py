@@ -31,6 +31,7 @@ class Difference:
         fact: Its name, such as `request.timeouts.route` or `cluster.endpoints`.
         subject: The request, the cluster or the server.
         hosts: What hosts the request may mean by its host, or the cluster's host.
+        destinations: The hosts of the clusters that it goes to.
         port: That is asked for.
         named: What the folder names.
         is_by_a_rules_host: A VirtualService has the host that the request names or means, and what becomes of the
@@ -43,6 +44,7 @@ class Difference:
     ours: Any
     istiods: Any
     hosts: tuple[str, ...] = field(default=(), compare=False)
+    destinations: tuple[str, ...] = field(default=(), compare=False)
     port: int = field(default=0, compare=False)
     named: Named = field(default=Named(), compare=False, repr=False)
     is_by_a_rules_host: bool = field(default=False, compare=False)
@@ -110,6 +112,7 @@ def compare(case: Case, folder: Path, answer: Answer, limit: int = 160, profile:
                 replace(
                     one,
                     hosts=hosts,
+                    destinations=tuple(name.rpartition("|")[2] for name, _ in mine.get("clusters", ())),
                     port=request.port,
                     named=named,
                     is_by_a_rules_host=_is_by_a_rules_host(ours, request, mine, hosts, named),
@@ -140,13 +143,20 @@ def _is_by_a_rules_host(view: View, request: Request, mine: Decision, hosts: tup
     return False
 
 
-def _of_any_host(value: Any, authority: str) -> Any:
+# Headers that say by which name a host was called.
+_NAMING = ("host", "location", "x-envoy-original-host")
+
+
+def _of_any_host(value: Any, authority: str, fact: str = "") -> Any:
     """A decision, in which nothing says by which name the host was called."""
     if isinstance(value, dict):
-        return {name: _of_any_host(one, authority) for name, one in value.items()}
+        return {name: _of_any_host(one, authority, name) for name, one in value.items()}
+    if isinstance(value, list) and len(value) == 2 and value[0] in _NAMING:
+        return [value[0], _of_any_host(value[1], authority, "host")]
     if isinstance(value, list | tuple):
-        return [_of_any_host(one, authority) for one in value]
-    if isinstance(value, str):
+        found = [_of_any_host(one, authority, fact) for one in value]
+        return sorted(found, key=repr) if fact == "ways" else found
+    if isinstance(value, str) and fact == "host":
         return "HOST" if value == authority else value.replace(f"://{authority}", "://HOST")
     return value
 

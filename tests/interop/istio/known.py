@@ -69,6 +69,16 @@ def _is_looked_up_here(one: Difference) -> bool:
 _HOST = re.compile(r"://([^/:]*)")
 
 
+def _is_of_a_wildcard_to_the_looked_up(one: Difference) -> bool:
+    """By a wildcard's route there is no host whose address the application would have looked up."""
+    is_passed = one.ours == "forward" and str(one.istiods).startswith("passthrough")
+    is_wildcards = any(
+        rule.startswith("*") and hosts_overlap(rule, host) for rule in one.named.rules for host in one.hosts
+    )
+    leads_there = {one.named.entries.get(host) for host in one.destinations} == {"NONE"}
+    return one.fact == "request.answer" and is_passed and is_wildcards and leads_there
+
+
 def _is_of_a_rule(one: Difference) -> bool:
     """A sidecar has such hosts by their full names, and those only where something else has it listen."""
     if one.fact != "request.answer" or one.ours == "passthrough" or one.port != 80 or not one.is_by_a_rules_host:
@@ -143,6 +153,7 @@ KNOWN = (
     Known("No original destination", "headless", _types("EDS", "ORIGINAL_DST", _has_endpoints_anyway)),
     Known("Hosts that are passed through", "service_entry_none", _types("none", "ORIGINAL_DST", _is_passed_through)),
     Known("Hosts that are looked up", "rule_to_passed_through_host", _is_looked_up_here),
+    Known("Wildcards that lead to them", "wildcard_to_passed_through", _is_of_a_wildcard_to_the_looked_up),
     Known("Hosts that only a VirtualService has", "match_uri", _is_of_a_rule),
     Known("Short names that are none", "registry_only_passed_through", _is_no_name),
     Known("Servers that prove their name", "upstream_tls", _names_the_server),

@@ -13,7 +13,7 @@ from .named import Named, full_names, names_in
 
 REVIEWS = "reviews.default.svc.cluster.local"
 NAMED = Named(
-    rules=frozenset([REVIEWS]),
+    rules=frozenset([REVIEWS, "*.other.org"]),
     headless=frozenset(["db.default.svc.cluster.local"]),
     passing=frozenset(["pass.default.svc.cluster.local"]),
     entries={"api.example.com": "NONE", "*.wild.example.com": "NONE", "static.example.com": "STATIC", "Up.COM": "DNS"},
@@ -46,6 +46,9 @@ MEANT = {
     "a rule's host, nothing listens": request(REVIEWS, "forward", "passthrough without a listener"),
     "a rule's host by a short form": request("reviews.default", "no_route", "passthrough"),
     "a name that is none": request("reviews.", "no_route", "reply"),
+    "a wildcard's, to what is looked up": request(
+        "x.other.org", "forward", "passthrough", destinations=("api.example.com",), is_by_a_rules_host=False
+    ),
     "looked up": cluster("api.example.com", "cluster.type", "LOGICAL_DNS", "ORIGINAL_DST"),
     "passed through": cluster("*.wild.example.com", "cluster.type", "none", "ORIGINAL_DST"),
     "headless": cluster("db.default.svc.cluster.local", "cluster.type", "EDS", "ORIGINAL_DST"),
@@ -63,6 +66,12 @@ NOT_MEANT = {
     "a rule's host on another port": request(REVIEWS, "forward", "passthrough without a listener", port=81),
     "a rule's host that goes past the mesh": request(REVIEWS, "passthrough", "passthrough without a listener"),
     "a full name with a dot": request(f"{REVIEWS}.", "no_route", "reply", is_by_a_rules_host=False),
+    "a wildcard's, to a Service": request(
+        "x.other.org", "forward", "passthrough", destinations=("api.example.com", REVIEWS), is_by_a_rules_host=False
+    ),
+    "to what is looked up, by no rule": request(
+        "x.other.net", "forward", "passthrough", destinations=("api.example.com",), is_by_a_rules_host=False
+    ),
     "a host outside with a dot": request("api.example.com.", "no_route", "reply", is_by_a_rules_host=False),
     "looked up, and there": cluster("static.example.com", "cluster.type", "LOGICAL_DNS", "ORIGINAL_DST"),
     "a wildcard that is looked up": cluster("*.wild.example.com", "cluster.type", "LOGICAL_DNS", "ORIGINAL_DST"),
