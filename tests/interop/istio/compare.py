@@ -127,7 +127,7 @@ def compare(case: Case, folder: Path, answer: Answer, limit: int = 160, profile:
                 for one in _differing("cluster", name, client, _there(mine_or_none), _there(other_or_none))
             )
     verdicts, of_servers = compare_servers(case, state, answer, 2 * limit)
-    found += [Difference(*one) for one in of_servers]
+    found += [Difference(*one, named=named) for one in of_servers]
     return Comparison(decisions, clusters, verdicts, found)
 
 

@@ -148,6 +148,18 @@ def _takes_a_star(one: Difference) -> bool:
     return one.fact == "refusal" and one.named.has_star and _OF_A_STAR.fullmatch(str(one.istiods)) is not None
 
 
+_WITHOUT_KEYS = ("Jwt verification fails", "Jwks doesn't have key to match kid or alg from Jwt")
+
+
+def _fetches_keys_itself(one: Difference) -> bool:
+    """The cluster that keys come from, and the text for tokens where none come."""
+    if one.fact == "cluster.type":
+        return (one.ours, one.istiods) == ("STRICT_DNS", "none") and one.hosts[0] in one.named.key_hosts
+    if one.fact != "server.verdict" or one.ours[:2] != [401, "Jwks remote fetch is failed"]:
+        return False
+    return one.istiods[0] == 401 and one.istiods[1] in _WITHOUT_KEYS and one.ours[2:] == one.istiods[2:]
+
+
 KNOWN = (
     Known("A star for a regular expression", "refused_star_regex", _takes_a_star),
     Known("No original destination", "headless", _types("EDS", "ORIGINAL_DST", _has_endpoints_anyway)),
@@ -159,6 +171,7 @@ KNOWN = (
     Known("Servers that prove their name", "upstream_tls", _names_the_server),
     Known("Servers whose accounts are not known", "mutual_tls_of_unknown_accounts", _is_of_the_mesh),
     Known("Endpoints that are not ready", "unready_endpoints", _leaves_out_the_unready),
+    Known("Keys that are fetched", "tokens_by_uri", _fetches_keys_itself),
     Known("Hosts in upper case", "odd_names", _is_of_upper_case),
 )
 

@@ -18,6 +18,7 @@ NAMED = Named(
     passing=frozenset(["pass.default.svc.cluster.local"]),
     entries={"api.example.com": "NONE", "*.wild.example.com": "NONE", "static.example.com": "STATIC", "Up.COM": "DNS"},
     has_star=True,
+    key_hosts=frozenset(["keys.example.com"]),
 )
 
 
@@ -29,6 +30,10 @@ def request(host: str, ours: Any, istiods: Any, **more: Any) -> Difference:
 
 def cluster(host: str, fact: str, ours: Any, istiods: Any) -> Difference:
     return Difference(fact, f"outbound|80||{host}", "default", ours, istiods, hosts=(host,), named=NAMED)
+
+
+def verdict(ours: Any, istiods: Any) -> Difference:
+    return Difference("server.verdict", "a server", "all", ours, istiods, named=NAMED)
 
 
 def names(kind: str, how: str, value: str) -> list[dict[str, Any]]:
@@ -55,6 +60,8 @@ MEANT = {
     "by a rule": cluster("pass.default.svc.cluster.local", "cluster.type", "EDS", "ORIGINAL_DST"),
     "the server's own name": cluster(REVIEWS, SANS, names("DNS", "EXACT", REVIEWS), []),
     "anybody of the mesh": cluster(REVIEWS, SANS, names("URI", "PREFIX", "spiffe://cluster.local/"), []),
+    "a place of keys": cluster("keys.example.com", "cluster.type", "STRICT_DNS", "none"),
+    "a token without keys": verdict([401, "Jwks remote fetch is failed", {}], [401, "Jwt verification fails", {}]),
     "a star": REFUSAL,
     "as written": cluster("Up.COM", "cluster.type", "none", "EDS"),
     "in lower case": cluster("up.com", "cluster.type", "EDS", "none"),
@@ -84,6 +91,12 @@ NOT_MEANT = {
         REVIEWS, SANS, names("DNS", "EXACT", REVIEWS), names("DNS", "EXACT", "x.example")
     ),
     "more than the mesh": cluster(REVIEWS, SANS, names("URI", "PREFIX", "spiffe://cluster.local"), []),
+    "a place of no keys": cluster("other.example.com", "cluster.type", "STRICT_DNS", "none"),
+    "a token that istiod takes": verdict([401, "Jwks remote fetch is failed", {}], ["in", [], {}]),
+    "a token that is audited": verdict(
+        [401, "Jwks remote fetch is failed", {}], [401, "Jwt verification fails", {"a": 1}]
+    ),
+    "another text": verdict([401, "Jwt is expired", {}], [401, "Jwt verification fails", {}]),
     "a star beside another error": replace(REFUSAL, istiods=f"{STAR}\n* another"),
     "another regular expression": replace(REFUSAL, istiods=STAR.replace("`*`", "`+`")),
     "a star that nobody has written": replace(REFUSAL, named=Named()),
