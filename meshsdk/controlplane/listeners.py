@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 
 from ..errors import ConfigError
 from .names import cluster_name, names_of
+from .originals import pod_hosts
 from .packing import Packer, Resources
 from .routes import FAULT_FILTER
 from .scope import Scope
@@ -137,7 +138,8 @@ def _ports(scope: Scope) -> list[int]:
 
 def _hosts_of(scope: Scope, number: int) -> Iterable[str]:
     """Hosts that are asked for on a port."""
-    hosts = [one.host for one in scope.hosts.values() if any(port.number == number for port in one.ports)]
+    there = [one for one in scope.hosts.values() if any(port.number == number for port in one.ports)]
+    hosts = [host for one in there for host in (one.host, *(pod.host for pod in pod_hosts(one)))]
     yield from dict.fromkeys([*hosts, *(hosts_of_rules(scope) if number == PORT_OF_OTHERS else ())])
 
 

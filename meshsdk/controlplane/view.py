@@ -17,9 +17,10 @@ from .inbound import make_keys_clusters
 from .listeners import grpc_listeners, make_refusal, sidecar_listeners, with_own_domains
 from .memo import Memo
 from .names import cluster_name, names_of, short_forms
+from .originals import pod_hosts
 from .packing import Packed, Packer, Resources
 from .scope import Scope
-from .virtual_hosts import hosts_of_rules
+from .virtual_hosts import hosts_of_rules, short_names
 from .world import NOT_SAYABLE, hosts_overlap
 
 __all__ = ["Packed", "View"]
@@ -78,6 +79,9 @@ class View:
         is_of_client = bool(host) and port.isdecimal() and "/" not in name
         if not is_of_client:
             return None
+        if host in self._pods:
+            packed = self.grpc.get((ResourceType.LISTENER, f"{self._pods[host]}:{port}"))
+            return _renamed(packed, name) if packed is not None else None
         if host in self.full_names:
             # `reviews.` is asked for by this name alone, as it stands for no full one, and must not go past the mesh.
             packed = self.grpc.get((ResourceType.LISTENER, f"{self.full_names[host]}:{port}"))
@@ -113,6 +117,12 @@ class View:
             one.host.startswith("*") and hosts_overlap(one.host, host) and any(own.number == port for own in one.ports)
             for one in self.scope.hosts.values()
         )
+
+    @cached_property
+    def _pods(self) -> dict[str, str]:
+        """Of the hosts of pods in their short forms, which only the service's own form makes one: the full names."""
+        pods = [pod for service in self.scope.hosts.values() for pod in pod_hosts(service)]
+        return {name: pod.host for pod in pods for name in short_names(self.scope, pod)}
 
     @cached_property
     def full_names(self) -> dict[str, str]:

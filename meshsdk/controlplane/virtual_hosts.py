@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.route.v3 import route_components_pb2 as pb
 from google.protobuf.message import Message
 from msgspec import Struct
@@ -20,14 +21,14 @@ from .client_rules import ClientRules
 from .clusters import for_grpc_core
 from .http_rules import HttpRetry, VirtualService
 from .memo import Memo
-from .names import names_of
-from .originals import Originals, make_originals, originals_of
+from .names import names_of, short_forms
+from .originals import Originals, PodHost, make_originals, originals_of, pod_hosts
 from .protocols import BYTES
 from .routes import RouteInputs, has_routes, make_routes, tell_grpc_of_timeouts
 from .scope import Scope
 from .world import NOT_SAYABLE, Port, Resolution, Service
 
-__all__ = ["PORT_OF_OTHERS", "VirtualHost", "hosts_of_rules", "leads_elsewhere", "make_virtual_hosts"]
+__all__ = ["PORT_OF_OTHERS", "VirtualHost", "hosts_of_rules", "leads_elsewhere", "make_virtual_hosts", "short_names"]
 
 # VirtualServices of hosts that are no service hold for what is asked for there.
 PORT_OF_OTHERS = 80
@@ -65,6 +66,7 @@ def make_virtual_hosts(scope: Scope, number: int, memo: Memo, *, is_grpc_core: b
         if own:
             inputs = _inputs(scope, service.host, own, port, imports.virtual_services_of(service.host), is_grpc_core)
             found.append(_keep_host(inputs, memo))
+    found += [_keep_host(one, memo) for one in _pods(scope, entries, is_grpc_core)]
     if number == PORT_OF_OTHERS:
         taken = {one for own in domains for one in own}
         found += [_keep_host(one, memo) for one in _others(scope, taken)]
@@ -131,6 +133,7 @@ class _HostInputs(NamedTuple):
     default_retry: HttpRetry
     originals: Originals | None
     is_grpc_core: bool
+    service: str = ""
 
 
 def _inputs(
@@ -157,7 +160,7 @@ def _keep_host(inputs: _HostInputs, memo: Memo) -> VirtualHost:
 def _route_inputs(inputs: _HostInputs) -> RouteInputs:
     """What of everybody's rules and names the routes of one host depend on."""
     led_to = (one.host for rule in inputs.rules for one in rule.every_destination())
-    hosts = dict.fromkeys([inputs.host, *led_to])
+    hosts = dict.fromkeys([inputs.service or inputs.host, *led_to])
     found = {one: inputs.destination_rules.of(one) for one in hosts}
     return RouteInputs(
         host=inputs.host,
@@ -168,6 +171,7 @@ def _route_inputs(inputs: _HostInputs) -> RouteInputs:
         client=inputs.client,
         default_retry=inputs.default_retry,
         looked_up=frozenset(inputs.originals.services if inputs.originals is not None else ()),
+        service=inputs.service,
     )
 
 
@@ -183,9 +187,27 @@ def _make_host(inputs: _HostInputs, routes: RouteInputs, _: Memo) -> VirtualHost
         tell_grpc_of_timeouts(message.routes)
     errors: list[ConfigError] = []
     clusters = make_originals(inputs.originals, inputs.host, inputs.port, inputs.client, errors)
-    return VirtualHost(
-        inputs.domains, message, [*map(for_grpc_core, clusters)] if inputs.is_grpc_core else clusters, errors
-    )
+    if inputs.is_grpc_core:
+        clusters = [for_grpc_core(one) if isinstance(one, cluster_pb2.Cluster) else one for one in clusters]
+    return VirtualHost(inputs.domains, message, clusters, errors)
+
+
+def _pods(scope: Scope, entries: Iterable[tuple[Service, Port]], is_grpc_core: bool) -> Iterator[_HostInputs]:
+    """Pods of headless services, each with the routes of its service (generateVirtualHostDomains: `*.db`)."""
+    for service, port in entries:
+        rules = scope.at(port.number).virtual_services_of(service.host)
+        for pod in pod_hosts(service):
+            names = [pod.host, f"{pod.host}.", *short_names(scope, pod)]
+            domains = [text for name in names for text in (name, f"{name}:{port.number}")]
+            own = _inputs(scope, pod.host, domains, port, rules, is_grpc_core)
+            originals = originals_of(scope, pod.host, rules, pod)
+            yield own._replace(originals=originals, service=service.host)
+
+
+def short_names(scope: Scope, pod: PodHost) -> list[str]:
+    """The short forms of a pod's name: below those of its service."""
+    forms = short_forms(pod.service.host, scope.client.namespace, scope.world.domain)
+    return [f"{pod.name}.{form}" for form in forms]
 
 
 def hosts_of_rules(scope: Scope) -> Mapping[str, Sequence[VirtualService]]:

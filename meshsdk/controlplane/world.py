@@ -58,7 +58,11 @@ class Port(Struct, frozen=True):
 
 
 class Workload(Struct, frozen=True):
-    """Something that can serve: a Pod or a WorkloadEntry, selected by its labels."""
+    """Something that can serve: a Pod or a WorkloadEntry, selected by its labels.
+
+    Attributes:
+        hostname, subdomain: Of a pod: its name among those of the headless Service that `subdomain` names.
+    """
 
     address: str
     namespace: str
@@ -68,10 +72,16 @@ class Workload(Struct, frozen=True):
     locality: str = ""
     is_ready: bool = True
     service_account: str = ""
+    hostname: str = ""
+    subdomain: str = ""
 
 
 class EndpointEntry(Struct, frozen=True):
-    """One address that serves one port of a service."""
+    """One address that serves one port of a service.
+
+    Attributes:
+        hostname: By which it is one of a headless service, `db-0` of `db-0.db.default.svc.cluster.local`.
+    """
 
     address: str
     port: int
@@ -80,6 +90,7 @@ class EndpointEntry(Struct, frozen=True):
     locality: str = ""
     is_ready: bool = True
     service_account: str = ""
+    hostname: str = ""
 
 
 class Resolution(Enum):
@@ -104,6 +115,7 @@ class Service(Struct, frozen=True):
         subject_alt_names: Names of its servers' certificates, besides those of their accounts.
         is_entry: A ServiceEntry made it.
         is_looked_up: That left it to the application to look it up (`resolution: NONE`).
+        is_headless: It has no address of its own, but its pods may have names.
     """
 
     host: str
@@ -120,6 +132,7 @@ class Service(Struct, frozen=True):
     subject_alt_names: tuple[str, ...] = ()
     is_entry: bool = False
     is_looked_up: bool = False
+    is_headless: bool = False
 
 
 class EgressListener(Struct, frozen=True):

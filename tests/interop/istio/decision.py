@@ -56,7 +56,8 @@ def decide(view: View, request: Request, *, sees_through: bool = False) -> Decis
     if all(map(view.passes_through, clusters)) and not (sees_through and PASSTHROUGH not in clusters):
         return {"answer": "passthrough", "has_listener": True}
     found = {"answer": "forward", **_forwarded(route.forward, head)}
-    if any(view.is_original(one.cluster, request) for one in route.forward.destinations):
+    mirrored = {one.cluster for one in route.forward.mirrors}
+    if any(view.is_original(cluster, request) for cluster in clusters | mirrored):
         found = _in_place_of_others(found)
         found["clusters"].sort()
         found["ways"].sort(key=repr)

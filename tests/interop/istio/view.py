@@ -143,7 +143,10 @@ class FolderView(GrpcView):
         if found is not None and isinstance(found.discovery, DnsDiscovery):
             groups = found.discovery.endpoints.localities
             addresses |= {str(one.address) for group in groups for one in group.endpoints}
-        return addresses <= {name.lower() for name in self.names_of(request)}
+        # A pod's short name is the beginning of its full one, and of nothing else that the folder has.
+        host = request.host.lower().removesuffix(".")
+        named = {one for one in addresses if one.startswith(f"{host}.") and one.endswith(f":{request.port}")}
+        return addresses - named <= {name.lower() for name in self.names_of(request)}
 
     def table_of(self, request: Request) -> RouteTable | None:
         found = super().table_of(request)
