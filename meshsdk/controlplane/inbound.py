@@ -206,10 +206,12 @@ def _tls(mesh: MeshConfig) -> tls_pb2.DownstreamTlsContext:
     context = tls_pb2.DownstreamTlsContext()
     context.require_client_certificate.value = True
     common = context.common_tls_context
-    common.tls_certificate_sds_secret_configs.add(name="default").sds_config.ads.SetInParent()
     combined = common.combined_validation_context
     combined.validation_context_sds_secret_config.name = "ROOTCA"
-    combined.validation_context_sds_secret_config.sds_config.ads.SetInParent()
+    own = common.tls_certificate_sds_secret_configs.add(name="default")
+    for secret in (own, combined.validation_context_sds_secret_config):
+        secret.sds_config.ads.SetInParent()
+        secret.sds_config.resource_api_version = 2  # V3
     for domain in (mesh.trust_domain, *mesh.trust_domain_aliases):
         matcher = combined.default_validation_context.match_typed_subject_alt_names.add()
         matcher.san_type = 3  # URI

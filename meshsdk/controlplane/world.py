@@ -58,7 +58,11 @@ class Port(Struct, frozen=True):
 
 
 class Workload(Struct, frozen=True):
-    """Something that can serve: a Pod or a WorkloadEntry, selected by its labels."""
+    """Something that can serve: a Pod or a WorkloadEntry, selected by its labels.
+
+    Attributes:
+        hostname, subdomain: Of a pod: its name among those of the headless Service that `subdomain` names.
+    """
 
     address: str
     namespace: str
@@ -68,10 +72,16 @@ class Workload(Struct, frozen=True):
     locality: str = ""
     is_ready: bool = True
     service_account: str = ""
+    hostname: str = ""
+    subdomain: str = ""
 
 
 class EndpointEntry(Struct, frozen=True):
-    """One address that serves one port of a service."""
+    """One address that serves one port of a service.
+
+    Attributes:
+        hostname: By which it is one of a headless service, `db-0` of `db-0.db.default.svc.cluster.local`.
+    """
 
     address: str
     port: int
@@ -80,6 +90,7 @@ class EndpointEntry(Struct, frozen=True):
     locality: str = ""
     is_ready: bool = True
     service_account: str = ""
+    hostname: str = ""
 
 
 class Resolution(Enum):
@@ -104,6 +115,7 @@ class Service(Struct, frozen=True):
         subject_alt_names: Names of its servers' certificates, besides those of their accounts.
         is_entry: A ServiceEntry made it.
         is_looked_up: That left it to the application to look it up (`resolution: NONE`).
+        is_headless: It has no address of its own, but its pods may have names.
     """
 
     host: str
@@ -120,25 +132,28 @@ class Service(Struct, frozen=True):
     subject_alt_names: tuple[str, ...] = ()
     is_entry: bool = False
     is_looked_up: bool = False
+    is_headless: bool = False
 
 
 class EgressListener(Struct, frozen=True):
     """What a workload uses on a port (istio.networking.v1.IstioEgressListener).
 
     Attributes:
-        port: None is every port that no other has.
-        hosts: Namespace and host of each; the namespace may be `.`, `*` or `~`, the host a wildcard.
+        port: None is every port that no other has; 0 is of a Unix domain socket.
+        hosts: Namespace and host of each; the namespace may be `.` or `*`, the host a wildcard.
+        left_out: The same, of those that it does not have though `hosts` does.
+        is_proxy: For clients that speak to it as their HTTP proxy, about hosts of any port.
     """
 
-    port: int | None
-    hosts: tuple[tuple[str, str], ...]
+    port: int | None = None
+    hosts: tuple[tuple[str, str], ...] = (("*", "*"),)
+    left_out: tuple[tuple[str, str], ...] = ()
+    is_proxy: bool = False
 
-    def imports(self, client_namespace: str, namespace: str, host: str) -> bool:
-        """Whether it has a host of some namespace."""
-        return any(
-            (of == "*" or (client_namespace if of == "." else of) == namespace) and hosts_overlap(pattern, host)
-            for of, pattern in self.hosts
-        )
+    @property
+    def takes_every_port(self) -> bool:
+        """Whether it has services with all their ports (sidecar.go, needsPortMatch)."""
+        return not self.port or self.is_proxy
 
 
 class Sidecar(Struct, frozen=True):
@@ -155,11 +170,6 @@ class Sidecar(Struct, frozen=True):
     egress: tuple[EgressListener, ...] = ()
     registry_only: bool | None = None
     age: Age = UNKNOWN_AGE
-
-    def listener_for(self, port: int) -> EgressListener | None:
-        """What there is on a port."""
-        own = next((one for one in self.egress if one.port == port), None)
-        return own or next((one for one in self.egress if one.port is None), None)
 
 
 def hosts_overlap(one: str, other: str) -> bool:
