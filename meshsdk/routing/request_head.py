@@ -116,6 +116,13 @@ class RequestHead:
         """The same request with other headers."""
         return RequestHead(self.method, self.scheme, self.authority, self.target, raw_headers)
 
+    def add(self, name: bytes, value: bytes) -> None:
+        """Set a header, by its lower-case name, of a request that nobody else has seen yet."""
+        kept = [header for header in self.raw_headers if header[0].lower() != name]
+        kept.append((name, value))
+        self.raw_headers = kept
+        self._by_name = None
+
     def plus(self, name: bytes, value: bytes) -> RequestHead:
         """The same request with one header more, of a lower-case name that it did not have."""
         head = self.with_headers([*self.raw_headers, (name, value)])

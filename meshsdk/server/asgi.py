@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from .. import deadline
+from .. import deadline, request_id
 from ..errors import MeshError, UnsupportedFeatureError
 from ..exchange.local_reply import LocalReply, payload_too_large
 from ..inbound import InboundRequest
@@ -163,7 +163,7 @@ class AsgiMiddleware:
         record: InboundRecord | None,
     ) -> None:
         """Answer a request, or have the application do so."""
-        before, body = request.head, _Body(receive)
+        before, body = request.arrived, _Body(receive)
         port = self._port if self._port is not None else request.connection.destination_port
         policy = self._driver(port).inbound.policy if port else None
         if record is not None:
@@ -188,11 +188,15 @@ class AsgiMiddleware:
         if body.is_read:
             receive = body.receive
         limit = deadline.of_headers(request.head.header)
-        if limit is None:
-            await self.app(scope, receive, answer)
-        else:
-            with deadline.limit(limit):
+        token = request_id.current.set(request.request_id)
+        try:
+            if limit is None:
                 await self.app(scope, receive, answer)
+            else:
+                with deadline.limit(limit):
+                    await self.app(scope, receive, answer)
+        finally:
+            request_id.current.reset(token)
 
 
 def _watched(send: Send, request: InboundRequest, outcome: _Outcome) -> Send:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from contextvars import Token
 from typing import Any
 
-from .. import deadline
+from .. import deadline, request_id
 from ..exchange.local_reply import LocalReply, payload_too_large
 from ..inbound import InboundRequest
 from ..routing import RequestHead
@@ -87,7 +88,7 @@ class WsgiMiddleware:
     def _decide(self, environ: Environ, start_response: StartResponse, call: _Call) -> Iterable[bytes]:
         """Answer a request, or have the application do so."""
         request, body = call.request, _Body(environ)
-        before = request.head
+        before = request.arrived
         port = self._port if self._port is not None else request.connection.destination_port
         policy = self._driver(port).inbound.policy if port else None
         if call.record is not None:
@@ -111,14 +112,14 @@ class WsgiMiddleware:
             if call.record is not None:
                 call.record.reply = reply
             return _answer(before, start_response, reply)
-        call.limit(deadline.of_headers(request.head.header))
+        call.begin(deadline.of_headers(request.head.header))
         return self.app(environ, call.watched(start_response))
 
 
 class _Call:
     """One request, and the application's answer: it is over when its chunks are, or when the server closes them."""
 
-    __slots__ = ("_limit", "_observation", "chunks", "flag", "record", "request", "status")
+    __slots__ = ("_limit", "_observation", "_token", "chunks", "flag", "record", "request", "status")
 
     def __init__(self, request: InboundRequest) -> None:
         self.request = request
@@ -127,6 +128,7 @@ class _Call:
         self.status: int | None = None
         self.flag = ""
         self._limit: AbstractContextManager[None] | None = None
+        self._token: Token[bytes | None] | None = None
         observer = http_server_observer()
         self._observation = observer.start(request.head, request.connection) if observer is not None else None
         if self._observation is not None:
@@ -137,8 +139,9 @@ class _Call:
         if self._observation is not None:
             self.request.head = self._observation.passed_on(self.request.head)
 
-    def limit(self, seconds: float | None) -> None:
-        """What is sent on the request's behalf has so long."""
+    def begin(self, seconds: float | None) -> None:
+        """The application begins; what is sent on the request's behalf has so long, and the request's id."""
+        self._token = request_id.current.set(self.request.request_id)
         if seconds is not None:
             self._limit = deadline.limit(seconds)
             self._limit.__enter__()
@@ -175,6 +178,10 @@ class _Call:
 
     def end(self, error: BaseException | None) -> None:
         """The request is over; told once."""
+        token, self._token = self._token, None
+        if token is not None:
+            with suppress(ValueError):  # Some servers close an answer in another context than they asked for it.
+                request_id.current.reset(token)
         limit, self._limit = self._limit, None
         if limit is not None:
             limit.__exit__(None, None, None)

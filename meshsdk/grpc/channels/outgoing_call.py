@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import grpc
 from msgspec import Struct
 
-from ... import deadline
+from ... import deadline, request_id
 from ...balancing import Endpoint
 from ...discovery import CLUSTER_ROOT
 from ...exchange import Directory, Exchange, LocalReply, Outcome
@@ -31,7 +31,7 @@ from .call_error import MeshRpcError
 from .call_plan import CallPlan, shorter
 from .measured_calls import CallRecord
 
-__all__ = ["CallObserver", "OutgoingCall", "bounded_timeout", "copies_of", "decide", "with_attempt_count"]
+__all__ = ["CallObserver", "OutgoingCall", "bounded_timeout", "completion", "copies_of", "decide", "itself"]
 
 Metadata = Sequence[tuple[str, str | bytes]]
 RawHeaders = Sequence[tuple[bytes, bytes]]
@@ -205,8 +205,7 @@ def decide(
         if begun.missing_cluster and root not in plan.directory.targets:
             return root
         return begun
-    if not begun.destination or not begun.destination.is_plain:
-        entries = to_metadata(begun.outgoing_head.raw_headers, headers, entries)
+    entries = to_metadata(begun.outgoing_head.raw_headers, headers, entries)
     if begun.forward is not None and begun.forward.include_request_attempt_count:
         entries = with_attempt_count(entries)
     return OutgoingCall(plan.directory, entries or None, None, begun)
@@ -219,6 +218,28 @@ _FIRST_ATTEMPT = (("x-envoy-attempt-count", "1"),)
 def with_attempt_count(metadata: Iterable[tuple[str, str | bytes]] | None) -> tuple[tuple[str, str | bytes], ...]:
     """Metadata that say that this is the first try."""
     return (*metadata, *_FIRST_ATTEMPT) if metadata else _FIRST_ATTEMPT
+
+
+def itself(metadata: Any) -> Any:
+    """Metadata as they are."""
+    return metadata
+
+
+def completion(plan: CallPlan) -> Callable[[Any], Any]:
+    """What adds to the metadata of native calls what a connection manager and a virtual host would."""
+    generates = plan.table is not None and plan.table.listener.request_ids.generates
+    counts = plan.counts_attempts
+
+    def completed(metadata: Any) -> Any:
+        known = request_id.current.get()
+        if (known is not None or generates) and not any(entry[0] == _REQUEST_ID for entry in metadata or ()):
+            metadata = (*(metadata or ()), (_REQUEST_ID, (known or request_id.make_request_id()).decode()))
+        return with_attempt_count(metadata) if counts else metadata
+
+    return completed
+
+
+_REQUEST_ID = request_id.NAME.decode()
 
 
 def copies_of(call: OutgoingCall) -> list[Exchange]:

@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import Token
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
-from ... import deadline
+from ... import deadline, request_id
 from ...inbound import InboundRequest
 from ...telemetry.lookup import grpc_server_observer
 from .load_reports import LoadReports
@@ -87,6 +88,17 @@ class _Incoming:
             self._report = self._reports.begin()
         return self
 
+    def begin(self, request: InboundRequest | None) -> None:
+        """The handler begins: what it sends carries the call's request id on."""
+        if request is not None and request.is_clean:
+            known = request.request_id
+        else:
+            metadata = self._context.invocation_metadata() or ()
+            given = next((value for name, value in metadata if name == _REQUEST_ID), None)
+            known = request_id.carried(given.encode("latin-1", "replace")) if isinstance(given, str) else None
+        token = request_id.current.set(known)
+        self._scopes.callback(_reset, token)
+
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if self._reports is not None:
             self._send_report(self._reports)
@@ -127,6 +139,15 @@ class _Incoming:
         trailer = reports.trailer(self._report)
         if trailer is not None:
             self._context.set_trailing_metadata((*(self._context.trailing_metadata() or ()), trailer))
+
+
+_REQUEST_ID = request_id.NAME.decode()
+
+
+def _reset(token: Token[bytes | None]) -> None:
+    # A generator may be closed in another context than it ran in; there is nothing to undo there.
+    with contextlib.suppress(ValueError):
+        request_id.current.reset(token)
 
 
 def _status(context: Any, error: BaseException | None) -> tuple[str, str]:
@@ -189,6 +210,7 @@ class _Wrapper:
         request, record = None, incoming.record
         if self._policy is not None:
             request = incoming.request = self._policy.check(self._method, context, record)
+        incoming.begin(request)
         if record is not None:
             request = record.seen(self._method, context, request)
         return PolicyContext(context, request) if request is not None and changes(request) else context
@@ -199,6 +221,7 @@ class _Wrapper:
         if self._policy is not None:
             request = await self._policy.check_async(self._method, context, incoming.breaker, record)
             incoming.request = request
+        incoming.begin(request)
         if record is not None:
             request = record.seen(self._method, context, request)
         return AioPolicyContext(context, request) if request is not None and changes(request) else context
