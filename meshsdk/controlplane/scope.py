@@ -38,14 +38,14 @@ class Scope:
         services: By host, those that it may call.
         virtual_services: Those that may hold for it, those of its own namespace's first.
         destination_rules: Those that hold for it.
-        access_logs: Of what it sends, serialized.
+        telemetry: What is told of what it sends.
     """
 
     def __init__(self, world: World, client: Client, memo: Memo) -> None:
         self.world = world
         self.client = client
         self.root_namespace = world.security.mesh.root_namespace
-        self.access_logs = world.access_logs(client.namespace, dict(client.labels), is_server=False)
+        self.telemetry = world.told_of(client.namespace, dict(client.labels), is_server=False)
         defaults = world.defaults
         exported = [
             one

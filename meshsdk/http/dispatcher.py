@@ -38,6 +38,7 @@ from .raw_response import RawResponse
 if TYPE_CHECKING:
     from ..access_log import AccessLogs
     from ..telemetry.istio_metrics import IstioMetrics
+    from ..telemetry.span_tags import SpanTags
 
 __all__ = ["Dispatcher", "HasRuntime", "MeshResponseInfo", "Runtime", "Unsettled"]
 
@@ -102,6 +103,10 @@ class Runtime(Protocol):
     @property
     def problem(self) -> str:
         """Why configuration may not come; empty where all is well."""
+
+    @property
+    def span_tags(self) -> SpanTags:
+        """What spans say of this process."""
 
 
 class HasRuntime(Protocol):

@@ -12,11 +12,11 @@ import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from contextvars import Token
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import deadline, request_id
 from ..exchange.local_reply import LocalReply, payload_too_large
-from ..inbound import InboundRequest
+from ..inbound import Connection, InboundPolicy, InboundRequest
 from ..routing import RequestHead
 from ..telemetry.lookup import http_server_observer
 from .connections import ADMITTED, wsgi_connection
@@ -24,9 +24,13 @@ from .drive import Driver
 from .inbound import HasControl, Inbound
 from .malformed import bad_request
 from .measured import InboundRecord, take_metadata
+from .traced import announced_size, end_observation, observe
 from .uniform import make_uniform
 from .wsgi_head import read_head, write_back
 from .wsgi_start import check_start
+
+if TYPE_CHECKING:
+    from ..control import Control
 
 __all__ = ["WsgiMiddleware"]
 
@@ -65,6 +69,10 @@ class WsgiMiddleware:
             driver = self._drivers.setdefault(port, Driver(Inbound(self._mesh.runtime, port, self._address)))
         return driver
 
+    def _policy(self, connection: Connection) -> InboundPolicy | None:
+        port = self._port if self._port is not None else connection.destination_port
+        return self._driver(port).inbound.policy if port else None
+
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """See PEP 3333."""
         if environ.get(ADMITTED) or environ.get("asgi.scope", {}).get(ADMITTED):
@@ -72,7 +80,8 @@ class WsgiMiddleware:
         connection = wsgi_connection(environ, self._port)
         metrics, logs = self._mesh.runtime.metrics, self._mesh.runtime.access_logs
         told = take_metadata(environ) if metrics is not None else None
-        call = _Call(InboundRequest(read_head(environ, connection), connection))
+        request = InboundRequest(read_head(environ, connection), connection)
+        call = _Call(request, self._policy(connection), self._mesh.runtime)
         if metrics is not None or logs is not None:
             record = call.record = InboundRecord(metrics, logs, call.request.head, connection, told)
             record.request = call.request
@@ -90,7 +99,7 @@ class WsgiMiddleware:
         request, body = call.request, _Body(environ)
         before = request.arrived
         port = self._port if self._port is not None else request.connection.destination_port
-        policy = self._driver(port).inbound.policy if port else None
+        policy = self._policy(request.connection)
         if call.record is not None:
             call.record.policy = policy
         protocol = environ.get("SERVER_PROTOCOL", "HTTP/1.1").removeprefix("HTTP/")
@@ -108,7 +117,7 @@ class WsgiMiddleware:
             call.pass_on()
             reply = write_back(environ, before, request)
         if reply is not None:
-            call.status, call.flag = reply.status, reply.flag
+            call.status, call.flag, call.size = reply.status, reply.flag, str(len(reply.body))
             if call.record is not None:
                 call.record.reply = reply
             return _answer(before, start_response, reply)
@@ -119,10 +128,23 @@ class WsgiMiddleware:
 class _Call:
     """One request, and the application's answer: it is over when its chunks are, or when the server closes them."""
 
-    __slots__ = ("_limit", "_observation", "_token", "chunks", "flag", "record", "request", "status")
+    __slots__ = (
+        "_control",
+        "_limit",
+        "_observation",
+        "_token",
+        "chunks",
+        "flag",
+        "record",
+        "request",
+        "size",
+        "status",
+    )
 
-    def __init__(self, request: InboundRequest) -> None:
+    def __init__(self, request: InboundRequest, policy: InboundPolicy | None, control: Control) -> None:
         self.request = request
+        self._control = control
+        self.size: str | None = None
         self.chunks: Iterable[bytes] = ()
         self.record: InboundRecord | None = None
         self.status: int | None = None
@@ -130,7 +152,7 @@ class _Call:
         self._limit: AbstractContextManager[None] | None = None
         self._token: Token[bytes | None] | None = None
         observer = http_server_observer()
-        self._observation = observer.start(request.head, request.connection) if observer is not None else None
+        self._observation = observe(observer, request, policy) if observer is not None else None
         if self._observation is not None:
             self._observation.enter()
 
@@ -152,7 +174,7 @@ class _Call:
         changes_response = bool(request.response_changes)
 
         def answer(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            self.status = int(status[:3])
+            self.status, self.size = int(status[:3]), announced_size(headers)
             if changes_response:
                 raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
                 raw = request.changed_response(raw, self.status)
@@ -190,7 +212,7 @@ class _Call:
         observation, self._observation = self._observation, None
         if observation is not None:
             observation.exit()
-            observation.end(self.status, error, self.flag)
+            end_observation(observation, self._control, self.request, self.status, error, self.flag, "", self.size)
         if self.record is not None:
             self.record.end(error)
 

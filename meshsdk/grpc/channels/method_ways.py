@@ -17,6 +17,7 @@ from .lines import Lines
 from .measuring import measure
 from .mirrors import MirrorLimit
 from .outgoing_call import OutgoingCall, bounded_timeout, completion, copies_of, itself
+from .tracing import trace_call
 
 __all__ = ["MethodWays", "Way"]
 
@@ -164,8 +165,8 @@ class MethodWays:
         observer = grpc_client_observer()
         if observer is not None:
             self.relayed.reveal_peers()
-            target = self.lines.target
-            call.observe(observer.start(self.method[1:], target.host, target.port))
+            table = self.way.plan.table if self.way.plan is not None else None
+            trace_call(call, observer, self.control, self.method, self.lines.target, table)
         if self.control.metrics is not None:
             self.relayed.reveal_peers()
             clusters = self.way.plan.clusters if self.way.plan is not None else ()

@@ -10,7 +10,7 @@ import base64
 import binascii
 import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -48,7 +48,19 @@ class CallObserver(Protocol):
     def injected(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
         """The metadata with the trace's fields."""
 
-    def end(self, code: str, details: str, cluster: str = "", endpoint: str = "", flag: str = "") -> None:
+    @property
+    def wants_tags(self) -> bool:
+        """Whether the span records what it is told."""
+
+    def end(
+        self,
+        code: str,
+        details: str,
+        cluster: str = "",
+        endpoint: str = "",
+        flag: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         """The call is over."""
 
 
@@ -61,6 +73,7 @@ class OutgoingCall(Struct):
         timeout: In seconds; None is no limit.
         exchange: The decision; None where grpc-core makes it.
         observation: Its span and metrics; None where nobody watches.
+        tags: Makes more tags of its span, of the name and message of its status, its cluster and its flag.
         record: Counts it for Istio's metrics, where that is asked for.
     """
 
@@ -69,6 +82,7 @@ class OutgoingCall(Struct):
     timeout: float | None
     exchange: Exchange | None = None
     observation: CallObserver | None = None
+    tags: Callable[[str, str, str, str], Mapping[str, str]] | None = None
     record: CallRecord | None = None
     _is_over: bool = False
 
@@ -124,7 +138,8 @@ class OutgoingCall(Struct):
             monitor.responded(http_status_of(_outcome(code)), time.monotonic())
         if self.observation is not None:
             cluster = endpoint.cluster.name if endpoint is not None else self.cluster
-            self.observation.end(code.name, details, cluster, endpoint.name if endpoint is not None else "")
+            name = endpoint.name if endpoint is not None else ""
+            self.observation.end(code.name, details, cluster, name, "", self._tags(code.name, details, cluster, ""))
         if self.record is not None:
             self.record.end(
                 code,
@@ -135,6 +150,11 @@ class OutgoingCall(Struct):
                 before=flags_before(self.exchange) if self.exchange is not None else "",
             )
         return endpoint
+
+    def _tags(self, code: str, details: str, cluster: str, flag: str) -> Mapping[str, str] | None:
+        if self.tags is None or self.observation is None or not self.observation.wants_tags:
+            return None
+        return self.tags(code, details, cluster, flag)
 
     def requests_of(self, given: Any, *, is_stream: bool) -> Any:
         """The requests of the call, counted as they go where that is asked for."""
@@ -150,7 +170,9 @@ class OutgoingCall(Struct):
         error = MeshRpcError.of_reply(reply)
         self._is_over = True
         if self.observation is not None:
-            self.observation.end(error.code().name, error.details(), self.cluster, flag=reply.flag)
+            code, details = error.code().name, error.details()
+            tags = self._tags(code, details, self.cluster, reply.flag)
+            self.observation.end(code, details, self.cluster, "", reply.flag, tags)
         if self.record is not None:
             self.record.refused(reply, error.code())
         return error
