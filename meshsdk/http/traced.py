@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from ..bootstrap import Node
+from ..errors import BootstrapError
 from ..exchange import Exchange, LocalReply
 from ..exchange.request_changes import format_context
 from ..routing.formatter import FormatContext
@@ -29,7 +30,10 @@ def span_tags_of(node: Node) -> SpanTags:
     from ..istio_pod import told_metadata
     from ..telemetry.span_tags import own_span_tags
 
-    metadata = {**told_metadata(os.environ), **node.metadata}
+    try:
+        metadata = {**told_metadata(os.environ), **node.metadata}
+    except BootstrapError:
+        metadata = dict(node.metadata)  # Of a pod whose labels cannot be read.
     return own_span_tags(node.id, node.locality.zone, metadata, node.namespace)
 
 

@@ -39,7 +39,7 @@ class SpanTags:
         if configured is None:
             return {**self.own, **self.istio}
         # Istio's are on or off together; a control plane may know less of the process than the process does.
-        return {**self.own, **(self.istio if "istio.namespace" in configured else {}), **configured}
+        return {**self.own, **configured, **(self.istio if "istio.namespace" in configured else {})}
 
 
 def own_span_tags(node_id: str, zone: str, metadata: Mapping[str, Any], namespace: str) -> SpanTags:
