@@ -48,9 +48,8 @@ def observe(
         operation = begun.route.route.operation if begun.route is not None else ""
     else:
         operation = begun.operation
-    observation = observer.start(
-        request.method, shown, url.host, port, request.headers.get, name=operation, traced=begun.traced
-    )
+    head = begun.head if begun.head is not None else head_of(request, url.scheme)
+    observation = observer.start(request.method, shown, url.host, port, head, name=operation, traced=begun.traced)
     return ObservedRequest(observation, runtime, request, begun) if observation is not None else None
 
 
@@ -111,7 +110,7 @@ class ObservedRequest:
                 f"{head.scheme}://{authority}{head.target[:longest]}",
                 version.decode("ascii", "replace"),
                 address.strip("[]"),
-                request.headers.get("content-length"),
+                head.header("content-length"),
                 head.header,
             ),
             **outcome_tags(status, flags, size, cluster),

@@ -116,11 +116,9 @@ class RequestHead:
         """The same request with other headers."""
         return RequestHead(self.method, self.scheme, self.authority, self.target, raw_headers)
 
-    def add(self, name: bytes, value: bytes) -> None:
-        """Set a header, by its lower-case name, of a request that nobody else has seen yet."""
-        kept = [header for header in self.raw_headers if header[0].lower() != name]
-        kept.append((name, value))
-        self.raw_headers = kept
+    def set_headers(self, raw_headers: RawHeaders) -> None:
+        """Give a request that nobody else has seen yet other headers."""
+        self.raw_headers = raw_headers
         self._by_name = None
 
     def plus(self, name: bytes, value: bytes) -> RequestHead:

@@ -30,16 +30,19 @@ def compile_request_ids(ids: RequestIds) -> Callable[[RequestHead], None]:
     generates = ids.generates
 
     def identify(head: RequestHead) -> None:
-        for name, value in head.raw_headers:
+        raw = head.raw_headers
+        for name, value in raw:
             # Written out, since every request comes by here.
-            if len(name) == 12 and value and name.lower() == NAME:
-                return
+            if len(name) == 12 and name.lower() == NAME:
+                if value:
+                    return
+                raw = [header for header in raw if header[0].lower() != NAME]
         known = current.get()
         if known is None:
             if not generates:
                 return
             known = make_request_id()
-        head.add(NAME, known)
+        head.set_headers([*raw, (NAME, known)])
 
     return identify
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context, attach, detach, get_current, set_value
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from .spans import Traced, is_suppressed, span_of_others, start_span
-from .trace_context import extracted, injected
+from .trace_context import extracted, injected, may_be_told
 
 __all__ = ["AttemptObservation", "HttpClientObserver", "RequestObservation"]
 
@@ -27,6 +28,16 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.
 
 Headers = Sequence[tuple[bytes, bytes]]
 Attributes = dict[str, str | int]
+
+
+class Head(Protocol):
+    """A request's head."""
+
+    def header(self, name: str) -> str | None:
+        """A header's value, by its lower-case name."""
+
+    def by_name(self) -> dict[bytes, bytes]:
+        """The headers by their lower-case names."""
 
 
 class HttpClientObserver:
@@ -51,7 +62,7 @@ class HttpClientObserver:
         url: str,
         host: str,
         port: int,
-        header: Callable[[str], str | None] = lambda name: None,
+        head: Head,
         *,
         name: str = "",
         traced: Traced | None = None,
@@ -62,7 +73,7 @@ class HttpClientObserver:
             method: Upper case.
             url: Without credentials.
             host, port: Of the URL.
-            header: The value of one of its headers: the parent, where no span is the current one.
+            head: The request; its headers tell the parent, where no span is the current one.
             name: Of the span; empty is the method.
             traced: What configuration has decided of its trace.
         """
@@ -73,8 +84,8 @@ class HttpClientObserver:
         of_httpx = span_of_others(SpanKind.CLIENT, _SCOPE_OF_HTTPX)
         if of_httpx is not None:
             return RequestObservation(self, of_httpx, attributes, context, is_own=False)
-        if not trace.get_current_span(context).get_span_context().is_valid:
-            context = extracted(header, context)
+        if not trace.get_current_span(context).get_span_context().is_valid and may_be_told(head.by_name()):
+            context = extracted(head.header, context)
         if traced is not None and traced.tracing.is_off:
             span = trace.get_current_span(context)
             return RequestObservation(self, span, attributes, context, is_own=False, has_attempts=False)

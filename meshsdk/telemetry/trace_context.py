@@ -9,14 +9,14 @@ Sources: openzipkin/b3-propagation; Envoy source/extensions/tracers/zipkin/span_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context, get_current, get_value, set_value
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-__all__ = ["B3_HEADERS", "CONTEXT_HEADERS", "extracted", "injected", "is_denied"]
+__all__ = ["extracted", "injected", "is_denied", "may_be_told"]
 
 Read = Callable[[str], str | None]
 
@@ -26,8 +26,7 @@ _FORM = "meshsdk-b3-form"
 _DECISION = "meshsdk-b3-sampled"
 
 _PARTS = ("x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags")
-B3_HEADERS = frozenset(("b3", *_PARTS))
-CONTEXT_HEADERS = B3_HEADERS | {"traceparent", "tracestate", "baggage"}
+_CONTEXT_HEADERS = frozenset(("b3", *_PARTS, "traceparent", "tracestate", "baggage"))
 
 _HEX = frozenset("0123456789abcdefABCDEF")
 _DECISIONS = {"1": True, "d": True, "true": True, "0": False, "false": False}
@@ -43,10 +42,27 @@ class _Reader(Getter[Read]):
 
     def keys(self, carrier: Read) -> list[str]:
         """See Getter."""
-        return [name for name in CONTEXT_HEADERS if carrier(name) is not None]
+        return [name for name in _CONTEXT_HEADERS if carrier(name) is not None]
 
 
 _READER = _Reader()
+
+
+class _Fields:
+    """What the propagators write, as they were when they were last looked at."""
+
+    propagator: object = None
+    names: frozenset[bytes] = frozenset()
+
+
+def may_be_told(names: Collection[bytes]) -> bool:
+    """Whether headers of these lower-case names may tell a context; a quick look."""
+    propagator = propagate.get_global_textmap()
+    if propagator is not _Fields.propagator:
+        fields = {name.lower() for name in propagator.fields}
+        _Fields.names = frozenset(name.encode("latin-1", "replace") for name in fields | _CONTEXT_HEADERS)
+        _Fields.propagator = propagator
+    return not _Fields.names.isdisjoint(names)
 
 
 def extracted(read: Read, context: Context | None = None) -> Context:
