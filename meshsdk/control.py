@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .health import HealthWatcher
     from .inbound import InboundPolicy
     from .telemetry.istio_metrics import IstioMetrics
+    from .telemetry.span_tags import SpanTags
 
 __all__ = ["Control", "SourceFactory"]
 
@@ -146,6 +147,13 @@ class Control:
     def secrets(self) -> Secrets:
         """See `Runtime.secrets`."""
         return self._secrets
+
+    @cached_property
+    def span_tags(self) -> SpanTags:
+        """See `Runtime.span_tags`."""
+        from .http.traced import span_tags_of
+
+        return span_tags_of(self.bootstrap.node)
 
     def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
         """Names of the listeners that may stand for a target: as written, then as a Kubernetes short name.

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.extensions.access_loggers.file.v3 import file_pb2
 from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from google.protobuf import json_format
 from msgspec import Struct
 
 from ..access_log import ISTIO_TEXT
 from .age import UNKNOWN_AGE, Age
 from .labels import has_labels
+from .tracing import NO_TRACING, TraceRule, apply_tracing
 
 __all__ = [
     "BUILTIN",
@@ -25,8 +27,10 @@ __all__ = [
     "AccessLogging",
     "LogDefaults",
     "LogProvider",
+    "ManagerTelemetry",
     "Telemetry",
     "access_logs",
+    "levels",
 ]
 
 # The provider that is there without being defined.
@@ -77,13 +81,32 @@ class AccessLogging(Struct, frozen=True):
 
 
 class Telemetry(Struct, frozen=True):
-    """A Telemetry object, as far as it is about access logs; `selector` None is for the whole namespace."""
+    """A Telemetry object; `selector` None is for the whole namespace."""
 
     name: str
     namespace: str
     selector: Mapping[str, str] | None
     logging: tuple[AccessLogging, ...]
+    tracing: tuple[TraceRule, ...] = ()
     age: Age = UNKNOWN_AGE
+
+
+class ManagerTelemetry(Struct, frozen=True):
+    """What connection managers tell of requests.
+
+    Attributes:
+        logs: envoy.config.accesslog.v3.AccessLog, serialized.
+        tracing: See `tracing.trace_settings`.
+    """
+
+    logs: tuple[bytes, ...] = ()
+    tracing: bytes = NO_TRACING
+
+    def add_to(self, manager: http_connection_manager_pb2.HttpConnectionManager) -> None:
+        """Have a connection manager tell this."""
+        for log in self.logs:
+            manager.access_log.add().MergeFromString(log)
+        apply_tracing(manager, self.tracing)
 
 
 def access_logs(
@@ -107,7 +130,7 @@ def access_logs(
     names = defaults.names or ((BUILTIN,) if defaults.path else ())
     chosen = dict.fromkeys(names, "")
     wrong_mode = "CLIENT" if is_server else "SERVER"
-    for rule in _levels(rules, root_namespace, namespace, labels):
+    for rule in levels([one for one in rules if one.logging], root_namespace, namespace, labels):
         for entry in rule.logging:
             if entry.mode == wrong_mode:
                 continue
@@ -125,9 +148,9 @@ def access_logs(
     return tuple(found)
 
 
-def _levels(rules: list[Telemetry], root_namespace: str, namespace: str, labels: Mapping[str, str]) -> list[Telemetry]:
+def levels(rules: list[Telemetry], root_namespace: str, namespace: str, labels: Mapping[str, str]) -> list[Telemetry]:
     """The Telemetry of the mesh, of the namespace and of the workload: of several the oldest one."""
-    every = sorted((one for one in rules if one.logging), key=lambda one: one.age)
+    every = sorted(rules, key=lambda one: one.age)
     own = [one for one in every if one.namespace == namespace]
     selecting = [one for one in own if one.selector is not None and has_labels(labels, one.selector)]
     of_mesh = [one for one in every if one.namespace == root_namespace and one.selector is None]

@@ -27,6 +27,7 @@ from envoy.type.matcher.v3 import string_pb2
 from google.protobuf.message import Message
 
 from ..errors import ConfigError
+from .access_logging import ManagerTelemetry
 from .authorization import make_filter, make_rbac
 from .durations import set_seconds
 from .istio import endpoint_of
@@ -72,17 +73,17 @@ def make_inbound_listener(
     listener.address.socket_address.address = address
     listener.address.socket_address.port_value = port
     filters = list(_filters(world, workload))
-    logs = world.access_logs(workload.namespace, workload.labels, is_server=True)
+    telemetry = world.told_of(workload.namespace, workload.labels, is_server=True)
     if mode in ("STRICT", "PERMISSIVE"):
         chain = listener.filter_chains.add(name=f"{port} mTLS")
         chain.filter_chain_match.transport_protocol = "tls"
         chain.transport_socket.name = "envoy.transport_sockets.tls"
         chain.transport_socket.typed_config.Pack(_tls(security.mesh))
-        _add_manager(chain, security.mesh, filters, port, logs)
+        _add_manager(chain, security.mesh, filters, port, telemetry)
     if mode in ("DISABLE", "PERMISSIVE"):
         chain = listener.filter_chains.add(name=f"{port} plaintext")
         chain.filter_chain_match.transport_protocol = "raw_buffer"
-        _add_manager(chain, security.mesh, filters, port, logs)
+        _add_manager(chain, security.mesh, filters, port, telemetry)
     return listener
 
 
@@ -228,11 +229,10 @@ def _add_manager(
     mesh: MeshConfig,
     filters: Iterable[Named],
     port: int,
-    logs: Iterable[bytes],
+    telemetry: ManagerTelemetry,
 ) -> None:
     manager = http_connection_manager_pb2.HttpConnectionManager(stat_prefix=f"inbound_{port}")
-    for log in logs:
-        manager.access_log.add().MergeFromString(log)
+    telemetry.add_to(manager)
     routes = manager.route_config
     routes.name = f"inbound|{port}||"
     virtual_host = routes.virtual_hosts.add(name=routes.name, domains=["*"])

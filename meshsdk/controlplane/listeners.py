@@ -18,6 +18,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from google.protobuf.message import Message
 
 from ..errors import ConfigError
+from .access_logging import ManagerTelemetry
 from .names import cluster_name, names_of
 from .originals import pod_hosts
 from .packing import Packer, Resources
@@ -27,6 +28,10 @@ from .virtual_hosts import PORT_OF_OTHERS, VirtualHost, hosts_of_rules, leads_el
 from .world import Resolution
 
 __all__ = ["grpc_listeners", "make_refusal", "sidecar_listeners", "with_own_domains"]
+
+
+# grpc-core makes neither logs nor spans.
+NOTHING = ManagerTelemetry()
 
 
 def grpc_listeners(scope: Scope, packer: Packer, *, is_grpc_core: bool = False) -> Iterator[Resources]:
@@ -41,9 +46,9 @@ def grpc_listeners(scope: Scope, packer: Packer, *, is_grpc_core: bool = False) 
             # Whoever names a host by a short form asks for its full name, too, be it a service's or a rule's alone.
             names = names_of(host, port=number, namespace=scope.client.namespace, domain=scope.world.domain)
             forms = [form for form in names if form not in by_domain]
-            logs = () if is_grpc_core else scope.access_logs
-            make = partial(_of_host, host, number, one, forms, logs)
-            yield packer.keep(("listener", host, number, is_grpc_core), (one, forms, logs), make)
+            telemetry = NOTHING if is_grpc_core else scope.telemetry
+            make = partial(_of_host, host, number, one, forms, telemetry)
+            yield packer.keep(("listener", host, number, is_grpc_core), (one, forms, telemetry), make)
 
 
 def _of_host(
@@ -51,13 +56,13 @@ def _of_host(
     number: int,
     virtual_host: VirtualHost,
     forms: Sequence[str],
-    logs: Sequence[bytes],
+    telemetry: ManagerTelemetry,
     errors: list[ConfigError],
 ) -> Iterator[Message]:
     errors += virtual_host.errors
     listener = listener_pb2.Listener(name=f"{host}:{number}")
     route_name = cluster_name(number, "", host)
-    listener.api_listener.api_listener.Pack(_make_manager(route_name, route_name, logs))
+    listener.api_listener.api_listener.Pack(_make_manager(route_name, route_name, telemetry))
     yield listener
     routes = route_pb2.RouteConfiguration(name=route_name, virtual_hosts=[virtual_host.message])
     routes.virtual_hosts[0].domains.extend(forms)
@@ -69,18 +74,18 @@ def sidecar_listeners(scope: Scope, packer: Packer) -> Iterator[Resources]:
     """A Listener and a RouteConfiguration for each port number."""
     for number in sorted(_ports(scope)):
         virtual_hosts = make_virtual_hosts(scope, number, packer.memo)
-        make = partial(_of_port, number, virtual_hosts, scope.access_logs)
-        yield packer.keep(("port", number), (virtual_hosts, scope.access_logs), make)
+        make = partial(_of_port, number, virtual_hosts, scope.telemetry)
+        yield packer.keep(("port", number), (virtual_hosts, scope.telemetry), make)
 
 
 def _of_port(
-    number: int, virtual_hosts: Iterable[VirtualHost], logs: Sequence[bytes], errors: list[ConfigError]
+    number: int, virtual_hosts: Iterable[VirtualHost], telemetry: ManagerTelemetry, errors: list[ConfigError]
 ) -> Iterator[Message]:
     listener = listener_pb2.Listener(name=f"127.0.0.1_{number}")
     listener.address.socket_address.address = "127.0.0.1"
     listener.address.socket_address.port_value = number
     http_filter = listener.filter_chains.add().filters.add(name="envoy.filters.network.http_connection_manager")
-    http_filter.typed_config.Pack(_make_manager(str(number), f"outbound_{number}", logs))
+    http_filter.typed_config.Pack(_make_manager(str(number), f"outbound_{number}", telemetry))
     yield listener
     routes = route_pb2.RouteConfiguration(name=str(number), ignore_port_in_host_matching=True)
     for virtual_host in virtual_hosts:
@@ -95,13 +100,13 @@ def _of_port(
     yield routes
 
 
-def make_refusal(name: str, logs: Sequence[bytes]) -> Message:
+def make_refusal(name: str, telemetry: ManagerTelemetry) -> Message:
     """The listener of a host that is not in the registry, where only those that are may be called.
 
     As a sidecar answers (pilot/pkg/networking/core/httproute.go, buildSidecarOutboundHTTPRouteConfig, block_all).
     """
     listener: Message = listener_pb2.Listener(name=name)
-    manager = _make_manager("", "block_all", logs)
+    manager = _make_manager("", "block_all", telemetry)
     manager.route_config.name = "block_all"
     block = manager.route_config.virtual_hosts.add(name="block_all", domains=["*"])
     route = block.routes.add(name="block_all")
@@ -144,11 +149,10 @@ def _hosts_of(scope: Scope, number: int) -> Iterable[str]:
 
 
 def _make_manager(
-    route_name: str, stat_prefix: str, logs: Sequence[bytes]
+    route_name: str, stat_prefix: str, telemetry: ManagerTelemetry
 ) -> http_connection_manager_pb2.HttpConnectionManager:
     manager = http_connection_manager_pb2.HttpConnectionManager(stat_prefix=stat_prefix)
-    for log in logs:
-        manager.access_log.add().MergeFromString(log)
+    telemetry.add_to(manager)
     # A stream may stand still for as long as it likes (listener_builder.go, buildHTTPConnectionManager).
     manager.stream_idle_timeout.SetInParent()
     if route_name:

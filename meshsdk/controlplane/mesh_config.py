@@ -14,7 +14,13 @@ from .fields import Fields
 from .kinds import did_you_mean
 from .security_world import MeshConfig, Provider
 from .strict_yaml import YamlError, parse_yaml
-from .telemetry_rules import parse_log_defaults, parse_log_provider
+from .telemetry_rules import (
+    parse_default_providers,
+    parse_log_defaults,
+    parse_log_provider,
+    parse_tag_length,
+    parse_trace_defaults,
+)
 from .virtual_service import parse_retry
 from .world import MeshDefaults
 
@@ -65,13 +71,15 @@ def parse_mesh_config(config_map: Fields) -> tuple[MeshConfig, MeshDefaults]:
     if len(documents) != 1:
         raise data.error("mesh", f"must be one document, Istio's MeshConfig, has {len(documents)}")
     mesh = data.nested("mesh", documents[0])
-    providers, files = {}, {}
+    providers, files, lengths = {}, {}, {}
     for entry in mesh.children("extensionProviders"):
         provider = _parse_provider(entry)
         if provider is not None:
             providers[provider.name] = provider
         elif (file := parse_log_provider(entry)) is not None:
             files[entry.required_text("name")] = file
+        elif length := parse_tag_length(entry):
+            lengths[entry.required_text("name")] = length
     parsed = MeshConfig(
         trust_domain=mesh.text("trustDomain") or "cluster.local",
         trust_domain_aliases=mesh.texts("trustDomainAliases"),
@@ -80,13 +88,14 @@ def parse_mesh_config(config_map: Fields) -> tuple[MeshConfig, MeshDefaults]:
         providers=providers,
         enable_auto_mtls=mesh.boolean("enableAutoMtls", True),
     )
-    defaults = _parse_defaults(mesh, files)
+    defaults = _parse_defaults(mesh, files, lengths)
     mesh.ignore(*_OTHERS)
     mesh.finish_exactly()
     return parsed, defaults
 
 
-def _parse_defaults(mesh: Fields, files: Mapping[str, LogProvider]) -> MeshDefaults:
+def _parse_defaults(mesh: Fields, files: Mapping[str, LogProvider], lengths: Mapping[str, int]) -> MeshDefaults:
+    for_logs, for_traces = parse_default_providers(mesh)
     outbound, retries = mesh.child("outboundTrafficPolicy"), mesh.child("defaultHttpRetryPolicy")
     locality = mesh.child("localityLbSetting")
     return MeshDefaults(
@@ -97,7 +106,8 @@ def _parse_defaults(mesh: Fields, files: Mapping[str, LogProvider]) -> MeshDefau
         service_export_to=mesh.texts("defaultServiceExportTo"),
         virtual_service_export_to=mesh.texts("defaultVirtualServiceExportTo"),
         destination_rule_export_to=mesh.texts("defaultDestinationRuleExportTo"),
-        logs=replace(parse_log_defaults(mesh), providers=files),
+        logs=replace(parse_log_defaults(mesh, for_logs), providers=files),
+        traces=parse_trace_defaults(mesh, for_traces, lengths),
     )
 
 

@@ -41,14 +41,14 @@ class Scope:
     Attributes:
         services: By host, those that it may call, and those that rules of its listeners lead to.
         destination_rules: Those that hold for it.
-        access_logs: Of what it sends, serialized.
+        telemetry: What is told of what it sends.
     """
 
     def __init__(self, world: World, client: Client, memo: Memo) -> None:
         self.world = world
         self.client = client
         self.root_namespace = world.security.mesh.root_namespace
-        self.access_logs = world.access_logs(client.namespace, dict(client.labels), is_server=False)
+        self.telemetry = world.told_of(client.namespace, dict(client.labels), is_server=False)
         defaults = world.defaults
         exported = [one for one in world.services.values() if self._sees(one)]
         rules = [

@@ -92,7 +92,7 @@ class View:
                 return self._of_wildcard(packed, pattern, name)
         if not self.scope.registry_only or self._is_passed_through(host, int(port)):
             return None
-        refusal: bytes = make_refusal(name, self.scope.access_logs).SerializeToString(deterministic=True)
+        refusal: bytes = make_refusal(name, self.scope.telemetry).SerializeToString(deterministic=True)
         return refusal
 
     def _of_wildcard(self, packed: bytes, pattern: str, name: str) -> bytes:

@@ -10,11 +10,12 @@ from enum import Enum
 
 from msgspec import Struct, field
 
-from .access_logging import LogDefaults, Telemetry, access_logs
+from .access_logging import LogDefaults, ManagerTelemetry, Telemetry, access_logs, levels
 from .age import UNKNOWN_AGE, Age
 from .http_rules import HttpRetry, VirtualService
 from .names import full_host
 from .security_world import SecurityWorld
+from .tracing import TraceDefaults, trace_settings
 from .traffic_policy import DestinationRule, LocalitySetting
 
 __all__ = [
@@ -213,6 +214,7 @@ class MeshDefaults(Struct, frozen=True):
     virtual_service_export_to: tuple[str, ...] = ()
     destination_rule_export_to: tuple[str, ...] = ()
     logs: LogDefaults = LogDefaults()
+    traces: TraceDefaults = TraceDefaults()
 
 
 class World(Struct):
@@ -229,10 +231,15 @@ class World(Struct):
     security: SecurityWorld = field(default_factory=SecurityWorld)
     warnings: list[str] = field(default_factory=list)
 
-    def access_logs(self, namespace: str, labels: Mapping[str, str], *, is_server: bool) -> tuple[bytes, ...]:
-        """What is written of the requests of a workload, as connection managers have it, serialized."""
+    def told_of(self, namespace: str, labels: Mapping[str, str], *, is_server: bool) -> ManagerTelemetry:
+        """What is told of the requests of a workload."""
         root, logs = self.security.mesh.root_namespace, self.defaults.logs
-        return access_logs(self.telemetries, logs, root, namespace, labels, is_server=is_server)
+        telling = [one for one in self.telemetries if one.tracing]
+        rules = [rule for one in levels(telling, root, namespace, labels) for rule in one.tracing]
+        return ManagerTelemetry(
+            access_logs(self.telemetries, logs, root, namespace, labels, is_server=is_server),
+            trace_settings(rules, self.defaults.traces, namespace, labels, is_server=is_server),
+        )
 
     def full_host(self, host: str, namespace: str) -> str:
         """A host as Istio completes it: a name without dots is a service of the rule's own namespace."""

@@ -14,7 +14,7 @@ from ..balancing import Cluster
 from ..discovery import ClusterView, ListenerView, Snapshot
 from ..errors import ResourceError
 from ..resources import AggregateDiscovery
-from ..routing import CompiledRoute, RequestHead, RouteTable, apply_mutations
+from ..routing import CompiledForward, CompiledRoute, RequestHead, RouteTable, apply_mutations
 from ..routing.formatter import FormatContext
 from ..routing.timeouts import is_grpc
 from .configured_answer import configured_answer
@@ -158,15 +158,36 @@ def begin(
             return path_refused()
         if status:
             return redirect_to(status, head.target, "path_normalization_failed")
+    table.identify(head)
     index = table.routes_for(head)
     if index is not None and index.require_tls and head.scheme != "https":
-        return redirect_to(301, f"https://{head.authority}{head.target}", "direct_response")
+        reply = redirect_to(301, f"https://{head.authority}{head.target}", "direct_response")
+        return replace(reply, head=head)
     route = index.find(head, random_fraction) if index is not None else None
+    tracing, traced = (table.tracing if route is None else route.tracing), None
+    if tracing is not None:
+        head, traced = tracing.decide(head, random_fraction)
     if route is None:
-        return no_route(head.method, head.authority, head.path)
+        return replace(no_route(head.method, head.authority, head.path), head=head, traced=traced)
     forward = route.forward
     if forward is None:
-        return _answer(route, head, random_fraction)
+        begun: Exchange | LocalReply = _answer(route, head, random_fraction)
+    else:
+        begun = _forwarded(table, clusters, head, route, forward, random_fraction)
+    if isinstance(begun, LocalReply):
+        return replace(begun, head=head, traced=traced, operation=route.route.operation)
+    begun.traced = traced
+    return begun
+
+
+def _forwarded(
+    table: RouteTable,
+    clusters: Mapping[str, Cluster],
+    head: RequestHead,
+    route: CompiledRoute,
+    forward: CompiledForward,
+    random_fraction: RandomFraction,
+) -> Exchange | LocalReply:
     destination = forward.choose(head, random_fraction)
     filters, verdict = destination.filters, PASSED
     if filters.faults or filters.rate_limits:

@@ -17,7 +17,7 @@ from ..resources import NonForwardingAction
 from ..resources.access_log import AccessLogConfig
 from ..routing import CompiledRoute
 
-__all__ = ["configs_of", "entry_of"]
+__all__ = ["cluster_of", "configs_of", "entry_of"]
 
 # How requests end that the application has taken up, by their flags.
 _DETAILS = {
@@ -97,7 +97,7 @@ def entry_of(
         steady = Steady(head, status, flags, details, connection.protocol)
         steady.route = request.route_name
         if route is not None:
-            steady.cluster = request.cluster or _cluster(route, connection.destination_port)
+            steady.cluster = request.cluster or cluster_of(route, connection.destination_port)
         if reply is None:
             steady.host = address_text(connection.destination_ip, connection.destination_port)
             steady.attempts = 1
@@ -118,7 +118,7 @@ def configs_of(policy: InboundPolicy | None, connection: Connection) -> tuple[Ac
     return chain.manager.listener.access_logs if chain is not None else ()
 
 
-def _cluster(route: CompiledRoute, port: int) -> str:
+def cluster_of(route: CompiledRoute, port: int) -> str:
     """Where a request would have gone that a filter has answered; empty where a route answers by itself."""
     if route.forward is not None:
         return route.forward.destinations[0].cluster
