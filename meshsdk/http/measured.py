@@ -25,7 +25,7 @@ from ..telemetry.workload import NOBODY, Workload, workload_of_endpoint
 from .counted_bodies import counted_request, counted_response
 from .dispatcher import PASSTHROUGH_CLUSTER, Dispatcher, MeshResponseInfo, head_of
 from .endings import ending_of_error, flag_of_reply
-from .logged import Ending, Told, answered_entry, entry_of
+from .logged import Ending, InPlace, Told, answer_in_place, answered_entry, entry_of
 from .raw_response import EMPTY_BODY
 from .request_body import content_of
 
@@ -162,7 +162,8 @@ class Record:
         if self._begun is None and isinstance(error, RequestError) and flags == "NR":
             # Unknown hosts are denied: a sidecar under REGISTRY_ONLY sends them where nobody is, and answers 502.
             status, flags = 502, ""
-        self._end(self._begun, None, None, error, status, flags)
+        answer = answer_in_place(self._request, error, status, self._begun)
+        self._end(self._begun, None, None, answer, answer.reply.status if status else 0, flags)
 
     def answered(self, response: httpx.Response) -> httpx.Response:
         """Its response begins; a body that is still coming is counted as it is read."""
@@ -182,7 +183,8 @@ class Record:
         else:
             # The response itself would be in a circle with its stream.
             end = partial(self._end, exchange or reply, endpoint, told, reply, response.status_code)
-            response.stream = counted_response(stream, self._add_received, end)
+            is_http2 = response.extensions.get("http_version") == b"HTTP/2"
+            response.stream = counted_response(stream, self._add_received, end, is_http2=is_http2)
         return response
 
     def _read_head(
@@ -221,7 +223,7 @@ class Record:
             begun: What it came to.
             endpoint: Whose response it is; None where no server answered.
             told: The response that the application gets, if any.
-            ending: The answer in a server's place, or what is raised.
+            ending: The answer in a server's place, or in that of what is raised.
             status, flags: How it ended.
         """
         if self._is_over:
@@ -232,7 +234,7 @@ class Record:
         seconds = time.monotonic() - self._started
         metrics = self._metrics
         if metrics is not None:
-            self._count(metrics, begun, endpoint, told, status, flags, int(seconds * 1000))
+            self._count(metrics, begun, endpoint, told, ending, status, flags, int(seconds * 1000))
         logs = self._logs
         if logs is not None:
             to_head = self._head_received - self._started if self._head_received is not None else None
@@ -250,6 +252,7 @@ class Record:
         begun: Begun,
         endpoint: Endpoint | None,
         told: Told | None,
+        ending: Ending,
         status: int,
         flags: str,
         milliseconds: int,
@@ -262,7 +265,11 @@ class Record:
         size, content_type = size_and_value(raw, b"content-type")
         sent = self._sent + size + len(request.method) + target + REQUEST_LINE
         is_grpc = content_type != b"" and is_grpc_content(content_type.decode("latin-1"))
-        grpc_status = _grpc_status(told) if is_grpc and told is not None else ""
+        in_place = ending.reply if isinstance(ending, InPlace) else None
+        if is_grpc and status:
+            grpc_status = _grpc_status(told or (in_place.headers if in_place is not None else (), {}))
+        else:
+            grpc_status = ""
         outcome = ("grpc" if is_grpc else "http", status, grpc_status, flags)
         if isinstance(begun, Exchange):
             row = self._row_of_exchange(metrics, begun, endpoint, outcome)
@@ -271,7 +278,7 @@ class Record:
         metrics.cells.count_request(row, milliseconds, sent, self._head_size + self._received)
         if metrics.recent is not None:
             head = begun.head if isinstance(begun, Exchange) else head_of(request, request.url.scheme)
-            details = told[1]["mesh"].details if told is not None else ""
+            details = told[1]["mesh"].details if told is not None else in_place.details if in_place is not None else ""
             metrics.recent.sent(head, begun, endpoint, (status, grpc_status, flags), details, milliseconds)
 
     def _row_of_exchange(

@@ -196,7 +196,7 @@ def hang(connection: socket.socket, number: int) -> None:
 ENDINGS: dict[str, tuple[Callable[[socket.socket, int], None] | None, str, str, str]] = {
     "closed": (refuse, NO_RETRIES, "503", "UC"),
     "malformed": (talk_nonsense, NO_RETRIES, "502", "UPE"),
-    "broken off": (break_off, NO_RETRIES, "200", "UC"),
+    "broken off": (break_off, NO_RETRIES, "200", "UPE"),
     "retried and closed": (refuse, RETRIES, "503", "URX,UC"),
     "refused": (None, NO_RETRIES, "503", "UF"),
     "retried and refused": (None, RETRIES, "503", "URX,UF"),
