@@ -125,6 +125,7 @@ class _Servers:
                 locality=locality,
                 is_ready=pod.is_ready,
                 service_account=pod.service_account,
+                name=pod.workload,
             )
 
         return memo.keep((pod.namespace, pod.name), (pod, locality), make)
@@ -213,6 +214,7 @@ def _entry(address: PendingAddress, port: int, pod: Pod | None, locality: str) -
         locality=locality,
         is_ready=address.is_ready,
         service_account=pod.service_account if pod is not None else "",
+        workload=pod.workload if pod is not None else "",
     )
 
 

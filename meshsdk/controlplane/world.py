@@ -58,7 +58,11 @@ class Port(Struct, frozen=True):
 
 
 class Workload(Struct, frozen=True):
-    """Something that can serve: a Pod or a WorkloadEntry, selected by its labels."""
+    """Something that can serve: a Pod or a WorkloadEntry, selected by its labels.
+
+    Attributes:
+        name: Of the workload, as metrics call it.
+    """
 
     address: str
     namespace: str
@@ -68,10 +72,15 @@ class Workload(Struct, frozen=True):
     locality: str = ""
     is_ready: bool = True
     service_account: str = ""
+    name: str = ""
 
 
 class EndpointEntry(Struct, frozen=True):
-    """One address that serves one port of a service."""
+    """One address that serves one port of a service.
+
+    Attributes:
+        workload: Whose it is, by name; empty where that is not known.
+    """
 
     address: str
     port: int
@@ -80,6 +89,7 @@ class EndpointEntry(Struct, frozen=True):
     locality: str = ""
     is_ready: bool = True
     service_account: str = ""
+    workload: str = ""
 
 
 class Resolution(Enum):
@@ -103,6 +113,7 @@ class Service(Struct, frozen=True):
         external_name: The host that it is a name of.
         subject_alt_names: Names of its servers' certificates, besides those of their accounts.
         is_entry: A ServiceEntry made it.
+        is_external: It is outside the mesh (ServiceEntry.location, by default).
         is_looked_up: That left it to the application to look it up (`resolution: NONE`).
     """
 
@@ -119,6 +130,7 @@ class Service(Struct, frozen=True):
     external_name: str = ""
     subject_alt_names: tuple[str, ...] = ()
     is_entry: bool = False
+    is_external: bool = False
     is_looked_up: bool = False
 
 
