@@ -23,6 +23,7 @@ from .bootstrap import Bootstrap
 from .discovery import SERVER_ROOT, DnsResolver, Graph, Snapshot
 from .errors import BootstrapError, RequestError
 from .exchange import Directory
+from .followed import Stats, follow_logs, follow_metrics
 from .forked import keep
 from .http.dispatcher import HasCertificates, LocalReplies, Transport, UnknownHosts
 from .log_lines import logger_of
@@ -120,6 +121,7 @@ class Control:
         self._call_later: Callable[[float, Callable[[], None]], Timer] | None = None
         self._end_of_withdrawn: Timer | None = None
         self._logged_notes: set[str] = set()
+        self._stats: Stats = ()
 
     # From any thread.
 
@@ -348,6 +350,8 @@ class Control:
         self.directory.retire_those_that_left()
         self._publish_policies(snapshot)
         self._publish_logs(snapshot)
+        self._stats = snapshot.stats
+        self.follow_metrics()
         self._health.watch(self.directory.clusters.values())
         for transport in list(self._transports):
             transport.drop_removed()
@@ -374,15 +378,14 @@ class Control:
 
     def _publish_logs(self, snapshot: Snapshot) -> None:
         configs = snapshot.access_logs if self.keeps_logs else []
-        if configs and self.access_logs is None:
-            # Nobody pays for logs who wants none.
-            from .access_log import AccessLogs
-            from .http.measured import Record
+        self.access_logs, problems = follow_logs(self.access_logs, configs)
+        for problem in problems:
+            self._log_once(problem)
 
-            self.access_logs = AccessLogs((), Record)
-        if self.access_logs is not None:
-            for problem in self.access_logs.follow(configs):
-                self._log_once(problem)
+    def follow_metrics(self) -> None:
+        """Have metrics labelled as configuration says. From any thread."""
+        for problem in follow_metrics(self.metrics, self._stats, self.bootstrap.node):
+            self._log_once(problem)
 
     def _log_once(self, message: str) -> None:
         if message not in self._logged_notes and len(self._logged_notes) < 10_000:

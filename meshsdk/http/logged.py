@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from ..access_log import AccessLogs, Entry, Headers, Steady
+from ..access_log import Entry, Headers, RemembersSteady, Steady
 from ..balancing import Endpoint
 from ..errors import PeerIdentityError, RequestError
 from ..exchange import Exchange, LocalReply
@@ -74,7 +74,7 @@ _NO_EXTENSIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 def answered_entry(
-    logs: AccessLogs,
+    logs: RemembersSteady,
     exchange: Exchange,
     endpoint: Endpoint | None,
     told: Told,

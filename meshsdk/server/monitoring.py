@@ -72,6 +72,7 @@ class Monitoring:
             # Others that are told the same port learn from our place that it is ours.
             _ = self.metrics.cells
         control.metrics = self.metrics
+        control.follow_metrics()
         control.register(self)
 
     def page(self) -> bytes:

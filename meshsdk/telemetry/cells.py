@@ -20,7 +20,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Protocol
 
-__all__ = ["BOUNDS", "HTTP", "MESSAGES", "MISSED", "Cells", "Meanings", "Memory", "PrivateMemory"]
+__all__ = ["BOUNDS", "HTTP", "MESSAGES", "MISSED", "Cells", "Meanings", "Memory", "PrivateMemory", "Rows"]
 
 # Milliseconds and bytes alike, as istio_stats has them (Envoy: Stats::HistogramSettingsImpl::defaultBuckets).
 BOUNDS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
@@ -41,6 +41,8 @@ _FULL = (1 << 64) - 1
 MISSED = 0
 
 Labels = tuple[str, ...]
+# Where something is counted: a row's place, or those of several where configuration gives metrics different labels.
+Rows = int | tuple[int, ...]
 # Kind and labels of rows, by their numbers; 0 is the owner's.
 Meanings = dict[int, tuple[str, Labels]]
 
@@ -122,7 +124,7 @@ class Cells:
                 self._next += 1
         return place
 
-    def count_request(self, row: int, milliseconds: int, received: int, sent: int) -> None:
+    def count_request(self, row: Rows, milliseconds: int, received: int, sent: int) -> None:
         """A request ended.
 
         Args:
@@ -130,6 +132,11 @@ class Cells:
             milliseconds: That it took.
             received, sent: Bytes of the request, and of the response.
         """
+        if type(row) is tuple:
+            for one in row:
+                self.count_request(one, milliseconds, received, sent)
+            return
+        assert type(row) is int
         numbers = self._numbers
         if not row:
             with self._lock:
@@ -147,8 +154,13 @@ class Cells:
             numbers[second] = numbers[second] + sent & _FULL
             numbers[went] += 1
 
-    def count_messages(self, row: int, requests: int, responses: int) -> None:
+    def count_messages(self, row: Rows, requests: int, responses: int) -> None:
         """So many messages of a call went each way."""
+        if type(row) is tuple:
+            for one in row:
+                self.count_messages(one, requests, responses)
+            return
+        assert type(row) is int
         if not row:
             return
         numbers = self._numbers
@@ -175,6 +187,6 @@ class Cells:
                     total[row] = [sum(pair) for pair in zip(known, seen, strict=True)]
                 elif len(total) < self._limit:
                     total[row] = seen
-                elif row[0] == HTTP:
+                elif row[0].startswith(HTTP):
                     missed += sum(seen[1:HISTOGRAM])
         return total, missed

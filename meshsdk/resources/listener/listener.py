@@ -11,6 +11,7 @@ from .. import constraints, protos
 from ..access_log import AccessLogConfig, parse_access_logs
 from ..filters.registry import Side
 from ..filters.settings import HttpFilter
+from ..istio_stats import StatsConfig, parse_stats
 from ..notes import Notes
 from ..route import RouteConfiguration
 from ..values import seconds, unpack
@@ -43,6 +44,7 @@ class Listener(Struct, frozen=True):
         strip_port: Whether and which ports are taken off the authority: empty, `matching` or `any`.
         strip_trailing_dot: Whether a dot at the end of the host is taken off.
         access_logs: Where its requests are told.
+        stats: What is changed of the metrics that they are counted in; None where nothing is.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Listener(Struct, frozen=True):
     strip_port: str = ""
     strip_trailing_dot: bool = False
     access_logs: tuple[AccessLogConfig, ...] = ()
+    stats: StatsConfig | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -87,5 +90,6 @@ def parse_listener(message: Any) -> Listener:
         strip_port="any" if manager.strip_any_host_port else "matching" if manager.strip_matching_host_port else "",
         strip_trailing_dot=manager.strip_trailing_host_dot,
         access_logs=parse_access_logs(manager.access_log, f"{path}.access_log", notes),
+        stats=parse_stats(manager.http_filters, f"{path}.http_filters", notes),
         notes=tuple(notes) + (configuration.notes if configuration else ()),
     )

@@ -17,6 +17,7 @@ from .. import protos
 from ..access_log import parse_access_logs
 from ..filters.registry import Side
 from ..filters.settings import HttpFilter
+from ..istio_stats import parse_stats
 from ..matching import Network, parse_cidr
 from ..notes import Notes
 from ..tls import DownstreamTls, parse_downstream_tls
@@ -332,6 +333,7 @@ def _parse_manager(manager: Any, where: str, notes: Notes) -> ServerManager:
             strip_port="any" if manager.strip_any_host_port else "matching" if manager.strip_matching_host_port else "",
             strip_trailing_dot=manager.strip_trailing_host_dot,
             access_logs=parse_access_logs(manager.access_log, f"{where}.access_log", notes),
+            stats=parse_stats(manager.http_filters, f"{where}.http_filters", notes),
         ),
         forward_certificate=ForwardClientCertificate(manager.forward_client_cert_details),
         certificate_details=ClientCertificateDetails(
