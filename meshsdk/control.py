@@ -345,13 +345,14 @@ class Control:
 
     def _publish(self, snapshot: Snapshot) -> None:
         assert self._health is not None
+        # Whoever sees the new directory is told of by its access logs.
+        self._publish_logs(snapshot)
+        self._stats = snapshot.stats
+        self.follow_metrics()
         self.directory = self.directory.advance(snapshot, time.monotonic())
         self.published_at = time.time()
         self.directory.retire_those_that_left()
         self._publish_policies(snapshot)
-        self._publish_logs(snapshot)
-        self._stats = snapshot.stats
-        self.follow_metrics()
         self._health.watch(self.directory.clusters.values())
         for transport in list(self._transports):
             transport.drop_removed()

@@ -18,6 +18,7 @@ from msgspec import Struct
 from ..access_log import ISTIO_TEXT
 from .age import UNKNOWN_AGE, Age
 from .labels import has_labels
+from .metric_rules import PROMETHEUS, Metrics
 
 __all__ = [
     "BUILTIN",
@@ -27,6 +28,7 @@ __all__ = [
     "LogProvider",
     "Telemetry",
     "access_logs",
+    "levels",
 ]
 
 # The provider that is there without being defined.
@@ -55,12 +57,16 @@ class LogDefaults(Struct, frozen=True):
         builtin: What the provider `envoy` is.
         providers: Those that are defined, by name.
         names: Of those that are meant where nobody names any (defaultProviders.accessLogging).
+        metrics: The same for metrics.
+        prometheus: Those that are Prometheus.
     """
 
     path: str = ""
     builtin: LogProvider = LogProvider()
     providers: Mapping[str, LogProvider] = {}
     names: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = (PROMETHEUS,)
+    prometheus: frozenset[str] = frozenset((PROMETHEUS,))
 
 
 class AccessLogging(Struct, frozen=True):
@@ -77,13 +83,14 @@ class AccessLogging(Struct, frozen=True):
 
 
 class Telemetry(Struct, frozen=True):
-    """A Telemetry object, as far as it is about access logs; `selector` None is for the whole namespace."""
+    """A Telemetry object; `selector` None is for the whole namespace."""
 
     name: str
     namespace: str
     selector: Mapping[str, str] | None
     logging: tuple[AccessLogging, ...]
     age: Age = UNKNOWN_AGE
+    metrics: tuple[Metrics, ...] = ()
 
 
 def access_logs(
@@ -107,7 +114,7 @@ def access_logs(
     names = defaults.names or ((BUILTIN,) if defaults.path else ())
     chosen = dict.fromkeys(names, "")
     wrong_mode = "CLIENT" if is_server else "SERVER"
-    for rule in _levels(rules, root_namespace, namespace, labels):
+    for rule in levels(rules, root_namespace, namespace, labels):
         for entry in rule.logging:
             if entry.mode == wrong_mode:
                 continue
@@ -125,14 +132,17 @@ def access_logs(
     return tuple(found)
 
 
-def _levels(rules: list[Telemetry], root_namespace: str, namespace: str, labels: Mapping[str, str]) -> list[Telemetry]:
-    """The Telemetry of the mesh, of the namespace and of the workload: of several the oldest one."""
-    every = sorted((one for one in rules if one.logging), key=lambda one: one.age)
+def levels(rules: list[Telemetry], root_namespace: str, namespace: str, labels: Mapping[str, str]) -> list[Telemetry]:
+    """The Telemetry of the mesh and of the namespace, of several the oldest one, and those for the workload's labels.
+
+    Source: telemetry.go, applicableTelemetries; what else stands in an object has no say in which one holds.
+    """
+    every = sorted(rules, key=lambda one: one.age)
     own = [one for one in every if one.namespace == namespace]
     selecting = [one for one in own if one.selector is not None and has_labels(labels, one.selector)]
     of_mesh = [one for one in every if one.namespace == root_namespace and one.selector is None]
     of_namespace = [one for one in own if one.selector is None] if namespace != root_namespace else []
-    return [level[0] for level in (of_mesh, of_namespace, selecting) if level]
+    return [*of_mesh[:1], *of_namespace[:1], *selecting]
 
 
 def _message(name: str, provider: LogProvider, expression: str) -> accesslog_pb2.AccessLog:

@@ -73,16 +73,17 @@ def make_inbound_listener(
     listener.address.socket_address.port_value = port
     filters = list(_filters(world, workload))
     logs = world.access_logs(workload.namespace, workload.labels, is_server=True)
+    stats = world.stats(workload.namespace, workload.labels, is_server=True)
     if mode in ("STRICT", "PERMISSIVE"):
         chain = listener.filter_chains.add(name=f"{port} mTLS")
         chain.filter_chain_match.transport_protocol = "tls"
         chain.transport_socket.name = "envoy.transport_sockets.tls"
         chain.transport_socket.typed_config.Pack(_tls(security.mesh))
-        _add_manager(chain, security.mesh, filters, port, logs)
+        _add_manager(chain, security.mesh, filters, port, logs, stats)
     if mode in ("DISABLE", "PERMISSIVE"):
         chain = listener.filter_chains.add(name=f"{port} plaintext")
         chain.filter_chain_match.transport_protocol = "raw_buffer"
-        _add_manager(chain, security.mesh, filters, port, logs)
+        _add_manager(chain, security.mesh, filters, port, logs, stats)
     return listener
 
 
@@ -227,6 +228,7 @@ def _add_manager(
     filters: Iterable[Named],
     port: int,
     logs: Iterable[bytes],
+    stats: bytes,
 ) -> None:
     manager = http_connection_manager_pb2.HttpConnectionManager(stat_prefix=f"inbound_{port}")
     for log in logs:
@@ -237,8 +239,11 @@ def _add_manager(
     route = virtual_host.routes.add(name="default")
     route.match.prefix = "/"
     route.non_forwarding_action.SetInParent()
-    for name, message in (*filters, ("envoy.filters.http.router", router_pb2.Router())):
+    for name, message in filters:
         manager.http_filters.add(name=name).typed_config.Pack(message)
+    if stats:
+        manager.http_filters.add().MergeFromString(stats)
+    manager.http_filters.add(name="envoy.filters.http.router").typed_config.Pack(router_pb2.Router())
     _set_normalization(manager, mesh.path_normalization)
     manager.forward_client_cert_details = 2  # APPEND_FORWARD, as istiod has it.
     details = manager.set_current_client_cert_details

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
@@ -28,6 +29,21 @@ from .world import Resolution
 __all__ = ["grpc_listeners", "make_refusal", "sidecar_listeners"]
 
 
+class Told(NamedTuple):
+    """What requests are told in, serialized.
+
+    Attributes:
+        logs: Access logs.
+        stats: The filter of metrics; empty where nothing is changed of them.
+    """
+
+    logs: Sequence[bytes] = ()
+    stats: bytes = b""
+
+
+_NOTHING = Told()
+
+
 def grpc_listeners(scope: Scope, packer: Packer, *, is_grpc_core: bool = False) -> Iterator[Resources]:
     """A Listener and a RouteConfiguration for each port of each host (see `make_virtual_hosts`)."""
     for number in _ports(scope):
@@ -40,9 +56,9 @@ def grpc_listeners(scope: Scope, packer: Packer, *, is_grpc_core: bool = False) 
             # Whoever names a host by a short form asks for its full name, too, be it a service's or a rule's alone.
             names = names_of(host, port=number, namespace=scope.client.namespace, domain=scope.world.domain)
             forms = [form for form in names if form not in by_domain]
-            logs = () if is_grpc_core else scope.access_logs
-            make = partial(_of_host, host, number, one, forms, logs)
-            yield packer.keep(("listener", host, number, is_grpc_core), (one, forms, logs), make)
+            told = _NOTHING if is_grpc_core else Told(scope.access_logs, scope.stats)
+            make = partial(_of_host, host, number, one, forms, told)
+            yield packer.keep(("listener", host, number, is_grpc_core), (one, forms, told), make)
 
 
 def _of_host(
@@ -50,13 +66,13 @@ def _of_host(
     number: int,
     virtual_host: VirtualHost,
     forms: Sequence[str],
-    logs: Sequence[bytes],
+    told: Told,
     errors: list[ConfigError],
 ) -> Iterator[Message]:
     errors += virtual_host.errors
     listener = listener_pb2.Listener(name=f"{host}:{number}")
     route_name = cluster_name(number, "", host)
-    listener.api_listener.api_listener.Pack(_make_manager(route_name, route_name, logs))
+    listener.api_listener.api_listener.Pack(_make_manager(route_name, route_name, told))
     yield listener
     routes = route_pb2.RouteConfiguration(name=route_name, virtual_hosts=[virtual_host.message])
     routes.virtual_hosts[0].domains.extend(forms)
@@ -67,18 +83,19 @@ def sidecar_listeners(scope: Scope, packer: Packer) -> Iterator[Resources]:
     """A Listener and a RouteConfiguration for each port number."""
     for number in sorted(_ports(scope)):
         virtual_hosts = make_virtual_hosts(scope, number, packer.memo)
-        make = partial(_of_port, number, virtual_hosts, scope.access_logs)
-        yield packer.keep(("port", number), (virtual_hosts, scope.access_logs), make)
+        told = Told(scope.access_logs, scope.stats)
+        make = partial(_of_port, number, virtual_hosts, told)
+        yield packer.keep(("port", number), (virtual_hosts, told), make)
 
 
 def _of_port(
-    number: int, virtual_hosts: Iterable[VirtualHost], logs: Sequence[bytes], errors: list[ConfigError]
+    number: int, virtual_hosts: Iterable[VirtualHost], told: Told, errors: list[ConfigError]
 ) -> Iterator[Message]:
     listener = listener_pb2.Listener(name=f"127.0.0.1_{number}")
     listener.address.socket_address.address = "127.0.0.1"
     listener.address.socket_address.port_value = number
     http_filter = listener.filter_chains.add().filters.add(name="envoy.filters.network.http_connection_manager")
-    http_filter.typed_config.Pack(_make_manager(str(number), f"outbound_{number}", logs))
+    http_filter.typed_config.Pack(_make_manager(str(number), f"outbound_{number}", told))
     yield listener
     routes = route_pb2.RouteConfiguration(name=str(number), ignore_port_in_host_matching=True)
     for virtual_host in virtual_hosts:
@@ -92,13 +109,13 @@ def _of_port(
     yield routes
 
 
-def make_refusal(name: str, logs: Sequence[bytes]) -> Message:
+def make_refusal(name: str, scope: Scope) -> Message:
     """The listener of a host that is not in the registry, where only those that are may be called.
 
     As a sidecar answers (pilot/pkg/networking/core/httproute.go, buildSidecarOutboundHTTPRouteConfig, block_all).
     """
     listener: Message = listener_pb2.Listener(name=name)
-    manager = _make_manager("", "block_all", logs)
+    manager = _make_manager("", "block_all", Told(scope.access_logs, scope.stats))
     manager.route_config.name = "block_all"
     block = manager.route_config.virtual_hosts.add(name="block_all", domains=["*"])
     route = block.routes.add(name="block_all")
@@ -126,11 +143,9 @@ def _hosts_of(scope: Scope, number: int) -> Iterable[str]:
     yield from dict.fromkeys([*hosts, *(scope.hosts_of_rules if number == PORT_OF_OTHERS else ())])
 
 
-def _make_manager(
-    route_name: str, stat_prefix: str, logs: Sequence[bytes]
-) -> http_connection_manager_pb2.HttpConnectionManager:
+def _make_manager(route_name: str, stat_prefix: str, told: Told) -> http_connection_manager_pb2.HttpConnectionManager:
     manager = http_connection_manager_pb2.HttpConnectionManager(stat_prefix=stat_prefix)
-    for log in logs:
+    for log in told.logs:
         manager.access_log.add().MergeFromString(log)
     # A stream may stand still for as long as it likes (listener_builder.go, buildHTTPConnectionManager).
     manager.stream_idle_timeout.SetInParent()
@@ -138,9 +153,8 @@ def _make_manager(
         manager.rds.route_config_name = route_name
         manager.rds.config_source.ads.SetInParent()
         manager.rds.config_source.resource_api_version = 2  # V3
-    for name, filter_config in (
-        (FAULT_FILTER, fault_pb2.HTTPFault()),
-        ("envoy.filters.http.router", router_pb2.Router()),
-    ):
-        manager.http_filters.add(name=name).typed_config.Pack(filter_config)
+    manager.http_filters.add(name=FAULT_FILTER).typed_config.Pack(fault_pb2.HTTPFault())
+    if told.stats:
+        manager.http_filters.add().MergeFromString(told.stats)
+    manager.http_filters.add(name="envoy.filters.http.router").typed_config.Pack(router_pb2.Router())
     return manager

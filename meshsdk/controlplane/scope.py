@@ -39,6 +39,7 @@ class Scope:
         virtual_services: Those that may hold for it, those of its own namespace's first.
         destination_rules: Those that hold for it.
         access_logs: Of what it sends, serialized.
+        stats: What is changed of its metrics; see `World.stats`.
     """
 
     def __init__(self, world: World, client: Client, memo: Memo) -> None:
@@ -46,6 +47,7 @@ class Scope:
         self.client = client
         self.root_namespace = world.security.mesh.root_namespace
         self.access_logs = world.access_logs(client.namespace, dict(client.labels), is_server=False)
+        self.stats = world.stats(client.namespace, dict(client.labels), is_server=False)
         defaults = world.defaults
         exported = [
             one

@@ -12,6 +12,7 @@ from .access_logging import STDOUT, AccessLogging, LogDefaults, LogProvider, Tel
 from .checks import check_selector
 from .fields import Fields
 from .kubernetes import Meta
+from .metric_rules import PROMETHEUS, parse_metrics
 
 __all__ = ["parse_log_defaults", "parse_log_provider", "parse_telemetry"]
 
@@ -26,14 +27,13 @@ def parse_telemetry(spec: Fields, meta: Meta) -> Telemetry:
         check_selector(selector, "matchLabels")
         labels = selector.labels("matchLabels") or None
         selector.finish_exactly()
-    others = [name for name in ("tracing", "metrics") if name in spec]
-    spec.ignore(*others)
-    if others:
-        words = "has no effect: spans and metrics are set up by the application's OpenTelemetry, and docs/metrics.md"
-        spec.warn(" and ".join(others), words)
+    if "tracing" in spec:
+        spec.ignore("tracing")
+        spec.warn("tracing", "has no effect: spans are set up by the application's OpenTelemetry")
     logging = tuple(map(_parse_logging, spec.children("accessLogging")))
-    spec.finish(("selector", "accessLogging"))
-    return Telemetry(meta.name, meta.namespace, labels, logging, meta.age)
+    metrics = parse_metrics(spec)
+    spec.finish(("selector", "accessLogging", "metrics"))
+    return Telemetry(meta.name, meta.namespace, labels, logging, meta.age, metrics)
 
 
 def _parse_logging(entry: Fields) -> AccessLogging:
@@ -68,8 +68,10 @@ def parse_log_defaults(mesh: Fields) -> LogDefaults:
     defaults = mesh.child("defaultProviders")
     names = defaults.texts("accessLogging") if defaults is not None else ()
     if defaults is not None:
-        defaults.ignore("tracing", "metrics")
+        defaults.ignore("tracing")
+        metrics = defaults.texts("metrics") if "metrics" in defaults else (PROMETHEUS,)
         defaults.finish()
+        return LogDefaults(path, builtin, {}, names, metrics)
     return LogDefaults(path, builtin, {}, names)
 
 

@@ -87,7 +87,7 @@ class View:
                 return _renamed(packed, name)
         if not self.scope.registry_only or self._is_passed_through(host, int(port)):
             return None
-        refusal: bytes = make_refusal(name, self.scope.access_logs).SerializeToString(deterministic=True)
+        refusal: bytes = make_refusal(name, self.scope).SerializeToString(deterministic=True)
         return refusal
 
     @cached_property

@@ -10,9 +10,10 @@ from enum import Enum
 
 from msgspec import Struct, field
 
-from .access_logging import LogDefaults, Telemetry, access_logs
+from .access_logging import LogDefaults, Telemetry, access_logs, levels
 from .age import UNKNOWN_AGE, Age
 from .http_rules import HttpRetry, VirtualService
+from .metric_rules import stats_filter
 from .names import full_host
 from .security_world import SecurityWorld
 from .traffic_policy import DestinationRule, LocalitySetting
@@ -235,6 +236,15 @@ class World(Struct):
         """What is written of the requests of a workload, as connection managers have it, serialized."""
         root, logs = self.security.mesh.root_namespace, self.defaults.logs
         return access_logs(self.telemetries, logs, root, namespace, labels, is_server=is_server)
+
+    def stats(self, namespace: str, labels: Mapping[str, str], *, is_server: bool) -> bytes:
+        """What is changed of a workload's metrics, as a filter of connection managers, serialized; mostly empty."""
+        if not self.telemetries:
+            return b""
+        logs = self.defaults.logs
+        rules = levels(self.telemetries, self.security.mesh.root_namespace, namespace, labels)
+        entries = [entry for rule in rules for entry in rule.metrics]
+        return stats_filter(entries, logs.metrics, logs.prometheus, is_server=is_server)
 
     def full_host(self, host: str, namespace: str) -> str:
         """A host as Istio completes it: a name without dots is a service of the rule's own namespace."""

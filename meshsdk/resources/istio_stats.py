@@ -121,7 +121,7 @@ def _plugin_config() -> Any:
 
     def add(message: Any, name: str, number: int, field: int, *, many: bool = False, of: str = "") -> None:
         label = kind.LABEL_REPEATED if many else kind.LABEL_OPTIONAL
-        message.field.add(name=name, number=number, type=field, label=label, type_name=of)
+        message.field.add(name=name, number=number, type=field, label=label, type_name=of or None)
 
     metric = file.message_type.add(name="MetricConfig")
     entry = metric.nested_type.add(name="DimensionsEntry")

@@ -125,7 +125,17 @@ class MeshClientInterceptor(
     def __init__(self, control: Control, target: TargetName | None) -> None:
         self._decider = _Decider(control, target)
 
-    def _intercept(self, continuation: Callable[[Any, Any], Any], client_call_details: Any, request: Any) -> Any:
+    def _intercept_stream(self, continuation: Callable[[Any, Any], Any], client_call_details: Any, request: Any) -> Any:
+        return self._intercept(continuation, client_call_details, request, is_stream=True)
+
+    def _intercept(
+        self,
+        continuation: Callable[[Any, Any], Any],
+        client_call_details: Any,
+        request: Any,
+        *,
+        is_stream: bool = False,
+    ) -> Any:
         details, decider = client_call_details, self._decider
         try:
             if decider.is_unsettled():
@@ -145,12 +155,12 @@ class MeshClientInterceptor(
         )
         request = call.requests_of(request, is_stream=hasattr(request, "__next__"))
         with _suppressed(call):
-            return CallView(continuation(changed, request), call)
+            return CallView(continuation(changed, request), call, is_stream=is_stream, is_future=not is_stream)
 
     intercept_unary_unary = _intercept
-    intercept_unary_stream = _intercept
+    intercept_unary_stream = _intercept_stream
     intercept_stream_unary = _intercept
-    intercept_stream_stream = _intercept
+    intercept_stream_stream = _intercept_stream
 
 
 class _AioInterceptor:

@@ -39,7 +39,7 @@ _DETAILS = {
 }
 
 # What an operating system says of a connection, in the words of a call's status.
-_REFUSAL = re.compile(r"connect: ([A-Za-z ]+?) ?\(\d+\)")
+_REFUSAL = re.compile(r"Failed to connect to remote host: (?:connect: )?([A-Z][A-Za-z ]*[a-z])")
 
 
 class WayOfCall(NamedTuple):
@@ -148,7 +148,7 @@ def _tell_way(steady: Steady, head: RequestHead, tried: Tried) -> None:
         steady.cluster = tried.cluster.name
         steady.cluster_metadata = tried.cluster.config.metadata
     endpoint = tried.endpoint
-    steady.attempts = 1
+    steady.attempts = int(not steady.flags.endswith("UH"))
     if endpoint is not None:
         steady.host, steady.hostname = endpoint.name, endpoint.config.hostname
         steady.host_metadata = endpoint.config.metadata

@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -65,6 +66,8 @@ class CallRecord:
     Attributes:
         tally: Of its messages.
         is_limited: Its time is not its caller's, but the route's.
+        reads: The caller reads responses, and has not come to their end: grpc tells of that as it comes, and of the
+            last messages when they are read.
     """
 
     __slots__ = (
@@ -79,12 +82,14 @@ class CallRecord:
         "_lock",
         "_logs",
         "_metrics",
+        "_pending",
         "_responded",
         "_started",
         "_tell_at",
         "_told",
         "_way",
         "is_limited",
+        "reads",
         "tally",
     )
 
@@ -118,7 +123,8 @@ class CallRecord:
         self._tell_at = self._started + _TELL_SECONDS
         self._told = (0, 0)
         self.tally = MessageTally()
-        self.is_limited = False
+        self.is_limited = self.reads = False
+        self._pending: Callable[[], None] | None = None
 
     def add_response(self, message: Any, initial: Callable[[], Metadata] | None, find: FindEndpoint) -> None:
         """A response has come.
@@ -184,10 +190,30 @@ class CallRecord:
         key = self._key_at_end = self._key(endpoint, initial) if self._metrics is not None else None
         entry = None
         if self._needs_entry:
-            entry = entry_of(self._head, tried, outcome, answer, self._sizes(), self._timing(is_answered))
-        peer = key[2] if key is not None else None
-        self._tell_all(outcome, key, entry, peer or _workload_of(endpoint), size_of_answer(initial, trailing))
+            # What has no endpoint is answered before its messages are read.
+            sizes = self._sizes() if flag != "UH" else (0, 0)
+            entry = entry_of(self._head, tried, outcome, answer, sizes, self._timing(is_answered))
+        peer = (key[2] if key is not None else None) or _workload_of(endpoint)
+        size = size_of_answer(initial, trailing)
         self._keep(endpoint, outcome, details)
+        with self._lock:
+            if self.reads and code is grpc.StatusCode.OK:
+                self._pending = partial(self._tell_all, outcome, key, entry, peer, size)
+                return
+        self._tell_all(outcome, key, entry, peer, size)
+
+    def read_to_end(self) -> None:
+        """The caller has read all responses."""
+        with self._lock:
+            self.reads = False
+            pending, self._pending = self._pending, None
+        if pending is not None:
+            pending()
+
+    def __del__(self) -> None:
+        # Whoever leaves the last responses unread has had the call all the same.
+        if getattr(self, "_pending", None) is not None:
+            self.read_to_end()
 
     def refused(self, reply: LocalReply, code: grpc.StatusCode) -> None:
         """It is answered in a server's place."""
@@ -222,6 +248,8 @@ class CallRecord:
     def _tell_all(
         self, outcome: Outcome, key: tuple[Any, ...] | None, entry: Entry | None, peer: Workload, received: int
     ) -> None:
+        if entry is not None and entry.sent:
+            entry.sent = self.tally.response_bytes
         if key is not None:
             self._count(key, outcome, self._chosen(entry, peer), received)
         self._log(entry)
@@ -263,7 +291,7 @@ class CallRecord:
         if code is not grpc.StatusCode.UNAVAILABLE:
             return ""
         cluster = self._cluster
-        if cluster is not None and not any(hosts.usable for hosts in cluster.host_sets):
+        if cluster is not None and not any(part.endpoints for hosts in cluster.host_sets for part in hosts.usable):
             return "UH"
         return "UC" if any(said in details for said in _BROKEN) else "UF"
 

@@ -161,6 +161,7 @@ class MethodWays:
 
     def observe(self, call: OutgoingCall) -> None:
         """Have a call watched, where somebody watches."""
+        plan = self.way.plan  # Which is forgotten where peers are revealed.
         observer = grpc_client_observer()
         if observer is not None:
             self.relayed.reveal_peers()
@@ -168,7 +169,7 @@ class MethodWays:
             call.observe(observer.start(self.method[1:], target.host, target.port))
         if self.control.metrics is not None or self.control.access_logs is not None:
             self.relayed.reveal_peers()
-            measure(call, self.control, self.method, self.lines.authority, self.way.plan)
+            measure(call, self.control, self.method, self.lines.authority, plan)
 
     @property
     def is_watched(self) -> bool:
