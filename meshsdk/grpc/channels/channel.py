@@ -219,7 +219,7 @@ class _Method:
     ) -> Any:
         """The one response of a call that blocks."""
         response, inner, call = self._blocking(request, timeout, metadata, credentials, wait_for_ready, compression)
-        call.end(grpc.StatusCode.OK, "", inner.initial_metadata(), ())
+        call.end(grpc.StatusCode.OK, "", inner.initial_metadata(), inner.trailing_metadata())
         return response
 
     def _response_and_call(

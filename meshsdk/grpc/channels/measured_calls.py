@@ -196,11 +196,12 @@ class CallRecord:
         peer = (key[2] if key is not None else None) or _workload_of(endpoint)
         size = size_of_answer(initial, trailing)
         self._keep(endpoint, outcome, details)
+        tell = partial(self._tell_all, outcome, key, entry, peer, size)
         with self._lock:
             if self.reads and code is grpc.StatusCode.OK:
-                self._pending = partial(self._tell_all, outcome, key, entry, peer, size)
+                self._pending = partial(self._tell_late, entry, tell)
                 return
-        self._tell_all(outcome, key, entry, peer, size)
+        tell()
 
     def read_to_end(self) -> None:
         """The caller has read all responses."""
@@ -209,6 +210,11 @@ class CallRecord:
             pending, self._pending = self._pending, None
         if pending is not None:
             pending()
+
+    def _tell_late(self, entry: Entry | None, tell: Callable[[], None]) -> None:
+        if entry is not None:
+            entry.sent = self.tally.response_bytes
+        tell()
 
     def __del__(self) -> None:
         # Whoever leaves the last responses unread has had the call all the same.
@@ -248,8 +254,6 @@ class CallRecord:
     def _tell_all(
         self, outcome: Outcome, key: tuple[Any, ...] | None, entry: Entry | None, peer: Workload, received: int
     ) -> None:
-        if entry is not None and entry.sent:
-            entry.sent = self.tally.response_bytes
         if key is not None:
             self._count(key, outcome, self._chosen(entry, peer), received)
         self._log(entry)
