@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 __all__ = ["BOUNDS", "HTTP", "MESSAGES", "MISSED", "Cells", "Meanings", "Memory", "PrivateMemory", "Rows"]
@@ -93,6 +93,9 @@ class Cells:
 
     Args:
         memory: Where they are.
+
+    Attributes:
+        recorder: Told of each request, too: row, milliseconds, bytes that came and went.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -102,6 +105,7 @@ class Cells:
         self._lock = threading.RLock()
         self._rows = {row: number * ROW for number, row in memory.read_labels().items()}
         self._next = max(self._rows.values(), default=0) // ROW + 1
+        self.recorder: Callable[[int, int, int, int], None] | None = None
 
     def row(self, kind: str, labels: Labels) -> int:
         """The place of a row, which is made where it is new; 0 where there is no room for another."""
@@ -153,6 +157,8 @@ class Cells:
             numbers[came] += 1
             numbers[second] = numbers[second] + sent & _FULL
             numbers[went] += 1
+        if self.recorder is not None:
+            self.recorder(row, milliseconds, received, sent)
 
     def count_messages(self, row: Rows, requests: int, responses: int) -> None:
         """So many messages of a call went each way."""
@@ -167,6 +173,17 @@ class Cells:
         with self._lock:
             numbers[row] += requests
             numbers[row + 1] += responses
+
+    def meaning(self, row: int) -> tuple[str, Labels]:
+        """Kind and labels of a row by its place."""
+        with self._lock:
+            return next(meaning for meaning, place in self._rows.items() if place == row)
+
+    def own_rows(self) -> list[tuple[tuple[str, Labels], list[int]]]:
+        """The numbers of every row of this process."""
+        with self._lock:
+            places = list(self._rows.items())
+        return [(meaning, self._numbers[place : place + ROW].tolist()) for meaning, place in places]
 
     def rows(self) -> tuple[dict[tuple[str, Labels], list[int]], int]:
         """The numbers of every row, those of other processes added, and how many requests were missed.

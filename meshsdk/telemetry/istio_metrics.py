@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from .cells import HTTP, MESSAGES, Cells, Memory, PrivateMemory, Rows
 from .label_overrides import Chosen, LabelOverrides
+from .lookup import watch_istio
 from .peer_metadata import Peers, own_headers
 from .service import Service
 from .workload import NOBODY, UNKNOWN, Workload, bounded, namespace_of
@@ -118,7 +119,9 @@ class IstioMetrics:
         self.overrides: Mapping[int, tuple[object, LabelOverrides | None]] = {}
         self._make_memory = make_memory
         self._on_first = on_first
+        self._make_recorder: Callable[[Cells], Callable[[int, int, int, int], None]] | None = None
         self.after_fork()
+        watch_istio(self)
 
     def after_fork(self) -> None:
         """In a forked child: what the parent has counted is the parent's."""
@@ -144,9 +147,20 @@ class IstioMetrics:
             with self._lock:
                 cells = self._cells
                 if cells is None:
-                    cells = self._cells = Cells(self._make_memory())
+                    cells = Cells(self._make_memory())
+                    if self._make_recorder is not None:
+                        cells.recorder = self._make_recorder(cells)
+                    self._cells = cells
             self._on_first()
         return cells
+
+    def record_by(self, make: Callable[[Cells], Callable[[int, int, int, int], None]]) -> None:
+        """Have each request recorded elsewhere, too; once and for all."""
+        with self._lock:
+            if self._make_recorder is None:
+                self._make_recorder = make
+                if self._cells is not None:
+                    self._cells.recorder = make(self._cells)
 
     def overrides_of(self, config: object) -> LabelOverrides | None:
         """What a listener makes of the labels; None leaves them as they are.
