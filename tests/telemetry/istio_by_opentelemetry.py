@@ -8,9 +8,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from typing import Any
 
 import meshsdk
+
+# Longer than a look for a provider holds (telemetry/lookup.py).
+ONE_LOOK_SECONDS = 0.5
 
 folder, url, when = sys.argv[1:]
 
@@ -38,15 +42,8 @@ with meshsdk.Mesh(config=folder) as mesh:
         for path in ("a", "b", "c"):
             if path == "c" and when == "late":
                 reader = set_provider()
-                reader.get_metrics_data()
-                # One look for a provider holds for a moment.
-                import time
-
-                from opentelemetry import metrics  # noqa: F401
-
-                time.sleep(0.3)
+                time.sleep(ONE_LOOK_SECONDS)
             client.get(f"{url}/{path}")
-    # What has been seen of the registry is not the first collection's alone.
     points = {}
     for resource in reader.get_metrics_data().resource_metrics if reader is not None else ():
         for scope in resource.scope_metrics:

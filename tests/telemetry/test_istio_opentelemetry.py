@@ -42,11 +42,7 @@ def test_counters_and_histograms_are_exported_and_views_hold(tmp_path: Path) -> 
     [requests] = points["istio_requests_total"]
     assert requests["count"] == 3
     # grpc_response_status is empty, and so no attribute.
-    assert set(requests["attributes"]) == set(REQUEST_LABELS) - {
-        "grpc_response_status",
-        "source_app",
-        "source_version",
-    } | {name for name in ("source_app", "source_version") if name in requests["attributes"]}
+    assert set(requests["attributes"]) == set(REQUEST_LABELS) - {"grpc_response_status"}
     assert requests["attributes"]["source_workload"] == "productpage-v1"
     assert requests["attributes"]["destination_service"] == "reviews.default.svc.cluster.local"
     [duration] = points["istio_request_duration_milliseconds"]
