@@ -169,6 +169,19 @@ class Bootstrap(Struct, frozen=True):
         """The name of the client listener of `target` (host and port), by the default authority's template."""
         return _filled_in(self.client_listener_template, target)
 
+    def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
+        """Names of the listeners that may stand for a target: as written, then as a Kubernetes short name.
+
+        A name with a dot at its end is the same host, and no short name.
+        """
+        is_absolute = host.endswith(".")
+        host = host.lower().removesuffix(".")
+        targets = [f"{host}:{port}"] if port_is_explicit else [host, f"{host}:{port}"]
+        full = None if is_absolute else self.node.complete(host)
+        if full is not None:
+            targets.append(f"{full}:{port}")
+        return tuple(self.listener_name(target) for target in targets)
+
     def server_listener_name(self, address: str, port: int) -> str:
         """The name of the listener of a server's socket (server_listener_resource_name_template, gRFC A36).
 

@@ -22,6 +22,7 @@ from .bootstrap import Bootstrap
 from .discovery import SERVER_ROOT, DnsResolver, Graph, Snapshot
 from .errors import RequestError
 from .exchange import Directory
+from .followed import Stats, follow_logs, follow_metrics
 from .forked import keep
 from .http.dispatcher import HasCertificates, LocalReplies, Transport, UnknownHosts
 from .log_lines import logger_of
@@ -124,6 +125,7 @@ class Control:
         self._call_later: Callable[[float, Callable[[], None]], Timer] | None = None
         self._end_of_withdrawn: Timer | None = None
         self._logged_notes: set[str] = set()
+        self._stats: Stats = ()
 
     # From any thread.
 
@@ -156,17 +158,8 @@ class Control:
         return span_tags_of(self.bootstrap.node)
 
     def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
-        """Names of the listeners that may stand for a target: as written, then as a Kubernetes short name.
-
-        A name with a dot at its end is the same host, and no short name.
-        """
-        is_absolute = host.endswith(".")
-        host = host.lower().removesuffix(".")
-        targets = [f"{host}:{port}"] if port_is_explicit else [host, f"{host}:{port}"]
-        full = None if is_absolute else self.bootstrap.node.complete(host)
-        if full is not None:
-            targets.append(f"{full}:{port}")
-        return tuple(self.bootstrap.listener_name(target) for target in targets)
+        """See `Bootstrap.listener_names`."""
+        return self.bootstrap.listener_names(host, port, port_is_explicit=port_is_explicit)
 
     def when_settled(self, names: Sequence[str], callback: Callable[[], None]) -> Callable[[], None]:
         """See `Runtime.when_settled`."""
@@ -343,6 +336,12 @@ class Control:
     def _publish(self, snapshot: Snapshot) -> None:
         assert self._health is not None
         is_next = snapshot.version == self.directory.version + 1
+        is_followed = snapshot.changed is not None and is_next
+        if not is_followed:
+            # Whoever sees the new directory is told of by its access logs.
+            self._publish_logs(snapshot)
+            self._stats = snapshot.stats
+            self.follow_metrics()
         self.directory = self.directory.advance(snapshot, time.monotonic())
         self.published_at = time.time()
         self.directory.retire_those_that_left()
@@ -353,7 +352,6 @@ class Control:
         else:
             self._may_forget = True
             self._publish_policies(snapshot)
-            self._publish_logs(snapshot)
             self._health.watch(self.directory.clusters.values())
             for target in self.directory.targets.values():
                 if target.problem and not (target.view.does_not_exist or target.view.passes_through):
@@ -385,15 +383,14 @@ class Control:
 
     def _publish_logs(self, snapshot: Snapshot) -> None:
         configs = snapshot.access_logs if self.keeps_logs else []
-        if configs and self.access_logs is None:
-            # Nobody pays for logs who wants none.
-            from .access_log import AccessLogs
-            from .http.measured import Record
+        self.access_logs, problems = follow_logs(self.access_logs, configs)
+        for problem in problems:
+            self._log_once(problem)
 
-            self.access_logs = AccessLogs((), Record)
-        if self.access_logs is not None:
-            for problem in self.access_logs.follow(configs):
-                self._log_once(problem)
+    def follow_metrics(self) -> None:
+        """Have metrics labelled as configuration says. From any thread."""
+        for problem in follow_metrics(self.metrics, self._stats, self.bootstrap.node):
+            self._log_once(problem)
 
     def _log_once(self, message: str) -> None:
         if message not in self._logged_notes and len(self._logged_notes) < 10_000:

@@ -239,8 +239,10 @@ def _add_manager(
     route = virtual_host.routes.add(name="default")
     route.match.prefix = "/"
     route.non_forwarding_action.SetInParent()
-    for name, message in (*filters, ("envoy.filters.http.router", router_pb2.Router())):
+    for name, message in filters:
         manager.http_filters.add(name=name).typed_config.Pack(message)
+    telemetry.add_filter_to(manager)
+    manager.http_filters.add(name="envoy.filters.http.router").typed_config.Pack(router_pb2.Router())
     _set_normalization(manager, mesh.path_normalization)
     manager.forward_client_cert_details = 2  # APPEND_FORWARD, as istiod has it.
     details = manager.set_current_client_cert_details

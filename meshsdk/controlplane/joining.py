@@ -127,6 +127,7 @@ class _Servers:
                 service_account=pod.service_account,
                 hostname=pod.hostname,
                 subdomain=pod.subdomain,
+                name=pod.workload,
             )
 
         return memo.keep((pod.namespace, pod.name), (pod, locality), make)
@@ -218,6 +219,7 @@ def _entry(address: PendingAddress, pending: PendingEndpoints, pod: Pod | None, 
         is_ready=address.is_ready,
         service_account=pod.service_account if pod is not None else "",
         hostname=address.hostname or (pod.hostname if pod is not None and pod.subdomain == pending.service else ""),
+        workload=pod.workload if pod is not None else "",
     )
 
 

@@ -10,6 +10,7 @@ from .age import UNKNOWN_AGE, Age
 from .fields import Fields
 from .names import full_host, service_host
 from .protocols import protocol_of_kubernetes
+from .workload_names import name_of_pod
 from .world import Port, Service
 
 __all__ = [
@@ -27,7 +28,11 @@ __all__ = [
 
 
 class Meta(Struct, frozen=True):
-    """What of an object's metadata matters."""
+    """What of an object's metadata matters.
+
+    Attributes:
+        owner: Kind and name of what controls it, where that has also made its name.
+    """
 
     name: str
     namespace: str
@@ -36,6 +41,7 @@ class Meta(Struct, frozen=True):
     is_deleted: bool = False
     annotations: Mapping[str, str] = field(default_factory=dict)
     domain: str = "cluster.local"
+    owner: tuple[str, str] | None = None
 
     @property
     def age(self) -> Age:
@@ -55,6 +61,7 @@ class Pod(Struct, frozen=True):
         hostname, subdomain: Its name among the pods of the headless Service that `subdomain` names.
         is_over: It has finished; its address may be another pod's by now.
         is_terminating: It is being deleted, and may still run.
+        workload: What it belongs to, by name.
     """
 
     name: str
@@ -69,6 +76,7 @@ class Pod(Struct, frozen=True):
     is_terminating: bool = False
     hostname: str = ""
     subdomain: str = ""
+    workload: str = ""
 
     @property
     def may_serve(self) -> bool:
@@ -207,6 +215,7 @@ def parse_pod(document: Fields, meta: Meta) -> Pod:
         is_terminating=meta.is_deleted,
         hostname=spec.text("hostname") if spec is not None else "",
         subdomain=spec.text("subdomain") if spec is not None else "",
+        workload=name_of_pod(meta.name, meta.labels, meta.owner),
     )
 
 

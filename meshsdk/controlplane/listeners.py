@@ -159,9 +159,7 @@ def _make_manager(
         manager.rds.route_config_name = route_name
         manager.rds.config_source.ads.SetInParent()
         manager.rds.config_source.resource_api_version = 2  # V3
-    for name, filter_config in (
-        (FAULT_FILTER, fault_pb2.HTTPFault()),
-        ("envoy.filters.http.router", router_pb2.Router()),
-    ):
-        manager.http_filters.add(name=name).typed_config.Pack(filter_config)
+    manager.http_filters.add(name=FAULT_FILTER).typed_config.Pack(fault_pb2.HTTPFault())
+    telemetry.add_filter_to(manager)
+    manager.http_filters.add(name="envoy.filters.http.router").typed_config.Pack(router_pb2.Router())
     return manager

@@ -13,6 +13,7 @@ from msgspec import Struct, field
 from .access_logging import LogDefaults, ManagerTelemetry, Telemetry, access_logs, levels
 from .age import UNKNOWN_AGE, Age
 from .http_rules import HttpRetry, VirtualService
+from .metric_rules import stats_filter
 from .names import full_host
 from .security_world import SecurityWorld
 from .tracing import TraceDefaults, trace_settings
@@ -63,6 +64,7 @@ class Workload(Struct, frozen=True):
 
     Attributes:
         hostname, subdomain: Of a pod: its name among those of the headless Service that `subdomain` names.
+        name: Of the workload, as metrics call it.
     """
 
     address: str
@@ -75,6 +77,7 @@ class Workload(Struct, frozen=True):
     service_account: str = ""
     hostname: str = ""
     subdomain: str = ""
+    name: str = ""
 
 
 class EndpointEntry(Struct, frozen=True):
@@ -82,6 +85,7 @@ class EndpointEntry(Struct, frozen=True):
 
     Attributes:
         hostname: By which it is one of a headless service, `db-0` of `db-0.db.default.svc.cluster.local`.
+        workload: Whose it is, by name; empty where that is not known.
     """
 
     address: str
@@ -92,6 +96,7 @@ class EndpointEntry(Struct, frozen=True):
     is_ready: bool = True
     service_account: str = ""
     hostname: str = ""
+    workload: str = ""
 
 
 class Resolution(Enum):
@@ -115,6 +120,7 @@ class Service(Struct, frozen=True):
         external_name: The host that it is a name of.
         subject_alt_names: Names of its servers' certificates, besides those of their accounts.
         is_entry: A ServiceEntry made it.
+        is_external: It is outside the mesh (ServiceEntry.location, by default).
         is_looked_up: That left it to the application to look it up (`resolution: NONE`).
         is_headless: It has no address of its own, but its pods may have names.
     """
@@ -132,6 +138,7 @@ class Service(Struct, frozen=True):
     external_name: str = ""
     subject_alt_names: tuple[str, ...] = ()
     is_entry: bool = False
+    is_external: bool = False
     is_looked_up: bool = False
     is_headless: bool = False
 
@@ -234,11 +241,13 @@ class World(Struct):
     def told_of(self, namespace: str, labels: Mapping[str, str], *, is_server: bool) -> ManagerTelemetry:
         """What is told of the requests of a workload."""
         root, logs = self.security.mesh.root_namespace, self.defaults.logs
-        telling = [one for one in self.telemetries if one.tracing]
-        rules = [rule for one in levels(telling, root, namespace, labels) for rule in one.tracing]
+        chosen = levels(self.telemetries, root, namespace, labels)
+        traces = [rule for one in chosen for rule in one.tracing]
+        metrics = [entry for one in chosen for entry in one.metrics]
         return ManagerTelemetry(
-            access_logs(self.telemetries, logs, root, namespace, labels, is_server=is_server),
-            trace_settings(rules, self.defaults.traces, namespace, labels, is_server=is_server),
+            access_logs(chosen, logs, is_server=is_server),
+            trace_settings(traces, self.defaults.traces, namespace, labels, is_server=is_server),
+            stats_filter(metrics, logs.metrics, logs.prometheus, is_server=is_server),
         )
 
     def full_host(self, host: str, namespace: str) -> str:

@@ -243,7 +243,8 @@ def _outcome(policy: InboundPolicy, request: InboundRequest) -> list[Any]:
         return [outcome.status, outcome.body.decode("latin-1")]
     kept = [[name.decode("latin-1").lower(), value.decode("latin-1")] for name, value in request.head.raw_headers]
     # By what way and for whom it came is the server's own to say, and no listener's.
-    return ["in", sorted(one for one in kept if one[0] not in ("x-forwarded-for", "x-forwarded-proto"))]
+    # Ids are made anew for each request.
+    return ["in", sorted(one for one in kept if one[0] not in ("x-forwarded-for", "x-forwarded-proto", "x-request-id"))]
 
 
 @cache
