@@ -69,6 +69,8 @@ class AdsClient:
         self._backoff = backoff or Backoff()
         self._does_not_exist_seconds = does_not_exist_seconds
         self._server_index = 0
+        # The server that versions are of.
+        self._heard_of: XdsServer | None = None
         make_session = DeltaSession if self._servers[0].is_incremental else SotwSession
         self._session: Session = make_session(
             node_message(node),
@@ -141,7 +143,7 @@ class AdsClient:
             self._reconnect = self._loop.call_later(self._backoff.next_seconds(), self._connect)
             return
         self._stream = stream
-        for request in self._session.open():
+        for request in self._session.open(is_same_server=self._heard_of in (None, server)):
             stream.send(request)
         for kind in ResourceType:
             self._expect(kind)
@@ -157,6 +159,7 @@ class AdsClient:
         known_problem = self._session.problem
         if not self._heard:
             self._heard = True
+            self._heard_of = self._servers[self._server_index]
             self._problem = ""
             self._backoff.reset()
         try:

@@ -18,7 +18,6 @@ from typing import Any
 from envoy.service.discovery.v3 import discovery_pb2
 
 from ..resources import RESOURCE_TYPES, ResourceType
-from .cache import ResourceCache
 from .session import Outcome, Received, Session, refusal
 
 __all__ = ["DeltaSession"]
@@ -29,12 +28,7 @@ class DeltaSession(Session):
 
     is_incremental = True
 
-    def __init__(
-        self, node: Any, cache: ResourceCache, *, keep_deleted: bool = False, has_identity: bool = False
-    ) -> None:
-        super().__init__(node, cache, keep_deleted=keep_deleted, has_identity=has_identity)
-
-    def open(self) -> list[Any]:
+    def open(self, *, is_same_server: bool = True) -> list[Any]:
         """See `Session.open`."""
         self._introduced = False
         return [
@@ -42,7 +36,7 @@ class DeltaSession(Session):
                 discovery_pb2.DeltaDiscoveryRequest(
                     type_url=kind.type_url,
                     resource_names_subscribe=sorted(names),
-                    initial_resource_versions=self._versions(kind, names),
+                    initial_resource_versions=self._versions(kind, names) if is_same_server else {},
                 )
             )
             for kind in ResourceType

@@ -112,8 +112,13 @@ class Session(ABC):
         return self._wanted
 
     @abstractmethod
-    def open(self) -> list[Any]:
-        """The first requests of a new stream."""
+    def open(self, *, is_same_server: bool = True) -> list[Any]:
+        """The first requests of a new stream.
+
+        Args:
+            is_same_server: It is to the server of the stream before. Another one's versions mean something else, even
+                where they read the same.
+        """
 
     @abstractmethod
     def subscribe(self, kind: ResourceType, names: frozenset[str]) -> Any | None:

@@ -43,8 +43,10 @@ class SotwSession(Session):
         self._always_named: dict[ResourceType, frozenset[str]] = {}
         self._changed: set[ResourceType] = set()
 
-    def open(self) -> list[Any]:
+    def open(self, *, is_same_server: bool = True) -> list[Any]:
         """See `Session.open`."""
+        if not is_same_server:
+            self._versions.clear()
         self._nonces.clear()
         self._introduced = False
         self._changed.clear()

@@ -99,13 +99,15 @@ class ScriptedAds(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
 class Client:
     """An AdsClient on its own control loop, driven from the test's thread."""
 
-    def __init__(self, port: int, *, features: frozenset[str] = frozenset(), **options: Any) -> None:
+    def __init__(
+        self, port: int, *, features: frozenset[str] = frozenset(), others: tuple[int, ...] = (), **options: Any
+    ) -> None:
         self.cache = ResourceCache()
         self.loop = ControlLoop("test")
         self.loop.start()
-        server = XdsServer(f"127.0.0.1:{port}", ChannelCredentials("insecure"), features)
+        servers = [XdsServer(f"127.0.0.1:{one}", ChannelCredentials("insecure"), features) for one in (port, *others)]
         node = Node("me", "shop", Locality("eu"), {"GENERATOR": "grpc"})
-        self.source = AdsClient([server], node, self.cache, self.loop, backoff=Backoff(0.05, 0.2), **options)
+        self.source = AdsClient(servers, node, self.cache, self.loop, backoff=Backoff(0.05, 0.2), **options)
 
     def subscribe(self, **wanted: set[str]) -> None:
         by_kind = {ResourceType[name.upper()]: frozenset(names) for name, names in wanted.items()}
@@ -284,6 +286,21 @@ def test_after_a_broken_stream_the_client_comes_back_with_its_version_and_nothin
     again.send(CLUSTER, "2", cluster("a"))
     client.entry(CLUSTER, "a", Status.ACKED, "2")
     assert client.source.problem == ""
+
+
+def test_another_server_is_told_no_versions_of_the_first_ones(
+    ads: ScriptedAds, make_client: MakeClient, stack: ExitStack
+) -> None:
+    other = ScriptedAds()
+    stack.callback(other.stop)
+    client = make_client(ads.port, others=(other.port,))
+    client.subscribe(cluster={"a"})
+    ads.request()
+    ads.send(CLUSTER, "1", cluster("a"))
+    client.entry(CLUSTER, "a", Status.ACKED)
+    ads.stop()
+    first = other.request()
+    assert (list(first.resource_names), first.version_info) == (["a"], "")
 
 
 def test_a_type_that_was_not_asked_for_is_refused(ads: ScriptedAds, make_client: MakeClient) -> None:

@@ -135,6 +135,20 @@ def test_after_a_broken_stream_the_server_is_told_what_is_known(ads: ScriptedDel
     client.entry(CLUSTER, "a", Status.ACKED, version="a1")
 
 
+def test_another_server_is_told_no_versions_of_the_first_ones(ads: ScriptedDelta, stack: ExitStack) -> None:
+    other = ScriptedDelta()
+    stack.callback(other.stop)
+    client = Client(ads.port, features=FEATURES, others=(other.port,))
+    stack.callback(client.close)
+    client.subscribe(cluster={"a"})
+    ads.request()
+    ads.send_delta(CLUSTER, "n1", named("a", cluster("a"), "1"))
+    client.entry(CLUSTER, "a", Status.ACKED)
+    ads.stop()
+    first = other.request()
+    assert (list(first.resource_names_subscribe), dict(first.initial_resource_versions)) == (["a"], {})
+
+
 def test_a_resource_goes_by_its_aliases_too(ads: ScriptedDelta, client: Client) -> None:
     client.subscribe(cluster={"short"})
     ads.request()
