@@ -4,7 +4,7 @@
 //	box serve  [-listen 127.0.0.1:15010] [-mesh FILE] FOLDER
 //	box record < questions.jsonl > answers.jsonl
 //
-// serve answers any xDS client, in plaintext. record reads one question a line and writes one answer a line: for each
+// serve answers any xDS client, in plaintext, and follows edits of the folder. record reads one question a line and writes one answer a line: for each
 // node, the resources that istiod sends it, or why a cluster would have refused an object of the folder.
 package main
 
@@ -106,9 +106,9 @@ func serve(arguments []string) error {
 	options.DebounceTime = 50 * time.Millisecond
 	options.ListenerBuilder = func() (net.Listener, error) { return net.Listen("tcp", *listen) }
 	return test.Wrap(func(t test.Failer) {
-		xds.NewFakeDiscoveryServer(t, options)
+		server := xds.NewFakeDiscoveryServer(t, options)
 		fmt.Println("serving on", *listen)
-		select {}
+		follow(server, flags.Arg(0), folder)
 	})
 }
 
