@@ -106,6 +106,10 @@ func serve(arguments []string) error {
 	options.DebounceTime = 50 * time.Millisecond
 	options.ListenerBuilder = func() (net.Listener, error) { return net.Listen("tcp", *listen) }
 	return test.Wrap(func(t test.Failer) {
+		// An edit would wait for them.
+		if _, err := schemas(); err != nil {
+			t.Fatal(err)
+		}
 		server := xds.NewFakeDiscoveryServer(t, options)
 		fmt.Println("serving on", *listen)
 		follow(server, flags.Arg(0), folder)
@@ -180,6 +184,10 @@ func answerTo(asked question) answer {
 	}
 	var found answer
 	err = test.Wrap(func(t test.Failer) {
+		// An edit would wait for them.
+		if _, err := schemas(); err != nil {
+			t.Fatal(err)
+		}
 		server := xds.NewFakeDiscoveryServer(t, options)
 		if err := settle(t, server, folder); err != nil {
 			t.Fatal(err)
