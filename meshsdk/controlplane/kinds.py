@@ -49,6 +49,8 @@ _VERSIONS: dict[Kind, tuple[str, ...]] = {
     # sigs.k8s.io/gateway-api config/crd/experimental.
     (GATEWAY, "HTTPRoute"): ("v1", "v1beta1"),
     (GATEWAY, "GRPCRoute"): ("v1",),
+    (GATEWAY, "TCPRoute"): ("v1", "v1alpha2"),
+    (GATEWAY, "TLSRoute"): ("v1", "v1alpha3", "v1alpha2"),
     (GATEWAY, "ReferenceGrant"): ("v1", "v1beta1"),
 }
 
@@ -59,7 +61,7 @@ _KUBECONFIG = "Config"
 _OTHERS = {
     "": (_KUBECONFIG, "Namespace", "Secret", "ServiceAccount", "Event", "Binding", "PodTemplate", "LimitRange"),
     NETWORKING: ("Gateway", "EnvoyFilter", "WorkloadGroup", "ProxyConfig"),
-    GATEWAY: ("Gateway", "GatewayClass", "ListenerSet", "TCPRoute", "TLSRoute", "UDPRoute", "BackendTLSPolicy"),
+    GATEWAY: ("Gateway", "GatewayClass", "ListenerSet", "UDPRoute", "BackendTLSPolicy"),
 }
 
 # What would change requests, and cannot: whoever wrote it must know.

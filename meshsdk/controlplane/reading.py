@@ -259,10 +259,10 @@ def _read_destination_rule(fields: Fields, meta: Meta, errors: list[ConfigError]
         return DestinationRule(meta.full_host(host), meta.namespace, age=meta.age, is_broken=True)
 
 
-def _read_route(*, is_grpc: bool) -> Reader:
+def _read_route(*, is_grpc: bool = False, of_bytes: str = "") -> Reader:
     def read(fields: Fields, meta: Meta, errors: list[ConfigError]) -> PendingRoute:
         spec = _spec(fields)
-        return PendingRoute(spec.where, fields.raw("spec"), meta, is_grpc)
+        return PendingRoute(spec.where, fields.raw("spec"), meta, is_grpc, of_bytes)
 
     return read
 
@@ -299,7 +299,9 @@ _READERS: dict[Kind, Reader] = {
     (SECURITY, "RequestAuthentication"): _of_policy(parse_request_authentication),
     (SECURITY, "AuthorizationPolicy"): _read_authorization_policy,
     CONFIG_MAP: _read_config_map,
-    (GATEWAY, "HTTPRoute"): _read_route(is_grpc=False),
+    (GATEWAY, "HTTPRoute"): _read_route(),
     (GATEWAY, "GRPCRoute"): _read_route(is_grpc=True),
+    (GATEWAY, "TCPRoute"): _read_route(of_bytes="tcp"),
+    (GATEWAY, "TLSRoute"): _read_route(of_bytes="tls"),
     (GATEWAY, "ReferenceGrant"): _of_object(_read_reference_grant),
 }
