@@ -37,7 +37,7 @@ _VERSIONS: dict[Kind, tuple[str, ...]] = {
     **dict.fromkeys(POLICY_KINDS, ("v1", "v1beta1")),
     **{
         (NETWORKING, kind): ("v1", "v1beta1", "v1alpha3")
-        for kind in ("ServiceEntry", "WorkloadEntry", "VirtualService", "DestinationRule", "Sidecar")
+        for kind in ("ServiceEntry", "WorkloadEntry", "VirtualService", "DestinationRule", "Sidecar", "WorkloadGroup")
     },
     (TELEMETRY, "Telemetry"): ("v1", "v1alpha1"),
     ("", "Service"): ("v1",),
@@ -60,7 +60,7 @@ _KUBECONFIG = "Config"
 # Kinds of other people in the groups that are ours, too.
 _OTHERS = {
     "": (_KUBECONFIG, "Namespace", "Secret", "ServiceAccount", "Event", "Binding", "PodTemplate", "LimitRange"),
-    NETWORKING: ("Gateway", "EnvoyFilter", "WorkloadGroup", "ProxyConfig"),
+    NETWORKING: ("Gateway", "EnvoyFilter", "ProxyConfig"),
     GATEWAY: ("Gateway", "GatewayClass", "ListenerSet", "UDPRoute", "BackendTLSPolicy"),
 }
 
