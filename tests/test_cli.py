@@ -6,10 +6,12 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from meshsdk.identities import SdsIdentity
 from tests.conftest import service, virtual_service
 from tests.processes import CLEAN_ENVIRONMENT
 
@@ -122,4 +124,18 @@ def test_the_control_plane_serves_until_it_is_told_to_stop(folder: Path, told: s
         assert "resources" in lines[0]
         assert "serving" in lines[1]
         process.send_signal(told)
+        assert process.wait(PATIENCE) == 0
+
+
+def test_the_control_plane_listens_on_a_socket_and_says_how_to_use_it(folder: Path, tmp_path: Path) -> None:
+    socket = tmp_path / "socket"
+    command = [sys.executable, "-u", "-c", _LISTENING, "control-plane", str(folder), "--socket", str(socket)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=CLEAN_ENVIRONMENT) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        assert f"on unix:{socket}" in lines[1]
+        assert f'"server_uri":"unix:{socket}"' in lines[2]
+        with closing(SdsIdentity(socket, certificate_name="spiffe://cluster.local/ns/default/sa/web")) as who:
+            assert who.credentials().spiffe_id == "spiffe://cluster.local/ns/default/sa/web"
+        process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0

@@ -1,9 +1,10 @@
-"""HTTPRoute and GRPCRoute of Gateway API whose parents are services (GAMMA), as the VirtualServices that istiod makes.
+"""Routes of Gateway API whose parents are services (GAMMA), as the VirtualServices that istiod makes.
 
-Theory of operation. All routes of one namespace for one service, and for one port where that is named, are one
-VirtualService, whose rules stand in Gateway API's order: the most specific first, and of equals those of the older
-object. Routes of the service's own namespace, its producer's, hold for everybody, others for clients of their own
-namespace only (`Scope`). The objects are read after all others, since istiod looks at which services there are.
+Theory of operation. All HTTPRoutes and GRPCRoutes of one namespace for one service, and for one port where that is
+named, are one VirtualService, whose rules stand in Gateway API's order: the most specific first, and of equals those of
+the older object. Routes of the service's own namespace, its producer's, hold for everybody, others for clients of their
+own namespace only (`Imports`). TCPRoutes and TLSRoutes are each its own (`gateway_bytes`). The objects are read after
+all others, since istiod looks at which services there are.
 
 Source: istio/istio pilot/pkg/config/kube/gateway (conversion.go, route_collections.go). istiod asks for ReferenceGrants
 at gateways only.
@@ -21,6 +22,7 @@ from msgspec.structs import replace
 from ..errors import ConfigError
 from .age import UNKNOWN_AGE, Age
 from .fields import Fields
+from .gateway_bytes import TLS, make_byte_rules, parse_byte_rules
 from .gateway_filters import FilterHolder, NotAccepted
 from .gateway_rules import parse_rules
 from .http_rules import HttpMatch, HttpRoute, VirtualService
@@ -36,16 +38,19 @@ _GATEWAYS = ((GATEWAY, "Gateway"), (GATEWAY, "ListenerSet"))
 
 
 class PendingRoute(Struct, frozen=True, eq=False):
-    """An HTTPRoute or a GRPCRoute, to be read when all services are known.
+    """A route, to be read when all services are known.
 
     Attributes:
         where: Its spec stands.
+        is_grpc: It is a GRPCRoute.
+        of_bytes: `tcp` or `tls` of a TCPRoute or a TLSRoute.
     """
 
     where: str
     spec: Any
     meta: Meta
-    is_grpc: bool
+    is_grpc: bool = False
+    of_bytes: str = ""
 
 
 class KnownHosts(Struct, frozen=True):
@@ -61,9 +66,10 @@ class KnownHosts(Struct, frozen=True):
 
 
 class _Read(Struct, frozen=True):
-    """An object, read: the parents that it is attached to, and what is wrong with it."""
+    """An object, read: the parents that it is attached to, or what it is by itself, and what is wrong with it."""
 
     attached: tuple[_Attached, ...]
+    rules: tuple[VirtualService, ...]
     warnings: tuple[str, ...]
     errors: tuple[str, ...]
 
@@ -96,27 +102,33 @@ def translate_routes(
         memo: What was made of them before.
     """
     groups: dict[tuple[str, int | None, str], list[tuple[int, _Attached]]] = {}
+    alone: list[tuple[int, VirtualService]] = []
     for place, one in pending:
         read = memo.keep(one.where, (one, known), partial(_read, one, known))
         warnings += read.warnings
         errors += read.errors
+        alone += [(place, rule) for rule in read.rules]
         for attached in read.attached:
             key = (attached.namespace, attached.port, attached.host)
             groups.setdefault(key, []).append((place, attached))
-    return [_merged(group) for group in groups.values()]
+    return [*map(_merged, groups.values()), *alone]
 
 
 def _read(one: PendingRoute, known: KnownHosts, _: Memo) -> _Read:
     warnings: list[str] = []
     errors: list[ConfigError] = []
     attached: Iterable[_Attached] = ()
+    rules: Iterable[VirtualService] = ()
     try:
-        attached = _attached(one, known, warnings, errors)
+        if one.of_bytes:
+            rules = _rules_of_bytes(one, known, warnings, errors)
+        else:
+            attached = _attached(one, known, warnings, errors)
     except ConfigError as error:
         errors.append(error)
     except NotAccepted as why:
         warnings.append(f"{one.where}: has no effect, none of its rules, as in Istio: {why}")
-    return _Read(tuple(attached), tuple(warnings), tuple(map(str, errors)))
+    return _Read(tuple(attached), tuple(rules), tuple(warnings), tuple(map(str, errors)))
 
 
 def _merged(group: list[tuple[int, _Attached]]) -> tuple[int, VirtualService]:
@@ -152,14 +164,9 @@ def _attached(
     one: PendingRoute, known: KnownHosts, warnings: list[str], errors: list[ConfigError]
 ) -> Iterable[_Attached]:
     spec, meta = Fields(one.where, one.spec, warnings), one.meta
-    parents = [
-        (host, port) for parent in spec.children("parentRefs") for host, port in _parse_parent(parent, meta, known)
-    ]
-    if "parentRefs" not in spec:
-        spec.warn("parentRefs", "there are none, so it has no effect")
+    parents = _parse_parents(spec, meta, known)
     if spec.texts("hostnames"):
         spec.warn("hostnames", "are for gateways, and have no effect: a Service is asked for by its own names")
-    spec.ignore("useDefaultGateways")
     if not parents:
         spec.ignore("rules")
         spec.finish(("parentRefs", "rules"))
@@ -172,6 +179,28 @@ def _attached(
         _Attached(host, port, meta.namespace, meta.age, spec.where, tuple(_at_port(route, port) for route in routes))
         for host, port in parents
     ]
+
+
+def _rules_of_bytes(
+    one: PendingRoute, known: KnownHosts, warnings: list[str], errors: list[ConfigError]
+) -> Iterable[VirtualService]:
+    spec, holder = (
+        Fields(one.where, one.spec, warnings),
+        FilterHolder(one.meta, known.services, warnings, is_grpc=False),
+    )
+    parents = _parse_parents(spec, one.meta, known)
+    names = spec.texts("hostnames") if one.of_bytes == TLS else ()
+    rules = parse_byte_rules(spec, holder, errors)
+    spec.finish(("parentRefs", "rules", "hostnames"))
+    return make_byte_rules(one.of_bytes, rules, names, parents, holder, spec.where) if rules else []
+
+
+def _parse_parents(spec: Fields, meta: Meta, known: KnownHosts) -> list[tuple[str, int | None]]:
+    """Hosts and ports that an object is for."""
+    spec.ignore("useDefaultGateways")
+    if "parentRefs" not in spec:
+        spec.warn("parentRefs", "there are none, so it has no effect")
+    return [(host, port) for parent in spec.children("parentRefs") for host, port in _parse_parent(parent, meta, known)]
 
 
 def _at_port(route: HttpRoute, port: int | None) -> HttpRoute:

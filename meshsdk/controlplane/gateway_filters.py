@@ -122,7 +122,7 @@ def _mirror(setting: Fields, route: HttpRoute, holder: FilterHolder) -> HttpRout
         raise setting.error("backendRef", "must be set")
     percent = _mirror_percent(setting)
     try:
-        destination, problem = _parse_reference(backend, holder)
+        destination, problem = parse_reference(backend, holder)
     except NotAccepted as error:
         if holder.is_grpc:
             raise
@@ -239,7 +239,7 @@ def parse_backends(rule: Fields, holder: FilterHolder) -> tuple[Destination, ...
 
 
 def _parse_backend(backend: Fields, weight: int, holder: FilterHolder) -> Destination:
-    destination, problem = _parse_reference(backend, holder)
+    destination, problem = parse_reference(backend, holder)
     if problem and weight:
         holder.warnings.append(f"{backend.where}: its requests are answered with 500: {problem}")
     changes = HttpRoute()
@@ -256,7 +256,7 @@ def _parse_backend(backend: Fields, weight: int, holder: FilterHolder) -> Destin
     )
 
 
-def _parse_reference(backend: Fields, holder: FilterHolder) -> tuple[Destination, str]:
+def parse_reference(backend: Fields, holder: FilterHolder) -> tuple[Destination, str]:
     """Where a reference leads, and what is wrong with it. istiod asks for no ReferenceGrant in the mesh."""
     meta = holder.meta
     group, kind = backend.text("group"), backend.text("kind", "Service")

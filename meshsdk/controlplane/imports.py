@@ -65,9 +65,12 @@ class Imports:
         return [wildcards[best]] if best is not None and not wildcards[best].is_of_gateway_api else []
 
     def _is_for_client(self, rule: VirtualService, host: str) -> bool:
-        """Of Gateway API, consumers' routes are for themselves alone (route.go, UseGatewaySemantics)."""
+        """Of Gateway API, consumers' routes are for themselves alone (route.go, UseGatewaySemantics).
+
+        Those of bytes are for everybody (tls.go, getConfigsForHost).
+        """
         service = self.services.get(host)
-        return not rule.is_of_gateway_api or (
+        return not (rule.is_of_gateway_api and rule.routes) or (
             service is not None and rule.namespace in (service.namespace, self._namespace)
         )
 

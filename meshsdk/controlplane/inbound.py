@@ -33,6 +33,7 @@ from .durations import set_seconds
 from .istio import endpoint_of
 from .labels import has_labels
 from .names import cluster_name
+from .native_servers import for_native_server
 from .security_world import (
     AuthorizationPolicy,
     JwtRule,
@@ -50,7 +51,7 @@ _DRY_RUN_PREFIX = "istio_dry_run_allow_"
 
 
 def make_inbound_listener(
-    world: World, name: str, address: str, port: int, own_address: str = ""
+    world: World, name: str, address: str, port: int, own_address: str = "", *, is_grpc_core: bool = False
 ) -> listener_pb2.Listener:
     """The listener of one port of one workload.
 
@@ -60,9 +61,10 @@ def make_inbound_listener(
         address: That the server listens on; `0.0.0.0` or `::` for any.
         port: That it listens on.
         own_address: Of the workload; empty for one of this machine.
+        is_grpc_core: For gRPC's own server (see `native_servers`).
 
     Raises:
-        ConfigError: Some security policy is broken, or it is not clear which workload this is.
+        ConfigError: Some security policy is broken or cannot be carried out, or it is not clear which workload this is.
     """
     security = world.security
     if security.broken:
@@ -84,6 +86,8 @@ def make_inbound_listener(
         chain = listener.filter_chains.add(name=f"{port} plaintext")
         chain.filter_chain_match.transport_protocol = "raw_buffer"
         _add_manager(chain, security.mesh, filters, port, telemetry)
+    if is_grpc_core:
+        return for_native_server(listener, security.mesh, workload.labels)
     return listener
 
 

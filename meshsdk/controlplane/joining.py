@@ -174,7 +174,7 @@ def _joined(serving: _Serving) -> Service:
                 joined.add(port.number, _entry(address, pending, pod, locality))
     is_kubernetes, takes_names = not service.is_entry, service.resolution is not Resolution.STATIC
     for workload in serving.entries:
-        if takes_names or is_address(workload.address):
+        if workload.is_ready and (takes_names or is_address(workload.address)):
             joined.add_workload(workload, by_name=True)
     for workload in serving.pods:
         if workload.is_ready or is_kubernetes:

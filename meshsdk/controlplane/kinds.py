@@ -37,7 +37,7 @@ _VERSIONS: dict[Kind, tuple[str, ...]] = {
     **dict.fromkeys(POLICY_KINDS, ("v1", "v1beta1")),
     **{
         (NETWORKING, kind): ("v1", "v1beta1", "v1alpha3")
-        for kind in ("ServiceEntry", "WorkloadEntry", "VirtualService", "DestinationRule", "Sidecar")
+        for kind in ("ServiceEntry", "WorkloadEntry", "VirtualService", "DestinationRule", "Sidecar", "WorkloadGroup")
     },
     (TELEMETRY, "Telemetry"): ("v1", "v1alpha1"),
     ("", "Service"): ("v1",),
@@ -49,6 +49,8 @@ _VERSIONS: dict[Kind, tuple[str, ...]] = {
     # sigs.k8s.io/gateway-api config/crd/experimental.
     (GATEWAY, "HTTPRoute"): ("v1", "v1beta1"),
     (GATEWAY, "GRPCRoute"): ("v1",),
+    (GATEWAY, "TCPRoute"): ("v1", "v1alpha2"),
+    (GATEWAY, "TLSRoute"): ("v1", "v1alpha3", "v1alpha2"),
     (GATEWAY, "ReferenceGrant"): ("v1", "v1beta1"),
 }
 
@@ -58,8 +60,8 @@ _KUBECONFIG = "Config"
 # Kinds of other people in the groups that are ours, too.
 _OTHERS = {
     "": (_KUBECONFIG, "Namespace", "Secret", "ServiceAccount", "Event", "Binding", "PodTemplate", "LimitRange"),
-    NETWORKING: ("Gateway", "EnvoyFilter", "WorkloadGroup", "ProxyConfig"),
-    GATEWAY: ("Gateway", "GatewayClass", "ListenerSet", "TCPRoute", "TLSRoute", "UDPRoute", "BackendTLSPolicy"),
+    NETWORKING: ("Gateway", "EnvoyFilter", "ProxyConfig"),
+    GATEWAY: ("Gateway", "GatewayClass", "ListenerSet", "UDPRoute", "BackendTLSPolicy"),
 }
 
 # What would change requests, and cannot: whoever wrote it must know.

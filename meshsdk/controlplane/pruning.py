@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .kinds import Kind
+from .kinds import NETWORKING, Kind
 
 __all__ = ["pruned"]
 
@@ -25,6 +25,7 @@ _KEPT: dict[Kind, _Kept] = {
         "status": {"conditions": None, "phase": None, "podIP": None},
     },
     ("", "Node"): {"spec": {}, "status": {}},
+    (NETWORKING, "WorkloadEntry"): {"status": {"conditions": None}},
 }
 
 

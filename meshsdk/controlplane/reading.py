@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..errors import ConfigError
 from .destination_rule import parse_destination_rule
@@ -43,6 +44,8 @@ from .sidecar import parse_sidecar
 from .telemetry_rules import parse_telemetry
 from .traffic_policy import DestinationRule
 from .virtual_service import parse_virtual_service
+from .workload_group import is_healthy, parse_workload_group
+from .world import Workload
 
 __all__ = ["COMPARED", "VIRTUAL_SERVICE", "FileOfDocuments", "FileReading", "Reading", "named", "read_all"]
 
@@ -272,10 +275,15 @@ def _read_destination_rule(fields: Fields, meta: Meta, errors: list[ConfigError]
         return DestinationRule(meta.full_host(host), meta.namespace, age=meta.age, is_broken=True)
 
 
-def _read_route(*, is_grpc: bool) -> Reader:
+def _read_workload_entry(fields: Fields, meta: Meta) -> Workload | None:
+    parsed = parse_workload_entry(_spec(fields), meta)
+    return parsed if parsed is None or is_healthy(fields, meta) else replace(parsed, is_ready=False)
+
+
+def _read_route(*, is_grpc: bool = False, of_bytes: str = "") -> Reader:
     def read(fields: Fields, meta: Meta, errors: list[ConfigError]) -> PendingRoute:
         spec = _spec(fields)
-        return PendingRoute(spec.where, fields.raw("spec"), meta, is_grpc)
+        return PendingRoute(spec.where, fields.raw("spec"), meta, is_grpc, of_bytes)
 
     return read
 
@@ -302,7 +310,8 @@ _READERS: dict[Kind, Reader] = {
     ("", "Node"): _of_object(parse_node),
     ("", "Endpoints"): _of_object(parse_endpoints),
     ("discovery.k8s.io", "EndpointSlice"): _of_object(parse_endpoint_slice),
-    (NETWORKING, "WorkloadEntry"): _of_spec(parse_workload_entry),
+    (NETWORKING, "WorkloadEntry"): _of_object(_read_workload_entry),
+    (NETWORKING, "WorkloadGroup"): _of_spec(parse_workload_group),
     (NETWORKING, "ServiceEntry"): _of_spec(parse_service_entry),
     VIRTUAL_SERVICE: lambda fields, meta, errors: parse_virtual_service(_spec(fields), meta, errors),
     (NETWORKING, "DestinationRule"): _read_destination_rule,
@@ -312,7 +321,9 @@ _READERS: dict[Kind, Reader] = {
     (SECURITY, "RequestAuthentication"): _of_policy(parse_request_authentication),
     (SECURITY, "AuthorizationPolicy"): _read_authorization_policy,
     CONFIG_MAP: _read_config_map,
-    (GATEWAY, "HTTPRoute"): _read_route(is_grpc=False),
+    (GATEWAY, "HTTPRoute"): _read_route(),
     (GATEWAY, "GRPCRoute"): _read_route(is_grpc=True),
+    (GATEWAY, "TCPRoute"): _read_route(of_bytes="tcp"),
+    (GATEWAY, "TLSRoute"): _read_route(of_bytes="tls"),
     (GATEWAY, "ReferenceGrant"): _of_object(_read_reference_grant),
 }

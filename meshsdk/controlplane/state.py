@@ -84,12 +84,13 @@ class FolderState:
         """It is the folder's from now on, and was not only tried: clients that are gone are forgotten by and by."""
         self._views.memos.begin_edit()
 
-    def inbound(self, name: str, own_address: str = "") -> bytes | None:
+    def inbound(self, name: str, own_address: str = "", *, is_grpc_core: bool = False) -> bytes | None:
         """The inbound listener of a name that holds address and port; None where the name is not one.
 
         Args:
             name: Of the listener.
             own_address: Of the server's workload, where it is another machine's.
+            is_grpc_core: For gRPC's own server.
 
         Raises:
             ConfigError: It cannot be made.
@@ -98,7 +99,8 @@ class FolderState:
         if not name.startswith(INBOUND_PREFIX) or not _PORT.fullmatch(port) or int(port) > _MAX_PORT:
             return None
         try:
-            listener = make_inbound_listener(self.world, name, address.strip("[]"), int(port), own_address)
+            where = address.strip("[]"), int(port), own_address
+            listener = make_inbound_listener(self.world, name, *where, is_grpc_core=is_grpc_core)
             return bytes(listener.SerializeToString(deterministic=True))
         except NOT_SAYABLE as error:
             raise ConfigError(name, f"cannot be made: {error}") from error
@@ -119,7 +121,11 @@ class FolderState:
             made = view.grpc_core if is_grpc_core else view.grpc
             # Others than gRPC's client ask for full names, too.
             short_names = view.full_names if is_grpc_core else {}
-            found = ServedResources(made, lambda name: self.inbound(name, address) or view.listener(name), short_names)
+
+            def make(name: str) -> bytes | None:
+                return self.inbound(name, address, is_grpc_core=is_grpc_core) or view.listener(name)
+
+            found = ServedResources(made, make, short_names)
             self._served[key] = found
         return found
 

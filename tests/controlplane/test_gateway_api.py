@@ -349,7 +349,7 @@ def test_a_rule_that_is_not_understood_costs_itself_only(tmp_path: Path, bad: st
 
 @pytest.mark.parametrize(
     ("kind", "told"),
-    [("HTTPRout", "did you mean gateway.networking.k8s.io/v1"), ("GRPCroute", "v1 GRPCRoute"), ("TCPRoute", "")],
+    [("HTTPRout", "did you mean gateway.networking.k8s.io/v1"), ("GRPCroute", "v1 GRPCRoute"), ("UDPRoute", "")],
 )
 def test_a_kind_that_is_misspelt_is_refused_and_others_are_left_out(tmp_path: Path, kind: str, told: str) -> None:
     errors = errors_of(tmp_path, http_route("").replace("HTTPRoute", kind))

@@ -23,7 +23,7 @@ CRDS = "pkg/config/validation/testdata/crds"
 pytestmark = pytest.mark.skipif(SOURCE is None, reason="Istio's sources are not in Go's module cache")
 
 # Of these nothing is carried out: an error of ours says so, a note, or the count of what is not ours.
-NOT_CARRIED_OUT = ("EnvoyFilter", "WasmPlugin", "TrafficExtension", "ProxyConfig", "WorkloadGroup", "Gateway")
+NOT_CARRIED_OUT = ("EnvoyFilter", "WasmPlugin", "TrafficExtension", "ProxyConfig", "Gateway")
 
 # What we refuse though Istio takes it, and why.
 STRICTER = {

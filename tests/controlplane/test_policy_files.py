@@ -447,7 +447,6 @@ OTHERS = {
     "spec: {template: {metadata: {}, spec: {}}}\n",
     "kubeconfig": "apiVersion: v1\nkind: Config\nclusters: []\ncontexts: []\n",
     "gateway": "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec: {}\n",
-    "telemetry": "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: t}\nspec: {metrics: []}\n",
     "owned": "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j, ownerReferences: [{apiVersion: security.istio.io/v1,"
     " kind: AuthorizationPolicy, name: admins}]}\n",
     "a policy of gateways": "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: g}\n"

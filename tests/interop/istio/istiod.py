@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -66,7 +67,9 @@ def build() -> Path | None:
     go = shutil.which("go")
     if go is None:
         return None
-    program = Path(tempfile.gettempdir()) / f"meshsdk-istio-box-{os.getuid()}"
+    # Each checkout has its own.
+    place = hashlib.sha256(str(BOX).encode()).hexdigest()[:8]
+    program = Path(tempfile.gettempdir()) / f"meshsdk-istio-box-{os.getuid()}-{place}"
     environment = {**os.environ, "GOFLAGS": "-mod=mod"}
     subprocess.run([go, "build", "-o", program, "."], cwd=BOX, env=environment, check=True)
     return program

@@ -148,6 +148,10 @@ def _takes_a_star(one: Difference) -> bool:
     return one.fact == "refusal" and one.named.has_star and _OF_A_STAR.fullmatch(str(one.istiods)) is not None
 
 
+def _is_led_to_by_gateways(named: Named, host: str) -> bool:
+    return host in named.of_gateways
+
+
 _WITHOUT_KEYS = ("Jwt verification fails", "Jwks doesn't have key to match kid or alg from Jwt")
 
 
@@ -172,6 +176,7 @@ KNOWN = (
     Known("Servers whose accounts are not known", "mutual_tls_of_unknown_accounts", _is_of_the_mesh),
     Known("Endpoints that are not ready", "unready_endpoints", _leaves_out_the_unready),
     Known("Keys that are fetched", "tokens_by_uri", _fetches_keys_itself),
+    Known("Clusters for gateways", "hidden_service_of_gateways", _types("none", "EDS", _is_led_to_by_gateways)),
     Known("Hosts in upper case", "odd_names", _is_of_upper_case),
 )
 

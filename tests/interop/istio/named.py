@@ -24,6 +24,7 @@ class Named:
         passing: That a DestinationRule sends to where they are looked up (`simple: PASSTHROUGH`).
         entries: That ServiceEntries have, and their resolution.
         by_authority: Some VirtualService asks by which name the host was called.
+        of_gateways: That routes lead to which are for gateways alone, of VirtualServices that are for the mesh as well.
         key_hosts: That keys for tokens are fetched from.
         has_star: A header or a query parameter is matched by the regular expression `*`.
     """
@@ -35,6 +36,7 @@ class Named:
     by_authority: bool = False
     has_star: bool = False
     key_hosts: frozenset[str] = frozenset()
+    of_gateways: frozenset[str] = frozenset()
 
 
 def names_in(documents: Iterable[Json]) -> Named:
@@ -44,6 +46,7 @@ def names_in(documents: Iterable[Json]) -> Named:
     passing: set[str] = set()
     entries: dict[str, str] = {}
     key_hosts: set[str] = set()
+    of_gateways: set[str] = set()
     by_authority = has_star = False
     for document in documents:
         spec = document.get("spec") or {}
@@ -53,6 +56,7 @@ def names_in(documents: Iterable[Json]) -> Named:
             case "VirtualService":
                 rules.update(_full(host, namespace) for host in spec.get("hosts") or ())
                 matches = [match for route in spec.get("http") or () for match in route.get("match") or ()]
+                of_gateways.update(_full(host, namespace) for host in _led_to_by_gateways(spec))
                 by_authority = by_authority or any(_asks_for_authority(match) for match in matches)
                 has_star = has_star or any(_has_star(match) for match in matches)
             case "Service" if spec.get("clusterIP") == "None":
@@ -65,7 +69,7 @@ def names_in(documents: Iterable[Json]) -> Named:
             case "ServiceEntry":
                 entries.update(dict.fromkeys(spec.get("hosts") or (), spec.get("resolution", "NONE")))
     named = frozenset(rules), frozenset(headless), frozenset(passing), entries, by_authority, has_star
-    return Named(*named, frozenset(key_hosts))
+    return Named(*named, frozenset(key_hosts), frozenset(of_gateways))
 
 
 def full_names(host: str, namespace: str) -> tuple[str, ...]:
@@ -83,6 +87,16 @@ def full_names(host: str, namespace: str) -> tuple[str, ...]:
 
 def _full(host: str, namespace: str) -> str:
     return host.lower() if "." in host or host == "*" else f"{host.lower()}.{namespace}.{_SUFFIX}"
+
+
+def _led_to_by_gateways(spec: Json) -> Iterator[str]:
+    for route in spec.get("http") or ():
+        matches = route.get("match") or ()
+        if matches and all("mesh" not in match.get("gateways", ["mesh"]) for match in matches):
+            mirrors = [one["destination"] for one in route.get("mirrors") or ()]
+            mirror = [route["mirror"]] if route.get("mirror") else []
+            destinations = [one["destination"] for one in route.get("route") or ()]
+            yield from (one["host"] for one in (*destinations, *mirror, *mirrors))
 
 
 def _asks_for_authority(match: Json) -> bool:

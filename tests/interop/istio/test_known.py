@@ -19,6 +19,7 @@ NAMED = Named(
     entries={"api.example.com": "NONE", "*.wild.example.com": "NONE", "static.example.com": "STATIC", "Up.COM": "DNS"},
     has_star=True,
     key_hosts=frozenset(["keys.example.com"]),
+    of_gateways=frozenset(["hidden.default.svc.cluster.local"]),
 )
 
 
@@ -60,6 +61,7 @@ MEANT = {
     "by a rule": cluster("pass.default.svc.cluster.local", "cluster.type", "EDS", "ORIGINAL_DST"),
     "the server's own name": cluster(REVIEWS, SANS, names("DNS", "EXACT", REVIEWS), []),
     "anybody of the mesh": cluster(REVIEWS, SANS, names("URI", "PREFIX", "spiffe://cluster.local/"), []),
+    "gateways alone": cluster("hidden.default.svc.cluster.local", "cluster.type", "none", "EDS"),
     "a place of keys": cluster("keys.example.com", "cluster.type", "STRICT_DNS", "none"),
     "a token without keys": verdict([401, "Jwks remote fetch is failed", {}], [401, "Jwt verification fails", {}]),
     "a star": REFUSAL,
@@ -91,6 +93,7 @@ NOT_MEANT = {
         REVIEWS, SANS, names("DNS", "EXACT", REVIEWS), names("DNS", "EXACT", "x.example")
     ),
     "more than the mesh": cluster(REVIEWS, SANS, names("URI", "PREFIX", "spiffe://cluster.local"), []),
+    "a service of the mesh": cluster(REVIEWS, "cluster.type", "none", "EDS"),
     "a place of no keys": cluster("other.example.com", "cluster.type", "STRICT_DNS", "none"),
     "a token that istiod takes": verdict([401, "Jwks remote fetch is failed", {}], ["in", [], {}]),
     "a token that is audited": verdict(

@@ -62,6 +62,12 @@ class Istiod:
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for_port(self.port, self._process)
 
+    def edit(self, yaml: str) -> None:
+        """Have it serve this from now on; it follows its folder."""
+        whole = self._folder.parent / "edited.yaml"
+        whole.write_text(yaml)
+        whole.replace(self._folder / "mesh.yaml")
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()

@@ -155,7 +155,9 @@ func (f *folder) addIstio(document string, made time.Time) error {
 }
 
 // The versions in which istiod asks for them; the API server gives each object in any version that it serves.
-var gatewayVersions = map[string]string{"HTTPRoute": "v1", "GRPCRoute": "v1", "ReferenceGrant": "v1beta1"}
+var gatewayVersions = map[string]string{
+	"HTTPRoute": "v1", "GRPCRoute": "v1", "TCPRoute": "v1", "TLSRoute": "v1", "ReferenceGrant": "v1beta1",
+}
 
 // addGatewayAPI takes an object as the API server does with the CRDs of Gateway API, which also fill in defaults.
 func (f *folder) addGatewayAPI(document string, made time.Time) error {

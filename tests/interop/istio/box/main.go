@@ -4,7 +4,7 @@
 //	box serve  [-listen 127.0.0.1:15010] [-mesh FILE] FOLDER
 //	box record < questions.jsonl > answers.jsonl
 //
-// serve answers any xDS client, in plaintext. record reads one question a line and writes one answer a line: for each
+// serve answers any xDS client, in plaintext, and follows edits of the folder. record reads one question a line and writes one answer a line: for each
 // node, the resources that istiod sends it, or why a cluster would have refused an object of the folder.
 package main
 
@@ -106,9 +106,13 @@ func serve(arguments []string) error {
 	options.DebounceTime = 50 * time.Millisecond
 	options.ListenerBuilder = func() (net.Listener, error) { return net.Listen("tcp", *listen) }
 	return test.Wrap(func(t test.Failer) {
-		xds.NewFakeDiscoveryServer(t, options)
+		// An edit would wait for them.
+		if _, err := schemas(); err != nil {
+			t.Fatal(err)
+		}
+		server := xds.NewFakeDiscoveryServer(t, options)
 		fmt.Println("serving on", *listen)
-		select {}
+		follow(server, flags.Arg(0), folder)
 	})
 }
 
@@ -180,6 +184,10 @@ func answerTo(asked question) answer {
 	}
 	var found answer
 	err = test.Wrap(func(t test.Failer) {
+		// An edit would wait for them.
+		if _, err := schemas(); err != nil {
+			t.Fatal(err)
+		}
 		server := xds.NewFakeDiscoveryServer(t, options)
 		if err := settle(t, server, folder); err != nil {
 			t.Fatal(err)
