@@ -85,6 +85,7 @@ def _import_types(value: Any) -> None:
 
 # Message types that raw resources may hold, by package. Nothing outside this list is ever imported.
 _MODULES = {
+    "envoy.config.trace.v3": "datadog dynamic_ot lightstep opentelemetry skywalking zipkin",
     "envoy.extensions.access_loggers.file.v3": "file",
     "envoy.extensions.access_loggers.filters.cel.v3": "cel",
     "envoy.extensions.access_loggers.grpc.v3": "als",
@@ -140,6 +141,7 @@ _MODULES = {
     "envoy.extensions.path.rewrite.uri_template.v3": "uri_template_rewrite",
     "envoy.extensions.rbac.matchers.upstream_ip_port.v3": "upstream_ip_port_matcher",
     "envoy.extensions.rbac.principals.mtls_authenticated.v3": "mtls_authenticated",
+    "envoy.extensions.request_id.uuid.v3": "uuid",
     "envoy.extensions.retry.host.omit_canary_hosts.v3": "omit_canary_hosts",
     "envoy.extensions.retry.host.omit_host_metadata.v3": "omit_host_metadata_config",
     "envoy.extensions.retry.host.previous_hosts.v3": "previous_hosts",

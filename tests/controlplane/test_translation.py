@@ -265,7 +265,7 @@ def test_an_error_names_file_document_and_field(tmp_path: Path, yaml: str, place
         ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n", "Deployment/d"),
         (
             "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: t}\nspec: {metrics: []}\n",
-            "spans and metrics",
+            "spec.metrics: has no effect",
         ),
     ],
 )
