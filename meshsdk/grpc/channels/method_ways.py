@@ -164,8 +164,9 @@ class MethodWays:
         """Have a call watched, where somebody watches."""
         observer = grpc_client_observer()
         if observer is not None:
-            self.relayed.reveal_peers()
+            # Before peers are revealed, which forgets the way.
             table = self.way.plan.table if self.way.plan is not None else None
+            self.relayed.reveal_peers()
             trace_call(call, observer, self.control, self.method, self.lines.target, table)
         if self.control.metrics is not None:
             self.relayed.reveal_peers()
