@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
+from meshsdk.inbound import Connection
+from meshsdk.resources.tracing import RequestIds, Share, Tracing
+from meshsdk.routing import RequestHead
+from meshsdk.routing.tracing import Traced, compile_tracing
+from meshsdk.telemetry.grpc_calls import GrpcClientObserver
+from meshsdk.telemetry.http_client import HttpClientObserver
+from meshsdk.telemetry.http_server import HttpServerObserver
 from tests.conftest import service, virtual_service
 from tests.processes import CLEAN_ENVIRONMENT
 
@@ -152,3 +161,36 @@ def test_what_an_exporter_sends_is_not_watched(tmp_path: Path) -> None:
     shown = run(_EXPORTING, str(tmp_path))
     assert shown["seen"] == [False, True]
     assert len(shown["spans"]) == 2, "the second request's, and its attempt's"
+
+
+class _SpanOfOthers(NonRecordingSpan):
+    has_ended = False
+
+    def is_recording(self) -> bool:
+        return True
+
+    def end(self, end_time: int | None = None) -> None:
+        self.has_ended = True
+
+
+@pytest.mark.parametrize("side", ["http server", "http client", "grpc client"])
+def test_a_span_of_others_stays_open_where_configuration_makes_none(side: str) -> None:
+    tracing = compile_tracing(Tracing(overall=Share(0, 100)), RequestIds())
+    assert tracing is not None
+    traced, head = Traced(False, tracing), RequestHead("GET", "http", "a", "/")
+    span = _SpanOfOthers(SpanContext(1, 1, False, TraceFlags(1)))
+    with trace.use_span(span):
+        if side == "http server":
+            inbound = HttpServerObserver().start(head, Connection(), traced)
+            assert inbound is not None
+            inbound.end(200, None)
+        elif side == "http client":
+            outbound = HttpClientObserver().start("GET", "http://a/", "a", 80, head, traced=traced)
+            assert outbound is not None
+            assert not outbound.wants_tags
+            outbound.end(200, None, "", "", "")
+        else:
+            call = GrpcClientObserver().start("x.Y/Z", "a", 80, traced=traced)
+            assert not call.wants_tags
+            call.end("OK", "")
+    assert not span.has_ended
