@@ -39,6 +39,7 @@ RANKS = {
     "control": 10,
     "decision": 10,
     "status": 9,
+    "followed": 9,
     "grpc": 10,
     "server": 10,
     "configuration": 11,

@@ -7,7 +7,7 @@ writer      one queue and one thread for each sink; no request waits for either
 logs        which logs a Mesh has
 """
 
-from .entry import Entry, Headers, OfServer, Steady
+from .entry import Entry, Headers, OfServer, RemembersSteady, Steady
 from .format import ISTIO_JSON, ISTIO_TEXT, compile_json, compile_text
 from .logs import VARIABLE, AccessLog, AccessLogs, asked_for
 
@@ -20,6 +20,7 @@ __all__ = [
     "Entry",
     "Headers",
     "OfServer",
+    "RemembersSteady",
     "Steady",
     "asked_for",
     "compile_json",

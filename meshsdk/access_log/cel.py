@@ -5,16 +5,17 @@ Sources: Envoy docs, advanced/attributes; source/extensions/access_loggers/filte
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from ..errors import ResourceError
 from .entry import Entry
 from .grpc_status import grpc_number
 
-__all__ = ["compile_expression", "compile_value"]
+__all__ = ["ROOTS", "compile_expression", "compile_value", "compile_with_roots"]
 
 _Data = dict[str, object]
+T = TypeVar("T")
 
 # Comprehensions may take any time; Envoy switches them off, too.
 _MACROS = (".all(", ".exists(", ".exists_one(", ".map(", ".filter(")
@@ -27,7 +28,7 @@ def compile_expression(text: str, where: str) -> Callable[[Entry], bool]:
     Raises:
         ResourceError: It is none, or CEL is not installed.
     """
-    evaluate = _compile(text, where)
+    evaluate = compile_with_roots(text, where, ROOTS)
     return lambda entry: evaluate(entry) is True
 
 
@@ -37,7 +38,7 @@ def compile_value(text: str, where: str) -> Callable[[Entry], str]:
     Raises:
         ResourceError: It is none, or CEL is not installed.
     """
-    evaluate = _compile(text, where)
+    evaluate = compile_with_roots(text, where, ROOTS)
 
     def value(entry: Entry) -> str:
         found = evaluate(entry)
@@ -48,7 +49,17 @@ def compile_value(text: str, where: str) -> Callable[[Entry], str]:
     return value
 
 
-def _compile(text: str, where: str) -> Callable[[Entry], Any]:
+def compile_with_roots(text: str, where: str, roots: Mapping[str, Callable[[T], Any]]) -> Callable[[T], Any]:
+    """A function that gives the value of an expression; None where it fails.
+
+    Args:
+        text: The expression.
+        where: Path for error messages.
+        roots: What it may ask for, by name, as maps.
+
+    Raises:
+        ResourceError: It is none, or CEL is not installed.
+    """
     try:
         from cel_expr_python import cel
     except ImportError:
@@ -56,13 +67,13 @@ def _compile(text: str, where: str) -> Callable[[Entry], Any]:
     if len(text) > _LONGEST or any(one in text.replace(" ", "") for one in _MACROS):
         raise ResourceError(where, "is too long an expression, or has a comprehension, which is refused")
     try:
-        expression: Any = cel.NewEnv(variables=dict.fromkeys(_ROOTS, cel.Type.DYN)).compile(text)
+        expression: Any = cel.NewEnv(variables=dict.fromkeys(roots, cel.Type.DYN)).compile(text)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ResourceError(where, f"is no expression: {str(error).splitlines()[0]}") from error
-    asked = {root: read for root, read in _ROOTS.items() if root in text}
+    asked = {root: read for root, read in roots.items() if root in text}
 
-    def evaluate(entry: Entry) -> Any:
-        result = expression.eval(data={root: read(entry) for root, read in asked.items()})
+    def evaluate(given: T) -> Any:
+        result = expression.eval(data={root: read(given) for root, read in asked.items()})
         return None if result.type() == cel.Type.ERROR else result.value()
 
     return evaluate
@@ -140,6 +151,20 @@ def _connection(entry: Entry) -> _Data:
     return {**told, "mtls": bool(entry.ask("DOWNSTREAM_PEER_FINGERPRINT_256"))}
 
 
+def _address(entry: Entry, which: str) -> _Data:
+    address, port = entry.ask(f"DOWNSTREAM_{which}_ADDRESS"), entry.ask(f"DOWNSTREAM_{which}_PORT")
+    return _told({"address": address or None, "port": int(port) if port.isdecimal() else None})
+
+
+def _destination(entry: Entry) -> _Data:
+    """Of a client's request, the service's port: a sidecar gets it at that."""
+    told = _address(entry, "LOCAL")
+    parts = entry.steady.cluster.split("|")
+    if entry.of_server is None and len(parts) == 4 and parts[1].isdecimal():
+        told["port"] = int(parts[1])
+    return told
+
+
 def _upstream(entry: Entry) -> _Data:
     return _told(
         {
@@ -151,12 +176,12 @@ def _upstream(entry: Entry) -> _Data:
     )
 
 
-_ROOTS: dict[str, Callable[[Entry], _Data]] = {
+ROOTS: Mapping[str, Callable[[Entry], _Data]] = {
     "request": _request,
     "response": _response,
     "connection": _connection,
-    "source": _of_connection(address="DOWNSTREAM_REMOTE_ADDRESS"),
-    "destination": _of_connection(address="DOWNSTREAM_LOCAL_ADDRESS"),
+    "source": lambda entry: _address(entry, "REMOTE"),
+    "destination": _destination,
     "upstream": _upstream,
     "xds": lambda entry: _told(
         {"route_name": entry.steady.route or None, "cluster_name": entry.steady.cluster or None}

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ..routing import RequestHead
 from ..routing.formatter import FormatContext
 
-__all__ = ["Entry", "Headers", "OfServer", "Steady"]
+__all__ = ["Entry", "Headers", "OfServer", "RemembersSteady", "Steady"]
 
 Headers = Sequence[tuple[bytes, bytes]]
 Metadata = Mapping[str, Mapping[str, Any]]
@@ -67,6 +67,15 @@ class Steady:
         self.cluster_metadata: Metadata | None = None
         self.host_metadata: Metadata | None = None
         self.filled: dict[object, str] = {}
+
+
+class RemembersSteady(Protocol):
+    """Whatever keeps what requests have in common: access logs, or metrics whose labels come from requests."""
+
+    known: dict[Any, Any]
+
+    def remember(self, key: Any, steady: Steady, /) -> Steady:
+        """Keep it by a key."""
 
 
 class OfServer(Protocol):

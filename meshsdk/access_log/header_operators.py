@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from ..errors import ResourceError
+from ..request_id import NAME
 from .entry import Entry
 from .shown import LONGEST_VALUE, Style
 
@@ -104,6 +105,8 @@ def _fast_path(style: Style) -> Getter:
 
 def _fast_header(name: str, style: Style) -> Getter:
     raw = name.encode("latin-1", "replace")
+    if raw == NAME:
+        return _request_id(style)
     missing, show, known = style.missing, style.show, style.known
 
     def header(entry: Entry) -> Any:
@@ -115,6 +118,21 @@ def _fast_header(name: str, style: Style) -> Getter:
         return known.get(found) or show(found)
 
     return header
+
+
+def _request_id(style: Style) -> Getter:
+    """Of each request another one, so that none is worth remembering."""
+    missing, text = style.missing, style.text
+
+    def request_id(entry: Entry) -> Any:
+        found = entry.names.get(NAME)
+        if found is None:
+            return missing
+        if len(entry.names) != len(entry.head.raw_headers):
+            return text(entry.head.first_header("x-request-id") or "")
+        return text(found.decode("latin-1"))
+
+    return request_id
 
 
 _OF_HEAD = {

@@ -16,7 +16,7 @@ COMMON_MIDDLE = (
 
 def compile_middle(style: Style) -> Getter:
     """The same as its operators one by one."""
-    missing, show, known = style.missing, style.show, style.known
+    missing, show, known, text = style.missing, style.show, style.known, style.text
 
     def slowly(entry: Entry, name: str) -> str:
         found = entry.head.first_header(name)
@@ -30,7 +30,8 @@ def compile_middle(style: Style) -> Getter:
             raw = names.get(b"user-agent")
             agent = missing if raw is None else known.get(raw) or show(raw)
             raw = names.get(b"x-request-id")
-            request_id = missing if raw is None else known.get(raw) or show(raw)
+            # Of each request another one, so that none is worth remembering.
+            request_id = missing if raw is None else text(raw.decode("latin-1"))
         else:
             xff, agent, request_id = (slowly(entry, one) for one in ("x-forwarded-for", "user-agent", "x-request-id"))
         took = missing if to_head is None else int(to_head * 1000)

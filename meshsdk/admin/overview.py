@@ -13,9 +13,11 @@ from typing import Any
 from ..balancing import Cluster, Endpoint
 from ..decision import Decision, decide_again
 from ..exchange import Directory, Exchange
+from ..exchange.considered import Considered
 from ..routing import CompiledRoute
 from ..telemetry.cells import HISTOGRAM, HTTP
-from ..telemetry.istio_metrics import REQUEST_LABELS, IstioMetrics
+from ..telemetry.istio_metrics import REQUEST_LABELS, STANDARD_LABELS, IstioMetrics
+from ..telemetry.label_overrides import meaning_of
 from ..telemetry.workload import UNKNOWN
 from ..xds import CachedResource
 from .changes import Change
@@ -43,7 +45,8 @@ _MAX_LISTED = 500
 _MAX_LINES = 5000
 _MAX_SHOWN_LINES = 400
 
-_PLACES = {name: place for place, name in enumerate(REQUEST_LABELS)}
+# What configuration has taken away.
+_UNKNOWN = dict.fromkeys(REQUEST_LABELS, UNKNOWN)
 
 
 def process_of(metrics: IstioMetrics, started_at: float) -> dict[str, Any]:
@@ -70,9 +73,10 @@ def graph_of(metrics: IstioMetrics) -> list[dict[str, Any]]:
     """
     edges: dict[tuple[str, ...], dict[str, Any]] = {}
     for (kind, labels), numbers in metrics.cells.rows()[0].items():
-        if kind != HTTP:
+        base, shown, names = meaning_of(kind, STANDARD_LABELS)
+        if base != HTTP or 0 not in shown:
             continue
-        told = {name: labels[place] for name, place in _PLACES.items()}
+        told = {**_UNKNOWN, **dict(zip(names, labels, strict=False))}
         source, destination, principal, is_mutual = _ends(told)
         key = (told["reporter"], source["id"], destination["id"])
         edge = edges.get(key)
@@ -340,11 +344,11 @@ def explanation_of(one: Sent | Received) -> dict[str, Any] | None:
     return decision_of(decide_again(exchange.head, head, exchange.table, exchange.clusters))
 
 
-def _exchange_of(one: Sent | Received) -> Exchange | None:
+def _exchange_of(one: Sent | Received) -> Exchange | Considered | None:
     return one.decided.exchange if isinstance(one, Sent) and one.decided is not None else None
 
 
-def _names_looked_at(exchange: Exchange | None) -> frozenset[str]:
+def _names_looked_at(exchange: Exchange | Considered | None) -> frozenset[str]:
     """Of the headers that the routes of a request's virtual host look at."""
     index = exchange.table.routes_for(exchange.head) if exchange is not None and exchange.table is not None else None
     conditions = [one for route in index.routes for one in route.conditions] if index is not None else []

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from ..balancing import Endpoint
 from ..exchange import Exchange, LocalReply
+from ..exchange.considered import Considered
 from ..routing import CompiledRoute, RequestHead
 from ..telemetry.workload import NOBODY, Workload
 
@@ -34,8 +35,8 @@ class Decided:
 
     __slots__ = ("__weakref__", "exchange")
 
-    def __init__(self, exchange: Exchange) -> None:
-        self.exchange: Exchange | None = exchange
+    def __init__(self, exchange: Exchange | Considered) -> None:
+        self.exchange: Exchange | Considered | None = exchange
 
 
 class Sent(NamedTuple):
@@ -119,7 +120,7 @@ class Recent:
     def sent(
         self,
         head: RequestHead,
-        begun: Exchange | LocalReply | None,
+        begun: Exchange | LocalReply | Considered | None,
         endpoint: Endpoint | None,
         ending: tuple[int, str, str],
         details: str,
@@ -141,12 +142,14 @@ class Recent:
         with self._lock:
             self.last += 1
             number = self.last
-            if exchange is not None and exchange.route is not None and exchange.table is not None:
-                self._count(key_of_route(exchange.table.listener.name, exchange.route), is_error)
+            place = _place_of(begun)
+            if place is not None:
+                self._count(place, is_error)
             if endpoint is not None:
                 self._count((endpoint.cluster.name, endpoint.name), is_error)
             where = endpoint.name if endpoint is not None else ""
-            told = (status, grpc_status, flags, details, milliseconds, self._decided(exchange))
+            decided = self._decided(begun if isinstance(begun, Considered) else exchange)
+            told = (status, grpc_status, flags, details, milliseconds, decided)
             self._ring.append(Sent(number, time.time(), head, cluster, where, route, attempts, *told))
 
     def received(
@@ -174,7 +177,7 @@ class Recent:
         use.requests += 1
         use.errors += is_error
 
-    def _decided(self, exchange: Exchange | None) -> Decided | None:
+    def _decided(self, exchange: Exchange | Considered | None) -> Decided | None:
         """What is kept of a decision. Where there are too many routes, the oldest table goes with what it decided."""
         if exchange is None or exchange.table is None:
             return None
@@ -211,12 +214,25 @@ class Recent:
         return self._uses.get(key_of_route(listener, route), _NO_USE)
 
 
-def _named(begun: Exchange | LocalReply | None, endpoint: Endpoint | None) -> tuple[str, str, int]:
+def _place_of(begun: Exchange | LocalReply | Considered | None) -> tuple[object, ...] | None:
+    """The route that a request took, be it one that answers by itself."""
+    if isinstance(begun, LocalReply):
+        return key_of_route(*begun.matched) if begun.matched is not None else None
+    if begun is None or begun.table is None or begun.route is None:
+        return None
+    return key_of_route(begun.table.listener.name, begun.route)
+
+
+def _named(begun: Exchange | LocalReply | Considered | None, endpoint: Endpoint | None) -> tuple[str, str, int]:
     """The cluster, the route, and how many attempts there were."""
     if isinstance(begun, Exchange):
         return begun.cluster.name, begun.route.name if begun.route is not None else "", begun.attempts
     if isinstance(begun, LocalReply):
         return begun.cluster, begun.route, 0
+    if begun is not None:
+        route = begun.route
+        cluster = endpoint.cluster.name if endpoint is not None else ""
+        return cluster, route.name if route is not None else "", int(endpoint is not None)
     return endpoint.cluster.name if endpoint is not None else "", "", int(endpoint is not None)
 
 

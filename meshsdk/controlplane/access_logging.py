@@ -7,7 +7,7 @@ pilot/pkg/model/telemetry.go (levels), telemetry_logging.go (providers and forma
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.extensions.access_loggers.file.v3 import file_pb2
@@ -19,6 +19,7 @@ from msgspec import Struct
 from ..access_log import ISTIO_TEXT
 from .age import UNKNOWN_AGE, Age
 from .labels import has_labels
+from .metric_rules import PROMETHEUS, Metrics
 from .tracing import NO_TRACING, TraceRule, apply_tracing
 
 __all__ = [
@@ -59,12 +60,16 @@ class LogDefaults(Struct, frozen=True):
         builtin: What the provider `envoy` is.
         providers: Those that are defined, by name.
         names: Of those that are meant where nobody names any (defaultProviders.accessLogging).
+        metrics: The same for metrics.
+        prometheus: Those that are Prometheus.
     """
 
     path: str = ""
     builtin: LogProvider = LogProvider()
     providers: Mapping[str, LogProvider] = {}
     names: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = (PROMETHEUS,)
+    prometheus: frozenset[str] = frozenset((PROMETHEUS,))
 
 
 class AccessLogging(Struct, frozen=True):
@@ -89,6 +94,7 @@ class Telemetry(Struct, frozen=True):
     logging: tuple[AccessLogging, ...]
     tracing: tuple[TraceRule, ...] = ()
     age: Age = UNKNOWN_AGE
+    metrics: tuple[Metrics, ...] = ()
 
 
 class ManagerTelemetry(Struct, frozen=True):
@@ -97,10 +103,12 @@ class ManagerTelemetry(Struct, frozen=True):
     Attributes:
         logs: envoy.config.accesslog.v3.AccessLog, serialized.
         tracing: See `tracing.trace_settings`.
+        stats: What is changed of metrics (see `metric_rules.stats_filter`); empty where nothing is.
     """
 
     logs: tuple[bytes, ...] = ()
     tracing: bytes = NO_TRACING
+    stats: bytes = b""
 
     def add_to(self, manager: http_connection_manager_pb2.HttpConnectionManager) -> None:
         """Have a connection manager tell this."""
@@ -108,29 +116,24 @@ class ManagerTelemetry(Struct, frozen=True):
             manager.access_log.add().MergeFromString(log)
         apply_tracing(manager, self.tracing)
 
+    def add_filter_to(self, manager: http_connection_manager_pb2.HttpConnectionManager) -> None:
+        """Have the filter of metrics at this place among a connection manager's, where something is changed of them."""
+        if self.stats:
+            manager.http_filters.add().MergeFromString(self.stats)
 
-def access_logs(
-    rules: list[Telemetry],
-    defaults: LogDefaults,
-    root_namespace: str,
-    namespace: str,
-    labels: Mapping[str, str],
-    *,
-    is_server: bool,
-) -> tuple[bytes, ...]:
+
+def access_logs(rules: Iterable[Telemetry], defaults: LogDefaults, *, is_server: bool) -> tuple[bytes, ...]:
     """The access logs of a workload's connection managers (envoy.config.accesslog.v3.AccessLog), serialized.
 
     Args:
-        rules: All there are.
+        rules: Those for the workload, the widest first.
         defaults: MeshConfig's.
-        root_namespace: Where rules for all stand.
-        namespace, labels: Of the workload.
         is_server: Whether it is about requests that come to it.
     """
     names = defaults.names or ((BUILTIN,) if defaults.path else ())
     chosen = dict.fromkeys(names, "")
     wrong_mode = "CLIENT" if is_server else "SERVER"
-    for rule in levels([one for one in rules if one.logging], root_namespace, namespace, labels):
+    for rule in rules:
         for entry in rule.logging:
             if entry.mode == wrong_mode:
                 continue
@@ -149,13 +152,16 @@ def access_logs(
 
 
 def levels(rules: list[Telemetry], root_namespace: str, namespace: str, labels: Mapping[str, str]) -> list[Telemetry]:
-    """The Telemetry of the mesh, of the namespace and of the workload: of several the oldest one."""
+    """The Telemetry of the mesh and of the namespace, of several the oldest one, and those for the workload's labels.
+
+    Source: telemetry.go, applicableTelemetries; what else stands in an object has no say in which one holds.
+    """
     every = sorted(rules, key=lambda one: one.age)
     own = [one for one in every if one.namespace == namespace]
     selecting = [one for one in own if one.selector is not None and has_labels(labels, one.selector)]
     of_mesh = [one for one in every if one.namespace == root_namespace and one.selector is None]
     of_namespace = [one for one in own if one.selector is None] if namespace != root_namespace else []
-    return [level[0] for level in (of_mesh, of_namespace, selecting) if level]
+    return [*of_mesh[:1], *of_namespace[:1], *selecting]
 
 
 def _message(name: str, provider: LogProvider, expression: str) -> accesslog_pb2.AccessLog:

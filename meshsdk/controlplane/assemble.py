@@ -207,6 +207,12 @@ def _check_log_providers(world: World) -> None:
                 f"Telemetry {telemetry.namespace}/{telemetry.name}: provider {name!r} is none of MeshConfig's that"
                 " write to a file (envoyFileAccessLog), so nothing is written by it"
             )
+        for name in sorted({name for entry in telemetry.metrics for name in entry.providers}):
+            if name not in world.defaults.logs.prometheus:
+                world.warnings.append(
+                    f"Telemetry {telemetry.namespace}/{telemetry.name}: provider {name!r} of metrics is not Prometheus,"
+                    " so nothing is counted for it"
+                )
 
 
 def _named_by(rule: VirtualService, _: Memo) -> list[tuple[str, str]]:

@@ -35,6 +35,7 @@ from .traffic_policy import (
     TrafficPolicy,
     Warmup,
 )
+from .workload_names import told_of_endpoint
 from .world import NOT_SAYABLE, TLS_LABEL, EndpointEntry, MeshDefaults, Port, Resolution, Service, Workload
 
 __all__ = ["ClusterInputs", "cluster_inputs", "for_grpc_core", "make_clusters"]
@@ -147,6 +148,9 @@ def _make_cluster(
         return  # There is nothing to look up (cluster_builder.go, buildCluster).
     name = cluster_name(port.number, subset, service.host)
     cluster = cluster_pb2.Cluster(name=name)
+    if service.is_external:
+        # cluster_builder.go: whoever is outside the mesh is not told who calls.
+        cluster.metadata.filter_metadata["istio"]["external"] = True
     # Envoy's default of 50 does not suit small services: istiod switches panic off unless minHealthPercent is given.
     cluster.common_lb_config.healthy_panic_threshold.value = 0
     connect_seconds = inputs.defaults.connect_timeout_seconds or _CONNECT_TIMEOUT_SECONDS
@@ -220,7 +224,7 @@ def _make_assignment(
         # istiod: a locality weighs what its endpoints weigh together.
         group.load_balancing_weight.value = sum(member.weight or 1 for member, _ in members)
         for member, is_mutual in members:
-            group.lb_endpoints.append(_make_endpoint(member, is_mutual=is_mutual))
+            group.lb_endpoints.append(_make_endpoint(member, inputs.service.namespace, is_mutual=is_mutual))
     setting = _locality_setting(inputs, policy)
     if setting is not None:
         whose = [[member for member, _ in members] for members in by_locality.values()]
@@ -230,14 +234,18 @@ def _make_assignment(
 
 
 def _locality_setting(inputs: ClusterInputs, policy: TrafficPolicy) -> LocalitySetting | None:
-    """The rule's, the service's, or the mesh's; None where it is switched off."""
+    """The rule's, the service's, or the mesh's; None where it is switched off, and where nobody knows who serves."""
+    if inputs.service.is_looked_up:
+        return None
     own = policy.load_balancer.locality if policy.load_balancer is not None else None
     setting = own or distribution_of(inputs.service) or inputs.defaults.locality or EVERYWHERE
     return setting if setting.is_enabled else None
 
 
-def _make_endpoint(entry: EndpointEntry, *, is_mutual: bool) -> endpoint_components_pb2.LbEndpoint:
+def _make_endpoint(entry: EndpointEntry, namespace: str, *, is_mutual: bool) -> endpoint_components_pb2.LbEndpoint:
     endpoint = endpoint_components_pb2.LbEndpoint()
+    told = told_of_endpoint(entry.workload, namespace, entry.labels)
+    endpoint.metadata.filter_metadata["istio"]["workload"] = told
     if is_mutual:
         endpoint.metadata.filter_metadata["envoy.transport_socket_match"]["tlsMode"] = "istio"
     endpoint.load_balancing_weight.value = entry.weight or 1

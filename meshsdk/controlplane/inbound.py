@@ -207,10 +207,12 @@ def _tls(mesh: MeshConfig) -> tls_pb2.DownstreamTlsContext:
     context = tls_pb2.DownstreamTlsContext()
     context.require_client_certificate.value = True
     common = context.common_tls_context
-    common.tls_certificate_sds_secret_configs.add(name="default").sds_config.ads.SetInParent()
     combined = common.combined_validation_context
     combined.validation_context_sds_secret_config.name = "ROOTCA"
-    combined.validation_context_sds_secret_config.sds_config.ads.SetInParent()
+    own = common.tls_certificate_sds_secret_configs.add(name="default")
+    for secret in (own, combined.validation_context_sds_secret_config):
+        secret.sds_config.ads.SetInParent()
+        secret.sds_config.resource_api_version = 2  # V3
     for domain in (mesh.trust_domain, *mesh.trust_domain_aliases):
         matcher = combined.default_validation_context.match_typed_subject_alt_names.add()
         matcher.san_type = 3  # URI
@@ -237,8 +239,10 @@ def _add_manager(
     route = virtual_host.routes.add(name="default")
     route.match.prefix = "/"
     route.non_forwarding_action.SetInParent()
-    for name, message in (*filters, ("envoy.filters.http.router", router_pb2.Router())):
+    for name, message in filters:
         manager.http_filters.add(name=name).typed_config.Pack(message)
+    telemetry.add_filter_to(manager)
+    manager.http_filters.add(name="envoy.filters.http.router").typed_config.Pack(router_pb2.Router())
     _set_normalization(manager, mesh.path_normalization)
     manager.forward_client_cert_details = 2  # APPEND_FORWARD, as istiod has it.
     details = manager.set_current_client_cert_details

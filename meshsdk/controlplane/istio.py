@@ -10,6 +10,7 @@ from .fields import Fields
 from .kubernetes import Meta, locality_of_labels
 from .protocols import protocol_of
 from .service_entry_rules import check_service_entry, check_workload_entry
+from .workload_names import name_of_entry
 from .world import TLS_LABEL, EndpointEntry, Port, Resolution, Service, Workload
 
 __all__ = ["endpoint_of", "parse_service_entry", "parse_workload_entry", "with_topology"]
@@ -33,15 +34,19 @@ def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
     if not hosts:
         raise spec.error("hosts", "must name at least one host")
     # Without an address only a gateway of its network could reach an endpoint.
-    reachable = [entry for entry in spec.children("endpoints") if "address" in entry]
-    workloads = [_parse_workload(entry, meta.namespace, {}) for entry in reachable]
+    # serviceentry/conversion.go, convertServiceEntryToInstances: they are numbered.
+    workloads = [
+        _parse_workload(entry, meta.namespace, {}, f"{meta.name}-{index}")
+        for index, entry in enumerate(spec.children("endpoints"))
+        if "address" in entry
+    ]
     selector_field = spec.child("workloadSelector")
     selector = selector_field.labels("labels") if selector_field is not None else {}
     if selector_field is not None:
         selector_field.finish_exactly()
     addresses, export_to = spec.texts("addresses"), spec.texts("exportTo")
     names = spec.texts("subjectAltNames")
-    spec.ignore("location")
+    is_external = spec.text("location") != "MESH_INTERNAL"
     spec.finish(("workloadSelector", "resolution", "endpoints"))
     services = []
     for host in hosts:
@@ -59,9 +64,10 @@ def parse_service_entry(spec: Fields, meta: Meta) -> list[Service]:
             export_to=export_to,
             subject_alt_names=names,
             is_entry=True,
+            is_external=is_external,
             is_looked_up=is_looked_up,
         )
-        endpoints = {one.number: _entries(service, one, workloads, own) for one in ports}
+        endpoints = {one.number: _entries(service, one, workloads, own, meta.name) for one in ports}
         services.append(replace(service, endpoints=endpoints))
     return services
 
@@ -74,12 +80,14 @@ def _resolution(spec: Fields) -> Resolution:
         raise spec.error("resolution", f"must be one of {[one.value for one in Resolution]}, is {text!r}") from None
 
 
-def _entries(service: Service, port: Port, workloads: list[Workload], resolution: Resolution) -> list[EndpointEntry]:
+def _entries(
+    service: Service, port: Port, workloads: list[Workload], resolution: Resolution, name: str
+) -> list[EndpointEntry]:
     entries = [entry for workload in workloads if (entry := endpoint_of(workload, port)) is not None]
     if not entries and resolution in (Resolution.DNS, Resolution.DNS_ROUND_ROBIN) and not service.selector:
         # ServiceEntry.resolution DNS: without endpoints, the host itself is looked up.
         target = port.target if isinstance(port.target, int) else port.number
-        return [EndpointEntry(service.host, target)]
+        return [EndpointEntry(service.host, target, workload=name)]
     return entries
 
 
@@ -108,6 +116,7 @@ def endpoint_of(workload: Workload, port: Port, *, by_name: bool = True) -> Endp
         workload.locality,
         workload.is_ready,
         workload.service_account,
+        workload=workload.name,
     )
 
 
@@ -132,10 +141,10 @@ def parse_workload_entry(spec: Fields, meta: Meta) -> Workload | None:
     if not spec.text("address"):
         spec.warn("network", "is not translated: without an address the entry has no effect")
         return None
-    return _parse_workload(spec, meta.namespace, meta.labels)
+    return _parse_workload(spec, meta.namespace, meta.labels, name_of_entry(meta.name, meta.labels, meta.annotations))
 
 
-def _parse_workload(spec: Fields, namespace: str, of_object: Mapping[str, str]) -> Workload:
+def _parse_workload(spec: Fields, namespace: str, of_object: Mapping[str, str], name: str) -> Workload:
     labels, account = {**spec.labels("labels"), **of_object}, spec.text("serviceAccount")
     if account:
         # serviceentry/conversion.go, getTLSModeFromWorkloadEntry: whoever has an identity can show it.
@@ -148,6 +157,7 @@ def _parse_workload(spec: Fields, namespace: str, of_object: Mapping[str, str]) 
         weight=spec.integer("weight"),
         locality=spec.text("locality") or locality_of_labels(labels),
         service_account=account,
+        name=name,
     )
     spec.ignore("network")
     # Labels say which policies are for it, and where it serves.

@@ -20,13 +20,14 @@ from google.protobuf.message import Message
 from ..errors import ConfigError
 from .access_logging import ManagerTelemetry
 from .names import cluster_name, names_of
+from .originals import pod_hosts
 from .packing import Packer, Resources
 from .routes import FAULT_FILTER
 from .scope import Scope
-from .virtual_hosts import PORT_OF_OTHERS, VirtualHost, leads_elsewhere, make_virtual_hosts
+from .virtual_hosts import PORT_OF_OTHERS, VirtualHost, hosts_of_rules, leads_elsewhere, make_virtual_hosts
 from .world import Resolution
 
-__all__ = ["grpc_listeners", "make_refusal", "sidecar_listeners"]
+__all__ = ["grpc_listeners", "make_refusal", "sidecar_listeners", "with_own_domains"]
 
 
 # grpc-core makes neither logs nor spans.
@@ -66,6 +67,7 @@ def _of_host(
     routes = route_pb2.RouteConfiguration(name=route_name, virtual_hosts=[virtual_host.message])
     routes.virtual_hosts[0].domains.extend(forms)
     yield routes
+    yield from virtual_host.clusters
 
 
 def sidecar_listeners(scope: Scope, packer: Packer) -> Iterator[Resources]:
@@ -94,6 +96,7 @@ def _of_port(
             added = routes.virtual_hosts.add()
             added.CopyFrom(virtual_host.message)
             added.domains[:] = domains
+            yield from virtual_host.clusters
     yield routes
 
 
@@ -113,6 +116,19 @@ def make_refusal(name: str, telemetry: ManagerTelemetry) -> Message:
     return listener
 
 
+def with_own_domains(listener: bytes, routes: bytes, name: str, domains: Sequence[str]) -> bytes:
+    """A listener under another name, whose routes stand in it and hold for these domains alone."""
+    message = listener_pb2.Listener.FromString(listener)
+    message.name = name
+    manager = http_connection_manager_pb2.HttpConnectionManager()
+    message.api_listener.api_listener.Unpack(manager)
+    manager.route_config.CopyFrom(route_pb2.RouteConfiguration.FromString(routes))
+    manager.route_config.virtual_hosts[0].domains[:] = domains
+    message.api_listener.api_listener.Pack(manager)
+    packed: bytes = message.SerializeToString(deterministic=True)
+    return packed
+
+
 def _ports(scope: Scope) -> list[int]:
     numbers = {
         port.number: None
@@ -120,15 +136,16 @@ def _ports(scope: Scope) -> list[int]:
         for port in service.ports
         if service.resolution is not Resolution.NONE or leads_elsewhere(scope, service, port.number)
     }
-    if scope.hosts_of_rules:
+    if hosts_of_rules(scope):
         numbers.setdefault(PORT_OF_OTHERS)
     return list(numbers)
 
 
 def _hosts_of(scope: Scope, number: int) -> Iterable[str]:
     """Hosts that are asked for on a port."""
-    hosts = [one.host for one in scope.services.values() if any(port.number == number for port in one.ports)]
-    yield from dict.fromkeys([*hosts, *(scope.hosts_of_rules if number == PORT_OF_OTHERS else ())])
+    there = [one for one in scope.hosts.values() if any(port.number == number for port in one.ports)]
+    hosts = [host for one in there for host in (one.host, *(pod.host for pod in pod_hosts(one)))]
+    yield from dict.fromkeys([*hosts, *(hosts_of_rules(scope) if number == PORT_OF_OTHERS else ())])
 
 
 def _make_manager(
@@ -142,9 +159,7 @@ def _make_manager(
         manager.rds.route_config_name = route_name
         manager.rds.config_source.ads.SetInParent()
         manager.rds.config_source.resource_api_version = 2  # V3
-    for name, filter_config in (
-        (FAULT_FILTER, fault_pb2.HTTPFault()),
-        ("envoy.filters.http.router", router_pb2.Router()),
-    ):
-        manager.http_filters.add(name=name).typed_config.Pack(filter_config)
+    manager.http_filters.add(name=FAULT_FILTER).typed_config.Pack(fault_pb2.HTTPFault())
+    telemetry.add_filter_to(manager)
+    manager.http_filters.add(name="envoy.filters.http.router").typed_config.Pack(router_pb2.Router())
     return manager

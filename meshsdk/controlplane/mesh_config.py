@@ -12,6 +12,7 @@ from .access_logging import LogProvider
 from .destination_rule import parse_locality_setting
 from .fields import Fields
 from .kinds import did_you_mean
+from .metric_rules import PROMETHEUS
 from .security_world import MeshConfig, Provider
 from .strict_yaml import YamlError, parse_yaml
 from .telemetry_rules import (
@@ -71,8 +72,12 @@ def parse_mesh_config(config_map: Fields) -> tuple[MeshConfig, MeshDefaults]:
     if len(documents) != 1:
         raise data.error("mesh", f"must be one document, Istio's MeshConfig, has {len(documents)}")
     mesh = data.nested("mesh", documents[0])
-    providers, files, lengths = {}, {}, {}
+    providers, files, lengths, prometheus = {}, {}, {}, {PROMETHEUS}
     for entry in mesh.children("extensionProviders"):
+        if "prometheus" in entry:
+            prometheus.add(entry.required_text("name"))
+            entry.ignore("prometheus")
+            continue
         provider = _parse_provider(entry)
         if provider is not None:
             providers[provider.name] = provider
@@ -88,14 +93,16 @@ def parse_mesh_config(config_map: Fields) -> tuple[MeshConfig, MeshDefaults]:
         providers=providers,
         enable_auto_mtls=mesh.boolean("enableAutoMtls", True),
     )
-    defaults = _parse_defaults(mesh, files, lengths)
+    defaults = _parse_defaults(mesh, files, lengths, frozenset(prometheus))
     mesh.ignore(*_OTHERS)
     mesh.finish_exactly()
     return parsed, defaults
 
 
-def _parse_defaults(mesh: Fields, files: Mapping[str, LogProvider], lengths: Mapping[str, int]) -> MeshDefaults:
-    for_logs, for_traces = parse_default_providers(mesh)
+def _parse_defaults(
+    mesh: Fields, files: Mapping[str, LogProvider], lengths: Mapping[str, int], prometheus: frozenset[str]
+) -> MeshDefaults:
+    for_logs, for_traces, for_metrics = parse_default_providers(mesh)
     outbound, retries = mesh.child("outboundTrafficPolicy"), mesh.child("defaultHttpRetryPolicy")
     locality = mesh.child("localityLbSetting")
     return MeshDefaults(
@@ -106,7 +113,7 @@ def _parse_defaults(mesh: Fields, files: Mapping[str, LogProvider], lengths: Map
         service_export_to=mesh.texts("defaultServiceExportTo"),
         virtual_service_export_to=mesh.texts("defaultVirtualServiceExportTo"),
         destination_rule_export_to=mesh.texts("defaultDestinationRuleExportTo"),
-        logs=replace(parse_log_defaults(mesh, for_logs), providers=files),
+        logs=replace(parse_log_defaults(mesh, for_logs), providers=files, metrics=for_metrics, prometheus=prometheus),
         traces=parse_trace_defaults(mesh, for_traces, lengths),
     )
 

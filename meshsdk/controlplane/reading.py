@@ -204,12 +204,25 @@ def _read_meta(fields: Fields, domain: str) -> Meta:
         annotations=metadata.labels("annotations"),
         labels=metadata.labels("labels"),
         domain=domain,
+        owner=_owner_of(metadata),
     )
     metadata.ignore(*_METADATA)
     for unknown in metadata.unread:
         # Without its namespace or labels an object is another one.
         raise metadata.error(unknown, f"is not known{did_you_mean(unknown, _METADATA)}")
     return meta
+
+
+def _owner_of(metadata: Fields) -> tuple[str, str] | None:
+    """What controls an object and has made its name; whatever else stands there is no error: it is Kubernetes' own."""
+    if not isinstance(metadata.raw("generateName"), str):
+        return None
+    references = metadata.raw("ownerReferences")
+    for one in references if isinstance(references, list) else ():
+        if isinstance(one, dict) and one.get("controller") is True:
+            kind, name = one.get("kind"), one.get("name")
+            return (kind, name) if isinstance(kind, str) and isinstance(name, str) else None
+    return None
 
 
 def _spec(fields: Fields) -> Fields:

@@ -13,6 +13,7 @@ from .access_logging import STDOUT, AccessLogging, LogDefaults, LogProvider, Tel
 from .checks import check_selector
 from .fields import Fields
 from .kubernetes import Meta
+from .metric_rules import PROMETHEUS, parse_metrics
 from .tracing import TagRule, TraceDefaults, TraceRule
 
 __all__ = [
@@ -35,13 +36,11 @@ def parse_telemetry(spec: Fields, meta: Meta) -> Telemetry:
         check_selector(selector, "matchLabels")
         labels = selector.labels("matchLabels") or None
         selector.finish_exactly()
-    if "metrics" in spec:
-        spec.ignore("metrics")
-        spec.warn("metrics", "has no effect: see docs/metrics.md")
     logging = tuple(map(_parse_logging, spec.children("accessLogging")))
     tracing = tuple(map(_parse_tracing, spec.children("tracing")))
-    spec.finish(("selector", "accessLogging", "tracing"))
-    return Telemetry(meta.name, meta.namespace, labels, logging, tracing, meta.age)
+    metrics = parse_metrics(spec)
+    spec.finish(("selector", "accessLogging", "tracing", "metrics"))
+    return Telemetry(meta.name, meta.namespace, labels, logging, tracing, meta.age, metrics)
 
 
 def _parse_providers(entry: Fields) -> tuple[str, ...]:
@@ -162,13 +161,13 @@ def parse_log_defaults(mesh: Fields, names: tuple[str, ...]) -> LogDefaults:
     return LogDefaults(path, builtin, {}, names)
 
 
-def parse_default_providers(mesh: Fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of those for access logs and for traces."""
+def parse_default_providers(mesh: Fields) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Names of those for access logs, for traces and for metrics."""
     defaults = mesh.child("defaultProviders")
     if defaults is None:
-        return (), ()
-    names = defaults.texts("accessLogging"), defaults.texts("tracing")
-    defaults.ignore("metrics")
+        return (), (), (PROMETHEUS,)
+    metrics = defaults.texts("metrics") if "metrics" in defaults else (PROMETHEUS,)
+    names = defaults.texts("accessLogging"), defaults.texts("tracing"), metrics
     defaults.finish()
     return names
 

@@ -8,6 +8,7 @@ from msgspec import Struct, field
 
 from ..resources import Cluster, Endpoints, Listener, RouteConfiguration, ServerListener
 from ..resources.access_log import AccessLogConfig
+from ..resources.istio_stats import StatsConfig
 
 __all__ = ["ClusterView", "ListenerView", "ServerView", "Snapshot"]
 
@@ -59,12 +60,25 @@ class Snapshot(Struct, frozen=True):
         listeners: By listener name; one that is not here is still being fetched.
         clusters: Every cluster that some listener's routes refer to.
         servers: Listeners of servers, by name; as for `listeners`.
+        changed: Where the snapshot differs from the one before it in these clusters' endpoints alone, their names; None
+            where anything may differ.
     """
 
     version: int = 0
     listeners: Mapping[str, ListenerView] = field(default_factory=dict)
     clusters: Mapping[str, ClusterView] = field(default_factory=dict)
     servers: Mapping[str, ServerView] = field(default_factory=dict)
+    changed: frozenset[str] | None = None
+
+    @property
+    def stats(self) -> list[tuple[StatsConfig, bool]]:
+        """What listeners change of metrics, and whether each is a server's."""
+        found = [(view.listener.stats, False) for view in self.listeners.values() if view.listener is not None]
+        for server in self.servers.values():
+            for chain in server.listener.all_chains if server.listener is not None else ():
+                if chain.manager is not None:
+                    found.append((chain.manager.listener.stats, True))
+        return [(config, is_server) for config, is_server in found if config is not None]
 
     @property
     def access_logs(self) -> list[tuple[AccessLogConfig, ...]]:

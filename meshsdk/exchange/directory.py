@@ -71,6 +71,8 @@ class Directory(Struct, frozen=True):
 
     def advance(self, snapshot: Snapshot, now: float) -> Directory:
         """The directory of a newer snapshot. What did not change is taken over, not compiled again."""
+        if snapshot.changed is not None and snapshot.version == self.version + 1:
+            return self._follow(snapshot, snapshot.changed, now)
         clusters = self._advance_clusters(snapshot.clusters)
         targets = {}
         for name, view in snapshot.listeners.items():
@@ -79,6 +81,14 @@ class Directory(Struct, frozen=True):
         left = {name: one for name, one in self.left.items() if now - one[1] < _LEFT_SECONDS and name not in clusters}
         left.update({name: (one, now) for name, one in self.clusters.items() if name not in clusters})
         return Directory(snapshot.version, targets, clusters, snapshot.clusters, left)
+
+    def _follow(self, snapshot: Snapshot, changed: frozenset[str], now: float) -> Directory:
+        for name in changed:
+            view = snapshot.clusters[name]
+            assert view.cluster is not None, "who has endpoints is there"
+            self.clusters[name].update(view.cluster, view.endpoints, view.problem)
+        left = {name: one for name, one in self.left.items() if now - one[1] < _LEFT_SECONDS}
+        return Directory(snapshot.version, self.targets, self.clusters, snapshot.clusters, left)
 
     def retire_those_that_left(self) -> None:
         """Tell the clusters, once this directory has taken its place. Control thread only."""
@@ -161,7 +171,7 @@ def begin(
         return replace(no_route(head.method, head.authority, head.path), head=head, traced=traced)
     forward = route.forward
     if forward is None:
-        begun: Exchange | LocalReply = _answer(route, head, random_fraction)
+        begun: Exchange | LocalReply = _answer(table, route, head, random_fraction)
     else:
         begun = _forwarded(table, clusters, head, route, forward, random_fraction)
     if isinstance(begun, LocalReply):
@@ -183,7 +193,7 @@ def _forwarded(
     if filters.faults or filters.rate_limits:
         verdict = run_filters(filters, head, destination.cluster, random_fraction)
         if verdict.reply is not None:
-            return replace(verdict.reply, cluster=destination.cluster, route=route.route.name).mutated(
+            return replace(_placed(verdict.reply, table, route), cluster=destination.cluster).mutated(
                 destination.response_levels, _context(head, route, destination.cluster, clusters)
             )
     cluster = clusters.get(destination.cluster)
@@ -191,7 +201,7 @@ def _forwarded(
         if verdict.tally is not None:
             verdict.tally.end()
         reply = cluster_not_found(destination.cluster, forward.action.cluster_not_found_status)
-        reply = replace(reply, route=route.route.name)
+        reply = _placed(reply, table, route)
         if destination.cluster_header:
             reply = replace(reply, missing_cluster=destination.cluster)
         return reply.mutated(destination.response_levels, _context(head, route, destination.cluster, clusters))
@@ -218,7 +228,11 @@ def _seen_by_filters(head: RequestHead, route: CompiledRoute) -> RequestHead:
     return head.with_headers(apply_mutations(levels, head.raw_headers, FormatContext(head), of_request=True))
 
 
-def _answer(route: CompiledRoute, head: RequestHead, random_fraction: RandomFraction) -> LocalReply:
+def _placed(reply: LocalReply, table: RouteTable, route: CompiledRoute) -> LocalReply:
+    return replace(reply, route=route.route.name, matched=(table.listener.name, route))
+
+
+def _answer(table: RouteTable, route: CompiledRoute, head: RequestHead, random_fraction: RandomFraction) -> LocalReply:
     """A redirect or a direct response; a route for servers only leads a client nowhere (gRFC A36)."""
     context = FormatContext(_seen_by_filters(head, route), route=route.route.name)
     verdict = run_filters(route.filters, head, "", random_fraction)
@@ -226,7 +240,7 @@ def _answer(route: CompiledRoute, head: RequestHead, random_fraction: RandomFrac
         # Routes that answer by themselves have no say in what filters answer.
         answers = route.redirect is not None or route.direct_response is not None
         levels = route.filter_response_levels if answers else route.response_levels
-        return replace(verdict.reply, route=route.route.name).mutated(levels, context)
+        return _placed(verdict.reply, table, route).mutated(levels, context)
     reply = configured_answer(route, head, context)
-    reply = replace(reply, delay_seconds=verdict.delay_seconds, tally=verdict.tally, route=route.route.name)
+    reply = replace(_placed(reply, table, route), delay_seconds=verdict.delay_seconds, tally=verdict.tally)
     return reply.mutated(route.response_levels, context, is_the_routes=True)

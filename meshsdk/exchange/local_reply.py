@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..errors import CircuitOpenError, NoHealthyEndpointError, NoRouteError, RequestError, RequestTimeoutError
-from ..routing import RequestHead, apply_mutations
+from ..routing import CompiledRoute, RequestHead, apply_mutations
 from ..routing.compiled_filters import FaultTally
 from ..routing.formatter import FormatContext
 from ..routing.header_mutation import HeaderList, MutationLevel
@@ -38,6 +38,7 @@ class LocalReply(Struct, frozen=True):
         grpc_code: What a gRPC caller is told, where that is not what the status makes of it.
         http_status: Of an answer to a gRPC request, which is a 200: what others would have got; 0 in answers to others.
         cluster, route: That the request would have had, by name; empty where there is none.
+        matched: The route that was found, and its listener's name; None where there was none.
         missing_cluster: The cluster that is not there, where the request itself named it; it may be asked for.
         head: The request as it was decided on; None where that was before it could be.
         traced: What was decided of its trace; None leaves it to the application's OpenTelemetry.
@@ -57,6 +58,7 @@ class LocalReply(Struct, frozen=True):
     tally: FaultTally | None = None
     cluster: str = ""
     route: str = ""
+    matched: tuple[str, CompiledRoute] | None = None
     head: RequestHead | None = None
     traced: Traced | None = None
     operation: str = ""

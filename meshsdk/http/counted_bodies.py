@@ -28,11 +28,11 @@ def counted_request(stream: _Stream, count: Count) -> _Stream:
     return _Request(stream, count) if is_sync else _AsyncRequest(stream, count)
 
 
-def counted_response(stream: _Stream, count: Count, end: End) -> _Stream:
+def counted_response(stream: _Stream, count: Count, end: End, *, is_http2: bool) -> _Stream:
     """A response's body; `end` is told the response flag when it is read, broken off or given up."""
     if isinstance(stream, httpx.SyncByteStream):
-        return _Response(stream, count, end)
-    return _AsyncResponse(stream, count, end)
+        return _Response(stream, count, end, is_http2)
+    return _AsyncResponse(stream, count, end, is_http2)
 
 
 class _Counted:
@@ -66,10 +66,11 @@ class _EitherRequest(_Request, _AsyncRequest):
 
 
 class _Response(httpx.SyncByteStream):
-    def __init__(self, stream: httpx.SyncByteStream, count: Count, end: End) -> None:
+    def __init__(self, stream: httpx.SyncByteStream, count: Count, end: End, is_http2: bool) -> None:
         self._stream = stream
         self._count = count
         self._end = end
+        self._is_http2 = is_http2
 
     def __iter__(self) -> Iterator[bytes]:
         try:
@@ -80,7 +81,7 @@ class _Response(httpx.SyncByteStream):
             self._end(_LEFT)
             raise
         except BaseException as error:
-            self._end(flag_of_broken_body(error))
+            self._end(flag_of_broken_body(error, is_http2=self._is_http2))
             raise
         self._end("")
 
@@ -92,10 +93,11 @@ class _Response(httpx.SyncByteStream):
 
 
 class _AsyncResponse(httpx.AsyncByteStream):
-    def __init__(self, stream: httpx.AsyncByteStream, count: Count, end: End) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, count: Count, end: End, is_http2: bool) -> None:
         self._stream = stream
         self._count = count
         self._end = end
+        self._is_http2 = is_http2
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -106,7 +108,7 @@ class _AsyncResponse(httpx.AsyncByteStream):
             self._end(_LEFT)
             raise
         except BaseException as error:
-            self._end(flag_of_broken_body(error))
+            self._end(flag_of_broken_body(error, is_http2=self._is_http2))
             raise
         self._end("")
 

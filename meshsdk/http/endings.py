@@ -43,10 +43,14 @@ def ending_of_error(error: BaseException) -> tuple[int, str]:
     return 0, "DC"
 
 
-def flag_of_broken_body(error: BaseException) -> str:
-    """The flag of a response that breaks off after its head."""
+def flag_of_broken_body(error: BaseException, *, is_http2: bool) -> str:
+    """The flag of a response that breaks off after its head.
+
+    The end of an HTTP/1.1 connection within a body breaks the protocol, as Envoy's codec sees it.
+    """
     if isinstance(error, httpx.TransportError) and not isinstance(error, _LEFT_BY_CALLER):
-        return _flag_of_reset(error)
+        flag = _flag_of_reset(error)
+        return "UPE" if flag == "UC" and not is_http2 else flag
     return "DC"
 
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
-from ..access_log import AccessLogs, Entry, Headers, Steady
+from ..access_log import Entry, Headers, RemembersSteady, Steady
 from ..balancing import Endpoint
 from ..errors import PeerIdentityError, RequestError
 from ..exchange import Exchange, LocalReply
@@ -26,9 +26,22 @@ from .dispatcher import head_of
 from .endings import ending_of_error
 from .errors import FromReply, RefusedStreamError
 
-__all__ = ["Ending", "Told", "answered_entry", "entry_of"]
+__all__ = ["Ending", "InPlace", "Told", "answer_in_place", "answered_entry", "entry_of"]
 
-Ending = LocalReply | BaseException | None
+
+class InPlace(NamedTuple):
+    """What a sidecar would have answered in the place of an error that the caller gets.
+
+    Attributes:
+        reply: Its status is 0 where the caller has left.
+        failure: Why there was no connection; empty where there was one.
+    """
+
+    reply: LocalReply
+    failure: str
+
+
+Ending = LocalReply | InPlace | None
 
 _BEFORE, _AFTER = "upstream_reset_before_response_started", "upstream_reset_after_response_started"
 
@@ -61,7 +74,7 @@ _NO_EXTENSIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 def answered_entry(
-    logs: AccessLogs,
+    logs: RemembersSteady,
     exchange: Exchange,
     endpoint: Endpoint | None,
     told: Told,
@@ -122,7 +135,7 @@ def entry_of(
         begun: What it came to.
         endpoint: Whose response it is; None where no server answered.
         told: The response that the application gets, if any.
-        ending: The answer in a server's place, or what is raised.
+        ending: The answer in a server's place, or in that of what is raised.
         status, flags: How it ended.
         sizes: Bytes of the bodies of request and response.
         timing: See above.
@@ -134,18 +147,17 @@ def entry_of(
     received, sent = sizes
     failure = ""
     if ending is None:
-        flags, details = _broken(flags, extensions)
+        details = _BROKEN.get(flags.rpartition(",")[2], "via_upstream")
     else:
         to_head = None
-        if isinstance(ending, LocalReply):
-            details = ending.details
-        else:
-            answer, failure = _answer_in_place(ending, status, begun)
+        if isinstance(ending, InPlace):
+            answer, failure = ending
             details = answer.details
             if status:
-                answer = answer.as_grpc() if is_grpc(head) else answer
-                status, headers = answer.status, answer.headers
+                headers = answer.headers
                 sent = len(answer.body) if head.method != "HEAD" else 0
+        else:
+            details = ending.details
         if type(begun) is not Exchange or not (begun.attempts or begun.delay_seconds) or flags == "UO":
             # It is answered before its body is read.
             received = 0
@@ -158,17 +170,6 @@ def entry_of(
         steady.cluster = "" if begun.flag == "NC" else begun.cluster
         steady.route = begun.route
     return Entry(steady, head, headers, trailers, received, sent, ended, seconds, to_head)
-
-
-def _broken(flags: str, extensions: Mapping[str, Any]) -> tuple[str, str]:
-    """Flags and details of a response that may have broken off.
-
-    The end of an HTTP/1.1 connection within a body breaks the protocol, as Envoy's codec sees it.
-    """
-    before, comma, last = flags.rpartition(",")
-    if last == "UC" and extensions.get("http_version") != b"HTTP/2":
-        last = "UPE"
-    return f"{before}{comma}{last}", _BROKEN.get(last, "via_upstream")
 
 
 def _head_of(request: httpx.Request, begun: Exchange | LocalReply | None) -> RequestHead:
@@ -201,8 +202,22 @@ def _tell_exchange(steady: Steady, exchange: Exchange, endpoint: Endpoint | None
 _TEXT = ((b"content-type", b"text/plain"),)
 
 
-def _answer_in_place(error: BaseException, status: int, begun: Exchange | LocalReply | None) -> tuple[LocalReply, str]:
-    """What a sidecar would have answered in the place of an error, and why there was no connection."""
+def answer_in_place(
+    request: httpx.Request, error: BaseException, status: int, begun: Exchange | LocalReply | None
+) -> InPlace:
+    """What a sidecar would have answered: to a gRPC request, 200 and a status of gRPC's.
+
+    Args:
+        request: As the application has made it.
+        error: What it gets.
+        status: That it means; 0 where a sidecar's caller would have left.
+        begun: What the request came to.
+    """
+    reply, failure = _in_place(error, status, begun)
+    return InPlace(reply.as_grpc() if status and is_grpc(_head_of(request, begun)) else reply, failure)
+
+
+def _in_place(error: BaseException, status: int, begun: Exchange | LocalReply | None) -> tuple[LocalReply, str]:
     if isinstance(error, FromReply) and error.reply is not None:
         return error.reply, ""
     details, body, failure = _of_error(error, begun.attempts if type(begun) is Exchange else 0)

@@ -11,21 +11,24 @@ from functools import partial
 
 import httpx
 
-from ..access_log import AccessLogs, Headers
+from ..access_log import AccessLogs, Headers, RemembersSteady
+from ..access_log.metric_tags import Seen
 from ..balancing import Cluster, Endpoint
 from ..errors import RequestError
 from ..exchange import Exchange, LocalReply
-from ..resources.access_log import AccessLogConfig
+from ..resources import Listener
 from ..routing.timeouts import is_grpc_content
+from ..telemetry.cells import Rows
 from ..telemetry.header_sizes import REQUEST_LINE, STATUS_LINE, size_and_value, size_of_headers
 from ..telemetry.istio_metrics import IstioMetrics, Outcome
+from ..telemetry.label_overrides import Chosen
 from ..telemetry.peer_metadata import METADATA_HEADER, METADATA_ID_HEADER
 from ..telemetry.service import BLACK_HOLE, PASSTHROUGH, Service, is_external, is_of_kubernetes, outside, service_of
 from ..telemetry.workload import NOBODY, Workload, workload_of_endpoint
 from .counted_bodies import counted_request, counted_response
 from .dispatcher import PASSTHROUGH_CLUSTER, Dispatcher, MeshResponseInfo, head_of
 from .endings import ending_of_error, flag_of_reply
-from .logged import Ending, Told, answered_entry, entry_of
+from .logged import Ending, InPlace, Told, answer_in_place, answered_entry, entry_of
 from .raw_response import EMPTY_BODY
 from .request_body import content_of
 
@@ -101,10 +104,10 @@ class Record:
 
     __slots__ = (
         "_begun",
-        "_configs",
         "_head_received",
         "_head_size",
         "_is_over",
+        "_listener",
         "_logs",
         "_metrics",
         "_peer",
@@ -120,7 +123,7 @@ class Record:
         self._logs = logs
         self._request = request
         self._begun: Begun = None
-        self._configs: tuple[AccessLogConfig, ...] = ()
+        self._listener: Listener | None = None
         self._peer: Workload | None = None
         self._received = 0
         self._head_size = 0
@@ -144,10 +147,9 @@ class Record:
     def begun(self, begun: Exchange | LocalReply, dispatcher: Dispatcher) -> None:
         """It is decided where the request goes."""
         self._begun = begun
-        if self._logs is not None and self._logs.follows:
-            listener = dispatcher.listener_of(self._request)
-            self._configs = listener.access_logs if listener is not None else ()
-        metrics = self._metrics
+        logs, metrics = self._logs, self._metrics
+        if (logs is not None and logs.follows) or (metrics is not None and metrics.overrides):
+            self._listener = dispatcher.listener_of(self._request)
         if (
             metrics is not None
             and type(begun) is Exchange
@@ -162,7 +164,8 @@ class Record:
         if self._begun is None and isinstance(error, RequestError) and flags == "NR":
             # Unknown hosts are denied: a sidecar under REGISTRY_ONLY sends them where nobody is, and answers 502.
             status, flags = 502, ""
-        self._end(self._begun, None, None, error, status, flags)
+        answer = answer_in_place(self._request, error, status, self._begun)
+        self._end(self._begun, None, None, answer, answer.reply.status if status else 0, flags)
 
     def answered(self, response: httpx.Response) -> httpx.Response:
         """Its response begins; a body that is still coming is counted as it is read."""
@@ -182,7 +185,8 @@ class Record:
         else:
             # The response itself would be in a circle with its stream.
             end = partial(self._end, exchange or reply, endpoint, told, reply, response.status_code)
-            response.stream = counted_response(stream, self._add_received, end)
+            is_http2 = response.extensions.get("http_version") == b"HTTP/2"
+            response.stream = counted_response(stream, self._add_received, end, is_http2=is_http2)
         return response
 
     def _read_head(
@@ -221,7 +225,7 @@ class Record:
             begun: What it came to.
             endpoint: Whose response it is; None where no server answered.
             told: The response that the application gets, if any.
-            ending: The answer in a server's place, or what is raised.
+            ending: The answer in a server's place, or in that of what is raised.
             status, flags: How it ended.
         """
         if self._is_over:
@@ -230,19 +234,26 @@ class Record:
         if type(begun) is Exchange and (begun.delay_seconds or begun.limit_flag):
             flags = ",".join(filter(None, (flags_before(begun), flags)))
         seconds = time.monotonic() - self._started
-        metrics = self._metrics
-        if metrics is not None:
-            self._count(metrics, begun, endpoint, told, status, flags, int(seconds * 1000))
-        logs = self._logs
-        if logs is not None:
+        metrics, logs, listener = self._metrics, self._logs, self._listener
+        overrides = metrics.overrides_of(listener.stats) if metrics is not None and listener is not None else None
+        entry = None
+        keeper: RemembersSteady | None = logs or (metrics if overrides is not None else None)
+        if keeper is not None:
             to_head = self._head_received - self._started if self._head_received is not None else None
             timing = (time.time(), seconds, to_head)
             if ending is None and not flags and told is not None and type(begun) is Exchange:
-                entry = answered_entry(logs, begun, endpoint, told, status, self._sent, self._received, timing)
+                entry = answered_entry(keeper, begun, endpoint, told, status, self._sent, self._received, timing)
             else:
                 sizes = (self._sent, self._received)
                 entry = entry_of(self._request, begun, endpoint, told, ending, status, flags, sizes, timing)
-            logs.write(entry, self._configs)
+        if metrics is not None:
+            chosen = None
+            if overrides is not None and entry is not None:
+                tried = endpoint or (begun.endpoint if type(begun) is Exchange else None)
+                chosen = overrides.chosen(Seen(entry, self._peer or _told_by_istiod(tried)))
+            self._count(metrics, begun, endpoint, told, ending, (status, flags), int(seconds * 1000), chosen)
+        if logs is not None and entry is not None:
+            logs.write(entry, listener.access_logs if listener is not None else ())
 
     def _count(
         self,
@@ -250,26 +261,31 @@ class Record:
         begun: Begun,
         endpoint: Endpoint | None,
         told: Told | None,
-        status: int,
-        flags: str,
+        ending: Ending,
+        how: tuple[int, str],
         milliseconds: int,
+        chosen: Chosen | None,
     ) -> None:
-        request = self._request
+        request, (status, flags) = self._request, how
         target = len(begun.head.target) if type(begun) is Exchange else len(request.url.raw_path)
         # As the application has made it: a sidecar counts what it gets, before it adds anything.
         size, content_type = size_and_value(request.headers.raw, b"content-type")
         sent = self._sent + size + len(request.method) + target + REQUEST_LINE
         is_grpc = content_type != b"" and is_grpc_content(content_type.decode("latin-1"))
-        grpc_status = _grpc_status(told) if is_grpc and told is not None else ""
+        in_place = ending.reply if isinstance(ending, InPlace) else None
+        if is_grpc and status:
+            grpc_status = _grpc_status(told or (in_place.headers if in_place is not None else (), {}))
+        else:
+            grpc_status = ""
         outcome = ("grpc" if is_grpc else "http", status, grpc_status, flags)
         if isinstance(begun, Exchange):
-            row = self._row_of_exchange(metrics, begun, endpoint, outcome)
+            row = self._row_of_exchange(metrics, begun, endpoint, outcome, chosen)
         else:
-            row = self._row(metrics, begun, outcome)
+            row = self._row(metrics, begun, outcome, chosen)
         metrics.cells.count_request(row, milliseconds, sent, self._head_size + self._received)
         if metrics.recent is not None:
             head = begun.head if isinstance(begun, Exchange) else head_of(request, request.url.scheme)
-            details = told[1]["mesh"].details if told is not None else ""
+            details = told[1]["mesh"].details if told is not None else in_place.details if in_place is not None else ""
             metrics.recent.sent(head, begun, endpoint, (status, grpc_status, flags), details, milliseconds)
 
     def _row_of_exchange(
@@ -278,22 +294,31 @@ class Record:
         exchange: Exchange,
         endpoint: Endpoint | None,
         outcome: tuple[str, int, str, str],
-    ) -> int:
+        chosen: Chosen | None,
+    ) -> Rows:
         cluster = exchange.cluster
         principal = endpoint.principal if endpoint is not None else ""
         destination = destination_of(metrics, cluster)
         authority = exchange.head.authority if destination.service is None else ""
-        key = (cluster, endpoint or exchange.endpoint, principal, self._peer, authority, outcome)
-        row: int | None = metrics.known.get(key)
+        key: tuple[object, ...] = (cluster, endpoint or exchange.endpoint, principal, self._peer, authority, outcome)
+        if chosen is not None:
+            key = (*key, chosen)
+        row: Rows | None = metrics.known.get(key)
         if row is None:
             peer = self._peer or _told_by_istiod(endpoint or exchange.endpoint)
             service = destination.service_at(cluster, authority)
-            row = metrics.remember(key, metrics.sent(service, peer, principal, Outcome(*outcome)))
+            row = metrics.remember(key, metrics.sent(service, peer, principal, Outcome(*outcome), chosen=chosen))
         return row
 
-    def _row(self, metrics: IstioMetrics, reply: LocalReply | None, outcome: tuple[str, int, str, str]) -> int:
+    def _row(
+        self,
+        metrics: IstioMetrics,
+        reply: LocalReply | None,
+        outcome: tuple[str, int, str, str],
+        chosen: Chosen | None,
+    ) -> Rows:
         authority = self._request.headers.get("host", "")
-        return metrics.sent(service_without_cluster(reply, authority), NOBODY, "", Outcome(*outcome))
+        return metrics.sent(service_without_cluster(reply, authority), NOBODY, "", Outcome(*outcome), chosen=chosen)
 
 
 def _told_by_istiod(endpoint: Endpoint | None) -> Workload:

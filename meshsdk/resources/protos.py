@@ -53,6 +53,7 @@ _PLACES = {
     "subset_pb2": "envoy.extensions.load_balancing_policies.subset.v3",
     "syntax_pb2": "google.api.expr.v1alpha1",
     "timestamp_pb2": "google.protobuf",
+    "typed_struct_pb2": "xds.type.v3",
     "tls_pb2": "envoy.extensions.transport_sockets.tls.v3",
     "tls_spiffe_validator_config_pb2": "envoy.extensions.transport_sockets.tls.v3",
     "unknown_fields": "google.protobuf",

@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..access_log import AccessLogs, Entry, Headers, Steady
+from ..access_log import Entry, Headers, RemembersSteady, Steady
 from ..exchange import LocalReply
 from ..inbound import Connection, InboundPolicy, InboundRequest
 from ..inbound.connection import address_text
 from ..inbound.peer import connection_value
-from ..resources import NonForwardingAction
-from ..resources.access_log import AccessLogConfig
+from ..resources import Listener, NonForwardingAction
 from ..routing import CompiledRoute
 
-__all__ = ["cluster_of", "configs_of", "entry_of"]
+__all__ = ["cluster_of", "entry_of", "listener_of"]
 
 # How requests end that the application has taken up, by their flags.
 _DETAILS = {
@@ -56,7 +55,7 @@ class _OfServer:
 
 
 def entry_of(
-    logs: AccessLogs,
+    logs: RemembersSteady,
     request: InboundRequest,
     headers: Sequence[tuple[Any, Any]],
     reply: LocalReply | None,
@@ -112,10 +111,10 @@ def entry_of(
     return Entry(steady, head, _as_bytes(headers), (), received, sent, ended, seconds, to_head, _OfServer(request))
 
 
-def configs_of(policy: InboundPolicy | None, connection: Connection) -> tuple[AccessLogConfig, ...]:
-    """The access logs of the listener that a connection came by."""
+def listener_of(policy: InboundPolicy | None, connection: Connection) -> Listener | None:
+    """What the listener says that a connection came by: its access logs, and the labels of its metrics."""
     chain = policy.chain_of(connection) if policy is not None else None
-    return chain.manager.listener.access_logs if chain is not None else ()
+    return chain.manager.listener if chain is not None else None
 
 
 def cluster_of(route: CompiledRoute, port: int) -> str:

@@ -11,17 +11,20 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapp
 from itertools import chain
 from typing import Any
 
-from ..access_log import AccessLogs
+from ..access_log import AccessLogs, Entry, RemembersSteady
+from ..access_log.metric_tags import Seen
 from ..exchange import LocalReply
 from ..inbound import Connection, InboundPolicy, InboundRequest
 from ..routing import RequestHead
 from ..routing.timeouts import is_grpc_content
+from ..telemetry.cells import Rows
 from ..telemetry.header_sizes import REQUEST_LINE, STATUS_LINE, size_of_headers
 from ..telemetry.istio_metrics import IstioMetrics, Outcome
+from ..telemetry.label_overrides import Chosen
 from ..telemetry.peer_metadata import METADATA_HEADER, METADATA_ID_HEADER
 from ..telemetry.workload import Workload
 from .counted_input import CountedInput
-from .logged import configs_of, entry_of
+from .logged import entry_of, listener_of
 
 __all__ = ["InboundRecord", "take_metadata"]
 
@@ -244,24 +247,35 @@ class InboundRecord:
         status, flags = self._ending(error)
         seconds = time.monotonic() - self._started
         metrics, logs = self._metrics, self._logs
+        listener = None
+        if (logs is not None and logs.follows) or (metrics is not None and metrics.overrides):
+            listener = listener_of(self.policy, self._connection)
+        overrides = metrics.overrides_of(listener.stats) if metrics is not None and listener is not None else None
+        keeper: RemembersSteady | None = logs or (metrics if overrides is not None else None)
+        entry = self._entry(keeper, status, flags, seconds) if keeper is not None else None
         if metrics is not None:
-            self._count(metrics, status, flags, int(seconds * 1000))
-        if logs is not None:
-            self._log(logs, status, flags, seconds)
+            chosen = None
+            if overrides is not None and entry is not None:
+                chosen = overrides.chosen(Seen(entry, self._peer))
+            self._count(metrics, status, flags, int(seconds * 1000), chosen)
+        if logs is not None and entry is not None:
+            logs.write(entry, listener.access_logs if listener is not None else ())
 
-    def _count(self, metrics: IstioMetrics, status: int, flags: str, milliseconds: int) -> None:
+    def _count(self, metrics: IstioMetrics, status: int, flags: str, milliseconds: int, chosen: Chosen | None) -> None:
         connection = self._connection
         content_type = self.head.by_name().get(b"content-type")
         is_grpc = content_type is not None and is_grpc_content(content_type.decode("latin-1"))
         principal = connection.principal
-        key = (principal, connection.own_uri, self._peer, status, flags, is_grpc)
-        row: int | None = metrics.known.get(key)
+        key: tuple[object, ...] = (principal, connection.own_uri, self._peer, status, flags, is_grpc)
+        if chosen is not None:
+            key = (*key, chosen)
+        row: Rows | None = metrics.known.get(key)
         if row is None:
             # Servers of others do not tell which certificate they have shown. To a peer that has proven itself it was
             # the process's own; to others it may be any, and an identity that nobody uses must not be waited for.
             own = connection.own_uri or (metrics.own_principal() if principal else "")
             outcome = Outcome("grpc" if is_grpc else "http", status, flags=flags)
-            row = metrics.remember(key, metrics.received(self._peer, principal, own, outcome))
+            row = metrics.remember(key, metrics.received(self._peer, principal, own, outcome, chosen=chosen))
         sent = self._sent
         if self._headers is not None:
             sent += STATUS_LINE + 4 * len(self._headers) + sum(map(len, chain.from_iterable(self._headers)))
@@ -269,15 +283,13 @@ class InboundRecord:
         if metrics.recent is not None:
             metrics.recent.received(self.head, principal, self._peer, (status, "", flags), milliseconds)
 
-    def _log(self, logs: AccessLogs, status: int, flags: str, seconds: float) -> None:
+    def _entry(self, keeper: RemembersSteady, status: int, flags: str, seconds: float) -> Entry:
         request = self.request or InboundRequest(self.head, self._connection)
         responded = self._responded
         to_head = responded - self._started if responded is not None and self.reply is None else None
         sizes = (self._received, self._sent)
-        entry = entry_of(
-            logs, request, self._headers or (), self.reply, status, flags, sizes, (time.time(), seconds, to_head)
-        )
-        logs.write(entry, configs_of(self.policy, self._connection) if logs.follows else ())
+        timing = (time.time(), seconds, to_head)
+        return entry_of(keeper, request, self._headers or (), self.reply, status, flags, sizes, timing)
 
     def _ending(self, error: BaseException | None) -> tuple[int, str]:
         """Status and flags; 0 where the caller has left before there was a response."""

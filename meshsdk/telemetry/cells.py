@@ -17,10 +17,10 @@ from __future__ import annotations
 import threading
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
-__all__ = ["BOUNDS", "HTTP", "MESSAGES", "MISSED", "Cells", "Meanings", "Memory", "PrivateMemory"]
+__all__ = ["BOUNDS", "HTTP", "MESSAGES", "MISSED", "Cells", "Meanings", "Memory", "PrivateMemory", "Rows"]
 
 # Milliseconds and bytes alike, as istio_stats has them (Envoy: Stats::HistogramSettingsImpl::defaultBuckets).
 BOUNDS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
@@ -41,6 +41,8 @@ _FULL = (1 << 64) - 1
 MISSED = 0
 
 Labels = tuple[str, ...]
+# Where something is counted: a row's place, or those of several where configuration gives metrics different labels.
+Rows = int | tuple[int, ...]
 # Kind and labels of rows, by their numbers; 0 is the owner's.
 Meanings = dict[int, tuple[str, Labels]]
 
@@ -91,6 +93,9 @@ class Cells:
 
     Args:
         memory: Where they are.
+
+    Attributes:
+        recorder: Told of each request, too: row, milliseconds, bytes that came and went.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -100,6 +105,7 @@ class Cells:
         self._lock = threading.RLock()
         self._rows = {row: number * ROW for number, row in memory.read_labels().items()}
         self._next = max(self._rows.values(), default=0) // ROW + 1
+        self.recorder: Callable[[int, int, int, int], None] | None = None
 
     def row(self, kind: str, labels: Labels) -> int:
         """The place of a row, which is made where it is new; 0 where there is no room for another."""
@@ -122,7 +128,7 @@ class Cells:
                 self._next += 1
         return place
 
-    def count_request(self, row: int, milliseconds: int, received: int, sent: int) -> None:
+    def count_request(self, row: Rows, milliseconds: int, received: int, sent: int) -> None:
         """A request ended.
 
         Args:
@@ -130,6 +136,11 @@ class Cells:
             milliseconds: That it took.
             received, sent: Bytes of the request, and of the response.
         """
+        if type(row) is tuple:
+            for one in row:
+                self.count_request(one, milliseconds, received, sent)
+            return
+        assert type(row) is int
         numbers = self._numbers
         if not row:
             with self._lock:
@@ -146,15 +157,33 @@ class Cells:
             numbers[came] += 1
             numbers[second] = numbers[second] + sent & _FULL
             numbers[went] += 1
+        if self.recorder is not None:
+            self.recorder(row, milliseconds, received, sent)
 
-    def count_messages(self, row: int, requests: int, responses: int) -> None:
+    def count_messages(self, row: Rows, requests: int, responses: int) -> None:
         """So many messages of a call went each way."""
+        if type(row) is tuple:
+            for one in row:
+                self.count_messages(one, requests, responses)
+            return
+        assert type(row) is int
         if not row:
             return
         numbers = self._numbers
         with self._lock:
             numbers[row] += requests
             numbers[row + 1] += responses
+
+    def meaning(self, row: int) -> tuple[str, Labels]:
+        """Kind and labels of a row by its place."""
+        with self._lock:
+            return next(meaning for meaning, place in self._rows.items() if place == row)
+
+    def own_rows(self) -> list[tuple[tuple[str, Labels], list[int]]]:
+        """The numbers of every row of this process."""
+        with self._lock:
+            places = list(self._rows.items())
+        return [(meaning, self._numbers[place : place + ROW].tolist()) for meaning, place in places]
 
     def rows(self) -> tuple[dict[tuple[str, Labels], list[int]], int]:
         """The numbers of every row, those of other processes added, and how many requests were missed.
@@ -175,6 +204,6 @@ class Cells:
                     total[row] = [sum(pair) for pair in zip(known, seen, strict=True)]
                 elif len(total) < self._limit:
                     total[row] = seen
-                elif row[0] == HTTP:
+                elif row[0].startswith(HTTP):
                     missed += sum(seen[1:HISTOGRAM])
         return total, missed

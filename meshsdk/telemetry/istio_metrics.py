@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from .cells import HTTP, MESSAGES, Cells, Memory, PrivateMemory
+from .cells import HTTP, MESSAGES, Cells, Memory, PrivateMemory, Rows
+from .label_overrides import Chosen, LabelOverrides
 from .peer_metadata import Peers, own_headers
 from .service import Service
 from .workload import NOBODY, UNKNOWN, Workload, bounded, namespace_of
 
-__all__ = ["DEFAULT_MAX_SERIES", "MESSAGE_LABELS", "REQUEST_LABELS", "IstioMetrics", "Outcome"]
+__all__ = ["DEFAULT_MAX_SERIES", "MESSAGE_LABELS", "REQUEST_LABELS", "STANDARD_LABELS", "IstioMetrics", "Outcome"]
 
 T = TypeVar("T")
 
@@ -40,6 +41,8 @@ REQUEST_LABELS = (
     "response_flags",
     "connection_security_policy",
 )
+
+STANDARD_LABELS = {HTTP: REQUEST_LABELS, MESSAGES: MESSAGE_LABELS}
 
 # Sets of labels. A scrape tells about 50 kB of each, a quarter of a millisecond's work.
 DEFAULT_MAX_SERIES = 1000
@@ -90,6 +93,7 @@ class IstioMetrics:
         own_headers: What peers of the mesh are told.
         callers, servers: What peers of either kind have told.
         recent: What keeps the last requests; None where nobody looks at them.
+        overrides: Of the labels, by the identity of what configuration says, which is kept beside them; mostly none.
     """
 
     def __init__(
@@ -111,8 +115,10 @@ class IstioMetrics:
         self.own_headers = own_headers(node_id, metadata or {}, own)
         self.own_principal = own_principal
         self.recent: Any = None
+        self.overrides: Mapping[int, tuple[object, LabelOverrides | None]] = {}
         self._make_memory = make_memory
         self._on_first = on_first
+        self._make_recorder: Callable[[Cells], Callable[[int, int, int, int], None]] | None = None
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -139,9 +145,29 @@ class IstioMetrics:
             with self._lock:
                 cells = self._cells
                 if cells is None:
-                    cells = self._cells = Cells(self._make_memory())
+                    cells = Cells(self._make_memory())
+                    if self._make_recorder is not None:
+                        cells.recorder = self._make_recorder(cells)
+                    self._cells = cells
             self._on_first()
         return cells
+
+    def record_by(self, make: Callable[[Cells], Callable[[int, int, int, int], None]]) -> None:
+        """Have each request recorded elsewhere, too; once and for all."""
+        with self._lock:
+            if self._make_recorder is None:
+                self._make_recorder = make
+                if self._cells is not None:
+                    self._cells.recorder = make(self._cells)
+
+    def overrides_of(self, config: object) -> LabelOverrides | None:
+        """What a listener makes of the labels; None leaves them as they are.
+
+        Args:
+            config: What it says; None is nothing.
+        """
+        found = self.overrides.get(id(config))
+        return found[1] if found is not None else None
 
     def remember(self, key: Any, found: T) -> T:
         """Know something by a key."""
@@ -151,8 +177,15 @@ class IstioMetrics:
         return found
 
     def sent(
-        self, service: Service, peer: Workload, principal: str, outcome: Outcome, *, of_messages: bool = False
-    ) -> int:
+        self,
+        service: Service,
+        peer: Workload,
+        principal: str,
+        outcome: Outcome,
+        *,
+        of_messages: bool = False,
+        chosen: Chosen | None = None,
+    ) -> Rows:
         """The row of a request that this process has sent.
 
         Args:
@@ -161,6 +194,7 @@ class IstioMetrics:
             principal: The peer's SPIFFE ID; empty where it has proven none, and then we to it neither.
             outcome: How it ended.
             of_messages: The row of the call's messages.
+            chosen: What configuration makes of the labels; None leaves them as Istio has them.
         """
         if service.is_outside:
             service = self._bounded_outside(service)
@@ -177,11 +211,18 @@ class IstioMetrics:
             service.namespace or (UNKNOWN if service.is_outside else namespace),
         )
         # A client does not say how it was secured: istio_stats leaves that to whoever it came to.
-        return self._row(labels, outcome, UNKNOWN, of_messages)
+        return self._row(labels, outcome, UNKNOWN, of_messages, chosen)
 
     def received(
-        self, peer: Workload | None, principal: str, own_principal: str, outcome: Outcome, *, of_messages: bool = False
-    ) -> int:
+        self,
+        peer: Workload | None,
+        principal: str,
+        own_principal: str,
+        outcome: Outcome,
+        *,
+        of_messages: bool = False,
+        chosen: Chosen | None = None,
+    ) -> Rows:
         """The row of a request that has come.
 
         Args:
@@ -190,6 +231,7 @@ class IstioMetrics:
             own_principal: Ours, as the connection shows it; empty where it is plaintext.
             outcome: How it ended.
             of_messages: The row of the call's messages.
+            chosen: See `sent`.
         """
         peer = self._bounded_stranger(peer or NOBODY, principal, (outcome, of_messages))
         source = _side(peer, namespace_of(principal) or peer.namespace, principal)
@@ -204,13 +246,19 @@ class IstioMetrics:
             service.namespace or self.own.namespace,
         )
         policy = "mutual_tls" if principal and own_principal else "none"
-        return self._row(labels, outcome, policy, of_messages)
+        return self._row(labels, outcome, policy, of_messages, chosen)
 
-    def _row(self, labels: tuple[str, ...], outcome: Outcome, policy: str, of_messages: bool) -> int:
-        if of_messages:
-            return self.cells.row(MESSAGES, labels)
-        ending = (outcome.protocol, str(outcome.status), outcome.grpc_status, outcome.flags or "-", policy)
-        return self.cells.row(HTTP, (*labels, *ending))
+    def _row(
+        self, labels: tuple[str, ...], outcome: Outcome, policy: str, of_messages: bool, chosen: Chosen | None
+    ) -> Rows:
+        kind = MESSAGES if of_messages else HTTP
+        if not of_messages:
+            ending = (outcome.protocol, str(outcome.status), outcome.grpc_status, outcome.flags or "-", policy)
+            labels = (*labels, *ending)
+        if chosen is None:
+            return self.cells.row(kind, labels)
+        overrides, values = chosen
+        return tuple([self.cells.row(*row) for row in overrides.rows(kind, labels, values)])
 
     def _bounded_stranger(self, peer: Workload, principal: str, labels: tuple[object, ...]) -> Workload:
         if principal or peer is NOBODY or (peer, labels) in self._rows_of_strangers:

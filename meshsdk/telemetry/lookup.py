@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .http_client import HttpClientObserver
     from .http_server import HttpServerObserver
     from .identities import IdentityObserver, Renewed
+    from .istio_metrics import IstioMetrics
+    from .istio_observer import IstioObserver
 
 __all__ = [
     "denial_counter",
@@ -28,6 +30,7 @@ __all__ = [
     "http_server_observer",
     "identity_alarm",
     "watch_identity",
+    "watch_istio",
 ]
 
 _LOOK_AGAIN_SECONDS = 0.25
@@ -42,6 +45,7 @@ class _Found:
     grpc_client: GrpcClientObserver | None = None
     grpc_server: GrpcServerObserver | None = None
     identities: IdentityObserver | None = None
+    istio: IstioObserver | None = None
     look_again = 0.0
 
 
@@ -71,6 +75,18 @@ _identities: weakref.WeakSet[Renewed] = weakref.WeakSet()
 def watch_identity(identity: Renewed) -> None:
     """Tell of an identity in metrics, as long as it lives."""
     _identities.add(identity)
+
+
+_counted: weakref.WeakSet[IstioMetrics] = weakref.WeakSet()
+
+
+def watch_istio(counted: IstioMetrics) -> None:
+    """Tell of Istio's metrics through OpenTelemetry, as long as they are counted."""
+    _counted.add(counted)
+    if _Found.istio is None:
+        _look()
+    else:
+        _Found.istio.attach(counted)
 
 
 def identity_alarm() -> Callable[[str], None] | None:
@@ -105,7 +121,9 @@ def _look() -> None:
     from .http_client import HttpClientObserver
     from .http_server import HttpServerObserver
     from .identities import IdentityObserver
+    from .istio_observer import IstioObserver
 
+    _Found.istio = IstioObserver(lambda: list(_counted))
     _Found.identities = IdentityObserver(lambda: list(_identities))
     _Found.http_client = HttpClientObserver()
     _Found.http_server = HttpServerObserver()

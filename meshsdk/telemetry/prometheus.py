@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 from ..errors import MeshError
 from .cells import BOUNDS, HISTOGRAM, HTTP
-from .istio_metrics import MESSAGE_LABELS, REQUEST_LABELS, IstioMetrics
+from .istio_metrics import STANDARD_LABELS, IstioMetrics
+from .label_overrides import meaning_of
 
 __all__ = ["CONTENT_TYPE", "Family", "exposition"]
 
@@ -33,6 +34,10 @@ MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _HISTOGRAMS = ("istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes")
 _COUNTERS_OF_MESSAGES = ("istio_request_messages_total", "istio_response_messages_total")
 _BOUNDS = (*(f"{bound:g}" if bound < 1e6 else str(int(bound)) for bound in BOUNDS), "+Inf")
+
+
+# Its labels as text, and its numbers.
+_Row = tuple[str, list[int]]
 
 
 class Family(NamedTuple):
@@ -73,24 +78,31 @@ def exposition(
 def _blocks(metrics: IstioMetrics, build: str, dropped_lines: int | None) -> Iterator[str]:
     """Lines of the page, some of them several in one."""
     rows, missed = metrics.cells.rows()
-    requests, messages = [], []
+    # By metric, in the order of a row's.
+    requests: list[list[_Row]] = [[], [], [], []]
+    messages: list[list[_Row]] = [[], []]
+    meanings: dict[str, tuple[str, frozenset[int], tuple[str, ...]]] = {}
     for (kind, values), numbers in rows.items():
-        if kind == HTTP:
-            requests.append((_labels(REQUEST_LABELS, values), numbers))
-        else:
-            messages.append((_labels(MESSAGE_LABELS, values), numbers))
-    if requests:
+        meaning = meanings.get(kind)
+        if meaning is None:
+            meaning = meanings[kind] = meaning_of(kind, STANDARD_LABELS)
+        base, metrics_shown, names = meaning
+        row = (_labels(names, values), numbers)
+        for number in metrics_shown:
+            (requests if base == HTTP else messages)[number].append(row)
+    if requests[0]:
         yield "# TYPE istio_requests_total counter"
-        for labels, numbers in requests:
+        for labels, numbers in requests[0]:
             yield f"istio_requests_total{{{labels}}} {sum(numbers[1:HISTOGRAM])}"
-        for place, name in enumerate(_HISTOGRAMS):
+    for place, name in enumerate(_HISTOGRAMS):
+        if requests[place + 1]:
             yield f"# TYPE {name} histogram"
-            for labels, numbers in requests:
-                yield _histogram(name, labels, numbers[place * HISTOGRAM : (place + 1) * HISTOGRAM])
+        for labels, numbers in requests[place + 1]:
+            yield _histogram(name, labels, numbers[place * HISTOGRAM : (place + 1) * HISTOGRAM])
     for place, name in enumerate(_COUNTERS_OF_MESSAGES):
-        if messages:
+        if messages[place]:
             yield f"# TYPE {name} counter"
-        for labels, numbers in messages:
+        for labels, numbers in messages[place]:
             yield f"{name}{{{labels}}} {numbers[place]}"
     yield "# TYPE istio_build gauge"
     yield f'istio_build{{component="proxy",tag="{_escaped(build)}"}} 1'

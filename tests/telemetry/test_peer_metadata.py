@@ -125,6 +125,23 @@ def test_endpoints_tell_of_their_workload_where_they_do_not_answer_themselves(wo
     assert labels["destination_app"] == labels["destination_version"] == "unknown"
 
 
+@pytest.mark.parametrize("location", ["MESH_EXTERNAL", "MESH_INTERNAL"])
+def test_only_services_of_the_mesh_are_told_who_calls(world: World, location: str) -> None:
+    with EchoServer("there") as server:
+        world.configure(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: there}\n"
+            f"spec: {{hosts: [there.example.com], location: {location}, resolution: STATIC,"
+            f" ports: [{{name: http, number: 80, protocol: HTTP}}],"
+            f" endpoints: [{{address: 127.0.0.1, ports: {{http: {server.port}}}}}]}}\n"
+        )
+        with world.client_mesh().client() as client:
+            assert client.get("http://there.example.com/").status_code == 200
+        [request] = server.seen
+    assert ("x-envoy-peer-metadata" in request["headers"]) == (location == "MESH_INTERNAL")
+    labels = world.of_client().one()
+    assert labels["destination_workload"] == "there-0"
+
+
 def write_raw(world: World, endpoint: dict[str, Any]) -> None:
     name = "outbound|80||reviews.prod.svc.cluster.local"
     assignment = {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]}

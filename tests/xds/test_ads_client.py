@@ -17,7 +17,7 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
-from google.protobuf import any_pb2, json_format
+from google.protobuf import any_pb2, duration_pb2, json_format
 
 import meshsdk
 from meshsdk.bootstrap import ChannelCredentials, Locality, Node, XdsServer
@@ -99,13 +99,15 @@ class ScriptedAds(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
 class Client:
     """An AdsClient on its own control loop, driven from the test's thread."""
 
-    def __init__(self, port: int, *, features: frozenset[str] = frozenset(), **options: Any) -> None:
+    def __init__(
+        self, port: int, *, features: frozenset[str] = frozenset(), others: tuple[int, ...] = (), **options: Any
+    ) -> None:
         self.cache = ResourceCache()
         self.loop = ControlLoop("test")
         self.loop.start()
-        server = XdsServer(f"127.0.0.1:{port}", ChannelCredentials("insecure"), features)
+        servers = [XdsServer(f"127.0.0.1:{one}", ChannelCredentials("insecure"), features) for one in (port, *others)]
         node = Node("me", "shop", Locality("eu"), {"GENERATOR": "grpc"})
-        self.source = AdsClient([server], node, self.cache, self.loop, backoff=Backoff(0.05, 0.2), **options)
+        self.source = AdsClient(servers, node, self.cache, self.loop, backoff=Backoff(0.05, 0.2), **options)
 
     def subscribe(self, **wanted: set[str]) -> None:
         by_kind = {ResourceType[name.upper()]: frozenset(names) for name, names in wanted.items()}
@@ -286,6 +288,21 @@ def test_after_a_broken_stream_the_client_comes_back_with_its_version_and_nothin
     assert client.source.problem == ""
 
 
+def test_another_server_is_told_no_versions_of_the_first_ones(
+    ads: ScriptedAds, make_client: MakeClient, stack: ExitStack
+) -> None:
+    other = ScriptedAds()
+    stack.callback(other.stop)
+    client = make_client(ads.port, others=(other.port,))
+    client.subscribe(cluster={"a"})
+    ads.request()
+    ads.send(CLUSTER, "1", cluster("a"))
+    client.entry(CLUSTER, "a", Status.ACKED)
+    ads.stop()
+    first = other.request()
+    assert (list(first.resource_names), first.version_info) == (["a"], "")
+
+
 def test_a_type_that_was_not_asked_for_is_refused(ads: ScriptedAds, make_client: MakeClient) -> None:
     client = make_client(ads.port)
     client.subscribe(cluster={"a"})
@@ -304,6 +321,27 @@ def test_resources_wrapped_in_a_discovery_resource_are_taken(ads: ScriptedAds, m
     wrapper.Pack(discovery_pb2.Resource(name="a", resource=cluster("a")))
     ads.send(CLUSTER, "1", wrapper)
     assert client.entry(CLUSTER, "a", Status.ACKED).resource is not None
+
+
+def test_a_resource_is_used_as_long_as_it_is_said_to_live(ads: ScriptedAds, make_client: MakeClient) -> None:
+    client = make_client(ads.port)
+    client.subscribe(cluster={"a", "b"})
+    ads.request()
+
+    def lasting(name: str, resource: any_pb2.Any | None, seconds: int, nanos: int = 0) -> any_pb2.Any:
+        ttl = duration_pb2.Duration(seconds=seconds, nanos=nanos)
+        packed = any_pb2.Any()
+        packed.Pack(discovery_pb2.Resource(name=name, resource=resource, ttl=ttl))
+        return packed
+
+    ads.send(CLUSTER, "1", *(lasting(name, cluster(name), 0, 400_000_000) for name in ("a", "b")))
+    client.entry(CLUSTER, "b", Status.ACKED)
+    # A heartbeat says that a resource is there, and has none in it.
+    ads.send(CLUSTER, "1", lasting("a", None, 0, 400_000_000), lasting("b", None, 3600))
+    assert "the time for which" in client.entry(CLUSTER, "a", Status.DOES_NOT_EXIST).error
+    client.entry(CLUSTER, "b", Status.ACKED)
+    ads.send(CLUSTER, "2", cluster("a"), cluster("b"))
+    client.entry(CLUSTER, "a", Status.ACKED)
 
 
 def test_a_name_that_a_late_answer_lacks_is_asked_for_on_a_stream_of_its_own(

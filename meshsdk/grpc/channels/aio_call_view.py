@@ -22,12 +22,14 @@ class _View:
         call: What to tell about its end, and how metadata change.
     """
 
-    __slots__ = ("_call", "_inner")
+    __slots__ = ("_call", "_inner", "_is_counted")
     _has_one_response = False
 
     def __init__(self, inner: Any, call: OutgoingCall) -> None:
         self._inner = inner
         self._call = call
+        self._is_counted = False
+        call.reads()
         inner.add_done_callback(self._end)
 
     def _end(self, inner: Any) -> None:
@@ -35,8 +37,15 @@ class _View:
         code = _result(inner.code()) or grpc.StatusCode.UNKNOWN
         details = _result(inner.details()) or ""
         if self._has_one_response and code is grpc.StatusCode.OK and self._call.record is not None:
-            self._call.add_response(_result(inner.__await__()))
+            self._count(_result(inner.__await__()))
         self._call.end(code, details, _result(inner.initial_metadata()), _result(inner.trailing_metadata()))
+
+    def _count(self, response: Any) -> None:
+        """The one response is here, or None, where that is told of a moment later."""
+        if response is not None and not self._is_counted:
+            self._is_counted = True
+            self._call.add_response(response)
+            self._call.read_to_end()
 
     def _known_metadata(self) -> Any:
         """The response's, which have come before its first message."""
@@ -105,9 +114,11 @@ class _OneResponse(_View):
 
     def __await__(self) -> Generator[Any, None, Any]:
         try:
-            return (yield from self._inner.__await__())
+            response = yield from self._inner.__await__()
         except grpc.aio.AioRpcError as error:
             raise self._shown(error) from None
+        self._count(response)
+        return response
 
 
 class _Responses(_View):
@@ -123,12 +134,15 @@ class _Responses(_View):
                 yield response
         except grpc.aio.AioRpcError as error:
             raise self._shown(error) from None
+        self._call.read_to_end()
 
     async def read(self) -> Any:
         """See grpc.aio.UnaryStreamCall."""
         try:
             response = await self._inner.read()
-            if response is not grpc.aio.EOF:
+            if response is grpc.aio.EOF:
+                self._call.read_to_end()
+            else:
                 self._call.add_response(response, self._known_metadata)
             return response
         except grpc.aio.AioRpcError as error:

@@ -243,7 +243,7 @@ class _Method:
             if isinstance(decided, OutgoingCall):
                 return await self._outgoing(decided, details, request)
             reply = decided
-        call = OutgoingCall(plan.directory, None, deadline.bounded(timeout))
+        call = OutgoingCall(plan.directory, details.metadata, deadline.bounded(timeout))
         ways.observe(call)
         if reply.delay_seconds:
             await hold_async(call, reply.delay_seconds, reply.tally)

@@ -21,17 +21,24 @@ class CallView(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[misc]
     Args:
         inner: The call of grpc-core's; started, or done.
         call: What to tell about its end, and how metadata change.
+        is_stream: It is an iterator of responses.
+        is_future: Its response is still to come.
     """
 
-    def __init__(self, inner: Any, call: OutgoingCall) -> None:
+    def __init__(self, inner: Any, call: OutgoingCall, *, is_stream: bool = False, is_future: bool = False) -> None:
         super().__init__()
         self._inner = inner
         self._call = call
+        self._is_future = is_future
+        if is_stream:
+            call.reads()
         if not inner.add_callback(self._end):
             self._end()
 
     def _end(self) -> None:
         inner = self._inner
+        if self._is_future and inner.code() is grpc.StatusCode.OK and self._call.record is not None:
+            self._call.add_response(inner.result())
         self._call.end(inner.code(), inner.details() or "", inner.initial_metadata(), inner.trailing_metadata())
 
     def initial_metadata(self) -> Metadata:
@@ -110,6 +117,9 @@ class CallView(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[misc]
             response = next(self._inner)
         except grpc.RpcError:
             raise self from None
+        except StopIteration:
+            self._call.read_to_end()
+            raise
         self._call.add_response(response, self._inner.initial_metadata)
         return response
 

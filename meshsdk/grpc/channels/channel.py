@@ -162,7 +162,7 @@ class _Method:
             if isinstance(decided, OutgoingCall):
                 return self._outgoing(decided, request, timeout)
             reply = decided
-        call = OutgoingCall(plan.directory, None, deadline.bounded(timeout))
+        call = OutgoingCall(plan.directory, metadata, deadline.bounded(timeout))
         ways.observe(call)
         if reply.delay_seconds:
             hold(call, reply.delay_seconds, reply.tally)
@@ -218,7 +218,7 @@ class _Method:
     ) -> Any:
         """The one response of a call that blocks."""
         response, inner, call = self._blocking(request, timeout, metadata, credentials, wait_for_ready, compression)
-        call.end(grpc.StatusCode.OK, "", inner.initial_metadata(), ())
+        call.end(grpc.StatusCode.OK, "", inner.initial_metadata(), inner.trailing_metadata())
         return response
 
     def _response_and_call(
@@ -246,7 +246,8 @@ class _Method:
         call = begun.call
         request = call.requests_of(request, is_stream=not self.has_one_request)
         inner = invoke(begun.callable)(request, call.timeout, call.metadata, credentials, wait_for_ready, compression)
-        return CallView(inner, call)
+        is_future = invoke is _future
+        return CallView(inner, call, is_stream=not is_future, is_future=is_future)
 
 
 def _future(callable_: Any) -> Any:

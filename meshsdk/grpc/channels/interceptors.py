@@ -20,7 +20,7 @@ from ...telemetry.lookup import grpc_client_observer
 from ..engine import TargetName
 from .aio_call_view import VIEWS
 from .call_error import MeshRpcError
-from .call_plan import make_plan, shorter
+from .call_plan import CallPlan, make_plan, shorter
 from .call_view import CallView
 from .measuring import measure
 from .outgoing_call import OutgoingCall, bounded_timeout, decide
@@ -67,35 +67,37 @@ class _Decider:
         directory = self.control.directory
         call = OutgoingCall(directory, details.metadata, None)
         if self.target is None:
-            self._finish(call, details, method, None)
+            self._finish(call, details, method, None, None)
             return call
         plan = make_plan(directory, self.names, self.target.authority, method, "allow")
         if plan.reply is not None:
-            raise self._refused(call, plan.reply, method)
+            raise self._refused(call, plan.reply, method, plan)
         route_timeout = plan.timeout_seconds
         if plan.table is not None and not plan.is_native:
             decided = decide(plan, self.target.authority, method, details.metadata, details.timeout)
             if isinstance(decided, LocalReply):
-                raise self._refused(call, decided, method)
+                raise self._refused(call, decided, method, plan)
             if isinstance(decided, OutgoingCall) and decided.exchange is not None:
                 call = decided
                 route_timeout = shorter(decided.exchange.timeouts.stream, decided.exchange.timeouts.route)
-        self._finish(call, details, method, route_timeout)
+        self._finish(call, details, method, route_timeout, plan)
         return call
 
-    def _finish(self, call: OutgoingCall, details: Any, method: str, route_timeout: float | None) -> None:
-        self._observe(call, method)
+    def _finish(
+        self, call: OutgoingCall, details: Any, method: str, route_timeout: float | None, plan: CallPlan | None
+    ) -> None:
+        self._observe(call, method, plan)
         call.timeout = bounded_timeout(details.timeout, route_timeout)
 
-    def _refused(self, call: OutgoingCall, reply: LocalReply, method: str) -> MeshRpcError:
-        self._observe(call, method)
+    def _refused(self, call: OutgoingCall, reply: LocalReply, method: str, plan: CallPlan) -> MeshRpcError:
+        self._observe(call, method, plan)
         return call.refused(reply)
 
-    def _observe(self, call: OutgoingCall, method: str) -> None:
+    def _observe(self, call: OutgoingCall, method: str, plan: CallPlan | None) -> None:
         observer = grpc_client_observer()
         if observer is not None:
             trace_call(call, observer, self.control, method, self.target)
-        measure(call, self.control, method, self.target.authority if self.target is not None else "")
+        measure(call, self.control, method, self.target.authority if self.target is not None else "", plan)
 
 
 def _suppressed(call: OutgoingCall) -> contextlib.AbstractContextManager[None]:
@@ -123,7 +125,17 @@ class MeshClientInterceptor(
     def __init__(self, control: Control, target: TargetName | None) -> None:
         self._decider = _Decider(control, target)
 
-    def _intercept(self, continuation: Callable[[Any, Any], Any], client_call_details: Any, request: Any) -> Any:
+    def _intercept_stream(self, continuation: Callable[[Any, Any], Any], client_call_details: Any, request: Any) -> Any:
+        return self._intercept(continuation, client_call_details, request, is_stream=True)
+
+    def _intercept(
+        self,
+        continuation: Callable[[Any, Any], Any],
+        client_call_details: Any,
+        request: Any,
+        *,
+        is_stream: bool = False,
+    ) -> Any:
         details, decider = client_call_details, self._decider
         try:
             if decider.is_unsettled():
@@ -143,12 +155,12 @@ class MeshClientInterceptor(
         )
         request = call.requests_of(request, is_stream=hasattr(request, "__next__"))
         with _suppressed(call):
-            return CallView(continuation(changed, request), call)
+            return CallView(continuation(changed, request), call, is_stream=is_stream, is_future=not is_stream)
 
     intercept_unary_unary = _intercept
-    intercept_unary_stream = _intercept
+    intercept_unary_stream = _intercept_stream
     intercept_stream_unary = _intercept
-    intercept_stream_stream = _intercept
+    intercept_stream_stream = _intercept_stream
 
 
 class _AioInterceptor:

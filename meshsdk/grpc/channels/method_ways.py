@@ -162,21 +162,22 @@ class MethodWays:
 
     def observe(self, call: OutgoingCall) -> None:
         """Have a call watched, where somebody watches."""
+        plan = self.way.plan  # Which is forgotten where peers are revealed.
         observer = grpc_client_observer()
         if observer is not None:
-            # Before peers are revealed, which forgets the way.
-            table = self.way.plan.table if self.way.plan is not None else None
             self.relayed.reveal_peers()
-            trace_call(call, observer, self.control, self.method, self.lines.target, table)
-        if self.control.metrics is not None:
+            trace_call(
+                call, observer, self.control, self.method, self.lines.target, plan.table if plan is not None else None
+            )
+        if self.control.metrics is not None or self.control.access_logs is not None:
             self.relayed.reveal_peers()
-            clusters = self.way.plan.clusters if self.way.plan is not None else ()
-            measure(call, self.control, self.method, self.lines.authority, clusters)
+            measure(call, self.control, self.method, self.lines.authority, plan)
 
     @property
     def is_watched(self) -> bool:
-        """Whether somebody watches calls, or counts them."""
-        return self.control.metrics is not None or grpc_client_observer() is not None
+        """Whether somebody watches calls, counts them, or is told of them."""
+        control = self.control
+        return control.metrics is not None or control.access_logs is not None or grpc_client_observer() is not None
 
     def mirror(self, call: OutgoingCall, limit: MirrorLimit, send: Callable[[Any, OutgoingCall], None]) -> None:
         """Send a call's copies, where it has any; only calls whose request is one message are copied."""

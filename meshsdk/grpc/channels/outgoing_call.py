@@ -165,6 +165,16 @@ class OutgoingCall(Struct):
         if self.record is not None:
             self.record.add_response(message, initial, self._endpoint)
 
+    def reads(self) -> None:
+        """The caller reads responses until there are no more."""
+        if self.record is not None:
+            self.record.reads = True
+
+    def read_to_end(self) -> None:
+        """It has."""
+        if self.record is not None:
+            self.record.read_to_end()
+
     def refused(self, reply: LocalReply) -> MeshRpcError:
         """The call ends with a local reply."""
         error = MeshRpcError.of_reply(reply)

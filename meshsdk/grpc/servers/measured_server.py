@@ -7,13 +7,17 @@ import urllib.parse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ...access_log import AccessLogs
+from ...access_log import AccessLogs, Entry, RemembersSteady
+from ...access_log.metric_tags import Seen
 from ...exchange import LocalReply
 from ...inbound import Connection, InboundPolicy, InboundRequest
 from ...inbound.request import ROUTER
+from ...resources import Listener
 from ...routing import RequestHead
-from ...server.logged import configs_of, entry_of
+from ...server.logged import entry_of, listener_of
+from ...telemetry.cells import Rows
 from ...telemetry.istio_metrics import IstioMetrics, Outcome
+from ...telemetry.label_overrides import Chosen
 from ...telemetry.peer_metadata import METADATA_HEADER, METADATA_ID_HEADER, OVER_GRPC_HEADER
 from ...telemetry.workload import Workload
 from ..message_tally import OF_MESH, REQUEST_LINE, STATUS_LINE, MessageTally, size_of_metadata
@@ -58,8 +62,10 @@ class InboundCallRecord:
 
     __slots__ = (
         "_answer",
+        "_chosen_of_messages",
         "_context",
         "_head_size",
+        "_is_chosen",
         "_is_told",
         "_logs",
         "_method",
@@ -92,7 +98,8 @@ class InboundCallRecord:
         metadata = tuple(context.invocation_metadata() or ())
         self._head_size = REQUEST_LINE + len(method) + size_of_metadata(metadata)
         self._principal = _peer_of(context)
-        self._is_told = False
+        self._is_told = self._is_chosen = False
+        self._chosen_of_messages: Chosen | None = None
         self._peer: Workload | None = None
         self._answer: list[tuple[bytes, bytes]] = []
         if metrics is not None:
@@ -153,17 +160,32 @@ class InboundCallRecord:
         else:
             outcome = Outcome("grpc", 200, str(code), self.reply.flag if self.reply is not None else "")
         seconds = time.monotonic() - self._started
-        if self._metrics is not None:
-            self._count(self._metrics, outcome, int(seconds * 1000))
-        if self._logs is not None:
-            self._log(self._logs, outcome, seconds)
+        metrics, logs = self._metrics, self._logs
+        listener = None
+        if (logs is not None and logs.follows) or (metrics is not None and metrics.overrides):
+            listener = self._listener()
+        overrides = metrics.overrides_of(listener.stats) if metrics is not None and listener is not None else None
+        keeper: RemembersSteady | None = logs or (metrics if overrides is not None else None)
+        entry = self._entry(keeper, outcome, seconds) if keeper is not None else None
+        if metrics is not None:
+            chosen = None
+            if overrides is not None and entry is not None:
+                chosen = overrides.chosen(Seen(entry, self._peer))
+            self._count(metrics, outcome, int(seconds * 1000), chosen)
+        if logs is not None and entry is not None:
+            logs.write(entry, listener.access_logs if listener is not None else ())
 
-    def _count(self, metrics: IstioMetrics, outcome: Outcome, milliseconds: int) -> None:
+    def _listener(self) -> Listener | None:
+        return listener_of(self.policy, self.request.connection) if self.request is not None else None
+
+    def _count(self, metrics: IstioMetrics, outcome: Outcome, milliseconds: int, chosen: Chosen | None) -> None:
         tally = self.tally
-        key = (self._principal, self._peer, outcome)
-        row: int | None = metrics.known.get(key)
+        key: tuple[object, ...] = (self._principal, self._peer, outcome)
+        if chosen is not None:
+            key = (*key, chosen)
+        row: Rows | None = metrics.known.get(key)
         if row is None:
-            row = metrics.remember(key, self._row(metrics, outcome))
+            row = metrics.remember(key, self._row(metrics, outcome, chosen))
         received = self._head_size + tally.request_bytes
         metrics.cells.count_request(row, milliseconds, received, tally.response_bytes + STATUS_LINE)
         if metrics.recent is not None:
@@ -172,31 +194,47 @@ class InboundCallRecord:
             metrics.recent.received(head, self._principal, self._peer, ending, milliseconds)
         self._count_messages(metrics)
 
-    def _log(self, logs: AccessLogs, outcome: Outcome, seconds: float) -> None:
+    def _entry(self, keeper: RemembersSteady, outcome: Outcome, seconds: float) -> Entry:
         request = self.request or _request_of(self._method, self._context)
         to_head = None
         if self.reply is None and outcome.status:
             to_head = self._responded - self._started if self._responded is not None else seconds
         sizes = (self.tally.request_bytes, self.tally.response_bytes)
         timing = (time.time(), seconds, to_head)
-        entry = entry_of(logs, request, (), self.reply, outcome.status, outcome.flags, sizes, timing)
+        entry = entry_of(keeper, request, (), self.reply, outcome.status, outcome.flags, sizes, timing)
         if outcome.grpc_status:
             entry.trailers = ((b"grpc-status", outcome.grpc_status.encode()),)
-        logs.write(entry, configs_of(self.policy, request.connection) if logs.follows else ())
+        return entry
 
     def _count_messages(self, metrics: IstioMetrics) -> None:
         tally, told = self.tally, self._told
         self._told = (tally.requests, tally.responses)
-        key = (self._principal, self._peer, "messages")
-        row: int | None = metrics.known.get(key)
+        if metrics.overrides and not self._is_chosen:
+            self._is_chosen = True
+            self._chosen_of_messages = self._choose_of_messages(metrics)
+        chosen = self._chosen_of_messages
+        key: tuple[object, ...] = (self._principal, self._peer, "messages")
+        if chosen is not None:
+            key = (*key, chosen)
+        row: Rows | None = metrics.known.get(key)
         if row is None:
-            row = metrics.remember(key, self._row(metrics, Outcome("grpc", 0), of_messages=True))
+            row = metrics.remember(key, self._row(metrics, Outcome("grpc", 0), chosen, of_messages=True))
         metrics.cells.count_messages(row, tally.requests - told[0], tally.responses - told[1])
 
-    def _row(self, metrics: IstioMetrics, outcome: Outcome, *, of_messages: bool = False) -> int:
+    def _choose_of_messages(self, metrics: IstioMetrics) -> Chosen | None:
+        """Labels of messages are as the call's beginning has them, so that all of its messages are in one row."""
+        listener = self._listener()
+        overrides = metrics.overrides_of(listener.stats) if listener is not None else None
+        if overrides is None:
+            return None
+        return overrides.chosen(Seen(self._entry(metrics, Outcome("grpc", 0), 0.0), self._peer))
+
+    def _row(
+        self, metrics: IstioMetrics, outcome: Outcome, chosen: Chosen | None, *, of_messages: bool = False
+    ) -> Rows:
         # grpc does not tell which certificate it has shown; to a peer that has proven itself it was the process's own.
         own = metrics.own_principal() if self._principal else ""
-        return metrics.received(self._peer, self._principal, own, outcome, of_messages=of_messages)
+        return metrics.received(self._peer, self._principal, own, outcome, of_messages=of_messages, chosen=chosen)
 
 
 def _request_of(method: str, context: Any) -> InboundRequest:

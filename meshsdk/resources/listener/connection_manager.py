@@ -8,6 +8,7 @@ from ...errors import ResourceError
 from .. import protos
 from ..filters.registry import Side, parse_filter
 from ..filters.settings import HttpFilter
+from ..istio_stats import is_stats
 from ..notes import Notes
 from ..route import RouteConfiguration, parse_route_configuration
 from ..values import unpack
@@ -51,6 +52,8 @@ def parse_filters(manager: Any, where: str, notes: Notes, side: Side) -> tuple[H
             _check_router(http_filter.typed_config, f"{path}.typed_config", notes, side)
         elif is_last:
             raise ResourceError(path, "the last filter must be the router")
+        elif is_stats(http_filter.typed_config):
+            continue  # It changes no request; see `istio_stats.parse_stats`.
         elif (parsed := parse_filter(http_filter, path, notes, side)) is not None:
             filters.append(parsed)
         elif http_filter.is_optional or kind in _HARMLESS_FILTERS:
@@ -80,6 +83,5 @@ _HARMLESS_FILTERS = frozenset(
         "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
         "envoy.extensions.filters.http.alpn.v3.FilterConfig",
         "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
-        "stats.PluginConfig",
     }
 )

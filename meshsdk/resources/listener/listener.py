@@ -11,6 +11,7 @@ from .. import constraints, protos
 from ..access_log import AccessLogConfig, parse_access_logs
 from ..filters.registry import Side
 from ..filters.settings import HttpFilter
+from ..istio_stats import StatsConfig, parse_stats
 from ..notes import Notes
 from ..route import RouteConfiguration
 from ..tracing import RequestIds, Tracing, parse_request_ids, parse_tracing
@@ -48,6 +49,7 @@ class Listener(Struct, frozen=True):
         access_logs: Where its requests are told.
         request_ids: What is done about x-request-id.
         tracing: Which requests are traced; None leaves it to the application's OpenTelemetry.
+        stats: What is changed of the metrics that they are counted in; None where nothing is.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Listener(Struct, frozen=True):
     access_logs: tuple[AccessLogConfig, ...] = ()
     request_ids: RequestIds = RequestIds()
     tracing: Tracing | None = None
+    stats: StatsConfig | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -96,5 +99,6 @@ def parse_listener(message: Any) -> Listener:
         access_logs=parse_access_logs(manager.access_log, f"{path}.access_log", notes),
         request_ids=parse_request_ids(manager, path, notes),
         tracing=parse_tracing(manager, path, notes),
+        stats=parse_stats(manager.http_filters, f"{path}.http_filters", notes),
         notes=tuple(notes) + (configuration.notes if configuration else ()),
     )

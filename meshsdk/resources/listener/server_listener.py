@@ -17,6 +17,7 @@ from .. import protos
 from ..access_log import parse_access_logs
 from ..filters.registry import Side
 from ..filters.settings import HttpFilter
+from ..istio_stats import parse_stats
 from ..matching import Network, parse_cidr
 from ..notes import Notes
 from ..tls import DownstreamTls, parse_downstream_tls
@@ -335,6 +336,7 @@ def _parse_manager(manager: Any, where: str, notes: Notes) -> ServerManager:
             access_logs=parse_access_logs(manager.access_log, f"{where}.access_log", notes),
             request_ids=parse_request_ids(manager, where, notes),
             tracing=parse_tracing(manager, where, notes),
+            stats=parse_stats(manager.http_filters, f"{where}.http_filters", notes),
         ),
         forward_certificate=ForwardClientCertificate(manager.forward_client_cert_details),
         certificate_details=ClientCertificateDetails(
