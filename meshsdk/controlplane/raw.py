@@ -85,6 +85,7 @@ def _import_types(value: Any) -> None:
 
 # Message types that raw resources may hold, by package. Nothing outside this list is ever imported.
 _MODULES = {
+    "envoy.config.trace.v3": "datadog dynamic_ot lightstep opentelemetry skywalking zipkin",
     "envoy.extensions.access_loggers.file.v3": "file",
     "envoy.extensions.access_loggers.filters.cel.v3": "cel",
     "envoy.extensions.access_loggers.grpc.v3": "als",

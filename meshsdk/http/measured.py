@@ -267,11 +267,9 @@ class Record:
         chosen: Chosen | None,
     ) -> None:
         request, (status, flags) = self._request, how
-        if type(begun) is Exchange:
-            raw, target = begun.head.raw_headers, len(begun.head.target)
-        else:
-            raw, target = request.headers.raw, len(request.url.raw_path)
-        size, content_type = size_and_value(raw, b"content-type")
+        target = len(begun.head.target) if type(begun) is Exchange else len(request.url.raw_path)
+        # As the application has made it: a sidecar counts what it gets, before it adds anything.
+        size, content_type = size_and_value(request.headers.raw, b"content-type")
         sent = self._sent + size + len(request.method) + target + REQUEST_LINE
         is_grpc = content_type != b"" and is_grpc_content(content_type.decode("latin-1"))
         in_place = ending.reply if isinstance(ending, InPlace) else None

@@ -98,7 +98,7 @@ class HttpServerObserver:
 class InboundObservation:
     """One request while it lasts."""
 
-    __slots__ = ("_context", "_method", "_observer", "_scheme", "_span", "_started", "_token")
+    __slots__ = ("_context", "_is_own", "_method", "_observer", "_scheme", "_span", "_started", "_token")
 
     def __init__(self, observer: HttpServerObserver, head: Head, caller: Caller, traced: Traced | None) -> None:
         method = head.method if head.method in _METHODS else "_OTHER"
@@ -110,7 +110,8 @@ class InboundObservation:
             attributes["meshsdk.peer"] = principal
         parent = extracted(head.header)
         name = method if method != "_OTHER" else "HTTP"
-        if traced is not None and traced.tracing.is_off:
+        self._is_own = traced is None or not traced.tracing.is_off
+        if not self._is_own:
             self._span, self._context = trace.get_current_span(parent), parent
         else:
             self._span = start_span(observer.tracer, name, SpanKind.SERVER, parent, attributes, traced)
@@ -134,7 +135,7 @@ class InboundObservation:
     @property
     def wants_tags(self) -> bool:
         """Whether the span records what it is told."""
-        return self._span.is_recording()
+        return self._is_own and self._span.is_recording()
 
     def enter(self) -> None:
         """From here on the request's span is the current one, until `exit`."""
@@ -171,7 +172,7 @@ class InboundObservation:
         elif status is not None and status >= 500:
             outcome["error.type"] = str(status)
         span = self._span
-        if span.is_recording():
+        if self.wants_tags:
             told: Attributes = {**(tags or {}), **outcome}
             if flag:
                 told["meshsdk.response_flag"] = flag
@@ -183,7 +184,8 @@ class InboundObservation:
             span.set_attributes(told)
             if "error.type" in outcome:
                 span.set_status(StatusCode.ERROR, str(error) if error is not None else None)
-        span.end()
+        if self._is_own:
+            span.end()
         outcome["http.request.method"] = self._method
         outcome["url.scheme"] = self._scheme
         self._observer.duration.record(time.monotonic() - self._started, outcome)

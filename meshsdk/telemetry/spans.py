@@ -44,7 +44,7 @@ class Traced(Protocol):
 
 def is_suppressed(context: Context | None = None) -> bool:
     """Whether the application wants no spans here, as exporters do of what they send themselves."""
-    return bool(get_value("suppress_instrumentation", context))
+    return bool(get_value("suppress_instrumentation", context) or get_value("suppress_http_instrumentation", context))
 
 
 def start_span(

@@ -27,6 +27,10 @@ def telemetry(logging: str, namespace: str = "default", name: str = "t", selecto
     )
 
 
+def tracing(rules: str) -> str:
+    return telemetry("[]").replace("accessLogging: []", f"tracing: {rules}")
+
+
 def mesh_config(**fields: Any) -> str:
     config_map = {
         "apiVersion": "v1",
@@ -139,6 +143,10 @@ def test_a_provider_that_writes_to_no_file_is_told_of(tmp_path: Path) -> None:
         (telemetry("[{match: {mode: NEVER}}]"), "mode"),
         (telemetry("[{providers: [{}]}]"), "name"),
         (telemetry("[{disabeld: true}]"), "disabeld"),
+        (tracing('[{"randomSamplingPercentage": 101}]'), "randomSamplingPercentage"),
+        (tracing('[{"customTags": {"a": {"literal": {"value": "x"}, "header": {"name": "y"}}}}]'), "customTags['a']"),
+        (tracing('[{"customTags": {"a": {"literal": {}}}}]'), "value"),
+        (tracing('[{"randomSampling": 1}]'), "randomSampling"),
         (mesh_config(accessLogEncoding="JSON", accessLogFormat="no json"), "JSON object"),
     ],
 )

@@ -13,6 +13,7 @@ import grpc
 import httpx
 import pytest
 
+import meshsdk
 from meshsdk.request_id import carried, make_request_id
 from tests.conftest import service, virtual_service
 from tests.processes import free_ports
@@ -126,3 +127,21 @@ def test_grpc_calls_carry_the_id_on_whoever_decides_them(route: str, tmp_path: P
             server.stop(None).wait()
     assert first == second
     assert UUID.fullmatch(first)
+
+
+def test_access_logs_tell_the_id_that_was_made(tmp_path: Path) -> None:
+    log = meshsdk.AccessLog(str(tmp_path / "log"), format="%REQ(X-REQUEST-ID)%")
+    [port] = free_ports(1)
+    (tmp_path / "mesh.yaml").write_text(
+        service("web", port) + virtual_service("gone", "[{match: [{uri: {exact: /}}], directResponse: {status: 404}}]")
+    )
+    mesh = meshsdk.Mesh(config=tmp_path / "mesh.yaml", access_log=log)
+    with mesh, serving(echo, mesh, port), mesh.client() as client:
+        seen = dict(client.get("http://web/").json()["headers"])["x-request-id"]
+        assert client.get("http://gone/").status_code == 404
+        assert client.get("http://gone/nowhere").status_code == 404
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines.count(seen) == 2, "the client's line, and the server's"
+    assert len(lines) == 4
+    assert all(UUID.fullmatch(line) for line in lines)
+    assert len(set(lines)) == 3
