@@ -32,9 +32,11 @@ from .status import clusters_of, resources_of
 from .xds import ControlLoop, ResourceCache, Source, Timer
 
 if TYPE_CHECKING:
-    from .access_log import AccessLogs
+    from .access_log import AccessLogs, Entry
+    from .access_log.sinks import Sink
     from .health import HealthWatcher
     from .inbound import InboundPolicy
+    from .resources.log_service import LogService
     from .telemetry.istio_metrics import IstioMetrics
 
 __all__ = ["Control", "SourceFactory"]
@@ -74,6 +76,7 @@ class Control:
     Attributes:
         metrics: Counts requests; None where nobody asks for it.
         access_logs: Tells of requests; None where nobody asks for it.
+        open_log_service: Opens a server that is told of requests.
         keeps_logs: What configuration says of access logs counts.
         published_at: When the directory last changed, in seconds since the epoch; 0 is never.
     """
@@ -98,6 +101,7 @@ class Control:
         self.metrics: IstioMetrics | None = None
         self.access_logs: AccessLogs | None = None
         self.keeps_logs = True
+        self.open_log_service: Callable[[LogService], Sink[Entry]] | None = None
         self._clear()
 
     def _clear(self) -> None:
@@ -379,7 +383,7 @@ class Control:
 
     def _publish_logs(self, snapshot: Snapshot) -> None:
         configs = snapshot.access_logs if self.keeps_logs else []
-        self.access_logs, problems = follow_logs(self.access_logs, configs)
+        self.access_logs, problems = follow_logs(self.access_logs, configs, self.open_log_service)
         for problem in problems:
             self._log_once(problem)
 

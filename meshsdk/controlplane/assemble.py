@@ -199,13 +199,17 @@ def _check_references(world: World, memo: Memo) -> None:
 
 
 def _check_log_providers(world: World) -> None:
-    """Warn about providers of access logs that nobody defines, or that write to no file."""
+    """Warn about providers of access logs that nobody defines, or whose servers nobody knows."""
+    for name, provider in world.defaults.logs.providers.items():
+        server = provider.server
+        if server is not None and server.host not in world.services:
+            world.warnings.append(f"MeshConfig: provider {name!r}: there is no service {server.host!r}")
     for telemetry in world.telemetries:
         named = {name for entry in telemetry.logging if not entry.is_disabled for name in entry.providers}
         for name in sorted(named - world.defaults.logs.providers.keys() - {BUILTIN}):
             world.warnings.append(
                 f"Telemetry {telemetry.namespace}/{telemetry.name}: provider {name!r} is none of MeshConfig's that"
-                " write to a file (envoyFileAccessLog), so nothing is written by it"
+                " take access logs (envoyFileAccessLog, envoyHttpAls, envoyOtelAls), so nothing is written by it"
             )
         for name in sorted({name for entry in telemetry.metrics for name in entry.providers}):
             if name not in world.defaults.logs.prometheus:

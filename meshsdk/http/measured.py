@@ -147,6 +147,9 @@ class Record:
     def begun(self, begun: Exchange | LocalReply, dispatcher: Dispatcher) -> None:
         """It is decided where the request goes."""
         self._begun = begun
+        if self._logs is None:
+            # The first request brings its listener, and that may bring logs.
+            self._logs = dispatcher.access_logs
         logs, metrics = self._logs, self._metrics
         if (logs is not None and logs.follows) or (metrics is not None and metrics.overrides):
             self._listener = dispatcher.listener_of(self._request)
