@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Stats", "follow_logs", "follow_metrics"]
 
-# Of each listener that changes some metrics; and whether it is a server's.
-Stats = Sequence[tuple["StatsConfig", bool]]
+# Of each listener that changes some metrics; its name, and whether it is a server's.
+Stats = Sequence[tuple["StatsConfig", str, bool]]
 
 
 def follow_logs(
