@@ -6,4 +6,6 @@ Plugs into the engines: nothing that decides knows that it is watched.
                                              `lookup.http_client_observer()` is None and nothing at all is spent
     istio_metrics, workload, service,        Istio's standard metrics, counted here and told to Prometheus; where
     peer_metadata, cells, prometheus, …      nobody asks for them a Mesh has no `IstioMetrics`
+    label_names, label_overrides             their labels, and what configuration makes of them
+    istio_observer                           the same through opentelemetry-api
 """
