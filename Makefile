@@ -68,6 +68,9 @@ format: $(STAMP)
 $(STAMP): pyproject.toml
 	"$(PYTHON)" -m venv "$(VENV)"
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@# xds-protos brings an old copy of these modules, and pip writes it over them.
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps \
+		"opentelemetry-proto==$$("$(BIN)/python" -c 'from importlib.metadata import version; print(version("opentelemetry-proto"))')"
 	touch "$(STAMP)"
 
 clean:

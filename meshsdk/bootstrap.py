@@ -11,6 +11,7 @@ import ipaddress
 import json
 import os
 import threading
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,11 @@ class XdsServer(Struct, frozen=True):
         """gRFC A53: resources that the server deletes are kept in use."""
         return "ignore_resource_deletion" in self.features
 
+    @property
+    def is_incremental(self) -> bool:
+        """It is spoken to incrementally ("delta"), which gRPC's clients do not, and so have no feature for."""
+        return "meshsdk.incremental" in self.features
+
 
 class Authority(Struct, frozen=True):
     """Servers and naming of one xdstp authority (gRFC A47)."""
@@ -161,7 +167,34 @@ class Bootstrap(Struct, frozen=True):
 
     def listener_name(self, target: str) -> str:
         """The name of the client listener of `target` (host and port), by the default authority's template."""
-        return self.client_listener_template.replace("%s", target)
+        return _filled_in(self.client_listener_template, target)
+
+    def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
+        """Names of the listeners that may stand for a target: as written, then as a Kubernetes short name.
+
+        A name with a dot at its end is the same host, and no short name.
+        """
+        is_absolute = host.endswith(".")
+        host = host.lower().removesuffix(".")
+        targets = [f"{host}:{port}"] if port_is_explicit else [host, f"{host}:{port}"]
+        full = None if is_absolute else self.node.complete(host)
+        if full is not None:
+            targets.append(f"{full}:{port}")
+        return tuple(self.listener_name(target) for target in targets)
+
+    def server_listener_name(self, address: str, port: int) -> str:
+        """The name of the listener of a server's socket (server_listener_resource_name_template, gRFC A36).
+
+        Raises:
+            BootstrapError: There is no template.
+        """
+        template = self.server_listener_template
+        if not template:
+            raise BootstrapError(
+                "server_listener_resource_name_template", "must be set for a server to find its listener"
+            )
+        host = f"[{address}]" if ":" in address else address
+        return _filled_in(template, f"{host}:{port}")
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -171,6 +204,13 @@ class Bootstrap(Struct, frozen=True):
             for index, server in enumerate(self.servers)
             for kind in server.unknown_call_credentials
         )
+
+
+def _filled_in(template: str, target: str) -> str:
+    # gRFC A47: what goes into an xdstp template is percent-encoded.
+    if template.startswith("xdstp:"):
+        target = urllib.parse.quote(target, safe=":/~-._!$&'()*+,;=@")
+    return template.replace("%s", target)
 
 
 def load_bootstrap(source: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> Bootstrap | None:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
-import urllib.parse
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,23 +20,22 @@ from msgspec import Struct
 
 from .bootstrap import Bootstrap
 from .discovery import SERVER_ROOT, DnsResolver, Graph, Snapshot
-from .errors import BootstrapError, RequestError
+from .errors import RequestError
 from .exchange import Directory
-from .followed import Stats, follow_logs, follow_metrics
+from .followed import OpenLogService, Stats, follow_logs, follow_metrics
 from .forked import keep
 from .http.dispatcher import HasCertificates, LocalReplies, Transport, UnknownHosts
 from .log_lines import logger_of
 from .security import Identity, Secrets
 from .status import clusters_of, resources_of
-from .xds import ControlLoop, ResourceCache, Source, Timer
+from .xds import ControlLoop, ResourceCache, ResourceKey, Source, Timer
 
 if TYPE_CHECKING:
-    from .access_log import AccessLogs, Entry
-    from .access_log.sinks import Sink
+    from .access_log import AccessLogs
     from .health import HealthWatcher
     from .inbound import InboundPolicy
-    from .resources.log_service import LogService
     from .telemetry.istio_metrics import IstioMetrics
+    from .telemetry.span_tags import SpanTags
 
 __all__ = ["Control", "SourceFactory"]
 
@@ -101,7 +99,7 @@ class Control:
         self.metrics: IstioMetrics | None = None
         self.access_logs: AccessLogs | None = None
         self.keeps_logs = True
-        self.open_log_service: Callable[[LogService], Sink[Entry]] | None = None
+        self.open_log_service: OpenLogService | None = None
         self._clear()
 
     def _clear(self) -> None:
@@ -117,11 +115,15 @@ class Control:
         self._graph: Graph | None = None
         self._health: HealthWatcher | None = None
         self._roots: dict[str, None] = {}
+        # Some have come, or something has been learnt of them, since they were last looked through.
+        self._may_forget = False
         self._waiters: list[_Waiter] = []
         self._watchers: list[Callable[[], None]] = []
         self._seen_by_watchers = -1
         self._seen_changes = -1
         self._is_dirty = False
+        # What has changed and may have notes that nobody has been told of.
+        self._unnoted: set[ResourceKey] = set()
         self._call_later: Callable[[float, Callable[[], None]], Timer] | None = None
         self._end_of_withdrawn: Timer | None = None
         self._logged_notes: set[str] = set()
@@ -150,37 +152,16 @@ class Control:
         """See `Runtime.secrets`."""
         return self._secrets
 
+    @cached_property
+    def span_tags(self) -> SpanTags:
+        """See `Runtime.span_tags`."""
+        from .http.traced import span_tags_of
+
+        return span_tags_of(self.bootstrap.node)
+
     def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
-        """Names of the listeners that may stand for a target: as written, then as a Kubernetes short name.
-
-        A name with a dot at its end is the same host, and no short name.
-        """
-        is_absolute = host.endswith(".")
-        host = host.lower().removesuffix(".")
-        targets = [f"{host}:{port}"] if port_is_explicit else [host, f"{host}:{port}"]
-        full = None if is_absolute else self.bootstrap.node.complete(host)
-        if full is not None:
-            targets.append(f"{full}:{port}")
-        return tuple(self._listener_name(target) for target in targets)
-
-    def server_listener_name(self, address: str, port: int) -> str:
-        """Name of the listener of a server's socket (server_listener_resource_name_template, gRFC A36)."""
-        template = self.bootstrap.server_listener_template
-        if not template:
-            raise BootstrapError(
-                "server_listener_resource_name_template", "must be set for a server to find its listener"
-            )
-        host = f"[{address}]" if ":" in address else address
-        target = f"{host}:{port}"
-        if template.startswith("xdstp:"):
-            target = urllib.parse.quote(target, safe=":/~-._!$&'()*+,;=@")
-        return template.replace("%s", target)
-
-    def _listener_name(self, target: str) -> str:
-        # gRFC A47: what goes into an xdstp template is percent-encoded.
-        if self.bootstrap.client_listener_template.startswith("xdstp:"):
-            target = urllib.parse.quote(target, safe=":/~-._!$&'()*+,;=@")
-        return self.bootstrap.listener_name(target)
+        """See `Bootstrap.listener_names`."""
+        return self.bootstrap.listener_names(host, port, port_is_explicit=port_is_explicit)
 
     def when_settled(self, names: Sequence[str], callback: Callable[[], None]) -> Callable[[], None]:
         """See `Runtime.when_settled`."""
@@ -309,7 +290,7 @@ class Control:
             # Asked for again: the last to be forgotten.
             self._roots.pop(name, None)
             self._roots[name] = None
-        self._is_dirty = True
+        self._is_dirty = self._may_forget = True
 
     def _add_watcher(self, callback: Callable[[], None]) -> None:
         self._watchers.append(callback)
@@ -324,7 +305,6 @@ class Control:
         for _ in range(_MAX_ROUNDS):
             if not self._is_dirty and self._cache.changes == self._seen_changes:
                 break
-            self._is_dirty = False
             self._seen_changes = self._cache.changes
             self._resolve()
         self._tell_watchers()
@@ -336,6 +316,14 @@ class Control:
         assert self._source is not None
         assert self._call_later is not None
         now = time.monotonic()
+        changed = self._cache.take_changed()
+        self._unnoted |= changed
+        followed = None if self._is_dirty else self._graph.follow(changed)
+        self._is_dirty = False
+        if followed is not None:
+            if followed.snapshot.version != self.directory.version:
+                self._publish(followed.snapshot)
+            return
         resolution = self._graph.resolve(self._roots, now)
         if self._end_of_withdrawn is not None:
             self._end_of_withdrawn.cancel()
@@ -349,22 +337,33 @@ class Control:
 
     def _publish(self, snapshot: Snapshot) -> None:
         assert self._health is not None
-        # Whoever sees the new directory is told of by its access logs.
-        self._publish_logs(snapshot)
-        self._stats = snapshot.stats
-        self.follow_metrics()
+        is_next = snapshot.version == self.directory.version + 1
+        is_followed = snapshot.changed is not None and is_next
+        if not is_followed:
+            self._publish_logs(snapshot)  # Before anybody sees the new directory.
         self.directory = self.directory.advance(snapshot, time.monotonic())
         self.published_at = time.time()
         self.directory.retire_those_that_left()
-        self._publish_policies(snapshot)
-        self._health.watch(self.directory.clusters.values())
+        if snapshot.changed is not None and is_next:
+            self._health.follow(self.directory.clusters[name] for name in snapshot.changed)
+            if self.access_logs is not None:
+                self.access_logs.forget()
+        else:
+            self._may_forget = True
+            self._publish_policies(snapshot)
+            self._health.watch(self.directory.clusters.values())
+            for target in self.directory.targets.values():
+                if target.problem and not (target.view.does_not_exist or target.view.passes_through):
+                    self._log_once(target.problem)
         for transport in list(self._transports):
             transport.drop_removed()
-        for target in self.directory.targets.values():
-            if target.problem and not (target.view.does_not_exist or target.view.passes_through):
-                self._log_once(target.problem)
-        for _, name, entry in self._cache:
-            for note in getattr(entry.resource, "notes", ()):
+        self._log_notes()
+
+    def _log_notes(self) -> None:
+        unnoted, self._unnoted = self._unnoted, set()
+        for kind, name in unnoted:
+            entry = self._cache.get(kind, name)
+            for note in getattr(entry.resource, "notes", ()) if entry is not None else ():
                 self._log_once(f"{name}: {note}")
 
     def _publish_policies(self, snapshot: Snapshot) -> None:
@@ -384,12 +383,12 @@ class Control:
     def _publish_logs(self, snapshot: Snapshot) -> None:
         configs = snapshot.access_logs if self.keeps_logs else []
         self.access_logs, problems = follow_logs(self.access_logs, configs, self.open_log_service)
-        for problem in problems:
-            self._log_once(problem)
+        self._stats = snapshot.stats
+        self.follow_metrics(problems)
 
-    def follow_metrics(self) -> None:
-        """Have metrics labelled as configuration says. From any thread."""
-        for problem in follow_metrics(self.metrics, self._stats, self.bootstrap.node):
+    def follow_metrics(self, problems: Sequence[str] = ()) -> None:
+        """Have metrics labelled as configuration says; tell what is wrong with that, and else. From any thread."""
+        for problem in (*problems, *follow_metrics(self.metrics, self._stats, self.bootstrap.node)):
             self._log_once(problem)
 
     def _log_once(self, message: str) -> None:
@@ -417,8 +416,9 @@ class Control:
                 watcher()
 
     def _forget_unknown_hosts(self) -> None:
-        if len(self._roots) <= _MAX_LISTENERS:
+        if len(self._roots) <= _MAX_LISTENERS or not self._may_forget:
             return
+        self._may_forget = False
         targets = self.directory.targets
         for name in list(self._roots):
             if len(self._roots) <= _MAX_LISTENERS:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from .resources.log_service import LogService
     from .telemetry.istio_metrics import IstioMetrics
 
-__all__ = ["Stats", "follow_logs", "follow_metrics"]
+__all__ = ["OpenLogService", "Stats", "follow_logs", "follow_metrics"]
+
+# Opens a server that is told of requests.
+OpenLogService = Callable[["LogService"], "Sink[Entry]"]
 
 # Of each listener that changes some metrics; its name, and whether it is a server's.
 Stats = Sequence[tuple["StatsConfig", str, bool]]
@@ -24,7 +27,7 @@ Stats = Sequence[tuple["StatsConfig", str, bool]]
 def follow_logs(
     logs: AccessLogs | None,
     configs: list[tuple[AccessLogConfig, ...]],
-    open_service: Callable[[LogService], Sink[Entry]] | None,
+    open_service: OpenLogService | None,
 ) -> tuple[AccessLogs | None, list[str]]:
     """The access logs of a Mesh, which may be none, and what is wrong with them.
 

@@ -83,6 +83,8 @@ def pod_bootstrap(environment: Mapping[str, str]) -> dict[str, Any] | None:
     istiod = {
         "server_uri": address,
         "channel_creds": [{"type": "tls", "config": {"ca_certificate_file": str(roots)}}],
+        # For each new name istiod would send all that is known already.
+        "server_features": ["xds_v3", "meshsdk.incremental"],
         "call_creds": [{"type": "jwt_token_file", "config": {"jwt_token_file": str(token)}}],
     }
     authority = {

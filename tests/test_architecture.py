@@ -20,6 +20,7 @@ RANKS = {
     "telemetry": 1,
     "bootstrap": 1,
     "deadline": 1,
+    "request_id": 1,
     "istio_pod": 1,
     "service_account_token": 1,
     "resources": 2,

@@ -159,10 +159,13 @@ class AccessLogs:
             followed[id(configs)] = known if known is not None else (configs, self._make_each(configs, problems))
         self._followed = followed
         self._close_unused()
-        # What it holds of clusters and endpoints may be gone.
-        self.known = {}
+        self.forget()
         self.follows = bool(followed)
         return problems
+
+    def forget(self) -> None:
+        """Endpoints may be gone, and with them what requests to them had in common."""
+        self.known = {}
 
     def _close_unused(self) -> None:
         """Logs that no listener has any more. Closing may take its time, and configuration must not wait."""

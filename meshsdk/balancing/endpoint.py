@@ -98,7 +98,7 @@ class Endpoint:
     @property
     def skips_checks(self) -> bool:
         """Endpoint.HealthCheckConfig.disable_active_health_check."""
-        return self.config.disable_active_health_check
+        return self.config.health_check.disabled
 
     @property
     def weight(self) -> int:

@@ -39,7 +39,7 @@ FolderArgument = Annotated[Path, typer.Argument(help="File or folder of YAML: Ku
 @app.command()
 def check(folder: FolderArgument) -> None:
     """Validate a folder; exits with 1 if anything in it is wrong, and lists all problems."""
-    from ..grpc.engine import notes_of
+    from ..grpc.check import notes_of
 
     state = load(folder)
     console, errors = Console(), Console(stderr=True)
@@ -117,6 +117,10 @@ def control_plane(
     folder: FolderArgument,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 15010,
+    socket: Annotated[
+        Path | None,
+        typer.Option(help="Listen on this unix socket instead, for this user alone; there secrets are given, too."),
+    ] = None,
 ) -> None:
     """Serve a folder over ADS to any xDS client, and follow its edits."""
     from ..controlplane.server import ControlPlaneServer
@@ -129,16 +133,18 @@ def control_plane(
         console.print(f"version {state.version}: {len(state.grpc)} resources", highlight=False)
 
     try:
-        server = ControlPlaneServer(Folder(folder), f"{host}:{port}", shown)
+        address = f"{host}:{port}" if socket is None else f"unix:{socket.absolute()}"
+        server = ControlPlaneServer(Folder(folder), address, shown)
     except MeshError as error:
         _fail(str(error))
     # As containers are stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         server.start()
-        console.print(f"serving {folder} on {host}:{server.port}", markup=False, highlight=False, soft_wrap=True)
+        target = f"{host}:{server.port}" if socket is None else address
+        console.print(f"serving {folder} on {target}", markup=False, highlight=False, soft_wrap=True)
         console.print(
-            f'use it with GRPC_XDS_BOOTSTRAP_CONFIG=\'{{"xds_servers":[{{"server_uri":"{host}:{server.port}",'
+            f'use it with GRPC_XDS_BOOTSTRAP_CONFIG=\'{{"xds_servers":[{{"server_uri":"{target}",'
             '"channel_creds":[{"type":"insecure"}]}],"node":{"id":"me"}}\'',
             markup=False,
             highlight=False,
@@ -147,7 +153,7 @@ def control_plane(
         if server.certificates is not None:
             token, roots = server.certificates.token_file, server.certificates.roots_file
             console.print(
-                f'certificates: IstioCaIdentity("spiffe://…", address="{host}:{server.port}", plaintext=True,'
+                f'certificates: IstioCaIdentity("spiffe://…", address="{target}", plaintext=True,'
                 f' token_file="{token}", ca_certificate_file="{roots}")',
                 markup=False,
                 highlight=False,

@@ -7,13 +7,14 @@ pilot/pkg/model/telemetry.go (levels), telemetry_logging.go (providers and forma
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.extensions.access_loggers.file.v3 import file_pb2
 from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2
 from envoy.extensions.access_loggers.grpc.v3 import als_pb2
 from envoy.extensions.access_loggers.open_telemetry.v3 import logs_service_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from google.protobuf import json_format
 from msgspec import Struct
 
@@ -22,6 +23,7 @@ from .age import UNKNOWN_AGE, Age
 from .labels import has_labels
 from .metric_rules import PROMETHEUS, Metrics
 from .names import cluster_name
+from .tracing import NO_TRACING, TraceRule, apply_tracing
 
 __all__ = [
     "BUILTIN",
@@ -30,6 +32,7 @@ __all__ = [
     "LogDefaults",
     "LogProvider",
     "LogServer",
+    "ManagerTelemetry",
     "Telemetry",
     "access_logs",
     "levels",
@@ -106,32 +109,48 @@ class Telemetry(Struct, frozen=True):
     namespace: str
     selector: Mapping[str, str] | None
     logging: tuple[AccessLogging, ...]
+    tracing: tuple[TraceRule, ...] = ()
     age: Age = UNKNOWN_AGE
     metrics: tuple[Metrics, ...] = ()
 
 
-def access_logs(
-    rules: list[Telemetry],
-    defaults: LogDefaults,
-    root_namespace: str,
-    namespace: str,
-    labels: Mapping[str, str],
-    *,
-    is_server: bool,
-) -> tuple[bytes, ...]:
+class ManagerTelemetry(Struct, frozen=True):
+    """What connection managers tell of requests.
+
+    Attributes:
+        logs: envoy.config.accesslog.v3.AccessLog, serialized.
+        tracing: See `tracing.trace_settings`.
+        stats: What is changed of metrics (see `metric_rules.stats_filter`); empty where nothing is.
+    """
+
+    logs: tuple[bytes, ...] = ()
+    tracing: bytes = NO_TRACING
+    stats: bytes = b""
+
+    def add_to(self, manager: http_connection_manager_pb2.HttpConnectionManager) -> None:
+        """Have a connection manager tell this."""
+        for log in self.logs:
+            manager.access_log.add().MergeFromString(log)
+        apply_tracing(manager, self.tracing)
+
+    def add_filter_to(self, manager: http_connection_manager_pb2.HttpConnectionManager) -> None:
+        """Have the filter of metrics at this place among a connection manager's, where something is changed of them."""
+        if self.stats:
+            manager.http_filters.add().MergeFromString(self.stats)
+
+
+def access_logs(rules: Iterable[Telemetry], defaults: LogDefaults, *, is_server: bool) -> tuple[bytes, ...]:
     """The access logs of a workload's connection managers (envoy.config.accesslog.v3.AccessLog), serialized.
 
     Args:
-        rules: All there are.
+        rules: Those for the workload, the widest first.
         defaults: MeshConfig's.
-        root_namespace: Where rules for all stand.
-        namespace, labels: Of the workload.
         is_server: Whether it is about requests that come to it.
     """
     names = defaults.names or ((BUILTIN,) if defaults.path else ())
     chosen = dict.fromkeys(names, "")
     wrong_mode = "CLIENT" if is_server else "SERVER"
-    for rule in levels(rules, root_namespace, namespace, labels):
+    for rule in rules:
         for entry in rule.logging:
             if entry.mode == wrong_mode:
                 continue

@@ -71,9 +71,9 @@ class ClientRules:
         self._exported: dict[str, _Rules] = {}
 
     def of(self, host: str) -> DestinationRule | None:
-        """The rule that holds for a host; several for one host are one."""
+        """The rule that holds for a service; several for one host are one. None of a host that is no service."""
         if host not in self._namespaces:
-            return self._find(host)  # Not kept: whatever routes name may come and go, while these rules stay.
+            return None
         if host not in self._found:
             self._found[host] = self._find(host)
         return self._found[host]

@@ -91,10 +91,12 @@ def mutual_tls(
     common = context.common_tls_context
     # By these names a sidecar in PERMISSIVE knows mutual TLS of the mesh.
     common.alpn_protocols.extend(["istio-peer-exchange", "istio", *(["h2"] if _speaks_http2(cluster) else [])])
-    common.tls_certificate_sds_secret_configs.add(name="default").sds_config.ads.SetInParent()
     combined = common.combined_validation_context
     combined.validation_context_sds_secret_config.name = "ROOTCA"
-    combined.validation_context_sds_secret_config.sds_config.ads.SetInParent()
+    own = common.tls_certificate_sds_secret_configs.add(name="default")
+    for secret in (own, combined.validation_context_sds_secret_config):
+        secret.sds_config.ads.SetInParent()
+        secret.sds_config.resource_api_version = 2  # V3
     matchers = combined.default_validation_context.match_subject_alt_names
     for name in tls.subject_alt_names or _server_names(service, mesh):
         matchers.add(exact=name)

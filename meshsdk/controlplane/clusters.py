@@ -234,7 +234,9 @@ def _make_assignment(
 
 
 def _locality_setting(inputs: ClusterInputs, policy: TrafficPolicy) -> LocalitySetting | None:
-    """The rule's, the service's, or the mesh's; None where it is switched off."""
+    """The rule's, the service's, or the mesh's; None where it is switched off, and where nobody knows who serves."""
+    if inputs.service.is_looked_up:
+        return None
     own = policy.load_balancer.locality if policy.load_balancer is not None else None
     setting = own or distribution_of(inputs.service) or inputs.defaults.locality or EVERYWHERE
     return setting if setting.is_enabled else None

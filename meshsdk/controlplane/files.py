@@ -151,6 +151,11 @@ def read_file(path: Path) -> str:
             raise ConfigError(shown(path), f"is larger than {_MAX_FILE_BYTES} bytes")
         if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
             raise ConfigError(shown(path), "is being written")
+        if len(content) != after.st_size:
+            # The kernel's own, as in /proc: what they say is another text each time, and may look like YAML.
+            raise ConfigError(
+                shown(path), f"has {len(content)} bytes and a size of {after.st_size}: it is no stored file"
+            )
         text = content.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(shown(path), f"cannot be read: {_reason(error)}") from error

@@ -206,9 +206,17 @@ class VirtualService(Struct, frozen=True):
     age: Age = UNKNOWN_AGE
     is_of_gateway_api: bool = False
 
-    def every_destination(self) -> Iterator[Destination]:
-        """Where it sends to, mirrors included."""
+    def every_destination(self, client_namespace: str = "") -> Iterator[Destination]:
+        """Where it sends to, mirrors included.
+
+        Args:
+            client_namespace: Without those of HTTP routes that are for clients of other namespaces; empty is for any.
+        """
         for route in self.routes:
+            if client_namespace:
+                namespaces = {match.source_namespace for match in route.matches} - {""}
+                if namespaces and client_namespace not in namespaces:
+                    continue
             yield from route.every_destination()
         for route_of_bytes in (*self.tls, *self.tcp):
             yield from route_of_bytes.destinations

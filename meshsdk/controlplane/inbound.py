@@ -27,6 +27,7 @@ from envoy.type.matcher.v3 import string_pb2
 from google.protobuf.message import Message
 
 from ..errors import ConfigError
+from .access_logging import ManagerTelemetry
 from .authorization import make_filter, make_rbac
 from .durations import set_seconds
 from .istio import endpoint_of
@@ -72,18 +73,17 @@ def make_inbound_listener(
     listener.address.socket_address.address = address
     listener.address.socket_address.port_value = port
     filters = list(_filters(world, workload))
-    logs = world.access_logs(workload.namespace, workload.labels, is_server=True)
-    stats = world.stats(workload.namespace, workload.labels, is_server=True)
+    telemetry = world.told_of(workload.namespace, workload.labels, is_server=True)
     if mode in ("STRICT", "PERMISSIVE"):
         chain = listener.filter_chains.add(name=f"{port} mTLS")
         chain.filter_chain_match.transport_protocol = "tls"
         chain.transport_socket.name = "envoy.transport_sockets.tls"
         chain.transport_socket.typed_config.Pack(_tls(security.mesh))
-        _add_manager(chain, security.mesh, filters, port, logs, stats)
+        _add_manager(chain, security.mesh, filters, port, telemetry)
     if mode in ("DISABLE", "PERMISSIVE"):
         chain = listener.filter_chains.add(name=f"{port} plaintext")
         chain.filter_chain_match.transport_protocol = "raw_buffer"
-        _add_manager(chain, security.mesh, filters, port, logs, stats)
+        _add_manager(chain, security.mesh, filters, port, telemetry)
     return listener
 
 
@@ -207,10 +207,12 @@ def _tls(mesh: MeshConfig) -> tls_pb2.DownstreamTlsContext:
     context = tls_pb2.DownstreamTlsContext()
     context.require_client_certificate.value = True
     common = context.common_tls_context
-    common.tls_certificate_sds_secret_configs.add(name="default").sds_config.ads.SetInParent()
     combined = common.combined_validation_context
     combined.validation_context_sds_secret_config.name = "ROOTCA"
-    combined.validation_context_sds_secret_config.sds_config.ads.SetInParent()
+    own = common.tls_certificate_sds_secret_configs.add(name="default")
+    for secret in (own, combined.validation_context_sds_secret_config):
+        secret.sds_config.ads.SetInParent()
+        secret.sds_config.resource_api_version = 2  # V3
     for domain in (mesh.trust_domain, *mesh.trust_domain_aliases):
         matcher = combined.default_validation_context.match_typed_subject_alt_names.add()
         matcher.san_type = 3  # URI
@@ -227,12 +229,10 @@ def _add_manager(
     mesh: MeshConfig,
     filters: Iterable[Named],
     port: int,
-    logs: Iterable[bytes],
-    stats: bytes,
+    telemetry: ManagerTelemetry,
 ) -> None:
     manager = http_connection_manager_pb2.HttpConnectionManager(stat_prefix=f"inbound_{port}")
-    for log in logs:
-        manager.access_log.add().MergeFromString(log)
+    telemetry.add_to(manager)
     routes = manager.route_config
     routes.name = f"inbound|{port}||"
     virtual_host = routes.virtual_hosts.add(name=routes.name, domains=["*"])
@@ -241,8 +241,7 @@ def _add_manager(
     route.non_forwarding_action.SetInParent()
     for name, message in filters:
         manager.http_filters.add(name=name).typed_config.Pack(message)
-    if stats:
-        manager.http_filters.add().MergeFromString(stats)
+    telemetry.add_filter_to(manager)
     manager.http_filters.add(name="envoy.filters.http.router").typed_config.Pack(router_pb2.Router())
     _set_normalization(manager, mesh.path_normalization)
     manager.forward_client_cert_details = 2  # APPEND_FORWARD, as istiod has it.

@@ -116,7 +116,7 @@ def endpoint_of(workload: Workload, port: Port, *, by_name: bool = True) -> Endp
         workload.locality,
         workload.is_ready,
         workload.service_account,
-        workload.name,
+        workload=workload.name,
     )
 
 

@@ -125,6 +125,8 @@ class _Servers:
                 locality=locality,
                 is_ready=pod.is_ready,
                 service_account=pod.service_account,
+                hostname=pod.hostname,
+                subdomain=pod.subdomain,
                 name=pod.workload,
             )
 
@@ -169,7 +171,7 @@ def _joined(serving: _Serving) -> Service:
             # A slice's port has the name of the service's port; the only port may go without.
             is_of_port = port.name == pending.port_name or (len(service.ports) == 1 and not pending.port_name)
             if is_of_port and not (pod is not None and pod.is_over):
-                joined.add(port.number, _entry(address, pending.port, pod, locality))
+                joined.add(port.number, _entry(address, pending, pod, locality))
     is_kubernetes, takes_names = not service.is_entry, service.resolution is not Resolution.STATIC
     for workload in serving.entries:
         if takes_names or is_address(workload.address):
@@ -198,6 +200,8 @@ class _Joined:
     def add_workload(self, workload: Workload, *, by_name: bool) -> None:
         for port in self._service.ports:
             entry = endpoint_of(workload, port, by_name=by_name)
+            if entry is not None and workload.hostname and workload.subdomain == self._service.host.partition(".")[0]:
+                entry = replace(entry, hostname=workload.hostname)
             if entry is not None:
                 self.add(port.number, entry)
 
@@ -205,15 +209,16 @@ class _Joined:
         return replace(self._service, endpoints=self._endpoints) if self._places else self._service
 
 
-def _entry(address: PendingAddress, port: int, pod: Pod | None, locality: str) -> EndpointEntry:
+def _entry(address: PendingAddress, pending: PendingEndpoints, pod: Pod | None, locality: str) -> EndpointEntry:
     labels: Mapping[str, str] = pod.labels if pod is not None else {}
     return EndpointEntry(
         address.address,
-        port,
+        pending.port,
         with_topology(labels, locality, address.node or (pod.node if pod is not None else "")),
         locality=locality,
         is_ready=address.is_ready,
         service_account=pod.service_account if pod is not None else "",
+        hostname=address.hostname or (pod.hostname if pod is not None and pod.subdomain == pending.service else ""),
         workload=pod.workload if pod is not None else "",
     )
 

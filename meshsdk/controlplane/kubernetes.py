@@ -58,6 +58,7 @@ class Pod(Struct, frozen=True):
 
     Attributes:
         address: Empty before it has one.
+        hostname, subdomain: Its name among the pods of the headless Service that `subdomain` names.
         is_over: It has finished; its address may be another pod's by now.
         is_terminating: It is being deleted, and may still run.
         workload: What it belongs to, by name.
@@ -73,6 +74,8 @@ class Pod(Struct, frozen=True):
     is_ready: bool = True
     is_over: bool = False
     is_terminating: bool = False
+    hostname: str = ""
+    subdomain: str = ""
     workload: str = ""
 
     @property
@@ -86,6 +89,7 @@ class PendingAddress(Struct, frozen=True):
 
     Attributes:
         pod: Namespace and name of the pod that it names; None where it names none.
+        hostname: Its name below that of its service.
     """
 
     address: str
@@ -93,6 +97,7 @@ class PendingAddress(Struct, frozen=True):
     pod: tuple[str, str] | None = None
     node: str = ""
     zone: str = ""
+    hostname: str = ""
 
 
 class PendingEndpoints(Struct, frozen=True):
@@ -134,6 +139,7 @@ def parse_service(spec: Fields, meta: Meta) -> Service:
         where=spec.where,
         export_to=_export_to(meta),
         external_name=external.lower(),
+        is_headless=spec.text("clusterIP") == "None",
     )
     spec.ignore("type", "sessionAffinity", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy", "clusterIPs")
     spec.ignore("publishNotReadyAddresses", "externalTrafficPolicy", "allocateLoadBalancerNodePorts")
@@ -207,6 +213,8 @@ def parse_pod(document: Fields, meta: Meta) -> Pod:
         is_ready=not ready or ready[0] == "True",
         is_over=status is not None and status.text("phase") in _FINISHED,
         is_terminating=meta.is_deleted,
+        hostname=spec.text("hostname") if spec is not None else "",
+        subdomain=spec.text("subdomain") if spec is not None else "",
         workload=name_of_pod(meta.name, meta.labels, meta.owner),
     )
 
@@ -260,7 +268,8 @@ def _slice_addresses(endpoint: Fields, namespace: str) -> list[PendingAddress]:
     if not is_ready and is_terminating:
         return []
     node, zone, pod = endpoint.text("nodeName"), endpoint.text("zone"), _pod_of(endpoint, namespace)
-    return [PendingAddress(address, is_ready, pod, node, zone) for address in endpoint.texts("addresses")]
+    of_all = is_ready, pod, node, zone, endpoint.text("hostname")
+    return [PendingAddress(address, *of_all) for address in endpoint.texts("addresses")]
 
 
 def _pod_of(holder: Fields, namespace: str) -> tuple[str, str] | None:
@@ -276,7 +285,11 @@ def parse_endpoints(document: Fields, meta: Meta) -> list[PendingEndpoints]:
     for subset in document.children("subsets"):
         addresses = [
             PendingAddress(
-                one.required_text("ip"), name == "addresses", _pod_of(one, meta.namespace), one.text("nodeName")
+                one.required_text("ip"),
+                name == "addresses",
+                _pod_of(one, meta.namespace),
+                one.text("nodeName"),
+                hostname=one.text("hostname"),
             )
             for name in ("addresses", "notReadyAddresses")
             for one in subset.children(name)

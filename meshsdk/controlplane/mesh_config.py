@@ -15,7 +15,13 @@ from .kinds import did_you_mean
 from .metric_rules import PROMETHEUS
 from .security_world import MeshConfig, Provider
 from .strict_yaml import YamlError, parse_yaml
-from .telemetry_rules import parse_log_defaults, parse_log_provider
+from .telemetry_rules import (
+    parse_default_providers,
+    parse_log_defaults,
+    parse_log_provider,
+    parse_tag_length,
+    parse_trace_defaults,
+)
 from .virtual_service import parse_retry
 from .world import MeshDefaults
 
@@ -66,7 +72,7 @@ def parse_mesh_config(config_map: Fields) -> tuple[MeshConfig, MeshDefaults]:
     if len(documents) != 1:
         raise data.error("mesh", f"must be one document, Istio's MeshConfig, has {len(documents)}")
     mesh = data.nested("mesh", documents[0])
-    providers, files, prometheus = {}, {}, {PROMETHEUS}
+    providers, files, lengths, prometheus = {}, {}, {}, {PROMETHEUS}
     for entry in mesh.children("extensionProviders"):
         if "prometheus" in entry:
             prometheus.add(entry.required_text("name"))
@@ -77,6 +83,8 @@ def parse_mesh_config(config_map: Fields) -> tuple[MeshConfig, MeshDefaults]:
             providers[provider.name] = provider
         elif (file := parse_log_provider(entry)) is not None:
             files[entry.required_text("name")] = file
+        elif length := parse_tag_length(entry):
+            lengths[entry.required_text("name")] = length
     parsed = MeshConfig(
         trust_domain=mesh.text("trustDomain") or "cluster.local",
         trust_domain_aliases=mesh.texts("trustDomainAliases"),
@@ -85,13 +93,16 @@ def parse_mesh_config(config_map: Fields) -> tuple[MeshConfig, MeshDefaults]:
         providers=providers,
         enable_auto_mtls=mesh.boolean("enableAutoMtls", True),
     )
-    defaults = _parse_defaults(mesh, files, frozenset(prometheus))
+    defaults = _parse_defaults(mesh, files, lengths, frozenset(prometheus))
     mesh.ignore(*_OTHERS)
     mesh.finish_exactly()
     return parsed, defaults
 
 
-def _parse_defaults(mesh: Fields, files: Mapping[str, LogProvider], prometheus: frozenset[str]) -> MeshDefaults:
+def _parse_defaults(
+    mesh: Fields, files: Mapping[str, LogProvider], lengths: Mapping[str, int], prometheus: frozenset[str]
+) -> MeshDefaults:
+    for_logs, for_traces, for_metrics = parse_default_providers(mesh)
     outbound, retries = mesh.child("outboundTrafficPolicy"), mesh.child("defaultHttpRetryPolicy")
     locality = mesh.child("localityLbSetting")
     return MeshDefaults(
@@ -102,7 +113,8 @@ def _parse_defaults(mesh: Fields, files: Mapping[str, LogProvider], prometheus: 
         service_export_to=mesh.texts("defaultServiceExportTo"),
         virtual_service_export_to=mesh.texts("defaultVirtualServiceExportTo"),
         destination_rule_export_to=mesh.texts("defaultDestinationRuleExportTo"),
-        logs=replace(parse_log_defaults(mesh), providers=files, prometheus=prometheus),
+        logs=replace(parse_log_defaults(mesh, for_logs), providers=files, metrics=for_metrics, prometheus=prometheus),
+        traces=parse_trace_defaults(mesh, for_traces, lengths),
     )
 
 

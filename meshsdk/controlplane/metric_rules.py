@@ -82,7 +82,7 @@ def _parse_override(entry: Fields) -> MetricOverride | None:
     if match is not None:
         metric = match.choice("metric", (_ALL, *_NAMES))
         mode = match.choice("mode", _MODES, _MODES[0])
-        custom = match.text("customMetric")
+        custom = match.required_text("customMetric") if "customMetric" in match else ""
         if custom:
             match.warn("customMetric", f"{custom!r} is not counted: there are only Istio's own metrics here")
         match.finish_exactly()

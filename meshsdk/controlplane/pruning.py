@@ -16,9 +16,11 @@ _KEPT: dict[Kind, _Kept] = {
     ("", "Pod"): {
         "spec": {
             "containers": _CONTAINERS,
+            "hostname": None,
             "initContainers": _CONTAINERS,
             "nodeName": None,
             "serviceAccountName": None,
+            "subdomain": None,
         },
         "status": {"conditions": None, "phase": None, "podIP": None},
     },

@@ -140,6 +140,7 @@ _MODULES = {
     "envoy.extensions.path.rewrite.uri_template.v3": "uri_template_rewrite",
     "envoy.extensions.rbac.matchers.upstream_ip_port.v3": "upstream_ip_port_matcher",
     "envoy.extensions.rbac.principals.mtls_authenticated.v3": "mtls_authenticated",
+    "envoy.extensions.request_id.uuid.v3": "uuid",
     "envoy.extensions.retry.host.omit_canary_hosts.v3": "omit_canary_hosts",
     "envoy.extensions.retry.host.omit_host_metadata.v3": "omit_host_metadata_config",
     "envoy.extensions.retry.host.previous_hosts.v3": "previous_hosts",

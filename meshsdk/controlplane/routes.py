@@ -27,7 +27,7 @@ from .http_rules import (
     holds_for,
     is_internal_header,
 )
-from .names import cluster_name
+from .names import cluster_name, original_name
 from .protocols import BYTES
 from .traffic_policy import ConsistentHash, DestinationRule
 from .world import Port
@@ -51,10 +51,12 @@ class RouteInputs(NamedTuple):
     """All that the routes of a host depend on, at one port.
 
     Attributes:
-        host: A service's, or one that is none and that rules are about.
+        host: A service's, that of one of its pods, or one that is none and that rules are about.
         rules: That hold for it; the first one that has a route for the port has it.
         destination_rules: Of the hosts that requests may go to.
         external_names: Of those that are names of other services.
+        looked_up: Those that are reached where the host itself is looked up.
+        service: Of a pod's host: whose pod it is.
     """
 
     host: str
@@ -64,6 +66,13 @@ class RouteInputs(NamedTuple):
     external_names: Mapping[str, str]
     client: Client
     default_retry: HttpRetry
+    looked_up: frozenset[str] = frozenset()
+    service: str = ""
+
+    @property
+    def default_host(self) -> str:
+        """Where requests go that no rule is about."""
+        return self.service or self.host
 
 
 def make_routes(inputs: RouteInputs) -> list[pb.Route]:
@@ -72,7 +81,7 @@ def make_routes(inputs: RouteInputs) -> list[pb.Route]:
         # Rules about requests are not for it, and nothing in it is a request to try again.
         route = pb.Route(name=_DEFAULT_ROUTE)
         route.match.prefix = "/"
-        destinations = byte_destinations(inputs.client, inputs.rules, inputs.host, inputs.port)
+        destinations = byte_destinations(inputs.client, inputs.rules, inputs.default_host, inputs.port)
         _apply_destinations(inputs, route.route, destinations)
         _apply_timeout(route.route, None)
         return [route]
@@ -109,8 +118,8 @@ def _held_matches(client: Client, rule: VirtualService, port: Port) -> Iterator[
 def _default_route(inputs: RouteInputs) -> pb.Route:
     route = pb.Route(name=_DEFAULT_ROUTE)
     route.match.prefix = "/"
-    route.route.cluster = cluster_name(inputs.port.number, "", inputs.host)
-    rule = inputs.destination_rules.get(inputs.host)
+    route.route.cluster = _cluster_of(inputs, Destination(inputs.default_host))
+    rule = inputs.destination_rules.get(inputs.default_host)
     key = rule.hash_for(None, "", default_port=inputs.port.number) if rule is not None else None
     _apply_hash(route.route, [key])
     _apply_timeout(route.route, None)
@@ -269,7 +278,8 @@ def _cluster_of(inputs: RouteInputs, destination: Destination) -> str:
     if not host:
         return _UNKNOWN_CLUSTER
     host = inputs.external_names.get(host, host)
-    return cluster_name(destination.port or inputs.port.number, destination.subset, host)
+    name = cluster_name(destination.port or inputs.port.number, destination.subset, host)
+    return original_name(inputs.host, inputs.port.number, name) if host in inputs.looked_up else name
 
 
 def _apply_timeout(action: pb.RouteAction, seconds: float | None) -> None:

@@ -1,22 +1,24 @@
 """The world as one client sees it: which services there are for it, and which rules hold.
 
-Theory of operation. Services and rules are exported to namespaces; a Sidecar says which of them a workload uses at all.
+Theory of operation. Services and rules are exported to namespaces; a Sidecar says which of them a workload uses at all,
+for each of its egress listeners. Where those rules lead is a service for it, too, though none that it asks for by name.
 Of the VirtualServices the first one that names a service has it, and one by a wildcard only where no other names it.
 
 Source: istio/istio pilot/pkg/model/push_context.go (initVirtualServices), sidecar.go (SidecarScope,
-computeWildcardHostVirtualServiceIndex).
+collectImportedServices, computeWildcardHostVirtualServiceIndex).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from functools import cached_property
 
 from .client import Client
 from .client_rules import ClientRules
 from .http_rules import HttpRetry, VirtualService
+from .imports import Imports, select_rules, select_services, with_ports
 from .memo import Memo
-from .world import Service, Sidecar, World, covers_host, hosts_overlap, is_exported
+from .world import EgressListener, Service, Sidecar, World, is_exported
 
 __all__ = ["Scope"]
 
@@ -24,6 +26,8 @@ __all__ = ["Scope"]
 DEFAULT_RETRY = HttpRetry(attempts=2)
 
 _EVERYBODY = "*"
+
+_NOTHING: Imports = Imports({}, (), "")
 
 
 class Scope:
@@ -35,25 +39,18 @@ class Scope:
         memo: What was made for the client before.
 
     Attributes:
-        services: By host, those that it may call.
-        virtual_services: Those that may hold for it, those of its own namespace's first.
+        services: By host, those that it may call, and those that rules of its listeners lead to.
         destination_rules: Those that hold for it.
-        access_logs: Of what it sends, serialized.
-        stats: What is changed of its metrics; see `World.stats`.
+        telemetry: What is told of what it sends.
     """
 
     def __init__(self, world: World, client: Client, memo: Memo) -> None:
         self.world = world
         self.client = client
         self.root_namespace = world.security.mesh.root_namespace
-        self.access_logs = world.access_logs(client.namespace, dict(client.labels), is_server=False)
-        self.stats = world.stats(client.namespace, dict(client.labels), is_server=False)
+        self.telemetry = world.told_of(client.namespace, dict(client.labels), is_server=False)
         defaults = world.defaults
-        exported = [
-            one
-            for one in world.services.values()
-            if is_exported(one.export_to or defaults.service_export_to, one.namespace, client.namespace)
-        ]
+        exported = [one for one in world.services.values() if self._sees(one)]
         rules = [
             one
             for one in world.virtual_services
@@ -61,13 +58,11 @@ class Scope:
         ]
         rules = _private_ones_first(rules, client)
         self.sidecar = _sidecar_of(world, client)
-        if self.sidecar is not None:
-            rules = [rule for rule in rules if any(self.imports(rule.namespace, host) for host in rule.hosts)]
-            wanted = {one.host for rule in rules for one in rule.every_destination()}
-            exported = [one for one in exported if one.host in wanted or self.imports(one.namespace, one.host)]
-        self.services: dict[str, Service] = {one.host: one for one in exported}
-        self.virtual_services: Sequence[VirtualService] = rules
-        namespaces = {one.host: one.namespace for one in exported}
+        egress = (self.sidecar.egress if self.sidecar is not None else ()) or (EgressListener(),)
+        self._listeners = [(one, self._imports(one, exported, rules)) for one in egress]
+        has_all = egress == (EgressListener(),) and len(exported) == len(world.services)
+        self.services = dict(world.services) if has_all else self._joined()
+        namespaces = {host: one.namespace for host, one in self.services.items()}
         inputs = world.destination_rules, client, namespaces, self.root_namespace, defaults.destination_rule_export_to
         self.destination_rules = memo.keep("destination rules", inputs, lambda _: ClientRules(*inputs))
 
@@ -82,14 +77,51 @@ class Scope:
         """What is tried again where no rule says so (MeshConfig.default_http_retry_policy)."""
         return self.world.defaults.retry or DEFAULT_RETRY
 
-    def imports(self, namespace: str, host: str, port: int | None = None) -> bool:
-        """Whether the client's Sidecar has a host at all, or on a port; without a Sidecar it has all."""
-        if self.sidecar is None or not self.sidecar.egress:
-            return True
-        if port is None:
-            return any(one.imports(self.client.namespace, namespace, host) for one in self.sidecar.egress)
-        listener = self.sidecar.listener_for(port)
-        return listener is not None and listener.imports(self.client.namespace, namespace, host)
+    def at(self, number: int) -> Imports:
+        """What the client has on a port (sidecar.go, GetEgressListenerForRDS)."""
+        for listener, imports in self._listeners:
+            if listener.port is None or (listener.port == number and not listener.is_proxy):
+                return imports
+        return _NOTHING
+
+    @cached_property
+    def hosts(self) -> dict[str, Service]:
+        """Services that some listener has, by host: those that the client may name itself."""
+        return {host: one for _, imports in self._listeners for host, one in imports.services.items()}
+
+    def _sees(self, service: Service) -> bool:
+        """Whether a service is exported to the client."""
+        export_to = service.export_to or self.world.defaults.service_export_to
+        return is_exported(export_to, service.namespace, self.client.namespace)
+
+    def _imports(self, listener: EgressListener, exported: list[Service], rules: list[VirtualService]) -> Imports:
+        namespace = self.client.namespace
+        if listener == EgressListener():
+            return Imports({one.host: one for one in exported}, rules, namespace)
+        chosen = select_services(listener, exported, namespace)
+        return Imports(chosen, select_rules(listener, rules, namespace), namespace)
+
+    def _joined(self) -> dict[str, Service]:
+        """What all listeners have, and where their rules lead to, each service with the ports that any of them has."""
+        ports: dict[str, set[int]] = {}
+        for listener, imports in self._listeners:
+            for service in (*imports.services.values(), *self._led_to(listener, imports)):
+                ports.setdefault(service.host, set()).update(port.number for port in service.ports)
+        found = ((host, with_ports(self.world.services[host], numbers)) for host, numbers in ports.items())
+        return {host: service for host, service in found if service is not None}
+
+    def _led_to(self, listener: EgressListener, imports: Imports) -> Iterator[Service]:
+        """Services that rules of a listener send to: also one that is hidden from the client's own namespace."""
+        namespace = self.client.namespace
+        for rule in imports.virtual_services:
+            for destination in rule.every_destination(namespace):
+                service = self.world.services.get(destination.host)
+                if service is None or (service.namespace != namespace and not self._sees(service)):
+                    continue
+                wanted = destination.port if listener.takes_every_port else listener.port
+                led_to = service if wanted is None else with_ports(service, {wanted})
+                if led_to is not None:
+                    yield led_to
 
     @cached_property
     def aliases(self) -> dict[str, list[str]]:
@@ -116,51 +148,6 @@ class Scope:
                 break
             service = target
         return service
-
-    @cached_property
-    def _claims(self) -> tuple[dict[str, list[VirtualService]], dict[str, VirtualService]]:
-        """VirtualServices by the hosts that they name, and by wildcards: of those the first one."""
-        exact: dict[str, list[VirtualService]] = {}
-        wildcards: dict[str, VirtualService] = {}
-        for rule in self.virtual_services:
-            for host in rule.hosts:
-                if host.startswith("*"):
-                    wildcards.setdefault(host, rule)
-                else:
-                    exact.setdefault(host, []).append(rule)
-        return exact, wildcards
-
-    def virtual_services_of(self, host: str) -> Sequence[VirtualService]:
-        """The VirtualServices of a service; the first one that has a route for a port has it."""
-        exact, wildcards = self._claims
-        found = exact.get(host)
-        if found is not None:
-            return [rule for rule in found if self._is_for_client(rule, host)]
-        best = max((one for one in wildcards if covers_host(one, host)), key=len, default=None)
-        # route.go, separateVSHostsAndServices: by a wildcard, none of Gateway API has a service.
-        return [wildcards[best]] if best is not None and not wildcards[best].is_of_gateway_api else []
-
-    def _is_for_client(self, rule: VirtualService, host: str) -> bool:
-        """Of Gateway API, consumers' routes are for themselves alone (route.go, UseGatewaySemantics)."""
-        service = self.services.get(host)
-        return not rule.is_of_gateway_api or (
-            service is not None and rule.namespace in (service.namespace, self.client.namespace)
-        )
-
-    @cached_property
-    def hosts_of_rules(self) -> dict[str, list[VirtualService]]:
-        """Hosts that VirtualServices name, be they services or not, and wildcards of which none is a service."""
-        exact, wildcards = self._claims
-        claims = {
-            **exact,
-            **{
-                pattern: [rule]
-                for pattern, rule in wildcards.items()
-                if not any(hosts_overlap(pattern, host) for host in self.services)
-            },
-        }
-        every = {host: [rule for rule in rules if not rule.is_of_gateway_api] for host, rules in claims.items()}
-        return {host: rules for host, rules in every.items() if rules}
 
 
 def _private_ones_first(rules: list[VirtualService], client: Client) -> list[VirtualService]:

@@ -1,11 +1,13 @@
 """The embedded control plane for others: an ADS server over a folder.
 
 For development, tests and small fleets: each stream has a thread. Plaintext, and on loopback unless told otherwise.
-There it is a certificate authority as well, for this user's processes.
+There it is a certificate authority as well, for this user's processes; on a unix socket, which they alone can connect
+to, it also gives secrets (`secrets`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +16,12 @@ import grpc
 
 from ..errors import ConfigError
 from ..identities.certificate_service import CertificateService
+from ..identities.secrets import DevelopmentSecrets
 from ..log_lines import logger_of
 from ..xds.ads_server import AdsService
+from ..xds.server_session import Served
 from .folder import Folder, FolderState
+from .secrets import SecretService, StateWithSecrets, make_private, nobody_else, tell_refusal
 
 __all__ = ["ControlPlaneServer"]
 
@@ -40,6 +45,17 @@ def _certificates(folder: Folder, address: str) -> CertificateService | None:
         return None
 
 
+def _secrets(folder: Folder, address: str) -> DevelopmentSecrets | None:
+    """For whoever may connect to a socket of this user's; a name in the abstract namespace is open to all."""
+    if not address.startswith("unix:"):
+        return None
+    try:
+        return DevelopmentSecrets(folder.root)
+    except (OSError, ValueError) as error:
+        logger.warning("there are no secrets: %s", error)
+        return None
+
+
 class ControlPlaneServer:
     """Serves a folder over ADS, state-of-the-world and incremental, and follows its edits.
 
@@ -50,6 +66,7 @@ class ControlPlaneServer:
 
     Attributes:
         certificates: The certificate authority that it is; None where others than this machine may connect.
+        secrets: Those that it gives; None where others than this user may connect.
 
     Raises:
         ConfigError: The address cannot be listened on.
@@ -63,7 +80,9 @@ class ControlPlaneServer:
     ) -> None:
         self._folder = folder
         self._on_change = on_change
-        self._service = AdsService(folder.state)
+        self.secrets = _secrets(folder, address)
+        told = tell_refusal() if self.secrets is None else lambda request: None
+        self._service = AdsService(self._served(folder.state), told)
         self._stopping = threading.Event()
         self._server = grpc.server(
             ThreadPoolExecutor(_MAX_STREAMS, thread_name_prefix="meshsdk-ads-server"),
@@ -71,13 +90,17 @@ class ControlPlaneServer:
             options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 << 20)],
         )
         self._service.add_to(self._server)
+        SecretService(self._service, is_private=self.secrets is not None).add_to(self._server)
         self.certificates = _certificates(folder, address)
         if self.certificates is not None:
             self._server.add_generic_rpc_handlers((self.certificates,))
         try:
-            self.port = self._server.add_insecure_port(address)
+            with nobody_else() if self.secrets is not None else contextlib.nullcontext():
+                self.port = self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise ConfigError(address, "cannot be listened on; is another server running there?") from error
+        if self.secrets is not None:
+            make_private(address)
         self._watcher = threading.Thread(target=self._watch, name="meshsdk-folder", daemon=True)
 
     @property
@@ -88,7 +111,7 @@ class ControlPlaneServer:
     def start(self) -> None:
         """Read the folder and begin to serve it."""
         self._folder.refresh()
-        self._service.publish(self._folder.state)
+        self._service.publish(self._served(self._folder.state))
         self._on_change(self._folder.state)
         self._server.start()
         self._watcher.start()
@@ -99,9 +122,14 @@ class ControlPlaneServer:
         self._service.close()
         if self.certificates is not None:
             self.certificates.close()
+        if self.secrets is not None:
+            self.secrets.close()
         self._server.stop(grace_seconds).wait()
         if self._watcher.is_alive():
             self._watcher.join()
+
+    def _served(self, state: FolderState) -> Served:
+        return state if self.secrets is None else StateWithSecrets(state, self.secrets)
 
     def _watch(self) -> None:
         while not self._stopping.wait(_POLL_SECONDS):
@@ -113,5 +141,13 @@ class ControlPlaneServer:
                 continue
             if self._folder.state is not before:
                 self._on_change(self._folder.state)
-            if changed:
-                self._service.publish(self._folder.state)
+            if self._renewed() or changed:
+                self._service.publish(self._served(self._folder.state))
+
+    def _renewed(self) -> bool:
+        """Whether some secrets are to be sent anew."""
+        try:
+            return self.secrets is not None and self.secrets.renew()
+        except (OSError, ValueError) as error:
+            logger.error("secrets cannot be renewed: %s", error)
+            return False

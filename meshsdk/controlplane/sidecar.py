@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .checks import is_label
 from .fields import Fields
 from .kubernetes import Meta
 from .mesh_config import is_registry_only
@@ -21,7 +22,7 @@ def parse_sidecar(spec: Fields, meta: Meta) -> Sidecar:
         name=meta.name,
         namespace=meta.namespace,
         selector=labels,
-        egress=tuple(_parse_listener(one) for one in spec.children("egress")),
+        egress=_parse_egress(spec),
         registry_only=is_registry_only(outbound) if outbound is not None else None,
         age=meta.age,
     )
@@ -30,20 +31,39 @@ def parse_sidecar(spec: Fields, meta: Meta) -> Sidecar:
     return parsed
 
 
+def _parse_egress(spec: Fields) -> tuple[EgressListener, ...]:
+    found = tuple(_parse_listener(one) for one in spec.children("egress"))
+    ports = [one.port for one in found]
+    if None in ports[:-1]:
+        raise spec.error("egress", "a listener without a port must be the last one")
+    own = [number for number in ports if number]
+    if len(own) != len(set(own)):
+        raise spec.error("egress", "has two listeners of one port")
+    return found
+
+
 def _parse_listener(listener: Fields) -> EgressListener:
     port = listener.child("port")
-    number = port.integer("number", low=0, high=65535) if port is not None else None
+    number = port.integer("number", low=0, high=65535) or 0 if port is not None else None
+    protocol = port.text("protocol") if port is not None else ""
     if port is not None:
-        port.ignore("protocol", "name", "targetPort")
+        port.ignore("name", "targetPort")
         port.finish()
-    hosts = []
+    hosts, left_out = [], []
     for text in listener.texts("hosts"):
         namespace, slash, host = text.partition("/")
         if not slash or not namespace or not host:
             raise listener.error("hosts", f"must be namespace/host, is {text!r}")
-        hosts.append((namespace, host.lower()))
-    if not hosts:
+        name = namespace.removeprefix("~")
+        if name not in ("", "*", ".") and not is_label(name):
+            raise listener.error("hosts", f"{namespace!r} is no namespace, and neither '.', '*' nor '~'")
+        if namespace.startswith("~"):
+            left_out.append((name or "*", host.lower()))
+        else:
+            hosts.append((name, host.lower()))
+    if not hosts and not left_out:
         raise listener.error("hosts", "must name at least one host")
+    # Whether it is reached by redirection or by its own address: clients of ours name the host that they want.
     listener.ignore("bind", "captureMode")
     listener.finish(("hosts",))
-    return EgressListener(number or None, tuple(hosts))
+    return EgressListener(number, tuple(hosts), tuple(left_out), protocol.upper() == "HTTP_PROXY")

@@ -14,11 +14,13 @@ from ..errors import ConfigError
 from ..resources import ResourceType
 from .clusters import cluster_inputs, for_grpc_core, make_clusters
 from .inbound import make_keys_clusters
-from .listeners import grpc_listeners, make_refusal, sidecar_listeners
+from .listeners import grpc_listeners, make_refusal, sidecar_listeners, with_own_domains
 from .memo import Memo
-from .names import short_forms
+from .names import cluster_name, names_of, short_forms
+from .originals import pod_hosts
 from .packing import Packed, Packer, Resources
 from .scope import Scope
+from .virtual_hosts import hosts_of_rules, short_names
 from .world import NOT_SAYABLE, hosts_overlap
 
 __all__ = ["Packed", "View"]
@@ -77,6 +79,9 @@ class View:
         is_of_client = bool(host) and port.isdecimal() and "/" not in name
         if not is_of_client:
             return None
+        if host in self._pods:
+            packed = self.grpc.get((ResourceType.LISTENER, f"{self._pods[host]}:{port}"))
+            return _renamed(packed, name) if packed is not None else None
         if host in self.full_names:
             # `reviews.` is asked for by this name alone, as it stands for no full one, and must not go past the mesh.
             packed = self.grpc.get((ResourceType.LISTENER, f"{self.full_names[host]}:{port}"))
@@ -84,31 +89,47 @@ class View:
         for pattern in self._wildcards:
             packed = self.grpc.get((ResourceType.LISTENER, f"{pattern}:{port}"))
             if packed is not None and hosts_overlap(pattern, host):
-                return _renamed(packed, name)
+                return self._of_wildcard(packed, pattern, name)
         if not self.scope.registry_only or self._is_passed_through(host, int(port)):
             return None
-        refusal: bytes = make_refusal(name, self.scope).SerializeToString(deterministic=True)
+        refusal: bytes = make_refusal(name, self.scope.telemetry).SerializeToString(deterministic=True)
         return refusal
+
+    def _of_wildcard(self, packed: bytes, pattern: str, name: str) -> bytes:
+        """A wildcard's listener for one host of it, also under the short forms of that host."""
+        host, _, port = name.rpartition(":")
+        client, domain = self.scope.client, self.scope.world.domain
+        key = ResourceType.ROUTE_CONFIGURATION, cluster_name(int(port), "", pattern)
+        if not short_forms(host, client.namespace, domain) or key not in self.grpc:
+            return _renamed(packed, name)
+        names = names_of(host, port=int(port), namespace=client.namespace, domain=domain)
+        return with_own_domains(packed, self.grpc[key], name, names)
 
     @cached_property
     def _wildcards(self) -> list[str]:
         """Of services and rules, the most specific ones first, as domains of virtual hosts are looked for."""
-        every = dict.fromkeys([*self.scope.services, *self.scope.hosts_of_rules])
+        every = dict.fromkeys([*self.scope.hosts, *hosts_of_rules(self.scope)])
         return sorted((one for one in every if one.startswith("*")), key=len, reverse=True)
 
     def _is_passed_through(self, host: str, port: int) -> bool:
         """Whether a ServiceEntry has a host by a wildcard, and leaves it to be looked up."""
         return any(
             one.host.startswith("*") and hosts_overlap(one.host, host) and any(own.number == port for own in one.ports)
-            for one in self.scope.services.values()
+            for one in self.scope.hosts.values()
         )
+
+    @cached_property
+    def _pods(self) -> dict[str, str]:
+        """Of the hosts of pods in their short forms, which only the service's own form makes one: the full names."""
+        pods = [pod for service in self.scope.hosts.values() for pod in pod_hosts(service)]
+        return {name: pod.host for pod in pods for name in short_names(self.scope, pod)}
 
     @cached_property
     def full_names(self) -> dict[str, str]:
         """Of hosts in their short forms; whoever is on the mesh by meshsdk asks for the full name, too."""
         scope = self.scope
         namespace, domain = scope.client.namespace, scope.world.domain
-        return {short: host for host in scope.services for short in short_forms(host, namespace, domain)}
+        return {short: host for host in scope.hosts for short in short_forms(host, namespace, domain)}
 
     @cached_property
     def _clusters(self) -> list[Resources]:

@@ -10,12 +10,13 @@ from enum import Enum
 
 from msgspec import Struct, field
 
-from .access_logging import LogDefaults, Telemetry, access_logs, levels
+from .access_logging import LogDefaults, ManagerTelemetry, Telemetry, access_logs, levels
 from .age import UNKNOWN_AGE, Age
 from .http_rules import HttpRetry, VirtualService
 from .metric_rules import stats_filter
 from .names import full_host
 from .security_world import SecurityWorld
+from .tracing import TraceDefaults, trace_settings
 from .traffic_policy import DestinationRule, LocalitySetting
 
 __all__ = [
@@ -62,6 +63,7 @@ class Workload(Struct, frozen=True):
     """Something that can serve: a Pod or a WorkloadEntry, selected by its labels.
 
     Attributes:
+        hostname, subdomain: Of a pod: its name among those of the headless Service that `subdomain` names.
         name: Of the workload, as metrics call it.
     """
 
@@ -73,6 +75,8 @@ class Workload(Struct, frozen=True):
     locality: str = ""
     is_ready: bool = True
     service_account: str = ""
+    hostname: str = ""
+    subdomain: str = ""
     name: str = ""
 
 
@@ -80,6 +84,7 @@ class EndpointEntry(Struct, frozen=True):
     """One address that serves one port of a service.
 
     Attributes:
+        hostname: By which it is one of a headless service, `db-0` of `db-0.db.default.svc.cluster.local`.
         workload: Whose it is, by name; empty where that is not known.
     """
 
@@ -90,6 +95,7 @@ class EndpointEntry(Struct, frozen=True):
     locality: str = ""
     is_ready: bool = True
     service_account: str = ""
+    hostname: str = ""
     workload: str = ""
 
 
@@ -116,6 +122,7 @@ class Service(Struct, frozen=True):
         is_entry: A ServiceEntry made it.
         is_external: It is outside the mesh (ServiceEntry.location, by default).
         is_looked_up: That left it to the application to look it up (`resolution: NONE`).
+        is_headless: It has no address of its own, but its pods may have names.
     """
 
     host: str
@@ -133,25 +140,28 @@ class Service(Struct, frozen=True):
     is_entry: bool = False
     is_external: bool = False
     is_looked_up: bool = False
+    is_headless: bool = False
 
 
 class EgressListener(Struct, frozen=True):
     """What a workload uses on a port (istio.networking.v1.IstioEgressListener).
 
     Attributes:
-        port: None is every port that no other has.
-        hosts: Namespace and host of each; the namespace may be `.`, `*` or `~`, the host a wildcard.
+        port: None is every port that no other has; 0 is of a Unix domain socket.
+        hosts: Namespace and host of each; the namespace may be `.` or `*`, the host a wildcard.
+        left_out: The same, of those that it does not have though `hosts` does.
+        is_proxy: For clients that speak to it as their HTTP proxy, about hosts of any port.
     """
 
-    port: int | None
-    hosts: tuple[tuple[str, str], ...]
+    port: int | None = None
+    hosts: tuple[tuple[str, str], ...] = (("*", "*"),)
+    left_out: tuple[tuple[str, str], ...] = ()
+    is_proxy: bool = False
 
-    def imports(self, client_namespace: str, namespace: str, host: str) -> bool:
-        """Whether it has a host of some namespace."""
-        return any(
-            (of == "*" or (client_namespace if of == "." else of) == namespace) and hosts_overlap(pattern, host)
-            for of, pattern in self.hosts
-        )
+    @property
+    def takes_every_port(self) -> bool:
+        """Whether it has services with all their ports (sidecar.go, needsPortMatch)."""
+        return not self.port or self.is_proxy
 
 
 class Sidecar(Struct, frozen=True):
@@ -168,11 +178,6 @@ class Sidecar(Struct, frozen=True):
     egress: tuple[EgressListener, ...] = ()
     registry_only: bool | None = None
     age: Age = UNKNOWN_AGE
-
-    def listener_for(self, port: int) -> EgressListener | None:
-        """What there is on a port."""
-        own = next((one for one in self.egress if one.port == port), None)
-        return own or next((one for one in self.egress if one.port is None), None)
 
 
 def hosts_overlap(one: str, other: str) -> bool:
@@ -216,6 +221,7 @@ class MeshDefaults(Struct, frozen=True):
     virtual_service_export_to: tuple[str, ...] = ()
     destination_rule_export_to: tuple[str, ...] = ()
     logs: LogDefaults = LogDefaults()
+    traces: TraceDefaults = TraceDefaults()
 
 
 class World(Struct):
@@ -232,19 +238,17 @@ class World(Struct):
     security: SecurityWorld = field(default_factory=SecurityWorld)
     warnings: list[str] = field(default_factory=list)
 
-    def access_logs(self, namespace: str, labels: Mapping[str, str], *, is_server: bool) -> tuple[bytes, ...]:
-        """What is written of the requests of a workload, as connection managers have it, serialized."""
+    def told_of(self, namespace: str, labels: Mapping[str, str], *, is_server: bool) -> ManagerTelemetry:
+        """What is told of the requests of a workload."""
         root, logs = self.security.mesh.root_namespace, self.defaults.logs
-        return access_logs(self.telemetries, logs, root, namespace, labels, is_server=is_server)
-
-    def stats(self, namespace: str, labels: Mapping[str, str], *, is_server: bool) -> bytes:
-        """What is changed of a workload's metrics, as a filter of connection managers, serialized; mostly empty."""
-        if not self.telemetries:
-            return b""
-        logs = self.defaults.logs
-        rules = levels(self.telemetries, self.security.mesh.root_namespace, namespace, labels)
-        entries = [entry for rule in rules for entry in rule.metrics]
-        return stats_filter(entries, logs.metrics, logs.prometheus, is_server=is_server)
+        chosen = levels(self.telemetries, root, namespace, labels)
+        traces = [rule for one in chosen for rule in one.tracing]
+        metrics = [entry for one in chosen for entry in one.metrics]
+        return ManagerTelemetry(
+            access_logs(chosen, logs, is_server=is_server),
+            trace_settings(traces, self.defaults.traces, namespace, labels, is_server=is_server),
+            stats_filter(metrics, logs.metrics, logs.prometheus, is_server=is_server),
+        )
 
     def full_host(self, host: str, namespace: str) -> str:
         """A host as Istio completes it: a name without dots is a service of the rule's own namespace."""

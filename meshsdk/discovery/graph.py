@@ -13,12 +13,16 @@ A cluster that the source has withdrawn, while published routes still lead there
 (`_Walk.withdrawn`). Servers send clusters before routes, so that what comes first is often the cluster that is gone:
 istiod when a subset is renamed, go-control-plane with each snapshot. It is bounded, since routes may never follow.
 
+A mesh of thousands of services changes by an endpoint here and there, so that is not walked for: `follow` puts such
+endpoints into the views that have them, where the last walk has found all that it looked for. Whatever else has changed
+is walked for.
+
 No I/O and no clock here; control thread only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 from msgspec import Struct, field
@@ -36,7 +40,7 @@ from ..resources import (
     ServerListener,
     StaticDiscovery,
 )
-from ..xds import DOES_NOT_EXIST_SECONDS, CachedResource, ResourceCache, Status
+from ..xds import DOES_NOT_EXIST_SECONDS, CachedResource, ResourceCache, ResourceKey, Status
 from .dns import DnsResolver
 from .snapshot import ClusterView, ListenerView, ServerView, Snapshot
 
@@ -86,9 +90,48 @@ class Graph:
         self._withdrawn: dict[str, float] = {}
         self._published = Snapshot()
         self._cluster_names: dict[int, tuple[RouteConfiguration, frozenset[str]]] = {}
+        self._is_whole = False
+        self._last: Resolution | None = None
+        # Clusters by the endpoints that they have; worked out when it is first asked for after a walk.
+        self._users: dict[str, list[str]] | None = None
+
+    def follow(self, changed: Collection[ResourceKey]) -> Resolution | None:
+        """What comes of changes that need no walk; None where one must be made.
+
+        Args:
+            changed: What has changed in the cache since the last walk, or since this was last asked.
+        """
+        last = self._last
+        if last is None or not self._is_whole:
+            return None
+        # Until it is done: what fails here, and what is not for here, is walked for.
+        self._is_whole = False
+        if self._users is None:
+            self._users = _users_of_endpoints(self._published)
+            if self._users is None:
+                return None
+        views: dict[str, ClusterView] = {}
+        for kind, name in changed:
+            entry = self._cache.get(kind, name)
+            if kind is not ResourceType.ENDPOINTS or entry is None or not isinstance(entry.resource, Endpoints):
+                return None
+            for user in self._users.get(name, ()):
+                known = self._published.clusters[user]
+                if known.endpoints is not entry.resource:
+                    views[user] = ClusterView(known.cluster, entry.resource)
+        if views:
+            before = self._published
+            clusters = {**before.clusters, **views}
+            self._published = Snapshot(
+                before.version + 1, before.listeners, clusters, before.servers, changed=frozenset(views)
+            )
+            self._last = replace(last, snapshot=self._published)
+        self._is_whole = True
+        return self._last
 
     def resolve(self, roots: Iterable[str], now: float) -> Resolution:
         """Walk from `roots` at a time; the snapshot is the published one where nothing in it changed."""
+        self._is_whole = False
         walk = _Walk(self._cache, self._dns, self._published.clusters, now, self._withdrawn_seconds, self._withdrawn)
         names_seen: dict[int, tuple[RouteConfiguration, frozenset[str]]] = {}
         views: dict[str, ListenerView] = {}
@@ -125,7 +168,10 @@ class Graph:
             self._published = Snapshot(before.version + 1, views, clusters, servers)
         wanted = {kind: frozenset(names) for kind, names in walk.wanted.items()}
         ends_at = min((ends for ends in walk.withdrawn.values() if ends > now), default=None)
-        return Resolution(wanted, list(walk.dns_clusters.values()), self._published, ends_at)
+        self._is_whole = not walk.unsettled and not walk.withdrawn
+        self._users = None
+        self._last = Resolution(wanted, list(walk.dns_clusters.values()), self._published, ends_at)
+        return self._last
 
     def _cluster_views(self, walk: _Walk) -> dict[str, ClusterView]:
         published = self._published.clusters
@@ -167,6 +213,19 @@ def _same_server(old: ServerView | None, new: ServerView) -> ServerView:
     if old is None or old.listener is not new.listener or old.problem != new.problem:
         return new
     return old if _same_items(new.routes, old.routes) else new
+
+
+def _users_of_endpoints(snapshot: Snapshot) -> dict[str, list[str]] | None:
+    """Clusters by the names of their endpoints; None where more depends on endpoints than the cluster that has them."""
+    users: dict[str, list[str]] = {}
+    for name, view in snapshot.clusters.items():
+        if view.cluster is None:
+            continue
+        if view.cluster.fallback is not None or isinstance(view.cluster.discovery, AggregateDiscovery):
+            return None
+        if isinstance(view.cluster.discovery, EdsDiscovery):
+            users.setdefault(view.cluster.discovery.service_name, []).append(name)
+    return users
 
 
 def _has_endpoints(entry: CachedResource | None) -> bool:

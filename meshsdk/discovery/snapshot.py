@@ -60,12 +60,15 @@ class Snapshot(Struct, frozen=True):
         listeners: By listener name; one that is not here is still being fetched.
         clusters: Every cluster that some listener's routes refer to.
         servers: Listeners of servers, by name; as for `listeners`.
+        changed: Where the snapshot differs from the one before it in these clusters' endpoints alone, their names; None
+            where anything may differ.
     """
 
     version: int = 0
     listeners: Mapping[str, ListenerView] = field(default_factory=dict)
     clusters: Mapping[str, ClusterView] = field(default_factory=dict)
     servers: Mapping[str, ServerView] = field(default_factory=dict)
+    changed: frozenset[str] | None = None
 
     @property
     def stats(self) -> list[tuple[StatsConfig, str, bool]]:

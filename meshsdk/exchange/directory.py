@@ -14,7 +14,7 @@ from ..balancing import Cluster
 from ..discovery import ClusterView, ListenerView, Snapshot
 from ..errors import ResourceError
 from ..resources import AggregateDiscovery
-from ..routing import CompiledRoute, RequestHead, RouteTable, apply_mutations
+from ..routing import CompiledForward, CompiledRoute, RequestHead, RouteTable, apply_mutations
 from ..routing.formatter import FormatContext
 from ..routing.timeouts import is_grpc
 from .configured_answer import configured_answer
@@ -71,6 +71,8 @@ class Directory(Struct, frozen=True):
 
     def advance(self, snapshot: Snapshot, now: float) -> Directory:
         """The directory of a newer snapshot. What did not change is taken over, not compiled again."""
+        if snapshot.changed is not None and snapshot.version == self.version + 1:
+            return self._follow(snapshot, snapshot.changed, now)
         clusters = self._advance_clusters(snapshot.clusters)
         targets = {}
         for name, view in snapshot.listeners.items():
@@ -79,6 +81,14 @@ class Directory(Struct, frozen=True):
         left = {name: one for name, one in self.left.items() if now - one[1] < _LEFT_SECONDS and name not in clusters}
         left.update({name: (one, now) for name, one in self.clusters.items() if name not in clusters})
         return Directory(snapshot.version, targets, clusters, snapshot.clusters, left)
+
+    def _follow(self, snapshot: Snapshot, changed: frozenset[str], now: float) -> Directory:
+        for name in changed:
+            view = snapshot.clusters[name]
+            assert view.cluster is not None, "who has endpoints is there"
+            self.clusters[name].update(view.cluster, view.endpoints, view.problem)
+        left = {name: one for name, one in self.left.items() if now - one[1] < _LEFT_SECONDS}
+        return Directory(snapshot.version, self.targets, self.clusters, snapshot.clusters, left)
 
     def retire_those_that_left(self) -> None:
         """Tell the clusters, once this directory has taken its place. Control thread only."""
@@ -148,15 +158,36 @@ def begin(
             return path_refused()
         if status:
             return redirect_to(status, head.target, "path_normalization_failed")
+    table.identify(head)
     index = table.routes_for(head)
     if index is not None and index.require_tls and head.scheme != "https":
-        return redirect_to(301, f"https://{head.authority}{head.target}", "direct_response")
+        reply = redirect_to(301, f"https://{head.authority}{head.target}", "direct_response")
+        return replace(reply, head=head)
     route = index.find(head, random_fraction) if index is not None else None
+    tracing, traced = (table.tracing if route is None else route.tracing), None
+    if tracing is not None:
+        head, traced = tracing.decide(head, random_fraction)
     if route is None:
-        return no_route(head.method, head.authority, head.path)
+        return replace(no_route(head.method, head.authority, head.path), head=head, traced=traced)
     forward = route.forward
     if forward is None:
-        return _answer(table, route, head, random_fraction)
+        begun: Exchange | LocalReply = _answer(table, route, head, random_fraction)
+    else:
+        begun = _forwarded(table, clusters, head, route, forward, random_fraction)
+    if isinstance(begun, LocalReply):
+        return replace(begun, head=head, traced=traced, operation=route.route.operation)
+    begun.traced = traced
+    return begun
+
+
+def _forwarded(
+    table: RouteTable,
+    clusters: Mapping[str, Cluster],
+    head: RequestHead,
+    route: CompiledRoute,
+    forward: CompiledForward,
+    random_fraction: RandomFraction,
+) -> Exchange | LocalReply:
     destination = forward.choose(head, random_fraction)
     filters, verdict = destination.filters, PASSED
     if filters.faults or filters.rate_limits:

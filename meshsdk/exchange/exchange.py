@@ -31,6 +31,7 @@ from ..routing.compiled_filters import FaultTally
 from ..routing.compiled_forward import Destination
 from ..routing.formatter import FormatContext
 from ..routing.timeouts import RouteTimeouts, format_grpc_timeout
+from ..routing.tracing import Traced
 from . import caller_headers, sessions
 from .attempt import Attempt
 from .local_reply import LocalReply, dropped, no_healthy_endpoint, overflow, payload_too_large, timeout_reply
@@ -78,6 +79,7 @@ class Exchange:
         endpoint, own_address: Of the last attempt: whom to, and our side of the connection.
         limit_flag: Envoy's response flag where a failure would have been retried, but for a limit; else empty.
         set_cookie: A Set-Cookie that the response must carry, for a hash key that was made here.
+        traced: What was decided of its trace; None leaves it to the application's OpenTelemetry.
     """
 
     __slots__ = (
@@ -115,6 +117,7 @@ class Exchange:
         "table",
         "tells_deadline",
         "timeouts",
+        "traced",
     )
 
     def __init__(
@@ -134,8 +137,7 @@ class Exchange:
         self.random_fraction = random_fraction
         self.added_headers: Sequence[tuple[bytes, bytes]] = ()
         self.endpoint: Endpoint | None = None
-        self.own_address = ""
-        self.limit_flag = ""
+        self.own_address = self.limit_flag = self.set_cookie = self.session_endpoint = ""
         self.attempts = 0
         self.deadline: float | None = None
         self.deadline_failure = Failure.ROUTE_TIMEOUT
@@ -143,15 +145,13 @@ class Exchange:
         self.fault_tally: FaultTally | None = None
         self.pick_number = 0
         self.hash_key: int | None = None
-        self.set_cookie = ""
-        self.session_endpoint = ""
         self.table: RouteTable | None = None
+        self.traced: Traced | None = None
         self.clusters: Mapping[str, Cluster] = _NO_CLUSTERS
         self.redirects = 0
         self.routes_taken: tuple[str, ...] = ()
         self.breaker = cluster.breaker
-        self.hedges = False
-        self.tells_deadline = False
+        self.hedges = self.tells_deadline = False
         self._retries_under_way = 0
         self._has_resent = False
         self._previous: tuple[Endpoint, ...] = ()

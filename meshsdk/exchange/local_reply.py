@@ -13,11 +13,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..errors import CircuitOpenError, NoHealthyEndpointError, NoRouteError, RequestError, RequestTimeoutError
-from ..routing import CompiledRoute, apply_mutations
+from ..routing import CompiledRoute, RequestHead, apply_mutations
 from ..routing.compiled_filters import FaultTally
 from ..routing.formatter import FormatContext
 from ..routing.header_mutation import HeaderList, MutationLevel
 from ..routing.timeouts import RouteTimeouts, is_grpc
+from ..routing.tracing import Traced
 from .outcome import Failure
 
 __all__ = ["LocalReply"]
@@ -39,6 +40,9 @@ class LocalReply(Struct, frozen=True):
         cluster, route: That the request would have had, by name; empty where there is none.
         matched: The route that was found, and its listener's name; None where there was none.
         missing_cluster: The cluster that is not there, where the request itself named it; it may be asked for.
+        head: The request as it was decided on; None where that was before it could be.
+        traced: What was decided of its trace; None leaves it to the application's OpenTelemetry.
+        operation: What its span is called; empty where the route says nothing.
     """
 
     status: int
@@ -55,6 +59,9 @@ class LocalReply(Struct, frozen=True):
     cluster: str = ""
     route: str = ""
     matched: tuple[str, CompiledRoute] | None = None
+    head: RequestHead | None = None
+    traced: Traced | None = None
+    operation: str = ""
 
     def mutated(
         self, levels: Sequence[MutationLevel], context: FormatContext, *, is_the_routes: bool = False

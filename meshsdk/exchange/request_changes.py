@@ -9,11 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..balancing import Cluster, Endpoint
+from ..request_id import NAME
 from ..routing import CompiledRoute, RequestHead, apply_mutations
 from ..routing.compiled_forward import CompiledForward, Destination
 from ..routing.formatter import FormatContext
 
-__all__ = ["changed_request", "format_context", "with_forwarded_host", "with_header", "with_host", "with_original_host"]
+__all__ = [
+    "changed_request",
+    "format_context",
+    "with_forwarded_host",
+    "with_header",
+    "with_host",
+    "with_original_host",
+    "with_request_id",
+]
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -66,6 +75,12 @@ def with_forwarded_host(headers: Headers, host: str) -> list[tuple[bytes, bytes]
 def with_original_host(headers: Headers, authority: str) -> list[tuple[bytes, bytes]]:
     """The headers with the authority that the request came with (x-envoy-original-host)."""
     return with_header(headers, b"x-envoy-original-host", authority.encode("latin-1"))
+
+
+def with_request_id(headers: Headers, head: RequestHead) -> list[tuple[bytes, bytes]]:
+    """The headers of a response with its request's id (always_set_request_id_in_response)."""
+    request_id = head.header("x-request-id")
+    return with_header(headers, NAME, request_id.encode("latin-1")) if request_id else list(headers)
 
 
 def with_host(headers: Headers, authority: str) -> list[tuple[bytes, bytes]]:

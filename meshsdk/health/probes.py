@@ -92,7 +92,7 @@ class Prober:
         target = self._targets.get(endpoint)
         if target is None or target.config is not endpoint.config:
             address = endpoint.address
-            port = endpoint.config.health_check_port or self._check.alt_port or address.port
+            port = endpoint.config.health_check.port or self._check.alt_port or address.port
             if not address.is_unix and port != address.port:
                 address = Address(address.host, port)
             self.forget(endpoint)
@@ -104,7 +104,7 @@ class Prober:
 
     def _probe_http(self, endpoint: Endpoint, target: Endpoint, deadline: float) -> CheckResult:
         check = self._check
-        host = check.authority or check.host or endpoint.config.health_check_hostname or endpoint.cluster.name
+        host = check.authority or check.host or endpoint.config.health_check.hostname or endpoint.cluster.name
         is_grpc = check.kind is HealthCheckKind.GRPC
         headers = [(b"host", host.encode("latin-1")), (b"user-agent", b"Envoy/HC")]
         body = b""

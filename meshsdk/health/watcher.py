@@ -65,6 +65,11 @@ class HealthWatcher:
                 self._clusters[name] = cluster
             self._follow(cluster)
 
+    def follow(self, clusters: Iterable[Cluster]) -> None:
+        """The endpoints of clusters that are looked after have changed."""
+        for cluster in clusters:
+            self._follow(cluster)
+
     def look_at_certificates(self) -> None:
         """See `HasCertificates`."""
         if self._tls.refresh():

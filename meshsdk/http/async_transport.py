@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -19,7 +19,6 @@ from .dispatcher import (
     Dispatcher,
     HasRuntime,
     Unsettled,
-    error_flag,
     passed_on,
     timeout_failure,
 )
@@ -31,6 +30,7 @@ from .request_body import AsyncRequestBody, content_of
 from .sender import Result, let_go
 from .timeouts import timeouts_of
 from .tls import TlsChooser
+from .traced import observe
 
 if TYPE_CHECKING:
     from ..telemetry.http_client import RequestObservation
@@ -112,14 +112,37 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         if record is not None:
             record.begun(begun, self._dispatcher)
         observer = http_client_observer()
-        if observer is not None:
-            return await self._observed(request, begun, observer, outside)
-        if type(begun) is Exchange:
-            if outside is not None and begun.route is None:
-                return passed_on(begun, await outside.handle_async_request(request))
-            return await self.carry_out(request, begun, None)
-        assert isinstance(begun, LocalReply)
-        return await self._reply(request, begun, None)
+        observed = observe(observer, self._runtime, request, begun) if observer is not None else None
+        if observed is None:
+            return await self._follow_up(request, begun, None, outside)
+        try:
+            response = await self._follow_up(request, begun, observed.observation, outside)
+        except BaseException as error:
+            observed.failed(error)
+            raise
+        observed.answered(response)
+        return response
+
+    async def _follow_up(
+        self,
+        request: httpx.Request,
+        begun: Exchange | LocalReply,
+        observation: RequestObservation | None,
+        outside: httpx.AsyncBaseTransport | None,
+    ) -> httpx.Response:
+        """Carry out what was decided."""
+        if isinstance(begun, LocalReply):
+            return await self._reply(request, begun, None)
+        if outside is None or begun.route is not None:
+            return await self.carry_out(request, begun, observation)
+        if observation is None:
+            return passed_on(begun, await outside.handle_async_request(request))
+        told, end = observation.pass_on()
+        try:
+            request.headers.update(told)
+            return passed_on(begun, await outside.handle_async_request(request))
+        finally:
+            end()
 
     async def aclose(self) -> None:
         """Close all connections; requests under way fail with an httpx exception."""
@@ -185,34 +208,6 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         finally:
             cancel()
         return self._dispatcher.begin(request)
-
-    async def _observed(
-        self,
-        request: httpx.Request,
-        begun: Exchange | LocalReply,
-        observer: Any,
-        outside: httpx.AsyncBaseTransport | None,
-    ) -> httpx.Response:
-        """The same under a span."""
-        url = request.url
-        shown = str(url.copy_with(username=None, password=None) if url.userinfo else url)
-        observation = observer.start(
-            request.method, shown, url.host, url.port or (443 if url.scheme == "https" else 80)
-        )
-        cluster = begun.cluster.name if isinstance(begun, Exchange) else ""
-        try:
-            if isinstance(begun, LocalReply):
-                response = await self._reply(request, begun, None)
-            elif outside is not None and begun.route is None:
-                response = passed_on(begun, await outside.handle_async_request(request))
-            else:
-                response = await self.carry_out(request, begun, observation)
-        except BaseException as error:
-            observation.end(None, error, cluster, "", error_flag(error))
-            raise
-        info = response.extensions["mesh"]
-        observation.end(response.status_code, None, info.cluster, info.endpoint, info.flag)
-        return response
 
     async def _hold_up(self, seconds: float, tally: FaultTally | None) -> None:
         """Delay a request, as fault injection wants it."""

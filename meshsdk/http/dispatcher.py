@@ -21,6 +21,7 @@ from ..exchange import Attempt, Directory, Exchange, Failure, LocalReply, Outcom
 from ..exchange.directory import begin
 from ..exchange.internal_redirect import follow
 from ..exchange.mirror import mirrored
+from ..exchange.request_changes import with_request_id
 from ..resources import Address, DnsDiscovery, EndpointConfig, Endpoints, LocalityEndpoints, RoundRobin
 from ..routing import RequestHead, RouteTable
 from ..routing.timeouts import is_grpc_content
@@ -37,6 +38,7 @@ from .raw_response import RawResponse
 if TYPE_CHECKING:
     from ..access_log import AccessLogs
     from ..telemetry.istio_metrics import IstioMetrics
+    from ..telemetry.span_tags import SpanTags
 
 __all__ = ["Dispatcher", "HasRuntime", "MeshResponseInfo", "Runtime", "Unsettled"]
 
@@ -101,6 +103,10 @@ class Runtime(Protocol):
     @property
     def problem(self) -> str:
         """Why configuration may not come; empty where all is well."""
+
+    @property
+    def span_tags(self) -> SpanTags:
+        """What spans say of this process."""
 
 
 class HasRuntime(Protocol):
@@ -238,9 +244,12 @@ class Dispatcher:
 
     def listener_of(self, request: httpx.Request) -> resources.Listener | None:
         """The listener that a request was decided by; None for a host outside the mesh."""
-        url = request.url
-        table = self._tables.get((url.scheme, url.netloc))
+        table = self._table_of(request)
         return table.listener if table is not None else None
+
+    def _table_of(self, request: httpx.Request) -> RouteTable | None:
+        url = request.url
+        return self._tables.get((url.scheme, url.netloc))
 
     def mirrored(self, exchange: Exchange) -> list[Exchange]:
         """The copies of a request to send elsewhere."""
@@ -322,6 +331,8 @@ class Dispatcher:
     def response(self, exchange: Exchange, attempt: Attempt, raw: RawResponse) -> httpx.Response:
         """The response of an attempt."""
         headers = exchange.response_headers(attempt, raw.status, raw.headers)
+        if exchange.table is not None and exchange.table.tells_ids:
+            headers = with_request_id(headers, exchange.head)
         extensions: dict[str, Any] = {
             "http_version": raw.http_version,
             "mesh": MeshResponseInfo(exchange, attempt, None, headers),
@@ -344,6 +355,9 @@ class Dispatcher:
         if is_grpc_content(request.headers.get("content-type", "")):
             reply = reply.as_grpc()
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
+        table, head = (exchange.table, exchange.head) if exchange is not None else (self._table_of(request), reply.head)
+        if table is not None and table.tells_ids and head is not None:
+            headers = with_request_id(headers, head)
         body = b"" if request.method == "HEAD" else reply.body
         return httpx.Response(
             reply.status, headers=headers, stream=httpx.ByteStream(body), extensions={"mesh": info}, request=request

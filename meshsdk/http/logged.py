@@ -176,6 +176,8 @@ def _head_of(request: httpx.Request, begun: Exchange | LocalReply | None) -> Req
     if type(begun) is Exchange:
         # A route's changes are made when somebody is there to get them.
         return begun.outgoing_head if begun.attempts else begun.head
+    if type(begun) is LocalReply and begun.head is not None:
+        return begun.head
     return head_of(request, request.url.scheme)
 
 

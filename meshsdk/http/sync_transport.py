@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -20,7 +20,6 @@ from .dispatcher import (
     Dispatcher,
     HasRuntime,
     Unsettled,
-    error_flag,
     passed_on,
     timeout_failure,
 )
@@ -34,6 +33,7 @@ from .sync_pool import SyncPool
 from .sync_sender import Sender
 from .timeouts import timeouts_of
 from .tls import TlsChooser
+from .traced import observe
 
 if TYPE_CHECKING:
     from ..telemetry.http_client import RequestObservation
@@ -113,14 +113,37 @@ class MeshTransport(httpx.BaseTransport):
         if record is not None:
             record.begun(begun, self._dispatcher)
         observer = http_client_observer()
-        if observer is not None:
-            return self._observed(request, begun, observer, outside)
-        if type(begun) is Exchange:
-            if outside is not None and begun.route is None:
-                return passed_on(begun, outside.handle_request(request))
-            return self.carry_out(request, begun, None)
-        assert isinstance(begun, LocalReply)
-        return self._reply(request, begun, None)
+        observed = observe(observer, self._runtime, request, begun) if observer is not None else None
+        if observed is None:
+            return self._follow_up(request, begun, None, outside)
+        try:
+            response = self._follow_up(request, begun, observed.observation, outside)
+        except BaseException as error:
+            observed.failed(error)
+            raise
+        observed.answered(response)
+        return response
+
+    def _follow_up(
+        self,
+        request: httpx.Request,
+        begun: Exchange | LocalReply,
+        observation: RequestObservation | None,
+        outside: httpx.BaseTransport | None,
+    ) -> httpx.Response:
+        """Carry out what was decided."""
+        if isinstance(begun, LocalReply):
+            return self._reply(request, begun, None)
+        if outside is None or begun.route is not None:
+            return self.carry_out(request, begun, observation)
+        if observation is None:
+            return passed_on(begun, outside.handle_request(request))
+        told, end = observation.pass_on()
+        try:
+            request.headers.update(told)
+            return passed_on(begun, outside.handle_request(request))
+        finally:
+            end()
 
     def close(self) -> None:
         """Close all connections; requests under way fail with an httpx exception."""
@@ -154,30 +177,6 @@ class MeshTransport(httpx.BaseTransport):
         finally:
             cancel()
         return self._dispatcher.begin(request)
-
-    def _observed(
-        self, request: httpx.Request, begun: Exchange | LocalReply, observer: Any, outside: httpx.BaseTransport | None
-    ) -> httpx.Response:
-        """The same under a span."""
-        url = request.url
-        shown = str(url.copy_with(username=None, password=None) if url.userinfo else url)
-        observation = observer.start(
-            request.method, shown, url.host, url.port or (443 if url.scheme == "https" else 80)
-        )
-        cluster = begun.cluster.name if isinstance(begun, Exchange) else ""
-        try:
-            if isinstance(begun, LocalReply):
-                response = self._reply(request, begun, None)
-            elif outside is not None and begun.route is None:
-                response = passed_on(begun, outside.handle_request(request))
-            else:
-                response = self.carry_out(request, begun, observation)
-        except BaseException as error:
-            observation.end(None, error, cluster, "", error_flag(error))
-            raise
-        info = response.extensions["mesh"]
-        observation.end(response.status_code, None, info.cluster, info.endpoint, info.flag)
-        return response
 
     def _hold_up(self, seconds: float, tally: FaultTally | None) -> None:
         """Delay a request, as fault injection wants it."""

@@ -25,6 +25,7 @@ from ..errors import PeerIdentityError
 from ..exchange.configured_answer import configured_answer
 from ..exchange.local_reply import LocalReply, no_route, path_refused, redirect_to
 from ..exchange.request_changes import changed_request
+from ..request_id import NAME, carried
 from ..resources import (
     ForwardAction,
     HeaderMutations,
@@ -37,6 +38,7 @@ from ..routing import CompiledRoute, RequestHead, RouteTable, apply_mutations
 from ..routing.compiled_forward import Destination, filter_levels, mutation_levels
 from ..routing.header_mutation import MutationLevel
 from ..routing.timeouts import is_grpc
+from ..routing.tracing import Traced
 from ..security import check_peer
 from .asked import NOTHING, asked_of, header_facts
 from .connection import Connection, Fact
@@ -49,6 +51,7 @@ from .peer import (
     check_changes,
     compile_changes,
     compile_client_certificate,
+    compile_identification,
     compile_sanitizing,
     format_context,
     must_be_secured,
@@ -132,6 +135,7 @@ class CompiledChain:
         self._accepted: set[str] = set()
         self._requires_peer = chain.tls is not None and chain.tls.require_client_certificate
         self._sanitize = compile_sanitizing(manager, routes.internal_only_headers)
+        self._identify = compile_identification(manager)
         self._mark_certificate = compile_client_certificate(manager)
         self._upgrades = manager.rules.upgrades
         if any(isinstance(route.route.action, NonForwardingAction) for route in every_route):
@@ -194,7 +198,8 @@ class CompiledChain:
                 reply = path_refused() if is_refused else redirect_to(status, head.target, "path_normalization_failed")
                 return self._answered_early(request, reply)
             request.head = head
-        self._sanitize(request)
+        if not request.is_clean:
+            self._clean(request)
         self._mark_certificate(request)
         if b"upgrade" in request.head.by_name() and asks_for_another(request.head, self._upgrades):
             return self._answered_early(request, upgrade_refused())
@@ -224,6 +229,25 @@ class CompiledChain:
                 return self._answered(request, compiled, result)
             return self._rest(request, compiled, number, result)
         return self._arrived(request, compiled)
+
+    def trace(self, request: InboundRequest) -> Traced | None:
+        """What the connection manager says of a request's trace, before the request is decided on; None is nothing."""
+        if self.table.tracing is None:
+            return None
+        request.find_remote = self._find_remote
+        self._clean(request)
+        return request.traced
+
+    def _clean(self, request: InboundRequest) -> None:
+        """Take from a request what its caller has no say in, and give it an id that says whether it is traced."""
+        request.is_clean = True
+        self._sanitize(request)
+        self._identify(request)
+        tracing = self.table.tracing
+        if tracing is not None:
+            # x-envoy-force-trace was taken from strangers.
+            request.head, request.traced = tracing.decide(request.head, random.random, may_force=True)
+        request.request_id = carried(request.head.by_name().get(NAME))
 
     def _check_peer(self, connection: Connection) -> LocalReply | None:
         """Refuse a peer that the handshake let in and the chain's settings do not, or of whom the server tells nothing.

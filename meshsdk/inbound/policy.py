@@ -11,6 +11,7 @@ from ..discovery import ServerView
 from ..errors import ResourceError
 from ..resources import TlsTrust
 from ..resources.listener import NO_RULES, RequestRules, ServerListener, strictest
+from ..routing.tracing import Traced
 from .compiled_chain import CompiledChain
 from .connection import Connection
 from .filter_chains import ChainFinder
@@ -84,6 +85,14 @@ class InboundPolicy:
         if chain is None:
             return not_configured("no filter chain is for this connection")
         return chain.begin(request)
+
+    def trace(self, request: InboundRequest) -> Traced | None:
+        """What configuration says of a request's trace, before the request is decided on; None is nothing."""
+        connection = request.connection
+        if self._finder is None or (connection.untold and self._finder.asks & connection.untold):
+            return None
+        chain = self.chain_of(connection)
+        return chain.trace(request) if chain is not None else None
 
     @property
     def trusts(self) -> frozenset[TlsTrust]:

@@ -7,6 +7,7 @@ from operator import itemgetter
 from types import EllipsisType
 
 from ..routing import CompiledRoute, RequestHead
+from ..routing.tracing import Traced
 from .connection import Address, Connection, parse_address
 
 __all__ = ["ROUTER", "InboundRequest"]
@@ -45,6 +46,9 @@ class InboundRequest:
         cluster: That the route leads to, where it forwards.
         max_body_bytes: The longest that the application is given; None is no limit.
         on_done: Who is told how the request ended.
+        is_clean: What only proxies may say was taken out of it, and it has its id.
+        request_id: That goes on in what is sent on its behalf; None where it has none.
+        traced: What was decided of its trace; None leaves it to the application's OpenTelemetry.
     """
 
     __slots__ = (
@@ -57,13 +61,16 @@ class InboundRequest:
         "filter_state",
         "find_remote",
         "head",
+        "is_clean",
         "max_body_bytes",
         "metadata",
         "on_done",
+        "request_id",
         "response_changes",
         "route",
         "route_metadata",
         "route_name",
+        "traced",
     )
 
     def __init__(self, head: RequestHead, connection: Connection) -> None:
@@ -82,6 +89,9 @@ class InboundRequest:
         self.route_name = self.cluster = ""
         self.route_metadata: Mapping[str, Mapping[str, object]] = _SAYS_NOTHING
         self.on_done: list[DoneCallback] = []
+        self.is_clean = False
+        self.request_id: bytes | None = None
+        self.traced: Traced | None = None
 
     @property
     def remote(self) -> Address | None:

@@ -27,6 +27,9 @@ class ResourceType(Enum):
     CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
     ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 
+    # Each is one object. An Enum's own hash is made by Python of its name, for every look into a cache.
+    __hash__ = object.__hash__
+
     @property
     def type_url(self) -> str:
         """The type URL that stands in a DiscoveryRequest."""

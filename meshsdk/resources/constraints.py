@@ -47,10 +47,16 @@ class _Rules(Struct, frozen=True):
     Attributes:
         of_whole: Those about what may not be missing.
         of_fields: Of the values of fields that are set, by number.
+        of_few: The same where they are few, by number: each one's name, whether it says that it is set, and its check.
     """
 
     of_whole: tuple[Check, ...] = ()
     of_fields: Mapping[int, Check] = {}
+    of_few: tuple[tuple[str, bool, Check], ...] = ()
+
+
+# To ask for one field costs a tenth of what it costs to be told all that are set.
+_FEW = 6
 
 
 _rules_by_type: dict[type[Message], _Rules] = {}
@@ -79,6 +85,9 @@ def _check(message: Message) -> None:
         rules = _rules_by_type[kind] = _compile_message(message.DESCRIPTOR)
     for one in rules.of_whole:
         one(message)
+    if rules.of_few:
+        _check_few(message, rules.of_few)
+        return
     of_fields = rules.of_fields
     if not of_fields:
         return
@@ -90,6 +99,22 @@ def _check(message: Message) -> None:
                 check_value(value)
             except Broken as broken:
                 raise broken.below(f".{field.name}") from None
+
+
+def _check_few(message: Message, checks: tuple[tuple[str, bool, Check], ...]) -> None:
+    for name, has_presence, check_value in checks:
+        if has_presence:
+            if not message.HasField(name):
+                continue
+            value = getattr(message, name)
+        else:
+            value = getattr(message, name)
+            if not value:
+                continue
+        try:
+            check_value(value)
+        except Broken as broken:
+            raise broken.below(f".{name}") from None
 
 
 def _compile_message(descriptor: Any) -> _Rules:
@@ -112,7 +137,11 @@ def _compile_message(descriptor: Any) -> _Rules:
             of_fields[field.number] = check_field
             if not field.has_presence and not _takes_nothing(check_field, field):
                 of_whole.append(_unset_check(field.name, check_field))
-    return _Rules(tuple(of_whole), of_fields)
+    if len(of_fields) > _FEW:
+        return _Rules(tuple(of_whole), of_fields)
+    few = sorted((field.number, field.name, field.has_presence) for field in descriptor.fields)
+    of_few = tuple((name, has_presence, of_fields[number]) for number, name, has_presence in few if number in of_fields)
+    return _Rules(tuple(of_whole), of_fields, of_few)
 
 
 def _is_unchecked(descriptor: Any) -> bool:

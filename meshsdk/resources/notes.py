@@ -11,7 +11,10 @@ from collections.abc import Iterator
 
 from google.protobuf.message import Message
 
-__all__ = ["Notes"]
+__all__ = ["Notes", "acts_on_all"]
+
+# To ask for one field costs a tenth of what it costs to be told all that are set.
+_FEW = 6
 
 
 class Notes:
@@ -34,6 +37,8 @@ class Notes:
             where: Its path.
             acted_on: Names of its fields that are acted on, or that have no effect on a client by their nature.
         """
+        if acts_on_all(message, acted_on):
+            return
         for descriptor, _ in message.ListFields():
             if descriptor.name not in acted_on:
                 self.add(f"{where}.{descriptor.name}", "is not acted on")
@@ -43,3 +48,22 @@ class Notes:
 
     def __len__(self) -> int:
         return len(self._lines)
+
+
+def acts_on_all(message: Message, acted_on: frozenset[str]) -> bool:
+    """Whether it takes a few questions to know that no other field is set; where False, some may be."""
+    others = _others.get((message.DESCRIPTOR, acted_on))
+    if others is None:
+        others = _others[message.DESCRIPTOR, acted_on] = [
+            (field.name, field.has_presence) for field in message.DESCRIPTOR.fields if field.name not in acted_on
+        ]
+    if len(others) > _FEW:
+        return False
+    for name, has_presence in others:
+        if message.HasField(name) if has_presence else getattr(message, name):
+            return False
+    return True
+
+
+# By message type and what is acted on of it: the other fields, and whether they say that they are set.
+_others: dict[tuple[object, frozenset[str]], list[tuple[str, bool]]] = {}

@@ -61,6 +61,7 @@ _PLACES = {
     "unknown_fields": "google.protobuf",
     "uri_template_match_pb2": "envoy.extensions.path.match.uri_template.v3",
     "uri_template_rewrite_pb2": "envoy.extensions.path.rewrite.uri_template.v3",
+    "uuid_pb2": "envoy.extensions.request_id.uuid.v3",
     "validate_pb2": "validate",
     "wrr_locality_pb2": "envoy.extensions.load_balancing_policies.wrr_locality.v3",
 }

@@ -15,6 +15,7 @@ from .formatter import Formatter, compile_format
 from .header_mutation import MutationLevel, compile_mutations
 from .request_head import RequestHead
 from .rewrite import compile_location, compile_path_rewrite
+from .tracing import CompiledTracing, compile_tracing
 
 __all__ = ["CompiledRoute", "compile_route"]
 
@@ -29,6 +30,7 @@ class CompiledRoute(Struct, frozen=True):
         path_rewrite: Of a redirect: its response headers may refer to the new path.
         body_format: Of a direct response's body; None is the body as it is.
         place: Among the routes of its virtual host.
+        tracing: Decides on the traces of its requests; None leaves them to the application's OpenTelemetry.
     """
 
     route: Route
@@ -46,6 +48,7 @@ class CompiledRoute(Struct, frozen=True):
     filter_response_levels: tuple[MutationLevel, ...] = ()
     filters: CompiledFilters = NO_FILTERS
     place: int = 0
+    tracing: CompiledTracing | None = None
 
     @property
     def name(self) -> str:
@@ -85,6 +88,7 @@ def compile_route(
         filter_response_levels=of_filters,
         filters=filters,
         place=place,
+        tracing=compile_tracing(listener.tracing, listener.request_ids, route.tracing, where),
     )
     match route.action:
         case ForwardAction() as action:

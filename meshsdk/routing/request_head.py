@@ -116,6 +116,11 @@ class RequestHead:
         """The same request with other headers."""
         return RequestHead(self.method, self.scheme, self.authority, self.target, raw_headers)
 
+    def set_headers(self, raw_headers: RawHeaders) -> None:
+        """Give a request that nobody else has seen yet other headers."""
+        self.raw_headers = raw_headers
+        self._by_name = None
+
     def plus(self, name: bytes, value: bytes) -> RequestHead:
         """The same request with one header more, of a lower-case name that it did not have."""
         head = self.with_headers([*self.raw_headers, (name, value)])

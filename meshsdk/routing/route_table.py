@@ -10,8 +10,10 @@ from .compiled_route import CompiledRoute, compile_route
 from .conditions import RandomFraction
 from .path_normalization import compile_path_normalization, is_uniform
 from .request_head import RequestHead
+from .request_ids import compile_request_ids
 from .rewrite import split_authority
 from .route_index import RouteIndex
+from .tracing import compile_tracing
 from .virtual_hosts import VirtualHostIndex
 
 __all__ = ["RouteTable"]
@@ -26,6 +28,9 @@ class RouteTable:
     Attributes:
         routes: All of them, in no order.
         prepare: What the connection manager does to a request before its route is sought; None is nothing.
+        identify: Gives a client's request its id.
+        tells_ids: Responses have their request's.
+        tracing: Decides on the traces of requests without a route; None leaves all to the application's OpenTelemetry.
 
     Raises:
         ResourceError: A format string is wrong.
@@ -35,6 +40,9 @@ class RouteTable:
         self.listener = listener
         self.configuration = configuration
         self.prepare = _compile_preparation(listener)
+        self.identify = compile_request_ids(listener.request_ids)
+        self.tells_ids = listener.request_ids.in_response
+        self.tracing = compile_tracing(listener.tracing, listener.request_ids)
         self._vhost_header = configuration.vhost_header
         domains: dict[str, RouteIndex] = {}
         buckets = Buckets()

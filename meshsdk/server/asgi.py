@@ -13,10 +13,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from .. import deadline
+from .. import deadline, request_id
 from ..errors import MeshError, UnsupportedFeatureError
 from ..exchange.local_reply import LocalReply, payload_too_large
-from ..inbound import InboundRequest
+from ..inbound import Connection, InboundPolicy, InboundRequest
 from ..log_lines import logger_of
 from ..telemetry.lookup import http_server_observer
 from .asgi_head import read_head, read_strictly, write_back
@@ -24,6 +24,7 @@ from .connections import ADMITTED, TELLS_PEERS, Teller, asgi_connection
 from .drive import AsyncDriver
 from .inbound import HasControl, Inbound
 from .measured import InboundRecord
+from .traced import announced_size, end_observation, observe
 from .uniform import make_uniform
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ class AsgiMiddleware:
             driver = self._drivers[port] = AsyncDriver(Inbound(self._mesh.runtime, port, self._address))
         return driver
 
+    def _policy(self, connection: Connection) -> InboundPolicy | None:
+        port = self._port if self._port is not None else connection.destination_port
+        return self._driver(port).inbound.policy if port else None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
         kind = scope["type"]
@@ -104,7 +109,7 @@ class AsgiMiddleware:
             record.request = request
         outcome = _Outcome()
         observer = http_server_observer()
-        observation = observer.start(request.head, connection) if observer is not None else None
+        observation = observe(observer, request, self._policy(connection)) if observer is not None else None
         error: BaseException | None = None
         if observation is not None:
             observation.enter()
@@ -118,7 +123,8 @@ class AsgiMiddleware:
                 request.done(outcome.status if error is None else None)
             if observation is not None:
                 observation.exit()
-                observation.end(outcome.status, error, outcome.flag, _route_path(scope))
+                control, route = self._mesh.runtime, _route_path(scope)
+                end_observation(observation, control, request, outcome.status, error, outcome.flag, route, outcome.size)
             if record is not None:
                 record.end(error)
 
@@ -163,9 +169,9 @@ class AsgiMiddleware:
         record: InboundRecord | None,
     ) -> None:
         """Answer a request, or have the application do so."""
-        before, body = request.head, _Body(receive)
+        before, body = request.arrived, _Body(receive)
         port = self._port if self._port is not None else request.connection.destination_port
-        policy = self._driver(port).inbound.policy if port else None
+        policy = self._policy(request.connection)
         if record is not None:
             record.policy = policy
         reply = make_uniform(request, policy, port, scope.get("http_version", "1.1"))
@@ -188,11 +194,15 @@ class AsgiMiddleware:
         if body.is_read:
             receive = body.receive
         limit = deadline.of_headers(request.head.header)
-        if limit is None:
-            await self.app(scope, receive, answer)
-        else:
-            with deadline.limit(limit):
+        token = request_id.current.set(request.request_id)
+        try:
+            if limit is None:
                 await self.app(scope, receive, answer)
+            else:
+                with deadline.limit(limit):
+                    await self.app(scope, receive, answer)
+        finally:
+            request_id.current.reset(token)
 
 
 def _watched(send: Send, request: InboundRequest, outcome: _Outcome) -> Send:
@@ -202,7 +212,7 @@ def _watched(send: Send, request: InboundRequest, outcome: _Outcome) -> Send:
     async def answer(message: MutableMapping[str, Any]) -> None:
         kind = message["type"]
         if kind == "http.response.start":
-            outcome.status = message["status"]
+            outcome.status, outcome.size = message["status"], announced_size(message.get("headers", ()))
             if changes_response:
                 headers = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
                 message = {**message, "headers": request.changed_response(headers, message["status"])}
@@ -219,11 +229,12 @@ def _watched(send: Send, request: InboundRequest, outcome: _Outcome) -> Send:
 class _Outcome:
     """What became of a request."""
 
-    __slots__ = ("flag", "status")
+    __slots__ = ("flag", "size", "status")
 
     def __init__(self) -> None:
         self.status: int | None = None
         self.flag = ""
+        self.size: str | None = None
 
 
 class _Body:
@@ -272,7 +283,7 @@ def _route_path(scope: Scope) -> str:
 
 
 async def _answer(scope: Scope, send: Send, reply: LocalReply, outcome: _Outcome) -> None:
-    outcome.status, outcome.flag = reply.status, reply.flag
+    outcome.status, outcome.flag, outcome.size = reply.status, reply.flag, str(len(reply.body))
     headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
     prefix = "http.response"
     if scope["type"] == "websocket":

@@ -58,7 +58,7 @@ class Inbound:
 
     def __init__(self, control: Control, port: int, address: str = "0.0.0.0", listener: str = "") -> None:
         self.port = port
-        self.name = listener or control.server_listener_name(address, port)
+        self.name = listener or control.bootstrap.server_listener_name(address, port)
         self._control = control
         self._root = f"{SERVER_ROOT}{self.name}"
 

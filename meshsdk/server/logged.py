@@ -16,7 +16,7 @@ from ..inbound.peer import connection_value
 from ..resources import Listener, NonForwardingAction
 from ..routing import CompiledRoute
 
-__all__ = ["entry_of", "listener_of"]
+__all__ = ["cluster_of", "entry_of", "listener_of"]
 
 # How requests end that the application has taken up, by their flags.
 _DETAILS = {
@@ -96,7 +96,7 @@ def entry_of(
         steady = Steady(head, status, flags, details, connection.protocol)
         steady.route = request.route_name
         if route is not None:
-            steady.cluster = request.cluster or _cluster(route, connection.destination_port)
+            steady.cluster = request.cluster or cluster_of(route, connection.destination_port)
         if reply is None:
             steady.host = address_text(connection.destination_ip, connection.destination_port)
             steady.attempts = 1
@@ -117,7 +117,7 @@ def listener_of(policy: InboundPolicy | None, connection: Connection) -> Listene
     return chain.manager.listener if chain is not None else None
 
 
-def _cluster(route: CompiledRoute, port: int) -> str:
+def cluster_of(route: CompiledRoute, port: int) -> str:
     """Where a request would have gone that a filter has answered; empty where a route answers by itself."""
     if route.forward is not None:
         return route.forward.destinations[0].cluster

@@ -17,6 +17,7 @@ from ..istio_pod import told_metadata
 from ..telemetry import shared_cells
 from ..telemetry.cells import Memory
 from ..telemetry.istio_metrics import IstioMetrics
+from ..telemetry.lookup import watch_istio
 from ..telemetry.prometheus import CONTENT_TYPE, exposition
 from ..telemetry.service import Service
 from ..telemetry.workload import UNKNOWN, Workload, own_workload
@@ -71,6 +72,7 @@ class Monitoring:
         if self._port is not None:
             # Others that are told the same port learn from our place that it is ours.
             _ = self.metrics.cells
+        watch_istio(self.metrics)
         control.metrics = self.metrics
         control.follow_metrics()
         control.register(self)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
-from typing import Any
+from contextlib import AbstractContextManager, suppress
+from contextvars import Token
+from typing import TYPE_CHECKING, Any
 
-from .. import deadline
+from .. import deadline, request_id
 from ..exchange.local_reply import LocalReply, payload_too_large
-from ..inbound import InboundRequest
+from ..inbound import Connection, InboundPolicy, InboundRequest
 from ..routing import RequestHead
 from ..telemetry.lookup import http_server_observer
 from .connections import ADMITTED, wsgi_connection
@@ -23,9 +24,13 @@ from .drive import Driver
 from .inbound import HasControl, Inbound
 from .malformed import bad_request
 from .measured import InboundRecord, take_metadata
+from .traced import announced_size, end_observation, observe
 from .uniform import make_uniform
 from .wsgi_head import read_head, write_back
 from .wsgi_start import check_start
+
+if TYPE_CHECKING:
+    from ..control import Control
 
 __all__ = ["WsgiMiddleware"]
 
@@ -64,6 +69,10 @@ class WsgiMiddleware:
             driver = self._drivers.setdefault(port, Driver(Inbound(self._mesh.runtime, port, self._address)))
         return driver
 
+    def _policy(self, connection: Connection) -> InboundPolicy | None:
+        port = self._port if self._port is not None else connection.destination_port
+        return self._driver(port).inbound.policy if port else None
+
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """See PEP 3333."""
         if environ.get(ADMITTED) or environ.get("asgi.scope", {}).get(ADMITTED):
@@ -71,7 +80,8 @@ class WsgiMiddleware:
         connection = wsgi_connection(environ, self._port)
         metrics, logs = self._mesh.runtime.metrics, self._mesh.runtime.access_logs
         told = take_metadata(environ) if metrics is not None else None
-        call = _Call(InboundRequest(read_head(environ, connection), connection))
+        request = InboundRequest(read_head(environ, connection), connection)
+        call = _Call(request, self._policy(connection), self._mesh.runtime)
         if metrics is not None or logs is not None:
             record = call.record = InboundRecord(metrics, logs, call.request.head, connection, told)
             record.request = call.request
@@ -87,9 +97,9 @@ class WsgiMiddleware:
     def _decide(self, environ: Environ, start_response: StartResponse, call: _Call) -> Iterable[bytes]:
         """Answer a request, or have the application do so."""
         request, body = call.request, _Body(environ)
-        before = request.head
+        before = request.arrived
         port = self._port if self._port is not None else request.connection.destination_port
-        policy = self._driver(port).inbound.policy if port else None
+        policy = self._policy(request.connection)
         if call.record is not None:
             call.record.policy = policy
         protocol = environ.get("SERVER_PROTOCOL", "HTTP/1.1").removeprefix("HTTP/")
@@ -107,28 +117,42 @@ class WsgiMiddleware:
             call.pass_on()
             reply = write_back(environ, before, request)
         if reply is not None:
-            call.status, call.flag = reply.status, reply.flag
+            call.status, call.flag, call.size = reply.status, reply.flag, str(len(reply.body))
             if call.record is not None:
                 call.record.reply = reply
             return _answer(before, start_response, reply)
-        call.limit(deadline.of_headers(request.head.header))
+        call.begin(deadline.of_headers(request.head.header))
         return self.app(environ, call.watched(start_response))
 
 
 class _Call:
     """One request, and the application's answer: it is over when its chunks are, or when the server closes them."""
 
-    __slots__ = ("_limit", "_observation", "chunks", "flag", "record", "request", "status")
+    __slots__ = (
+        "_control",
+        "_limit",
+        "_observation",
+        "_token",
+        "chunks",
+        "flag",
+        "record",
+        "request",
+        "size",
+        "status",
+    )
 
-    def __init__(self, request: InboundRequest) -> None:
+    def __init__(self, request: InboundRequest, policy: InboundPolicy | None, control: Control) -> None:
         self.request = request
+        self._control = control
+        self.size: str | None = None
         self.chunks: Iterable[bytes] = ()
         self.record: InboundRecord | None = None
         self.status: int | None = None
         self.flag = ""
         self._limit: AbstractContextManager[None] | None = None
+        self._token: Token[bytes | None] | None = None
         observer = http_server_observer()
-        self._observation = observer.start(request.head, request.connection) if observer is not None else None
+        self._observation = observe(observer, request, policy) if observer is not None else None
         if self._observation is not None:
             self._observation.enter()
 
@@ -137,8 +161,9 @@ class _Call:
         if self._observation is not None:
             self.request.head = self._observation.passed_on(self.request.head)
 
-    def limit(self, seconds: float | None) -> None:
-        """What is sent on the request's behalf has so long."""
+    def begin(self, seconds: float | None) -> None:
+        """The application begins; what is sent on the request's behalf has so long, and the request's id."""
+        self._token = request_id.current.set(self.request.request_id)
         if seconds is not None:
             self._limit = deadline.limit(seconds)
             self._limit.__enter__()
@@ -149,7 +174,7 @@ class _Call:
         changes_response = bool(request.response_changes)
 
         def answer(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            self.status = int(status[:3])
+            self.status, self.size = int(status[:3]), announced_size(headers)
             if changes_response:
                 raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
                 raw = request.changed_response(raw, self.status)
@@ -175,6 +200,10 @@ class _Call:
 
     def end(self, error: BaseException | None) -> None:
         """The request is over; told once."""
+        token, self._token = self._token, None
+        if token is not None:
+            with suppress(ValueError):  # Some servers close an answer in another context than they asked for it.
+                request_id.current.reset(token)
         limit, self._limit = self._limit, None
         if limit is not None:
             limit.__exit__(None, None, None)
@@ -183,7 +212,7 @@ class _Call:
         observation, self._observation = self._observation, None
         if observation is not None:
             observation.exit()
-            observation.end(self.status, error, self.flag)
+            end_observation(observation, self._control, self.request, self.status, error, self.flag, "", self.size)
         if self.record is not None:
             self.record.end(error)
 

@@ -14,9 +14,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from opentelemetry import metrics, propagate, trace
-from opentelemetry.context import Context, attach, detach, set_value
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context, attach, detach, get_current, set_value
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from .spans import Traced, start_span
+from .trace_context import extracted, injected
 
 __all__ = ["CallObservation", "GrpcClientObserver", "GrpcServerObserver", "without_other_instrumentation"]
 
@@ -88,18 +91,35 @@ class GrpcClientObserver(_Observer):
     kind = SpanKind.CLIENT
     metric = "rpc.client.call.duration"
 
-    def start(self, method: str, host: str, port: int) -> CallObservation:
+    def start(
+        self,
+        method: str,
+        host: str,
+        port: int,
+        metadata: Metadata | None = None,
+        *,
+        name: str = "",
+        traced: Traced | None = None,
+    ) -> CallObservation:
         """A call begins.
 
         Args:
             method: `package.Service/Method`.
             host, port: Of the channel's target; empty where it is not known.
+            metadata: The caller's: the parent, where no span is the current one.
+            name: Of the span; empty is the method.
+            traced: What configuration has decided of its trace.
         """
         attributes: Attributes = {"rpc.system.name": "grpc", "rpc.method": method}
         if host:
             attributes["server.address"], attributes["server.port"] = host, port
-        span = self._tracer.start_span(method, kind=SpanKind.CLIENT, attributes=attributes)
-        return CallObservation(self, span, attributes)
+        context = get_current()
+        if metadata and not trace.get_current_span(context).get_span_context().is_valid:
+            context = _extracted(metadata, context)
+        if traced is not None and traced.tracing.is_off:
+            return CallObservation(self, trace.get_current_span(context), attributes, context, is_own=False)
+        span = start_span(self._tracer, name or method, SpanKind.CLIENT, context, attributes, traced)
+        return CallObservation(self, span, attributes, context)
 
 
 class GrpcServerObserver(_Observer):
@@ -114,22 +134,24 @@ class GrpcServerObserver(_Observer):
             "grpc.server.call.started", unit="{call}", description="gRPC calls that have begun (gRFC A66)."
         )
 
-    def start(self, method: str, metadata: Metadata, peer: str) -> CallObservation | None:
+    def start(self, method: str, metadata: Metadata, peer: str, traced: Traced | None = None) -> CallObservation | None:
         """A call begins; None where somebody else's instrumentation observes it already.
 
         Args:
             method: `package.Service/Method`.
             metadata: The call's; the trace goes on from it.
             peer: As the server's context has it, such as `ipv4:127.0.0.1:4711`.
+            traced: What configuration has decided of its trace.
         """
         if self._is_observed():
             return None
         attributes: Attributes = {"rpc.system.name": "grpc", "rpc.method": method}
         self._started.add(1, {"grpc.method": method})
         parent = _extracted(metadata)
-        span = self._tracer.start_span(
-            method, context=parent, kind=SpanKind.SERVER, attributes={**attributes, **_peer(peer)}
-        )
+        if traced is not None and traced.tracing.is_off:
+            return CallObservation(self, trace.get_current_span(parent), attributes, parent, is_own=False)
+        told = {**attributes, **_peer(peer)}
+        span = start_span(self._tracer, method, SpanKind.SERVER, parent, told, traced)
         return CallObservation(self, span, attributes, parent)
 
     def is_error(self, code: str) -> bool:
@@ -145,10 +167,13 @@ class GrpcServerObserver(_Observer):
 class CallObservation:
     """One call while it lasts."""
 
-    __slots__ = ("_attributes", "_observer", "_parent", "_span", "_started")
+    __slots__ = ("_attributes", "_is_own", "_observer", "_parent", "_span", "_started")
 
-    def __init__(self, observer: _Observer, span: Span, attributes: Attributes, parent: Context | None = None) -> None:
+    def __init__(
+        self, observer: _Observer, span: Span, attributes: Attributes, parent: Context, *, is_own: bool = True
+    ) -> None:
         self._parent = parent
+        self._is_own = is_own
         self._observer = observer
         self._span = span
         self._attributes = attributes
@@ -170,26 +195,40 @@ class CallObservation:
 
     def injected(self, metadata: Metadata | None) -> tuple[tuple[str, str | bytes], ...]:
         """The metadata with the propagators' fields set, W3C traceparent by default; old ones are replaced."""
-        carrier: dict[str, str] = {}
-        propagate.inject(carrier, self.context)
-        kept = tuple(entry for entry in metadata or () if entry[0] not in carrier)
-        return (*kept, *((name.lower(), value) for name, value in carrier.items()))
+        told = injected(self.context)
+        kept = tuple(entry for entry in metadata or () if entry[0] not in told)
+        return (*kept, *((name, value) for name, value in told.items() if value))
 
-    def end(self, code: str, details: str, cluster: str = "", endpoint: str = "", flag: str = "") -> None:
+    @property
+    def wants_tags(self) -> bool:
+        """Whether the span records what it is told."""
+        return self._is_own and self._span.is_recording()
+
+    def end(
+        self,
+        code: str,
+        details: str,
+        cluster: str = "",
+        endpoint: str = "",
+        flag: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         """The call is over.
 
         Args:
             code: Name of its status, such as `OK`.
             details: The status's message.
             cluster, endpoint, flag: As far as they are known.
+            tags: More of the span.
         """
         span, observer = self._span, self._observer
         outcome: Attributes = {"rpc.response.status_code": code}
         if observer.is_error(code):
             outcome["error.type"] = code
-        if span.is_recording():
+        if self.wants_tags:
             span.set_attributes(
                 {
+                    **(tags or {}),
                     **outcome,
                     **({"meshsdk.cluster": cluster} if cluster else {}),
                     **({"meshsdk.endpoint": endpoint} if endpoint else {}),
@@ -198,7 +237,8 @@ class CallObservation:
             )
             if "error.type" in outcome:
                 span.set_status(Status(StatusCode.ERROR, details or None))
-        span.end()
+        if self._is_own:
+            span.end()
         observer.record(time.monotonic() - self._started, {**self._attributes, **outcome}, cluster, flag)
 
 
@@ -212,12 +252,12 @@ def without_other_instrumentation() -> Iterator[None]:
         detach(token)
 
 
-def _extracted(metadata: Metadata) -> Context:
+def _extracted(metadata: Metadata, context: Context | None = None) -> Context:
     carrier: dict[str, str] = {}
     for name, value in metadata:
         if isinstance(value, str):
             carrier[name] = f"{carrier[name]},{value}" if name in carrier else value
-    return propagate.extract(carrier)
+    return extracted(carrier.get, context)
 
 
 def _peer(peer: str) -> Mapping[str, str | int]:

@@ -2,19 +2,22 @@
 
 One SERVER span for a request, by the HTTP semantic conventions (open-telemetry/semantic-conventions,
 docs/http/http-spans.md and http-metrics.md), with `meshsdk.peer` and `meshsdk.response_flag` besides. While the
-application runs, the span is the current one and the caller's baggage is there, so both go on in what it sends.
+application runs, the span is the current one and the caller's baggage is there, so both go on in what it sends. Beside
+the semantic conventions' attributes it has the tags of `span_tags`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
-from opentelemetry import metrics, propagate, trace
+from opentelemetry import metrics, trace
 from opentelemetry.context import attach, detach
-from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import SpanKind, StatusCode
+
+from .spans import Traced, start_span
+from .trace_context import extracted, injected
 
 __all__ = ["HttpServerObserver", "InboundObservation"]
 
@@ -33,11 +36,8 @@ class Head(Protocol):
     scheme: str
     path: str
 
-    def values(self, name: str) -> list[str]:
-        """Every value of a header, by its lower-case name."""
-
-    def by_name(self) -> dict[bytes, bytes]:
-        """The headers by their lower-case names."""
+    def header(self, name: str) -> str | None:
+        """A header's value, by its lower-case name."""
 
 
 class ChangeableHead(Head, Protocol):
@@ -81,12 +81,18 @@ class HttpServerObserver:
             1, {"meshsdk.details": details, "http.response.status_code": status}
         )
 
-    def start(self, head: Head, caller: Caller) -> InboundObservation | None:
-        """A request begins; None where somebody else's instrumentation observes it already."""
+    def start(self, head: Head, caller: Caller, traced: Traced | None = None) -> InboundObservation | None:
+        """A request begins; None where somebody else's instrumentation observes it already.
+
+        Args:
+            head: The request.
+            caller: Whose it is.
+            traced: What configuration has decided of its trace.
+        """
         current = trace.get_current_span()
         if current.is_recording() and getattr(current, "kind", None) is SpanKind.SERVER:
             return None
-        return InboundObservation(self, head, caller)
+        return InboundObservation(self, head, caller, traced)
 
 
 class InboundObservation:
@@ -94,7 +100,7 @@ class InboundObservation:
 
     __slots__ = ("_context", "_method", "_observer", "_scheme", "_span", "_started", "_token")
 
-    def __init__(self, observer: HttpServerObserver, head: Head, caller: Caller) -> None:
+    def __init__(self, observer: HttpServerObserver, head: Head, caller: Caller, traced: Traced | None) -> None:
         method = head.method if head.method in _METHODS else "_OTHER"
         attributes = {"http.request.method": method, "url.scheme": head.scheme, "url.path": head.path}
         if caller.source_ip:
@@ -102,11 +108,13 @@ class InboundObservation:
         principal = caller.principal
         if principal:
             attributes["meshsdk.peer"] = principal
-        parent = propagate.extract(head, getter=_GETTER)
-        self._span = observer.tracer.start_span(
-            method if method != "_OTHER" else "HTTP", context=parent, kind=SpanKind.SERVER, attributes=attributes
-        )
-        self._context = trace.set_span_in_context(self._span, parent)
+        parent = extracted(head.header)
+        name = method if method != "_OTHER" else "HTTP"
+        if traced is not None and traced.tracing.is_off:
+            self._span, self._context = trace.get_current_span(parent), parent
+        else:
+            self._span = start_span(observer.tracer, name, SpanKind.SERVER, parent, attributes, traced)
+            self._context = trace.set_span_in_context(self._span, parent)
         self._observer = observer
         self._method = method
         self._scheme = head.scheme
@@ -118,11 +126,15 @@ class InboundObservation:
         Frameworks that make spans of their own, and applications that pass the caller's headers on by hand, take the
         parent from there.
         """
-        told: dict[str, str] = {}
-        propagate.inject(told, context=self._context)
-        for name, value in told.items():
-            head = head.replacing(name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace"))
+        for name, value in injected(self._context).items():
+            if value:
+                head = head.replacing(name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))
         return head
+
+    @property
+    def wants_tags(self) -> bool:
+        """Whether the span records what it is told."""
+        return self._span.is_recording()
 
     def enter(self) -> None:
         """From here on the request's span is the current one, until `exit`."""
@@ -132,8 +144,25 @@ class InboundObservation:
         """In the same context as `enter`."""
         detach(self._token)
 
-    def end(self, status: int | None, error: BaseException | None, flag: str = "", route: str = "") -> None:
-        """The request is over."""
+    def end(
+        self,
+        status: int | None,
+        error: BaseException | None,
+        flag: str = "",
+        route: str = "",
+        operation: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """The request is over.
+
+        Args:
+            status: Of the answer; None where none began.
+            error: What the application has raised.
+            flag: Envoy's.
+            route: The template that a framework has matched.
+            operation: What the mesh's route calls such requests.
+            tags: More of the span.
+        """
         outcome: Attributes = {}
         if status is not None:
             outcome["http.response.status_code"] = status
@@ -143,12 +172,14 @@ class InboundObservation:
             outcome["error.type"] = str(status)
         span = self._span
         if span.is_recording():
-            told = outcome.copy()
+            told: Attributes = {**(tags or {}), **outcome}
             if flag:
                 told["meshsdk.response_flag"] = flag
             if route:
                 told["http.route"] = route
                 span.update_name(f"{self._method} {route}")
+            elif operation:
+                span.update_name(operation)
             span.set_attributes(told)
             if "error.type" in outcome:
                 span.set_status(StatusCode.ERROR, str(error) if error is not None else None)
@@ -156,18 +187,3 @@ class InboundObservation:
         outcome["http.request.method"] = self._method
         outcome["url.scheme"] = self._scheme
         self._observer.duration.record(time.monotonic() - self._started, outcome)
-
-
-class _Headers(Getter[Head]):
-    """Lets propagators look into a request; most have few of the headers that are looked for."""
-
-    def get(self, carrier: Head, key: str) -> list[str] | None:
-        """See Getter."""
-        return carrier.values(key.lower()) or None
-
-    def keys(self, carrier: Head) -> list[str]:
-        """See Getter."""
-        return [name.decode("latin-1") for name in carrier.by_name()]
-
-
-_GETTER = _Headers()

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 from .cells import HTTP, MESSAGES, Cells, Memory, PrivateMemory, Rows
 from .label_names import MESSAGE_LABELS, REQUEST_LABELS, STANDARD_LABELS
 from .label_overrides import Chosen, LabelOverrides
-from .lookup import watch_istio
 from .peer_metadata import Peers, own_headers
 from .service import Service
 from .workload import NOBODY, UNKNOWN, Workload, bounded, namespace_of
@@ -102,7 +101,6 @@ class IstioMetrics:
         self._on_first = on_first
         self._make_recorder: Callable[[Cells], Callable[[int, int, int, int], None]] | None = None
         self.after_fork()
-        watch_istio(self)
 
     def after_fork(self) -> None:
         """In a forked child: what the parent has counted is the parent's."""

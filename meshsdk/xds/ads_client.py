@@ -20,9 +20,12 @@ from ..log_lines import logger_of
 from ..resources import ResourceType
 from .backoff import Backoff
 from .cache import DOES_NOT_EXIST_SECONDS, ResourceCache, Status
+from .delta import DeltaSession
+from .lifetimes import Lifetimes
 from .loop import ControlLoop, Timer
 from .refusal import what_to_do
 from .second_question import Callbacks, SecondQuestion
+from .session import Session
 from .sotw import SotwSession
 from .source import Wanted
 from .stream import AdsStream
@@ -66,7 +69,8 @@ class AdsClient:
         self._backoff = backoff or Backoff()
         self._does_not_exist_seconds = does_not_exist_seconds
         self._server_index = 0
-        self._session = SotwSession(
+        make_session = DeltaSession if self._servers[0].is_incremental else SotwSession
+        self._session: Session = make_session(
             node_message(node),
             cache,
             keep_deleted=self._servers[0].ignores_resource_deletion,
@@ -79,6 +83,7 @@ class AdsClient:
         self._second_question = SecondQuestion(
             self._session, loop, self._open_beside, self._cancel_timer, does_not_exist_seconds
         )
+        self._lifetimes = Lifetimes(cache, loop)
         self._closed = False
         self._problem = ""
         self.failures = 0
@@ -100,6 +105,7 @@ class AdsClient:
             for gone in self._session.wanted.get(kind, frozenset()) - names:
                 self._cancel_timer(kind, gone)
                 self._second_question.forget(kind, gone)
+                self._lifetimes.forget((kind, gone))
             request = self._session.subscribe(kind, names)
             if request is not None and self._stream is not None:
                 self._stream.send(request)
@@ -112,6 +118,7 @@ class AdsClient:
         self._closed = True
         if self._reconnect is not None:
             self._reconnect.cancel()
+        self._lifetimes.close()
         self._drop_stream()
 
     def _connect(self) -> None:
@@ -125,6 +132,7 @@ class AdsClient:
                 server,
                 on_response=lambda stream, response: self._loop.post(partial(self._on_response, stream, response)),
                 on_end=lambda stream, reason: self._loop.post(partial(self._on_end, stream, reason)),
+                is_incremental=self._session.is_incremental,
             )
         except BootstrapError as error:
             self._problem = str(error)
@@ -155,9 +163,10 @@ class AdsClient:
             received = self._session.receive(response)
         finally:
             stream.processed()
-        for name in received.settled:
-            if received.kind is not None:
+        if received.kind is not None:
+            for name in received.settled:
                 self._cancel_timer(received.kind, name)
+            self._lifetimes.take({(received.kind, name): one for name, one in received.lifetimes.items()})
         for answer in received.answers:
             if answer.HasField("error_detail"):
                 logger.warning("refused a response of the management server: %s", answer.error_detail.message)

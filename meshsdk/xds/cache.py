@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from ..resources import Resource, ResourceType
 
-__all__ = ["DOES_NOT_EXIST_SECONDS", "CachedResource", "ResourceCache", "Status"]
+__all__ = ["DOES_NOT_EXIST_SECONDS", "CachedResource", "ResourceCache", "ResourceKey", "Status"]
 
 # Envoy docs, xds_protocol, "Knowing when a requested resource does not exist": 15 seconds.
 DOES_NOT_EXIST_SECONDS = 15.0
@@ -24,6 +24,9 @@ class Status(Enum):
     NACKED = "NACKED"
     DOES_NOT_EXIST = "DOES_NOT_EXIST"
     TIMEOUT = "TIMEOUT"
+
+
+ResourceKey = tuple[ResourceType, str]
 
 
 class CachedResource(Struct, frozen=True):
@@ -61,8 +64,9 @@ class ResourceCache:
     """
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[ResourceType, str], CachedResource] = {}
+        self._entries: dict[ResourceKey, CachedResource] = {}
         self.changes = 0
+        self._changed: set[ResourceKey] = set()
         # They have all of their keys from the start: who reads them meets no change of their size.
         self.counts = {(kind, status): 0 for kind in ResourceType for status in Status}
         self.updates = dict.fromkeys(ResourceType, 0)
@@ -72,6 +76,11 @@ class ResourceCache:
     def get(self, kind: ResourceType, name: str) -> CachedResource | None:
         """What is known of a resource, or None where it was never asked for."""
         return self._entries.get((kind, name))
+
+    def take_changed(self) -> set[ResourceKey]:
+        """Which resources have changed since this was last asked."""
+        changed, self._changed = self._changed, set()
+        return changed
 
     def count(self, status: Status) -> int:
         """How many resources have a status, of whatever type. From any thread."""
@@ -119,6 +128,7 @@ class ResourceCache:
     def _set(self, kind: ResourceType, name: str, entry: CachedResource) -> None:
         self._put(kind, name, entry)
         self.changes += 1
+        self._changed.add((kind, name))
 
     def _put(self, kind: ResourceType, name: str, entry: CachedResource) -> None:
         known = self._entries.get((kind, name))

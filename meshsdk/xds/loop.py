@@ -64,6 +64,10 @@ class ControlLoop:
         """Have `callback` run on the control thread. From any thread; never blocks."""
         self._inbox.put(callback)
 
+    def now(self) -> float:
+        """The loop's clock, in seconds."""
+        return self._clock()
+
     def call_later(self, delay_seconds: float, callback: Callback) -> Timer:
         """Have `callback` run after `delay_seconds`. Control thread only."""
         timer = Timer(self._clock() + delay_seconds, callback)

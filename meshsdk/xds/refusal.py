@@ -1,4 +1,4 @@
-"""What a person can do about a management server that does not believe who this process is.
+"""What a person can do about a management server that does not believe who this process is, or is spoken to wrongly.
 
 Servers say little to whom they do not know: istiod's whole answer is "authentication failure"
 (istio pilot/pkg/xds/auth.go). What this process has shown, it knows itself.
@@ -19,13 +19,15 @@ _CALL_CREDS = (
 
 
 def what_to_do(code: grpc.StatusCode | None, server: XdsServer, node: Node) -> str:
-    """What to look at after a stream ended with a status; empty where the status is not about identity.
+    """What to look at after a stream ended with a status; empty where that is not known.
 
     Args:
         code: The stream's status.
         server: Whose answer it is.
         node: Who this process says it is.
     """
+    if code is grpc.StatusCode.UNIMPLEMENTED and server.is_incremental:
+        return 'it does not speak xDS incrementally; leave "meshsdk.incremental" out of its server_features'
     if code is grpc.StatusCode.UNAUTHENTICATED:
         return _unauthenticated(server)
     if code is grpc.StatusCode.PERMISSION_DENIED and server.token_files:

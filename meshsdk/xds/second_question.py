@@ -16,7 +16,7 @@ from typing import Any
 
 from ..resources import RESOURCE_TYPES, ResourceType
 from .loop import ControlLoop, Timer
-from .sotw import SotwSession
+from .session import Session
 from .stream import AdsStream
 
 __all__ = ["SecondQuestion"]
@@ -42,7 +42,7 @@ class SecondQuestion:
 
     def __init__(
         self,
-        session: SotwSession,
+        session: Session,
         loop: ControlLoop,
         open_stream: Callable[[Callbacks], AdsStream | None],
         on_absent: Callable[[ResourceType, str], None],

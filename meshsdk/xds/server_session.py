@@ -24,12 +24,27 @@ from msgspec import Struct, field
 from ..log_lines import logger_of
 from ..resources import RESOURCE_TYPES, ResourceType
 
-__all__ = ["DeltaServerSession", "Served", "SotwServerSession"]
+__all__ = ["SECRET", "DeltaServerSession", "Served", "SotwServerSession"]
 
 logger = logger_of("meshsdk.xds")
 
+
+class _Secrets(Struct, frozen=True):
+    """The type of secrets, which is no `ResourceType`: meshsdk's own clients get them by an identity."""
+
+    type_url: str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+    is_complete_in_every_response: bool = False
+
+
+SECRET = _Secrets()
+
+Kind = ResourceType | _Secrets
+
+_KINDS: dict[str, Kind] = {**RESOURCE_TYPES, SECRET.type_url: SECRET}
+
 # Clusters, their endpoints, listeners, their routes: make before break (xds_protocol, eventual consistency).
-_SEND_ORDER = (
+_SEND_ORDER: tuple[Kind, ...] = (
+    SECRET,
     ResourceType.CLUSTER,
     ResourceType.ENDPOINTS,
     ResourceType.LISTENER,
@@ -62,8 +77,10 @@ class _Session(ABC):
         self._state = state
         self._node = base_pb2.Node()
         self._knows_node = False
-        self._subscriptions: dict[ResourceType, _Subscription] = {}
+        self._subscriptions: dict[Kind, _Subscription] = {}
         self._nonces = itertools.count(1)
+        # What was hashed last, by type and name: nearly all resources of a new state are those of the one before it.
+        self._known: dict[Kind, dict[str, tuple[bytes, str]]] = {}
 
     def _meet(self, request: Any) -> None:
         """A client introduces itself in its first request; by that it gets the shape of resources that it takes."""
@@ -72,14 +89,23 @@ class _Session(ABC):
             self._node = request.node
 
     @property
-    def _resources(self) -> Mapping[tuple[ResourceType, str], bytes]:
-        return self._state.for_client(self._node)
+    def _resources(self) -> Mapping[tuple[Kind, str], bytes]:
+        found: Mapping[Any, bytes] = self._state.for_client(self._node)
+        return found
 
-    def _wanted(self, kind: ResourceType, subscription: _Subscription) -> dict[str, bytes]:
+    def _wanted(self, kind: Kind, subscription: _Subscription) -> dict[str, bytes]:
         resources = self._resources
         if subscription.is_wildcard:
             return {name: packed for (of, name), packed in resources.items() if of is kind}
         return {name: resources[(kind, name)] for name in subscription.names if (kind, name) in resources}
+
+    def _versions(self, kind: Kind, wanted: Mapping[str, bytes]) -> dict[str, str]:
+        before, known = self._known.get(kind, {}), {}
+        for name, packed in wanted.items():
+            one = before.get(name)
+            known[name] = one if one is not None and one[0] is packed else (packed, _version(packed))
+        self._known[kind] = known
+        return {name: version for name, (_, version) in known.items()}
 
     def _log_refusal(self, request: Any) -> None:
         if request.HasField("error_detail"):
@@ -94,7 +120,7 @@ class _Session(ABC):
                 yield from self._send(kind, subscription)
 
     @abstractmethod
-    def _send(self, kind: ResourceType, subscription: _Subscription) -> Iterator[Any]:
+    def _send(self, kind: Kind, subscription: _Subscription) -> Iterator[Any]:
         """The responses that bring the client up to date with one type."""
 
 
@@ -104,7 +130,7 @@ class SotwServerSession(_Session):
     def receive(self, request: Any) -> Iterator[Any]:
         """A request came: what to send."""
         self._meet(request)
-        kind = RESOURCE_TYPES.get(request.type_url)
+        kind = _KINDS.get(request.type_url)
         if kind is None:
             return
         self._log_refusal(request)
@@ -125,15 +151,18 @@ class SotwServerSession(_Session):
         subscription.names = names
         yield from self._send(kind, subscription, force=is_first or grown)
 
-    def _send(self, kind: ResourceType, subscription: _Subscription, *, force: bool = False) -> Iterator[Any]:
+    def _send(self, kind: Kind, subscription: _Subscription, *, force: bool = False) -> Iterator[Any]:
         wanted = self._wanted(kind, subscription)
-        versions = {name: _version(packed) for name, packed in wanted.items()}
+        versions = self._versions(kind, wanted)
         if versions == subscription.sent and not force:
             return
-        if not wanted and not kind.is_complete_in_every_response:
-            # Of these types only what is there is sent; the client's own timer finds out that nothing is.
-            subscription.sent = versions
-            return
+        if not kind.is_complete_in_every_response:
+            # Of these types what has changed is sent, and nothing else (xds_protocol, "Grouping resources into
+            # responses"); what is not there, the client's own timer finds out.
+            wanted = {name: packed for name, packed in wanted.items() if subscription.sent.get(name) != versions[name]}
+            if not wanted:
+                subscription.sent = versions
+                return
         subscription.sent = versions
         subscription.nonce = str(next(self._nonces))
         subscription.version = _version("".join(f"{n}={versions[n]};" for n in sorted(versions)).encode())
@@ -151,7 +180,7 @@ class DeltaServerSession(_Session):
     def receive(self, request: Any) -> Iterator[Any]:
         """A request came: what to send."""
         self._meet(request)
-        kind = RESOURCE_TYPES.get(request.type_url)
+        kind = _KINDS.get(request.type_url)
         if kind is None:
             return
         self._log_refusal(request)
@@ -182,14 +211,14 @@ class DeltaServerSession(_Session):
 
     def _send(
         self,
-        kind: ResourceType,
+        kind: Kind,
         subscription: _Subscription,
         *,
         missing: set[str] | frozenset[str] = frozenset(),
         force: bool = False,
     ) -> Iterator[Any]:
         wanted = self._wanted(kind, subscription)
-        versions = {name: _version(packed) for name, packed in wanted.items()}
+        versions = self._versions(kind, wanted)
         changed = [name for name in sorted(wanted) if subscription.sent.get(name) != versions[name]]
         removed = sorted((subscription.sent.keys() - versions.keys()) | missing)
         if not changed and not removed and not force:

@@ -40,6 +40,7 @@ class AdsStream:
         server: Whom to connect to.
         on_response: Called with this stream and each response, from the stream's reader thread.
         on_end: Called once with this stream and the reason when the stream is over, from the reader thread.
+        is_incremental: Which of the two variants is spoken.
         beside: A stream to the same server, which outlives this one.
 
     Attributes:
@@ -53,6 +54,7 @@ class AdsStream:
         on_response: Callable[[AdsStream, Any], None],
         on_end: Callable[[AdsStream, str], None],
         *,
+        is_incremental: bool = False,
         beside: AdsStream | None = None,
     ) -> None:
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -62,7 +64,8 @@ class AdsStream:
         self._owns_channel = beside is None
         self._channel: Any = open_channel(server) if beside is None else beside._channel
         stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(self._channel)
-        self._call = stub.StreamAggregatedResources(self._requests())
+        speak = stub.DeltaAggregatedResources if is_incremental else stub.StreamAggregatedResources
+        self._call = speak(self._requests())
         self._closed = False
         self.has_sent = False
         self.code: grpc.StatusCode | None = None
@@ -70,7 +73,7 @@ class AdsStream:
         self._reader.start()
 
     def send(self, request: Any) -> None:
-        """Queue a DiscoveryRequest."""
+        """Queue a request."""
         self._outbox.put(request)
 
     def processed(self) -> None:

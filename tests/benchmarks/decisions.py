@@ -6,6 +6,10 @@ import random
 import time
 from collections.abc import Callable
 
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
 from meshsdk import resources
 from meshsdk.balancing import Cluster
 from meshsdk.balancing.context import AnyRequest
@@ -25,6 +29,7 @@ from meshsdk.resources import (
     VirtualHost,
     WeightedCluster,
 )
+from meshsdk.resources.cluster import parse_endpoints
 from meshsdk.resources.cluster.lb_policy import (
     ClientSideWeightedRoundRobin,
     ConsistentHashing,
@@ -112,6 +117,27 @@ def update_ratio() -> float:
         whole.append(_seconds(lambda cluster=cluster: cluster.update(config, before)))
         one.append(_seconds(lambda cluster=cluster: cluster.update(config, after)))
     return min(one) / min(whole)
+
+
+def reading_ratio() -> float:
+    """Seconds to read assignments of ten endpoints, over those that protobuf takes to make dictionaries of them."""
+    packed = [_assignment(index).SerializeToString() for index in range(2_000)]
+
+    def each(read: Callable[[Message], object]) -> None:
+        for one in packed:
+            read(ClusterLoadAssignment.FromString(one))
+
+    ours = min(_seconds(lambda: each(parse_endpoints)) for _ in range(5))
+    return ours / min(_seconds(lambda: each(json_format.MessageToDict)) for _ in range(3))
+
+
+def _assignment(index: int) -> ClusterLoadAssignment:
+    made = ClusterLoadAssignment(cluster_name=f"outbound|80||s{index}.shop.svc.cluster.local")
+    locality = made.endpoints.add(locality={"region": "eu", "zone": "eu-1"}, load_balancing_weight={"value": 10})
+    for one in range(10):
+        address = {"address": f"10.{index >> 8}.{index & 255}.{one + 1}", "port_value": 8080}
+        locality.lb_endpoints.add(endpoint={"address": {"socket_address": address}}, health_status="HEALTHY")
+    return made
 
 
 def route_cost_ratio(kind: PathMatchKind) -> float:

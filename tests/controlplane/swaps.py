@@ -65,6 +65,7 @@ SWAPS: dict[str, Swap] = {
     "a device": _instead(_device),
     "a link to a device": _instead(lambda path: path.symlink_to("/dev/zero")),
     "a link to a file without end": _instead(lambda path: path.symlink_to("/proc/kmsg")),
+    "a link to what the kernel tells": _instead(lambda path: path.symlink_to("/proc/meminfo")),
     "a link to a folder": _instead(lambda path: path.symlink_to("..")),
     "a huge file": lambda path: os.truncate(path, 65 << 20),
     "bytes that are not UTF-8": lambda path: void(path.write_bytes(path.read_bytes() + b"# \xff\n")),

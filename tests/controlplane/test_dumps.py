@@ -333,10 +333,14 @@ def test_what_is_for_gateways_only_is_not_ours(tmp_path: Path) -> None:
 
 
 def test_what_a_sidecar_would_heed_has_a_note_of_its_own(tmp_path: Path) -> None:
-    telemetry = an_object("Telemetry", "x", "telemetry.istio.io/v1", spec={"tracing": [{}]})
+    telemetry = an_object(
+        "Telemetry", "x", "telemetry.istio.io/v1", spec={"tracing": [{"disableContextPropagation": True}]}
+    )
     state = state_of(tmp_path, telemetry, an_object("Secret", "s"), an_object("Secret", "t"))
     assert not state.errors
-    assert any("Telemetry/x.spec.tracing: has no effect: " in one.text for one in state.problems)
+    assert any(
+        "Telemetry/x.spec.tracing[0].disableContextPropagation: has no effect: " in one.text for one in state.problems
+    )
 
 
 def test_a_namespace_as_yaml_and_as_json_is_the_same(tmp_path: Path) -> None:

@@ -297,6 +297,11 @@ def sidecar(namespace: str, spec: str, name: str = "s") -> str:
         (f"'*/{HOST}'", ["a"]),
         ("'*/*'", ["a", "b"]),
         ("'~/*'", []),
+        ("'*/*', '~/*'", []),
+        (f"'*/*', '~default/{HOST}'", ["b"]),
+        (f"'default/*', '~*/{HOST}'", ["b"]),
+        (f"'default/*', '~./{HOST}'", ["a", "b"]),
+        ("'~./*', 'default/*'", ["a", "b"]),
         ("'default/*.default.svc.cluster.local'", ["a", "b"]),
     ],
 )

@@ -264,8 +264,9 @@ def test_an_error_names_file_document_and_field(tmp_path: Path, yaml: str, place
         (service("a", 1) + virtual_service("a", "[{route: [{destination: {host: a, subset: v9}}]}]"), "v9"),
         ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n", "Deployment/d"),
         (
-            "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: t}\nspec: {metrics: []}\n",
-            "spans and metrics",
+            "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: t}\n"
+            "spec: {metrics: [{overrides: [{match: {customMetric: ours}}]}]}\n",
+            "customMetric: 'ours' is not counted",
         ),
     ],
 )

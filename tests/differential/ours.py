@@ -47,6 +47,7 @@ def make_listener(option: ManagerOptions, filters: Sequence[dict[str, object]] =
     }
     manager = {
         "stat_prefix": "ours",
+        "generate_request_id": False,
         "rds": {"route_config_name": option.name, "config_source": {"ads": {}}},
         "http_filters": [*filters, router],
         **option.fields,

@@ -39,7 +39,6 @@ def test_envoy_tells_upstreams_about_itself_and_meshsdk_does_not(both: Both, sta
         == {
             "x-forwarded-for",
             "x-forwarded-proto",
-            "x-request-id",
             "x-envoy-expected-rq-timeout-ms",
             "x-envoy-internal",
         }

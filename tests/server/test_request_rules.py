@@ -157,7 +157,6 @@ def test_for_ever_is_the_longest_of_all_times(said: list[float | None], strictes
         ({"request_timeout": "3s"}, {}, "request_timeout"),
         ({"local_reply_config": {"mappers": []}}, {}, "local_reply_config"),
         ({"codec_type": "HTTP2"}, {}, "codec_type"),
-        ({"always_set_request_id_in_response": True}, {}, "always_set_request_id_in_response"),
         ({"http_filters": [router(strict_check_headers=["x-envoy-max-retries"])]}, {}, "strict_check_headers"),
         ({"http_filters": [set_filter_state(read_only=True), router()]}, {}, "read_only"),
         ({"http_filters": [ext_authz(clear_route_cache=True), router()]}, {}, "clear_route_cache"),

@@ -98,7 +98,7 @@ def test_a_call_is_one_span_on_each_side_by_the_conventions() -> None:
     assert client["name"] == server["name"] == "test.Echo/Say"
     assert (client["parent"], server["parent"]) == (work["id"], client["id"])
     assert client["trace"] == server["trace"] == work["trace"]
-    assert client["attributes"] == {
+    by_conventions = {
         "rpc.system.name": "grpc",
         "rpc.method": "test.Echo/Say",
         "rpc.response.status_code": "OK",
@@ -106,6 +106,26 @@ def test_a_call_is_one_span_on_each_side_by_the_conventions() -> None:
         "server.port": 9080,
         "meshsdk.cluster": "outbound|9080||ratings.default.svc.cluster.local",
         "meshsdk.endpoint": f"127.0.0.1:{shown['port']}",
+    }
+    tags = {name: value for name, value in client["attributes"].items() if name not in by_conventions}
+    assert {**by_conventions, **tags} == client["attributes"]
+    assert len(tags.pop("guid:x-request-id")) == 36
+    assert tags.pop("user_agent") == "-"
+    assert {name: value for name, value in tags.items() if not name.startswith("istio.")} == {
+        "component": "proxy",
+        "downstream_cluster": "-",
+        "grpc.authority": "ratings:9080",
+        "grpc.content_type": "application/grpc",
+        "grpc.path": "/test.Echo/Say",
+        "grpc.status_code": "0",
+        "http.method": "POST",
+        "http.protocol": "HTTP/2",
+        "http.status_code": "200",
+        "http.url": "http://ratings:9080/test.Echo/Say",
+        "request_size": "0",
+        "response_flags": "-",
+        "upstream_cluster": "outbound|9080||ratings.default.svc.cluster.local",
+        "upstream_cluster.name": "outbound|9080||ratings.default.svc.cluster.local",
     }
     assert server["attributes"]["network.peer.address"] == "127.0.0.1"
     assert server["attributes"]["rpc.response.status_code"] == "OK"

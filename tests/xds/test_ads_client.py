@@ -17,7 +17,7 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
-from google.protobuf import any_pb2, json_format
+from google.protobuf import any_pb2, duration_pb2, json_format
 
 import meshsdk
 from meshsdk.bootstrap import ChannelCredentials, Locality, Node, XdsServer
@@ -304,6 +304,27 @@ def test_resources_wrapped_in_a_discovery_resource_are_taken(ads: ScriptedAds, m
     wrapper.Pack(discovery_pb2.Resource(name="a", resource=cluster("a")))
     ads.send(CLUSTER, "1", wrapper)
     assert client.entry(CLUSTER, "a", Status.ACKED).resource is not None
+
+
+def test_a_resource_is_used_as_long_as_it_is_said_to_live(ads: ScriptedAds, make_client: MakeClient) -> None:
+    client = make_client(ads.port)
+    client.subscribe(cluster={"a", "b"})
+    ads.request()
+
+    def lasting(name: str, resource: any_pb2.Any | None, seconds: int, nanos: int = 0) -> any_pb2.Any:
+        ttl = duration_pb2.Duration(seconds=seconds, nanos=nanos)
+        packed = any_pb2.Any()
+        packed.Pack(discovery_pb2.Resource(name=name, resource=resource, ttl=ttl))
+        return packed
+
+    ads.send(CLUSTER, "1", *(lasting(name, cluster(name), 0, 400_000_000) for name in ("a", "b")))
+    client.entry(CLUSTER, "b", Status.ACKED)
+    # A heartbeat says that a resource is there, and has none in it.
+    ads.send(CLUSTER, "1", lasting("a", None, 0, 400_000_000), lasting("b", None, 3600))
+    assert "the time for which" in client.entry(CLUSTER, "a", Status.DOES_NOT_EXIST).error
+    client.entry(CLUSTER, "b", Status.ACKED)
+    ads.send(CLUSTER, "2", cluster("a"), cluster("b"))
+    client.entry(CLUSTER, "a", Status.ACKED)
 
 
 def test_a_name_that_a_late_answer_lacks_is_asked_for_on_a_stream_of_its_own(

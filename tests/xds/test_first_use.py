@@ -82,8 +82,8 @@ def grpc_server() -> Iterator[GrpcServer]:
         yield server
 
 
-@pytest.fixture
-def make(tmp_path: Path, stack: Any, echo: Any, grpc_server: GrpcServer) -> MakeMesh:
+@pytest.fixture(params=[[], ["meshsdk.incremental"]], ids=["the state of the world", "incremental"])
+def make(request: Any, tmp_path: Path, stack: Any, echo: Any, grpc_server: GrpcServer) -> MakeMesh:
     folder = tmp_path / "mesh"
     folder.mkdir()
     server = echo("here")
@@ -96,7 +96,13 @@ def make(tmp_path: Path, stack: Any, echo: Any, grpc_server: GrpcServer) -> Make
 
     def make(**options: Any) -> meshsdk.Mesh:
         bootstrap = {
-            "xds_servers": [{"server_uri": f"127.0.0.1:{control_plane.port}", "channel_creds": [{"type": "insecure"}]}],
+            "xds_servers": [
+                {
+                    "server_uri": f"127.0.0.1:{control_plane.port}",
+                    "channel_creds": [{"type": "insecure"}],
+                    "server_features": request.param,
+                }
+            ],
             "node": {"id": "me"},
             "server_listener_resource_name_template": "xds.istio.io/grpc/lds/inbound/%s",
         }

@@ -22,7 +22,7 @@ from .call_error import MeshRpcError
 from .lines import Lines, channel_credentials, taken_options, with_authority
 from .method_ways import MethodWays, Way
 from .mirrors import MirrorLimit
-from .outgoing_call import OutgoingCall, bounded_timeout, decide, with_attempt_count
+from .outgoing_call import OutgoingCall, bounded_timeout, decide
 from .waiting import hold_async, not_settled, settle_async
 
 __all__ = ["MeshAioChannel"]
@@ -164,8 +164,7 @@ class _Method:
         if request_iterator is not None:
             request = request_iterator
         if way is not None and way.plan is not None and way.plan.is_native:
-            if way.counts_attempts:
-                metadata = with_attempt_count(metadata)
+            metadata = way.completed(metadata)
             if way.straight is not None and not self.ways.is_watched:
                 return way.straight(
                     request,

@@ -25,7 +25,7 @@ from .explain_failure import explained
 from .lines import Lines, channel_credentials, taken_options, with_authority
 from .method_ways import MethodWays, Way
 from .mirrors import MirrorLimit
-from .outgoing_call import OutgoingCall, bounded_timeout, decide, with_attempt_count
+from .outgoing_call import OutgoingCall, bounded_timeout, decide
 from .waiting import hold, not_settled, settle
 
 __all__ = ["MeshChannel"]
@@ -154,8 +154,7 @@ class _Method:
         plan = way.plan
         assert plan is not None
         if plan.is_native:
-            if way.counts_attempts:
-                metadata = with_attempt_count(metadata)
+            metadata = way.completed(metadata)
             return _Begun(ways.native(), ways.native_call(way, metadata, timeout))
         reply = plan.reply
         if reply is None:
@@ -278,8 +277,7 @@ class MeshUnaryUnary(_Method, grpc.UnaryUnaryMultiCallable):  # type: ignore[mis
         if way.straight is not None and not self._ways.is_watched:
             if way.timeout is not None or deadline.current.get() is not None:
                 timeout = bounded_timeout(timeout, way.timeout)
-            if way.counts_attempts:
-                metadata = with_attempt_count(metadata)
+            metadata = way.completed(metadata)
             try:
                 return way.straight(request, timeout, metadata, credentials, wait_for_ready, compression)
             except grpc.RpcError as error:
@@ -330,8 +328,7 @@ class _Streaming(_Method):
             return error
         if way.straight is not None and not self._ways.is_watched:
             timeout = bounded_timeout(timeout, way.timeout)
-            if way.counts_attempts:
-                metadata = with_attempt_count(metadata)
+            metadata = way.completed(metadata)
             return way.straight(request, timeout, metadata, credentials, wait_for_ready, compression)
         return self._running(_itself, request, timeout, metadata, credentials, wait_for_ready, compression)
 

@@ -24,6 +24,7 @@ from .call_plan import CallPlan, make_plan, shorter
 from .call_view import CallView
 from .measuring import measure
 from .outgoing_call import OutgoingCall, bounded_timeout, decide
+from .tracing import trace_call
 from .waiting import hold, hold_async, settle, settle_async
 
 __all__ = ["AIO_INTERCEPTORS", "MeshClientInterceptor"]
@@ -95,8 +96,7 @@ class _Decider:
     def _observe(self, call: OutgoingCall, method: str, plan: CallPlan | None) -> None:
         observer = grpc_client_observer()
         if observer is not None:
-            host, port = (self.target.host, self.target.port) if self.target is not None else ("", 0)
-            call.observe(observer.start(method[1:], host, port))
+            trace_call(call, observer, self.control, method, self.target)
         measure(call, self.control, method, self.target.authority if self.target is not None else "", plan)
 
 

@@ -16,7 +16,8 @@ from .call_plan import CallPlan, make_plan, shorter
 from .lines import Lines
 from .measuring import measure
 from .mirrors import MirrorLimit
-from .outgoing_call import OutgoingCall, bounded_timeout, copies_of
+from .outgoing_call import OutgoingCall, bounded_timeout, completion, copies_of, itself
+from .tracing import trace_call
 
 __all__ = ["MethodWays", "Way"]
 
@@ -30,14 +31,14 @@ class Way(Struct, frozen=True):
     Attributes:
         straight: grpc-core's own callable, where calls need nothing of us unless somebody watches; else None.
         timeout: That a native call has at most, in seconds; None is no limit.
-        counts_attempts: A native call carries x-envoy-attempt-count.
+        completed: A native call's metadata with what the mesh adds.
     """
 
     directory: Directory | None = None
     plan: CallPlan | None = None
     straight: Any = None
     timeout: float | None = None
-    counts_attempts: bool = False
+    completed: Callable[[Any], Any] = itself
 
 
 class MethodWays:
@@ -111,7 +112,7 @@ class MethodWays:
             straight = self.native()
         timeout = plan.timeout_seconds if self.has_one_request else plan.stream_seconds
         self._policies = {}
-        self.way = way = Way(plan.directory, plan, straight, timeout, plan.counts_attempts)
+        self.way = way = Way(plan.directory, plan, straight, timeout, completion(plan))
         return way
 
     def plan(self) -> CallPlan:
@@ -165,8 +166,9 @@ class MethodWays:
         observer = grpc_client_observer()
         if observer is not None:
             self.relayed.reveal_peers()
-            target = self.lines.target
-            call.observe(observer.start(self.method[1:], target.host, target.port))
+            trace_call(
+                call, observer, self.control, self.method, self.lines.target, plan.table if plan is not None else None
+            )
         if self.control.metrics is not None or self.control.access_logs is not None:
             self.relayed.reveal_peers()
             measure(call, self.control, self.method, self.lines.authority, plan)

@@ -10,13 +10,13 @@ import base64
 import binascii
 import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc
 from msgspec import Struct
 
-from ... import deadline
+from ... import deadline, request_id
 from ...balancing import Endpoint
 from ...discovery import CLUSTER_ROOT
 from ...exchange import Directory, Exchange, LocalReply, Outcome
@@ -31,7 +31,7 @@ from .call_error import MeshRpcError
 from .call_plan import CallPlan, shorter
 from .measured_calls import CallRecord
 
-__all__ = ["CallObserver", "OutgoingCall", "bounded_timeout", "copies_of", "decide", "with_attempt_count"]
+__all__ = ["CallObserver", "OutgoingCall", "bounded_timeout", "completion", "copies_of", "decide", "itself"]
 
 Metadata = Sequence[tuple[str, str | bytes]]
 RawHeaders = Sequence[tuple[bytes, bytes]]
@@ -48,7 +48,19 @@ class CallObserver(Protocol):
     def injected(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
         """The metadata with the trace's fields."""
 
-    def end(self, code: str, details: str, cluster: str = "", endpoint: str = "", flag: str = "") -> None:
+    @property
+    def wants_tags(self) -> bool:
+        """Whether the span records what it is told."""
+
+    def end(
+        self,
+        code: str,
+        details: str,
+        cluster: str = "",
+        endpoint: str = "",
+        flag: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         """The call is over."""
 
 
@@ -61,6 +73,7 @@ class OutgoingCall(Struct):
         timeout: In seconds; None is no limit.
         exchange: The decision; None where grpc-core makes it.
         observation: Its span and metrics; None where nobody watches.
+        tags: Makes more tags of its span, of the name and message of its status, its cluster and its flag.
         record: Counts it for Istio's metrics, where that is asked for.
     """
 
@@ -69,6 +82,7 @@ class OutgoingCall(Struct):
     timeout: float | None
     exchange: Exchange | None = None
     observation: CallObserver | None = None
+    tags: Callable[[str, str, str, str], Mapping[str, str]] | None = None
     record: CallRecord | None = None
     _is_over: bool = False
 
@@ -124,7 +138,8 @@ class OutgoingCall(Struct):
             monitor.responded(http_status_of(_outcome(code)), time.monotonic())
         if self.observation is not None:
             cluster = endpoint.cluster.name if endpoint is not None else self.cluster
-            self.observation.end(code.name, details, cluster, endpoint.name if endpoint is not None else "")
+            name = endpoint.name if endpoint is not None else ""
+            self.observation.end(code.name, details, cluster, name, "", self._tags(code.name, details, cluster, ""))
         if self.record is not None:
             self.record.end(
                 code,
@@ -135,6 +150,11 @@ class OutgoingCall(Struct):
                 before=flags_before(self.exchange) if self.exchange is not None else "",
             )
         return endpoint
+
+    def _tags(self, code: str, details: str, cluster: str, flag: str) -> Mapping[str, str] | None:
+        if self.tags is None or self.observation is None or not self.observation.wants_tags:
+            return None
+        return self.tags(code, details, cluster, flag)
 
     def requests_of(self, given: Any, *, is_stream: bool) -> Any:
         """The requests of the call, counted as they go where that is asked for."""
@@ -160,7 +180,9 @@ class OutgoingCall(Struct):
         error = MeshRpcError.of_reply(reply)
         self._is_over = True
         if self.observation is not None:
-            self.observation.end(error.code().name, error.details(), self.cluster, flag=reply.flag)
+            code, details = error.code().name, error.details()
+            tags = self._tags(code, details, self.cluster, reply.flag)
+            self.observation.end(code, details, self.cluster, "", reply.flag, tags)
         if self.record is not None:
             self.record.refused(reply, error.code())
         return error
@@ -215,8 +237,7 @@ def decide(
         if begun.missing_cluster and root not in plan.directory.targets:
             return root
         return begun
-    if not begun.destination or not begun.destination.is_plain:
-        entries = to_metadata(begun.outgoing_head.raw_headers, headers, entries)
+    entries = to_metadata(begun.outgoing_head.raw_headers, headers, entries)
     if begun.forward is not None and begun.forward.include_request_attempt_count:
         entries = with_attempt_count(entries)
     return OutgoingCall(plan.directory, entries or None, None, begun)
@@ -229,6 +250,28 @@ _FIRST_ATTEMPT = (("x-envoy-attempt-count", "1"),)
 def with_attempt_count(metadata: Iterable[tuple[str, str | bytes]] | None) -> tuple[tuple[str, str | bytes], ...]:
     """Metadata that say that this is the first try."""
     return (*metadata, *_FIRST_ATTEMPT) if metadata else _FIRST_ATTEMPT
+
+
+def itself(metadata: Any) -> Any:
+    """Metadata as they are."""
+    return metadata
+
+
+def completion(plan: CallPlan) -> Callable[[Any], Any]:
+    """What adds to the metadata of native calls what a connection manager and a virtual host would."""
+    generates = plan.table is not None and plan.table.listener.request_ids.generates
+    counts = plan.counts_attempts
+
+    def completed(metadata: Any) -> Any:
+        known = request_id.current.get()
+        if (known is not None or generates) and not any(entry[0] == _REQUEST_ID for entry in metadata or ()):
+            metadata = (*(metadata or ()), (_REQUEST_ID, (known or request_id.make_request_id()).decode()))
+        return with_attempt_count(metadata) if counts else metadata
+
+    return completed
+
+
+_REQUEST_ID = request_id.NAME.decode()
 
 
 def copies_of(call: OutgoingCall) -> list[Exchange]:

@@ -1,6 +1,7 @@
 """What grpc-core is told: the relay that it has for a management server, and what is written there."""
 
-from .check import notes_of
+from .limits import of_cluster as limits_of_cluster
+from .limits import of_routes as limits_of_routes
 from .listener import PEER_COOKIE, routes_of
 from .match import NotNative, call_head, native_match
 from .names import NO_PROXY, cluster_of
@@ -20,8 +21,9 @@ __all__ = [
     "call_head",
     "check_files",
     "cluster_of",
+    "limits_of_cluster",
+    "limits_of_routes",
     "native_match",
-    "notes_of",
     "parse_target",
     "routes_of",
 ]

@@ -11,14 +11,16 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import Token
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
-from ... import deadline
+from ... import deadline, request_id
 from ...inbound import InboundRequest
 from ...telemetry.lookup import grpc_server_observer
+from ..traced import server_tags
 from .load_reports import LoadReports
 from .measured_server import record_of
 from .policy import ServerPolicy
@@ -26,6 +28,7 @@ from .policy_context import AioPolicyContext, PolicyContext, changes
 
 if TYPE_CHECKING:
     from ...control import Control
+    from ...telemetry.grpc_calls import CallObservation
 
 __all__ = ["MeshAioServerInterceptor", "MeshServerInterceptor"]
 
@@ -44,19 +47,34 @@ class _Incoming:
         context: grpc's.
         reports: The server's load, where it reports any.
         control: The Mesh's.
+        policy: What the call must pass, if anything.
+
+    Attributes:
+        early: The call as policy sees it, where that was made for its span.
     """
 
-    def __init__(self, method: str, context: Any, reports: LoadReports | None, control: Control | None) -> None:
+    def __init__(
+        self,
+        method: str,
+        context: Any,
+        reports: LoadReports | None,
+        control: Control | None,
+        policy: ServerPolicy | None = None,
+    ) -> None:
         self.record = record_of(control, method, context)
         self._context = context
+        self._method = method
+        self._control = control
         self._reports = reports
         self._report: Any = None
+        self.early: InboundRequest | None = None
+        self._observation: CallObservation | None = None
         observer = grpc_server_observer()
-        self._observation = (
-            observer.start(method.lstrip("/"), context.invocation_metadata() or (), context.peer())
-            if observer is not None
-            else None
-        )
+        if observer is not None:
+            self.early = policy.trace(method, context) if policy is not None else None
+            traced = self.early.traced if self.early is not None else None
+            metadata = context.invocation_metadata() or ()
+            self._observation = observer.start(method.lstrip("/"), metadata, context.peer(), traced)
         self._scopes = contextlib.ExitStack()
         self.request: InboundRequest | None = None
         self._is_broken_off = False
@@ -87,6 +105,17 @@ class _Incoming:
             self._report = self._reports.begin()
         return self
 
+    def begin(self, request: InboundRequest | None) -> None:
+        """The handler begins: what it sends carries the call's request id on."""
+        if request is not None and request.is_clean:
+            known = request.request_id
+        else:
+            metadata = self._context.invocation_metadata() or ()
+            given = next((value for name, value in metadata if name == _REQUEST_ID), None)
+            known = request_id.carried(given.encode("latin-1", "replace")) if isinstance(given, str) else None
+        token = request_id.current.set(known)
+        self._scopes.callback(_reset, token)
+
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if self._reports is not None:
             self._send_report(self._reports)
@@ -98,7 +127,10 @@ class _Incoming:
             if request is not None:
                 request.done(None, _NUMBERS[code] if code != "CANCELLED" else None)
             if self._observation is not None:
-                self._observation.end(code, details)
+                tags = None
+                if self._observation.wants_tags:
+                    tags = server_tags(self._control, request or self.early, self._method, code, details)
+                self._observation.end(code, details, tags=tags)
             if self.record is not None:
                 # A caller that is gone has been told nothing, whatever the handler returned.
                 is_gone = code == "OK" and hasattr(self._context, "is_active") and not self._context.is_active()
@@ -127,6 +159,15 @@ class _Incoming:
         trailer = reports.trailer(self._report)
         if trailer is not None:
             self._context.set_trailing_metadata((*(self._context.trailing_metadata() or ()), trailer))
+
+
+_REQUEST_ID = request_id.NAME.decode()
+
+
+def _reset(token: Token[bytes | None]) -> None:
+    # A generator may be closed in another context than it ran in; there is nothing to undo there.
+    with contextlib.suppress(ValueError):
+        request_id.current.reset(token)
 
 
 def _status(context: Any, error: BaseException | None) -> tuple[str, str]:
@@ -182,13 +223,14 @@ class _Wrapper:
         self._control = control
 
     def _incoming(self, context: Any) -> _Incoming:
-        return _Incoming(self._method, context, self._reports, self._control)
+        return _Incoming(self._method, context, self._reports, self._control, self._policy)
 
     def _check(self, context: Any, incoming: _Incoming) -> Any:
         """Let the call pass, or abort it; the context that its handler gets."""
         request, record = None, incoming.record
         if self._policy is not None:
-            request = incoming.request = self._policy.check(self._method, context, record)
+            request = incoming.request = self._policy.check(self._method, context, record, incoming.early)
+        incoming.begin(request)
         if record is not None:
             request = record.seen(self._method, context, request)
         return PolicyContext(context, request) if request is not None and changes(request) else context
@@ -197,8 +239,9 @@ class _Wrapper:
         """See `_check`."""
         request, record = None, incoming.record
         if self._policy is not None:
-            request = await self._policy.check_async(self._method, context, incoming.breaker, record)
+            request = await self._policy.check_async(self._method, context, incoming.breaker, record, incoming.early)
             incoming.request = request
+        incoming.begin(request)
         if record is not None:
             request = record.seen(self._method, context, request)
         return AioPolicyContext(context, request) if request is not None and changes(request) else context

@@ -58,9 +58,31 @@ class ServerPolicy:
         self._driver = Driver(inbound)
         self._async_driver = AsyncDriver(inbound)
 
-    def check(self, method: str, context: Any, record: InboundCallRecord | None = None) -> InboundRequest:
-        """Let the call pass, or abort it. Who calls says when the request is done; `record` is told of a refusal."""
+    def trace(self, method: str, context: Any) -> InboundRequest | None:
+        """The call as policy sees it, with what configuration says of its trace; None before the policy has come."""
+        policy = self._inbound.policy
+        if policy is None:
+            return None
         request = self._request(method, context)
+        policy.trace(request)
+        return request
+
+    def check(
+        self,
+        method: str,
+        context: Any,
+        record: InboundCallRecord | None = None,
+        early: InboundRequest | None = None,
+    ) -> InboundRequest:
+        """Let the call pass, or abort it. Who calls says when the request is done.
+
+        Args:
+            method: Of the call.
+            context: grpc's.
+            record: Told of a refusal.
+            early: The request, where `trace` has made it.
+        """
+        request = early or self._request(method, context)
         if record is not None:
             record.request, record.policy = request, self._inbound.policy
         try:
@@ -77,7 +99,12 @@ class ServerPolicy:
         return request
 
     async def check_async(
-        self, method: str, context: Any, breaker: Callable[[], CutOff], record: InboundCallRecord | None = None
+        self,
+        method: str,
+        context: Any,
+        breaker: Callable[[], CutOff],
+        record: InboundCallRecord | None = None,
+        early: InboundRequest | None = None,
     ) -> InboundRequest:
         """See `check`.
 
@@ -86,8 +113,9 @@ class ServerPolicy:
             context: grpc's.
             breaker: Gives what breaks the call off from another thread.
             record: Told of a refusal.
+            early: The request, where `trace` has made it.
         """
-        request = self._request(method, context)
+        request = early or self._request(method, context)
         if record is not None:
             record.request, record.policy = request, self._inbound.policy
         try:

@@ -304,8 +304,10 @@ class RbacStep:
             return None
         is_allowed, policy, is_logged = rules(request)
         _tell(request, self._enforced_keys, policy, is_allowed)
-        if is_logged and policy is not None:
-            request.audit.append(("audit_policy", policy))
+        if is_logged:
+            request.metadata.setdefault("envoy.common", {})["access_log_hint"] = policy is not None
+            if policy is not None:
+                request.audit.append(("audit_policy", policy))
         if is_allowed:
             return None
         return access_denied(self._prefix + policy if policy is not None else "none")

@@ -1,7 +1,7 @@
 """Headers that only proxies may set: what strangers send of them is taken away before filters and routes see it.
 
 Behind a proxy that is believed, :scheme is what X-Forwarded-Proto says. Hop-by-hop headers stay, since this is the
-connection's end; and the application is not told of a proxy before it, so that x-request-id and the like are not made.
+connection's end; and the application is not told of a proxy before it. Request ids are the affair of `request_ids`.
 
 Source: source/common/http/conn_manager_utility.cc (mutateRequestHeaders, cleanInternalHeaders); Envoy docs,
 http_conn_man/headers and header_sanitizing.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Mapping
 from enum import Enum
 from functools import lru_cache
@@ -15,7 +16,7 @@ from ...bootstrap import Locality
 from ...errors import ResourceError
 from .. import constraints
 from ..matching import parse_fractional_percent
-from ..notes import Notes
+from ..notes import Notes, acts_on_all
 from ..values import optional, struct_as_dict
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "Endpoints",
     "HealthStatus",
     "LocalityEndpoints",
-    "parse_address",
     "parse_endpoints",
 ]
 
@@ -35,6 +35,9 @@ _LB_ENDPOINT_FIELDS = frozenset("endpoint health_status metadata load_balancing_
 _ENDPOINT_FIELDS = frozenset("address hostname health_check_config".split())
 
 NOWHERE = Locality()
+
+# The path of a locality, and an endpoint's index in it: put together only where it is told.
+_Place = tuple[str, int]
 
 # gRFC A27: the weights of the localities of one priority must add up to a uint32.
 _MAX_WEIGHT_SUM = 0xFFFFFFFF
@@ -51,7 +54,10 @@ class HealthStatus(Enum):
     DEGRADED = 5
 
 
-class Address(Struct, frozen=True):
+_HEALTH = {status.value: status for status in HealthStatus}
+
+
+class Address(Struct, frozen=True, gc=False):
     """Where to connect: an IP address or host name with a port, or a unix socket's path (then `port` is 0)."""
 
     host: str
@@ -72,12 +78,28 @@ Metadata = Mapping[str, Mapping[str, Any]]
 NO_METADATA: Metadata = MappingProxyType({})
 
 
-class EndpointConfig(Struct, frozen=True):
+class HealthCheckConfig(Struct, frozen=True):
+    """What an endpoint has to say of active health checks (envoy.config.endpoint.v3.Endpoint.HealthCheckConfig).
+
+    Attributes:
+        port: Where they go; 0 is the address's own.
+        hostname: Their Host; empty leaves it to the check.
+        disabled: Whether there are none (disable_active_health_check).
+    """
+
+    port: int = 0
+    hostname: str = ""
+    disabled: bool = False
+
+
+USUAL_HEALTH_CHECK = HealthCheckConfig()
+
+
+class EndpointConfig(Struct, frozen=True, gc=False):
     """One endpoint as configured (envoy.config.endpoint.v3.LbEndpoint).
 
     Attributes:
-        health_check_port: Where active health checks go; 0 is the address's own.
-        health_check_hostname: Their Host; empty leaves it to the check.
+        health_check: What it has to say of active health checks.
     """
 
     address: Address
@@ -85,9 +107,7 @@ class EndpointConfig(Struct, frozen=True):
     weight: int = 1
     hostname: str = ""
     metadata: Metadata = NO_METADATA
-    health_check_port: int = 0
-    health_check_hostname: str = ""
-    disable_active_health_check: bool = False
+    health_check: HealthCheckConfig = USUAL_HEALTH_CHECK
 
 
 class LocalityEndpoints(Struct, frozen=True):
@@ -180,7 +200,7 @@ def _parse_locality(message: Any, where: str, notes: Notes, host_names: bool) ->
     notes.unless_acted_on(message, where, _LOCALITY_FIELDS)
     known: dict[bytes, Metadata] = {}
     endpoints = tuple(
-        _parse_endpoint(endpoint, f"{where}.lb_endpoints[{index}]", notes, host_names, known)
+        _parse_endpoint(endpoint, (where, index), notes, host_names, known)
         for index, endpoint in enumerate(message.lb_endpoints)
     )
     total = sum(endpoint.weight for endpoint in endpoints)
@@ -189,72 +209,94 @@ def _parse_locality(message: Any, where: str, notes: Notes, host_names: bool) ->
     locality = message.locality
     return LocalityEndpoints(
         endpoints=endpoints,
-        locality=Locality(locality.region, locality.zone, locality.sub_zone),
+        locality=_locality(locality.region, locality.zone, locality.sub_zone),
         weight=optional(message, "load_balancing_weight"),
         priority=message.priority,
     )
 
 
+# Localities and ports are few, and endpoints many: they share them.
+@lru_cache(maxsize=1 << 10)
+def _locality(region: str, zone: str, sub_zone: str) -> Locality:
+    return Locality(region, zone, sub_zone)
+
+
+@lru_cache(maxsize=1 << 10)
+def _port(number: int) -> int:
+    return number
+
+
 def _parse_endpoint(
-    message: Any, where: str, notes: Notes, host_names: bool, known: dict[bytes, Metadata]
+    message: Any, place: _Place, notes: Notes, host_names: bool, known: dict[bytes, Metadata]
 ) -> EndpointConfig:
-    notes.unless_acted_on(message, where, _LB_ENDPOINT_FIELDS)
-    if message.WhichOneof("host_identifier") != "endpoint":
-        raise ResourceError(f"{where}.endpoint", "must be set; named endpoints are refused")
+    if not acts_on_all(message, _LB_ENDPOINT_FIELDS):
+        notes.unless_acted_on(message, _path(place), _LB_ENDPOINT_FIELDS)
+    if not message.HasField("endpoint"):
+        raise ResourceError(f"{_path(place)}.endpoint", "must be set; named endpoints are refused")
     endpoint = message.endpoint
-    notes.unless_acted_on(endpoint, f"{where}.endpoint", _ENDPOINT_FIELDS)
+    if not acts_on_all(endpoint, _ENDPOINT_FIELDS):
+        notes.unless_acted_on(endpoint, f"{_path(place)}.endpoint", _ENDPOINT_FIELDS)
     if not endpoint.HasField("address"):
-        raise ResourceError(f"{where}.endpoint.address", "must be set")
-    health = message.health_status
+        raise ResourceError(f"{_path(place)}.endpoint.address", "must be set")
     return EndpointConfig(
-        address=parse_address(endpoint.address, f"{where}.endpoint.address", host_names=host_names),
+        address=_parse_address(endpoint.address, place, host_names),
         # An open enum: a status from a newer Envoy means what UNKNOWN means.
-        health=HealthStatus(health) if 0 <= health <= 5 else HealthStatus.UNKNOWN,
+        health=_HEALTH.get(message.health_status, HealthStatus.UNKNOWN),
         # LbEndpoint.load_balancing_weight: 1 where unset.
-        weight=optional(message, "load_balancing_weight") or 1,
+        weight=message.load_balancing_weight.value or 1 if message.HasField("load_balancing_weight") else 1,
         hostname=endpoint.hostname,
-        metadata=_metadata_of(message, known) if message.HasField("metadata") else NO_METADATA,
-        health_check_port=endpoint.health_check_config.port_value,
-        health_check_hostname=endpoint.health_check_config.hostname,
-        disable_active_health_check=endpoint.health_check_config.disable_active_health_check,
+        metadata=_metadata_of(message.metadata, known) if message.HasField("metadata") else NO_METADATA,
+        health_check=_health_check(endpoint.health_check_config)
+        if endpoint.HasField("health_check_config")
+        else USUAL_HEALTH_CHECK,
     )
+
+
+def _health_check(message: Any) -> HealthCheckConfig:
+    return HealthCheckConfig(message.port_value, message.hostname, message.disable_active_health_check)
+
+
+def _path(place: _Place) -> str:
+    where, index = place
+    return f"{where}.lb_endpoints[{index}]"
 
 
 def _metadata_of(message: Any, known: dict[bytes, Metadata]) -> Metadata:
     """An endpoint's metadata; those of one cluster mostly have the same, and share it."""
-    packed = message.metadata.SerializeToString()
+    packed = message.SerializeToString()
     found = known.get(packed)
     if found is None:
-        metadata = message.metadata.filter_metadata
+        metadata = message.filter_metadata
         found = known[packed] = {name: struct_as_dict(struct) for name, struct in metadata.items()}
     return found
 
 
-def parse_address(message: Any, where: str, *, host_names: bool) -> Address:
+def _parse_address(message: Any, place: _Place, host_names: bool) -> Address:
     """An envoy.config.core.v3.Address: a socket address with a port number, or a pipe."""
     which = message.WhichOneof("address")
     if which == "pipe":
         return Address(message.pipe.path, 0)
     if which != "socket_address":
-        raise ResourceError(f"{where}.{which}", "is an address that meshsdk cannot connect to")
-    socket_address = message.socket_address
-    if socket_address.WhichOneof("port_specifier") != "port_value":
-        raise ResourceError(f"{where}.socket_address.port_value", "must be set; named ports are refused")
-    if not socket_address.port_value:
-        raise ResourceError(f"{where}.socket_address.port_value", "must not be 0")
-    if not host_names:
-        _check_ip(socket_address.address, f"{where}.socket_address.address")
-    return Address(socket_address.address, socket_address.port_value)
+        raise ResourceError(f"{_path(place)}.endpoint.address.{which}", "is an address that meshsdk cannot connect to")
+    address = message.socket_address
+    host, port = address.address, address.port_value
+    if port and (host_names or _is_ip(host)):
+        return Address(host, _port(port))
+    where = f"{_path(place)}.endpoint.address.socket_address"
+    if port:
+        raise ResourceError(f"{where}.address", f"{host!r} is not an IP address; names need a DNS cluster")
+    if address.WhichOneof("port_specifier") != "port_value":
+        raise ResourceError(f"{where}.port_value", "must be set; named ports are refused")
+    raise ResourceError(f"{where}.port_value", "must not be 0")
 
 
-def _check_ip(text: str, where: str) -> None:
-    if not _is_ip(text):
-        raise ResourceError(where, f"{text!r} is not an IP address; names need a DNS cluster")
-
-
-# An endpoint stands in the assignments of several clusters, and in each version of them.
-@lru_cache(maxsize=1 << 14)
 def _is_ip(text: str) -> bool:
+    try:
+        # A tenth of what ipaddress takes.
+        socket.inet_pton(socket.AF_INET, text)
+        return True
+    except (OSError, ValueError):
+        pass
     try:
         ipaddress.ip_address(text)
     except ValueError:

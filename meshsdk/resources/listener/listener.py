@@ -14,6 +14,7 @@ from ..filters.settings import HttpFilter
 from ..istio_stats import StatsConfig, parse_stats
 from ..notes import Notes
 from ..route import RouteConfiguration
+from ..tracing import RequestIds, Tracing, parse_request_ids, parse_tracing
 from ..values import seconds, unpack
 from .connection_manager import parse_filters, parse_routes
 from .path_normalization import KEEP_PATHS, PathNormalization, parse_path_normalization
@@ -28,7 +29,9 @@ _MANAGER_FIELDS = frozenset(
     "codec_type stat_prefix rds route_config http_filters common_http_protocol_options server_name access_log"
     " generate_request_id use_remote_address xff_num_trusted_hops tracing normalize_path merge_slashes"
     " path_with_escaped_slashes_action stream_idle_timeout strip_matching_host_port strip_any_host_port"
-    " strip_trailing_host_dot server_header_transformation".split()
+    " strip_trailing_host_dot server_header_transformation always_set_request_id_in_response request_id_extension"
+    # There is no outside from where a client's requests could come.
+    " preserve_external_request_id".split()
 )
 
 
@@ -44,6 +47,8 @@ class Listener(Struct, frozen=True):
         strip_port: Whether and which ports are taken off the authority: empty, `matching` or `any`.
         strip_trailing_dot: Whether a dot at the end of the host is taken off.
         access_logs: Where its requests are told.
+        request_ids: What is done about x-request-id.
+        tracing: Which requests are traced; None leaves it to the application's OpenTelemetry.
         stats: What is changed of the metrics that they are counted in; None where nothing is.
     """
 
@@ -57,6 +62,8 @@ class Listener(Struct, frozen=True):
     strip_port: str = ""
     strip_trailing_dot: bool = False
     access_logs: tuple[AccessLogConfig, ...] = ()
+    request_ids: RequestIds = RequestIds()
+    tracing: Tracing | None = None
     stats: StatsConfig | None = None
     notes: tuple[str, ...] = ()
 
@@ -95,6 +102,8 @@ def parse_listener(message: Any) -> Listener:
         strip_port="any" if manager.strip_any_host_port else "matching" if manager.strip_matching_host_port else "",
         strip_trailing_dot=manager.strip_trailing_host_dot,
         access_logs=parse_access_logs(manager.access_log, f"{path}.access_log", notes),
+        request_ids=parse_request_ids(manager, path, notes),
+        tracing=parse_tracing(manager, path, notes),
         stats=parse_stats(manager.http_filters, f"{path}.http_filters", notes),
         notes=tuple(notes) + (configuration.notes if configuration else ()),
     )

@@ -21,6 +21,7 @@ from ..istio_stats import parse_stats
 from ..matching import Network, parse_cidr
 from ..notes import Notes
 from ..tls import DownstreamTls, parse_downstream_tls
+from ..tracing import parse_request_ids, parse_tracing
 from ..values import optional, seconds, unpack
 from .connection_manager import parse_filters, parse_routes
 from .listener import Listener
@@ -186,7 +187,7 @@ _MANAGER_FIELDS = frozenset(
     " strip_trailing_host_dot server_header_transformation forward_client_cert_details skip_xff_append"
     " set_current_client_cert_details upgrade_configs proxy_100_continue http_protocol_options http2_protocol_options"
     " preserve_external_request_id max_request_headers_kb request_headers_timeout"
-    " access_log_options request_id_extension internal_address_config".split()
+    " access_log_options request_id_extension internal_address_config always_set_request_id_in_response".split()
 )
 
 # Network filters that only record, or that tell the peer about this side.
@@ -335,6 +336,8 @@ def _parse_manager(manager: Any, where: str, notes: Notes) -> ServerManager:
             strip_port="any" if manager.strip_any_host_port else "matching" if manager.strip_matching_host_port else "",
             strip_trailing_dot=manager.strip_trailing_host_dot,
             access_logs=parse_access_logs(manager.access_log, f"{where}.access_log", notes),
+            request_ids=parse_request_ids(manager, where, notes),
+            tracing=parse_tracing(manager, where, notes),
             stats=parse_stats(manager.http_filters, f"{where}.http_filters", notes),
         ),
         forward_certificate=ForwardClientCertificate(manager.forward_client_cert_details),

@@ -13,6 +13,7 @@ from ..filters.rate_limit_rules import RateLimitRule
 from ..filters.settings import FilterSettings
 from ..header_mutations import NO_MUTATIONS, HeaderMutations
 from ..matching import FractionalPercent, RewriteTemplate, RouteMatch
+from ..tracing import Tracing
 from ..values import Metadatum
 from .retry import RetryPolicy
 
@@ -239,6 +240,8 @@ class Route(Struct, frozen=True):
 
     Attributes:
         metadata: What it says for filters, by filter (Route.metadata.filter_metadata).
+        tracing: What takes the place of the connection manager's shares, and adds tags; None is nothing.
+        operation: What spans are called (Route.decorator); empty where it says nothing.
     """
 
     match: RouteMatch
@@ -248,6 +251,8 @@ class Route(Struct, frozen=True):
     response_headers: HeaderMutations = NO_MUTATIONS
     filters: FilterSettings = ()
     metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    tracing: Tracing | None = None
+    operation: str = ""
 
 
 class VirtualHost(Struct, frozen=True):

@@ -16,6 +16,7 @@ from ..filters.registry import parse_filter_settings
 from ..header_mutations import parse_request_headers, parse_response_headers
 from ..matching import parse_match
 from ..notes import Notes
+from ..tracing import parse_operation, parse_route_tracing
 from ..values import struct_as_dict
 from .action_parsing import parse_action, parse_mirrors, parse_retry
 from .route import Route, RouteConfiguration, VirtualHost
@@ -132,4 +133,6 @@ def _parse_route(message: Any, where: str, notes: Notes) -> Route:
         response_headers=parse_response_headers(message, where),
         filters=parse_filter_settings(message, where, notes),
         metadata={name: struct_as_dict(struct) for name, struct in message.metadata.filter_metadata.items()},
+        tracing=parse_route_tracing(message, where, notes),
+        operation=parse_operation(message),
     )

@@ -14,6 +14,7 @@ from . import istiod
 from .case import Case, read_corpus
 from .compare import Comparison, compare
 from .generate import generated
+from .inbound import key_server
 from .known import NOT_YET, explain, kinds, lines_for, not_yet
 from .view import Profile
 
@@ -34,12 +35,13 @@ def main() -> int:
         print("there is no Go on this machine", file=sys.stderr)
         return 2
     cases = read_corpus(arguments.cases)
-    if arguments.what == "record":
-        return _record(program, cases)
-    if arguments.what == "not-yet":
-        return _write_not_yet(program, cases)
-    cases += generated(arguments.generated, arguments.seed)
-    return _compare(program, cases, arguments.show, arguments.profile)
+    with key_server():
+        if arguments.what == "record":
+            return _record(program, cases)
+        if arguments.what == "not-yet":
+            return _write_not_yet(program, cases)
+        cases += generated(arguments.generated, arguments.seed)
+        return _compare(program, cases, arguments.show, arguments.profile)
 
 
 def _record(program: Path, cases: list[Case]) -> int:

@@ -14,7 +14,7 @@ from meshsdk.controlplane.world import hosts_overlap
 from .asking import requests_for
 from .case import Case, Client, Request
 from .cluster_facts import cluster_facts
-from .decision import Decision, decide, decide_as_istiod
+from .decision import Decision, decide, decide_as_istiod, leads_to_originals
 from .inbound import compare_servers
 from .istiod import Answer
 from .named import Named, full_names, names_in
@@ -105,7 +105,8 @@ def compare(case: Case, folder: Path, answer: Answer, limit: int = 160, profile:
         ]
         for request in requests_for(case, client, limit):
             decisions += 1
-            mine, other = decide(ours, request), decide_as_istiod(theirs, beside, request)
+            mine, sees_through = decide(ours, request), leads_to_originals(ours, request)
+            other = decide_as_istiod(theirs, beside, request, sees_through=sees_through)
             hosts = full_names(request.host, client.namespace)
             found += (
                 replace(
@@ -126,7 +127,7 @@ def compare(case: Case, folder: Path, answer: Answer, limit: int = 160, profile:
                 for one in _differing("cluster", name, client, _there(mine_or_none), _there(other_or_none))
             )
     verdicts, of_servers = compare_servers(case, state, answer, 2 * limit)
-    found += [Difference(*one) for one in of_servers]
+    found += [Difference(*one, named=named) for one in of_servers]
     return Comparison(decisions, clusters, verdicts, found)
 
 
@@ -142,13 +143,20 @@ def _is_by_a_rules_host(view: View, request: Request, mine: Decision, hosts: tup
     return False
 
 
-def _of_any_host(value: Any, authority: str) -> Any:
+# Headers that say by which name a host was called.
+_NAMING = ("host", "location", "x-envoy-original-host")
+
+
+def _of_any_host(value: Any, authority: str, fact: str = "") -> Any:
     """A decision, in which nothing says by which name the host was called."""
     if isinstance(value, dict):
-        return {name: _of_any_host(one, authority) for name, one in value.items()}
+        return {name: _of_any_host(one, authority, name) for name, one in value.items()}
+    if isinstance(value, list) and len(value) == 2 and value[0] in _NAMING:
+        return [value[0], _of_any_host(value[1], authority, "host")]
     if isinstance(value, list | tuple):
-        return [_of_any_host(one, authority) for one in value]
-    if isinstance(value, str):
+        found = [_of_any_host(one, authority, fact) for one in value]
+        return sorted(found, key=repr) if fact == "ways" else found
+    if isinstance(value, str) and fact == "host":
         return "HOST" if value == authority else value.replace(f"://{authority}", "://HOST")
     return value
 
@@ -166,6 +174,9 @@ def _cluster_names(ours: View, theirs: View) -> list[str]:
 # Facts that decide which others there are: where they differ, nothing else is worth telling.
 _FIRST = ("answer", "type", "clusters")
 
+# What a host gets that the mesh does not know, where only those that it knows may be called.
+_REFUSAL = {"answer": "reply", "status": 502, "body": "", "headers": [], "fault": []}
+
 
 def _differing(
     what: str, subject: str, client: Client, ours: dict[str, Any], theirs: dict[str, Any]
@@ -175,6 +186,9 @@ def _differing(
         ours, theirs = {"clusters": ours["clusters"]}, {"clusters": theirs["clusters"]}
     if "timeouts" not in theirs:
         ours = {fact: value for fact, value in ours.items() if fact != "timeouts"}
+    if _REFUSAL.items() <= theirs.items() and ours.get("answer") == "reply" and ours["status"] != _REFUSAL["status"]:
+        # The host is not known there: no other fact of the two answers can be compared.
+        ours = {"answer": f"reply {ours['status']}"}
     for name in _FIRST:
         if ours.get(name) != theirs.get(name):
             other = theirs.get(name)

@@ -438,8 +438,22 @@ class _Maker:
 
     def _sidecar(self) -> None:
         namespace = self.chance.choice(_NAMESPACES)
-        choices = (["./*"], ["*/*"], ["other/*"], ["./*", "other/*"], ["*/a.default.svc.cluster.local"], ["~/*"])
+        choices = (
+            *(["./*"], ["*/*"], ["other/*"], ["./*", "other/*"], ["*/a.default.svc.cluster.local"], ["~/*"]),
+            *(
+                ["*/*", "~other/*"],
+                ["*/*", "~./a.default.svc.cluster.local"],
+                ["./*", "~*/b.default.svc.cluster.local"],
+            ),
+            *(["*/*.example.com", "default/*"], ["*/*", "~*/*.default.svc.cluster.local"], ["*/api.example.com"]),
+        )
         spec: Json = {"egress": [{"hosts": self.chance.choice(choices)}]}
+        if self.chance.random() < 0.4:
+            number = self.chance.choice((80, 8080, 9080))
+            port = {"number": number, "name": "own", "protocol": self.chance.choice(("HTTP", "HTTP", "GRPC"))}
+            own = {"port": port, "hosts": self.chance.choice(choices)}
+            own |= self._maybe(0.3, captureMode=lambda: self.chance.choice(("DEFAULT", "IPTABLES", "NONE")))
+            spec["egress"] = [own, *(spec["egress"] if self.chance.random() < 0.6 else ())]
         if namespace != "istio-system":
             spec |= self._maybe(0.3, workloadSelector={"labels": {"app": "web"}})
         spec |= self._maybe(0.2, outboundTrafficPolicy={"mode": "REGISTRY_ONLY"})

@@ -6,11 +6,16 @@ policies and no permissive mode, and leaves out policies without rules (docs/sec
 
 from __future__ import annotations
 
+import base64
+import json
 import random
+import threading
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
@@ -24,6 +29,7 @@ from meshsdk.discovery import ServerView
 from meshsdk.errors import ConfigError, ResourceError
 from meshsdk.exchange import LocalReply
 from meshsdk.inbound import Connection, InboundPolicy, InboundRequest, compile_policy
+from meshsdk.inbound.waits import FetchKeys
 from meshsdk.resources import ResourceType, ServerListener, decode
 from meshsdk.routing import RequestHead
 from meshsdk.security.peer_identity import PeerCertificate, read_peer
@@ -32,15 +38,27 @@ from .case import Case, Server
 from .istiod import Answer, NodeResources
 from .view import to_message
 
-__all__ = ["SIGNING_KEY", "compare_servers"]
+__all__ = ["SIGNING_KEY", "compare_servers", "key_server"]
 
 Json = dict[str, Any]
 
 # Fact, subject, client, ours, istiod's.
 Found = tuple[str, str, str, Any, Any]
 
+
+def _number(value: int) -> str:
+    return base64.urlsafe_b64encode(value.to_bytes(32, "big")).rstrip(b"=").decode()
+
+
 # Cases have the public half in their JWKS, and are recorded; so the key must always be the same one.
 SIGNING_KEY = ec.derive_private_key(20240101, ec.SECP256R1())
+
+# The same as a key set, and where istiod fetches it (`key_server`).
+_POINT = SIGNING_KEY.public_key().public_numbers()
+_KEY = {"kty": "EC", "crv": "P-256", "kid": "corpus", "alg": "ES256", "x": _number(_POINT.x), "y": _number(_POINT.y)}
+KEYS = json.dumps({"keys": [_KEY]})
+KEYS_PORT = 47811
+KEYS_URI = f"http://127.0.0.1:{KEYS_PORT}/keys"
 
 _SINCE = datetime(2024, 1, 1)
 
@@ -64,6 +82,31 @@ class Asked:
     def __str__(self) -> str:
         headers = "".join(f" {name}: {value[:40]!r}" for name, value in self.headers)
         return f"{self.method} {self.host}{self.target}{headers} from {self.source} {self.principal or 'plaintext'}"
+
+
+class _Keys(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = KEYS.encode() if self.path == "/keys" else b""
+        self.send_response(200 if body else 404)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def key_server() -> Iterator[None]:
+    """Where istiod fetches the keys of cases that name a place for them: always the same, as answers are recorded."""
+    with ThreadingHTTPServer(("127.0.0.1", KEYS_PORT), _Keys) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def compare_servers(case: Case, state: FolderState, answer: Answer, limit: int) -> tuple[int, list[Found]]:
@@ -171,20 +214,37 @@ def _verdict(policy: InboundPolicy, asked: Asked, server: Server) -> list[Any]:
     headers = [(b"host", asked.host.encode())]
     headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in asked.headers]
     request = InboundRequest(RequestHead(asked.method, "http", asked.host, asked.target, headers), connection)
+    return [*_outcome(policy, request), _told(request)]
+
+
+# By which an audit and a dry run are seen (docs, http_filters/rbac_filter, dynamic metadata).
+_TELLING = ("envoy.common", "envoy.filters.http.rbac")
+
+
+def _told(request: InboundRequest) -> dict[str, Any]:
+    """What policies have told of a request, beside whether it gets in."""
+    return {"audit": request.audit, **{name: request.metadata.get(name, {}) for name in _TELLING}}
+
+
+def _outcome(policy: InboundPolicy, request: InboundRequest) -> list[Any]:
     outcome = policy.begin(request)
     if isinstance(outcome, Generator):
+        steps = outcome
         try:
-            waits = next(outcome)
+            waits = next(steps)
+            while isinstance(waits, FetchKeys):
+                waits = steps.send(KEYS if waits.remote.uri == KEYS_URI else None)
         except StopIteration as end:
             outcome = end.value
         else:
-            outcome.close()
+            steps.close()
             return ["waits", type(waits).__name__]
     if isinstance(outcome, LocalReply):
         return [outcome.status, outcome.body.decode("latin-1")]
     kept = [[name.decode("latin-1").lower(), value.decode("latin-1")] for name, value in request.head.raw_headers]
     # By what way and for whom it came is the server's own to say, and no listener's.
-    return ["in", sorted(one for one in kept if one[0] not in ("x-forwarded-for", "x-forwarded-proto"))]
+    # Ids are made anew for each request.
+    return ["in", sorted(one for one in kept if one[0] not in ("x-forwarded-for", "x-forwarded-proto", "x-request-id"))]
 
 
 @cache
@@ -213,7 +273,7 @@ class _Pools:
     """Values that the policies of a folder name, and some that they do not."""
 
     def __init__(self, case: Case, server: Server) -> None:
-        self.methods = ["GET", "POST", "DELETE"]
+        self.methods = ["GET", "POST", "DELETE", "OPTIONS"]
         self.paths = ["/", "/other"]
         self.hosts = [f"server:{server.port}", "server.example.com", "x.wild.example.com"]
         self.principals = ["", "spiffe://cluster.local/ns/default/sa/web", "spiffe://cluster.local/ns/nobody/sa/nobody"]
@@ -234,7 +294,12 @@ class _Pools:
         headers: dict[str, str] = {}
         if self.headers and chance.random() < 0.7:
             headers.update([chance.choice(self.headers)])
-        path = chance.choice(self.paths)
+        path, method = chance.choice(self.paths), chance.choice(self.methods)
+        if method == "OPTIONS" and chance.random() < 0.7:
+            # A browser asks before it sends: with both of these no token is asked for.
+            headers |= {"origin": "https://a.example.com", "access-control-request-method": "GET"}
+            if chance.random() < 0.3:
+                del headers[chance.choice(("origin", "access-control-request-method"))]
         if self.tokens and chance.random() < 0.8:
             name, value = chance.choice(self.tokens)
             if name == "?":
@@ -242,7 +307,7 @@ class _Pools:
             else:
                 headers[name] = value
         return Asked(
-            chance.choice(self.methods),
+            method,
             path,
             chance.choice(self.hosts),
             tuple(headers.items()),

@@ -48,10 +48,6 @@ def _has_endpoints_anyway(named: Named, host: str) -> bool:
     return host in named.headless or host in named.passing
 
 
-def _goes_where_it_is_looked_up(named: Named, host: str) -> bool:
-    return _has_endpoints_anyway(named, host) or named.entries.get(host) == "NONE"
-
-
 def _is_passed_through(named: Named, host: str) -> bool:
     return host.startswith("*") and named.entries.get(host) == "NONE"
 
@@ -73,6 +69,16 @@ def _is_looked_up_here(one: Difference) -> bool:
 _HOST = re.compile(r"://([^/:]*)")
 
 
+def _is_of_a_wildcard_to_the_looked_up(one: Difference) -> bool:
+    """By a wildcard's route there is no host whose address the application would have looked up."""
+    is_passed = one.ours == "forward" and str(one.istiods).startswith("passthrough")
+    is_wildcards = any(
+        rule.startswith("*") and hosts_overlap(rule, host) for rule in one.named.rules for host in one.hosts
+    )
+    leads_there = {one.named.entries.get(host) for host in one.destinations} == {"NONE"}
+    return one.fact == "request.answer" and is_passed and is_wildcards and leads_there
+
+
 def _is_of_a_rule(one: Difference) -> bool:
     """A sidecar has such hosts by their full names, and those only where something else has it listen."""
     if one.fact != "request.answer" or one.ours == "passthrough" or one.port != 80 or not one.is_by_a_rules_host:
@@ -92,12 +98,6 @@ def _is_no_name(one: Difference) -> bool:
         and one.istiods in ("reply", "reply without a listener")
         and re.search(r"://[a-z0-9-]+(\.[a-z0-9-]+(\.svc)?)?\.(:\d+)?/", one.subject) is not None
     )
-
-
-def _has_no_limit(one: Difference) -> bool:
-    is_idle = one.fact in ("request.timeouts.idle", "request.timeouts.shortest_idle")
-    is_such = any(_goes_where_it_is_looked_up(one.named, host) for host in one.destinations)
-    return is_idle and one.ours is None and one.istiods == 300.0 and is_such
 
 
 def _names_the_server(one: Difference) -> bool:
@@ -148,17 +148,30 @@ def _takes_a_star(one: Difference) -> bool:
     return one.fact == "refusal" and one.named.has_star and _OF_A_STAR.fullmatch(str(one.istiods)) is not None
 
 
+_WITHOUT_KEYS = ("Jwt verification fails", "Jwks doesn't have key to match kid or alg from Jwt")
+
+
+def _fetches_keys_itself(one: Difference) -> bool:
+    """The cluster that keys come from, and the text for tokens where none come."""
+    if one.fact == "cluster.type":
+        return (one.ours, one.istiods) == ("STRICT_DNS", "none") and one.hosts[0] in one.named.key_hosts
+    if one.fact != "server.verdict" or one.ours[:2] != [401, "Jwks remote fetch is failed"]:
+        return False
+    return one.istiods[0] == 401 and one.istiods[1] in _WITHOUT_KEYS and one.ours[2:] == one.istiods[2:]
+
+
 KNOWN = (
     Known("A star for a regular expression", "refused_star_regex", _takes_a_star),
     Known("No original destination", "headless", _types("EDS", "ORIGINAL_DST", _has_endpoints_anyway)),
     Known("Hosts that are passed through", "service_entry_none", _types("none", "ORIGINAL_DST", _is_passed_through)),
     Known("Hosts that are looked up", "rule_to_passed_through_host", _is_looked_up_here),
+    Known("Wildcards that lead to them", "wildcard_to_passed_through", _is_of_a_wildcard_to_the_looked_up),
     Known("Hosts that only a VirtualService has", "match_uri", _is_of_a_rule),
     Known("Short names that are none", "registry_only_passed_through", _is_no_name),
-    Known("Streams that stand still", "headless", _has_no_limit),
     Known("Servers that prove their name", "upstream_tls", _names_the_server),
     Known("Servers whose accounts are not known", "mutual_tls_of_unknown_accounts", _is_of_the_mesh),
     Known("Endpoints that are not ready", "unready_endpoints", _leaves_out_the_unready),
+    Known("Keys that are fetched", "tokens_by_uri", _fetches_keys_itself),
     Known("Hosts in upper case", "odd_names", _is_of_upper_case),
 )
 

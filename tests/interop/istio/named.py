@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 __all__ = ["Named", "full_names", "names_in"]
 
@@ -23,6 +24,7 @@ class Named:
         passing: That a DestinationRule sends to where they are looked up (`simple: PASSTHROUGH`).
         entries: That ServiceEntries have, and their resolution.
         by_authority: Some VirtualService asks by which name the host was called.
+        key_hosts: That keys for tokens are fetched from.
         has_star: A header or a query parameter is matched by the regular expression `*`.
     """
 
@@ -32,6 +34,7 @@ class Named:
     entries: Mapping[str, str] = field(default_factory=dict)
     by_authority: bool = False
     has_star: bool = False
+    key_hosts: frozenset[str] = frozenset()
 
 
 def names_in(documents: Iterable[Json]) -> Named:
@@ -40,6 +43,7 @@ def names_in(documents: Iterable[Json]) -> Named:
     headless: set[str] = set()
     passing: set[str] = set()
     entries: dict[str, str] = {}
+    key_hosts: set[str] = set()
     by_authority = has_star = False
     for document in documents:
         spec = document.get("spec") or {}
@@ -55,9 +59,13 @@ def names_in(documents: Iterable[Json]) -> Named:
                 headless.add(_full(metadata["name"], namespace))
             case "DestinationRule" if "PASSTHROUGH" in set(_balancers(spec)):
                 passing.add(_full(spec["host"], namespace))
+            case "RequestAuthentication":
+                uris = [rule["jwksUri"] for rule in spec.get("jwtRules") or () if rule.get("jwksUri")]
+                key_hosts.update(urlsplit(uri).hostname or "" for uri in uris)
             case "ServiceEntry":
                 entries.update(dict.fromkeys(spec.get("hosts") or (), spec.get("resolution", "NONE")))
-    return Named(frozenset(rules), frozenset(headless), frozenset(passing), entries, by_authority, has_star)
+    named = frozenset(rules), frozenset(headless), frozenset(passing), entries, by_authority, has_star
+    return Named(*named, frozenset(key_hosts))
 
 
 def full_names(host: str, namespace: str) -> tuple[str, ...]:

@@ -13,11 +13,12 @@ from .named import Named, full_names, names_in
 
 REVIEWS = "reviews.default.svc.cluster.local"
 NAMED = Named(
-    rules=frozenset([REVIEWS]),
+    rules=frozenset([REVIEWS, "*.other.org"]),
     headless=frozenset(["db.default.svc.cluster.local"]),
     passing=frozenset(["pass.default.svc.cluster.local"]),
     entries={"api.example.com": "NONE", "*.wild.example.com": "NONE", "static.example.com": "STATIC", "Up.COM": "DNS"},
     has_star=True,
+    key_hosts=frozenset(["keys.example.com"]),
 )
 
 
@@ -31,12 +32,15 @@ def cluster(host: str, fact: str, ours: Any, istiods: Any) -> Difference:
     return Difference(fact, f"outbound|80||{host}", "default", ours, istiods, hosts=(host,), named=NAMED)
 
 
+def verdict(ours: Any, istiods: Any) -> Difference:
+    return Difference("server.verdict", "a server", "all", ours, istiods, named=NAMED)
+
+
 def names(kind: str, how: str, value: str) -> list[dict[str, Any]]:
     return [{"": "SanMatcher", "kind": kind, "value": {"": "StringMatcher", "kind": how, "value": value}}]
 
 
 SANS = "cluster.tls.trust.san_matchers"
-IDLE = {"fact": "request.timeouts.idle"}
 STAR = (
     'f.yaml: VirtualService/a: configuration is invalid: "headers": error parsing regexp: missing argument to'
     " repetition operator: `*`; Istio uses RE2 style regex-based match (https://github.com/google/re2/wiki/Syntax)"
@@ -47,13 +51,17 @@ MEANT = {
     "a rule's host, nothing listens": request(REVIEWS, "forward", "passthrough without a listener"),
     "a rule's host by a short form": request("reviews.default", "no_route", "passthrough"),
     "a name that is none": request("reviews.", "no_route", "reply"),
+    "a wildcard's, to what is looked up": request(
+        "x.other.org", "forward", "passthrough", destinations=("api.example.com",), is_by_a_rules_host=False
+    ),
     "looked up": cluster("api.example.com", "cluster.type", "LOGICAL_DNS", "ORIGINAL_DST"),
     "passed through": cluster("*.wild.example.com", "cluster.type", "none", "ORIGINAL_DST"),
     "headless": cluster("db.default.svc.cluster.local", "cluster.type", "EDS", "ORIGINAL_DST"),
     "by a rule": cluster("pass.default.svc.cluster.local", "cluster.type", "EDS", "ORIGINAL_DST"),
-    "a stream to what is looked up": request("x", None, 300.0, destinations=("api.example.com",), **IDLE),
     "the server's own name": cluster(REVIEWS, SANS, names("DNS", "EXACT", REVIEWS), []),
     "anybody of the mesh": cluster(REVIEWS, SANS, names("URI", "PREFIX", "spiffe://cluster.local/"), []),
+    "a place of keys": cluster("keys.example.com", "cluster.type", "STRICT_DNS", "none"),
+    "a token without keys": verdict([401, "Jwks remote fetch is failed", {}], [401, "Jwt verification fails", {}]),
     "a star": REFUSAL,
     "as written": cluster("Up.COM", "cluster.type", "none", "EDS"),
     "in lower case": cluster("up.com", "cluster.type", "EDS", "none"),
@@ -65,13 +73,17 @@ NOT_MEANT = {
     "a rule's host on another port": request(REVIEWS, "forward", "passthrough without a listener", port=81),
     "a rule's host that goes past the mesh": request(REVIEWS, "passthrough", "passthrough without a listener"),
     "a full name with a dot": request(f"{REVIEWS}.", "no_route", "reply", is_by_a_rules_host=False),
+    "a wildcard's, to a Service": request(
+        "x.other.org", "forward", "passthrough", destinations=("api.example.com", REVIEWS), is_by_a_rules_host=False
+    ),
+    "to what is looked up, by no rule": request(
+        "x.other.net", "forward", "passthrough", destinations=("api.example.com",), is_by_a_rules_host=False
+    ),
     "a host outside with a dot": request("api.example.com.", "no_route", "reply", is_by_a_rules_host=False),
     "looked up, and there": cluster("static.example.com", "cluster.type", "LOGICAL_DNS", "ORIGINAL_DST"),
     "a wildcard that is looked up": cluster("*.wild.example.com", "cluster.type", "LOGICAL_DNS", "ORIGINAL_DST"),
     "a host that is not there": cluster("api.example.com", "cluster.type", "none", "ORIGINAL_DST"),
     "a Service of its own address": cluster(REVIEWS, "cluster.type", "EDS", "ORIGINAL_DST"),
-    "a stream to a Service": request("x", None, 300.0, destinations=(REVIEWS,), **IDLE),
-    "a stream with a limit": request("x", 10.0, 300.0, destinations=("api.example.com",), **IDLE),
     "another server's name": cluster(REVIEWS, SANS, names("DNS", "EXACT", "other.example"), []),
     "a name of another kind": cluster(REVIEWS, SANS, names("URI", "EXACT", REVIEWS), []),
     "some of its names": cluster(REVIEWS, SANS, names("DNS", "SUFFIX", REVIEWS), []),
@@ -79,6 +91,12 @@ NOT_MEANT = {
         REVIEWS, SANS, names("DNS", "EXACT", REVIEWS), names("DNS", "EXACT", "x.example")
     ),
     "more than the mesh": cluster(REVIEWS, SANS, names("URI", "PREFIX", "spiffe://cluster.local"), []),
+    "a place of no keys": cluster("other.example.com", "cluster.type", "STRICT_DNS", "none"),
+    "a token that istiod takes": verdict([401, "Jwks remote fetch is failed", {}], ["in", [], {}]),
+    "a token that is audited": verdict(
+        [401, "Jwks remote fetch is failed", {}], [401, "Jwt verification fails", {"a": 1}]
+    ),
+    "another text": verdict([401, "Jwt is expired", {}], [401, "Jwt verification fails", {}]),
     "a star beside another error": replace(REFUSAL, istiods=f"{STAR}\n* another"),
     "another regular expression": replace(REFUSAL, istiods=STAR.replace("`*`", "`+`")),
     "a star that nobody has written": replace(REFUSAL, named=Named()),

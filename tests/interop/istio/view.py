@@ -21,6 +21,7 @@ from meshsdk.errors import ResourceError
 from meshsdk.resources import (
     RESOURCE_TYPES,
     Cluster,
+    DnsDiscovery,
     Endpoints,
     Fault,
     HttpFilter,
@@ -99,6 +100,10 @@ class View:
         """Whether a cluster stands for the host that the request names itself, wherever that is."""
         return False
 
+    def is_original(self, cluster: str, request: Request) -> bool:
+        """Whether a cluster is where the request's own host is looked up, though it has the place of another one."""
+        return False
+
     def compiled(self, listener: Listener, routes: RouteConfiguration) -> RouteTable:
         """The routes of a listener; made once."""
         name = f"{listener.name} {routes.name}"
@@ -129,6 +134,19 @@ class FolderView(GrpcView):
     """
 
     listener: Callable[[str], bytes | None]
+
+    def is_original(self, cluster: str, request: Request) -> bool:
+        if not cluster.startswith("original_dst@"):
+            return False
+        addresses = {cluster.partition("|")[0].partition("@")[2]}
+        found = self.clusters.get(cluster)
+        if found is not None and isinstance(found.discovery, DnsDiscovery):
+            groups = found.discovery.endpoints.localities
+            addresses |= {str(one.address) for group in groups for one in group.endpoints}
+        # A pod's short name is the beginning of its full one, and of nothing else that the folder has.
+        host = request.host.lower().removesuffix(".")
+        named = {one for one in addresses if one.startswith(f"{host}.") and one.endswith(f":{request.port}")}
+        return addresses - named <= {name.lower() for name in self.names_of(request)}
 
     def table_of(self, request: Request) -> RouteTable | None:
         found = super().table_of(request)
@@ -162,7 +180,9 @@ class SidecarView(View):
             host, _, port = name.rpartition(":")
             for cluster in sorted(self.of_bytes, key=len, reverse=True):
                 _, number, _, pattern = cluster.split("|")
-                if number == port and hosts_overlap(pattern, host) and not self.passes_through(cluster):
+                if number == port and hosts_overlap(pattern, host):
+                    if self.passes_through(cluster):
+                        return {"answer": "passthrough", "has_listener": False}
                     return {"answer": "bytes", "clusters": [[cluster, 1.0]]}
         there = {"has_listener": self.table_of(request) is not None}
         if self.registry_only:

@@ -1,0 +1,87 @@
+"""Incremental xDS ("delta"), without I/O.
+
+Theory of operation (Envoy docs, xds_protocol, "Incremental xDS"):
+
+- A DeltaDiscoveryRequest says which names are new in a subscription and which have left it; a response has what is new
+  of those, each with a version of its own, and names what is gone. So a mesh of thousands of services costs what
+  changes, and a new name what it brings.
+- A response is answered by its nonce alone. A subscription that changes needs none.
+- A new stream begins with all names, and the versions of what is known of them, so that only what has changed since
+  then comes again (`initial_resource_versions`).
+- What is gone is said (`removed_resources`). A name that never existed should be said to be gone; not all servers do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from envoy.service.discovery.v3 import discovery_pb2
+
+from ..resources import RESOURCE_TYPES, ResourceType
+from .cache import ResourceCache
+from .session import Outcome, Received, Session, refusal
+
+__all__ = ["DeltaSession"]
+
+
+class DeltaSession(Session):
+    """Incremental; see `Session`."""
+
+    is_incremental = True
+
+    def __init__(
+        self, node: Any, cache: ResourceCache, *, keep_deleted: bool = False, has_identity: bool = False
+    ) -> None:
+        super().__init__(node, cache, keep_deleted=keep_deleted, has_identity=has_identity)
+
+    def open(self) -> list[Any]:
+        """See `Session.open`."""
+        self._introduced = False
+        return [
+            self._introduce(
+                discovery_pb2.DeltaDiscoveryRequest(
+                    type_url=kind.type_url,
+                    resource_names_subscribe=sorted(names),
+                    initial_resource_versions=self._versions(kind, names),
+                )
+            )
+            for kind in ResourceType
+            if (names := self._wanted.get(kind))
+        ]
+
+    def _versions(self, kind: ResourceType, names: frozenset[str]) -> dict[str, str]:
+        """Of what is in use: what was refused must come again."""
+        entries = ((name, self._cache.get(kind, name)) for name in names)
+        return {name: one.version for name, one in entries if one is not None and one.resource is not None}
+
+    def subscribe(self, kind: ResourceType, names: frozenset[str]) -> Any | None:
+        """See `Session.subscribe`."""
+        if self._wanted.get(kind, frozenset()) == names:
+            return None
+        new, gone = self._change(kind, names)
+        request = discovery_pb2.DeltaDiscoveryRequest(
+            type_url=kind.type_url, resource_names_subscribe=sorted(new), resource_names_unsubscribe=sorted(gone)
+        )
+        return self._introduce(request)
+
+    def receive(self, response: Any) -> Received:
+        """See `Session.receive`: a DeltaDiscoveryResponse."""
+        answer = discovery_pb2.DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
+        kind = RESOURCE_TYPES.get(response.type_url)
+        if kind is None:
+            answer.error_detail.CopyFrom(refusal([f"type {response.type_url[:200]!r} was not asked for"]))
+            return Received([answer])
+        outcome = Outcome()
+        for container in response.resources:
+            self._take(kind, container, "", outcome)
+        wanted = self._wanted.get(kind, frozenset())
+        for name in response.removed_resources:
+            # A server that says both has the resource: it may be the one that was asked for again meanwhile.
+            if name in wanted and name not in outcome.sent:
+                self._delete(kind, name)
+                outcome.seen.add(name)
+        if kind is ResourceType.LISTENER:
+            self._look_for_ours(outcome)
+        if outcome.errors:
+            answer.error_detail.CopyFrom(refusal(outcome.errors))
+        return Received([answer], kind, outcome.seen & wanted, outcome.lifetimes)

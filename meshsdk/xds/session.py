@@ -1,0 +1,275 @@
+"""What both variants of xDS have in common, without I/O: what is wanted, and resources on their way into the cache.
+
+Theory of operation (Envoy docs, xds_protocol):
+
+- A stream begins with who we are; each response has a nonce, and is answered with it: accepted, or refused with why.
+- Good resources of a response that is refused for others are taken all the same, as Envoy and gRPC do.
+- A resource may come in a wrapper that says how long it may be used (`ttl`); a wrapper without one is a heartbeat of
+  what came before.
+- Nothing is known of a name until a response says so, or time has passed. A server may leave out what it does not have:
+  of the state of the world the response does not say which request it answers, and go-control-plane says nothing of
+  names that it never had in its incremental one, either. So names are asked for a second time (`second_question`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from envoy.config.listener.v3 import listener_pb2
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2, status_pb2
+from msgspec import Struct, field
+
+from ..errors import ResourceError
+from ..resources import Resource, ResourceType, decode, resource_name
+from .cache import ResourceCache, Status
+
+__all__ = ["Arrived", "Outcome", "Received", "Session", "refusal", "unwrap"]
+
+_WRAPPER = discovery_pb2.Resource.DESCRIPTOR.full_name
+
+# What a NACK says is bounded: a server must not be able to make us echo its whole response.
+_MAX_ERROR_LENGTH = 4096
+
+# Of listeners that nobody asked for, as many are named.
+_SHOWN_NAMES = 3
+
+
+class Received(Struct):
+    """What came of one response.
+
+    Attributes:
+        answers: What to send.
+        settled: Which of the wanted resources it has settled.
+        lifetimes: For how many seconds each may be used from now on; None is until something else is said.
+    """
+
+    answers: list[Any]
+    kind: ResourceType | None = None
+    settled: set[str] = field(default_factory=set)
+    lifetimes: dict[str, float | None] = field(default_factory=dict)
+
+
+class Arrived(Struct):
+    """A resource as it came.
+
+    Attributes:
+        names: Its own, then others by which it is known.
+        packed: Itself; None in a heartbeat.
+        version: Its own; empty where it has none.
+        lifetime: Seconds for which it may be used; None is for ever.
+    """
+
+    names: list[str]
+    packed: bytes | None
+    version: str = ""
+    lifetime: float | None = None
+
+
+class Outcome(Struct):
+    """What taking one response in has found so far."""
+
+    errors: list[str] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    sent: set[str] = field(default_factory=set)
+    others: dict[str, bytes] = field(default_factory=dict)
+    lifetimes: dict[str, float | None] = field(default_factory=dict)
+    unreadable: bool = False
+
+
+class Session(ABC):
+    """The protocol state of one server, across its streams.
+
+    Args:
+        node: The envoy.config.core.v3.Node to introduce oneself with.
+        cache: Where resources are put.
+        keep_deleted: gRFC A53: a resource that the server deletes stays in use.
+        has_identity: This process can show a certificate of the mesh.
+
+    Attributes:
+        is_incremental: Which of the two variants it speaks.
+        problem: Why no listener of ours can ever come; empty where nothing speaks for that.
+    """
+
+    is_incremental = False
+
+    def __init__(
+        self, node: Any, cache: ResourceCache, *, keep_deleted: bool = False, has_identity: bool = False
+    ) -> None:
+        self._node = node
+        self._has_identity = has_identity
+        self._cache = cache
+        self._keep_deleted = keep_deleted
+        self._wanted: dict[ResourceType, frozenset[str]] = {}
+        self._introduced = False
+        self.problem = ""
+
+    @property
+    def wanted(self) -> dict[ResourceType, frozenset[str]]:
+        """The names subscribed to, by type."""
+        return self._wanted
+
+    @abstractmethod
+    def open(self) -> list[Any]:
+        """The first requests of a new stream."""
+
+    @abstractmethod
+    def subscribe(self, kind: ResourceType, names: frozenset[str]) -> Any | None:
+        """The request that changes the subscription of a type, or None where nothing changes."""
+
+    @abstractmethod
+    def receive(self, response: Any) -> Received:
+        """Take a response into the cache."""
+
+    def undecided(self, kind: ResourceType) -> frozenset[str]:
+        """Names of which nothing is known, and of which no response on this stream tells by leaving them out."""
+        if not self._cache.counts[kind, Status.REQUESTED]:
+            return frozenset()
+        return frozenset(
+            name
+            for name in self._wanted.get(kind, frozenset())
+            if (entry := self._cache.get(kind, name)) is not None and entry.status is Status.REQUESTED
+        )
+
+    def question(self, kind: ResourceType, names: frozenset[str]) -> Any:
+        """The first request of a stream of its own, of the state of the world; see `learn_absence`."""
+        return discovery_pb2.DiscoveryRequest(node=self._node, resource_names=sorted(names), type_url=kind.type_url)
+
+    def learn_absence(
+        self, kind: ResourceType, asked: frozenset[str], response: Any
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """Take the answer to `question`: those of `asked` that do not exist, and those that do.
+
+        Only absence is learnt from it: a resource is taken from the stream that will bring its changes.
+        """
+        try:
+            there = {unwrap(kind, container).names[0] for container in response.resources}
+        except ResourceError:
+            return frozenset(), frozenset()
+        absent = (asked - there) & self.undecided(kind)
+        for name in absent:
+            self._delete(kind, name)
+        return absent, asked & there
+
+    def _introduce(self, request: Any) -> Any:
+        if not self._introduced:
+            request.node.CopyFrom(self._node)
+            self._introduced = True
+        return request
+
+    def _change(self, kind: ResourceType, names: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+        """Want these names: which are new, and which are wanted no more."""
+        before = self._wanted.get(kind, frozenset())
+        gone, new = before - names, names - before
+        for name in gone:
+            self._cache.forget(kind, name)
+        for name in new:
+            self._cache.request(kind, name)
+        self._wanted[kind] = names
+        return new, gone
+
+    def _take(self, kind: ResourceType, container: Any, version: str, outcome: Outcome) -> None:
+        try:
+            arrived = unwrap(kind, container)
+        except ResourceError as error:
+            outcome.errors.append(str(error))
+            outcome.unreadable = True
+            return
+        self._take_arrived(kind, arrived, arrived.version if self.is_incremental else version, outcome)
+
+    def _take_arrived(self, kind: ResourceType, arrived: Arrived, version: str, outcome: Outcome) -> None:
+        wanted = self._wanted.get(kind, frozenset())
+        outcome.seen.update(arrived.names)
+        names = [name for name in arrived.names if name in wanted]
+        if not names and arrived.packed is not None:
+            outcome.others[arrived.names[0]] = arrived.packed  # Servers may send more than was asked for.
+        for name in names:
+            outcome.sent.add(name)
+            outcome.lifetimes[name] = arrived.lifetime
+            if arrived.packed is not None:
+                self._put(kind, name, arrived.packed, version, outcome)
+
+    def _put(self, kind: ResourceType, name: str, packed: bytes, version: str, outcome: Outcome) -> None:
+        known = self._cache.get(kind, name)
+        if known is not None and known.resource is not None and known.packed == packed:
+            self._cache.accept_unchanged(kind, name, version)
+            return
+        try:
+            resource: Resource = decode(kind, packed, grpc_profile=True, has_identity=self._has_identity)
+        except ResourceError as error:
+            outcome.errors.append(str(error))
+            self._cache.reject(kind, name, str(error))
+        else:
+            self._cache.accept(kind, name, resource, version, packed)
+
+    def _delete(self, kind: ResourceType, name: str) -> None:
+        known = self._cache.get(kind, name)
+        if self._keep_deleted and known is not None and known.resource is not None:
+            return
+        if known is None or known.status is not Status.DOES_NOT_EXIST:
+            self._cache.remove(kind, name, Status.DOES_NOT_EXIST, "the management server has no such resource")
+
+    def _look_for_ours(self, outcome: Outcome) -> None:
+        """Notice a server that sends listeners of proxies whatever it is asked for, so that none of ours can come."""
+        if outcome.sent:
+            self.problem = ""
+        elif outcome.others and not any(map(_is_for_clients, outcome.others.values())):
+            names = ", ".join(sorted(outcome.others)[:_SHOWN_NAMES])
+            self.problem = (
+                f"the management server sends listeners for proxies ({names}, …) and none that was asked for, so no"
+                " host can be known and no policy comes; istiod does so where the bootstrap's node.metadata has no"
+                ' "GENERATOR": "grpc"'
+            )
+
+
+def refusal(errors: list[str]) -> Any:
+    """What is said of a response that is refused."""
+    message = "; ".join(errors)[:_MAX_ERROR_LENGTH]
+    return status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=message)
+
+
+def _is_for_clients(packed: bytes) -> bool:
+    """Whether a listener is one that clients without a proxy ask for."""
+    message = listener_pb2.Listener()
+    try:
+        message.ParseFromString(packed)
+    except DecodeError:
+        return False
+    return bool(message.HasField("api_listener"))
+
+
+def unwrap(kind: ResourceType, container: Any) -> Arrived:
+    """What is in a google.protobuf.Any, or in a discovery Resource, which may stand in an Any itself.
+
+    Raises:
+        ResourceError: It is of another type, or its name cannot be read.
+    """
+    if not isinstance(container, discovery_pb2.Resource):
+        if container.type_url.rpartition("/")[2] != _WRAPPER:
+            return Arrived(*_named(kind, "", container))
+        wrapper = discovery_pb2.Resource()
+        try:
+            wrapper.ParseFromString(container.value)
+        except DecodeError as error:
+            raise ResourceError("Resource", f"does not parse: {error}") from error
+        container = wrapper
+    lifetime = container.ttl.seconds + container.ttl.nanos / 1e9 if container.HasField("ttl") else None
+    if container.HasField("resource"):
+        names, packed = _named(kind, container.name, container.resource)
+    elif container.name:
+        names, packed = [container.name], None
+    else:
+        raise ResourceError("Resource", "has neither a name nor a resource")
+    return Arrived([*names, *container.aliases], packed, container.version, lifetime)
+
+
+def _named(kind: ResourceType, name: str, container: Any) -> tuple[list[str], bytes | None]:
+    if container.type_url != kind.type_url:
+        raise ResourceError("resources", f"holds {container.type_url[:200]!r} among {kind.type_url!r}")
+    packed = bytes(container.value)
+    name = name or resource_name(kind, packed)
+    if not name:
+        raise ResourceError(kind.type_url.rpartition(".")[2], "does not parse, or has no name")
+    return [name], packed
