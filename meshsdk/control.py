@@ -22,7 +22,7 @@ from .bootstrap import Bootstrap
 from .discovery import SERVER_ROOT, DnsResolver, Graph, Snapshot
 from .errors import RequestError
 from .exchange import Directory
-from .followed import Stats, follow_logs, follow_metrics
+from .followed import OpenLogService, Stats, follow_logs, follow_metrics
 from .forked import keep
 from .http.dispatcher import HasCertificates, LocalReplies, Transport, UnknownHosts
 from .log_lines import logger_of
@@ -74,6 +74,7 @@ class Control:
     Attributes:
         metrics: Counts requests; None where nobody asks for it.
         access_logs: Tells of requests; None where nobody asks for it.
+        open_log_service: Opens a server that is told of requests.
         keeps_logs: What configuration says of access logs counts.
         published_at: When the directory last changed, in seconds since the epoch; 0 is never.
     """
@@ -98,6 +99,7 @@ class Control:
         self.metrics: IstioMetrics | None = None
         self.access_logs: AccessLogs | None = None
         self.keeps_logs = True
+        self.open_log_service: OpenLogService | None = None
         self._clear()
 
     def _clear(self) -> None:
@@ -338,10 +340,7 @@ class Control:
         is_next = snapshot.version == self.directory.version + 1
         is_followed = snapshot.changed is not None and is_next
         if not is_followed:
-            # Whoever sees the new directory is told of by its access logs.
-            self._publish_logs(snapshot)
-            self._stats = snapshot.stats
-            self.follow_metrics()
+            self._publish_logs(snapshot)  # Before anybody sees the new directory.
         self.directory = self.directory.advance(snapshot, time.monotonic())
         self.published_at = time.time()
         self.directory.retire_those_that_left()
@@ -383,13 +382,13 @@ class Control:
 
     def _publish_logs(self, snapshot: Snapshot) -> None:
         configs = snapshot.access_logs if self.keeps_logs else []
-        self.access_logs, problems = follow_logs(self.access_logs, configs)
-        for problem in problems:
-            self._log_once(problem)
+        self.access_logs, problems = follow_logs(self.access_logs, configs, self.open_log_service)
+        self._stats = snapshot.stats
+        self.follow_metrics(problems)
 
-    def follow_metrics(self) -> None:
-        """Have metrics labelled as configuration says. From any thread."""
-        for problem in follow_metrics(self.metrics, self._stats, self.bootstrap.node):
+    def follow_metrics(self, problems: Sequence[str] = ()) -> None:
+        """Have metrics labelled as configuration says; tell what is wrong with that, and else. From any thread."""
+        for problem in (*problems, *follow_metrics(self.metrics, self._stats, self.bootstrap.node)):
             self._log_once(problem)
 
     def _log_once(self, message: str) -> None:

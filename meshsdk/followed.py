@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from .bootstrap import Node
 
 if TYPE_CHECKING:
-    from .access_log import AccessLogs
+    from .access_log import AccessLogs, Entry
+    from .access_log.sinks import Sink
     from .resources.access_log import AccessLogConfig
     from .resources.istio_stats import StatsConfig
+    from .resources.log_service import LogService
     from .telemetry.istio_metrics import IstioMetrics
 
-__all__ = ["Stats", "follow_logs", "follow_metrics"]
+__all__ = ["OpenLogService", "Stats", "follow_logs", "follow_metrics"]
 
-# Of each listener that changes some metrics; and whether it is a server's.
-Stats = Sequence[tuple["StatsConfig", bool]]
+# Opens a server that is told of requests.
+OpenLogService = Callable[["LogService"], "Sink[Entry]"]
+
+# Of each listener that changes some metrics; its name, and whether it is a server's.
+Stats = Sequence[tuple["StatsConfig", str, bool]]
 
 
 def follow_logs(
-    logs: AccessLogs | None, configs: list[tuple[AccessLogConfig, ...]]
+    logs: AccessLogs | None,
+    configs: list[tuple[AccessLogConfig, ...]],
+    open_service: OpenLogService | None,
 ) -> tuple[AccessLogs | None, list[str]]:
     """The access logs of a Mesh, which may be none, and what is wrong with them.
 
     Args:
         logs: Until now.
         configs: Those of every listener.
+        open_service: Opens a server that is told of requests.
     """
     if configs and logs is None:
         from .access_log import AccessLogs
         from .http.measured import Record
 
-        logs = AccessLogs((), Record)
+        logs = AccessLogs((), Record, open_service)
     return logs, logs.follow(configs) if logs is not None else []
 
 

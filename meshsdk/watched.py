@@ -11,10 +11,12 @@ from .control import Control
 from .security import Identity
 
 if TYPE_CHECKING:
-    from .access_log import AccessLog
+    from .access_log import AccessLog, Entry
+    from .access_log.sinks import Sink
     from .admin import Admin
     from .decision import Decision
     from .explaining import Past
+    from .resources.log_service import LogService
     from .server.monitoring import Monitoring
 
 __all__ = ["Watched"]
@@ -52,6 +54,7 @@ class Watched:
             ValueError, BootstrapError: A port is none, or a format.
         """
         self._control.keeps_logs = access_log is not False
+        self._control.open_log_service = self._open_log_service
         if access_log or (access_log is None and os.environ.get(ACCESS_LOG_VARIABLE)):
             self._keep_log(access_log)
         metrics_port = find_port("metrics_port", metrics_port, METRICS_PORT_VARIABLE)
@@ -67,7 +70,12 @@ class Watched:
         from .access_log import AccessLogs, asked_for
         from .http.measured import Record
 
-        self._control.access_logs = AccessLogs(asked_for(asked, os.environ), Record)
+        self._control.access_logs = AccessLogs(asked_for(asked, os.environ), Record, self._open_log_service)
+
+    def _open_log_service(self, service: LogService) -> Sink[Entry]:
+        from .server.log_service import ServiceSink
+
+        return ServiceSink(self._control, service)
 
     def monitor(self, port: int | None = None) -> Monitoring:
         """What counts requests, which begins with the first call."""

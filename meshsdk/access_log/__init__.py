@@ -5,6 +5,7 @@ operators   Envoy's command operators, each compiled into a function of the entr
 format      text and JSON formats of them, compiled when configuration comes
 writer      one queue and one thread for each sink; no request waits for either
 logs        which logs a Mesh has
+metric_tags labels of metrics that come from requests, by the same entries
 """
 
 from .entry import Entry, Headers, OfServer, RemembersSteady, Steady

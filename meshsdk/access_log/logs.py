@@ -12,11 +12,12 @@ from typing import Any
 from ..errors import ResourceError
 from ..log_lines import logger_of
 from ..resources.access_log import AccessLogConfig, parse_filter_document
-from .entry import Entry, Steady
+from ..resources.log_service import LogService
+from .entry import Entry, Steady, size_of
 from .filters import Predicate, compile_filter
-from .format import ENVOY_TEXT, ISTIO_JSON, ISTIO_TEXT, Line, compile_json, compile_text
-from .sinks import LoggingSink, sink_of
-from .writer import Writer
+from .format import ENVOY_TEXT, ISTIO_JSON, ISTIO_TEXT, compile_json, compile_text
+from .sinks import LoggingSink, Sink, sink_of
+from .writer import Pace, Writer
 
 __all__ = ["VARIABLE", "AccessLog", "AccessLogs", "asked_for"]
 
@@ -28,7 +29,16 @@ logger = logger_of("meshsdk.access_log")
 _MAX_KNOWN = 4096
 _LONGEST_KNOWN = 512
 
+# Bytes of entries that may wait for a server, about.
+_MAX_WAITING_ENTRIES = 16 * 1024 * 1024
+
 BeginHttp = Callable[..., Any]
+OpenService = Callable[[LogService], Sink[Entry]]
+
+
+def _itself(entry: Entry) -> Entry:
+    """A server is told of the entry by the writer's thread."""
+    return entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,7 @@ class Logger:
 
     __slots__ = ("line", "picks", "writer")
 
-    def __init__(self, line: Line, picks: Predicate | None, writer: Writer) -> None:
+    def __init__(self, line: Callable[[Entry], Any], picks: Predicate | None, writer: Writer[Any]) -> None:
         self.line = line
         self.picks = picks
         self.writer = writer
@@ -82,6 +92,7 @@ class AccessLogs:
     Args:
         own: What the application asks for.
         begin_http: Begins the record of a request that httpx sends.
+        open_service: Opens a server that entries are sent to.
 
     Attributes:
         follows: Listeners have access logs of their own.
@@ -91,11 +102,14 @@ class AccessLogs:
         ResourceError: A format has an operator that is not known.
     """
 
-    def __init__(self, own: tuple[AccessLog, ...], begin_http: BeginHttp) -> None:
+    def __init__(
+        self, own: tuple[AccessLog, ...], begin_http: BeginHttp, open_service: OpenService | None = None
+    ) -> None:
         self.begin_http = begin_http
+        self._open_service = open_service
         self.follows = False
         self.known: dict[Any, Steady] = {}
-        self._writers: dict[str, Writer] = {}
+        self._writers: dict[str | LogService, Writer[Any]] = {}
         self._failures = 0
         # By the identity of what configuration says, which is kept beside it.
         self._followed: dict[int, tuple[Configs, Loggers]] = {}
@@ -198,6 +212,9 @@ class AccessLogs:
         return self._make(config, log.logger)
 
     def _make(self, config: AccessLogConfig, logger_name: str = "") -> Logger:
+        if config.service is not None:
+            picks = compile_filter(config.filter, "AccessLog.filter") if config.filter is not None else None
+            return Logger(_itself, picks, self._writer_to(config.service))
         if config.json:
             line = compile_json(json.loads(config.json), "AccessLog.json_format", omits_empty=config.omits_empty)
         else:
@@ -205,7 +222,16 @@ class AccessLogs:
         picks = compile_filter(config.filter, "AccessLog.filter") if config.filter is not None else None
         return Logger(line, picks, self._writer(config.path, logger_name))
 
-    def _writer(self, path: str, name: str = "") -> Writer:
+    def _writer_to(self, service: LogService) -> Writer[Any]:
+        writer = self._writers.get(service)
+        if writer is None:
+            if self._open_service is None:
+                raise ResourceError("AccessLog", "there is nobody who sends to servers")
+            pace = Pace(service.flush_seconds, service.buffer_bytes, _MAX_WAITING_ENTRIES)
+            writer = self._writers[service] = Writer(self._open_service(service), service.name, pace, size_of)
+        return writer
+
+    def _writer(self, path: str, name: str = "") -> Writer[Any]:
         key = f"logger {name}" if name else os.path.abspath(path) if path != "-" else path
         writer = self._writers.get(key)
         if writer is None:

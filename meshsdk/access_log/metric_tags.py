@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..errors import ResourceError
@@ -20,7 +21,7 @@ from ..telemetry.workload import NOBODY, Workload
 from .cel import ROOTS, compile_with_roots
 from .entry import Entry
 
-__all__ = ["Seen", "compile_tags", "follow"]
+__all__ = ["Seen", "compile_tags", "follow", "problem_of"]
 
 Read = Callable[["Seen"], Mapping[str, Any]]
 
@@ -112,12 +113,14 @@ def compile_tags(
     return LabelOverrides(changes, expressions, STANDARD_LABELS) if changes else None
 
 
-def follow(metrics: IstioMetrics, configs: Iterable[tuple[StatsConfig, bool]], node: Mapping[str, Any]) -> list[str]:
+def follow(
+    metrics: IstioMetrics, configs: Iterable[tuple[StatsConfig, str, bool]], node: Mapping[str, Any]
+) -> list[str]:
     """Configuration has changed.
 
     Args:
         metrics: That have the labels.
-        configs: Of every listener that changes some; and whether it is a server's.
+        configs: Of every listener that changes some; its name, and whether it is a server's.
         node: See `compile_tags`.
 
     Returns:
@@ -125,13 +128,26 @@ def follow(metrics: IstioMetrics, configs: Iterable[tuple[StatsConfig, bool]], n
     """
     problems: list[str] = []
     before, overrides = metrics.overrides, {}
-    for config, is_server in configs:
+    for config, name, is_server in configs:
         known = before.get(id(config))
         if known is None:
-            known = (config, compile_tags(config, node, problems, is_server=is_server))
+            refused: list[str] = []
+            known = (config, compile_tags(config, node, refused, is_server=is_server))
+            problems += [f"listener {name}: {problem}" for problem in refused]
         overrides[id(config)] = known
     metrics.overrides = overrides
     return problems
+
+
+@lru_cache(256)
+def problem_of(name: str, text: str) -> str:
+    """What is wrong with a tag and the expression of its value, for people; empty where nothing is."""
+    try:
+        _check_tag(name, name, 0)
+        _compile(text, name, {**_roots({}, is_server=False), **_roots({}, is_server=True)})
+    except ResourceError as error:
+        return error.problem
+    return ""
 
 
 def _check_tag(name: str, where: str, count: int) -> None:

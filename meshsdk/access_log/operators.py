@@ -239,7 +239,7 @@ _TEXTS: dict[str, Callable[[Entry], str]] = {
     "UPSTREAM_LOCAL_ADDRESS": attrgetter("steady.own_address"),
     "UPSTREAM_CLUSTER": attrgetter("steady.cluster"),
     "UPSTREAM_CLUSTER_RAW": attrgetter("steady.cluster"),
-    "UPSTREAM_TRANSPORT_FAILURE_REASON": attrgetter("steady.failure"),
+    "UPSTREAM_TRANSPORT_FAILURE_REASON": lambda entry: entry.steady.failure.replace(" ", "_"),
     "ROUTE_NAME": attrgetter("steady.route"),
     "ACCESS_LOG_TYPE": lambda entry: "DownstreamEnd",
 }

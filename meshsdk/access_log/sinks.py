@@ -7,17 +7,20 @@ import logging
 import os
 import stat
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 __all__ = ["FileSink", "LoggingSink", "Sink", "StreamSink", "sink_of"]
 
 _STREAMS = {"-": 1, "/dev/stdout": 1, "/dev/fd/1": 1, "/proc/self/fd/1": 1, "/dev/stderr": 2, "/dev/fd/2": 2}
 
 
-class Sink(Protocol):
-    """Takes lines, each with its end."""
+T = TypeVar("T", contravariant=True)
 
-    def write(self, lines: Sequence[str]) -> int:
+
+class Sink(Protocol[T]):
+    """Takes lines, each with its end, or whatever else a writer gathers for it."""
+
+    def write(self, lines: Sequence[T]) -> int:
         """Write lines, and say how many were.
 
         Raises:
@@ -28,7 +31,7 @@ class Sink(Protocol):
         """Let go of what is open."""
 
 
-def sink_of(path: str) -> Sink:
+def sink_of(path: str) -> Sink[str]:
     """The sink of a path; `-` is standard output, as /dev/stdout is."""
     number = _STREAMS.get(path)
     return FileSink(path) if number is None else StreamSink(number)

@@ -14,11 +14,14 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
 
 from ..log_lines import logger_of
 from .sinks import Sink
 
-__all__ = ["Writer"]
+__all__ = ["Pace", "Writer"]
 
 logger = logger_of("meshsdk.access_log")
 
@@ -35,16 +38,33 @@ _TELL_SECONDS = 30.0
 
 _EXIT_SECONDS = 2.0
 
-_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+_writers: weakref.WeakSet[Writer[Any]] = weakref.WeakSet()
+
+T = TypeVar("T")
 
 
-class Writer:
+class Pace(Struct, frozen=True):
+    """How lines are gathered.
+
+    Attributes:
+        seconds: For so long.
+        hurry_at: With so much that waits they are written at once.
+        max_waiting: So much may wait.
+    """
+
+    seconds: float = _GATHER_SECONDS
+    hurry_at: int = _MAX_WAITING
+    max_waiting: int = _MAX_WAITING
+
+
+class Writer(Generic[T]):
     """The queue of one sink, and its thread, which starts with the first line.
 
     Args:
         sink: Where lines go.
         name: Of the sink, for the log.
-        max_waiting: Characters that may wait.
+        pace: How they are gathered.
+        size: Of a line, in characters or bytes.
         now: A monotonic clock, in seconds.
 
     Attributes:
@@ -53,13 +73,21 @@ class Writer:
     """
 
     def __init__(
-        self, sink: Sink, name: str, max_waiting: int = _MAX_WAITING, now: Callable[[], float] = time.monotonic
+        self,
+        sink: Sink[T],
+        name: str,
+        pace: Pace = Pace(),  # noqa: B008 - it does not change.
+        size: Callable[[T], int] = len,  # type: ignore[assignment]
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.dropped = 0
         self.written = 0
         self._sink = sink
         self._name = name
-        self._max_waiting = max_waiting
+        self._pace = pace
+        self._max_waiting = pace.max_waiting
+        self._hurry_at = pace.hurry_at
+        self._size = size
         self._now = now
         self._told_at: float | None = None
         self._told = 0
@@ -68,25 +96,30 @@ class Writer:
         _writers.add(self)
 
     def _clear(self) -> None:
-        self._lines: deque[str] = deque()
+        self._lines: deque[tuple[T, int]] = deque()
         self._waiting = 0
         self._wake = threading.Event()
         self._stop = threading.Event()
+        # The thread gathers no longer.
+        self._hurry = threading.Event()
         self._lock = threading.RLock()  # See `telemetry.cells`.
         self._thread: threading.Thread | None = None
         # Whoever appends must wake the thread.
         self._sleeps = True
 
-    def write(self, line: str) -> None:
+    def write(self, line: T) -> None:
         """Have a line written. Never waits and never fails."""
         if self._waiting > self._max_waiting:
             self._drop(1)
             return
+        size = self._size(line)
         # Threads that add at once may count a line too few, which is put right when all is written.
-        self._waiting += len(line)
-        self._lines.append(line)
+        self._waiting += size
+        self._lines.append((line, size))
         if self._sleeps:
             self._awake()
+        if self._waiting > self._hurry_at and not self._hurry.is_set():
+            self._hurry.set()
 
     def after_fork(self) -> None:
         """In a forked child: lines of the parent's are the parent's to write."""
@@ -109,6 +142,7 @@ class Writer:
         self._sleeps = True
         if thread is not None:
             self._stop.set()
+            self._hurry.set()
             self._wake.set()
             thread.join(seconds)
             if thread.is_alive():
@@ -157,13 +191,17 @@ class Writer:
             if not self._lines:
                 self._wake.wait()
             self._sleeps = False
-            stop.wait(_GATHER_SECONDS)
+            if not stop.is_set():
+                self._hurry.wait(self._pace.seconds)
+            if not stop.is_set():
+                self._hurry.clear()
 
     def _write_all(self) -> None:
         lines = self._lines
         while lines:
             take = lines.popleft  # Nobody else takes any.
-            batch = [take() for _ in range(min(len(lines), _LINES_AT_ONCE))]
+            taken = [take() for _ in range(min(len(lines), _LINES_AT_ONCE))]
+            batch = [line for line, _ in taken]
             try:
                 count = self._sink.write(batch)
                 self._problem = "" if count == len(batch) else "it takes no more"
@@ -172,7 +210,7 @@ class Writer:
             self.written += count
             if count < len(batch):
                 self._drop(len(batch) - count)
-            self._waiting -= sum(map(len, batch))
+            self._waiting -= sum(size for _, size in taken)
         self._waiting = 0
 
     def _tell(self, *, is_last: bool = False) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.extensions.access_loggers.file.v3 import file_pb2
 from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2
+from envoy.extensions.access_loggers.grpc.v3 import als_pb2
+from envoy.extensions.access_loggers.open_telemetry.v3 import logs_service_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from google.protobuf import json_format
 from msgspec import Struct
@@ -20,6 +22,7 @@ from ..access_log import ISTIO_TEXT
 from .age import UNKNOWN_AGE, Age
 from .labels import has_labels
 from .metric_rules import PROMETHEUS, Metrics
+from .names import cluster_name
 from .tracing import NO_TRACING, TraceRule, apply_tracing
 
 __all__ = [
@@ -28,6 +31,7 @@ __all__ = [
     "AccessLogging",
     "LogDefaults",
     "LogProvider",
+    "LogServer",
     "ManagerTelemetry",
     "Telemetry",
     "access_logs",
@@ -39,8 +43,20 @@ BUILTIN = "envoy"
 STDOUT = "/dev/stdout"
 
 
+class LogServer(Struct, frozen=True):
+    """A server that is told of requests (envoyHttpAls, envoyOtelAls)."""
+
+    is_otel: bool
+    host: str
+    port: int
+    log_name: str = ""
+    request_headers: tuple[str, ...] = ()
+    response_headers: tuple[str, ...] = ()
+    response_trailers: tuple[str, ...] = ()
+
+
 class LogProvider(Struct, frozen=True):
-    """A file that access logs go to (MeshConfig.extensionProviders.envoyFileAccessLog).
+    """A file that access logs go to (MeshConfig.extensionProviders.envoyFileAccessLog), or a server in its place.
 
     Attributes:
         text: The format; empty for Istio's.
@@ -50,6 +66,7 @@ class LogProvider(Struct, frozen=True):
     path: str = STDOUT
     text: str = ""
     labels: str = ""
+    server: LogServer | None = None
 
 
 class LogDefaults(Struct, frozen=True):
@@ -165,6 +182,57 @@ def levels(rules: list[Telemetry], root_namespace: str, namespace: str, labels: 
 
 
 def _message(name: str, provider: LogProvider, expression: str) -> accesslog_pb2.AccessLog:
+    server = provider.server
+    if server is not None:
+        message = _of_otel(server, provider) if server.is_otel else _of_grpc(server)
+    else:
+        message = _of_file(name, provider)
+    if expression:
+        chosen = message.filter.extension_filter
+        chosen.name = "envoy.access_loggers.extension_filters.cel"
+        chosen.typed_config.Pack(cel_pb2.ExpressionFilter(expression=expression))
+    return message
+
+
+# telemetry_logging.go: what of the filter state is told besides.
+_FILTER_STATE = ("upstream_peer", "downstream_peer")
+
+
+def _fill(common: als_pb2.CommonGrpcAccessLogConfig, server: LogServer, log_name: str) -> None:
+    common.log_name = server.log_name or log_name
+    common.transport_api_version = 2  # V3
+    common.filter_state_objects_to_log.extend(_FILTER_STATE)
+    common.grpc_service.envoy_grpc.cluster_name = cluster_name(server.port, "", server.host)
+    common.grpc_service.envoy_grpc.authority = server.host
+
+
+def _of_grpc(server: LogServer) -> accesslog_pb2.AccessLog:
+    config = als_pb2.HttpGrpcAccessLogConfig(
+        additional_request_headers_to_log=server.request_headers,
+        additional_response_headers_to_log=server.response_headers,
+        additional_response_trailers_to_log=server.response_trailers,
+    )
+    _fill(config.common_config, server, "http_envoy_accesslog")
+    message = accesslog_pb2.AccessLog(name="envoy.access_loggers.http_grpc")
+    message.typed_config.Pack(config)
+    return message
+
+
+def _of_otel(server: LogServer, provider: LogProvider) -> accesslog_pb2.AccessLog:
+    config = logs_service_pb2.OpenTelemetryAccessLogConfig(disable_builtin_labels=True)
+    _fill(config.common_config, server, "otel_envoy_accesslog")
+    config.body.string_value = provider.text or ISTIO_TEXT
+    labels = json.loads(provider.labels) if provider.labels else {}
+    for label in sorted(labels):
+        # ConvertStructToAttributeKeyValues: what is no text is an empty one.
+        value = labels[label]
+        config.attributes.values.add(key=label).value.string_value = value if isinstance(value, str) else ""
+    message = accesslog_pb2.AccessLog(name="envoy.access_loggers.open_telemetry")
+    message.typed_config.Pack(config)
+    return message
+
+
+def _of_file(name: str, provider: LogProvider) -> accesslog_pb2.AccessLog:
     config = file_pb2.FileAccessLog(path=provider.path)
     if provider.labels:
         json_format.ParseDict(json.loads(provider.labels), config.log_format.json_format)
@@ -174,8 +242,4 @@ def _message(name: str, provider: LogProvider, expression: str) -> accesslog_pb2
         config.log_format.text_format_source.inline_string = text if text.endswith("\n") else f"{text}\n"
     message = accesslog_pb2.AccessLog(name=f"envoy.access_loggers.file.{name}")
     message.typed_config.Pack(config)
-    if expression:
-        chosen = message.filter.extension_filter
-        chosen.name = "envoy.access_loggers.extension_filters.cel"
-        chosen.typed_config.Pack(cel_pb2.ExpressionFilter(expression=expression))
     return message

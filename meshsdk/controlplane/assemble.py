@@ -9,8 +9,9 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from ..access_log.metric_tags import problem_of
 from ..errors import ConfigError
-from .access_logging import BUILTIN
+from .access_logging import BUILTIN, Telemetry
 from .delegates import with_delegates
 from .gateway_api import KnownHosts, translate_routes
 from .http_rules import VirtualService
@@ -199,20 +200,38 @@ def _check_references(world: World, memo: Memo) -> None:
 
 
 def _check_log_providers(world: World) -> None:
-    """Warn about providers of access logs that nobody defines, or that write to no file."""
+    """Warn about providers of access logs that nobody defines, or whose servers nobody knows."""
+    for name, provider in world.defaults.logs.providers.items():
+        server = provider.server
+        if server is not None and server.host not in world.services:
+            world.warnings.append(f"MeshConfig: provider {name!r}: there is no service {server.host!r}")
     for telemetry in world.telemetries:
         named = {name for entry in telemetry.logging if not entry.is_disabled for name in entry.providers}
         for name in sorted(named - world.defaults.logs.providers.keys() - {BUILTIN}):
             world.warnings.append(
                 f"Telemetry {telemetry.namespace}/{telemetry.name}: provider {name!r} is none of MeshConfig's that"
-                " write to a file (envoyFileAccessLog), so nothing is written by it"
+                " take access logs (envoyFileAccessLog, envoyHttpAls, envoyOtelAls), so nothing is written by it"
             )
+        _check_tags(telemetry, world)
         for name in sorted({name for entry in telemetry.metrics for name in entry.providers}):
             if name not in world.defaults.logs.prometheus:
                 world.warnings.append(
                     f"Telemetry {telemetry.namespace}/{telemetry.name}: provider {name!r} of metrics is not Prometheus,"
                     " so nothing is counted for it"
                 )
+
+
+def _check_tags(telemetry: Telemetry, world: World) -> None:
+    """Warn about tags whose values cannot be had: the labels stay as they are."""
+    for index, entry in enumerate(telemetry.metrics):
+        for number, override in enumerate(entry.overrides):
+            for name, value in override.tags:
+                problem = problem_of(name, value) if value is not None else ""
+                if problem:
+                    world.warnings.append(
+                        f"Telemetry {telemetry.namespace}/{telemetry.name}:"
+                        f" spec.metrics[{index}].overrides[{number}].tagOverrides[{name!r}].value: {problem}"
+                    )
 
 
 def _named_by(rule: VirtualService, _: Memo) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 
 from ..access_log import ISTIO_JSON
-from .access_logging import STDOUT, AccessLogging, LogDefaults, LogProvider, Telemetry
+from .access_logging import STDOUT, AccessLogging, LogDefaults, LogProvider, LogServer, Telemetry
 from .checks import check_selector
 from .fields import Fields
 from .kubernetes import Meta
@@ -173,10 +173,10 @@ def parse_default_providers(mesh: Fields) -> tuple[tuple[str, ...], tuple[str, .
 
 
 def parse_log_provider(entry: Fields) -> LogProvider | None:
-    """An extension provider; None where it is none that writes to a file."""
+    """An extension provider; None where it is none of access logs' that is known here."""
     fields = entry.child("envoyFileAccessLog")
     if fields is None:
-        return None
+        return _parse_server(entry)
     log_format = fields.child("logFormat")
     labels = log_format.raw("labels") if log_format is not None else None
     if labels is not None and not isinstance(labels, dict):
@@ -191,6 +191,37 @@ def parse_log_provider(entry: Fields) -> LogProvider | None:
     fields.ignore("omitEmptyValues")
     fields.finish()
     return provider
+
+
+def _parse_server(entry: Fields) -> LogProvider | None:
+    grpc, otel = entry.child("envoyHttpAls"), entry.child("envoyOtelAls")
+    fields = grpc or otel
+    if fields is None:
+        return None
+    port = fields.integer("port", low=1, high=65535)
+    if port is None:
+        raise fields.error("port", "must be set")
+    server = LogServer(
+        otel is not None and grpc is None,
+        fields.required_text("service").rpartition("/")[2],
+        port,
+        fields.text("logName"),
+        fields.texts("additionalRequestHeadersToLog"),
+        fields.texts("additionalResponseHeadersToLog"),
+        fields.texts("additionalResponseTrailersToLog"),
+    )
+    log_format = fields.child("logFormat")
+    text, labels = "", ""
+    if log_format is not None:
+        text, said = log_format.text("text"), log_format.raw("labels")
+        if said is not None and not isinstance(said, dict):
+            raise fields.error("logFormat.labels", "must be an object")
+        labels = json.dumps(said) if said else ""
+        log_format.finish()
+    # The peers of filter state are what Istio's proxies exchange between them.
+    fields.ignore("filterStateObjectsToLog")
+    fields.finish()
+    return LogProvider("", text, labels, server)
 
 
 def _is_object(text: str) -> bool:

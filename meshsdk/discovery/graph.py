@@ -268,6 +268,8 @@ class _Walk(Struct):
             missing = entry.status in (Status.DOES_NOT_EXIST, Status.TIMEOUT)
             why = "it is a listener for servers" if isinstance(listener, ServerListener) else entry.error
             return ListenerView(problem=f"listener {name}: {why}", does_not_exist=missing)
+        # Nobody waits for where requests are told.
+        self.clusters_settled(listener.log_clusters)
         if listener.route_configuration is not None:
             return ListenerView(listener, listener.route_configuration)
         routes = self._want(ResourceType.ROUTE_CONFIGURATION, listener.route_name)

@@ -71,14 +71,15 @@ class Snapshot(Struct, frozen=True):
     changed: frozenset[str] | None = None
 
     @property
-    def stats(self) -> list[tuple[StatsConfig, bool]]:
-        """What listeners change of metrics, and whether each is a server's."""
-        found = [(view.listener.stats, False) for view in self.listeners.values() if view.listener is not None]
-        for server in self.servers.values():
+    def stats(self) -> list[tuple[StatsConfig, str, bool]]:
+        """What listeners change of metrics, their names, and whether each is a server's."""
+        views = self.listeners.items()
+        found = [(view.listener.stats, name, False) for name, view in views if view.listener is not None]
+        for name, server in self.servers.items():
             for chain in server.listener.all_chains if server.listener is not None else ():
                 if chain.manager is not None:
-                    found.append((chain.manager.listener.stats, True))
-        return [(config, is_server) for config, is_server in found if config is not None]
+                    found.append((chain.manager.listener.stats, name, True))
+        return [(config, name, is_server) for config, name, is_server in found if config is not None]
 
     @property
     def access_logs(self) -> list[tuple[AccessLogConfig, ...]]:

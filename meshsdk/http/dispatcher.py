@@ -237,6 +237,11 @@ class Dispatcher:
                 return Unsettled((root,))
         return begun
 
+    @property
+    def access_logs(self) -> AccessLogs | None:
+        """Where requests are told of, as far as that is known now."""
+        return self._runtime.access_logs
+
     def listener_of(self, request: httpx.Request) -> resources.Listener | None:
         """The listener that a request was decided by; None for a host outside the mesh."""
         table = self._table_of(request)

@@ -249,7 +249,7 @@ def _of_error(error: BaseException, attempts: int) -> tuple[str, str, str]:
 def _reset(reason: str, failure: str, attempts: int) -> tuple[str, str, str]:
     told = f"{reason}|{failure}" if failure else reason
     body = f"{_RESET}{_LATEST if attempts > 1 else _REASON}{reason}"
-    return f"{_BEFORE}{{{told}}}".replace(" ", "_"), body, failure.replace(" ", "_")
+    return f"{_BEFORE}{{{told}}}".replace(" ", "_"), body, failure
 
 
 def _failure(error: BaseException) -> str:

@@ -147,6 +147,9 @@ class Record:
     def begun(self, begun: Exchange | LocalReply, dispatcher: Dispatcher) -> None:
         """It is decided where the request goes."""
         self._begun = begun
+        if self._logs is None:
+            # The first request brings its listener, and that may bring logs.
+            self._logs = dispatcher.access_logs
         logs, metrics = self._logs, self._metrics
         if (logs is not None and logs.follows) or (metrics is not None and metrics.overrides):
             self._listener = dispatcher.listener_of(self._request)
@@ -272,11 +275,10 @@ class Record:
         size, content_type = size_and_value(request.headers.raw, b"content-type")
         sent = self._sent + size + len(request.method) + target + REQUEST_LINE
         is_grpc = content_type != b"" and is_grpc_content(content_type.decode("latin-1"))
-        in_place = ending.reply if isinstance(ending, InPlace) else None
+        in_place = ending.reply if ending is not None and isinstance(ending, InPlace) else None
+        grpc_status = ""
         if is_grpc and status:
             grpc_status = _grpc_status(told or (in_place.headers if in_place is not None else (), {}))
-        else:
-            grpc_status = ""
         outcome = ("grpc" if is_grpc else "http", status, grpc_status, flags)
         if isinstance(begun, Exchange):
             row = self._row_of_exchange(metrics, begun, endpoint, outcome, chosen)

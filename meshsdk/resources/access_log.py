@@ -1,6 +1,6 @@
 """Access logs of connection managers (envoy.config.accesslog.v3.AccessLog), as data.
 
-What writes elsewhere than to files and streams (gRPC access log service, OpenTelemetry, Fluentd, WebAssembly) is noted.
+Those of other kinds (Fluentd, WebAssembly) are noted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from ..errors import ResourceError
 from . import protos
+from .log_service import LOG_SERVICE_TYPES, LogService, parse_log_service
 from .matching import HeaderMatcher, parse_header_matcher
 from .notes import Notes
 from .values import struct_as_dict, unpack
@@ -143,11 +144,12 @@ class AccessLogConfig(Struct, frozen=True):
     """Which requests are told, what of them, and where to.
 
     Attributes:
-        path: A file, /dev/stdout or /dev/stderr.
+        path: A file, /dev/stdout or /dev/stderr; of a service, what people call it.
         text: The format; empty for Envoy's default one.
         json: A JSON format instead, as JSON; empty where there is none.
         omits_empty: What is missing is left out.
         filter: None takes all requests.
+        service: That is told instead; None for files.
     """
 
     path: str
@@ -155,6 +157,7 @@ class AccessLogConfig(Struct, frozen=True):
     json: str = ""
     omits_empty: bool = False
     filter: AccessLogFilter | None = None
+    service: LogService | None = None
 
 
 _EXTENSION = "envoy.extensions.access_loggers."
@@ -188,7 +191,11 @@ def parse_access_logs(messages: Any, where: str, notes: Notes) -> tuple[AccessLo
 def _parse(message: Any, where: str, notes: Notes) -> AccessLogConfig | None:
     kind = message.typed_config.type_url.rpartition("/")[2]
     path = f"{where}.typed_config"
-    if kind == _FILE:
+    service = None
+    if kind in LOG_SERVICE_TYPES:
+        service = parse_log_service(message.typed_config, path, notes)
+        target = service.name
+    elif kind == _FILE:
         config = unpack(message.typed_config, protos.file_pb2.FileAccessLog, path)
         target = config.path
     elif kind in _STREAMS:
@@ -196,16 +203,19 @@ def _parse(message: Any, where: str, notes: Notes) -> AccessLogConfig | None:
         config = unpack(message.typed_config, getattr(protos.stream_pb2, name), path)
         target = _STREAMS[kind]
     else:
-        notes.add(where, f"the access log {message.name or kind!r} is not acted on: only files and streams are")
+        notes.add(
+            where,
+            f"the access log {message.name or kind!r} is not acted on: only files, streams, gRPC and OpenTelemetry are",
+        )
         return None
-    text, tree, omits_empty = _format(config, path, notes)
+    text, tree, omits_empty = _format(config, path, notes) if service is None else ("", "", False)
     try:
         chosen = parse_filter(message.filter, f"{where}.filter") if message.HasField("filter") else None
     except _UnknownFilterError as error:
         # What it keeps out must not be told, and requests must go on.
         notes.add(error.field, f"{error.problem}; nothing is written to {target}")
         return None
-    return AccessLogConfig(target, text, tree, omits_empty, chosen)
+    return AccessLogConfig(target, text, tree, omits_empty, chosen, service)
 
 
 def _format(config: Any, where: str, notes: Notes) -> tuple[str, str, bool]:
@@ -286,7 +296,7 @@ def _grpc_status(message: Any, where: str) -> AccessLogFilter:
 
 
 # envoy.data.accesslog.v3.AccessLogType.DownstreamEnd.
-_DOWNSTREAM_END = 5
+_DOWNSTREAM_END = 6
 
 
 def _log_type(message: Any, where: str) -> AccessLogFilter:

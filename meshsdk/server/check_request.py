@@ -12,10 +12,10 @@ from envoy.service.auth.v3 import attribute_context_pb2, external_auth_pb2
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
+from ..http.grpc_unary import read_call, write_call
 from ..inbound.waits import AskAuthorization, AuthorizationAnswer
 from ..resources.filters.ext_authz import GrpcAuthorization
 from ..routing.string_match import compile_any
-from .grpc_unary import read_call, write_call
 
 __all__ = ["read", "write"]
 

@@ -10,8 +10,8 @@ from envoy.type.v3 import ratelimit_unit_pb2
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
+from ..http.grpc_unary import read_call, write_call
 from ..inbound.waits import AskRateLimit, LimitStatus, RateLimitAnswer
-from .grpc_unary import read_call, write_call
 
 __all__ = ["read", "write"]
 

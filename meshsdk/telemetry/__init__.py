@@ -8,4 +8,6 @@ Plugs into the engines: nothing that decides knows that it is watched.
                                              sidecar's would
     istio_metrics, workload, service,        Istio's standard metrics, counted here and told to Prometheus; where
     peer_metadata, cells, prometheus, …      nobody asks for them a Mesh has no `IstioMetrics`
+    label_names, label_overrides             their labels, and what configuration makes of them
+    istio_observer                           the same through opentelemetry-api
 """

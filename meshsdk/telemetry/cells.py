@@ -136,11 +136,10 @@ class Cells:
             milliseconds: That it took.
             received, sent: Bytes of the request, and of the response.
         """
-        if type(row) is tuple:
+        if isinstance(row, tuple):
             for one in row:
                 self.count_request(one, milliseconds, received, sent)
             return
-        assert type(row) is int
         numbers = self._numbers
         if not row:
             with self._lock:
@@ -162,11 +161,10 @@ class Cells:
 
     def count_messages(self, row: Rows, requests: int, responses: int) -> None:
         """So many messages of a call went each way."""
-        if type(row) is tuple:
+        if isinstance(row, tuple):
             for one in row:
                 self.count_messages(one, requests, responses)
             return
-        assert type(row) is int
         if not row:
             return
         numbers = self._numbers

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .cells import HTTP, MESSAGES, Cells, Memory, PrivateMemory, Rows
+from .label_names import MESSAGE_LABELS, REQUEST_LABELS, STANDARD_LABELS
 from .label_overrides import Chosen, LabelOverrides
 from .peer_metadata import Peers, own_headers
 from .service import Service
@@ -23,26 +24,6 @@ from .workload import NOBODY, UNKNOWN, Workload, bounded, namespace_of
 __all__ = ["DEFAULT_MAX_SERIES", "MESSAGE_LABELS", "REQUEST_LABELS", "STANDARD_LABELS", "IstioMetrics", "Outcome"]
 
 T = TypeVar("T")
-
-_SIDE = "workload workload_namespace principal app version canonical_service canonical_revision cluster".split()
-MESSAGE_LABELS = (
-    "reporter",
-    *(f"source_{name}" for name in _SIDE),
-    *(f"destination_{name}" for name in _SIDE),
-    "destination_service",
-    "destination_service_name",
-    "destination_service_namespace",
-)
-REQUEST_LABELS = (
-    *MESSAGE_LABELS,
-    "request_protocol",
-    "response_code",
-    "grpc_response_status",
-    "response_flags",
-    "connection_security_policy",
-)
-
-STANDARD_LABELS = {HTTP: REQUEST_LABELS, MESSAGES: MESSAGE_LABELS}
 
 # Sets of labels. A scrape tells about 50 kB of each, a quarter of a millisecond's work.
 DEFAULT_MAX_SERIES = 1000

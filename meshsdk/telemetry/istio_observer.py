@@ -8,17 +8,16 @@ that Prometheus gets; labels that are empty are left out. Each process tells its
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from .cells import BOUNDS, HISTOGRAM, HTTP, MESSAGES, Cells
+from .label_names import STANDARD_LABELS
+from .label_overrides import meaning_of
 
-if TYPE_CHECKING:
-    from .istio_metrics import IstioMetrics
-
-__all__ = ["IstioObserver", "is_measured"]
+__all__ = ["Counted", "IstioObserver", "is_measured"]
 
 _SCOPE = "meshsdk"
 _MAX_KNOWN = 8192
@@ -40,6 +39,20 @@ Attributes = dict[str, str]
 _Known = tuple[frozenset[int], Attributes]
 
 
+Record = Callable[[int, int, int, int], None]
+
+
+class Counted(Protocol):
+    """What counts (`istio_metrics.IstioMetrics`)."""
+
+    @property
+    def cells(self) -> Cells:
+        """Where it is counted."""
+
+    def record_by(self, make: Callable[[Cells], Record]) -> None:
+        """Have each request recorded, too: its row, milliseconds, and bytes that came and went."""
+
+
 def is_measured() -> bool:
     """Whether the application has set a meter provider."""
     # The API's own stand-in is what get_meter_provider gives before an SDK is set.
@@ -53,7 +66,7 @@ class IstioObserver:
         living: Gives whatever counts.
     """
 
-    def __init__(self, living: Callable[[], Iterable[IstioMetrics]]) -> None:
+    def __init__(self, living: Callable[[], Iterable[Counted]]) -> None:
         self._living = living
         meter = metrics.get_meter(_SCOPE)
         self._histograms = [
@@ -70,7 +83,7 @@ class IstioObserver:
         for one in living():
             self.attach(one)
 
-    def attach(self, counted: IstioMetrics) -> None:
+    def attach(self, counted: Counted) -> None:
         """Have requests recorded from now on, where there is a meter provider."""
         if is_measured():
             counted.record_by(self._recorder)
@@ -86,7 +99,7 @@ class IstioObserver:
 
         return read
 
-    def _recorder(self, cells: Cells) -> Callable[[int, int, int, int], None]:
+    def _recorder(self, cells: Cells) -> Record:
         """What is called with each request: its row, milliseconds, and bytes that came and went."""
         known: dict[int, _Known] = {}
         duration, came, went = self._histograms
@@ -115,8 +128,5 @@ def _rows(cells: Cells, kind: str) -> Iterator[tuple[_Known, list[int]]]:
 
 
 def _known(kind: str, labels: tuple[str, ...]) -> _Known:
-    from .istio_metrics import STANDARD_LABELS
-    from .label_overrides import meaning_of
-
     _, shown, names = meaning_of(kind, STANDARD_LABELS)
     return shown, {name: value for name, value in zip(names, labels, strict=True) if value}

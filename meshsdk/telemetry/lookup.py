@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from .http_client import HttpClientObserver
     from .http_server import HttpServerObserver
     from .identities import IdentityObserver, Renewed
-    from .istio_metrics import IstioMetrics
-    from .istio_observer import IstioObserver
+    from .istio_observer import Counted, IstioObserver
 
 __all__ = [
     "denial_counter",
@@ -77,10 +76,10 @@ def watch_identity(identity: Renewed) -> None:
     _identities.add(identity)
 
 
-_counted: weakref.WeakSet[IstioMetrics] = weakref.WeakSet()
+_counted: weakref.WeakSet[Counted] = weakref.WeakSet()
 
 
-def watch_istio(counted: IstioMetrics) -> None:
+def watch_istio(counted: Counted) -> None:
     """Tell of Istio's metrics through OpenTelemetry, as long as they are counted."""
     _counted.add(counted)
     if _Found.istio is None:

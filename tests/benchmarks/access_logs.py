@@ -15,7 +15,7 @@ from pathlib import Path
 import meshsdk
 from meshsdk.access_log import ISTIO_JSON
 from meshsdk.access_log.sinks import FileSink
-from meshsdk.access_log.writer import Writer
+from meshsdk.access_log.writer import Pace, Writer
 from tests.benchmarks.configuration import write_small
 from tests.benchmarks.metrics import ROUNDS, Run, asgi_run, client_run, write_served
 
@@ -46,7 +46,7 @@ def costs(config: Path, log: Path, run: Callable[[meshsdk.Mesh], Run]) -> dict[s
 
 def writing(folder: Path) -> float:
     """Microseconds of processor time that a line takes from the queue to a file."""
-    writer = Writer(FileSink(str(folder / "written")), "benchmark", max_waiting=1 << 30)
+    writer = Writer(FileSink(str(folder / "written")), "benchmark", Pace(max_waiting=1 << 30))
     line = "x" * 250 + "\n"
     began = time.process_time()
     for _ in range(_LINES):

@@ -128,8 +128,8 @@ def test_a_server_writes_by_the_telemetry_of_its_workload(tmp_path: Path, stack:
     assert (tmp_path / "log").read_text() == "200\n"
 
 
-def test_a_provider_that_writes_to_no_file_is_told_of(tmp_path: Path) -> None:
-    provider = {"name": "als", "envoyHttpAls": {"service": "als", "port": 1}}
+def test_a_provider_that_takes_no_access_logs_is_told_of(tmp_path: Path) -> None:
+    provider = {"name": "als", "zipkin": {"service": "zipkin", "port": 1}}
     document = mesh_config(extensionProviders=[provider]) + telemetry("[{providers: [{name: als}, {name: envoy}]}]")
     (tmp_path / "mesh.yaml").write_text(document)
     [problem] = load(tmp_path).problems

@@ -125,6 +125,8 @@ LOGS: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
         },
     ),
     "sampled": (_text(_ID), _share("z", 30)),
+    "ends": (_text(_ID), {"log_type_filter": {"types": ["DownstreamEnd"]}}),
+    "periodic": (_text(_ID), {"log_type_filter": {"types": ["DownstreamPeriodic"], "exclude": True}}),
     "grpc": (_text(_ID), {"grpc_status_filter": {"statuses": ["UNAVAILABLE", "OK"]}}),
     "not-grpc": (_text(_ID), {"grpc_status_filter": {"statuses": ["UNAVAILABLE", "OK"], "exclude": True}}),
 }  # fmt: skip

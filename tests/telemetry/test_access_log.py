@@ -281,14 +281,14 @@ def test_a_listeners_own_log_is_written_beside_the_applications(kind: str, logge
     assert (tmp_path / "listener.log").read_text() == "only 204|only 204|"
 
 
-@pytest.mark.parametrize("kind", ["an operator that is not known", "a server for logs"])
+@pytest.mark.parametrize("kind", ["an operator that is not known", "another access logger"])
 def test_a_listeners_log_that_is_not_written_is_told_and_harms_no_request(
     kind: str, logged: Logged, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service_of_logs = {"log_name": "x", "grpc_service": {"envoy_grpc": {"cluster_name": "x"}}}
+    unknown = {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"}
     documents = {
         "an operator that is not known": with_file(tmp_path / "listener.log", "%NONSENSE%"),
-        "a server for logs": with_log("grpc.v3.HttpGrpcAccessLogConfig", common_config=service_of_logs),
+        "another access logger": LISTENER.replace("LOG", json.dumps({"name": "log", "typed_config": unknown})),
     }
     mesh = logged.mesh(documents[kind], access_log=None)
     mesh.wait_ready("reviews.test")

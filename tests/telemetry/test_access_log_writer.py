@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from meshsdk.access_log.sinks import FileSink, LoggingSink, Sink, StreamSink
-from meshsdk.access_log.writer import Writer
+from meshsdk.access_log.writer import Pace, Writer
 
 from ..patience import PATIENCE
 from ..processes import CLEAN_ENVIRONMENT
@@ -28,7 +28,7 @@ class _Closing:
         self.writers: list[Writer] = []
 
     def __call__(self, sink: Sink, max_waiting: int = 1_000_000) -> Writer:
-        self.writers.append(Writer(sink, "the log", max_waiting))
+        self.writers.append(Writer(sink, "the log", Pace(max_waiting=max_waiting)))
         return self.writers[-1]
 
 

@@ -158,12 +158,15 @@ def test_what_cannot_be_had_is_refused_by_name(tmp_path: Path) -> None:
         service("reviews", 1)
         + telemetry("[{overrides: [{match: {customMetric: wasm_metric}, disabled: true}], reportingInterval: 1s}]")
         + telemetry("[{providers: [{name: stackdriver}]}]", "prod")
+        + telemetry("[{overrides: [{tagOverrides: {a: {value: request.nonsense}}}]}]", "test")
     )
     state = load(tmp_path)
     warnings = "\n".join(problem.text for problem in state.problems)
     assert "metrics[0].overrides[0].match.customMetric: 'wasm_metric' is not counted" in warnings
     assert "metrics[0].reportingInterval: has no effect" in warnings
     assert "Telemetry prod/t: provider 'stackdriver' of metrics is not Prometheus" in warnings
+    named = "Telemetry test/t: spec.metrics[0].overrides[0].tagOverrides['a'].value: request.nonsense is not known here"
+    assert named in warnings
     problems: list[str] = []
     tags = (
         ("a", "istio_operationId"),

@@ -116,7 +116,7 @@ def entry_of(
         told = f"remote connection failure|{failure}" if failure else "remote connection failure"
         details = f"{_BEFORE}{{{told}}}".replace(" ", "_")
     steady = Steady(head, outcome.status, outcome.flags, details, _PROTOCOL)
-    steady.failure = failure.replace(" ", "_")
+    steady.failure = failure
     _tell_way(steady, head, tried)
     ended, seconds, to_head = timing
     headers, trailers = _headers(answer.initial), _headers(answer.trailing)

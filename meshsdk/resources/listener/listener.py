@@ -67,6 +67,11 @@ class Listener(Struct, frozen=True):
     stats: StatsConfig | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def log_clusters(self) -> frozenset[str]:
+        """Clusters that its requests are told to."""
+        return frozenset(log.service.cluster for log in self.access_logs if log.service is not None)
+
 
 def parse_listener(message: Any) -> Listener:
     """A validated client listener.

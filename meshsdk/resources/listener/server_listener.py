@@ -147,14 +147,16 @@ class ServerListener(Struct, frozen=True):
 
     @property
     def cluster_names(self) -> frozenset[str]:
-        """Clusters that filters ask: authorization and rate limit servers, and where keys are fetched from."""
-        return frozenset(
+        """Clusters that filters ask (authorization and rate limit servers, keys), and that are told of requests."""
+        listeners = [chain.manager.listener for chain in self.all_chains if chain.manager is not None]
+        asked = (
             cluster
-            for chain in self.all_chains
-            for http_filter in (chain.manager.listener.filters if chain.manager is not None else ())
+            for listener in listeners
+            for http_filter in listener.filters
             for cluster in getattr(http_filter.setting, "asked_clusters", ())
             if cluster
         )
+        return frozenset(asked).union(*(listener.log_clusters for listener in listeners))
 
     @property
     def route_names(self) -> frozenset[str]:

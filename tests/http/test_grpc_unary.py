@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from meshsdk.server.grpc_unary import read_call
+from meshsdk.http.grpc_unary import read_call
 
 
 def _answer(content: bytes, status: str = "0") -> httpx.Response:
