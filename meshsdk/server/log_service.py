@@ -15,6 +15,7 @@ from ..access_log import Entry
 from ..bootstrap import Node
 from ..http.cluster_client import ClusterClient
 from ..http.grpc_unary import read_call, write_call
+from ..log_lines import logger_of
 from ..resources.log_service import LogService
 from .log_messages import grpc_message, make_grpc_entry
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ..control import Control
 
 __all__ = ["ServiceSink"]
+
+logger = logger_of("meshsdk.access_log")
 
 _GRPC_METHOD = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 _OTEL_METHOD = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
@@ -61,7 +64,7 @@ class ServiceSink:
     def write(self, lines: Sequence[Entry]) -> int:
         """See `access_log.sinks.Sink`."""
         written = 0
-        for batch in _batches([self._make(entry) for entry in lines]):
+        for batch in _batches(list(self._made(lines))):
             try:
                 self._send(batch)
             except (httpx.HTTPError, OSError, ValueError) as error:
@@ -70,6 +73,14 @@ class ServiceSink:
                 raise OSError(f"{self._service.cluster} does not take them: {error}") from error
             written += len(batch)
         return written
+
+    def _made(self, lines: Sequence[Entry]) -> Iterator[Any]:
+        """Messages; what cannot be told of one request must not keep those of others back."""
+        for entry in lines:
+            try:
+                yield self._make(entry)
+            except Exception:
+                logger.exception("a request cannot be told to %s", self._service.cluster)
 
     def _send(self, batch: list[Any]) -> None:
         service = self._service

@@ -94,6 +94,32 @@ def test_opentelemetry_is_told_in_the_providers_format_and_filter(tmp_path: Path
     assert {one.key: one.value.string_value for one in record.attributes} == {"flags": "-"}
 
 
+def test_a_request_that_cannot_be_told_keeps_no_other_back(
+    tmp_path: Path, stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Collector() as collector, EchoServer("reviews") as server:
+        (tmp_path / "mesh.yaml").write_text(
+            collector_at(collector.port)
+            + service("reviews", server.port)
+            + mesh_config(extensionProviders=[ALS])
+            + named("als")
+        )
+        mesh = stack.enter_context(meshsdk.Mesh(config=tmp_path))
+        send(mesh, "sync", "GET", "http://reviews/1")
+        logs = mesh.runtime.access_logs
+        assert logs is not None
+        [steady] = logs.known.values()
+        # No protobuf holds half of a surrogate pair.
+        odd = Steady(RequestHead("GET", "http", "reviews", "/odd"), 200, "", "\ud800")
+        [configs] = {one.table.listener.access_logs for one in mesh.runtime.directory.targets.values() if one.table}
+        for one in (odd, steady):
+            logs.write(Entry(one, RequestHead("GET", "http", "reviews", "/2"), (), (), 0, 0, 1.0, 0.1, None), configs)
+        found = collector.wait_for(lambda one: one.entries, 2)
+        _until(lambda: logs.dropped == 1)
+    assert {one.request.path for one in found} == {"/1", "/2"}
+    assert len([one for one in caplog.messages if "cannot be told" in one]) == 1
+
+
 def test_a_provider_whose_server_nobody_knows_is_told_of(tmp_path: Path) -> None:
     lost = {"name": "lost", "envoyHttpAls": {"service": "nowhere.default.svc.cluster.local", "port": 1}}
     (tmp_path / "mesh.yaml").write_text(service("reviews", 1) + mesh_config(extensionProviders=[lost]) + named("lost"))
