@@ -75,7 +75,10 @@ def make_inbound_listener(
     listener.address.socket_address.address = address
     listener.address.socket_address.port_value = port
     filters = list(_filters(world, workload))
-    telemetry = world.told_of(workload.namespace, workload.labels, is_server=True)
+    # grpc-core tells nobody of its requests, and takes no filter that would.
+    telemetry = (
+        ManagerTelemetry() if is_grpc_core else world.told_of(workload.namespace, workload.labels, is_server=True)
+    )
     if mode in ("STRICT", "PERMISSIVE"):
         chain = listener.filter_chains.add(name=f"{port} mTLS")
         chain.filter_chain_match.transport_protocol = "tls"

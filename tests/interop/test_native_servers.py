@@ -134,6 +134,21 @@ def test_of_two_ways_to_connect_a_native_server_has_one(tmp_path: Path, mode: st
     assert packed.count(b"http_connection_manager.v3") == 1
 
 
+def test_what_telemetry_says_of_a_port_keeps_no_native_server_from_it(tmp_path: Path) -> None:
+    said = (
+        "---\napiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: t}\n"
+        "spec: {metrics: [{overrides: [{disabled: true}]}], tracing: [{randomSamplingPercentage: 10}]}\n"
+    )
+    (tmp_path / "m.yaml").write_text(service("a", 8080) + said)
+    state = load(tmp_path)
+    ours = state.inbound(f"{INBOUND}127.0.0.1:8080")
+    assert ours is not None
+    assert b"istio.stats" in ours
+    packed = state.inbound(f"{INBOUND}127.0.0.1:8080", is_grpc_core=True)
+    assert packed is not None
+    assert b"istio.stats" not in packed
+
+
 @pytest.mark.parametrize(
     ("more", "what"),
     [
