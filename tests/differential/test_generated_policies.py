@@ -65,7 +65,7 @@ def server_listener(option: ManagerOptions, routes: route_pb2.RouteConfiguration
         "name": "router",
         "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
     }
-    fields = {"stat_prefix": "ours", "http_filters": [*FILTERS, router], **option.fields}
+    fields = {"stat_prefix": "ours", "generate_request_id": False, "http_filters": [*FILTERS, router], **option.fields}
     manager = json_format.ParseDict(fields, http_connection_manager_pb2.HttpConnectionManager())
     manager.route_config.CopyFrom(routes)
     message = listener_pb2.Listener(name=option.name)

@@ -28,7 +28,9 @@ def came_in(kind: str, tmp_path: Path, requests: list[dict[str, str]], *document
 @pytest.mark.parametrize("kind", KINDS)
 def test_configuration_decides_where_the_caller_has_not(kind: str, tmp_path: Path) -> None:
     requests = [{}, {"traceparent": PARENT}, {"traceparent": UNSAMPLED}, {"x-client-trace-id": "c"}]
-    spans, sent, _ = came_in(kind, tmp_path, requests, telemetry({**NONE, **SERVERS_ONLY}))
+    # Of what the application sends one in a hundred would be sampled, unless somebody says otherwise.
+    sends = {**NONE, "match": {"mode": "CLIENT"}}
+    spans, sent, _ = came_in(kind, tmp_path, requests, telemetry({**NONE, **SERVERS_ONLY}, sends))
     assert [one["parent"] for one in spans] == [SPAN, ""]
     assert [one["traceparent"][-1] in "13" for one in sent] == [False, True, False, True]
     assert [one["traceparent"].split("-")[1] == TRACE for one in sent] == [False, True, True, False]

@@ -26,7 +26,10 @@ def compile_identification(manager: ServerManager) -> Callable[[InboundRequest],
     ids = manager.listener.request_ids
 
     def identify(request: InboundRequest) -> None:
-        given = request.head.by_name().get(NAME) or None
+        given = request.head.by_name().get(NAME)
+        if given == b"":
+            # It may stand twice.
+            given = (request.head.header("x-request-id") or "").encode("latin-1") or None
         kept = given
         if ids.generates:
             if given is None:
