@@ -259,7 +259,9 @@ def test_an_application_that_asks_whether_its_peer_is_gone_takes_no_more_than_ot
             with contextlib.suppress(OSError):
                 sent += connection.send((HEAD + b"\r\n") * 10_000)
         over.set()
-        connection.shutdown(socket.SHUT_RDWR)
+        # The server may have ended it by now: the application has left its answer as it is.
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
     assert sent < 24 << 20  # What the system holds for both sides.
 
 
