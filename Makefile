@@ -17,11 +17,11 @@ VERSIONS := 3.11 3.12 3.13
 
 # By files, so that each worker starts what a file shares once; tests/conftest.py says which come first.
 test: lint types  ## everything that must hold: style, types, tests
-	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	"$(BIN)/python" -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 quick: $(STAMP)  ## a selection of the tests; PYTHON and VENV say on which interpreter
 	"$(BIN)/python" --version
-	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -p no:cacheprovider $(QUICK)
+	"$(BIN)/python" -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -p no:cacheprovider $(QUICK)
 
 test-others: $(STAMP)  ## that selection on each other version of Python that is here
 	@own=$$("$(BIN)/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
