@@ -73,7 +73,10 @@ def compile_with_roots(text: str, where: str, roots: Mapping[str, Callable[[T], 
     asked = {root: read for root, read in roots.items() if root in text}
 
     def evaluate(given: T) -> Any:
-        result = expression.eval(data={root: read(given) for root, read in asked.items()})
+        try:
+            result = expression.eval(data={root: read(given) for root, read in asked.items()})
+        except RuntimeError:  # A value that cel-cpp does not take, such as half of a surrogate pair.
+            return None
         return None if result.type() == cel.Type.ERROR else result.value()
 
     return evaluate

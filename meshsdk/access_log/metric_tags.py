@@ -169,14 +169,7 @@ def _compile(text: str, where: str, roots: Mapping[str, Read]) -> Expression:
     if _ATTRIBUTE.fullmatch(text):
         return _attribute(text, where, roots)
     evaluate = compile_with_roots(text, where, roots)
-
-    def value(seen: Seen) -> str | None:
-        try:
-            return _printed(evaluate(seen))
-        except RuntimeError:  # A value that cel-cpp does not take.
-            return None
-
-    return value
+    return lambda seen: _printed(evaluate(seen))
 
 
 def _attribute(text: str, where: str, roots: Mapping[str, Read]) -> Expression:

@@ -115,6 +115,13 @@ class Fields:
             raise self.error(name, f"must be between {low} and {high}, is {value}")
         return value
 
+    def required_port(self, name: str) -> int:
+        """A port that must be there."""
+        value = self.integer(name, low=1, high=65535)
+        if value is None:
+            raise self.error(name, "must be set")
+        return value
+
     def number(self, name: str, default: float = 0.0) -> float:
         """A number."""
         value = self.raw(name)

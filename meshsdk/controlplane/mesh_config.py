@@ -142,9 +142,7 @@ def _parse_provider(entry: Fields) -> Provider | None:
     fields = grpc or http
     if fields is None:
         return None
-    port = fields.integer("port", low=1, high=65535)
-    if port is None:
-        raise fields.error("port", "must be set")
+    port = fields.required_port("port")
     body = fields.child("includeRequestBodyInCheck")
     status = fields.text("statusOnError")
     if status and status not in _STATUSES:

@@ -198,9 +198,7 @@ def _parse_server(entry: Fields) -> LogProvider | None:
     fields = grpc or otel
     if fields is None:
         return None
-    port = fields.integer("port", low=1, high=65535)
-    if port is None:
-        raise fields.error("port", "must be set")
+    port = fields.required_port("port")
     server = LogServer(
         otel is not None and grpc is None,
         fields.required_text("service").rpartition("/")[2],

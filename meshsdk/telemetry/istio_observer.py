@@ -16,8 +16,9 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from .cells import BOUNDS, HISTOGRAM, HTTP, MESSAGES, Cells
 from .label_names import STANDARD_LABELS
 from .label_overrides import meaning_of
+from .providers import is_measured
 
-__all__ = ["Counted", "IstioObserver", "is_measured"]
+__all__ = ["Counted", "IstioObserver"]
 
 _SCOPE = "meshsdk"
 _MAX_KNOWN = 8192
@@ -51,12 +52,6 @@ class Counted(Protocol):
 
     def record_by(self, make: Callable[[Cells], Record]) -> None:
         """Have each request recorded, too: its row, milliseconds, and bytes that came and went."""
-
-
-def is_measured() -> bool:
-    """Whether the application has set a meter provider."""
-    # The API's own stand-in is what get_meter_provider gives before an SDK is set.
-    return type(metrics.get_meter_provider()).__module__ != "opentelemetry.metrics._internal"
 
 
 class IstioObserver:

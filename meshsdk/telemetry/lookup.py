@@ -134,9 +134,6 @@ def _is_watched() -> bool:
     imported = "opentelemetry.trace" in sys.modules or "opentelemetry.metrics" in sys.modules
     if not imported and not any(name in os.environ for name in _VARIABLES):
         return False
-    from opentelemetry import metrics, trace
+    from .providers import is_measured, is_traced
 
-    traced = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-    # The API's own stand-in is what get_meter_provider gives before an SDK is set.
-    measured = type(metrics.get_meter_provider()).__module__ != "opentelemetry.metrics._internal"
-    return traced or measured
+    return is_traced() or is_measured()

@@ -12,6 +12,7 @@ import pytest
 
 import meshsdk
 from meshsdk.access_log import logs as access_logs
+from meshsdk.access_log.cel import compile_expression
 from meshsdk.access_log.entry import Entry, Steady, size_of
 from meshsdk.access_log.writer import Pace, Writer
 from meshsdk.controlplane.folder import load
@@ -45,6 +46,13 @@ def collector_at(port: int) -> str:
 
 def named(name: str, **more: Any) -> str:
     return telemetry(json.dumps([{"providers": [{"name": name}], **more}]))
+
+
+def told_by_als(folder: Path, port: int, collector: int) -> Path:
+    """A folder whose requests to `reviews` are told to an access log service."""
+    told = mesh_config(extensionProviders=[ALS]) + named("als")
+    (folder / "mesh.yaml").write_text(collector_at(collector) + service("reviews", port) + told)
+    return folder
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
@@ -98,13 +106,7 @@ def test_a_request_that_cannot_be_told_keeps_no_other_back(
     tmp_path: Path, stack: ExitStack, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Collector() as collector, EchoServer("reviews") as server:
-        (tmp_path / "mesh.yaml").write_text(
-            collector_at(collector.port)
-            + service("reviews", server.port)
-            + mesh_config(extensionProviders=[ALS])
-            + named("als")
-        )
-        mesh = stack.enter_context(meshsdk.Mesh(config=tmp_path))
+        mesh = stack.enter_context(meshsdk.Mesh(config=told_by_als(tmp_path, server.port, collector.port)))
         send(mesh, "sync", "GET", "http://reviews/1")
         logs = mesh.runtime.access_logs
         assert logs is not None
@@ -120,6 +122,17 @@ def test_a_request_that_cannot_be_told_keeps_no_other_back(
     assert len([one for one in caplog.messages if "cannot be told" in one]) == 1
 
 
+def test_an_expression_that_cel_cannot_evaluate_does_not_hold() -> None:
+    pytest.importorskip("cel_expr_python")
+    holds = compile_expression("request.path != '/secret'", "filter")
+
+    def entry(path: str) -> Entry:
+        head = RequestHead("GET", "http", "reviews", path)
+        return Entry(Steady(head, 200, "", ""), head, (), (), 0, 0, 1.0, 0.1, None)
+
+    assert [holds(entry(path)) for path in ("/a", "/secret", "/\ud800")] == [True, False, False]
+
+
 def test_a_provider_whose_server_nobody_knows_is_told_of(tmp_path: Path) -> None:
     lost = {"name": "lost", "envoyHttpAls": {"service": "nowhere.default.svc.cluster.local", "port": 1}}
     (tmp_path / "mesh.yaml").write_text(service("reviews", 1) + mesh_config(extensionProviders=[lost]) + named("lost"))
@@ -130,10 +143,7 @@ def test_a_provider_whose_server_nobody_knows_is_told_of(tmp_path: Path) -> None
 def test_requests_do_not_wait_for_a_collector_that_is_gone(tmp_path: Path, stack: ExitStack) -> None:
     [dead] = free_ports(1)
     with EchoServer("reviews") as server:
-        (tmp_path / "mesh.yaml").write_text(
-            collector_at(dead) + service("reviews", server.port) + mesh_config(extensionProviders=[ALS]) + named("als")
-        )
-        mesh = stack.enter_context(meshsdk.Mesh(config=tmp_path))
+        mesh = stack.enter_context(meshsdk.Mesh(config=told_by_als(tmp_path, server.port, dead)))
         with mesh.client() as client:
             for _ in range(20):
                 assert client.get("http://reviews/").status_code == 200
@@ -148,13 +158,7 @@ def test_requests_do_not_wait_for_a_collector_that_hangs_and_what_waits_is_bound
     monkeypatch.setattr(access_logs, "_MAX_WAITING_ENTRIES", 30_000)
     with Collector() as collector, EchoServer("reviews") as server:
         collector.hangs.set()
-        (tmp_path / "mesh.yaml").write_text(
-            collector_at(collector.port)
-            + service("reviews", server.port)
-            + mesh_config(extensionProviders=[ALS])
-            + named("als")
-        )
-        mesh = stack.enter_context(meshsdk.Mesh(config=tmp_path))
+        mesh = stack.enter_context(meshsdk.Mesh(config=told_by_als(tmp_path, server.port, collector.port)))
         with mesh.client() as client:
             client.get("http://reviews/")
             _until(lambda: bool(collector.metadata))
