@@ -90,11 +90,6 @@ class LabelOverrides:
         """
         return self, tuple([self._value(place, request) for place in range(len(self._expressions))])
 
-    @property
-    def needs_requests(self) -> bool:
-        """Whether there are expressions."""
-        return bool(self._expressions)
-
     def _value(self, place: int, request: Any) -> str:
         value = self._expressions[place](request)
         if value is None:

@@ -30,7 +30,7 @@ from tests.certificates import spiffe
 from tests.conftest import destination_rule, service
 from tests.patience import PATIENCE
 from tests.processes import envoy, free_ports
-from tests.server.running import peer_authentication, policy, serving
+from tests.server.running import answers, peer_authentication, policy, serving
 from tests.servers import EchoServer
 
 MakeServer = Callable[[str, str], ControlPlaneServer]
@@ -48,17 +48,6 @@ def make_server(tmp_path: Path, stack: ExitStack) -> MakeServer:
         return server
 
     return make
-
-
-async def who_asks(scope: Any, receive: Any, send: Any) -> None:
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
-    await send({"type": "http.response.body", "body": b""})
 
 
 def of_ads(socket: Path, api_type: str, account: str, **static: Any) -> dict[str, Any]:
@@ -104,7 +93,7 @@ def test_an_envoy_speaks_mutual_tls_with_what_it_is_given(
     yaml = service("a", port, port=door) + destination_rule("a", "trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}")
     make_server(yaml + peer_authentication("STRICT") + policy(ONLY_FRIENDS), "")
     mesh = stack.enter_context(meshsdk.Mesh(config=tmp_path / "mesh", identity=spiffe("a")))
-    stack.enter_context(serving(who_asks, mesh, port))
+    stack.enter_context(serving(answers, mesh, port))
     for account, status in (("friend", 200), ("stranger", 403)):
         with envoy(of_ads(tmp_path / "socket", api_type, account), [door], tmp_path):
             answer = httpx.get(f"http://127.0.0.1:{door}/", headers={"host": "a"}, timeout=PATIENCE)
@@ -175,12 +164,28 @@ def ask(target: str, *names: str) -> Iterator[secret_pb2.Secret]:
             yield from (secret_pb2.Secret.FromString(one.value) for one in response.resources)
 
 
+def ask_incrementally(target: str, *names: str) -> Iterator[secret_pb2.Secret]:
+    with grpc.insecure_channel(target) as channel:
+        request = discovery_pb2.DeltaDiscoveryRequest(type_url=SECRET.type_url, resource_names_subscribe=names)
+        for response in sds_pb2_grpc.SecretDiscoveryServiceStub(channel).DeltaSecrets(iter([request])):
+            yield from (secret_pb2.Secret.FromString(one.resource.value) for one in response.resources)
+
+
+def test_both_variants_of_the_service_give_the_same_certificate(make_server: MakeServer, tmp_path: Path) -> None:
+    make_server("", "")
+    target = f"unix:{tmp_path / 'socket'}"
+    found = next(ask_incrementally(target, spiffe("web")))
+    assert found.name == spiffe("web")
+    assert found == next(ask(target, spiffe("web")))
+
+
+@pytest.mark.parametrize("variant", [ask, ask_incrementally])
 def test_over_tcp_secrets_are_refused_with_what_to_do(
-    make_server: MakeServer, stack: ExitStack, caplog: pytest.LogCaptureFixture
+    make_server: MakeServer, stack: ExitStack, caplog: pytest.LogCaptureFixture, variant: Any
 ) -> None:
     server = make_server("", "127.0.0.1:0")
     with pytest.raises(grpc.RpcError) as refused:
-        next(ask(f"127.0.0.1:{server.port}", "default"))
+        next(variant(f"127.0.0.1:{server.port}", "default"))
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert "--socket PATH" in refused.value.details()
     # Among other resources they are not given either, and the server says it of each client once.

@@ -20,7 +20,7 @@ from ..certificates import SpiffeCa, spiffe, write_identity
 from ..patience import PATIENCE
 from ..processes import free_ports
 
-__all__ = ["Loop", "identity", "mesh_of", "peer_authentication", "policy", "serving"]
+__all__ = ["Loop", "answers", "identity", "mesh_of", "peer_authentication", "policy", "serving"]
 
 
 class _Brisk:
@@ -96,3 +96,15 @@ def one_port() -> int:
     """A port that is free."""
     [port] = free_ports(1)
     return port
+
+
+async def answers(scope: Any, receive: Any, send: Any) -> None:
+    """An ASGI application that answers each request with nothing."""
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})

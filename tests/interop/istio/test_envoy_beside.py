@@ -20,12 +20,12 @@ import meshsdk
 from tests.certificates import SpiffeCa, spiffe
 from tests.patience import PATIENCE
 from tests.processes import envoy, free_ports
-from tests.server.running import identity, peer_authentication, policy, serving
+from tests.server.running import answers, identity, peer_authentication, policy, serving
 from tests.servers import EchoServer
 
 from . import istiod
 from .case import Case, Client, Server
-from .test_live import MUTUAL, ONLY_FRIENDS, Istiod, in_default, program, real, service, who_asks
+from .test_live import MUTUAL, ONLY_FRIENDS, Istiod, in_default, program, real, service
 from .view import to_message
 
 __all__ = ["program", "real"]
@@ -154,7 +154,7 @@ def test_an_envoy_of_istiod_speaks_mutual_tls_to_our_servers(
     real.serve(yaml)
     labels = {"app": "a", "security.istio.io/tlsMode": "istio"}
     mesh = stack.enter_context(meshsdk.Mesh(bootstrap=real.bootstrap(labels), identity=identity(tmp_path, ca, "a")))
-    stack.enter_context(serving(who_asks, mesh, port))
+    stack.enter_context(serving(answers, mesh, port))
     for account, status in (("friend", 200), ("stranger", 403)):
         config = outbound(client, place_of(tmp_path, ca, account), door)
         with envoy(config, [door], tmp_path):

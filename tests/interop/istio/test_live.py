@@ -21,7 +21,7 @@ from tests.certificates import SpiffeCa
 from tests.grpc_server import GrpcServer
 from tests.patience import PATIENCE
 from tests.processes import free_ports, wait_for_port
-from tests.server.running import identity, peer_authentication, policy, serving
+from tests.server.running import answers, identity, peer_authentication, policy, serving
 from tests.servers import EchoServer
 
 from . import istiod
@@ -277,17 +277,6 @@ def test_no_request_fails_while_istiod_is_killed_and_comes_back_with_other_rules
         assert (over_http, over_grpc) == ([], [])
 
 
-async def who_asks(scope: Any, receive: Any, send: Any) -> None:
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
-    await send({"type": "http.response.body", "body": b""})
-
-
 MUTUAL = destination_rule("trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}")
 ONLY_FRIENDS = "{action: ALLOW, rules: [{from: [{source: {principals: [cluster.local/ns/default/sa/friend]}}]}]}"
 
@@ -303,7 +292,7 @@ def test_servers_take_mutual_tls_and_let_in_whom_the_policies_say(real: Istiod, 
     real.serve(world + in_default(policy(ONLY_FRIENDS)))
     with (
         meshsdk.Mesh(bootstrap=real.bootstrap({"app": "a"}), identity=identity(tmp_path, ca, "a")) as mesh,
-        serving(who_asks, mesh, port),
+        serving(answers, mesh, port),
     ):
         for account, status in (("friend", 200), ("stranger", 403)):
             who = identity(tmp_path, ca, account)

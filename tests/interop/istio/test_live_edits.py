@@ -20,7 +20,7 @@ from tests.certificates import SpiffeCa
 from tests.grpc_server import GrpcServer
 from tests.patience import PATIENCE
 from tests.processes import free_ports
-from tests.server.running import identity, peer_authentication, policy, serving
+from tests.server.running import answers, identity, peer_authentication, policy, serving
 from tests.servers import EchoServer
 
 from .test_live import (
@@ -35,7 +35,6 @@ from .test_live import (
     traffic,
     until,
     virtual_service,
-    who_asks,
 )
 
 __all__ = ["program", "real"]
@@ -175,7 +174,7 @@ def test_policies_of_running_servers_change_without_a_failed_request_of_those_wh
     mesh = stack.enter_context(
         meshsdk.Mesh(bootstrap=real.bootstrap({"app": "a"}), identity=identity(tmp_path, ca, "a"))
     )
-    stack.enter_context(serving(who_asks, mesh, port))
+    stack.enter_context(serving(answers, mesh, port))
     of_b = stack.enter_context(
         meshsdk.Mesh(bootstrap=real.bootstrap({"app": "b"}), identity=identity(tmp_path, ca, "b"))
     )
@@ -223,7 +222,7 @@ def test_peer_authentication_flips_without_a_failed_request(
     worlds = {mode: marked + in_default(peer_authentication(mode)) for mode in ("STRICT", "DISABLE")}
     real.serve(worlds["STRICT"])
     mesh = stack.enter_context(meshsdk.Mesh(bootstrap=real.bootstrap(labels), identity=identity(tmp_path, ca, "a")))
-    stack.enter_context(serving(who_asks, mesh, port))
+    stack.enter_context(serving(answers, mesh, port))
     friend = stack.enter_context(meshsdk.Mesh(bootstrap=real.bootstrap(), identity=identity(tmp_path, ca, "friend")))
     client = stack.enter_context(friend.client(timeout=PATIENCE))
     until(lambda: client.get("http://a/").status_code == 200)
