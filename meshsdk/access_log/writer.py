@@ -38,6 +38,9 @@ _TELL_SECONDS = 30.0
 
 _EXIT_SECONDS = 2.0
 
+# What configuration says may be longer than any lock waits.
+_LONGEST_WAIT = 3600.0
+
 _writers: weakref.WeakSet[Writer[Any]] = weakref.WeakSet()
 
 T = TypeVar("T")
@@ -192,7 +195,7 @@ class Writer(Generic[T]):
                 self._wake.wait()
             self._sleeps = False
             if not stop.is_set():
-                self._hurry.wait(self._pace.seconds)
+                self._hurry.wait(min(self._pace.seconds, _LONGEST_WAIT))
             if not stop.is_set():
                 self._hurry.clear()
 

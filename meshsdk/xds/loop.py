@@ -21,6 +21,9 @@ logger = logger_of("meshsdk.control")
 
 Callback = Callable[[], object]
 
+# A resource may name ten thousand years, and queues raise for so long a wait: then it is waited anew.
+_LONGEST_WAIT = 3600.0
+
 
 class Timer:
     """A callback that is due at some time, unless cancelled before."""
@@ -108,7 +111,7 @@ class ControlLoop:
     def _seconds_to_next_timer(self) -> float | None:
         while self._timers and self._timers[0][2].callback is None:
             heapq.heappop(self._timers)
-        return max(0.0, self._timers[0][0] - self._clock()) if self._timers else None
+        return min(max(0.0, self._timers[0][0] - self._clock()), _LONGEST_WAIT) if self._timers else None
 
     def _run_due_timers(self) -> None:
         now = self._clock()

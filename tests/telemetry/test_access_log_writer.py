@@ -65,6 +65,16 @@ def test_lines_come_in_order_and_none_is_lost(tmp_path: Path, make_writer: _Clos
     assert (writer.written, writer.dropped) == (10_000, 0)
 
 
+def test_a_pause_longer_than_any_wait_is_just_long(tmp_path: Path) -> None:
+    writer = Writer(FileSink(str(tmp_path / "log")), "the log", Pace(seconds=315_576_000_000.0))
+    writer.write("0\n")
+    assert writer.flush(PATIENCE)
+    writer.write("1\n")
+    assert not writer.flush(0.5), "it has all the time"
+    writer.close(PATIENCE)
+    assert (tmp_path / "log").read_text() == "0\n1\n"
+
+
 def test_threads_share_a_writer(tmp_path: Path, make_writer: _Closing) -> None:
     writer = make_writer(FileSink(str(tmp_path / "log")))
 

@@ -185,6 +185,19 @@ def test_a_resource_is_used_as_long_as_it_is_said_to_live_and_a_heartbeat_gives_
     assert client.cache.get(CLUSTER, "b").resource is not None  # type: ignore[union-attr]
 
 
+def test_a_time_to_live_longer_than_any_wait_is_just_long(ads: ScriptedDelta, client: Client) -> None:
+    client.subscribe(cluster={"a", "b"})
+    ads.request()
+    # The longest that a Duration may be: ten thousand years.
+    ads.send_delta(CLUSTER, "n1", named("a", cluster("a"), ttl=duration_pb2.Duration(seconds=315_576_000_000)))
+    ads.request()
+    # Time enough for the control thread to begin its wait, whatever else it does.
+    for number in range(5):
+        ads.send_delta(CLUSTER, f"n{number + 2}", named("b", cluster("b"), f"b{number}"))
+        client.entry(CLUSTER, "b", Status.ACKED, version=f"b{number}")
+    client.entry(CLUSTER, "a", Status.ACKED)
+
+
 def test_a_server_that_says_nothing_of_a_name_is_asked_in_the_other_variant(ads: ScriptedDelta, client: Client) -> None:
     asked: list[Any] = []
 
