@@ -40,6 +40,7 @@ RANKS = {
     "decision": 10,
     "status": 9,
     "followed": 9,
+    "rotation": 9,
     "grpc": 10,
     "server": 10,
     "configuration": 11,
