@@ -26,6 +26,9 @@ RandomFraction = Callable[[], float]
 Clock = Callable[[], float]
 
 
+_NOTHING_NAMED: tuple[Mapping[resources.Address, Endpoint], Mapping[str, Endpoint]] = ({}, {})
+
+
 class Cluster:
     """Endpoints of one service, and the choice among them.
 
@@ -103,7 +106,7 @@ class Cluster:
         self.endpoints_config: Endpoints | None = None
         self._endpoints: dict[resources.Address, Endpoint] = {}
         # By name, and what it was made of: it is made when a request first names its endpoint.
-        self._by_name: tuple[Mapping[resources.Address, Endpoint], dict[str, Endpoint]] = (self._endpoints, {})
+        self._by_name = _NOTHING_NAMED
         self._overridable: frozenset[HealthStatus] = frozenset()
         self._priorities: PriorityPicker | None = None
         self.pick: Callable[[PickContext], Endpoint | None] = _nobody

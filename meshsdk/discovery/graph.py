@@ -20,7 +20,6 @@ No I/O and no clock here; control thread only.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
 from msgspec import Struct
@@ -74,14 +73,14 @@ class _Root(Struct, eq=False):
     keys: tuple[ResourceKey, ...] = ()
     clusters: tuple[str, ...] = ()
     routes: RouteConfiguration | None = None
-    names: AbstractSet[str] = frozenset()
-    published_names: AbstractSet[str] = frozenset()
+    names: tuple[str, ...] = ()
+    published_names: tuple[str, ...] = ()
 
-    def names_of(self, view: ListenerView | None) -> AbstractSet[str]:
+    def names_of(self, view: ListenerView | None) -> tuple[str, ...]:
         """The clusters that a view's routes name."""
         routes = view.routes if view is not None else None
         if routes is not self.routes:
-            self.routes, self.names = routes, routes.cluster_names if routes is not None else frozenset()
+            self.routes, self.names = routes, tuple(routes.cluster_names) if routes is not None else ()
         return self.names
 
 
