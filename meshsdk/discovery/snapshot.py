@@ -72,14 +72,14 @@ class Snapshot(Struct, frozen=True):
         listeners: By listener name; one that is not here is still being fetched.
         clusters: Every cluster that some listener's routes refer to.
         servers: Listeners of servers, by name; as for `listeners`.
-        changes: From the snapshot whose version is one less.
+        changes: From the snapshot whose version is one less; None where that is not known.
     """
 
     version: int = 0
     listeners: Mapping[str, ListenerView] = field(default_factory=dict)
     clusters: Mapping[str, ClusterView] = field(default_factory=dict)
     servers: Mapping[str, ServerView] = field(default_factory=dict)
-    changes: Changes = Changes()
+    changes: Changes | None = None
 
     @property
     def stats(self) -> list[tuple[StatsConfig, str, bool]]:

@@ -73,7 +73,7 @@ class Directory(Struct, frozen=True):
 
     def changes_to(self, snapshot: Snapshot) -> Changes:
         """What a snapshot has otherwise than this directory; all there is, where the one before it was missed."""
-        if snapshot.version == self.version + 1:
+        if snapshot.version == self.version + 1 and snapshot.changes is not None:
             return snapshot.changes
         listeners, clusters = self.targets.keys() | snapshot.listeners, self.clusters.keys() | snapshot.clusters
         return Changes(frozenset(listeners), frozenset(clusters), frozenset(snapshot.servers))

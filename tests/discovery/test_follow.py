@@ -81,6 +81,7 @@ class Twins:
 def told_all_that_changed(before: Snapshot, after: Snapshot) -> None:
     """The names that a snapshot says are other ones are those, and no others."""
     changes = after.changes if after is not before else Changes()
+    assert changes is not None
     for told, old, new in (
         (changes.listeners, before.listeners, after.listeners),
         (changes.clusters, before.clusters, after.clusters),
