@@ -40,7 +40,7 @@ from ..resources import (
     ServerListener,
     StaticDiscovery,
 )
-from ..xds import DOES_NOT_EXIST_SECONDS, CachedResource, ResourceCache, ResourceKey, Status
+from ..xds import DOES_NOT_EXIST_SECONDS, CachedResource, ResourceCache, ResourceKey
 from .dns import DnsResolver
 from .snapshot import ClusterView, ListenerView, ServerView, Snapshot
 
@@ -265,7 +265,7 @@ class _Walk(Struct):
             return None
         listener = entry.resource
         if not isinstance(listener, Listener):
-            missing = entry.status in (Status.DOES_NOT_EXIST, Status.TIMEOUT)
+            missing = entry.is_missing
             why = "it is a listener for servers" if isinstance(listener, ServerListener) else entry.error
             return ListenerView(problem=f"listener {name}: {why}", does_not_exist=missing)
         # Nobody waits for where requests are told.
@@ -289,7 +289,7 @@ class _Walk(Struct):
             return None
         listener = entry.resource
         if not isinstance(listener, ServerListener):
-            missing = entry.status in (Status.DOES_NOT_EXIST, Status.TIMEOUT)
+            missing = entry.is_missing
             why = "it is a listener for clients" if isinstance(listener, Listener) else entry.error
             return ServerView(problem=f"listener {name}: {why}", does_not_exist=missing)
         routes: dict[str, RouteConfiguration] = {}
@@ -340,6 +340,8 @@ class _Walk(Struct):
 
     def _is_withdrawn(self, name: str, entry: CachedResource) -> bool:
         """Whether a cluster that is not there was there, so recently that routes may still be about to leave it."""
+        if entry.is_dropped:
+            return False
         known = self.published.get(name)
         has_served = known is not None and known.cluster is not None
         ends_at = self.withdrawn_before.get(name)
