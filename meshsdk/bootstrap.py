@@ -185,14 +185,44 @@ class Bootstrap(Struct, frozen=True):
     client_listener_template: str = "%s"
     server_listener_template: str = ""
 
-    def listener_name(self, target: str) -> str:
-        """The name of the client listener of `target` (host and port), by the default authority's template."""
-        return filled_in(self.client_listener_template, target)
+    def listener_name(self, target: str, authority: str | None = None) -> str:
+        """The name of the client listener of `target` (host and port).
 
-    def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
+        Args:
+            target: The target.
+            authority: Whose listener it is (gRFC A47); None takes the default template.
+
+        Raises:
+            BootstrapError: There is no such authority.
+        """
+        if authority is None:
+            return filled_in(self.client_listener_template, target)
+        return filled_in(self._authority(authority).client_listener_template, target)
+
+    def servers_of(self, authority: str | None) -> tuple[XdsServer, ...]:
+        """The servers of an authority's resources (gRFC A47); None is that of names without any.
+
+        Raises:
+            BootstrapError: There is no such authority.
+        """
+        return self.servers if authority is None else self._authority(authority).servers or self.servers
+
+    def _authority(self, name: str) -> Authority:
+        found = self.authorities.get(name)
+        if found is None:
+            known = ", ".join(map(repr, sorted(self.authorities))) or "none"
+            raise BootstrapError("authorities", f"has no {name!r} (it has: {known})")
+        return found
+
+    def listener_names(
+        self, host: str, port: int, *, port_is_explicit: bool, authority: str | None = None
+    ) -> tuple[str, ...]:
         """Names of the listeners that may stand for a target: as written, then as a Kubernetes short name.
 
         A name with a dot at its end is the same host, and no short name.
+
+        Raises:
+            BootstrapError: There is no such authority.
         """
         is_absolute = host.endswith(".")
         host = host.lower().removesuffix(".")
@@ -200,7 +230,7 @@ class Bootstrap(Struct, frozen=True):
         full = None if is_absolute else self.node.complete(host)
         if full is not None:
             targets.append(f"{full}:{port}")
-        return tuple(self.listener_name(target) for target in targets)
+        return tuple(self.listener_name(target, authority) for target in targets)
 
     def server_listener_name(self, address: str, port: int) -> str:
         """The name of the listener of a server's socket (server_listener_resource_name_template, gRFC A36).
@@ -219,9 +249,14 @@ class Bootstrap(Struct, frozen=True):
     @property
     def notes(self) -> tuple[str, ...]:
         """What it says that is left out."""
+        lists = [
+            ("", self.servers),
+            *((f"authorities[{key!r}].", one.servers) for key, one in self.authorities.items()),
+        ]
         return tuple(
-            f"bootstrap: xds_servers[{index}].call_creds: {kind!r} is not known and left out; {_TOKEN_FILE!r} is"
-            for index, server in enumerate(self.servers)
+            f"bootstrap: {where}xds_servers[{index}].call_creds: {kind!r} is not known and left out; {_TOKEN_FILE!r} is"
+            for where, servers in lists
+            for index, server in enumerate(servers)
             for kind in server.unknown_call_credentials
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import urllib.parse
 
-__all__ = ["SCHEME", "authority_of", "filled_in", "normalised"]
+__all__ = ["SCHEME", "authority_of", "filled_in", "normalised", "split_target"]
 
 SCHEME = "xdstp:"
 
@@ -49,3 +49,12 @@ def filled_in(template: str, target: str) -> str:
     if not template.startswith(SCHEME):
         return template.replace("%s", target)
     return normalised(template.replace("%s", urllib.parse.quote(target, safe=_PATH_CHARACTERS)))
+
+
+def split_target(target: str) -> tuple[str | None, str]:
+    """Authority and rest of a channel's target: `xds://authority/host:port`; of any other the authority is None."""
+    rest = target.removeprefix("xds://")
+    if rest == target:
+        return None, target
+    authority, slash, rest = rest.partition("/")
+    return (urllib.parse.unquote(authority) or None, rest) if slash else (None, target)
