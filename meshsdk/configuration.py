@@ -103,8 +103,8 @@ def ads_source(bootstrap: Bootstrap, identity: Identity | None) -> SourceFactory
     has_identity = identity is not None or IDENTITY_PROVIDER in bootstrap.certificate_providers
 
     def make(cache: ResourceCache, loop: ControlLoop) -> Source:
-        from .xds.ads_client import AdsClient  # gRPC's stubs are loaded where there is a server to talk to.
+        from .xds.federation import Federation  # gRPC's stubs are loaded where there is a server to talk to.
 
-        return AdsClient(bootstrap.servers, bootstrap.node, cache, loop, has_identity=has_identity)
+        return Federation(bootstrap, cache, loop, has_identity=has_identity)
 
     return make

@@ -157,9 +157,9 @@ class Control:
 
         return span_tags_of(self.bootstrap.node)
 
-    def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
+    def listener_names(self, host: str, port: int, **how: Any) -> tuple[str, ...]:
         """See `Bootstrap.listener_names`."""
-        return self.bootstrap.listener_names(host, port, port_is_explicit=port_is_explicit)
+        return self.bootstrap.listener_names(host, port, **how)
 
     def when_settled(self, names: Sequence[str], callback: Callable[[], None]) -> Callable[[], None]:
         """See `Runtime.when_settled`."""

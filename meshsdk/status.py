@@ -22,7 +22,7 @@ def resources_of(cache: ResourceCache) -> list[dict[str, Any]]:
             "notes": list(getattr(entry.resource, "notes", ())),
         }
         for kind, name, entry in cache
-        if entry.status is not Status.DOES_NOT_EXIST
+        if entry.status is not Status.DOES_NOT_EXIST or entry.resource is not None
     ]
 
 

@@ -15,6 +15,7 @@ RANKS = {
     "errors": 0,
     "one_line": 0,
     "version": 0,
+    "xdstp": 0,
     "forked": 0,
     "log_lines": 0,
     "telemetry": 1,

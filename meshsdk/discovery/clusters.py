@@ -175,6 +175,8 @@ class Clusters:
         self, name: str, entry: CachedResource, published: ClusterView | None, ends_at: float | None, now: float
     ) -> bool:
         """Whether a cluster that is not there was there, so recently that routes may still be about to leave it."""
+        if entry.is_dropped:
+            return False
         if ends_at is None:
             has_served = published is not None and published.cluster is not None
             if not has_served and not entry.was_there:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from ..resources import Listener, ResourceType, RouteConfiguration, ServerListener
-from ..xds import CachedResource, ResourceCache, ResourceKey, Status
+from ..xds import CachedResource, ResourceCache, ResourceKey
 from .snapshot import ListenerView, ServerView
 
 __all__ = ["Look"]
@@ -35,7 +35,7 @@ class Look(Struct):
             return None, _NONE
         listener = entry.resource
         if not isinstance(listener, Listener):
-            missing = entry.status in (Status.DOES_NOT_EXIST, Status.TIMEOUT)
+            missing = entry.is_missing
             why = "it is a listener for servers" if isinstance(listener, ServerListener) else entry.error
             return ListenerView(problem=f"listener {name}: {why}", does_not_exist=missing), _NONE
         return self._with_routes(listener), listener.log_clusters
@@ -60,7 +60,7 @@ class Look(Struct):
             return None, _NONE
         listener = entry.resource
         if not isinstance(listener, ServerListener):
-            missing = entry.status in (Status.DOES_NOT_EXIST, Status.TIMEOUT)
+            missing = entry.is_missing
             why = "it is a listener for clients" if isinstance(listener, Listener) else entry.error
             return ServerView(problem=f"listener {name}: {why}", does_not_exist=missing), _NONE
         routes: dict[str, RouteConfiguration] = {}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from enum import Enum
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..resources import Resource, ResourceType
 
@@ -24,6 +25,7 @@ class Status(Enum):
     NACKED = "NACKED"
     DOES_NOT_EXIST = "DOES_NOT_EXIST"
     TIMEOUT = "TIMEOUT"
+    RECEIVED_ERROR = "RECEIVED_ERROR"
 
 
 ResourceKey = tuple[ResourceType, str]
@@ -33,11 +35,14 @@ class CachedResource(Struct, frozen=True):
     """One resource and how it came to be so.
 
     Attributes:
-        resource: The last good one, also where `status` is NACKED; None where there never was one.
+        resource: The last good one, also where it was refused or deleted since and that is not to count (gRFC A88);
+            None where there never was one, or it is not to be used any more.
         version: The version that the source gave the last good one.
-        error: Why the last update was refused, or why there is no resource.
+        error: Why the last update was refused, or why there is no resource, or should be none.
         packed: The last good one as bytes, to notice that an update changes nothing.
         was_there: There was one, and the source has deleted it.
+        is_missing: The source is known not to have it.
+        is_dropped: There was a good one, and what has come since says that it must not be used.
     """
 
     status: Status
@@ -46,6 +51,8 @@ class CachedResource(Struct, frozen=True):
     error: str = ""
     packed: bytes = b""
     was_there: bool = False
+    is_missing: bool = False
+    is_dropped: bool = False
 
     @property
     def is_settled(self) -> bool:
@@ -103,18 +110,36 @@ class ResourceCache:
         self.heard_at = time.time()
         self._put(kind, name, CachedResource(Status.ACKED, entry.resource, version, "", entry.packed))
 
-    def reject(self, kind: ResourceType, name: str, error: str) -> None:
-        """A bad resource came; the last good one, where there is one, stays."""
+    def reject(self, kind: ResourceType, name: str, error: str, *, drops: bool = False) -> None:
+        """A bad resource came; the last good one, where there is one, stays unless that `drops` it."""
         self.rejections[kind] += 1
         self.heard_at = time.time()
-        old = self._entries.get((kind, name), CachedResource(Status.REQUESTED))
-        self._set(kind, name, CachedResource(Status.NACKED, old.resource, old.version, error, old.packed))
+        self._set(kind, name, self._blamed(kind, name, Status.NACKED, error, drops=drops))
+
+    def blame(
+        self, kind: ResourceType, name: str, error: str, *, drops: bool = False, is_missing: bool = False
+    ) -> None:
+        """The source says that it cannot send the resource; the last good one stays unless that `drops` it."""
+        entry = self._blamed(kind, name, Status.RECEIVED_ERROR, error, drops=drops)
+        self._set(kind, name, replace(entry, is_missing=is_missing and entry.resource is None))
 
     def remove(self, kind: ResourceType, name: str, status: Status, error: str) -> None:
         """The resource does not exist, or did not come in time."""
         old = self._entries.get((kind, name))
         was_there = old is not None and (old.resource is not None or old.was_there)
-        self._set(kind, name, CachedResource(status, error=error, was_there=was_there))
+        is_missing = status is Status.DOES_NOT_EXIST
+        self._set(kind, name, CachedResource(status, error=error, was_there=was_there, is_missing=is_missing))
+
+    def keep_deleted(self, kind: ResourceType, name: str, error: str) -> None:
+        """The source has deleted the resource, and it stays in use."""
+        self._put(kind, name, replace(self._entries[(kind, name)], status=Status.DOES_NOT_EXIST, error=error))
+
+    def _blamed(self, kind: ResourceType, name: str, status: Status, error: str, *, drops: bool) -> CachedResource:
+        old = self._entries.get((kind, name), CachedResource(Status.REQUESTED))
+        if drops or old.resource is None:
+            is_dropped = old.is_dropped or (drops and old.resource is not None)
+            return CachedResource(status, error=error, was_there=old.was_there, is_dropped=is_dropped)
+        return CachedResource(status, old.resource, old.version, error, old.packed)
 
     def forget(self, kind: ResourceType, name: str) -> None:
         """The resource is no longer asked for."""
