@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
-from .configuration import ads_source, find_configuration, folder_source
+from .configuration import ads_source, find_configuration, folder_source, kept_source
 from .control import Control
 from .http.outside import make_async_client, make_client
 from .identities.choice import choose_identity
@@ -61,6 +61,9 @@ class Mesh:
         access_log: Write a line for each request that is sent or comes in, in Istio's format: True for standard output,
             a path, or a `meshsdk.AccessLog` (docs/access-logs.md). Default: MESHSDK_ACCESS_LOG. Listeners may bring
             access logs as well, unless it is False.
+        cache_dir: Keep what the management server sends in this folder, without secrets, for a process that starts
+            while it is away (docs/last-known-good.md). Default: MESHSDK_CACHE_DIR; without either nothing is kept.
+        cache_max_age: Seconds after which what was kept is not used any more.
 
     Raises:
         BootstrapError: There is no configuration, or it is wrong.
@@ -80,6 +83,8 @@ class Mesh:
         metrics_port: int | None = None,
         admin_port: int | None = None,
         access_log: AccessLog | str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_max_age: float = 86_400.0,
     ) -> None:
         for name, value, known in (
             ("unknown_hosts", unknown_hosts, ("allow", "deny")),
@@ -90,9 +95,14 @@ class Mesh:
         parsed, folder = find_configuration(bootstrap, config, identity)
         self._identity = choose_identity(identity, parsed, folder)
         self._owns_identity = self._identity is not identity
+        if folder is not None:
+            source = folder_source(folder, parsed.node)
+        else:
+            source = ads_source(parsed, self._identity)
+            source = kept_source(source, parsed, self._identity, cache_dir, cache_max_age)
         self._runtime = Control(
             parsed,
-            folder_source(folder, parsed.node) if folder is not None else ads_source(parsed, self._identity),
+            source,
             local_replies=local_replies,
             unknown_hosts=unknown_hosts,
             identity=self._identity,

@@ -205,7 +205,7 @@ class Session(ABC):
             resource: Resource = decode(kind, packed, grpc_profile=True, has_identity=self._has_identity)
         except ResourceError as error:
             outcome.errors.append(str(error))
-            self._cache.reject(kind, name, str(error))
+            self._cache.reject(kind, name, str(error), version)
         else:
             self._cache.accept(kind, name, resource, version, packed)
 
@@ -213,7 +213,7 @@ class Session(ABC):
         known = self._cache.get(kind, name)
         if self._keep_deleted and known is not None and known.resource is not None:
             return
-        if known is None or known.status is not Status.DOES_NOT_EXIST:
+        if known is None or known.status is not Status.DOES_NOT_EXIST or known.kept_at:
             self._cache.remove(kind, name, Status.DOES_NOT_EXIST, "the management server has no such resource")
 
     def _look_for_ours(self, outcome: Outcome) -> None:
