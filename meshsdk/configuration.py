@@ -18,7 +18,7 @@ from .security import Identity
 from .security.secrets import IDENTITY_PROVIDER
 from .xds import ControlLoop, ResourceCache, Source
 
-__all__ = ["ads_source", "find_configuration", "find_port", "folder_source", "kept_source"]
+__all__ = ["ads_source", "check_choice", "find_configuration", "find_port", "folder_source", "kept_source"]
 
 CONFIG_VARIABLE = "MESHSDK_CONFIG"
 CACHE_VARIABLE = "MESHSDK_CACHE_DIR"
@@ -58,6 +58,16 @@ def find_configuration(
         raise BootstrapError("", f"there is no file or folder {os.fspath(config)!r}")
     node = Node(metadata={"NAMESPACE": _own_namespace(identity)})
     return Bootstrap(node=node, server_listener_template=SERVER_LISTENER_TEMPLATE), root
+
+
+def check_choice(argument: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a value that is none of those that are known.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if value not in known:
+        raise ValueError(f"{argument} must be one of {known}, is {value!r}")
 
 
 def find_port(argument: str, given: int | None, variable: str) -> int | None:

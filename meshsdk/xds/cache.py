@@ -39,7 +39,7 @@ class CachedResource(Struct, frozen=True):
         error: Why the last update was refused, or why there is no resource.
         packed: The last good one as bytes, to notice that an update changes nothing.
         was_there: There was one, and the source has deleted it.
-        updated_at: When the last good one came, in seconds since the epoch; 0 is never.
+        updated_at: Since when the last good one is as it is, in seconds since the epoch; 0 is never.
         failed_version, failed_at: Of the update that was refused, where the last one was.
         kept_at: Where it is known from before this process began (`last_good`) and no server has said anything of it
             since: when one last did. 0 otherwise.
@@ -114,7 +114,8 @@ class ResourceCache:
         """The resource came again, byte for byte the same; only its version is news."""
         entry = self._entries[(kind, name)]
         self.heard_at = now = time.time()
-        same = CachedResource(Status.ACKED, entry.resource, version, "", entry.packed, updated_at=now)
+        came_at = now if entry.kept_at else entry.updated_at
+        same = CachedResource(Status.ACKED, entry.resource, version, "", entry.packed, updated_at=came_at)
         self._put(kind, name, same)
 
     def restore(
