@@ -28,7 +28,7 @@ from .http.dispatcher import HasCertificates, LocalReplies, Transport, UnknownHo
 from .log_lines import logger_of
 from .rotation import RotationWatch
 from .security import Identity, Secrets
-from .status import clusters_of, resources_of
+from .status import status_of
 from .xds import ControlLoop, ResourceCache, ResourceKey, Source, Timer, Wanted
 
 if TYPE_CHECKING:
@@ -426,11 +426,5 @@ class Control:
             waiter.callback()
 
     def _status(self) -> dict[str, Any]:
-        return {
-            "version": self.directory.version,
-            "problem": self.problem,
-            "notes": list(self.bootstrap.notes),
-            "failures": self._loop.failures if self._loop is not None else 0,
-            "resources": resources_of(self._cache),
-            "clusters": clusters_of(self.directory),
-        }
+        failures = self._loop.failures if self._loop is not None else 0
+        return status_of(self.directory, self._cache, self._source, self.bootstrap.notes, failures)

@@ -254,6 +254,9 @@ class ServerConnection:
         entry = self._cache.get(kind, name)
         if entry is None or entry.status is not Status.REQUESTED:
             return
+        if entry.kept_at and not self.is_heard:
+            self._expect(kind)  # A server that says nothing at all says nothing of what was kept.
+            return
         if self._second_question.is_there(kind, name):
             logger.warning("%s: the management server has it and does not send it; it is waited for", name)
             return

@@ -216,7 +216,7 @@ class Session(ABC):
             resource: Resource = decode(kind, packed, grpc_profile=True, has_identity=self._has_identity)
         except ResourceError as error:
             outcome.errors.append(str(error))
-            self._cache.reject(kind, name, str(error), drops=self._drop_bad)
+            self._cache.reject(kind, name, str(error), version, drops=self._drop_bad)
         else:
             self._cache.accept(kind, name, resource, version, packed)
 
@@ -224,7 +224,7 @@ class Session(ABC):
         known = self._cache.get(kind, name)
         if self._keep_deleted and known is not None and known.resource is not None:
             self._cache.keep_deleted(kind, name, f"{_DELETED}; what it sent last stays in use")
-        elif known is None or known.status is not Status.DOES_NOT_EXIST:
+        elif known is None or known.status is not Status.DOES_NOT_EXIST or known.kept_at:
             self._cache.remove(kind, name, Status.DOES_NOT_EXIST, _DELETED)
 
     def _take_errors(self, kind: ResourceType, response: Any, outcome: Outcome) -> None:
