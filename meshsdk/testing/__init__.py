@@ -13,6 +13,7 @@ was answered. `plugin` has pytest's fixtures; whoever has another runner uses `C
     control_plane   the management server of a test, and the meshes on it
     objects         what a test applies, as files of a folder
     recorded        what clients asked for and answered
+    waiting         whether all meshes have what is served
     services        applications as services of the mesh
     workloads       the objects that register them
     signed          identities of the test's own authority

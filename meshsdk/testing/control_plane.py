@@ -20,7 +20,6 @@ from ..identities.certificate_authority import CertificateAuthority
 from ..istio_pod import SERVER_LISTENER_TEMPLATE
 from ..log_lines import logger_of
 from ..mesh import Mesh
-from ..xds import Status
 from .generation import Generation, Key
 from .held_port import HOST, HeldPort
 from .objects import Given, ObjectKey, Objects, find_objects
@@ -28,6 +27,7 @@ from .raw import Raw, key_of
 from .recorded import Ack, Nack, RecordedAds
 from .services import MeshService
 from .signed import SignedIdentity
+from .waiting import owed_by
 from .workloads import Workload, make_objects
 
 __all__ = ["ControlPlane"]
@@ -37,7 +37,6 @@ logger = logger_of("meshsdk.testing")
 Names = AbstractSet[str]
 
 _MAX_STREAMS = 256
-_NOTHING: frozenset[str] = frozenset()
 
 
 class ControlPlane:
@@ -183,7 +182,7 @@ class ControlPlane:
         """
         ends = time.monotonic() + self.wait_seconds
         while self._server is not None:
-            owed = self._ads.wait_quiet(ends) or next(filter(None, map(self._owed_by, list(self._meshes))), "")
+            owed = self._ads.wait_quiet(ends) or owed_by(self._meshes, self._ads, ends)
             if not owed and not self._ads.wait_quiet(ends):
                 return
             if time.monotonic() > ends:
@@ -420,23 +419,6 @@ class ControlPlane:
 
     def _generation(self) -> Generation:
         return Generation(self._number, self._folder.state, self._raw)
-
-    def _owed_by(self, mesh: Mesh) -> str:
-        """What a mesh waits for; empty where what it was sent is in use."""
-        control = mesh.runtime
-        if control.source is None:
-            return ""
-        # What comes in one batch is in use when the next one runs.
-        control.call(lambda: None)
-        known = control.call(
-            lambda: [(kind.type_url.rpartition(".")[2], name, entry) for kind, name, entry in control.cache]
-        )
-        asked = self._ads.asked_for(control.bootstrap.node.id)
-        for kind, name, entry in known:
-            if not asked.get(kind, _NOTHING) & {name, "*"} or entry.status is Status.REQUESTED:
-                why = f": {control.problem}" if control.problem else ""
-                return f"{control.bootstrap.node.id} waits for {kind} {name}{why}"
-        return ""
 
     def _log_warnings(self) -> None:
         for text in self.warnings:

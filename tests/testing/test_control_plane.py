@@ -201,6 +201,13 @@ def test_a_client_that_does_not_answer_is_named(control_plane: ControlPlane, get
         held.set()
 
 
+def test_a_mesh_that_was_closed_is_not_waited_for(control_plane: ControlPlane, get: Any, mesh_as: Any) -> None:
+    with mesh_as("web") as web, web.client() as client:
+        assert client.get("http://reviews/").text == "reviews"
+    control_plane.apply(answers("after"))
+    assert get() == "after"
+
+
 def test_instances_go_and_come_back(control_plane: ControlPlane, mesh: meshsdk.Mesh, mesh_service: Any) -> None:
     one: MeshService = mesh_service("reviews", says("one"))
     two: MeshService = mesh_service("reviews", says("two"))
