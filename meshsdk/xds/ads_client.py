@@ -34,6 +34,9 @@ __all__ = ["AdsClient"]
 
 logger = logger_of("meshsdk.xds")
 
+# A server that refuses a stream says so in this time; one that is silent for longer has nothing new to say.
+_QUIET_SECONDS = 1.0
+
 
 class AdsClient:
     """Keeps the wanted resources current over ADS. Control thread only.
@@ -81,6 +84,7 @@ class AdsClient:
         self._stream: AdsStream | None = None
         self._heard = False
         self._reconnect: Timer | None = None
+        self._quiet: Timer | None = None
         self._timers: dict[tuple[ResourceType, str], Timer] = {}
         self._second_question = SecondQuestion(
             self._session, loop, self._open_beside, self._cancel_timer, does_not_exist_seconds
@@ -92,7 +96,7 @@ class AdsClient:
 
     @property
     def is_connected(self) -> bool:
-        """See `Source.is_connected`: a server that has not answered yet is none."""
+        """See `Source.is_connected`: a server that owes an answer is none."""
         return self._stream is not None and self._heard
 
     @property
@@ -147,6 +151,26 @@ class AdsClient:
             stream.send(request)
         for kind in ResourceType:
             self._expect(kind)
+        if self._session.is_incremental:
+            self._quiet = self._loop.call_later(_QUIET_SECONDS, partial(self._on_quiet, stream))
+
+    def _on_quiet(self, stream: AdsStream) -> None:
+        """No response may be one: an incremental server says what has changed since the last stream, if anything."""
+        self._quiet = None
+        if stream is not self._stream or self._heard:
+            return
+        if stream.has_sent and not self._cache.count(Status.REQUESTED):
+            self._hear()
+            self._second_question.look()
+        else:
+            self._quiet = self._loop.call_later(_QUIET_SECONDS, partial(self._on_quiet, stream))
+
+    def _hear(self) -> None:
+        """The server is there."""
+        self._heard = True
+        self._heard_of = self._servers[self._server_index]
+        self._problem = ""
+        self._backoff.reset()
 
     def _open_beside(self, callbacks: Callbacks) -> AdsStream | None:
         if self._stream is None or not self._heard:
@@ -158,10 +182,7 @@ class AdsClient:
             return
         known_problem = self._session.problem
         if not self._heard:
-            self._heard = True
-            self._heard_of = self._servers[self._server_index]
-            self._problem = ""
-            self._backoff.reset()
+            self._hear()
         try:
             received = self._session.receive(response)
         finally:
@@ -200,6 +221,9 @@ class AdsClient:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._quiet = None
         if self._stream is not None:
             self._stream.close()
             self._stream = None
