@@ -54,11 +54,12 @@ RANKS = {
     "admin": 11,
     "__init__": 12,
     "cli": 13,
+    "testing": 13,
     "__main__": 13,
 }
 DECISION_SIDE = ("routing", "balancing", "exchange", "inbound")
 FORBIDDEN_TO_DECISIONS = ("grpc", "httpx", "asyncio", "threading", "ssl", "socket")
-MAY_SEE_PROTOBUF = ("resources", "xds", "controlplane", "grpc", "server", "identities", "admin")
+MAY_SEE_PROTOBUF = ("resources", "xds", "controlplane", "grpc", "server", "identities", "admin", "testing")
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -139,6 +139,15 @@ class Session(ABC):
     def receive(self, response: Any) -> Received:
         """Take a response into the cache."""
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something is wanted of which no server has said anything."""
+        return any(
+            (entry := self._cache.get(kind, name)) is not None and entry.status is Status.REQUESTED
+            for kind, names in self._wanted.items()
+            for name in names
+        )
+
     def undecided(self, kind: ResourceType) -> frozenset[str]:
         """Names of which nothing is known, and of which no response on this stream tells by leaving them out."""
         if not self._cache.counts[kind, Status.REQUESTED]:
