@@ -136,6 +136,11 @@ class Control:
         return source.problem if source is not None else ""
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it has been closed."""
+        return self._is_closed
+
+    @property
     def source(self) -> Source | None:
         """Where resources come from; None before the first use."""
         return self._source
