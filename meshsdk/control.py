@@ -390,13 +390,13 @@ class Control:
 
     def _tell_waiters(self) -> None:
         servers = {f"{SERVER_ROOT}{name}" for name in self.policies}
-        settled = [
-            waiter
-            for waiter in self._waiters
-            if servers.issuperset(waiter.names) or self.directory.find(waiter.names) is not None
-        ]
+        settled: list[_Waiter] = []
+        waiting: list[_Waiter] = []
+        for waiter in self._waiters:
+            is_known = servers.issuperset(waiter.names) or self.directory.find(waiter.names) is not None
+            (settled if is_known else waiting).append(waiter)
+        self._waiters = waiting
         for waiter in settled:
-            self._waiters.remove(waiter)
             waiter.callback()
 
     def _tell_watchers(self) -> None:

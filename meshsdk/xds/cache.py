@@ -68,11 +68,14 @@ class CachedResource(Struct, frozen=True):
         return self.status is not Status.REQUESTED or self.resource is not None
 
 
+_REQUESTED = CachedResource(Status.REQUESTED)
+
+
 class ResourceCache:
     """Resources by type and name. Control thread only, but for the attributes, which any thread may read.
 
     Attributes:
-        changes: Counts every change, so that a reader can tell whether it has seen the latest.
+        changes: Counts every change of what is known, so that a reader can tell whether it has seen the latest.
         counts: How many resources there are, by type and status.
         updates, rejections: How many have come that were good and changed something, and that were bad, by type.
         heard_at: When one last came, in seconds since the epoch; 0 is never.
@@ -106,9 +109,9 @@ class ResourceCache:
         return sum(self.counts[kind, status] for kind in ResourceType)
 
     def request(self, kind: ResourceType, name: str) -> None:
-        """The resource is asked for, and nothing is known of it yet."""
+        """The resource is asked for, and nothing is known of it yet. So nothing that is decided can change by it."""
         if (kind, name) not in self._entries:
-            self._set(kind, name, CachedResource(Status.REQUESTED))
+            self._put(kind, name, _REQUESTED)
 
     def accept(self, kind: ResourceType, name: str, resource: Resource, version: str, packed: bytes) -> None:
         """A good resource came."""
