@@ -293,6 +293,8 @@ class _Walk(Struct):
             why = "it is a listener for clients" if isinstance(listener, Listener) else entry.error
             return ServerView(problem=f"listener {name}: {why}", does_not_exist=missing)
         routes: dict[str, RouteConfiguration] = {}
+        if not self._secrets_settled(listener.secret_names):
+            return None
         for route_name in listener.route_names:
             found = self._want(ResourceType.ROUTE_CONFIGURATION, route_name)
             if found is None or not found.is_settled:
@@ -332,7 +334,7 @@ class _Walk(Struct):
         if isinstance(cluster.discovery, AggregateDiscovery):
             return self._aggregate_settled(cluster, cluster.discovery, depth)
         view = self._endpoints(cluster)
-        if view is None:
+        if not self._secrets_settled(cluster.secret_names) or view is None:
             self.unsettled.add(name)
             return False
         self.clusters[name] = view
@@ -396,8 +398,15 @@ class _Walk(Struct):
         problem = self.dns.problem(cluster.name)
         return ClusterView(cluster, problem=f"cluster {cluster.name}: {problem}") if problem else None
 
+    def _secrets_settled(self, names: frozenset[str]) -> bool:
+        """Whether no secret is to be waited for; a handshake that lacks one fails by itself."""
+        entries = [self._want(ResourceType.SECRET, name) for name in names]
+        return all(entry is not None and entry.is_settled for entry in entries)
+
     def keep_current(self, view: ClusterView) -> None:
         """Keep wanting what an already published cluster needs."""
+        if view.cluster is not None:
+            self._secrets_settled(view.cluster.secret_names)
         if view.cluster is not None and isinstance(view.cluster.discovery, EdsDiscovery):
             self._want(ResourceType.ENDPOINTS, view.cluster.discovery.service_name)
 

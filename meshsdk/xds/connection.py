@@ -54,6 +54,7 @@ class Common:
         does_not_exist_seconds: How long a wanted resource may take before it counts as not existing; None takes what
             gRPC does.
         has_identity: This process can show a certificate of the mesh.
+        service: See `AdsStream`.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Common:
         make_backoff: Callable[[], Backoff],
         does_not_exist_seconds: float | None,
         has_identity: bool,
+        service: str,
     ) -> None:
         self.node = node
         self.cache = cache
@@ -73,6 +75,7 @@ class Common:
         self.channels = channels
         self.make_backoff = make_backoff
         self.has_identity = has_identity
+        self.service = service
         self.lifetimes = Lifetimes(cache, loop)
         # The server that all resources in use are of; versions mean something to it alone.
         self.heard_of: XdsServer | None = None
@@ -165,6 +168,7 @@ class ServerConnection:
                 on_end=lambda stream, reason: post(partial(self._on_end, stream, reason)),
                 on_sent=lambda stream: post(partial(self._on_sent, stream)),
                 is_incremental=self._session.is_incremental,
+                service=self._common.service,
             )
         except BootstrapError as error:
             self._fail(str(error))
