@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
-from .configuration import ads_source, find_configuration, folder_source
+from .configuration import ads_source, check_choice, find_configuration, folder_source, kept_source
 from .control import Control
 from .http.outside import make_async_client, make_client
 from .identities.choice import choose_identity
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .access_log import AccessLog
     from .decision import Decision
     from .grpc.engine import RelayedMesh
-    from .grpc.servers import LoadReports, ServerPolicy
+    from .grpc.servers import LoadReports
     from .server import Inbound
     from .server.tls import ServerContexts
 
@@ -61,6 +61,9 @@ class Mesh:
         access_log: Write a line for each request that is sent or comes in, in Istio's format: True for standard output,
             a path, or a `meshsdk.AccessLog` (docs/access-logs.md). Default: MESHSDK_ACCESS_LOG. Listeners may bring
             access logs as well, unless it is False.
+        cache_dir: Keep what the management server sends in this folder, without secrets, for a process that starts
+            while it is away (docs/last-known-good.md). Default: MESHSDK_CACHE_DIR; without either nothing is kept.
+        cache_max_age: Seconds after which what was kept is not used any more.
 
     Raises:
         BootstrapError: There is no configuration, or it is wrong.
@@ -80,19 +83,22 @@ class Mesh:
         metrics_port: int | None = None,
         admin_port: int | None = None,
         access_log: AccessLog | str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_max_age: float = 86_400.0,
     ) -> None:
-        for name, value, known in (
-            ("unknown_hosts", unknown_hosts, ("allow", "deny")),
-            ("local_replies", local_replies, ("respond", "raise")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {known}, is {value!r}")
+        check_choice("unknown_hosts", unknown_hosts, ("allow", "deny"))
+        check_choice("local_replies", local_replies, ("respond", "raise"))
         parsed, folder = find_configuration(bootstrap, config, identity)
         self._identity = choose_identity(identity, parsed, folder)
         self._owns_identity = self._identity is not identity
+        if folder is not None:
+            source = folder_source(folder, parsed.node)
+        else:
+            source = ads_source(parsed, self._identity)
+            source = kept_source(source, parsed, self._identity, cache_dir, cache_max_age)
         self._runtime = Control(
             parsed,
-            folder_source(folder, parsed.node) if folder is not None else ads_source(parsed, self._identity),
+            source,
             local_replies=local_replies,
             unknown_hosts=unknown_hosts,
             identity=self._identity,
@@ -230,24 +236,17 @@ class Mesh:
             address: That it listens on.
             load_reports: The server's load, to be told to clients with each call.
         """
-        from .grpc.servers import MeshServerInterceptor
+        from .grpc.servers import MeshServerInterceptor, server_policy
 
-        return MeshServerInterceptor(load_reports, self._server_policy(port, address), self._runtime)
+        return MeshServerInterceptor(load_reports, server_policy(self._runtime, port, address), self._runtime)
 
     def aio_server_interceptor(
         self, *, port: int | None = None, address: str = "0.0.0.0", load_reports: LoadReports | None = None
     ) -> grpc.aio.ServerInterceptor:
         """`server_interceptor` for a grpc.aio.server."""
-        from .grpc.servers import MeshAioServerInterceptor
+        from .grpc.servers import MeshAioServerInterceptor, server_policy
 
-        return MeshAioServerInterceptor(load_reports, self._server_policy(port, address), self._runtime)
-
-    def _server_policy(self, port: int | None, address: str) -> ServerPolicy | None:
-        if port is None:
-            return None
-        from .grpc.servers import ServerPolicy
-
-        return ServerPolicy(self.inbound(port, address=address))
+        return MeshAioServerInterceptor(load_reports, server_policy(self._runtime, port, address), self._runtime)
 
     def server_credentials(
         self, *, provider: str = "default", require_client_certificate: bool = True
@@ -266,6 +265,16 @@ class Mesh:
         return server_credentials(
             self._runtime.secrets, provider, require_client_certificate=require_client_certificate
         )
+
+    def add_csds_servicer(self, server: grpc.Server | grpc.aio.Server) -> None:
+        """Have a gRPC server tell what this process knows of the mesh (CSDS, gRFC A40), as `meshsdk status` reads it.
+
+        Args:
+            server: That is not started yet. Whoever may call it sees the configuration, without secrets.
+        """
+        from .admin.csds import add_csds_servicer
+
+        add_csds_servicer(self._runtime, server)
 
     def inbound(self, port: int, *, address: str = "0.0.0.0") -> Inbound:
         """The policy for requests that come to a port of this process.

@@ -26,6 +26,9 @@ __all__ = ["AdsClient", "node_message"]
 
 logger = logger_of("meshsdk.xds")
 
+# A server that refuses a stream says so in this time; one that is silent for longer has nothing new to say.
+_QUIET_SECONDS = 1.0
+
 
 class AdsClient:
     """Keeps the wanted resources current over ADS. Control thread only.
@@ -75,7 +78,7 @@ class AdsClient:
 
     @property
     def is_connected(self) -> bool:
-        """See `Source.is_connected`: a server that has not answered yet is none."""
+        """See `Source.is_connected`: a server that owes an answer is none."""
         return any(one.is_heard for one in self._connections)
 
     @property

@@ -41,6 +41,9 @@ logger = logger_of("meshsdk.xds")
 # gRFC A88: of a server that says what it does not have, what does not come in this time is late.
 _LATE_SECONDS = 30.0
 
+# A server that refuses a stream says so in this time; one that is silent for longer has nothing new to say.
+_QUIET_SECONDS = 1.0
+
 
 class Common:
     """What the servers of one list share.
@@ -97,7 +100,7 @@ class ServerConnection:
         on_change: Called when it was heard of, and when it could not be reached.
 
     Attributes:
-        is_heard: Its stream has brought a response.
+        is_heard: Its stream has brought a response, or owes none.
         is_failing: It was not heard of the last time that it was asked.
         failures: How often a stream ended, or could not be opened.
     """
@@ -118,6 +121,7 @@ class ServerConnection:
         )
         self._stream: AdsStream | None = None
         self._reconnect: Timer | None = None
+        self._quiet: Timer | None = None
         self._timers: dict[tuple[ResourceType, str], Timer] = {}
         self._patience_seconds = common.patience_seconds(server)
         self._second_question = SecondQuestion(
@@ -177,6 +181,27 @@ class ServerConnection:
         self._stream = stream
         for request in self._session.open(is_same_server=self._common.heard_of == self.server):
             stream.send(request)
+        if self._session.is_incremental:
+            self._quiet = self._loop.call_later(_QUIET_SECONDS, partial(self._on_quiet, stream))
+
+    def _on_quiet(self, stream: AdsStream) -> None:
+        """No response may be one: an incremental server says what has changed since the last stream, if anything."""
+        self._quiet = None
+        if stream is not self._stream or self.is_heard:
+            return
+        if stream.has_sent and not self._session.is_waiting:
+            self._hear()
+            self._second_question.look()
+        else:
+            self._quiet = self._loop.call_later(_QUIET_SECONDS, partial(self._on_quiet, stream))
+
+    def _hear(self) -> None:
+        """The server is there."""
+        self.is_heard, self.is_failing = True, False
+        self._common.heard_of = self.server
+        self._problem = ""
+        self._backoff.reset()
+        self._on_change()
 
     def _open_beside(self, callbacks: Callbacks) -> AdsStream | None:
         return AdsStream(self.server, self._common.channels, *callbacks) if self.is_heard else None
@@ -191,11 +216,7 @@ class ServerConnection:
             return
         known_problem = self._session.problem
         if not self.is_heard:
-            self.is_heard, self.is_failing = True, False
-            self._common.heard_of = self.server
-            self._problem = ""
-            self._backoff.reset()
-            self._on_change()
+            self._hear()
         try:
             received = self._session.receive(response)
         finally:
@@ -236,6 +257,9 @@ class ServerConnection:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._quiet = None
         self.is_heard = False
         if self._stream is not None:
             self._stream.close()
@@ -257,6 +281,9 @@ class ServerConnection:
         self._timers.pop((kind, name), None)
         entry = self._cache.get(kind, name)
         if entry is None or entry.status is not Status.REQUESTED:
+            return
+        if entry.kept_at and not self.is_heard:
+            self._expect(kind)  # A server that says nothing at all says nothing of what was kept.
             return
         if self._second_question.is_there(kind, name):
             logger.warning("%s: the management server has it and does not send it; it is waited for", name)

@@ -45,9 +45,13 @@ class DeltaSession(Session):
         ]
 
     def _versions(self, kind: ResourceType, names: frozenset[str]) -> dict[str, str]:
-        """Of what is in use: what was refused must come again."""
+        """Of what is in use: what was refused must come again, and what another process has heard."""
         entries = ((name, self._cache.get(kind, name)) for name in names)
-        return {name: one.version for name, one in entries if one is not None and one.resource is not None}
+        return {
+            name: one.version
+            for name, one in entries
+            if one is not None and one.resource is not None and not one.kept_at
+        }
 
     def subscribe(self, kind: ResourceType, names: frozenset[str]) -> Any | None:
         """See `Session.subscribe`."""

@@ -17,7 +17,7 @@ from ..errors import ResourceError
 from ..log_lines import logger_of
 from ..resources import FileOrigin, Resource, ResourceType, ServerOrigin, decode, kept_bytes
 from .ads_client import AdsClient
-from .cache import CachedResource, ResourceCache, Status
+from .cache import CachedResource, ResourceCache, ResourceKey, Status
 from .loop import ControlLoop, Timer
 from .source import Wanted
 from .stream import ADS, Channels
@@ -54,6 +54,7 @@ class ViewOfCache(ResourceCache):
         self._whole = cache
         self._prefix = prefix
         self.counts = cache.counts
+        self.fleeting = _Keys(cache.fleeting, prefix)
 
     def get(self, kind: ResourceType, name: str) -> CachedResource | None:
         """See `ResourceCache`, as for all here."""
@@ -71,9 +72,9 @@ class ViewOfCache(ResourceCache):
         """See `ResourceCache`."""
         self._whole.accept_unchanged(kind, self._prefix + name, version)
 
-    def reject(self, kind: ResourceType, name: str, error: str, *, drops: bool = False) -> None:
+    def reject(self, kind: ResourceType, name: str, error: str, version: str = "", *, drops: bool = False) -> None:
         """See `ResourceCache`."""
-        self._whole.reject(kind, self._prefix + name, error, drops=drops)
+        self._whole.reject(kind, self._prefix + name, error, version, drops=drops)
 
     def blame(
         self, kind: ResourceType, name: str, error: str, *, drops: bool = False, is_missing: bool = False
@@ -81,9 +82,9 @@ class ViewOfCache(ResourceCache):
         """See `ResourceCache`."""
         self._whole.blame(kind, self._prefix + name, error, drops=drops, is_missing=is_missing)
 
-    def remove(self, kind: ResourceType, name: str, status: Status, error: str) -> None:
+    def remove(self, kind: ResourceType, name: str, status: Status, error: str, kept_at: float = 0.0) -> None:
         """See `ResourceCache`."""
-        self._whole.remove(kind, self._prefix + name, status, error)
+        self._whole.remove(kind, self._prefix + name, status, error, kept_at)
 
     def keep_deleted(self, kind: ResourceType, name: str, error: str) -> None:
         """See `ResourceCache`."""
@@ -92,6 +93,23 @@ class ViewOfCache(ResourceCache):
     def forget(self, kind: ResourceType, name: str) -> None:
         """See `ResourceCache`."""
         self._whole.forget(kind, self._prefix + name)
+
+
+class _Keys(set[ResourceKey]):
+    """Keys of a view, kept among those of the whole cache."""
+
+    def __init__(self, whole: set[ResourceKey], prefix: str) -> None:
+        super().__init__()
+        self._whole = whole
+        self._prefix = prefix
+
+    def add(self, key: ResourceKey) -> None:
+        """See set."""
+        self._whole.add((key[0], self._prefix + key[1]))
+
+    def discard(self, key: Any) -> None:
+        """See set."""
+        self._whole.discard((key[0], self._prefix + key[1]))
 
 
 def server_source(

@@ -139,6 +139,15 @@ class Session(ABC):
     def receive(self, response: Any) -> Received:
         """Take a response into the cache."""
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something is wanted of which no server has said anything."""
+        return any(
+            (entry := self._cache.get(kind, name)) is not None and entry.status is Status.REQUESTED
+            for kind, names in self._wanted.items()
+            for name in names
+        )
+
     def undecided(self, kind: ResourceType) -> frozenset[str]:
         """Names of which nothing is known, and of which no response on this stream tells by leaving them out."""
         if not self._cache.counts[kind, Status.REQUESTED]:
@@ -216,7 +225,7 @@ class Session(ABC):
             resource: Resource = decode(kind, packed, grpc_profile=True, has_identity=self._has_identity)
         except ResourceError as error:
             outcome.errors.append(str(error))
-            self._cache.reject(kind, name, str(error), drops=self._drop_bad)
+            self._cache.reject(kind, name, str(error), version, drops=self._drop_bad)
         else:
             if known is not None and known.resource == resource and kind is ResourceType.SECRET:
                 self._cache.accept_unchanged(kind, name, version)
@@ -227,7 +236,7 @@ class Session(ABC):
         known = self._cache.get(kind, name)
         if self._keep_deleted and known is not None and known.resource is not None:
             self._cache.keep_deleted(kind, name, f"{_DELETED}; what it sent last stays in use")
-        elif known is None or known.status is not Status.DOES_NOT_EXIST:
+        elif known is None or known.status is not Status.DOES_NOT_EXIST or known.kept_at:
             self._cache.remove(kind, name, Status.DOES_NOT_EXIST, _DELETED)
 
     def _take_errors(self, kind: ResourceType, response: Any, outcome: Outcome) -> None:
