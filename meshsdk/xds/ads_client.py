@@ -98,8 +98,9 @@ class AdsClient:
 
     def subscribe(self, wanted: Wanted) -> None:
         """See `Source.subscribe`."""
-        for kind, names in self._wanted.items():
-            for gone in names - wanted.get(kind, frozenset()):
+        for kind, before in self._wanted.items():
+            names = wanted.get(kind, frozenset())
+            for gone in before - names if names is not before else ():
                 self._common.lifetimes.forget((kind, gone))
         self._wanted = wanted
         for one in list(self._connections):

@@ -141,8 +141,10 @@ class ServerConnection:
     def subscribe(self, wanted: Wanted) -> None:
         """See `Source.subscribe`."""
         for kind in ResourceType:
-            names = wanted.get(kind, frozenset())
-            for gone in self._session.wanted.get(kind, frozenset()) - names:
+            before, names = self._session.wanted.get(kind, frozenset()), wanted.get(kind, frozenset())
+            if names is before:
+                continue
+            for gone in before - names:
                 self._cancel_timer(kind, gone)
                 self._second_question.forget(kind, gone)
             request = self._session.subscribe(kind, names)

@@ -104,12 +104,13 @@ class Federation:
         touched: set[_Key] = set()
         for kind in ResourceType:
             before, names = self._wanted.get(kind, frozenset()), wanted.get(kind, frozenset())
-            if names != before:
+            if names is not before and names != before:
                 self._wanted[kind] = names
                 touched |= self._change(kind, names - before, before - names)
         for key in touched:
             part = self._parts[key]
-            self._client(key).subscribe(part)
+            # A copy: sources compare with what they were told the last time.
+            self._client(key).subscribe(dict(part))
             self._watch_idleness(key, is_idle=not any(part.values()))
 
     def close(self) -> None:
