@@ -13,7 +13,7 @@ from .bootstrap import Bootstrap, Node, load_bootstrap, parse_bootstrap
 from .control import SourceFactory
 from .errors import BootstrapError
 from .istio_pod import SERVER_LISTENER_TEMPLATE, pod_bootstrap
-from .resources import decode
+from .resources import ResourceType, decode
 from .security import Identity
 from .security.secrets import IDENTITY_PROVIDER
 from .xds import ControlLoop, ResourceCache, Source
@@ -150,9 +150,15 @@ def ads_source(bootstrap: Bootstrap, identity: Identity | None) -> SourceFactory
     def make(cache: ResourceCache, loop: ControlLoop) -> Source:
         from .xds.federation import Federation  # gRPC's stubs are loaded where there is a server to talk to.
 
-        return Federation(bootstrap, cache, loop, has_identity=has_identity)
+        return Federation(bootstrap, cache, loop, has_identity=has_identity, read_file=_read_file)
 
     return make
+
+
+def _read_file(path: str) -> dict[tuple[ResourceType, str], bytes]:
+    from .controlplane.discovery_file import read_discovery_file  # Few have such files.
+
+    return read_discovery_file(path)
 
 
 def _has_identity(bootstrap: Bootstrap, identity: Identity | None) -> bool:

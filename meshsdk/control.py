@@ -89,7 +89,7 @@ class Control:
         self.local_replies: LocalReplies = local_replies
         self.unknown_hosts: UnknownHosts = unknown_hosts
         self._make_source = make_source
-        self._secrets = Secrets(bootstrap.certificate_providers, identity)
+        self._secrets = Secrets(bootstrap.certificate_providers, identity, lambda name: self._cache.secret(name))
         self._transports: weakref.WeakSet[Transport] = weakref.WeakSet()
         self._start_lock = threading.Lock()
         self._is_closed = False

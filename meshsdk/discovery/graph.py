@@ -160,7 +160,13 @@ class Graph:
             dirty.roots.update(self._roots)
             return clusters | set(self._clusters)
         for key in changed:
-            (clusters if key[0] in _OF_CLUSTERS else dirty.roots).update(self._readers.of(key))
+            readers = self._readers.of(key)
+            if key[0] is ResourceType.SECRET:
+                # Clusters have them, and servers.
+                dirty.roots.update(name for name in readers if name.startswith(SERVER_ROOT))
+                clusters.update(name for name in readers if not name.startswith(SERVER_ROOT))
+            else:
+                (clusters if key[0] in _OF_CLUSTERS else dirty.roots).update(readers)
         return clusters
 
     def _set_roots(self, roots: Collection[str], dirty: _Dirty) -> None:

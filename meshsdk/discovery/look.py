@@ -28,6 +28,11 @@ class Look(Struct):
         self.keys.add((kind, name))
         return self.cache.get(kind, name)
 
+    def secrets_settled(self, names: frozenset[str]) -> bool:
+        """Whether no secret is to be waited for; a handshake that lacks one fails by itself."""
+        entries = [self.want(ResourceType.SECRET, name) for name in names]
+        return all(entry is not None and entry.is_settled for entry in entries)
+
     def listener(self, name: str) -> tuple[ListenerView | None, frozenset[str]]:
         """The listener with its routes; None while one of them is not settled. And clusters that nobody waits for."""
         entry = self.want(ResourceType.LISTENER, name)
@@ -63,6 +68,8 @@ class Look(Struct):
             missing = entry.is_missing
             why = "it is a listener for clients" if isinstance(listener, Listener) else entry.error
             return ServerView(problem=f"listener {name}: {why}", does_not_exist=missing), _NONE
+        if not self.secrets_settled(listener.secret_names):
+            return None, _NONE
         routes: dict[str, RouteConfiguration] = {}
         for route_name in listener.route_names:
             found = self.want(ResourceType.ROUTE_CONFIGURATION, route_name)

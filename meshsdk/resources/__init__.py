@@ -29,7 +29,8 @@ from .cluster import (
     TcpKeepalive,
     Thresholds,
 )
-from .codec import RESOURCE_TYPES, ResourceType, Unparsed, decode, name_of, resource_name
+from .codec import RESOURCE_TYPES, ResourceType, Unparsed, decode, kept_bytes, name_of, resource_name
+from .config_source import FileOrigin, ServerOrigin, origin_of
 from .filters.buffer import Buffer
 from .filters.fault import Fault
 from .filters.header_mutation import FilterHeaderMutations
@@ -70,9 +71,9 @@ from .route import (
     VirtualHost,
     WeightedCluster,
 )
-from .tls import PemSource, SanMatcher, SpiffeDomains, TlsFile, TlsIdentity, TlsProtocol, TlsTrust, UpstreamTls
+from .tls import PemSource, SanMatcher, Secret, SpiffeDomains, TlsFile, TlsIdentity, TlsProtocol, TlsTrust, UpstreamTls
 
-Resource = Listener | ServerListener | RouteConfiguration | Cluster | Endpoints
+Resource = Listener | ServerListener | RouteConfiguration | Cluster | Endpoints | Secret
 
 __all__ = [
     "RESOURCE_TYPES",
@@ -91,6 +92,7 @@ __all__ = [
     "Endpoints",
     "EscapedSlashes",
     "Fault",
+    "FileOrigin",
     "FilterHeaderMutations",
     "FilterSettings",
     "FilterSwitch",
@@ -135,7 +137,9 @@ __all__ = [
     "RouteConfiguration",
     "RouteMatch",
     "SanMatcher",
+    "Secret",
     "ServerListener",
+    "ServerOrigin",
     "SpiffeDomains",
     "StatefulSession",
     "StaticDiscovery",
@@ -153,6 +157,8 @@ __all__ = [
     "VirtualHost",
     "WeightedCluster",
     "decode",
+    "kept_bytes",
     "name_of",
+    "origin_of",
     "resource_name",
 ]

@@ -15,8 +15,9 @@ from . import constraints, protos
 from .cluster import parse_cluster, parse_endpoints, with_grpc_rules
 from .listener import Listener, ServerListener, parse_listener
 from .route import parse_route_configuration
+from .tls import parse_secret, redacted_secret
 
-__all__ = ["RESOURCE_TYPES", "ResourceType", "Unparsed", "decode", "name_of", "resource_name"]
+__all__ = ["RESOURCE_TYPES", "ResourceType", "Unparsed", "decode", "kept_bytes", "name_of", "resource_name"]
 
 
 class ResourceType(Enum):
@@ -26,6 +27,7 @@ class ResourceType(Enum):
     ROUTE_CONFIGURATION = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
     CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
     ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+    SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
     # Each is one object. An Enum's own hash is made by Python of its name, for every look into a cache.
     __hash__ = object.__hash__
@@ -70,6 +72,7 @@ _CODECS: dict[ResourceType, _Codec] = {
     ),
     ResourceType.CLUSTER: _Codec(lambda: protos.cluster_pb2.Cluster, "name", parse_cluster),
     ResourceType.ENDPOINTS: _Codec(lambda: protos.endpoint_pb2.ClusterLoadAssignment, "cluster_name", parse_endpoints),
+    ResourceType.SECRET: _Codec(lambda: protos.secret_pb2.Secret, "name", parse_secret),
 }
 
 
@@ -118,6 +121,11 @@ def decode(kind: ResourceType, packed: Unparsed, *, grpc_profile: bool = False, 
         # A fault of ours, and the resource is refused like one that is broken: the server would wait for an answer, and
         # all that it sends afterwards would wait with it.
         raise ResourceError(message.DESCRIPTOR.name, f"cannot be read: {error!r}", name) from error
+
+
+def kept_bytes(kind: ResourceType, packed: Unparsed) -> bytes:
+    """What may be kept of a resource's bytes, to be shown: of secrets, what is none."""
+    return redacted_secret(_unpack(kind, packed)) if kind is ResourceType.SECRET else packed
 
 
 def _unpack(kind: ResourceType, packed: Unparsed) -> Message:

@@ -50,6 +50,7 @@ _PLACES = {
     "route_pb2": "envoy.config.route.v3",
     "router_pb2": "envoy.extensions.filters.http.router.v3",
     "runtime_fraction_pb2": "envoy.extensions.matching.input_matchers.runtime_fraction.v3",
+    "secret_pb2": "envoy.extensions.transport_sockets.tls.v3",
     "stateful_session_pb2": "envoy.extensions.filters.http.stateful_session.v3",
     "stream_pb2": "envoy.extensions.access_loggers.stream.v3",
     "subset_pb2": "envoy.extensions.load_balancing_policies.subset.v3",

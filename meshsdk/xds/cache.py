@@ -9,7 +9,7 @@ from enum import Enum
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ..resources import Resource, ResourceType
+from ..resources import Resource, ResourceType, Secret
 
 __all__ = ["DOES_NOT_EXIST_SECONDS", "CachedResource", "ResourceCache", "ResourceKey", "Status"]
 
@@ -98,6 +98,13 @@ class ResourceCache:
     def get(self, kind: ResourceType, name: str) -> CachedResource | None:
         """What is known of a resource, or None where it was never asked for."""
         return self._entries.get((kind, name))
+
+    def secret(self, name: str) -> tuple[Secret | None, str]:
+        """A secret that was asked for, and why it is none or an old one. From any thread."""
+        entry = self._entries.get((ResourceType.SECRET, name))
+        if entry is None or not isinstance(entry.resource, Secret):
+            return None, entry.error if entry is not None and entry.error else "has not come yet"
+        return entry.resource, entry.error
 
     def take_changed(self) -> set[ResourceKey]:
         """Which resources have changed since this was last asked."""

@@ -57,6 +57,7 @@ class Common:
         does_not_exist_seconds: How long a wanted resource may take before it counts as not existing; None takes what
             gRPC does.
         has_identity: This process can show a certificate of the mesh.
+        service: See `AdsStream`.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Common:
         make_backoff: Callable[[], Backoff],
         does_not_exist_seconds: float | None,
         has_identity: bool,
+        service: str,
     ) -> None:
         self.node = node
         self.cache = cache
@@ -76,6 +78,7 @@ class Common:
         self.channels = channels
         self.make_backoff = make_backoff
         self.has_identity = has_identity
+        self.service = service
         self.lifetimes = Lifetimes(cache, loop)
         # The server that all resources in use are of; versions mean something to it alone.
         self.heard_of: XdsServer | None = None
@@ -138,8 +141,10 @@ class ServerConnection:
     def subscribe(self, wanted: Wanted) -> None:
         """See `Source.subscribe`."""
         for kind in ResourceType:
-            names = wanted.get(kind, frozenset())
-            for gone in self._session.wanted.get(kind, frozenset()) - names:
+            before, names = self._session.wanted.get(kind, frozenset()), wanted.get(kind, frozenset())
+            if names is before:
+                continue
+            for gone in before - names:
                 self._cancel_timer(kind, gone)
                 self._second_question.forget(kind, gone)
             request = self._session.subscribe(kind, names)
@@ -169,6 +174,7 @@ class ServerConnection:
                 on_end=lambda stream, reason: post(partial(self._on_end, stream, reason)),
                 on_sent=lambda stream: post(partial(self._on_sent, stream)),
                 is_incremental=self._session.is_incremental,
+                service=self._common.service,
             )
         except BootstrapError as error:
             self._fail(str(error))

@@ -23,7 +23,7 @@ from google.rpc import code_pb2, status_pb2
 from msgspec import Struct, field
 
 from ..errors import ResourceError
-from ..resources import Resource, ResourceType, decode, resource_name
+from ..resources import Resource, ResourceType, decode, kept_bytes, resource_name
 from ..xdstp import normalised
 from .cache import ResourceCache, Status
 
@@ -227,7 +227,10 @@ class Session(ABC):
             outcome.errors.append(str(error))
             self._cache.reject(kind, name, str(error), version, drops=self._drop_bad)
         else:
-            self._cache.accept(kind, name, resource, version, packed)
+            if known is not None and known.resource == resource and kind is ResourceType.SECRET:
+                self._cache.accept_unchanged(kind, name, version)
+            else:
+                self._cache.accept(kind, name, resource, version, kept_bytes(kind, packed))
 
     def _delete(self, kind: ResourceType, name: str) -> None:
         known = self._cache.get(kind, name)

@@ -109,6 +109,7 @@ class Wire:
         *,
         on_sent: Callable[[Any], None] | None = None,
         is_incremental: bool = False,
+        service: str = "",
     ) -> None:
         self._on_response = on_response
         self._on_end = on_end

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from ..tls import UpstreamTls, make_mesh_mutual
+from ..tls import UpstreamTls, make_mesh_mutual, secret_names
 from ..values import Metadatum, frozen
 from .endpoints import EndpointConfig, Endpoints, HealthStatus
 from .health import HealthCheck, OutlierDetection
@@ -214,6 +214,13 @@ class Cluster(Struct, frozen=True):
                 if all(key in values and frozen(values[key]) == wanted for key, wanted in match.criteria):
                     return match.tls
         return self.tls
+
+    @property
+    def secret_names(self) -> frozenset[str]:
+        """Secrets to ask for (SDS)."""
+        if self.tls is None and not self.tls_matches:
+            return frozenset()
+        return secret_names(self.tls, *(match.tls for match in self.tls_matches))
 
     @property
     def kind(self) -> DiscoveryKind:

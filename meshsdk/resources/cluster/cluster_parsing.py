@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from ...errors import ResourceError
 from ...xdstp import normalised
 from .. import constraints, protos
+from ..config_source import sourced_name
 from ..notes import Notes
 from ..tls import parse_transport_socket
 from ..values import frozen, optional, seconds, struct_as_dict, unpack
@@ -239,13 +240,11 @@ def _parse_cluster_type(message: Any, where: str) -> AggregateDiscovery:
 
 
 def _parse_eds(message: Any, where: str) -> EdsDiscovery:
-    source = message.eds_cluster_config.eds_config.WhichOneof("config_source_specifier")
-    if source not in (None, "ads", "self", "api_config_source"):
-        raise ResourceError(f"{where}.eds_cluster_config.eds_config", f"{source} is refused; endpoints come by ADS")
     service_name = message.eds_cluster_config.service_name
     if not service_name and message.name.startswith("xdstp:"):
         raise ResourceError(f"{where}.eds_cluster_config.service_name", "must be set for a cluster of an xdstp name")
-    return EdsDiscovery(normalised(service_name or message.name))
+    source, path = message.eds_cluster_config.eds_config, f"{where}.eds_cluster_config.eds_config"
+    return EdsDiscovery(sourced_name(source, service_name or message.name, path))
 
 
 def _inline_endpoints(message: Any, where: str, notes: Notes, *, host_names: bool) -> Endpoints:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import ResourceError
-from ...xdstp import normalised
 from .. import protos
+from ..config_source import sourced_name
 from ..filters.registry import Side, parse_filter
 from ..filters.settings import HttpFilter
 from ..istio_stats import is_stats
@@ -24,12 +24,11 @@ def parse_routes(manager: Any, where: str) -> tuple[str, RouteConfiguration | No
     if which == "route_config":
         return "", parse_route_configuration(manager.route_config)
     if which == "rds":
-        source = manager.rds.config_source.WhichOneof("config_source_specifier")
-        if source not in (None, "ads", "self", "api_config_source"):
-            raise ResourceError(f"{where}.rds.config_source", f"{source} is refused; routes come by ADS")
         if not manager.rds.route_config_name:
             raise ResourceError(f"{where}.rds.route_config_name", "must be set")
-        return normalised(manager.rds.route_config_name), None
+        return sourced_name(
+            manager.rds.config_source, manager.rds.route_config_name, f"{where}.rds.config_source"
+        ), None
     raise ResourceError(f"{where}.{which}", "scoped routes are refused; use rds or route_config")
 
 

@@ -20,7 +20,7 @@ from ..filters.settings import HttpFilter
 from ..istio_stats import parse_stats
 from ..matching import Network, parse_cidr
 from ..notes import Notes
-from ..tls import DownstreamTls, parse_downstream_tls
+from ..tls import DownstreamTls, parse_downstream_tls, secret_names
 from ..tracing import parse_request_ids, parse_tracing
 from ..values import optional, seconds, unpack
 from .connection_manager import parse_filters, parse_routes
@@ -157,6 +157,11 @@ class ServerListener(Struct, frozen=True):
             if cluster
         )
         return frozenset(asked).union(*(listener.log_clusters for listener in listeners))
+
+    @property
+    def secret_names(self) -> frozenset[str]:
+        """Secrets to ask for."""
+        return secret_names(*(chain.tls for chain in self.all_chains))
 
     @property
     def route_names(self) -> frozenset[str]:
