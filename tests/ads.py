@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -47,12 +47,15 @@ class AdsServer:
 
     Args:
         resources: In the shape of `tests.grpc.xds`.
+        services: What it offers besides, each as what adds it to a server.
     """
 
-    def __init__(self, *resources: dict[str, Any]) -> None:
+    def __init__(self, *resources: dict[str, Any], services: Sequence[Callable[[grpc.Server], None]] = ()) -> None:
         self._service = AdsService(_State(resources))
         self._server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         self._service.add_to(self._server)
+        for add_to in services:
+            add_to(self._server)
         port = self._server.add_insecure_port("127.0.0.1:0")
         self._server.start()
         self.bootstrap = {

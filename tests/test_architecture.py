@@ -42,6 +42,7 @@ RANKS = {
     "status": 9,
     "followed": 9,
     "last_good": 9,
+    "load_reporter": 9,
     "grpc": 10,
     "server": 10,
     "configuration": 11,
