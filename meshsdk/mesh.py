@@ -409,7 +409,7 @@ class Mesh:
 
         `identity` says who this process is, until when its certificate is good, and why it could not be renewed. `grpc`
         says what grpc-core has refused, what of the configuration gRPC channels do not carry out, and which
-        certificates cannot be used.
+        certificates cannot be used. `last_good` is about `cache_dir`, `load_reports` about what is told of load.
         """
         status = self._runtime.status()
         if self._identity is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -75,12 +75,18 @@ class AdsServer:
     Args:
         resources: In the shape of `tests.grpc.xds`.
         port: To listen on; 0 takes any.
+        services: What it offers besides, each as what adds it to a server.
 
     Attributes:
         requests: What its clients have sent, in order.
     """
 
-    def __init__(self, *resources: dict[str, Any], port: int = 0) -> None:
+    def __init__(
+        self,
+        *resources: dict[str, Any],
+        port: int = 0,
+        services: Sequence[Callable[[grpc.Server], None]] = (),
+    ) -> None:
         self.requests: list[Any] = []
         self._service = AdsService(_State(resources), self.requests.append)
         self._server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
@@ -91,6 +97,8 @@ class AdsServer:
             (sds_pb2_grpc.add_SecretDiscoveryServiceServicer_to_server, _Secrets(self._service)),
         ):
             add(service, self._server)
+        for add_to in services:
+            add_to(self._server)
         port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         self._server.start()
         self.entry = {"server_uri": f"127.0.0.1:{port}", "channel_creds": [{"type": "insecure"}]}

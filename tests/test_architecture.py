@@ -45,6 +45,7 @@ RANKS = {
     "followed": 9,
     "rotation": 9,
     "last_good": 9,
+    "load_reporter": 9,
     "grpc": 10,
     "server": 10,
     "configuration": 11,

@@ -80,6 +80,7 @@ class ResourceCache:
         updates, rejections: How many have come that were good and changed something, and that were bad, by type.
         heard_at: When one last came, in seconds since the epoch; 0 is never.
         fleeting: Those that may be used for a time only (`Lifetimes`).
+        kept: How many are known from before this process began (`CachedResource.kept_at`).
         watcher: Told of each that is put here, on the control thread; None is nobody.
     """
 
@@ -92,6 +93,7 @@ class ResourceCache:
         self.updates = dict.fromkeys(ResourceType, 0)
         self.rejections = dict.fromkeys(ResourceType, 0)
         self.heard_at = 0.0
+        self.kept = 0
         self.fleeting: set[ResourceKey] = set()
         self.watcher: Callable[[ResourceKey], None] | None = None
 
@@ -180,6 +182,7 @@ class ResourceCache:
         entry = self._entries.pop((kind, name), None)
         if entry is not None:
             self.counts[kind, entry.status] -= 1
+            self.kept -= entry.kept_at > 0
 
     def __iter__(self) -> Iterator[tuple[ResourceType, str, CachedResource]]:
         return ((kind, name, entry) for (kind, name), entry in self._entries.items())
@@ -193,7 +196,9 @@ class ResourceCache:
         known = self._entries.get((kind, name))
         if known is not None:
             self.counts[kind, known.status] -= 1
+            self.kept -= known.kept_at > 0
         self.counts[kind, entry.status] += 1
+        self.kept += entry.kept_at > 0
         self._entries[(kind, name)] = entry
         if self.watcher is not None:
             self.watcher((kind, name))

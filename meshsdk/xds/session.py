@@ -149,13 +149,15 @@ class Session(ABC):
         )
 
     def undecided(self, kind: ResourceType) -> frozenset[str]:
-        """Names of which nothing is known, and of which no response on this stream tells by leaving them out."""
-        if not self._cache.counts[kind, Status.REQUESTED]:
+        """Names of which this server has said nothing, and of which no response on this stream tells by leaving them
+        out."""
+        if not self._cache.counts[kind, Status.REQUESTED] and not self._cache.kept:
             return frozenset()
         return frozenset(
             name
             for name in self._wanted.get(kind, frozenset())
-            if (entry := self._cache.get(kind, name)) is not None and entry.status is Status.REQUESTED
+            if (entry := self._cache.get(kind, name)) is not None
+            and (entry.status is Status.REQUESTED or entry.kept_at)
         )
 
     def question(self, kind: ResourceType, names: frozenset[str]) -> Any:
