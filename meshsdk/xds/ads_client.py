@@ -190,6 +190,8 @@ class AdsClient:
         if received.kind is not None:
             for name in received.settled:
                 self._cancel_timer(received.kind, name)
+            for name in received.doubted:
+                self._second_question.forget(received.kind, name)
             self._lifetimes.take({(received.kind, name): one for name, one in received.lifetimes.items()})
         for answer in received.answers:
             if answer.HasField("error_detail"):
