@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -19,7 +19,7 @@ from google.protobuf import json_format
 from meshsdk.resources import RESOURCE_TYPES, ResourceType, resource_name
 from meshsdk.xds.ads_server import AdsService
 
-__all__ = ["AdsServer"]
+__all__ = ["AdsServer", "bootstrap_of"]
 
 _MESSAGES = {
     ResourceType.LISTENER: listener_pb2.Listener,
@@ -42,23 +42,34 @@ class _State:
         return self._packed
 
 
+def bootstrap_of(port: int, features: Sequence[str] = ()) -> dict[str, Any]:
+    """For clients of a server on the loopback."""
+    server = {"server_uri": f"127.0.0.1:{port}", "channel_creds": [{"type": "insecure"}]}
+    return {"xds_servers": [{**server, "server_features": list(features)}], "node": {"id": "test"}}
+
+
 class AdsServer:
     """Serves what it was told last.
 
     Args:
         resources: In the shape of `tests.grpc.xds`.
+        make_service: Serves them; by default as our own server does.
+        features: Of the server, in the bootstrap.
     """
 
-    def __init__(self, *resources: dict[str, Any]) -> None:
-        self._service = AdsService(_State(resources))
+    def __init__(
+        self,
+        *resources: dict[str, Any],
+        make_service: Callable[[Any], AdsService] = AdsService,
+        features: Sequence[str] = (),
+    ) -> None:
+        self._service = make_service(_State(resources))
         self._server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         self._service.add_to(self._server)
         port = self._server.add_insecure_port("127.0.0.1:0")
         self._server.start()
-        self.bootstrap = {
-            "xds_servers": [{"server_uri": f"127.0.0.1:{port}", "channel_creds": [{"type": "insecure"}]}],
-            "node": {"id": "test"},
-        }
+        self.port = port
+        self.bootstrap = bootstrap_of(port, features)
 
     def publish(self, *resources: dict[str, Any]) -> None:
         """Serve these from now on, and no others."""

@@ -18,6 +18,7 @@ from typing import Any
 from envoy.service.discovery.v3 import discovery_pb2
 
 from ..resources import RESOURCE_TYPES, ResourceType
+from .cache import Status
 from .session import Outcome, Received, Session, refusal
 
 __all__ = ["DeltaSession"]
@@ -44,9 +45,14 @@ class DeltaSession(Session):
         ]
 
     def _versions(self, kind: ResourceType, names: frozenset[str]) -> dict[str, str]:
-        """Of what is in use: what was refused must come again."""
+        """Of what is in use. What was refused has one that no server gives: it must come again, be it the last good one
+        once more, or be said to be gone."""
         entries = ((name, self._cache.get(kind, name)) for name in names)
-        return {name: one.version for name, one in entries if one is not None and one.resource is not None}
+        return {
+            name: "" if one.status is Status.NACKED else one.version
+            for name, one in entries
+            if one is not None and one.resource is not None
+        }
 
     def subscribe(self, kind: ResourceType, names: frozenset[str]) -> Any | None:
         """See `Session.subscribe`."""

@@ -287,15 +287,20 @@ class Histories(RuleBasedStateMachine):
         for key, entry in cache.items():
             if entry.resource is None or entry.packed == self.world.get(key):
                 continue
-            is_undeletable = not self.is_incremental and not key[0].is_complete_in_every_response
-            assert key in self.bad or (key not in self.world and is_undeletable), f"{key} is not what is served"
+            assert key in self.bad or self._is_unheard_of(key), f"{key} is not what is served"
             assert entry.packed in self.good[key]
             kept[key] = entry.packed
         return kept
 
+    def _is_unheard_of(self, key: Key) -> bool:
+        """Whether it is deleted, and the client cannot be told."""
+        return key not in self.world and not self.is_incremental and not key[0].is_complete_in_every_response
+
     def _compare(self, key: Key, entry: CachedResource, fresh: CachedResource, is_kept: bool) -> None:
         if entry.status in ABSENT:
             assert fresh.status in ABSENT, key
+        elif entry.status is Status.NACKED and self._is_unheard_of(key):
+            assert fresh.status is (Status.ACKED if is_kept else Status.TIMEOUT), key
         elif is_kept and key in self.bad:
             assert entry.status is Status.NACKED, key
             assert entry.error, key
