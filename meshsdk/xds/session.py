@@ -47,12 +47,14 @@ class Received(Struct):
         answers: What to send.
         settled: Which of the wanted resources it has settled.
         lifetimes: For how many seconds each may be used from now on; None is until something else is said.
+        doubted: Which may be gone; to be asked for once more, again where that was done before.
     """
 
     answers: list[Any]
     kind: ResourceType | None = None
     settled: set[str] = field(default_factory=set)
     lifetimes: dict[str, float | None] = field(default_factory=dict)
+    doubted: set[str] = field(default_factory=set)
 
 
 class Arrived(Struct):
