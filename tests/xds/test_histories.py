@@ -361,3 +361,59 @@ def test_a_history_comes_to_what_a_client_has_that_starts_from_nothing(histories
     run_state_machine_as_test(
         histories, settings=settings(max_examples=50 if is_short else 1000, stateful_step_count=40)
     )
+
+
+def moment(*steps: str | int) -> tuple[str, dict[str, Any]]:
+    return "hosts_are_asked_for_a_moment_apart", {"steps": steps}
+
+
+def change(kind: ResourceType, name: str, what: str, number: int = 0) -> tuple[str, dict[str, Any]]:
+    return "change", {"key": (kind, name), "what": what, "number": number}
+
+
+SETTLES: tuple[str, dict[str, Any]] = ("all_settles", {})
+# Each was found by chance, and had a client end elsewhere.
+FOUND = {
+    "an answer of between lacks a listener that was dropped and wanted again": (
+        Histories,
+        [("time_passes", {"seconds": 0.03}), moment(0, "l0", 0, "l2", 0, "l0", 3, 3)],
+    ),
+    "a server does not notice that endpoints were dropped, since it has sent others": (
+        Histories,
+        [
+            change(C, "c2", "put", 0),
+            SETTLES,
+            change(C, "c2", "put", 1),
+            change(E, "e1", "put", 2),
+            ("publish", {}),
+            change(C, "c2", "put", 0),
+            change(E, "e1", "put", 3),
+            ("publish", {}),
+        ],
+    ),
+    "what was refused is good again while the server is away": (
+        IncrementalHistories,
+        [
+            SETTLES,
+            change(R, "r0", "break"),
+            SETTLES,
+            ("the_server_goes", {"comes_back": False}),
+            change(R, "r0", "put", 1),
+        ],
+    ),
+    "a server has nothing new to say after it was away": (
+        IncrementalHistories,
+        [SETTLES, ("the_server_goes", {"comes_back": True})],
+    ),
+}
+
+
+@pytest.mark.parametrize("found", FOUND)
+def test_a_history_that_went_wrong_once_goes_right(found: str) -> None:
+    histories, steps = FOUND[found]
+    state = histories()
+    state.begin(1)
+    for name, arguments in steps:
+        getattr(state, name)(**arguments)
+        state.nothing_is_gone_that_was_always_there()
+    state.teardown()
