@@ -384,7 +384,7 @@ def change(kind: ResourceType, name: str, what: str, number: int = 0) -> tuple[s
 
 
 SETTLES: tuple[str, dict[str, Any]] = ("all_settles", {})
-# Each was found by chance, and had a client end elsewhere.
+# Each has had a client end elsewhere.
 FOUND = {
     "an answer of between lacks a listener that was dropped and wanted again": (
         Histories,
@@ -402,6 +402,10 @@ FOUND = {
             change(E, "e1", "put", 3),
             ("publish", {}),
         ],
+    ),
+    "a server passes over a name that a refusal is the first to carry": (
+        HistoriesLikeIstiod,
+        [SETTLES, change(L, "l0", "break"), ("publish", {}), moment("l1", 0, 3)],
     ),
     "what was refused is good again while the server is away": (
         IncrementalHistories,
