@@ -13,6 +13,9 @@ Theory of operation (Envoy docs, xds_protocol):
   is answered asked for it. Of any other name the response says nothing: it may answer an earlier request. That goes
   for one that was sent, too, where it was dropped and wanted again on this stream: it is doubted, and asked for once
   more (`second_question`).
+- A request with an old nonce is passed over, and with it that a name was dropped. Of routes and endpoints the server
+  then takes the client for one that has what it has forgotten, and never sends it again. So a name that was dropped and
+  wanted again, and that the next response lacks, is left out of one request and named in another.
 - A server may pass over the names in a refusal (istiod does), and those in a request that crossed a response. A refusal
   that is the first to carry new names under its nonce is therefore followed by the same request without the refusal.
 """
@@ -31,6 +34,8 @@ __all__ = ["SotwSession"]
 
 # Names of a type that were dropped on a stream; of more, those that were dropped first count as never wanted.
 _MAX_DROPPED = 4096
+# How often a name is asked for anew: it may be one that does not exist.
+_MAX_ASKED_ANEW = 5
 
 
 class SotwSession(Session):
@@ -49,6 +54,7 @@ class SotwSession(Session):
         self._dropped: dict[ResourceType, dict[str, None]] = {kind: {} for kind in ResourceType}
         self._returned: dict[ResourceType, set[str]] = {kind: set() for kind in ResourceType}
         self._doubted: dict[ResourceType, set[str]] = {kind: set() for kind in ResourceType}
+        self._asked_anew: dict[tuple[ResourceType, str], int] = {}
 
     def open(self, *, is_same_server: bool = True) -> list[Any]:
         """See `Session.open`."""
@@ -61,6 +67,7 @@ class SotwSession(Session):
             self._dropped[kind].clear()
             self._returned[kind].clear()
             self._doubted[kind].clear()
+        self._asked_anew.clear()
         self._always_named = {kind: names for kind, names in self._wanted.items() if names}
         return [self._request(kind) for kind in ResourceType if self._wanted.get(kind)]
 
@@ -81,6 +88,8 @@ class SotwSession(Session):
             del dropped[name]
         self._returned[kind] -= gone
         self._doubted[kind] -= gone
+        for name in gone:
+            self._asked_anew.pop((kind, name), None)
         dropped.update(dict.fromkeys(gone))
         while len(dropped) > _MAX_DROPPED:
             del dropped[next(iter(dropped))]
@@ -129,7 +138,26 @@ class SotwSession(Session):
         if outcome.errors and kind in self._changed:
             answers.append(self._request(kind))
         self._changed.discard(kind)
+        answers += self._ask_anew(kind, wanted)
         return Received(answers, kind, outcome.seen & wanted, outcome.lifetimes, doubted)
+
+    def _ask_anew(self, kind: ResourceType, wanted: frozenset[str]) -> list[Any]:
+        """Requests by which a server sends again what it may think the client has."""
+        if kind.is_complete_in_every_response or not self._returned[kind]:
+            return []
+        missing = {
+            name
+            for name in self._returned[kind] & super().undecided(kind)
+            if self._asked_anew.get((kind, name), 0) < _MAX_ASKED_ANEW
+        }
+        if not missing:
+            return []
+        for name in missing:
+            self._asked_anew[kind, name] = self._asked_anew.get((kind, name), 0) + 1
+        without = self._request(kind)
+        del without.resource_names[:]
+        without.resource_names.extend(sorted(wanted - missing))
+        return [without, self._request(kind)]
 
     def _was_sent(self, kind: ResourceType, name: str) -> bool:
         entry = self._cache.get(kind, name)

@@ -34,7 +34,7 @@ from meshsdk.status import clusters_of
 from meshsdk.xds import CachedResource, ResourceCache, Status
 
 from ..grpc.xds import TYPES
-from .in_process import CLOCK, Client, Key, Server, Wire, in_process
+from .in_process import CLOCK, OTHERS, OURS, Client, Key, Server, Wire, in_process
 
 L, R, C, E = ResourceType.LISTENER, ResourceType.ROUTE_CONFIGURATION, ResourceType.CLUSTER, ResourceType.ENDPOINTS
 NAMES: dict[ResourceType, tuple[str, ...]] = {
@@ -131,6 +131,7 @@ class Histories(RuleBasedStateMachine):
     """One history."""
 
     is_incremental = False
+    sessions: Any = OURS
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +140,7 @@ class Histories(RuleBasedStateMachine):
         self.bad: set[Key] = set()
         # What some published state did not have.
         self.was_absent: set[Key] = set()
-        self.server = Wire.server = Server(self.world)
+        self.server = Wire.server = Server(self.world, self.sessions)
         self.client = Client(is_incremental=self.is_incremental)
 
     @initialize(number=numbers)
@@ -311,7 +312,7 @@ class Histories(RuleBasedStateMachine):
             assert entry.version == fresh.version, key
 
     def _fresh(self, world: dict[Key, bytes]) -> Client:
-        own, server = Wire.server, Server(world)
+        own, server = Wire.server, Server(world, self.sessions)
         Wire.server = server
         try:
             client = Client(is_incremental=self.is_incremental)
@@ -331,6 +332,17 @@ class Histories(RuleBasedStateMachine):
 
 class IncrementalHistories(Histories):
     is_incremental = True
+
+
+class HistoriesLikeIstiod(Histories):
+    sessions = OTHERS
+
+
+class IncrementalHistoriesLikeGo(IncrementalHistories):
+    sessions = OTHERS
+
+
+ALL_HISTORIES = (Histories, IncrementalHistories, HistoriesLikeIstiod, IncrementalHistoriesLikeGo)
 
 
 def entries_of(cache: ResourceCache) -> dict[Key, CachedResource]:
@@ -354,10 +366,70 @@ def shown(control: Any) -> object:
     )
 
 
-@pytest.mark.parametrize("histories", [Histories, IncrementalHistories], ids=["sotw", "incremental"])
+@pytest.mark.parametrize("histories", ALL_HISTORIES)
 def test_a_history_comes_to_what_a_client_has_that_starts_from_nothing(histories: Any) -> None:
     # `make soak` has ten times as many, and others.
     is_short = settings.default is not None and settings.default.derandomize
     run_state_machine_as_test(
-        histories, settings=settings(max_examples=50 if is_short else 1000, stateful_step_count=40)
+        histories, settings=settings(max_examples=30 if is_short else 1000, stateful_step_count=40)
     )
+
+
+def moment(*steps: str | int) -> tuple[str, dict[str, Any]]:
+    return "hosts_are_asked_for_a_moment_apart", {"steps": steps}
+
+
+def change(kind: ResourceType, name: str, what: str, number: int = 0) -> tuple[str, dict[str, Any]]:
+    return "change", {"key": (kind, name), "what": what, "number": number}
+
+
+SETTLES: tuple[str, dict[str, Any]] = ("all_settles", {})
+# Each has had a client end elsewhere.
+FOUND = {
+    "an answer of between lacks a listener that was dropped and wanted again": (
+        Histories,
+        [("time_passes", {"seconds": 0.03}), moment(0, "l0", 0, "l2", 0, "l0", 3, 3)],
+    ),
+    "a server does not notice that endpoints were dropped, since it has sent others": (
+        Histories,
+        [
+            change(C, "c2", "put", 0),
+            SETTLES,
+            change(C, "c2", "put", 1),
+            change(E, "e1", "put", 2),
+            ("publish", {}),
+            change(C, "c2", "put", 0),
+            change(E, "e1", "put", 3),
+            ("publish", {}),
+        ],
+    ),
+    "a server passes over a name that a refusal is the first to carry": (
+        HistoriesLikeIstiod,
+        [SETTLES, change(L, "l0", "break"), ("publish", {}), moment("l1", 0, 3)],
+    ),
+    "what was refused is good again while the server is away": (
+        IncrementalHistories,
+        [
+            SETTLES,
+            change(R, "r0", "break"),
+            SETTLES,
+            ("the_server_goes", {"comes_back": False}),
+            change(R, "r0", "put", 1),
+        ],
+    ),
+    "a server has nothing new to say after it was away": (
+        IncrementalHistories,
+        [SETTLES, ("the_server_goes", {"comes_back": True})],
+    ),
+}
+
+
+@pytest.mark.parametrize("found", FOUND)
+def test_a_history_that_went_wrong_once_goes_right(found: str) -> None:
+    histories, steps = FOUND[found]
+    state = histories()
+    state.begin(1)
+    for name, arguments in steps:
+        getattr(state, name)(**arguments)
+        state.nothing_is_gone_that_was_always_there()
+    state.teardown()

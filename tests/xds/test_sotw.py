@@ -11,7 +11,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from meshsdk.resources import ResourceType
 from meshsdk.xds import ResourceCache, Status
 from meshsdk.xds.sotw import SotwSession
-from tests.xds.test_ads_client import cluster
+from tests.xds.test_ads_client import assignment, cluster
 
 CLUSTER = ResourceType.CLUSTER
 
@@ -125,3 +125,23 @@ def test_names_that_were_dropped_are_not_kept_for_ever() -> None:
     for number in range(5_000):
         one.want(str(number))
     assert len(one.session._dropped[CLUSTER]) < 5_000
+
+
+def test_endpoints_that_were_dropped_and_wanted_again_are_asked_for_anew_where_the_server_may_not_have_noticed() -> (
+    None
+):
+    endpoints = ResourceType.ENDPOINTS
+    one = Session()
+
+    def names(*wanted: str) -> list[list[str]]:
+        """The names in each request that a response with endpoints of `b` is answered by, where these are wanted."""
+        one.session.subscribe(endpoints, frozenset(wanted))
+        response = discovery_pb2.DiscoveryResponse(
+            type_url=endpoints.type_url, version_info="1", nonce="1", resources=[assignment("b")]
+        )
+        return [list(request.resource_names) for request in one.session.receive(response).answers]
+
+    assert names("a", "b") == [["a", "b"]]
+    assert names("b") == [["b"]]
+    assert names("a", "b") == [["a", "b"], ["b"], ["a", "b"]]
+    assert [len(names("a", "b")) for _ in range(6)] == [3, 3, 3, 3, 1, 1], "it may not exist"

@@ -232,15 +232,16 @@ def test_ten_reconnects_a_second_cost_neither_requests_nor_threads(features: tup
     with AdsServer(*world(0, ports), make_service=make, features=features) as ads, traffic_over(ads.bootstrap) as mesh:
         [service] = made
         seen: list[tuple[int, int]] = []
-        for number in range(40):
+        for number in range(24):
             streams = service.streams
             service.close()
             ads.publish(*world(number, ports))
             wait_until(lambda streams=streams: service.streams > streams)  # type: ignore[misc]
             seen.append((len(client_threads()), descriptors()))
+        wait_until(lambda: len(service._streams) == 1)
         # Those of a connection that is going may be there beside those of the one that comes.
-        assert max(threads for threads, _ in seen[20:]) <= max(threads for threads, _ in seen[:20]) + 4
-        assert max(files for _, files in seen[20:]) <= max(files for _, files in seen[:20]) + 16
+        assert max(threads for threads, _ in seen[12:]) <= max(threads for threads, _ in seen[:12]) + 4
+        assert max(files for _, files in seen[12:]) <= max(files for _, files in seen[:12]) + 16
         converges(mesh, ads, features)
 
 
