@@ -38,14 +38,15 @@ class FileOrigin(Struct, frozen=True):
 
 
 class ServerOrigin(Struct, frozen=True):
-    """A management server of its own (ApiConfigSource with GoogleGrpc).
+    """A management server of its own (ApiConfigSource).
 
     Attributes:
-        target: As gRPC names it.
+        target: As gRPC names it (GoogleGrpc).
         is_incremental: Which of the two variants it speaks.
         is_aggregated: It is asked by ADS, and not by the service of the resource's type.
         is_secured: By TLS.
         root_certs, private_key, cert_chain: Files; empty ones are left out.
+        cluster: That leads to it (EnvoyGrpc); then there is no target, and the cluster says how it is secured.
     """
 
     target: str
@@ -55,6 +56,7 @@ class ServerOrigin(Struct, frozen=True):
     root_certs: str = ""
     private_key: str = ""
     cert_chain: str = ""
+    cluster: str = ""
 
 
 def sourced_name(source: Any, name: str, where: str) -> str:
@@ -97,7 +99,7 @@ def origin_of(name: str) -> tuple[FileOrigin | ServerOrigin, str] | None:
         bool(told.get("is_incremental")),
         bool(told.get("is_aggregated")),
         bool(told.get("is_secured")),
-        *(told.get(key, "") for key in _CREDENTIAL_FILES),
+        *(told.get(key, "") for key in (*_CREDENTIAL_FILES, "cluster")),
     ), own
 
 
@@ -108,8 +110,11 @@ def _parse_server(message: Any, where: str) -> ServerOrigin:
     if not message.grpc_services:
         raise ResourceError(f"{where}.grpc_services", "must name a server")
     path = f"{where}.grpc_services[0]"
-    if message.grpc_services[0].WhichOneof("target_specifier") != "google_grpc":
-        raise ResourceError(path, "must be google_grpc: a process has no clusters of its own to find a server by")
+    if message.grpc_services[0].WhichOneof("target_specifier") == "envoy_grpc":
+        cluster = message.grpc_services[0].envoy_grpc.cluster_name
+        if not cluster:
+            raise ResourceError(f"{path}.envoy_grpc.cluster_name", "must be set")
+        return ServerOrigin("", is_incremental, is_aggregated, cluster=normalised(cluster))
     google = message.grpc_services[0].google_grpc
     if not google.target_uri:
         raise ResourceError(f"{path}.google_grpc.target_uri", "must be set")

@@ -11,13 +11,13 @@ Control thread only.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from msgspec import Struct
 
 from ..bootstrap import Bootstrap, XdsServer
 from ..errors import BootstrapError
-from ..resources import FileOrigin, ResourceType, origin_of
+from ..resources import FileOrigin, ResourceType, ServerOrigin, origin_of
 from ..xdstp import authority_of
 from .ads_client import AdsClient
 from .cache import ResourceCache
@@ -38,6 +38,9 @@ class _Elsewhere(Struct, frozen=True):
     prefix: str
     kind: ResourceType
 
+
+# What the others say makes clusters wanted.
+_CLUSTERS_LAST = sorted(ResourceType, key=lambda kind: kind is ResourceType.CLUSTER)
 
 _Servers = tuple[XdsServer, ...]
 _Key = _Servers | _Elsewhere
@@ -79,6 +82,8 @@ class Federation:
         self._clients: dict[_Key, Source] = {}
         self._idle: dict[_Key, Timer] = {}
         self._wanted: dict[ResourceType, frozenset[str]] = {}
+        # Clusters that lead to management servers, and how many resources are wanted of those.
+        self._leading: Counter[str] = Counter()
         self._parts: dict[_Key, dict[ResourceType, frozenset[str]]] = {}
         # Of clients that were let go.
         self._past_failures = 0
@@ -102,8 +107,10 @@ class Federation:
     def subscribe(self, wanted: Wanted) -> None:
         """See `Source.subscribe`."""
         touched: set[_Key] = set()
-        for kind in ResourceType:
+        for kind in _CLUSTERS_LAST:
             before, names = self._wanted.get(kind, frozenset()), wanted.get(kind, frozenset())
+            if self._leading and kind is ResourceType.CLUSTER:
+                names |= self._leading.keys()
             if names is not before and names != before:
                 self._wanted[kind] = names
                 touched |= self._change(kind, names - before, before - names)
@@ -133,10 +140,19 @@ class Federation:
                         self._cache.reject(kind, name, f"bootstrap: {error}")
                 else:
                     by_source[key].add(own)
+                    self._count(name, 1 if names is new else -1)
         for key in added.keys() | removed.keys():
             part = self._parts.setdefault(key, {})
             part[kind] = (part.get(kind, frozenset()) - removed[key]) | added[key]
         return {*added, *removed}
+
+    def _count(self, name: str, more: int) -> None:
+        """Remember which clusters lead to servers of what is wanted."""
+        found = origin_of(name)
+        if found is not None and isinstance(found[0], ServerOrigin) and found[0].cluster:
+            self._leading[found[0].cluster] += more
+            if not self._leading[found[0].cluster]:
+                del self._leading[found[0].cluster]
 
     def _place(self, kind: ResourceType, name: str) -> tuple[_Key, str]:
         """Where a resource is had from, and its name there.
@@ -166,7 +182,7 @@ class Federation:
                 origin,
                 key.kind,
                 self._bootstrap.node,
-                view,
+                (view, self._cache),
                 self._loop,
                 self._channels,
                 has_identity=self._has_identity,

@@ -18,8 +18,9 @@ from ..log_lines import logger_of
 from ..resources import FileOrigin, Resource, ResourceType, ServerOrigin, decode, kept_bytes
 from .ads_client import AdsClient
 from .cache import CachedResource, ResourceCache, ResourceKey, Status
+from .cluster_server import ClusterServer
 from .loop import ControlLoop, Timer
-from .source import Wanted
+from .source import Source, Wanted
 from .stream import ADS, Channels
 
 __all__ = ["FileSource", "ReadFile", "ViewOfCache", "server_source"]
@@ -116,28 +117,45 @@ def server_source(
     origin: ServerOrigin,
     kind: ResourceType,
     node: Node,
-    cache: ResourceCache,
+    caches: tuple[ResourceCache, ResourceCache],
     loop: ControlLoop,
     channels: Channels,
     *,
     has_identity: bool,
-) -> AdsClient:
-    """The resources of a type from a server of its own (ApiConfigSource)."""
+) -> Source:
+    """The resources of a type from a server of its own (ApiConfigSource).
+
+    Args:
+        origin: The server.
+        kind: The type.
+        node: Who to introduce oneself as.
+        caches: Where resources are put, and where clusters are.
+        loop: The control thread.
+        channels: Where channels are from.
+        has_identity: This process can show a certificate of the mesh.
+    """
+    own, whole = caches
+
+    def make(servers: tuple[XdsServer, ...]) -> Source:
+        return AdsClient(
+            servers,
+            node,
+            own,
+            loop,
+            channels=channels,
+            has_identity=has_identity,
+            service=ADS if origin.is_aggregated else _SERVICES[kind],
+        )
+
+    features = frozenset(["meshsdk.incremental"] if origin.is_incremental else [])
+    if origin.cluster:
+        return ClusterServer(origin.cluster, features, make, whole, own, loop)
     credentials = (
         ChannelCredentials("tls", origin.root_certs, origin.cert_chain, origin.private_key)
         if origin.is_secured
         else ChannelCredentials("insecure")
     )
-    features = frozenset(["meshsdk.incremental"] if origin.is_incremental else [])
-    return AdsClient(
-        [XdsServer(origin.target, credentials, features)],
-        node,
-        cache,
-        loop,
-        channels=channels,
-        has_identity=has_identity,
-        service=ADS if origin.is_aggregated else _SERVICES[kind],
-    )
+    return make((XdsServer(origin.target, credentials, features),))
 
 
 class FileSource:

@@ -16,10 +16,12 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import json_format, text_format
 
 import meshsdk
+from meshsdk.bootstrap import ChannelCredentials
 from meshsdk.controlplane.discovery_file import read_discovery_file
 from meshsdk.errors import ResourceError
 from meshsdk.resources import ResourceType, decode
 from meshsdk.resources.config_source import FileOrigin, ServerOrigin, origin_of
+from meshsdk.xds.cluster_server import servers_of_cluster
 
 from ..ads import AdsServer
 from ..grpc.xds import cluster, endpoints, listener
@@ -209,6 +211,63 @@ def test_endpoints_and_routes_come_from_a_server_of_their_own(
     assert client.get("http://shop").headers["x-served-by"] == "two"
 
 
+def envoy_grpc(api_type: str = "GRPC") -> dict[str, Any]:
+    service = {"envoy_grpc": {"cluster_name": "xds"}}
+    return {"api_config_source": {"api_type": api_type, "grpc_services": [service]}}
+
+
+def leading_to(*ports: int, kind: str = "STATIC", **more: Any) -> dict[str, Any]:
+    """A cluster with endpoints of its own."""
+    users = {key: value for key, value in endpoints("xds", [list(ports)]).items() if key != "@type"}
+    return {"@type": ResourceType.CLUSTER.type_url, "name": "xds", "type": kind, "load_assignment": users, **more}
+
+
+def port_of(server: AdsServer) -> int:
+    return int(server.entry["server_uri"].rpartition(":")[2])
+
+
+@pytest.mark.parametrize("kind", ["STATIC", "STRICT_DNS"])
+@pytest.mark.parametrize("api_type", ["GRPC", "DELTA_GRPC"])
+def test_a_cluster_leads_to_a_server_and_may_lead_elsewhere_later(
+    api_type: str, kind: str, client_of: ClientOf, echo: Echo, stack: ExitStack
+) -> None:
+    first, second = (stack.enter_context(AdsServer(endpoints("c", [[echo(name).port]]))) for name in ("one", "two"))
+    shop, made = listener("shop", [ROUTE]), eds_from(envoy_grpc(api_type))
+    mesh, client, server = client_of(shop, made, leading_to(port_of(first), kind=kind))
+    assert client.get("http://shop").headers["x-served-by"] == "one"
+    with requests_without_end(client, "http://shop") as told:
+        server.publish(shop, made, leading_to(port_of(second), kind=kind))
+        wait_for(lambda: told and told[-1] == "two")
+        first.__exit__(None, None, None)
+        seen = len(told)
+        wait_for(lambda: len(told) > seen + 10)
+    assert set(told) == {"one", "two"}
+    assert server.names(ResourceType.CLUSTER) == {"c", "xds"}
+    assert not server.names(ResourceType.ENDPOINTS)
+    assert not mesh.status()["problem"]
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ([], "cluster_name: the management server has no such resource"),
+        ([cluster("xds")], "must be a cluster of static endpoints or of DNS"),
+        ([leading_to()], "has no endpoints"),
+    ],
+    ids=["missing", "EDS", "empty"],
+)
+def test_a_cluster_that_leads_nowhere_is_told_of_and_traffic_fails(
+    more: list[dict[str, Any]], problem: str, client_of: ClientOf, echo: Echo, stack: ExitStack
+) -> None:
+    shop, made = listener("shop", [ROUTE]), eds_from(envoy_grpc())
+    mesh, client, server = client_of(shop, made, *more)
+    assert client.get("http://shop").status_code == 503
+    assert problem in mesh.status()["problem"]
+    own = stack.enter_context(AdsServer(endpoints("c", [[echo("one").port]])))
+    server.publish(shop, made, leading_to(port_of(own)))
+    wait_for(lambda: client.get("http://shop").status_code == 200)
+
+
 def parsed_cluster(source: dict[str, Any]) -> Any:
     data = {key: value for key, value in eds_from(source).items() if key != "@type"}
     return decode(ResourceType.CLUSTER, json_format.ParseDict(data, cluster_pb2.Cluster()).SerializeToString())
@@ -219,7 +278,6 @@ def parsed_cluster(source: dict[str, Any]) -> Any:
     [
         ({"api_type": "REST"}, "api_type: must be GRPC"),
         ({"api_type": "GRPC"}, "grpc_services: must name a server"),
-        ({"api_type": "GRPC", "grpc_services": [{"envoy_grpc": {"cluster_name": "x"}}]}, "must be google_grpc"),
         (
             {
                 "api_type": "GRPC",
@@ -272,3 +330,46 @@ def test_a_name_says_its_source_and_gives_it_back() -> None:
     source = from_file(Path("/a b/#?.yaml"), watched_directory={"path": "/a b"})
     assert origin_of(parsed_cluster(source).discovery.service_name) == (FileOrigin("/a b/#?.yaml", "/a b"), "c")
     assert origin_of("c") is None
+
+
+TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+
+
+def secured(**common: Any) -> Any:
+    data = {key: value for key, value in leading_to(1, 2).items() if key != "@type"}
+    context = {"@type": TLS, "common_tls_context": common}
+    data["transport_socket"] = {"name": "tls", "typed_config": context}
+    return decode(ResourceType.CLUSTER, json_format.ParseDict(data, cluster_pb2.Cluster()).SerializeToString())
+
+
+def in_file(name: str) -> dict[str, str]:
+    return {"filename": name}
+
+
+def test_the_settings_of_a_cluster_secure_the_way_to_a_server() -> None:
+    pair = {"certificate_chain": in_file("/cert.pem"), "private_key": in_file("/key.pem")}
+    made = secured(validation_context={"trusted_ca": in_file("/ca.pem")}, tls_certificates=[pair])
+    assert [(one.uri, one.credentials) for one in servers_of_cluster(made)] == [
+        (f"127.0.0.1:{port}", ChannelCredentials("tls", "/ca.pem", "/cert.pem", "/key.pem")) for port in (1, 2)
+    ]
+    system = servers_of_cluster(secured(validation_context={"system_root_certs": {}}))
+    assert system[0].credentials == ChannelCredentials("tls")
+
+
+@pytest.mark.parametrize(
+    ("context", "problem"),
+    [
+        ({"trusted_ca": {"inline_string": "PEM"}}, "must name files"),
+        (
+            {
+                "trusted_ca": in_file("/ca.pem"),
+                "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": "spiffe://x/y"}}],
+            },
+            "asks for more of a management server's peer than its name",
+        ),
+        ({"trusted_ca": in_file("/ca.pem"), "crl": in_file("/crl.pem")}, "asks for more"),
+    ],
+)
+def test_settings_that_a_channel_cannot_keep_are_refused(context: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ResourceError, match=problem):
+        servers_of_cluster(secured(validation_context=context))

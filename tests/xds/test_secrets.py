@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
@@ -27,8 +28,13 @@ from tests.loops import LOOPS, make_loop
 from ..ads import AdsServer
 from ..certificates import SpiffeCa, spiffe
 from ..grpc.xds import cluster, endpoints, listener
+from ..grpc_client import SyncClient
+from ..grpc_server import GrpcServer
 from ..patience import PATIENCE
+from ..processes import free_ports
+from ..server.running import serving
 from .test_grfc_fallback import requests_without_end, wait_for
+from .test_grfc_rules import OPEN, PREFIX, hello, server_listener
 from .test_other_sources import from_file, google, replace, response
 
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
@@ -340,3 +346,64 @@ def test_a_secret_of_the_wrong_kind_is_told_by_its_name() -> None:
     assert made.secret_names == {"mine", "theirs"}
     with pytest.raises(ResourceError, match="secret 'mine': is no certificate"):
         secrets.of_client(made.tls)
+
+
+def test_a_server_shows_and_asks_for_what_is_delivered_and_rotates_it(stack: ExitStack, tmp_path: Path) -> None:
+    ca, next_ca = SpiffeCa("first"), SpiffeCa("second")
+    [port] = free_ports(1)
+    common = {
+        "tls_certificate_sds_secret_configs": [{"name": "mine", "sds_config": ADS}],
+        "validation_context_sds_secret_config": {"name": "theirs", "sds_config": ADS},
+    }
+    context = {
+        "@type": f"{TLS}.DownstreamTlsContext",
+        "require_client_certificate": True,
+        "common_tls_context": common,
+    }
+    whole = server_listener(f"{PREFIX}127.0.0.1:{port}", port, [OPEN])
+    whole["filter_chains"][0]["transport_socket"] = {"name": "tls", "typed_config": context}
+    ads = stack.enter_context(AdsServer(whole))
+    document = {**ads.bootstrap, "server_listener_resource_name_template": f"{PREFIX}%s"}
+    mesh = stack.enter_context(meshsdk.Mesh(bootstrap=document))
+
+    def publish(pair: tuple[bytes, bytes], trusted: SpiffeCa) -> None:
+        ads.publish(whole, certificate("mine", pair), trust("theirs", trusted))
+
+    def ask(caller: tuple[bytes, bytes], roots: SpiffeCa) -> bool:
+        context = ssl.create_default_context(cadata=roots.pem.decode())
+        context.check_hostname = False
+        (tmp_path / "caller.pem").write_bytes(b"".join(caller))
+        context.load_cert_chain(tmp_path / "caller.pem")
+        try:
+            return httpx.get(f"https://127.0.0.1:{port}/", verify=context).is_success
+        except httpx.HTTPError:
+            return False
+
+    publish(ca.issue(spiffe("web")), ca)
+    stack.enter_context(serving(hello, mesh, port))
+    friend, stranger = ca.issue(spiffe("friend")), next_ca.issue(spiffe("stranger"))
+    assert ask(friend, ca)
+    assert not ask(stranger, ca)
+    publish(next_ca.issue(spiffe("web")), next_ca)
+    wait_for(lambda: ask(stranger, next_ca))
+    assert not ask(friend, next_ca)
+
+
+def test_channels_use_what_is_delivered(stack: ExitStack) -> None:
+    ca = SpiffeCa()
+    key, chain = ca.issue(spiffe("shop"))
+    secured_server = grpc.ssl_server_credentials([(key, chain)], ca.pem, require_client_auth=True)
+    server = stack.enter_context(GrpcServer("mine", secured_server))
+    options = {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        }
+    }
+    made = {**secured(None, None), "typed_extension_protocol_options": options}
+    resources = [listener("shop", [ROUTE]), made, endpoints("c", [[server.port]])]
+    ads = stack.enter_context(AdsServer(*resources, certificate("mine", ca.issue(spiffe("a"))), trust("theirs", ca)))
+    mesh = stack.enter_context(meshsdk.Mesh(bootstrap=ads.bootstrap))
+    client = SyncClient(mesh, "shop")
+    stack.callback(client.channel.close)
+    assert client.call()["name"] == "mine"
