@@ -184,8 +184,10 @@ class LikeIstiod(SotwServerSession):
 class LikeGo(DeltaServerSession):
     """Says nothing of names that it never had, as go-control-plane."""
 
-    def _send(self, kind: Any, subscription: Any, *, missing: Any = (), force: bool = False) -> Iterator[Any]:
-        return super()._send(kind, subscription, force=force)
+    def _send(
+        self, kind: Any, subscription: Any, among: Any, *, missing: Any = (), force: bool = False
+    ) -> Iterator[Any]:
+        return super()._send(kind, subscription, among, force=force)
 
 
 OURS = (SotwServerSession, DeltaServerSession)
