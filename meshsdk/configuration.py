@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from .bootstrap import Bootstrap, Node, load_bootstrap, parse_bootstrap
+from msgspec.structs import replace
+
+from .bootstrap import GENERATOR, Bootstrap, Node, load_bootstrap, parse_bootstrap
 from .control import SourceFactory
 from .errors import BootstrapError
 from .istio_pod import SERVER_LISTENER_TEMPLATE, pod_bootstrap
@@ -15,7 +17,10 @@ from .security import Identity
 from .security.secrets import IDENTITY_PROVIDER
 from .xds import ControlLoop, ResourceCache, Source
 
-__all__ = ["ads_source", "find_configuration", "find_port", "folder_source"]
+__all__ = ["Profile", "ads_source", "find_configuration", "find_port", "folder_source", "with_profile"]
+
+Profile = Literal["grpc", "sidecar"]
+PROFILES = ("grpc", "sidecar")
 
 CONFIG_VARIABLE = "MESHSDK_CONFIG"
 # By the downward API, as Istio's proxies have it.
@@ -54,6 +59,26 @@ def find_configuration(
         raise BootstrapError("", f"there is no file or folder {os.fspath(config)!r}")
     node = Node(metadata={"NAMESPACE": _own_namespace(identity)})
     return Bootstrap(node=node, server_listener_template=SERVER_LISTENER_TEMPLATE), root
+
+
+def with_profile(bootstrap: Bootstrap, profile: Profile | None) -> Bootstrap:
+    """A bootstrap whose node istiod takes as a profile says; None leaves it as it is.
+
+    Raises:
+        ValueError: There is no such profile.
+        BootstrapError: A sidecar must be told by its node's id, and it is not.
+    """
+    if profile is None:
+        return bootstrap
+    if profile not in PROFILES:
+        raise ValueError(f"profile must be one of {PROFILES}, is {profile!r}")
+    metadata = {name: value for name, value in bootstrap.node.metadata.items() if name != GENERATOR}
+    node = replace(bootstrap.node, metadata=metadata | ({GENERATOR: "grpc"} if profile == "grpc" else {}))
+    if profile == "sidecar" and not node.is_sidecar:
+        raise BootstrapError(
+            "node.id", f"must be sidecar~ADDRESS~POD.NAMESPACE~NAMESPACE.svc.DOMAIN for profile sidecar, is {node.id!r}"
+        )
+    return replace(bootstrap, node=node)
 
 
 def find_port(argument: str, given: int | None, variable: str) -> int | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
-from .configuration import ads_source, find_configuration, folder_source
+from .configuration import Profile, ads_source, find_configuration, folder_source, with_profile
 from .control import Control
 from .http.outside import make_async_client, make_client
 from .identities.choice import choose_identity
@@ -61,6 +61,8 @@ class Mesh:
         access_log: Write a line for each request that is sent or comes in, in Istio's format: True for standard output,
             a path, or a `meshsdk.AccessLog` (docs/access-logs.md). Default: MESHSDK_ACCESS_LOG. Listeners may bring
             access logs as well, unless it is False.
+        profile: What istiod sends: `grpc` is less than half of Istio, `sidecar` all (docs/istio.md). Default: as istiod
+            takes the bootstrap's node, a sidecar where its metadata has no GENERATOR.
 
     Raises:
         BootstrapError: There is no configuration, or it is wrong.
@@ -80,6 +82,7 @@ class Mesh:
         metrics_port: int | None = None,
         admin_port: int | None = None,
         access_log: AccessLog | str | bool | None = None,
+        profile: Profile | None = None,
     ) -> None:
         for name, value, known in (
             ("unknown_hosts", unknown_hosts, ("allow", "deny")),
@@ -88,6 +91,7 @@ class Mesh:
             if value not in known:
                 raise ValueError(f"{name} must be one of {known}, is {value!r}")
         parsed, folder = find_configuration(bootstrap, config, identity)
+        parsed = with_profile(parsed, profile) if folder is None else parsed
         self._identity = choose_identity(identity, parsed, folder)
         self._owns_identity = self._identity is not identity
         self._runtime = Control(

@@ -22,7 +22,7 @@ No I/O and no clock here; control thread only.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TypeVar
 
 from msgspec import Struct, field
@@ -35,6 +35,7 @@ from ..resources import (
     EdsDiscovery,
     Endpoints,
     Listener,
+    OriginalDiscovery,
     ResourceType,
     RouteConfiguration,
     ServerListener,
@@ -42,6 +43,7 @@ from ..resources import (
 )
 from ..xds import DOES_NOT_EXIST_SECONDS, CachedResource, ResourceCache, ResourceKey, Status
 from .dns import DnsResolver
+from .outbound import Outbound
 from .snapshot import ClusterView, ListenerView, ServerView, Snapshot
 
 __all__ = ["CLUSTER_ROOT", "SERVER_ROOT", "Graph", "Resolution"]
@@ -79,13 +81,20 @@ class Graph:
         cache: Resources by name.
         dns: Endpoints of DNS clusters.
         withdrawn_seconds: How long a withdrawn cluster serves on at the most.
+        complete: A short name of Kubernetes in full. Where the cache has all listeners, roots are hosts and ports.
     """
 
     def __init__(
-        self, cache: ResourceCache, dns: DnsResolver, *, withdrawn_seconds: float = DOES_NOT_EXIST_SECONDS
+        self,
+        cache: ResourceCache,
+        dns: DnsResolver,
+        *,
+        withdrawn_seconds: float = DOES_NOT_EXIST_SECONDS,
+        complete: Callable[[str], str | None] = lambda host: None,
     ) -> None:
         self._cache = cache
         self._dns = dns
+        self._outbound = Outbound(cache, complete) if ResourceType.LISTENER in cache.packed else None
         self._withdrawn_seconds = withdrawn_seconds
         self._withdrawn: dict[str, float] = {}
         self._published = Snapshot()
@@ -151,7 +160,7 @@ class Graph:
                 if settled or root in self._published.listeners:
                     views[root] = _ON_DEMAND
                 continue
-            view = walk.listener(root)
+            view = walk.listener(root) if self._outbound is None else walk.outbound(root, self._outbound)
             previous = self._published.listeners.get(root)
             complete = view is not None and walk.clusters_settled(self._names_of(view, names_seen))
             if view is not None and complete:
@@ -282,6 +291,13 @@ class _Walk(Struct):
             return ListenerView(listener, problem=problem, passes_through=True)
         return ListenerView(listener, routes.resource)
 
+    def outbound(self, root: str, found_by: Outbound) -> ListenerView | None:
+        """The same of a host and port of a sidecar's."""
+        view = found_by.view(root, self._want)
+        if view is not None and view.listener is not None:
+            self.clusters_settled(view.listener.log_clusters)
+        return view
+
     def server(self, name: str) -> ServerView | None:
         """A server's listener with its routes; None while one of them is not settled."""
         entry = self._want(ResourceType.LISTENER, name)
@@ -384,6 +400,8 @@ class _Walk(Struct):
                 return ClusterView(cluster, problem=f"endpoints {service_name}: {entry.error}")
             case AggregateDiscovery():
                 return ClusterView(cluster)
+            case OriginalDiscovery():
+                return ClusterView(cluster, problem=f"cluster {cluster.name}: nobody knows where a request was to go")
 
     def _looked_up(self, cluster: Cluster, by_name: Cluster) -> ClusterView | None:
         """A cluster with the endpoints that DNS has for it; None while it is asked."""

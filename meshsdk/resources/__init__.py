@@ -22,6 +22,7 @@ from .cluster import (
     LbPolicy,
     LeastRequest,
     LocalityEndpoints,
+    OriginalDiscovery,
     OutlierDetection,
     Random,
     RoundRobin,
@@ -37,7 +38,7 @@ from .filters.local_rate_limit import LocalRateLimit
 from .filters.settings import FilterSettings, FilterSwitch, HttpFilter
 from .filters.stateful_session import StatefulSession
 from .header_mutations import AppendAction, HeaderAddition, HeaderMutations
-from .listener import EscapedSlashes, Listener, PathNormalization, ServerListener
+from .listener import EscapedSlashes, Listener, OutboundListener, PathNormalization, ServerListener
 from .matching import (
     FractionalPercent,
     HeaderMatcher,
@@ -59,6 +60,7 @@ from .route import (
     InternalRedirectPolicy,
     MirrorPolicy,
     NonForwardingAction,
+    PackedRoutes,
     QueryParameterHash,
     Redirect,
     RegexRewrite,
@@ -72,7 +74,7 @@ from .route import (
 )
 from .tls import PemSource, SanMatcher, SpiffeDomains, TlsFile, TlsIdentity, TlsProtocol, TlsTrust, UpstreamTls
 
-Resource = Listener | ServerListener | RouteConfiguration | Cluster | Endpoints
+Resource = Listener | ServerListener | OutboundListener | RouteConfiguration | PackedRoutes | Cluster | Endpoints
 
 __all__ = [
     "RESOURCE_TYPES",
@@ -116,7 +118,10 @@ __all__ = [
     "MirrorPolicy",
     "NonForwardingAction",
     "Notes",
+    "OriginalDiscovery",
+    "OutboundListener",
     "OutlierDetection",
+    "PackedRoutes",
     "PathMatch",
     "PathMatchKind",
     "PathNormalization",

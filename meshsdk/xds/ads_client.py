@@ -23,6 +23,7 @@ from .cache import DOES_NOT_EXIST_SECONDS, ResourceCache, Status
 from .delta import DeltaSession
 from .lifetimes import Lifetimes
 from .loop import ControlLoop, Timer
+from .packed import PackedResources
 from .refusal import what_to_do
 from .second_question import Callbacks, SecondQuestion
 from .session import Session
@@ -71,7 +72,11 @@ class AdsClient:
         self._server_index = 0
         # The server that versions are of.
         self._heard_of: XdsServer | None = None
-        make_session = DeltaSession if self._servers[0].is_incremental else SotwSession
+        if node.is_sidecar:
+            cache.packed = {kind: PackedResources() for kind in (ResourceType.LISTENER, ResourceType.CLUSTER)}
+        first = self._servers[0]
+        is_incremental = first.is_incremental or (node.is_sidecar and not first.is_of_the_world)
+        make_session = DeltaSession if is_incremental else SotwSession
         self._session: Session = make_session(
             node_message(node),
             cache,
@@ -111,6 +116,8 @@ class AdsClient:
             request = self._session.subscribe(kind, names)
             if request is not None and self._stream is not None:
                 self._stream.send(request)
+                self._expect(kind)
+            elif self._stream is not None and kind in self._cache.packed and not self._cache.packed[kind].is_known:
                 self._expect(kind)
         if self._stream is None and self._reconnect is None and any(self._session.wanted.values()):
             self._connect()

@@ -9,6 +9,7 @@ from enum import Enum
 from msgspec import Struct
 
 from ..resources import Resource, ResourceType
+from .packed import PackedResources
 
 __all__ = ["DOES_NOT_EXIST_SECONDS", "CachedResource", "ResourceCache", "ResourceKey", "Status"]
 
@@ -61,9 +62,11 @@ class ResourceCache:
         counts: How many resources there are, by type and status.
         updates, rejections: How many have come that were good and changed something, and that were bad, by type.
         heard_at: When one last came, in seconds since the epoch; 0 is never.
+        packed: Resources of the types that are subscribed to as a whole. Control thread only.
     """
 
     def __init__(self) -> None:
+        self.packed: dict[ResourceType, PackedResources] = {}
         self._entries: dict[ResourceKey, CachedResource] = {}
         self.changes = 0
         self._changed: set[ResourceKey] = set()
@@ -85,6 +88,11 @@ class ResourceCache:
     def count(self, status: Status) -> int:
         """How many resources have a status, of whatever type. From any thread."""
         return sum(self.counts[kind, status] for kind in ResourceType)
+
+    def touch(self, kind: ResourceType) -> None:
+        """Other resources of a type that is subscribed to as a whole are there than before."""
+        self.changes += 1
+        self._changed.add((kind, "*"))
 
     def request(self, kind: ResourceType, name: str) -> None:
         """The resource is asked for, and nothing is known of it yet."""

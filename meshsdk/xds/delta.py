@@ -18,6 +18,7 @@ from typing import Any
 from envoy.service.discovery.v3 import discovery_pb2
 
 from ..resources import RESOURCE_TYPES, ResourceType
+from .cache import Status
 from .session import Outcome, Received, Session, refusal
 
 __all__ = ["DeltaSession"]
@@ -31,28 +32,36 @@ class DeltaSession(Session):
     def open(self, *, is_same_server: bool = True) -> list[Any]:
         """See `Session.open`."""
         self._introduced = False
-        return [
-            self._introduce(
-                discovery_pb2.DeltaDiscoveryRequest(
+        requests = []
+        for kind in ResourceType:
+            names, whole = self._wanted.get(kind, frozenset()), self._cache.packed.get(kind)
+            if whole is not None and not is_same_server:
+                whole.doubt()
+            if names or whole is not None:
+                request = discovery_pb2.DeltaDiscoveryRequest(
                     type_url=kind.type_url,
-                    resource_names_subscribe=sorted(names),
+                    # Without any name it is for all.
+                    resource_names_subscribe=sorted(names) if whole is None else (),
                     initial_resource_versions=self._versions(kind, names) if is_same_server else {},
                 )
-            )
-            for kind in ResourceType
-            if (names := self._wanted.get(kind))
-        ]
+                requests.append(self._introduce(request))
+        return requests
 
     def _versions(self, kind: ResourceType, names: frozenset[str]) -> dict[str, str]:
         """Of what is in use: what was refused must come again."""
-        entries = ((name, self._cache.get(kind, name)) for name in names)
-        return {name: one.version for name, one in entries if one is not None and one.resource is not None}
+        entries = [(name, one) for name in names if (one := self._cache.get(kind, name)) is not None]
+        if kind in self._cache.packed:
+            refused = {name for name, one in entries if one.status is Status.NACKED}
+            return {name: one for name, one in self._cache.packed[kind].versions().items() if name not in refused}
+        return {name: one.version for name, one in entries if one.resource is not None}
 
     def subscribe(self, kind: ResourceType, names: frozenset[str]) -> Any | None:
         """See `Session.subscribe`."""
         if self._wanted.get(kind, frozenset()) == names:
             return None
         new, gone = self._change(kind, names)
+        if kind in self._cache.packed:
+            return None
         request = discovery_pb2.DeltaDiscoveryRequest(
             type_url=kind.type_url, resource_names_subscribe=sorted(new), resource_names_unsubscribe=sorted(gone)
         )
@@ -69,6 +78,9 @@ class DeltaSession(Session):
         for container in response.resources:
             self._take(kind, container, "", outcome)
         wanted = self._wanted.get(kind, frozenset())
+        if kind in self._cache.packed:
+            gone = {*response.removed_resources, *self._cache.packed[kind].take_unconfirmed()} - outcome.seen
+            self._settle_whole(kind, gone, outcome)
         for name in response.removed_resources:
             # A server that says both has the resource: it may be the one that was asked for again meanwhile.
             if name in wanted and name not in outcome.sent:

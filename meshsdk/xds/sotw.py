@@ -51,13 +51,15 @@ class SotwSession(Session):
         self._introduced = False
         self._changed.clear()
         self._always_named = {kind: names for kind, names in self._wanted.items() if names}
-        return [self._request(kind) for kind in ResourceType if self._wanted.get(kind)]
+        return [self._request(kind) for kind in ResourceType if self._wanted.get(kind) or kind in self._cache.packed]
 
     def subscribe(self, kind: ResourceType, names: frozenset[str]) -> Any | None:
         """See `Session.subscribe`."""
         if self._wanted.get(kind, frozenset()) == names:
             return None
         self._change(kind, names)
+        if kind in self._cache.packed:
+            return None
         self._questions[kind] = discovery_pb2.DiscoveryRequest(resource_names=sorted(names))
         self._always_named[kind] = self._always_named.get(kind, names) & names
         self._changed.add(kind)
@@ -78,7 +80,10 @@ class SotwSession(Session):
             self._take(kind, container, response.version_info, outcome)
         wanted = self._wanted.get(kind, frozenset())
         # A resource that could not be read may be any of the missing ones, so none of them counts as deleted.
-        if kind.is_complete_in_every_response and not outcome.unreadable:
+        if kind in self._cache.packed:
+            gone = () if outcome.unreadable else self._cache.packed[kind].others_than(outcome.seen)
+            self._settle_whole(kind, gone, outcome)
+        elif kind.is_complete_in_every_response and not outcome.unreadable:
             always_named = self._always_named.get(kind, frozenset())
             for name in wanted - outcome.seen:
                 if name in always_named or self._was_sent(kind, name):

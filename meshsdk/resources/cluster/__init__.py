@@ -8,6 +8,7 @@ from .cluster import (
     DnsDiscovery,
     EdsDiscovery,
     HttpProtocol,
+    OriginalDiscovery,
     StaticDiscovery,
     TcpKeepalive,
     Thresholds,
@@ -32,6 +33,7 @@ from .lb_policy import (
     SubsetFallback,
     SubsetSelector,
 )
+from .originals import at_original, original_name, stands_for
 
 __all__ = [
     "Address",
@@ -54,6 +56,7 @@ __all__ = [
     "LeastRequest",
     "LocalityEndpoints",
     "Maglev",
+    "OriginalDiscovery",
     "OutlierDetection",
     "OverrideHost",
     "PickFirst",
@@ -67,7 +70,10 @@ __all__ = [
     "SubsetSelector",
     "TcpKeepalive",
     "Thresholds",
+    "at_original",
+    "original_name",
     "parse_cluster",
     "parse_endpoints",
+    "stands_for",
     "with_grpc_rules",
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "DnsDiscovery",
     "EdsDiscovery",
     "HttpProtocol",
+    "OriginalDiscovery",
     "StaticDiscovery",
     "TcpKeepalive",
     "Thresholds",
@@ -38,6 +39,7 @@ class DiscoveryKind(Enum):
     LOGICAL_DNS = "LOGICAL_DNS"
     EDS = "EDS"
     AGGREGATE = "AGGREGATE"
+    ORIGINAL_DST = "ORIGINAL_DST"
 
 
 class EdsDiscovery(Struct, frozen=True):
@@ -75,7 +77,11 @@ class AggregateDiscovery(Struct, frozen=True):
     clusters: tuple[str, ...]
 
 
-Discovery = EdsDiscovery | StaticDiscovery | DnsDiscovery | AggregateDiscovery
+class OriginalDiscovery(Struct, frozen=True):
+    """Wherever the request was to go by itself (Cluster.DiscoveryType.ORIGINAL_DST): its own host, looked up."""
+
+
+Discovery = EdsDiscovery | StaticDiscovery | DnsDiscovery | AggregateDiscovery | OriginalDiscovery
 
 
 ROUND_ROBIN = RoundRobin()
@@ -229,6 +235,8 @@ class Cluster(Struct, frozen=True):
                 return DiscoveryKind.STRICT_DNS
             case AggregateDiscovery():
                 return DiscoveryKind.AGGREGATE
+            case OriginalDiscovery():
+                return DiscoveryKind.ORIGINAL_DST
 
 
 def _namespace_of(endpoint: EndpointConfig) -> str:

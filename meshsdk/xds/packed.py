@@ -1,0 +1,100 @@
+"""Resources of a type that is subscribed to as a whole: packed until something refers to one.
+
+A mesh has ten thousand clusters, of which a process uses a few dozen. What is not referred to costs its bytes, and
+nothing is parsed of it but its name. Control thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..resources.cluster import stands_for
+
+__all__ = ["PackedResources"]
+
+
+class PackedResources:
+    """All resources of one type, by name.
+
+    Attributes:
+        is_known: A response has told which there are, so that one which is not here does not exist.
+    """
+
+    def __init__(self) -> None:
+        self.is_known = False
+        self._entries: dict[str, tuple[bytes, str]] = {}
+        self._changed: set[str] = set()
+        # Those of another server, of which this one has not said that it has them.
+        self._unconfirmed: set[str] = set()
+        # Names under which one is referred to beside its own.
+        self._others: dict[str, set[str]] = {}
+
+    def get(self, name: str) -> tuple[bytes, str] | None:
+        """The bytes and the version of a resource, also by a name that stands for it; None where there is none."""
+        return self._entries.get(stands_for(name))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def versions(self) -> dict[str, str]:
+        """Of all, by name."""
+        return {name: version for name, (_, version) in self._entries.items()}
+
+    def put(self, name: str, packed: bytes, version: str) -> None:
+        """A resource came."""
+        self._unconfirmed.discard(name)
+        known = self._entries.get(name)
+        if known is not None and known[0] == packed:
+            packed = known[0]
+        else:
+            self._changed.add(name)
+        self._entries[name] = packed, version
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Resources are gone."""
+        for name in names:
+            if self._entries.pop(name, None) is not None:
+                self._changed.add(name)
+
+    def others_than(self, names: set[str]) -> list[str]:
+        """Names of resources that are not among these."""
+        return [name for name in self._entries if name not in names]
+
+    def doubt(self) -> None:
+        """What comes next is another server's, which does not know what was there before."""
+        self._unconfirmed = set(self._entries)
+
+    def take_unconfirmed(self) -> set[str]:
+        """Those that were doubted and have not come since."""
+        found, self._unconfirmed = self._unconfirmed, set()
+        return found
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether `take_changed` has anything."""
+        return bool(self._changed)
+
+    def take_changed(self) -> set[str]:
+        """Names of what has come, changed or gone since this was last asked."""
+        changed, self._changed = self._changed, set()
+        return changed
+
+    def refer(self, name: str) -> None:
+        """A resource is referred to by a name, which may stand for its own."""
+        own = stands_for(name)
+        if own != name:
+            self._others.setdefault(own, set()).add(name)
+
+    def let_go(self, name: str) -> None:
+        """A resource is referred to by a name no longer."""
+        names = self._others.get(stands_for(name), set())
+        names.discard(name)
+        if not names:
+            self._others.pop(stands_for(name), None)
+
+    def names_of(self, name: str) -> list[str]:
+        """The names under which a resource may be referred to."""
+        return [name, *self._others.get(name, ())]
