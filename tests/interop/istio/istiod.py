@@ -40,12 +40,17 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class NodeResources:
-    """What istiod sends one node."""
+    """What istiod sends one node.
+
+    Attributes:
+        packed: Of a sidecar: all of it as it came, in Any's of JSON.
+    """
 
     listeners: list[Json] = field(default_factory=list)
     routes: list[Json] = field(default_factory=list)
     clusters: list[Json] = field(default_factory=list)
     endpoints: list[Json] = field(default_factory=list)
+    packed: list[Json] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,11 @@ def ask(program: Path, cases: Iterable[tuple[Case, Path]]) -> Iterator[Answer]:
 
 def _nodes(case: Case) -> list[Json]:
     nodes = [_client_node(client) for client in case.clients] + [_server_node(server) for server in case.servers]
-    return [{**node, "profile": profile} for node in nodes for profile in ("grpc", "sidecar")]
+    return [
+        {**node, "profile": profile, "packed": profile == "sidecar"}
+        for node in nodes
+        for profile in ("grpc", "sidecar")
+    ]
 
 
 def _client_node(client: Client) -> Json:
