@@ -21,7 +21,7 @@ Source: istio/istio pilot/pkg/networking/core/listener.go, listener_builder.go, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -134,18 +134,25 @@ class Outbound:
 
     def _names_for(self, host: str, port: int) -> Iterator[str]:
         """Listeners that may be for a host, the one that is first."""
-        bare = host.removesuffix(".").strip("[]")
-        yield from self._by_address.get((bare, port), ())
-        for name in (bare, self._complete(bare)):
-            yield from sorted(self._by_host.get((name, port), ())) if name else ()
+        names = self._forms(host)
+        yield from self._by_address.get((names[0], port), ())
+        for name in names:
+            yield from sorted(self._by_host.get((name, port), ()))
         yield from sorted(self._by_address.get(("", port), ()))
         yield from self._virtual
+
+    def _forms(self, host: str) -> list[str]:
+        """A host as it may be known: without what only says that it is a whole name, and as Kubernetes completes it."""
+        bare = host.removesuffix(".").strip("[]")
+        full = self._complete(bare) if bare == host else None
+        return [bare] if full is None else [bare, full]
 
     def _by_listener(
         self, root: str, host: str, port: int, listener: OutboundListener, want: Want
     ) -> ListenerView | None:
         of_http = next((chain for chain in listener.all_chains if chain.listener is not None), None)
-        of_bytes = _chain_of_bytes(listener, host)
+        names = self._forms(host)
+        of_bytes = _chain_of_bytes(listener, names, port)
         if of_http is not None and of_http.listener is not None:
             found = self._by_routes(root, host, port, of_http.listener, want)
             if found is None or not found.does_not_exist or of_bytes is None or not of_bytes.match.server_names:
@@ -244,22 +251,26 @@ def _same(old: tuple[object, ...], new: tuple[object, ...]) -> bool:
     return len(old) == len(new) and all(one is other or one == other for one, other in zip(old, new, strict=True))
 
 
-def _chain_of_bytes(listener: OutboundListener, host: str) -> OutboundChain | None:
+def _chain_of_bytes(listener: OutboundListener, names: list[str], port: int) -> OutboundChain | None:
     """The chain for TLS to a host, where one is; else the one for whatever comes."""
-    chains = [chain for chain in listener.all_chains if chain.listener is None]
-    name = host.lower().removesuffix(".")
-    best = max(chains, key=lambda chain: _fit(chain.match.server_names, name), default=None)
-    return best if best is not None and _fit(best.match.server_names, name) >= 0 else None
+    # The listener of all connections has a chain for its own port, too.
+    chains = [
+        chain
+        for chain in listener.all_chains
+        if chain.listener is None and chain.match.destination_port in (None, port)
+    ]
+    best = max(chains, key=lambda chain: _fit(chain.match.server_names, names), default=None)
+    return best if best is not None and _fit(best.match.server_names, names) >= 0 else None
 
 
-def _fit(server_names: Iterable[str], name: str) -> int:
+def _fit(server_names: tuple[str, ...], names: list[str]) -> int:
     """How well names that TLS asks for fit a host; none at all fit any, and negative is not at all."""
     fits = [
-        1_000_000 if one == name else len(one)
+        1_000_000 if one in names else len(one)
         for one in server_names
-        if one == name or (one.startswith("*") and name.endswith(one[1:]))
+        if one in names or (one.startswith("*") and any(name.endswith(one[1:]) for name in names))
     ]
-    return max(fits, default=-1 if tuple(server_names) else 0)
+    return max(fits, default=-1 if server_names else 0)
 
 
 def _leads_past_the_mesh(routes: RouteConfiguration) -> bool:
