@@ -15,6 +15,7 @@ from . import constraints, protos
 from .cluster import parse_cluster, parse_endpoints, with_grpc_rules
 from .listener import Listener, ServerListener, is_outbound, parse_listener, parse_outbound_listener
 from .route import parse_packed_routes, parse_route_configuration
+from .wire import LENGTH, fields, span
 
 __all__ = ["RESOURCE_TYPES", "ResourceType", "Unparsed", "decode", "name_of", "resource_name"]
 
@@ -80,10 +81,16 @@ def name_of(kind: ResourceType, message: Message) -> str:
 
 def resource_name(kind: ResourceType, packed: Unparsed) -> str:
     """The name inside a packed resource; empty where it cannot be read."""
+    number = _CODECS[kind].message().DESCRIPTOR.fields_by_name[_CODECS[kind].name_field].number
     try:
-        return name_of(kind, _unpack(kind, packed))
-    except ResourceError:
-        return ""
+        # A route configuration of a whole mesh is not to be parsed for its name.
+        for field, wire, value, _ in fields(packed, 0, len(packed)):
+            if field == number and wire == LENGTH:
+                begin, end = span(packed, value)
+                return packed[begin:end].decode()
+    except (ValueError, IndexError):
+        pass
+    return ""
 
 
 def decode(

@@ -1,16 +1,22 @@
 """Resources of a type that is subscribed to as a whole: packed until something refers to one.
 
 A mesh has ten thousand clusters, of which a process uses a few dozen. What is not referred to costs its bytes, and
-nothing is parsed of it but its name. Control thread only.
+nothing is parsed of it but its name. Those of one type are much alike, so each is written down as what tells it from
+the first one (zlib with a dictionary): a cluster of istiod's takes 50 bytes of its 1,100. Control thread only.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 
 from ..resources.cluster import stands_for
 
 __all__ = ["PackedResources"]
+
+# A window of 8 KB without a header; little memory, as there is one of these for each resource that comes.
+_WINDOW, _MEMORY, _LEVEL = -13, 6, 3
+_MAX_DICTIONARY = 1 << -_WINDOW
 
 
 class PackedResources:
@@ -22,6 +28,7 @@ class PackedResources:
 
     def __init__(self) -> None:
         self.is_known = False
+        self._dictionary = b""
         self._entries: dict[str, tuple[bytes, str]] = {}
         self._changed: set[str] = set()
         # Those of another server, of which this one has not said that it has them.
@@ -31,7 +38,8 @@ class PackedResources:
 
     def get(self, name: str) -> tuple[bytes, str] | None:
         """The bytes and the version of a resource, also by a name that stands for it; None where there is none."""
-        return self._entries.get(stands_for(name))
+        entry = self._entries.get(stands_for(name))
+        return None if entry is None else (self._unfolded(entry[0]), entry[1])
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
@@ -46,12 +54,19 @@ class PackedResources:
     def put(self, name: str, packed: bytes, version: str) -> None:
         """A resource came."""
         self._unconfirmed.discard(name)
-        known = self._entries.get(name)
-        if known is not None and known[0] == packed:
-            packed = known[0]
-        else:
+        self._dictionary = self._dictionary or packed[:_MAX_DICTIONARY]
+        known, folded = self._entries.get(name), self._folded(packed)
+        if known is None or known[0] != folded:
             self._changed.add(name)
-        self._entries[name] = packed, version
+        self._entries[name] = folded, version
+
+    def _folded(self, packed: bytes) -> bytes:
+        folding = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW, _MEMORY, zdict=self._dictionary)
+        return folding.compress(packed) + folding.flush()
+
+    def _unfolded(self, folded: bytes) -> bytes:
+        unfolding = zlib.decompressobj(_WINDOW, zdict=self._dictionary)
+        return unfolding.decompress(folded) + unfolding.flush()
 
     def remove(self, names: Iterable[str]) -> None:
         """Resources are gone."""

@@ -206,7 +206,9 @@ class Session(ABC):
                 if whole.get(name) is None:
                     self._delete(kind, name)
                     outcome.seen.add(name)
-        if kind is ResourceType.LISTENER and whole.has_changed:
+        if kind is not ResourceType.LISTENER:
+            whole.take_changed()  # Who refers to others than listeners does so by name.
+        elif whole.has_changed:
             self._cache.touch(kind)
 
     def _take(self, kind: ResourceType, container: Any, version: str, outcome: Outcome) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from ..bootstrap import ChannelCredentials, XdsServer
 from ..errors import BootstrapError
 from ..service_account_token import read_token
+from .responses import reader
 
 __all__ = ["AdsStream"]
 
@@ -28,6 +28,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
 )
+
+_SERVICE = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
 
 # Responses that may wait for the control thread. A server that sends faster is held back by HTTP/2 flow control.
 _MAX_RESPONSES_WAITING = 2
@@ -63,8 +65,11 @@ class AdsStream:
         self._on_end = on_end
         self._owns_channel = beside is None
         self._channel: Any = open_channel(server) if beside is None else beside._channel
-        stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(self._channel)
-        speak = stub.DeltaAggregatedResources if is_incremental else stub.StreamAggregatedResources
+        speak = self._channel.stream_stream(
+            f"{_SERVICE}/{'Delta' if is_incremental else 'Stream'}AggregatedResources",
+            request_serializer=_serialize,
+            response_deserializer=reader(is_incremental=is_incremental),
+        )
         self._call = speak(self._requests())
         self._closed = False
         self.has_sent = False
@@ -112,6 +117,11 @@ class AdsStream:
         self._outbox.put(None)
         if not self._closed:
             self._on_end(self, reason)
+
+
+def _serialize(request: Any) -> bytes:
+    packed: bytes = request.SerializeToString()
+    return packed
 
 
 def open_channel(server: XdsServer) -> Any:

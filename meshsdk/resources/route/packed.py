@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from ...errors import ResourceError
 from .. import protos
+from ..wire import LENGTH, fields, span
 from .route import RouteConfiguration
 from .route_parsing import parse_route_configuration
 
@@ -28,7 +29,6 @@ __all__ = ["PackedRoutes", "VirtualHostBytes", "parse_packed_routes"]
 # envoy.config.route.v3.RouteConfiguration.virtual_hosts, VirtualHost.domains.
 _VIRTUAL_HOSTS = 2
 _DOMAINS = 2
-_WIRE_LENGTH = 2
 
 _PLACE_BITS = 32
 
@@ -83,7 +83,7 @@ class PackedRoutes(Struct, frozen=True, eq=False):
             place = next((at for domain, at in self.wildcards for name in names if _fits(domain, name.lower())), None)
         if place is None:
             return None
-        begin, end = _span(self.packed, place)
+        begin, end = span(self.packed, place)
         return VirtualHostBytes(self.packed[begin:end], self.common)
 
     def _exact(self, name: str) -> int | None:
@@ -91,7 +91,7 @@ class PackedRoutes(Struct, frozen=True, eq=False):
         index = bisect_left(self.exact, key << _PLACE_BITS)
         while index < len(self.exact) and self.exact[index] >> _PLACE_BITS == key:
             place: int = self.exact[index] & ((1 << _PLACE_BITS) - 1)
-            begin, end = _span(self.packed, place)
+            begin, end = span(self.packed, place)
             if name.encode() in (domain.lower() for domain in _domains(self.packed, begin, end)):
                 return place
             index += 1
@@ -104,25 +104,21 @@ def parse_packed_routes(packed: bytes) -> PackedRoutes:
     Raises:
         ResourceError: It does not parse, or a rule does not hold for what is parsed.
     """
-    places, rest = [], bytearray()
+    rest = bytearray()
     exact: list[int] = []
     wildcards: dict[str, int] = {}
+    start = 0
     try:
-        at = 0
-        while at < len(packed):
-            tag, after = _varint(packed, at)
-            if tag == _VIRTUAL_HOSTS << 3 | _WIRE_LENGTH:
-                places.append(after)
-                begin, at = _span(packed, after)
-                for domain in _domains(packed, begin, at):
+        for number, wire, value, end in fields(packed, 0, len(packed)):
+            if number == _VIRTUAL_HOSTS and wire == LENGTH:
+                for domain in _domains(packed, *span(packed, value)):
                     if b"*" in domain:
-                        wildcards.setdefault(domain.decode().lower(), after)
+                        wildcards.setdefault(domain.decode().lower(), value)
                     else:
-                        exact.append(_hash(domain.lower()) << _PLACE_BITS | after)
+                        exact.append(_hash(domain.lower()) << _PLACE_BITS | value)
             else:
-                end = _skip(packed, tag, after)
-                rest += packed[at:end]
-                at = end
+                rest += packed[start:end]
+            start = end
         common = protos.route_pb2.RouteConfiguration.FromString(bytes(rest))
     except (IndexError, ValueError, DecodeError) as error:
         raise ResourceError("RouteConfiguration", f"does not parse: {error}") from None
@@ -148,52 +144,8 @@ def _fits(domain: str, name: str) -> bool:
 def _domains(packed: bytes, at: int, end: int) -> list[bytes]:
     """The domains of the virtual host between two places."""
     found = []
-    while at < end:
-        tag, at = _varint(packed, at)
-        if tag == _DOMAINS << 3 | _WIRE_LENGTH:
-            begin, at = _span(packed, at)
-            found.append(packed[begin:at])
-        else:
-            at = _skip(packed, tag, at)
+    for number, wire, value, _ in fields(packed, at, end):
+        if number == _DOMAINS and wire == LENGTH:
+            begin, end_of_value = span(packed, value)
+            found.append(packed[begin:end_of_value])
     return found
-
-
-def _span(packed: bytes, at: int) -> tuple[int, int]:
-    """Where what has its length at a place begins and ends.
-
-    Raises:
-        ValueError: It ends after the message does.
-    """
-    length, begin = _varint(packed, at)
-    if begin + length > len(packed):
-        raise ValueError("it ends in the middle of a field")
-    return begin, begin + length
-
-
-def _varint(packed: bytes, at: int) -> tuple[int, int]:
-    value = packed[at]
-    if value < 0x80:
-        return value, at + 1
-    value &= 0x7F
-    shift = 7
-    while True:
-        at += 1
-        byte = packed[at]
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at + 1
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number has more than ten bytes")
-
-
-def _skip(packed: bytes, tag: int, at: int) -> int:
-    """Where a field that begins at a place ends, by its wire type."""
-    wire = tag & 7
-    if wire == 0:
-        return _varint(packed, at)[1]
-    if wire == _WIRE_LENGTH:
-        return _span(packed, at)[1]
-    if wire in (1, 5):
-        return at + (8 if wire == 1 else 4)
-    raise ValueError(f"wire type {wire}")
