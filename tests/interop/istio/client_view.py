@@ -93,6 +93,32 @@ class Sidecar:
         self._settle(f"{SERVER_ROOT}virtualInbound")
         return self.snapshot.servers["virtualInbound"]
 
+    def everything(self, kind: ResourceType) -> list[str]:
+        """The names of all that has come of a type, each of which is parsed now; a client would not."""
+        names = [name for name in self._answers[kind] if name != "virtualInbound"]
+        self._session.subscribe(kind, frozenset(names))
+        return names
+
+    def problem(self, kind: ResourceType, name: str) -> str:
+        """Why a resource is refused; empty where it is not."""
+        entry = self.cache.get(kind, name)
+        return "not there" if entry is None else entry.error
+
+    def notes(self, kind: ResourceType, name: str) -> tuple[str, ...]:
+        """What of a resource is not acted on."""
+        entry = self.cache.get(kind, name)
+        return tuple(getattr(entry.resource, "notes", ())) if entry is not None else ()
+
+    def clusters(self) -> list[Cluster]:
+        """All clusters, parsed."""
+        entries = [self.cache.get(ResourceType.CLUSTER, name) for name in self.everything(ResourceType.CLUSTER)]
+        return [one.resource for one in entries if one is not None and isinstance(one.resource, Cluster)]
+
+    def send_again(self) -> None:
+        """The server sends all listeners and clusters once more, as it does when something else has changed."""
+        for kind in WHOLE:
+            self._answer(kind, self._answers[kind])
+
     def _settle(self, root: str) -> None:
         self._roots[root] = None
         for _ in range(_ROUNDS):

@@ -152,11 +152,12 @@ def _compare_client(case: Case, answer: Answer, limit: int) -> Comparison:
         for request in requests_for(case, client, limit):
             decisions += 1
             mine, sees_through = decide(ours, request), leads_to_originals(ours, request)
-            for other in (
-                decide_as_istiod(theirs, beside, request, sees_through=sees_through),
-                decide(beside, request, sees_through=sees_through),
-            ):
-                found += _differing("request", str(request), client, mine, other)
+            by_envoy = decide(beside, request, sees_through=sees_through)
+            by_grpc = decide_as_istiod(theirs, beside, request, sees_through=sees_through)
+            found += _differing("request", str(request), client, mine, by_envoy)
+            # Now and then istiod has a listener in one of its profiles, and none in the other.
+            if by_grpc["answer"] == by_envoy["answer"]:
+                found += _differing("request", str(request), client, mine, by_grpc)
         found += [Difference("parser", "a resource", str(client), one, "sent") for one in ours.sidecar.refused]
     verdicts, of_servers = compare_servers(case, FolderState(), answer, 2 * limit, as_sidecars=True)
     return Comparison(decisions, 0, verdicts, [*found, *(Difference(*one) for one in of_servers)])
