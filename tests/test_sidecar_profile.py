@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -179,33 +178,3 @@ def test_a_node_that_istiod_takes_for_no_sidecar_is_none(node_id: str) -> None:
         meshsdk.Mesh(bootstrap=bootstrap, profile="sidecar")
     with pytest.raises(ValueError, match="profile must be one of"):
         meshsdk.Mesh(bootstrap=bootstrap, profile="other")  # type: ignore[arg-type]
-
-
-def test_a_filter_that_is_not_known_refuses_its_port_and_no_other(
-    istiod: Istiod, echo: Callable[[str], EchoServer], stack: ExitStack
-) -> None:
-    one = echo("one")
-    filters = "type.googleapis.com/envoy.extensions.filters"
-    manager = {
-        "@type": f"{filters}.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "x",
-        "rds": {"route_config_name": "80", "config_source": {"ads": {}}},
-        "http_filters": [
-            {"name": "unknown", "typed_config": {"@type": f"{filters}.http.lua.v3.Lua"}},
-            {"name": "r", "typed_config": {"@type": f"{filters}.http.router.v3.Router"}},
-        ],
-    }
-    chain = {"filters": [{"name": "manager", "typed_config": manager}]}
-    listener = {
-        "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
-        "name": "0.0.0.0_81",
-        "traffic_direction": "OUTBOUND",
-        "address": {"socket_address": {"address": "0.0.0.0", "port_value": 81}},
-        "filter_chains": [chain],
-    }
-    istiod.serve(f"{service('a', one.port)}---\n{json.dumps(listener)}\n")
-    mesh = stack.enter_context(meshsdk.Mesh(bootstrap=istiod.bootstrap()))
-    client = stack.enter_context(mesh.client(timeout=PATIENCE))
-    assert client.get("http://a/").json()["name"] == "one"
-    with pytest.raises(httpx.ConnectError, match=r"0\.0\.0\.0_81.*'unknown' \(.*Lua\) is not known"):
-        client.get("http://a:81/")
