@@ -27,7 +27,7 @@ from msgspec import Struct, field
 
 from ..errors import ResourceError
 from ..resources import Cluster, Resource, ResourceType, decode, resource_name
-from ..resources.cluster import at_original, stands_for
+from ..resources.cluster import at_original, stands_for, without_automatic_tls
 from .cache import ResourceCache, Status
 from .packed import PackedResources
 
@@ -256,7 +256,10 @@ class Session(ABC):
             found: Resource = decode(kind, packed, grpc_profile=True, has_identity=self._has_identity)
             return found
         found = decode(kind, packed, sidecar_profile=True)
-        return at_original(found, name) if isinstance(found, Cluster) and stands_for(name) != name else found
+        if not isinstance(found, Cluster):
+            return found
+        found = found if self._has_identity else without_automatic_tls(found)
+        return found if stands_for(name) == name else at_original(found, name)
 
     def _delete(self, kind: ResourceType, name: str) -> None:
         known = self._cache.get(kind, name)

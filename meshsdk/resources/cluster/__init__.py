@@ -12,6 +12,7 @@ from .cluster import (
     StaticDiscovery,
     TcpKeepalive,
     Thresholds,
+    without_automatic_tls,
 )
 from .cluster_parsing import parse_cluster, with_grpc_rules
 from .endpoints import Address, EndpointConfig, Endpoints, HealthStatus, LocalityEndpoints, parse_endpoints
@@ -76,4 +77,5 @@ __all__ = [
     "parse_endpoints",
     "stands_for",
     "with_grpc_rules",
+    "without_automatic_tls",
 ]

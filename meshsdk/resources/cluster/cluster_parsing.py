@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from ...errors import ResourceError
 from .. import constraints, protos
 from ..notes import Notes
-from ..tls import parse_transport_socket
+from ..tls import is_mesh_mutual, parse_transport_socket
 from ..values import config_type, frozen, optional, seconds, struct_as_dict, unpack
 from .cluster import (
     OVERRIDABLE,
@@ -93,7 +93,7 @@ def parse_cluster(message: Any, *, of_sidecar: bool = False) -> Cluster:
         tls=parse_transport_socket(message.transport_socket, f"{where}.transport_socket", notes)
         if message.HasField("transport_socket")
         else None,
-        tls_matches=_parse_tls_matches(message, where, notes),
+        tls_matches=_parse_tls_matches(message, where, notes, of_sidecar=of_sidecar),
         circuit_breakers=_parse_circuit_breakers(message.circuit_breakers, f"{where}.circuit_breakers", notes),
         max_requests_per_connection=optional(message, "max_requests_per_connection")
         or optional(options.common_http_protocol_options, "max_requests_per_connection"),
@@ -118,16 +118,20 @@ def parse_cluster(message: Any, *, of_sidecar: bool = False) -> Cluster:
     )
 
 
-def _parse_tls_matches(message: Any, where: str, notes: Notes) -> tuple[TlsMatch, ...]:
-    return tuple(
-        TlsMatch(
-            criteria=tuple((key, frozen(value)) for key, value in struct_as_dict(match.match).items()),
-            tls=parse_transport_socket(
-                match.transport_socket, f"{where}.transport_socket_matches[{index}].transport_socket", notes
-            ),
-        )
-        for index, match in enumerate(message.transport_socket_matches)
-    )
+# Where nobody says anything of TLS, endpoints choose among this and plaintext (pilot/pkg/networking/core/
+# cluster_tls.go).
+_AUTOMATIC = "tlsMode-istio"
+
+
+def _parse_tls_matches(message: Any, where: str, notes: Notes, *, of_sidecar: bool) -> tuple[TlsMatch, ...]:
+    found = []
+    for index, match in enumerate(message.transport_socket_matches):
+        path = f"{where}.transport_socket_matches[{index}].transport_socket"
+        tls = parse_transport_socket(match.transport_socket, path, notes)
+        is_automatic = of_sidecar and match.name == _AUTOMATIC and tls is not None and is_mesh_mutual(tls)
+        criteria = tuple((key, frozen(value)) for key, value in struct_as_dict(match.match).items())
+        found.append(TlsMatch(criteria, tls, is_automatic))
+    return tuple(found)
 
 
 def _note_parts(message: Any, where: str, notes: Notes) -> None:

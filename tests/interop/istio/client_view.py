@@ -66,14 +66,20 @@ class Sidecar:
         refused: What its session has refused.
     """
 
-    def __init__(self, packed: Iterable[tuple[ResourceType, bytes]], namespace: str = "default") -> None:
+    def __init__(
+        self,
+        packed: Iterable[tuple[ResourceType, bytes]],
+        namespace: str = "default",
+        *,
+        has_identity: bool = True,
+    ) -> None:
         self._answers: dict[ResourceType, dict[str, bytes]] = {kind: {} for kind in ResourceType}
         for kind, one in packed:
             self._answers[kind][resource_name(kind, one)] = one
         self.cache = ResourceCache()
         self.cache.packed = {kind: PackedResources() for kind in WHOLE}
         self.refused: list[str] = []
-        self._session = SotwSession(base_pb2.Node(), self.cache)
+        self._session = SotwSession(base_pb2.Node(), self.cache, has_identity=has_identity)
         self._number = 0
         names: Any = _Names(self.cache)
         self._graph = Graph(self.cache, names, complete=Node(metadata={"NAMESPACE": namespace}).complete)

@@ -39,7 +39,7 @@ from .client_view import Sidecar, packed_of
 from .istiod import Answer, NodeResources
 from .view import to_message
 
-__all__ = ["SIGNING_KEY", "compare_servers", "key_server"]
+__all__ = ["KEYS", "SIGNING_KEY", "compare_servers", "key_server"]
 
 Json = dict[str, Any]
 

@@ -14,8 +14,9 @@ import pytest
 from meshsdk.discovery import ListenerView
 from meshsdk.resources import Cluster, OutlierDetection, ResourceType
 from meshsdk.resources.cluster import OriginalDiscovery
+from meshsdk.resources.tls import is_mesh_mutual
 
-from .case import Case, read_corpus
+from .case import read_corpus
 from .client_view import OwnView, Sidecar, packed_of
 from .compare import compare
 from .istiod import PACKED_CASES, load_recorded
@@ -23,11 +24,11 @@ from .istiod import PACKED_CASES, load_recorded
 CASES = {case.name: case for case in read_corpus(PACKED_CASES)}
 
 
-def sidecar(name: str) -> tuple[Case, Sidecar]:
+def sidecar(name: str, *, has_identity: bool = True) -> Sidecar:
     """The first client of a case."""
     answer = load_recorded(CASES[name])
     assert answer is not None
-    return CASES[name], Sidecar(packed_of(answer.clients[0][1]))
+    return Sidecar(packed_of(answer.clients[0][1]), has_identity=has_identity)
 
 
 @pytest.mark.parametrize("name", PACKED_CASES)
@@ -65,7 +66,7 @@ LEFT = (
 
 
 def view(name: str, root: str) -> ListenerView:
-    return sidecar(name)[1].outbound(root)
+    return sidecar(name).outbound(root)
 
 
 def clusters(found: ListenerView) -> frozenset[str]:
@@ -106,7 +107,7 @@ def test_hosts_that_must_not_be_called_are_answered_as_a_sidecar_does() -> None:
 
 
 def test_hosts_without_an_address_are_looked_up_under_their_own_names() -> None:
-    own = sidecar("service_entry_none")[1]
+    own = sidecar("service_entry_none")
     found = own.outbound("a.wild.example.com:80")
     assert clusters(found) == {"original_dst@a.wild.example.com:80|80||*.wild.example.com"}
     [name] = clusters(found)
@@ -118,14 +119,14 @@ def test_hosts_without_an_address_are_looked_up_under_their_own_names() -> None:
 
 
 def test_only_what_is_asked_for_is_parsed_and_subscribed_to() -> None:
-    own = sidecar("services")[1]
+    own = sidecar("services")
     own.outbound("reviews:9080")
     names = {name for kind, name, _ in own.cache if kind is ResourceType.CLUSTER}
     assert names == {"outbound|9080||reviews.default.svc.cluster.local"}
 
 
 def test_a_view_stays_the_same_object_where_nothing_of_it_changes() -> None:
-    own = sidecar("services")[1]
+    own = sidecar("services")
     before = own.outbound("reviews:9080")
     own.outbound("nobody:9080")
     own.send_again()
@@ -133,9 +134,29 @@ def test_a_view_stays_the_same_object_where_nothing_of_it_changes() -> None:
 
 
 def test_what_the_other_profile_leaves_out_arrives() -> None:
-    own = sidecar("outliers")[1]
+    own = sidecar("outliers")
     found = [entry for entry in own.clusters() if entry.outlier_detection is not None]
     assert found
     assert all(isinstance(one.outlier_detection, OutlierDetection) for one in found)
-    marked = sidecar("auto_mutual_tls")[1].clusters()
-    assert any(one.tls_matches for one in marked)
+
+
+@pytest.mark.parametrize("has_identity", [True, False])
+def test_mutual_tls_is_each_endpoints_own_matter_for_who_has_an_identity(has_identity: bool) -> None:
+    own = sidecar("auto_mutual_tls", has_identity=has_identity)
+    [name] = clusters(own.outbound("secure:80"))
+    found = own.snapshot.clusters[name]
+    assert found.cluster is not None
+    assert found.endpoints is not None
+    tls = {
+        str(one.address): found.cluster.tls_of(one) for group in found.endpoints.localities for one in group.endpoints
+    }
+    secured = tls.pop("10.0.9.1:8080")
+    assert tls == {"10.0.9.2:8080": None, "10.0.9.3:8080": None}
+    assert (secured is not None) is has_identity
+    if secured is not None:
+        assert is_mesh_mutual(secured)
+        names = {one.value.value for one in secured.trust.san_matchers}
+        assert names == {f"spiffe://cluster.local/ns/default/sa/{one}" for one in ("other", "secure")}
+    # grpc-core could not reach sidecars in PERMISSIVE.
+    [group] = found.endpoints.localities
+    assert {found.cluster.configured_tls_of(one) for one in group.endpoints} == {None}
