@@ -59,7 +59,11 @@ class _Resources:
     def __iter__(self) -> Iterator[Any]:
         for place in self.places:
             begin, end = span(self._packed, place)
-            yield self._kind.FromString(self._packed[begin:end])
+            try:
+                one = self._kind.FromString(self._packed[begin:end])
+            except DecodeError:
+                one = self._kind()  # It is refused as one that is of no type.
+            yield one
 
 
 def reader(*, is_incremental: bool) -> Callable[[bytes], Any]:
