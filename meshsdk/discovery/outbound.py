@@ -27,6 +27,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..errors import ResourceError
+from ..log_lines import logger_of
 from ..resources import (
     Cluster,
     DirectResponse,
@@ -52,6 +53,8 @@ from .snapshot import ListenerView
 
 __all__ = ["Outbound", "Want"]
 
+logger = logger_of("meshsdk.discovery")
+
 Want = Callable[[ResourceType, str], CachedResource | None]
 Complete = Callable[[str], str | None]
 
@@ -67,11 +70,14 @@ class _Kept(Struct):
     """What a root's view was made of.
 
     Attributes:
-        parsed: The virtual host as parsed; where the next one cannot be parsed it stays in use.
+        source: The routes of all hosts.
+        virtual_host: The one of them that is this root's.
+        parsed: The same as parsed; where the next one cannot be parsed it stays in use.
     """
 
     made_from: tuple[object, ...]
     view: ListenerView
+    source: PackedRoutes | None = None
     virtual_host: VirtualHostBytes | None = None
     parsed: RouteConfiguration | None = None
 
@@ -170,24 +176,45 @@ class Outbound:
         routes = entry.resource
         if not isinstance(routes, PackedRoutes):
             return ListenerView(listener, problem=f"route configuration {listener.route_name}: {entry.error}")
-        kept = self._kept.get(root)
-        virtual_host = routes.find(host, port)
-        parsed = kept.parsed if kept is not None and kept.virtual_host == virtual_host else None
-        if parsed is None:
-            try:
-                parsed = routes.common if virtual_host is None else virtual_host.parse()
-            except ResourceError as error:
-                if kept is None or kept.parsed is None:
-                    return ListenerView(listener, problem=f"route configuration {listener.route_name}: {error}")
-                parsed = kept.parsed
+        try:
+            virtual_host, parsed = self._parsed(root, host, port, routes)
+        except ResourceError as error:
+            return ListenerView(listener, problem=f"route configuration {listener.route_name}: {error}")
         if _leads_past_the_mesh(parsed):
             view: ListenerView | None = _unknown(root)
             self._keep(root, (listener, parsed), _unknown(root))
         else:
             view = self._with_originals(root, host, port, (listener, parsed), want)
         if view is not None:
-            self._kept[root].virtual_host, self._kept[root].parsed = virtual_host, parsed
+            kept = self._kept[root]
+            kept.source, kept.virtual_host, kept.parsed = routes, virtual_host, parsed
         return view
+
+    def _parsed(
+        self, root: str, host: str, port: int, routes: PackedRoutes
+    ) -> tuple[VirtualHostBytes | None, RouteConfiguration]:
+        """The virtual host of a root, parsed where that has not been done.
+
+        Raises:
+            ResourceError: A rule does not hold, and there is no last good one.
+        """
+        kept = self._kept.get(root)
+        if kept is not None and kept.parsed is not None and kept.source is routes:
+            return kept.virtual_host, kept.parsed
+        virtual_host = routes.find(host, port)
+        if virtual_host is None:
+            return None, routes.common
+        if kept is not None and kept.parsed is not None and kept.virtual_host == virtual_host:
+            return virtual_host, kept.parsed
+        try:
+            return virtual_host, virtual_host.parse()
+        except ResourceError as error:
+            if kept is None or kept.parsed is None:
+                raise
+            logger.warning(
+                "route configuration %s: %s; for %s the last good one stays in use", routes.name, error, root
+            )
+            return virtual_host, kept.parsed
 
     def _with_originals(
         self, root: str, host: str, port: int, pair: tuple[Listener, RouteConfiguration], want: Want

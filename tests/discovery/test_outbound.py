@@ -237,14 +237,18 @@ def test_only_the_virtual_host_of_the_host_is_taken_and_stays_the_same_where_oth
     assert gone.does_not_exist
 
 
-def test_a_virtual_host_that_breaks_leaves_the_last_good_one_in_use() -> None:
+def test_a_virtual_host_that_breaks_leaves_the_last_good_one_in_use(caplog: pytest.LogCaptureFixture) -> None:
     world = World(listener("0.0.0.0_80", "0.0.0.0", 80, of_http("80")))
     broken = host("a", safe_regex={"regex": "("})
     world.put(ROUTES, routes("80", host("a", cluster="good")))
     assert world.clusters("a:80") == {"good"}
     world.put(ROUTES, routes("80", broken, host("b", cluster="b")))
     assert world.clusters("a:80") == {"good"}
+    assert world.clusters("a:80") == {"good"}
     assert world.clusters("b:80") == {"b"}
+    [told] = caplog.messages
+    assert told.startswith("route configuration 80: ")
+    assert told.endswith("for a:80 the last good one stays in use")
     fresh = World(listener("0.0.0.0_80", "0.0.0.0", 80, of_http("80")))
     fresh.put(ROUTES, routes("80", broken))
     found = fresh.view("a:80")
