@@ -29,11 +29,9 @@ from msgspec.structs import replace
 from ..errors import ResourceError
 from ..log_lines import logger_of
 from ..resources import (
-    Cluster,
     DirectResponse,
     ForwardAction,
     Listener,
-    OriginalDiscovery,
     OutboundListener,
     PackedRoutes,
     PathMatch,
@@ -92,6 +90,7 @@ class Outbound:
 
     def __init__(self, cache: ResourceCache, complete: Complete) -> None:
         self._listeners = cache.packed[ResourceType.LISTENER]
+        self._originals = cache.packed[ResourceType.CLUSTER].marked
         self._complete = complete
         self._keys: dict[str, OutboundKeys] = {}
         self._by_address: dict[tuple[str, int], dict[str, None]] = {}
@@ -106,8 +105,7 @@ class Outbound:
             root: `host:port`.
             want: Asks for a resource, and gives what is known of it.
         """
-        host, _, number = root.rpartition(":")
-        port = int(number)
+        host, port = _parts(root)
         if not self._listeners.is_known:
             entry = want(ResourceType.LISTENER, f"0.0.0.0_{port}")
             if entry is None or not entry.is_settled:
@@ -120,7 +118,7 @@ class Outbound:
                 return None
             if not isinstance(found.resource, OutboundListener):
                 return ListenerView(problem=f"listener {name}: {found.error}")
-            return self._by_listener(root, host, port, found.resource, want)
+            return self._by_listener(root, found.resource, want)
         return _unknown(root)
 
     def _look_at_changes(self) -> None:
@@ -153,23 +151,19 @@ class Outbound:
         full = self._complete(bare) if bare == host else None
         return [bare] if full is None else [bare, full]
 
-    def _by_listener(
-        self, root: str, host: str, port: int, listener: OutboundListener, want: Want
-    ) -> ListenerView | None:
+    def _by_listener(self, root: str, listener: OutboundListener, want: Want) -> ListenerView | None:
+        host, port = _parts(root)
         of_http = next((chain for chain in listener.all_chains if chain.listener is not None), None)
-        names = self._forms(host)
-        of_bytes = _chain_of_bytes(listener, names, port)
+        of_bytes = _chain_of_bytes(listener, self._forms(host), port)
         if of_http is not None and of_http.listener is not None:
-            found = self._by_routes(root, host, port, of_http.listener, want)
+            found = self._by_routes(root, of_http.listener, want)
             if found is None or not found.does_not_exist or of_bytes is None or not of_bytes.match.server_names:
                 return found
-        if of_bytes is None:
-            return _unknown(root)
-        return self._by_bytes(root, host, port, of_bytes, want)
+        return _unknown(root) if of_bytes is None else self._by_bytes(root, of_bytes)
 
-    def _by_routes(self, root: str, host: str, port: int, listener: Listener, want: Want) -> ListenerView | None:
+    def _by_routes(self, root: str, listener: Listener, want: Want) -> ListenerView | None:
         if listener.route_configuration is not None:
-            return self._with_originals(root, host, port, (listener, listener.route_configuration), want)
+            return self._with_originals(root, listener, listener.route_configuration)
         entry = want(ResourceType.ROUTE_CONFIGURATION, listener.route_name)
         if entry is None or not entry.is_settled:
             return None
@@ -177,22 +171,18 @@ class Outbound:
         if not isinstance(routes, PackedRoutes):
             return ListenerView(listener, problem=f"route configuration {listener.route_name}: {entry.error}")
         try:
-            virtual_host, parsed = self._parsed(root, host, port, routes)
+            virtual_host, parsed = self._parsed(root, routes)
         except ResourceError as error:
             return ListenerView(listener, problem=f"route configuration {listener.route_name}: {error}")
         if _leads_past_the_mesh(parsed):
-            view: ListenerView | None = _unknown(root)
-            self._keep(root, (listener, parsed), _unknown(root))
+            view = self._keep(root, (listener, parsed), _unknown(root))
         else:
-            view = self._with_originals(root, host, port, (listener, parsed), want)
-        if view is not None:
-            kept = self._kept[root]
-            kept.source, kept.virtual_host, kept.parsed = routes, virtual_host, parsed
+            view = self._with_originals(root, listener, parsed)
+        kept = self._kept[root]
+        kept.source, kept.virtual_host, kept.parsed = routes, virtual_host, parsed
         return view
 
-    def _parsed(
-        self, root: str, host: str, port: int, routes: PackedRoutes
-    ) -> tuple[VirtualHostBytes | None, RouteConfiguration]:
+    def _parsed(self, root: str, routes: PackedRoutes) -> tuple[VirtualHostBytes | None, RouteConfiguration]:
         """The virtual host of a root, parsed where that has not been done.
 
         Raises:
@@ -201,7 +191,7 @@ class Outbound:
         kept = self._kept.get(root)
         if kept is not None and kept.parsed is not None and kept.source is routes:
             return kept.virtual_host, kept.parsed
-        virtual_host = routes.find(host, port)
+        virtual_host = routes.find(*_parts(root))
         if virtual_host is None:
             return None, routes.common
         if kept is not None and kept.parsed is not None and kept.virtual_host == virtual_host:
@@ -216,48 +206,37 @@ class Outbound:
             )
             return virtual_host, kept.parsed
 
-    def _with_originals(
-        self, root: str, host: str, port: int, pair: tuple[Listener, RouteConfiguration], want: Want
-    ) -> ListenerView | None:
-        """The view in which clusters of original destinations are this host's own; None while they are to come."""
-        listener, routes = pair
-        names: dict[str, str] = {}
-        for name in sorted(routes.cluster_names):
-            entry = want(ResourceType.CLUSTER, name)
-            if entry is None or not entry.is_settled:
-                return None
-            if isinstance(entry.resource, Cluster) and isinstance(entry.resource.discovery, OriginalDiscovery):
-                names[name] = original_name(host, port, name)
-        made_from = (listener, routes, *names)
+    def _with_originals(self, root: str, listener: Listener, routes: RouteConfiguration) -> ListenerView:
+        """The view in which clusters of original destinations are this host's own."""
+        names = {name: original_name(*_parts(root), name) for name in routes.cluster_names & self._originals}
+        made_from = (listener, routes, *sorted(names))
         kept = self._kept.get(root)
         if kept is not None and _same(kept.made_from, made_from):
             return kept.view
         return self._keep(root, made_from, ListenerView(listener, _renamed(routes, names) if names else routes))
 
-    def _by_bytes(self, root: str, host: str, port: int, chain: OutboundChain, want: Want) -> ListenerView | None:
+    def _by_bytes(self, root: str, chain: OutboundChain) -> ListenerView:
         names = {one.name for one in chain.clusters}
         if names <= {_PASSTHROUGH}:
             return _unknown(root)
+        if names & self._originals:
+            return ListenerView(problem=f"{root}: its connections carry bytes", passes_through=True)
         kept = self._kept.get(root)
-        if kept is not None and kept.made_from[:1] == (chain,) and _BLACK_HOLE in names:
-            return kept.view
-        if _BLACK_HOLE in names:
-            return self._keep(root, (chain,), ListenerView(Listener(root), _BLOCKED))
-        for name in sorted(names):
-            entry = want(ResourceType.CLUSTER, name)
-            if entry is None or not entry.is_settled:
-                return None
-            if isinstance(entry.resource, Cluster) and isinstance(entry.resource.discovery, OriginalDiscovery):
-                return ListenerView(problem=f"{root}: its connections carry bytes", passes_through=True)
         if kept is not None and _same(kept.made_from, (chain,)):
             return kept.view
-        return self._keep(root, (chain,), ListenerView(Listener(root), _of_bytes(root, chain.clusters)))
+        routes = _BLOCKED if _BLACK_HOLE in names else _of_bytes(root, chain.clusters)
+        return self._keep(root, (chain,), ListenerView(Listener(root), routes))
 
     def _keep(self, root: str, made_from: tuple[object, ...], view: ListenerView) -> ListenerView:
         if len(self._kept) >= _MAX_KEPT and root not in self._kept:
             self._kept.clear()
         self._kept[root] = _Kept(made_from, view)
         return view
+
+
+def _parts(root: str) -> tuple[str, int]:
+    host, _, port = root.rpartition(":")
+    return host, int(port)
 
 
 def _drop(keys: OutboundKeys, name: str, *indexes: dict[tuple[str, int], dict[str, None]]) -> None:

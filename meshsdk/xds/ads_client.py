@@ -23,7 +23,7 @@ from .cache import DOES_NOT_EXIST_SECONDS, ResourceCache, Status
 from .delta import DeltaSession
 from .lifetimes import Lifetimes
 from .loop import ControlLoop, Timer
-from .packed import PackedResources
+from .packed import of_sidecars
 from .refusal import what_to_do
 from .second_question import Callbacks, SecondQuestion
 from .session import Session
@@ -73,7 +73,7 @@ class AdsClient:
         # The server that versions are of.
         self._heard_of: XdsServer | None = None
         if node.is_sidecar:
-            cache.packed = {kind: PackedResources() for kind in (ResourceType.LISTENER, ResourceType.CLUSTER)}
+            cache.packed = of_sidecars()
         first = self._servers[0]
         is_incremental = first.is_incremental or (node.is_sidecar and not first.is_of_the_world)
         make_session = DeltaSession if is_incremental else SotwSession

@@ -90,7 +90,7 @@ class ResourceCache:
         return sum(self.counts[kind, status] for kind in ResourceType)
 
     def touch(self, kind: ResourceType) -> None:
-        """Other resources of a type that is subscribed to as a whole are there than before."""
+        """Whatever of a type is looked for may be found otherwise than before."""
         self.changes += 1
         self._changed.add((kind, "*"))
 

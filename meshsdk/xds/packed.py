@@ -8,11 +8,12 @@ the first one (zlib with a dictionary): a cluster of istiod's takes 50 bytes of 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from ..resources.cluster import stands_for
+from ..resources import ResourceType
+from ..resources.cluster import is_original, stands_for
 
-__all__ = ["PackedResources"]
+__all__ = ["PackedResources", "of_sidecars"]
 
 # A window of 8 KB without a header; little memory, as there is one of these for each resource that comes.
 _WINDOW, _MEMORY, _LEVEL = -13, 6, 3
@@ -22,12 +23,19 @@ _MAX_DICTIONARY = 1 << -_WINDOW
 class PackedResources:
     """All resources of one type, by name.
 
+    Args:
+        marks: Tells resources that somebody must know of before they are referred to.
+
     Attributes:
         is_known: A response has told which there are, so that one which is not here does not exist.
+        marked: The names of those that `marks` has told.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, marks: Callable[[bytes], bool] | None = None) -> None:
         self.is_known = False
+        self.marked: set[str] = set()
+        self._marks = marks
+        self._marks_changed = False
         self._dictionary = b""
         self._entries: dict[str, tuple[bytes, str]] = {}
         self._changed: set[str] = set()
@@ -58,7 +66,18 @@ class PackedResources:
         known, folded = self._entries.get(name), self._folded(packed)
         if known is None or known[0] != folded:
             self._changed.add(name)
+            self._mark(name, self._marks is not None and self._marks(packed))
         self._entries[name] = folded, version
+
+    def _mark(self, name: str, is_marked: bool) -> None:
+        if (name in self.marked) is not is_marked:
+            (self.marked.add if is_marked else self.marked.discard)(name)
+            self._marks_changed = True
+
+    def take_marks_changed(self) -> bool:
+        """Whether others are marked than when this was last asked."""
+        changed, self._marks_changed = self._marks_changed, False
+        return changed
 
     def _folded(self, packed: bytes) -> bytes:
         folding = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW, _MEMORY, zdict=self._dictionary)
@@ -73,6 +92,7 @@ class PackedResources:
         for name in names:
             if self._entries.pop(name, None) is not None:
                 self._changed.add(name)
+                self._mark(name, False)
 
     def others_than(self, names: set[str]) -> list[str]:
         """Names of resources that are not among these."""
@@ -113,3 +133,8 @@ class PackedResources:
     def names_of(self, name: str) -> list[str]:
         """The names under which a resource may be referred to."""
         return [name, *self._others.get(name, ())]
+
+
+def of_sidecars() -> dict[ResourceType, PackedResources]:
+    """What istiod sends sidecars as a whole; clusters are marked that stand for wherever a request was to go."""
+    return {ResourceType.LISTENER: PackedResources(), ResourceType.CLUSTER: PackedResources(is_original)}

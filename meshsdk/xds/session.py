@@ -208,8 +208,8 @@ class Session(ABC):
                     outcome.seen.add(name)
         if kind is not ResourceType.LISTENER:
             whole.take_changed()  # Who refers to others than listeners does so by name.
-        elif whole.has_changed:
-            self._cache.touch(kind)
+        if whole.has_changed or whole.take_marks_changed():
+            self._cache.touch(ResourceType.LISTENER)
 
     def _take(self, kind: ResourceType, container: Any, version: str, outcome: Outcome) -> None:
         try:

@@ -19,7 +19,7 @@ from meshsdk.discovery import ListenerView
 from meshsdk.discovery.outbound import Outbound
 from meshsdk.resources import ResourceType, decode
 from meshsdk.xds import CachedResource, ResourceCache, Status
-from meshsdk.xds.packed import PackedResources
+from meshsdk.xds.packed import of_sidecars
 
 LISTENER, ROUTES, CLUSTER = ResourceType.LISTENER, ResourceType.ROUTE_CONFIGURATION, ResourceType.CLUSTER
 
@@ -86,7 +86,7 @@ class World:
 
     def __init__(self, *listeners: bytes) -> None:
         self.cache = ResourceCache()
-        self.cache.packed = {kind: PackedResources() for kind in (LISTENER, CLUSTER)}
+        self.cache.packed = of_sidecars()
         self.outbound = Outbound(self.cache, lambda name: f"{name}.default.svc" if "." not in name else None)
         self.waits: set[tuple[ResourceType, str]] = set()
         self.wanted: list[tuple[ResourceType, str]] = []
@@ -270,7 +270,7 @@ def test_a_host_without_a_virtual_host_has_no_route() -> None:
 def test_what_is_still_to_come_is_waited_for() -> None:
     world = World(listener("0.0.0.0_80", "0.0.0.0", 80, of_http("80")))
     world.put(ROUTES, routes("80", host("a")))
-    for one in ((LISTENER, "0.0.0.0_80"), (ROUTES, "80"), (CLUSTER, "c")):
+    for one in ((LISTENER, "0.0.0.0_80"), (ROUTES, "80")):
         world.waits = {one}
         assert world.view("a:80") is None
     world.waits = set()

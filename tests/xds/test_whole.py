@@ -15,7 +15,7 @@ from meshsdk.resources import Cluster, DnsDiscovery, ResourceType
 from meshsdk.resources.cluster import original_name
 from meshsdk.xds import CachedResource, ResourceCache, Status
 from meshsdk.xds.delta import DeltaSession
-from meshsdk.xds.packed import PackedResources
+from meshsdk.xds.packed import of_sidecars
 from meshsdk.xds.session import Session
 from meshsdk.xds.sotw import SotwSession
 from tests.xds.test_ads_client import cluster
@@ -40,7 +40,7 @@ class Whole:
 
     def __init__(self, make: type[Session], **options: Any) -> None:
         self.cache = ResourceCache()
-        self.cache.packed = {kind: PackedResources() for kind in (LISTENER, CLUSTER)}
+        self.cache.packed = of_sidecars()
         self.session = make(base_pb2.Node(id="me"), self.cache, **options)
         self.first = self.session.open()
         self._sent: dict[ResourceType, dict[str, Any]] = {}
@@ -168,6 +168,8 @@ def test_another_set_of_listeners_is_a_change_though_none_of_them_is_wanted(make
 def test_a_cluster_of_original_destinations_is_another_one_for_each_host(make: type[Session]) -> None:
     one = Whole(make)
     one.has(CLUSTER, outbound__80____api=original("outbound|80||api"))
+    assert one.cache.packed[CLUSTER].marked == {"outbound|80||api"}
+    assert one.cache.take_changed() == {(LISTENER, "*")}, "whoever leads there must know"
     name = original_name("x.example", 80, "outbound|80||api")
     one.want(CLUSTER, name)
     found = one.entry(CLUSTER, name).resource
@@ -179,6 +181,8 @@ def test_a_cluster_of_original_destinations_is_another_one_for_each_host(make: t
     changed = one.entry(CLUSTER, name).resource
     assert isinstance(changed, Cluster)
     assert changed.connect_timeout_seconds == 3.0
+    assert one.cache.packed[CLUSTER].marked == set()
+    assert (LISTENER, "*") in one.cache.take_changed()
     one.has(CLUSTER)
     assert one.entry(CLUSTER, name).status is Status.DOES_NOT_EXIST
     one.want(CLUSTER)

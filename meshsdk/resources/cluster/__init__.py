@@ -34,7 +34,7 @@ from .lb_policy import (
     SubsetFallback,
     SubsetSelector,
 )
-from .originals import at_original, original_name, stands_for
+from .originals import at_original, is_original, original_name, stands_for
 
 __all__ = [
     "Address",
@@ -72,6 +72,7 @@ __all__ = [
     "TcpKeepalive",
     "Thresholds",
     "at_original",
+    "is_original",
     "original_name",
     "parse_cluster",
     "parse_endpoints",

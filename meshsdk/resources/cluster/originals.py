@@ -8,14 +8,29 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from ..wire import fields
 from .cluster import Cluster, DnsDiscovery
 from .endpoints import Address, EndpointConfig, Endpoints, LocalityEndpoints
 
-__all__ = ["at_original", "original_name", "stands_for"]
+__all__ = ["at_original", "is_original", "original_name", "stands_for"]
 
 _PREFIX = "original_dst@"
 _OUTBOUND = "outbound|"
 _PASSTHROUGH = "PassthroughCluster"
+
+
+# envoy.config.cluster.v3.Cluster.type, and DiscoveryType.ORIGINAL_DST.
+_TYPE = 2
+_ORIGINAL_DST = 4
+
+
+def is_original(packed: bytes) -> bool:
+    """Whether a packed Cluster is one of these."""
+    try:
+        types = [value for number, wire, value, _ in fields(packed, 0, len(packed)) if (number, wire) == (_TYPE, 0)]
+    except (ValueError, IndexError):
+        return False
+    return bool(types) and packed[types[-1]] == _ORIGINAL_DST
 
 
 def original_name(host: str, port: int, cluster: str) -> str:

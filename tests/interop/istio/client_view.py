@@ -19,7 +19,7 @@ from meshsdk.discovery import SERVER_ROOT, Graph, ListenerView, ServerView, Snap
 from meshsdk.resources import RESOURCE_TYPES, Cluster, DnsDiscovery, Endpoints, ResourceType, resource_name
 from meshsdk.routing import RouteTable
 from meshsdk.xds import ResourceCache, Status
-from meshsdk.xds.packed import PackedResources
+from meshsdk.xds.packed import of_sidecars
 from meshsdk.xds.sotw import SotwSession
 
 from .case import Client, Request
@@ -28,7 +28,7 @@ from .view import View
 
 __all__ = ["OwnView", "Sidecar", "packed_of"]
 
-WHOLE = (ResourceType.LISTENER, ResourceType.CLUSTER)
+WHOLE = tuple(of_sidecars())
 
 # More answers than any configuration needs.
 _ROUNDS = 20
@@ -77,7 +77,7 @@ class Sidecar:
         for kind, one in packed:
             self._answers[kind][resource_name(kind, one)] = one
         self.cache = ResourceCache()
-        self.cache.packed = {kind: PackedResources() for kind in WHOLE}
+        self.cache.packed = of_sidecars()
         self.refused: list[str] = []
         self._session = SotwSession(base_pb2.Node(), self.cache, has_identity=has_identity)
         self._number = 0

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from meshsdk.discovery import ListenerView
-from meshsdk.resources import Cluster, OutlierDetection, ResourceType
-from meshsdk.resources.cluster import OriginalDiscovery
+from meshsdk.resources import OutlierDetection, ResourceType
 from meshsdk.resources.tls import is_mesh_mutual
 
 from .case import read_corpus
@@ -112,10 +111,7 @@ def test_hosts_without_an_address_are_looked_up_under_their_own_names() -> None:
     assert clusters(found) == {"original_dst@a.wild.example.com:80|80||*.wild.example.com"}
     [name] = clusters(found)
     assert own.snapshot.clusters[name].endpoints is not None
-    base = own.cache.get(ResourceType.CLUSTER, "outbound|80||*.wild.example.com")
-    assert base is not None
-    assert isinstance(base.resource, Cluster)
-    assert base.resource.discovery == OriginalDiscovery()
+    assert own.cache.get(ResourceType.CLUSTER, "outbound|80||*.wild.example.com") is None
 
 
 def test_only_what_is_asked_for_is_parsed_and_subscribed_to() -> None:
