@@ -262,7 +262,7 @@ class Control:
                 self._call_later = loop.call_later
                 self._source = self._make_source(self._cache, loop)
                 self._dns = DnsResolver(loop, self._mark_dirty)
-                self._graph = Graph(self._cache, self._dns)
+                self._graph = Graph(self._cache, self._dns, complete=self.bootstrap.node.complete)
                 from .health import HealthWatcher  # When traffic begins: importing meshsdk stays quick.
 
                 self._health = HealthWatcher(loop, self._secrets, self.watch_certificates)

@@ -194,6 +194,7 @@ class Federation:
             self._loop,
             channels=self._channels,
             has_identity=self._has_identity,
+            takes_all=self._bootstrap.node.is_sidecar and key == self._bootstrap.servers,
         )
 
     def _used(self) -> list[Source]:
