@@ -53,6 +53,9 @@ class _Names:
     def problem(self, name: str) -> str:
         return ""
 
+    def take_changed(self) -> set[str]:
+        return set()
+
 
 def _is_dns(cluster: Cluster) -> bool:
     return isinstance(cluster.discovery, DnsDiscovery)
@@ -79,7 +82,7 @@ class Sidecar:
         self.cache = ResourceCache()
         self.cache.packed = of_sidecars()
         self.refused: list[str] = []
-        self._session = SotwSession(base_pb2.Node(), self.cache, has_identity=has_identity)
+        self._session = SotwSession(base_pb2.Node(), self.cache, has_identity=has_identity, takes_all=True)
         self._number = 0
         names: Any = _Names(self.cache)
         self._graph = Graph(self.cache, names, complete=Node(metadata={"NAMESPACE": namespace}).complete)
