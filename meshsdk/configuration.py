@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 from msgspec.structs import replace
 
-from .bootstrap import GENERATOR, Bootstrap, Node, load_bootstrap, parse_bootstrap
+from .bootstrap import Bootstrap, load_bootstrap, parse_bootstrap
 from .control import SourceFactory
 from .errors import BootstrapError
 from .istio_pod import SERVER_LISTENER_TEMPLATE, pod_bootstrap
+from .node import GENERATOR, Node
 from .resources import ResourceType, decode
 from .security import Identity
 from .security.secrets import IDENTITY_PROVIDER

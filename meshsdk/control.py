@@ -24,9 +24,10 @@ from .errors import RequestError
 from .exchange import Directory
 from .followed import OpenLogService, Stats, follow_logs, follow_metrics
 from .forked import keep
-from .http.dispatcher import HasCertificates, LocalReplies, Transport, UnknownHosts
+from .http.runtime import HasCertificates, LocalReplies, Transport, UnknownHosts
 from .load_reporter import LoadReporter, follow_loads
 from .log_lines import logger_of
+from .nearby import Nearby
 from .rotation import RotationWatch
 from .security import Identity, Secrets
 from .status import status_of
@@ -151,6 +152,14 @@ class Control:
     def cache(self) -> ResourceCache:
         """What is known of each resource; on the control thread, but for what it counts."""
         return self._cache
+
+    def hint(self, host: str, port: int) -> str:
+        """See `Runtime.hint`."""
+        return self._nearby.hint(host, port)
+
+    @cached_property
+    def _nearby(self) -> Nearby:
+        return Nearby(lambda: getattr(self._source, "hosts", ()), self.bootstrap.node)
 
     @property
     def secrets(self) -> Secrets:

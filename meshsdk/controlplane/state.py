@@ -12,8 +12,8 @@ from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_pb2
 from google.protobuf import json_format
 
-from ..bootstrap import Node
 from ..errors import ConfigError
+from ..node import Node
 from ..resources import ResourceType
 from .assemble import assemble
 from .client import ANYBODY, Client, client_of

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..bootstrap import Node, XdsServer
+from ..bootstrap import XdsServer
 from ..log_lines import logger_of
+from ..node import Node
 from ..resources import ResourceType
 from .backoff import Backoff
 from .cache import ResourceCache, Status

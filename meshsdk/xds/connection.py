@@ -18,9 +18,10 @@ from typing import Any
 from envoy.config.core.v3 import base_pb2
 from google.protobuf import json_format
 
-from ..bootstrap import Node, XdsServer
+from ..bootstrap import XdsServer
 from ..errors import BootstrapError
 from ..log_lines import logger_of
+from ..node import Node
 from ..resources import ResourceType
 from .backoff import Backoff
 from .cache import DOES_NOT_EXIST_SECONDS, ResourceCache, Status

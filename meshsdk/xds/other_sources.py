@@ -12,9 +12,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ..bootstrap import ChannelCredentials, Node, XdsServer
+from ..bootstrap import ChannelCredentials, XdsServer
 from ..errors import ResourceError
 from ..log_lines import logger_of
+from ..node import Node
 from ..resources import FileOrigin, Resource, ResourceType, ServerOrigin, decode, kept_bytes
 from .ads_client import AdsClient
 from .cache import CachedResource, ResourceCache, ResourceKey, Status

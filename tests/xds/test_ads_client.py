@@ -20,7 +20,8 @@ from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from google.protobuf import any_pb2, duration_pb2, json_format
 
 import meshsdk
-from meshsdk.bootstrap import ChannelCredentials, Locality, Node, XdsServer
+from meshsdk.bootstrap import ChannelCredentials, XdsServer
+from meshsdk.node import Locality, Node
 from meshsdk.resources import ResourceType
 from meshsdk.xds import CachedResource, ControlLoop, ResourceCache, Status
 from meshsdk.xds.ads_client import AdsClient

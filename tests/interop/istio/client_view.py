@@ -13,9 +13,10 @@ from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2
 
-from meshsdk.bootstrap import Bootstrap, Node
+from meshsdk.bootstrap import Bootstrap
 from meshsdk.control import Control
 from meshsdk.discovery import SERVER_ROOT, Graph, ListenerView, ServerView, Snapshot
+from meshsdk.node import Node
 from meshsdk.resources import RESOURCE_TYPES, Cluster, DnsDiscovery, Endpoints, ResourceType, resource_name
 from meshsdk.routing import RouteTable
 from meshsdk.xds import ResourceCache, Status

@@ -11,13 +11,14 @@ from typing import Any, Literal
 from google.protobuf import descriptor_pool, json_format, symbol_database
 from google.protobuf.message import Message
 
-from meshsdk.bootstrap import Bootstrap, Node
+from meshsdk.bootstrap import Bootstrap
 from meshsdk.control import Control
 from meshsdk.controlplane import FolderState
 from meshsdk.controlplane import client as controlplane
 from meshsdk.controlplane.raw import _import_type
 from meshsdk.controlplane.world import hosts_overlap
 from meshsdk.errors import ResourceError
+from meshsdk.node import Node
 from meshsdk.resources import (
     RESOURCE_TYPES,
     Cluster,
