@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,15 @@ from .bootstrap import Bootstrap, Node, load_bootstrap, parse_bootstrap
 from .control import SourceFactory
 from .errors import BootstrapError
 from .istio_pod import SERVER_LISTENER_TEMPLATE, pod_bootstrap
+from .resources import decode
 from .security import Identity
 from .security.secrets import IDENTITY_PROVIDER
 from .xds import ControlLoop, ResourceCache, Source
 
-__all__ = ["ads_source", "find_configuration", "find_port", "folder_source"]
+__all__ = ["ads_source", "check_choice", "find_configuration", "find_port", "folder_source", "kept_source"]
 
 CONFIG_VARIABLE = "MESHSDK_CONFIG"
+CACHE_VARIABLE = "MESHSDK_CACHE_DIR"
 # By the downward API, as Istio's proxies have it.
 _POD_NAMESPACE = "POD_NAMESPACE"
 
@@ -54,6 +58,16 @@ def find_configuration(
         raise BootstrapError("", f"there is no file or folder {os.fspath(config)!r}")
     node = Node(metadata={"NAMESPACE": _own_namespace(identity)})
     return Bootstrap(node=node, server_listener_template=SERVER_LISTENER_TEMPLATE), root
+
+
+def check_choice(argument: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a value that is none of those that are known.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if value not in known:
+        raise ValueError(f"{argument} must be one of {known}, is {value!r}")
 
 
 def find_port(argument: str, given: int | None, variable: str) -> int | None:
@@ -99,12 +113,49 @@ def folder_source(root: Path, node: Node) -> SourceFactory:
 
 def ads_source(bootstrap: Bootstrap, identity: Identity | None) -> SourceFactory:
     """Makes the source of what a bootstrap's management servers send."""
-    # Files of the bootstrap are an identity without an object.
-    has_identity = identity is not None or IDENTITY_PROVIDER in bootstrap.certificate_providers
+    has_identity = _has_identity(bootstrap, identity)
 
     def make(cache: ResourceCache, loop: ControlLoop) -> Source:
-        from .xds.ads_client import AdsClient  # gRPC's stubs are loaded where there is a server to talk to.
+        from .xds.federation import Federation  # gRPC's stubs are loaded where there is a server to talk to.
 
-        return AdsClient(bootstrap.servers, bootstrap.node, cache, loop, has_identity=has_identity)
+        return Federation(bootstrap, cache, loop, has_identity=has_identity)
+
+    return make
+
+
+def _has_identity(bootstrap: Bootstrap, identity: Identity | None) -> bool:
+    # Files of the bootstrap are an identity without an object.
+    return identity is not None or IDENTITY_PROVIDER in bootstrap.certificate_providers
+
+
+def kept_source(
+    make_source: SourceFactory,
+    bootstrap: Bootstrap,
+    identity: Identity | None,
+    folder: str | os.PathLike[str] | None,
+    max_age_seconds: float,
+) -> SourceFactory:
+    """The source of what management servers send, kept in a folder where one is named, by argument or environment.
+
+    Raises:
+        ValueError: The age is none.
+        BootstrapError: This system has not what it takes.
+    """
+    if not 0 < max_age_seconds < math.inf:
+        raise ValueError(f"cache_max_age must be a positive number of seconds, is {max_age_seconds!r}")
+    folder = folder or os.environ.get(CACHE_VARIABLE)
+    if not folder:
+        return make_source
+    if os.name != "posix":
+        raise BootstrapError("", "cache_dir needs a system whose files say who may write to them")
+    path = Path(folder).absolute()
+
+    def make(cache: ResourceCache, loop: ControlLoop) -> Source:
+        from .last_good import Keeper, LastGoodSource, Store, fingerprint  # Nobody pays who keeps nothing.
+
+        keeper = Keeper(Store(path, fingerprint(bootstrap)), max_age_seconds)
+        read = partial(decode, grpc_profile=True, has_identity=_has_identity(bootstrap, identity))
+        servers = len(bootstrap.servers)
+        return LastGoodSource(make_source(cache, loop), cache, loop, keeper, read, servers=servers)
 
     return make

@@ -55,25 +55,42 @@ class AdsServer:
         resources: In the shape of `tests.grpc.xds`.
         make_service: Serves them; by default as our own server does.
         features: Of the server, in the bootstrap.
+        port: To listen on; 0 takes any.
+
+    Attributes:
+        requests: What its clients have sent, in order, where it is served by our own.
     """
 
     def __init__(
         self,
         *resources: dict[str, Any],
-        make_service: Callable[[Any], AdsService] = AdsService,
+        make_service: Callable[[Any], AdsService] | None = None,
         features: Sequence[str] = (),
+        port: int = 0,
     ) -> None:
-        self._service = make_service(_State(resources))
+        self.requests: list[Any] = []
+        state = _State(resources)
+        self._service = make_service(state) if make_service else AdsService(state, self.requests.append)
         self._server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         self._service.add_to(self._server)
-        port = self._server.add_insecure_port("127.0.0.1:0")
+        port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         self._server.start()
         self.port = port
         self.bootstrap = bootstrap_of(port, features)
+        [self.entry] = self.bootstrap["xds_servers"]
 
     def publish(self, *resources: dict[str, Any]) -> None:
         """Serve these from now on, and no others."""
         self._service.publish(_State(resources))
+
+    def names(self, kind: ResourceType) -> set[str]:
+        """The names of a type that it has been asked for so far."""
+        return {
+            name
+            for one in list(self.requests)
+            if one.type_url == kind.type_url
+            for name in getattr(one, "resource_names", None) or one.resource_names_subscribe
+        }
 
     def __enter__(self) -> AdsServer:
         return self

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from msgspec import Struct
 
-from ..resources import RESOURCE_TYPES, resource_name
+from ..resources import RESOURCE_TYPES, ResourceType, resource_name
 from ..xds.ads_server import AdsService, Session
 from ..xds.server_session import Served
 from .generation import Generation
@@ -121,12 +121,12 @@ class RecordedAds(AdsService):
                         found.setdefault(kind, set()).update(names)
         return found
 
-    def publish(self, state: Served) -> None:
+    def publish(self, state: Served, changed: Collection[tuple[ResourceType, str]] | None = None) -> None:
         """See `AdsService`."""
         assert isinstance(state, Generation)
         with self._changed:
             self._number = state.number
-        super().publish(state)
+        super().publish(state, changed)
 
     def forget(self) -> None:
         """Forget the answers there were."""
@@ -213,8 +213,8 @@ class _RecordedSession:
         yield from self._told(self._session.receive(request))
         self._ads.take_done(self._stream)
 
-    def update(self, state: Generation) -> Iterator[Any]:
-        yield from self._told(self._session.update(state))
+    def update(self, state: Generation, changed: Collection[tuple[ResourceType, str]] | None = None) -> Iterator[Any]:
+        yield from self._told(self._session.update(state, changed))
         self._ads.take_done(self._stream, number=state.number)
 
     def _told(self, responses: Iterator[Any]) -> Iterator[Any]:

@@ -18,6 +18,7 @@ from typing import Any
 from envoy.service.discovery.v3 import discovery_pb2
 
 from ..resources import RESOURCE_TYPES, ResourceType
+from ..xdstp import normalised
 from .cache import Status
 from .session import Outcome, Received, Session, refusal
 
@@ -45,13 +46,13 @@ class DeltaSession(Session):
         ]
 
     def _versions(self, kind: ResourceType, names: frozenset[str]) -> dict[str, str]:
-        """Of what is in use. What was refused has one that no server gives: it must come again, be it the last good one
-        once more, or be said to be gone."""
+        """Of what is in use, but for what another process has heard. What was refused has a version that no server
+        gives: it must come again, be it the last good one once more, or be said to be gone."""
         entries = ((name, self._cache.get(kind, name)) for name in names)
         return {
             name: "" if one.status is Status.NACKED else one.version
             for name, one in entries
-            if one is not None and one.resource is not None
+            if one is not None and one.resource is not None and not one.kept_at
         }
 
     def subscribe(self, kind: ResourceType, names: frozenset[str]) -> Any | None:
@@ -74,8 +75,9 @@ class DeltaSession(Session):
         outcome = Outcome()
         for container in response.resources:
             self._take(kind, container, "", outcome)
+        self._take_errors(kind, response, outcome)
         wanted = self._wanted.get(kind, frozenset())
-        for name in response.removed_resources:
+        for name in map(normalised, response.removed_resources):
             # A server that says both has the resource: it may be the one that was asked for again meanwhile.
             if name in wanted and name not in outcome.sent:
                 self._delete(kind, name)

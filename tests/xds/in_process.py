@@ -103,15 +103,18 @@ class Wire:
     def __init__(
         self,
         server: Any,
+        channels: Any,
         on_response: Callable[[Any, Any], None],
         on_end: Callable[[Any, str], None],
         *,
+        on_sent: Callable[[Any], None] | None = None,
         is_incremental: bool = False,
-        beside: Any = None,
     ) -> None:
         self._on_response = on_response
         self._on_end = on_end
-        self.is_beside = beside is not None
+        self._on_sent = on_sent
+        # What is asked on a stream beside the first waits for no moment of its own.
+        self.is_beside = on_sent is None
         self.has_sent = False
         self.code = None
         self.room = 2
@@ -146,7 +149,10 @@ class Wire:
         """The next request arrives, and is answered."""
         if not self.to_server or not self.is_open:
             return False
-        self.has_sent = True
+        if not self.has_sent:
+            self.has_sent = True
+            if self._on_sent is not None:
+                self._on_sent(self)
         self.to_client.extend(self.session.receive(self.to_server.popleft()))
         return True
 
@@ -177,8 +183,8 @@ class LikeIstiod(SotwServerSession):
 class LikeGo(DeltaServerSession):
     """Says nothing of names that it never had, as go-control-plane."""
 
-    def _send(self, kind: Any, subscription: Any, *, missing: Any = (), force: bool = False) -> Iterator[Any]:
-        return super()._send(kind, subscription, force=force)
+    def _send(self, *what: Any, missing: Any = (), force: bool = False) -> Iterator[Any]:
+        return super()._send(*what, force=force)
 
 
 OURS = (SotwServerSession, DeltaServerSession)
@@ -275,5 +281,5 @@ def in_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("meshsdk.control.ControlLoop", ManualLoop)
         patch.setattr("meshsdk.control.time", clock)
-        patch.setattr("meshsdk.xds.ads_client.AdsStream", Wire)
+        patch.setattr("meshsdk.xds.connection.AdsStream", Wire)
         yield

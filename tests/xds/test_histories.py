@@ -254,7 +254,8 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def nothing_is_gone_that_was_always_there(self) -> None:
         for key, entry in entries_of(self.client.control.cache).items():
-            assert entry.status is not Status.DOES_NOT_EXIST or key in self.was_absent, key
+            is_late = "did not send it in" in entry.error  # For which time has to pass.
+            assert entry.status is not Status.DOES_NOT_EXIST or is_late or key in self.was_absent, key
 
     @rule()
     def all_settles(self) -> None:
@@ -301,7 +302,7 @@ class Histories(RuleBasedStateMachine):
         if entry.status in ABSENT:
             assert fresh.status in ABSENT, key
         elif entry.status is Status.NACKED and self._is_unheard_of(key):
-            assert fresh.status is (Status.ACKED if is_kept else Status.TIMEOUT), key
+            assert fresh.status is Status.ACKED if is_kept else fresh.status in ABSENT, key
         elif is_kept and key in self.bad:
             assert entry.status is Status.NACKED, key
             assert entry.error, key
