@@ -184,10 +184,8 @@ class LikeIstiod(SotwServerSession):
 class LikeGo(DeltaServerSession):
     """Says nothing of names that it never had, as go-control-plane."""
 
-    def _send(
-        self, kind: Any, subscription: Any, among: Any, *, missing: Any = (), force: bool = False
-    ) -> Iterator[Any]:
-        return super()._send(kind, subscription, among, force=force)
+    def _send(self, *what: Any, missing: Any = (), force: bool = False) -> Iterator[Any]:
+        return super()._send(*what, force=force)
 
 
 OURS = (SotwServerSession, DeltaServerSession)

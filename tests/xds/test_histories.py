@@ -303,7 +303,7 @@ class Histories(RuleBasedStateMachine):
         if entry.status in ABSENT:
             assert fresh.status in ABSENT, key
         elif entry.status is Status.NACKED and self._is_unheard_of(key):
-            assert fresh.status is (Status.ACKED if is_kept else Status.TIMEOUT), key
+            assert fresh.status is Status.ACKED if is_kept else fresh.status in ABSENT, key
         elif is_kept and key in self.bad:
             assert entry.status is Status.NACKED, key
             assert entry.error, key
