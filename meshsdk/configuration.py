@@ -24,12 +24,16 @@ CONFIG_VARIABLE = "MESHSDK_CONFIG"
 CACHE_VARIABLE = "MESHSDK_CACHE_DIR"
 # By the downward API, as Istio's proxies have it.
 _POD_NAMESPACE = "POD_NAMESPACE"
+NAMESPACE_VARIABLE = "MESHSDK_NAMESPACE"
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
+_LONGEST_LABEL = 63
 
 
 def find_configuration(
     bootstrap: str | os.PathLike[str] | Mapping[str, Any] | None,
     config: str | os.PathLike[str] | None,
     identity: Identity | str | None,
+    namespace: str | None = None,
 ) -> tuple[Bootstrap, Path | None]:
     """A management server's bootstrap, or one with a folder: arguments, the environment, then what a pod is given.
 
@@ -38,15 +42,20 @@ def find_configuration(
     """
     if bootstrap is not None and config is not None:
         raise BootstrapError("", "give either bootstrap or config, not both")
+    if namespace is not None and not _is_label(namespace):
+        raise BootstrapError("", f"namespace must be a name of Kubernetes, is {namespace!r}")
     if config is None:
         parsed = load_bootstrap(bootstrap)
         if parsed is not None:
+            _refuse_namespace(namespace, parsed)
             return parsed, None
         config = os.environ.get(CONFIG_VARIABLE)
     if not config:
         document = pod_bootstrap(os.environ)
         if document is not None:
-            return parse_bootstrap(document), None
+            parsed = parse_bootstrap(document)
+            _refuse_namespace(namespace, parsed)
+            return parsed, None
         raise BootstrapError(
             "",
             "there is no configuration: set GRPC_XDS_BOOTSTRAP to a bootstrap file, or MESHSDK_CONFIG to a folder of"
@@ -56,7 +65,7 @@ def find_configuration(
     root = Path(config)
     if not root.exists():
         raise BootstrapError("", f"there is no file or folder {os.fspath(config)!r}")
-    node = Node(metadata={"NAMESPACE": _own_namespace(identity)})
+    node = Node(metadata={"NAMESPACE": namespace or _own_namespace(identity)})
     return Bootstrap(node=node, server_listener_template=SERVER_LISTENER_TEMPLATE), root
 
 
@@ -90,11 +99,34 @@ def find_port(argument: str, given: int | None, variable: str) -> int | None:
 
 
 def _own_namespace(identity: Identity | str | None) -> str:
-    """Of a process over a folder: its identity's, or its pod's."""
-    parts = identity.split("/") if isinstance(identity, str) else []
+    """Of a process over a folder: as the environment says, its identity's, or its pod's."""
+    named = os.environ.get(NAMESPACE_VARIABLE)
+    if named:
+        if not _is_label(named):
+            raise BootstrapError("", f"the environment variable {NAMESPACE_VARIABLE}: {named!r} is no namespace")
+        return named
+    # Whoever it is to be is known at once only of some; nobody is asked for that.
+    text = identity if isinstance(identity, str) else getattr(identity, "spiffe_id", "")
     # spiffe://cluster.local/ns/default/sa/shop
+    parts = text.split("/") if isinstance(text, str) else []
     named = parts[4] if len(parts) > 4 and parts[3] == "ns" else ""
     return named or os.environ.get(_POD_NAMESPACE) or "default"
+
+
+def _is_label(text: str) -> bool:
+    """Whether it may be a name of Kubernetes' (RFC 1123)."""
+    ends = text[:1], text[-1:]
+    return len(text) <= _LONGEST_LABEL and _LETTERS.issuperset(ends) and _LETTERS.issuperset(text.replace("-", ""))
+
+
+def _refuse_namespace(namespace: str | None, bootstrap: Bootstrap) -> None:
+    """A management server goes by what the node says of itself, so that two answers would be one too many."""
+    if namespace is not None and namespace != bootstrap.node.namespace:
+        raise BootstrapError(
+            "node.metadata.NAMESPACE",
+            f"is {bootstrap.node.namespace!r}, and namespace={namespace!r} was given; a management server goes by the"
+            " node, so say it there",
+        )
 
 
 def folder_source(root: Path, node: Node) -> SourceFactory:

@@ -25,6 +25,7 @@ from .exchange import Directory
 from .followed import OpenLogService, Stats, follow_logs, follow_metrics
 from .forked import keep
 from .http.dispatcher import HasCertificates, LocalReplies, Transport, UnknownHosts
+from .load_reporter import LoadReporter, follow_loads
 from .log_lines import logger_of
 from .rotation import RotationWatch
 from .security import Identity, Secrets
@@ -126,6 +127,7 @@ class Control:
         self._end_of_withdrawn: Timer | None = None
         self._logged_notes: set[str] = set()
         self._stats: Stats = ()
+        self._loads: LoadReporter | None = None
 
     # From any thread.
 
@@ -134,6 +136,11 @@ class Control:
         """Why configuration may not be current; empty where all is well."""
         source = self._source
         return source.problem if source is not None else ""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has been closed."""
+        return self._is_closed
 
     @property
     def source(self) -> Source | None:
@@ -238,6 +245,7 @@ class Control:
         self._start_lock = threading.Lock()
         keep(self._source)
         keep(self._health)
+        keep(self._loads)
         self._clear()
         for transport in list(self._transports):
             transport.after_fork()
@@ -336,6 +344,7 @@ class Control:
         if changes.servers:
             self._publish_policies(snapshot)
         self._health.follow(changes.clusters, self.directory.clusters)
+        self._loads = follow_loads(self._loads, self.bootstrap, self._loop, lambda: self.directory, changes.clusters)
         for name in changes.listeners:
             self._may_forget = True
             target = self.directory.targets.get(name)
@@ -385,13 +394,13 @@ class Control:
 
     def _tell_waiters(self) -> None:
         servers = {f"{SERVER_ROOT}{name}" for name in self.policies}
-        settled = [
-            waiter
-            for waiter in self._waiters
-            if servers.issuperset(waiter.names) or self.directory.find(waiter.names) is not None
-        ]
+        settled: list[_Waiter] = []
+        waiting: list[_Waiter] = []
+        for waiter in self._waiters:
+            is_known = servers.issuperset(waiter.names) or self.directory.find(waiter.names) is not None
+            (settled if is_known else waiting).append(waiter)
+        self._waiters = waiting
         for waiter in settled:
-            self._waiters.remove(waiter)
             waiter.callback()
 
     def _tell_watchers(self) -> None:
@@ -415,16 +424,13 @@ class Control:
                 self._is_dirty = True
 
     def _shut_down(self) -> None:
-        if self._source is not None:
-            self._source.close()
-        if self._dns is not None:
-            self._dns.close()
-        if self._health is not None:
-            self._health.close()
+        for part in (self._loads, self._source, self._dns, self._health):
+            if part is not None:
+                part.close()
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback()
 
     def _status(self) -> dict[str, Any]:
         failures = self._loop.failures if self._loop is not None else 0
-        return status_of(self.directory, self._cache, self._source, self.bootstrap.notes, failures)
+        return status_of(self.directory, self._cache, self._source, self._loads, self.bootstrap.notes, failures)

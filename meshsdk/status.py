@@ -7,17 +7,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from .exchange import Directory
+from .load_reporter import LoadReporter
 from .xds import ResourceCache, Source, Status
 
 __all__ = ["clusters_of", "resources_of", "status_of"]
 
 
 def status_of(
-    directory: Directory, cache: ResourceCache, source: Source | None, notes: Sequence[str], failures: int
+    directory: Directory,
+    cache: ResourceCache,
+    source: Source | None,
+    loads: LoadReporter | None,
+    notes: Sequence[str],
+    failures: int,
 ) -> dict[str, Any]:
     """All of it. On the control thread.
 
     Args:
+        loads: Who reports load, if anybody.
         notes: Of the bootstrap.
         failures: Of the control thread.
     """
@@ -32,6 +39,8 @@ def status_of(
     kept = getattr(source, "kept_status", None)  # Of a `LastGoodSource`.
     if kept is not None:
         status["last_good"] = kept()
+    if loads is not None:
+        status["load_reports"] = loads.status()
     return status
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -25,7 +25,7 @@ from meshsdk.resources import RESOURCE_TYPES, ResourceType, resource_name
 from meshsdk.xds.ads_server import AdsService
 from meshsdk.xds.server_session import SECRET
 
-__all__ = ["AdsServer"]
+__all__ = ["AdsServer", "bootstrap_of"]
 
 _MESSAGES = {
     ResourceType.LISTENER: listener_pb2.Listener,
@@ -70,20 +70,37 @@ class _Secrets(_OneType, sds_pb2_grpc.SecretDiscoveryServiceServicer):  # type: 
     pass
 
 
+def bootstrap_of(port: int, features: Sequence[str] = ()) -> dict[str, Any]:
+    """For clients of a server on the loopback."""
+    server = {"server_uri": f"127.0.0.1:{port}", "channel_creds": [{"type": "insecure"}]}
+    return {"xds_servers": [{**server, "server_features": list(features)}], "node": {"id": "test"}}
+
+
 class AdsServer:
     """Serves what it was told last, over ADS and by the services of single types.
 
     Args:
         resources: In the shape of `tests.grpc.xds`.
         port: To listen on; 0 takes any.
+        services: What it offers besides, each as what adds it to a server.
+        make_service: Serves them; by default as our own server does.
+        features: Of the server, in the bootstrap.
 
     Attributes:
         requests: What its clients have sent, in order.
     """
 
-    def __init__(self, *resources: dict[str, Any], port: int = 0) -> None:
+    def __init__(
+        self,
+        *resources: dict[str, Any],
+        port: int = 0,
+        services: Sequence[Callable[[grpc.Server], None]] = (),
+        make_service: Callable[[Any], AdsService] | None = None,
+        features: Sequence[str] = (),
+    ) -> None:
         self.requests: list[Any] = []
-        self._service = AdsService(_State(resources), self.requests.append)
+        state = _State(resources)
+        self._service = make_service(state) if make_service is not None else AdsService(state, self.requests.append)
         self._server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         self._service.add_to(self._server)
         for add, service in (
@@ -92,13 +109,13 @@ class AdsServer:
             (sds_pb2_grpc.add_SecretDiscoveryServiceServicer_to_server, _Secrets(self._service)),
         ):
             add(service, self._server)
+        for add_to in services:
+            add_to(self._server)
         port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         self._server.start()
-        self.entry = {"server_uri": f"127.0.0.1:{port}", "channel_creds": [{"type": "insecure"}]}
-        self.bootstrap = {
-            "xds_servers": [self.entry],
-            "node": {"id": "test"},
-        }
+        self.port = port
+        self.bootstrap = bootstrap_of(port, features)
+        [self.entry] = self.bootstrap["xds_servers"]
 
     def publish(self, *resources: dict[str, Any]) -> None:
         """Serve these from now on, and no others."""

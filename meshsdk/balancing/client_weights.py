@@ -56,11 +56,16 @@ def take_report(
 
 
 def take_load_report(endpoint: Endpoint, text: str | None, now: float) -> None:
-    """What an endpoint says of its load, in a header or trailer (gRFC A51), where its cluster's policy asks for it."""
-    policy = endpoint.cluster.load_reports
-    report = parse_report(text) if text and policy is not None else None
-    if policy is not None and report is not None:
+    """What an endpoint says of its load, in a header or trailer (gRFC A51), where its cluster asks for it."""
+    policy, load = endpoint.cluster.load_reports, endpoint.cluster.load
+    is_told_on = load is not None and bool(load.reporting.metrics)
+    report = parse_report(text) if text and (policy is not None or is_told_on) else None
+    if report is None:
+        return
+    if policy is not None:
         take_report(policy, endpoint, report, now)
+    if load is not None:
+        load.take(endpoint, report)
 
 
 def current_weights(

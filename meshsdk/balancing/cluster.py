@@ -15,6 +15,7 @@ from .circuit_breaker import CircuitBreaker
 from .context import PickContext
 from .endpoint import Endpoint
 from .host_set import HostSet, HostSetSettings, LocalityHosts
+from .load import ClusterLoad
 from .outlier_detection import OutlierDetector
 from .policies import is_hashed
 from .priority import PriorityPicker
@@ -51,6 +52,7 @@ class Cluster:
         hash_key: From a request to its hash, in place of the route's; None leaves the route's.
         wants_reports: Whether somebody wants to know how requests end.
         load_reports: The policy that weighs endpoints by their own reports; None where none does.
+        load: Counts for load reports; None where nobody wants any.
         last_used_at: When a request last picked here, on `clock`; only kept up where there are health checks.
     """
 
@@ -72,6 +74,7 @@ class Cluster:
         "is_aggregate",
         "is_retired",
         "last_used_at",
+        "load",
         "load_reports",
         "membership",
         "name",
@@ -99,6 +102,7 @@ class Cluster:
         self.last_used_at: float | None = None
         self.hash_key: Callable[[RequestHead], HashKey | None] | None = None
         self.load_reports: ClientSideWeightedRoundRobin | None = None
+        self.load: ClusterLoad | None = None
         self.is_aggregate = False
         self.is_retired = False
         self.wants_reports = False
@@ -214,7 +218,18 @@ class Cluster:
             self.outliers = OutlierDetector(config.outlier_detection, self._random_fraction)
         else:
             self.outliers.configure(config.outlier_detection)
-        self.wants_reports = self.is_aggregate or self.outliers is not None or self.load_reports is not None
+        self._count_load()
+        reports = (self.outliers, self.load_reports, self.load)
+        self.wants_reports = self.is_aggregate or any(one is not None for one in reports)
+
+    def _count_load(self) -> None:
+        reporting = self.config.load_reporting
+        if reporting is None:
+            self.load = None
+        elif self.load is None:
+            self.load = ClusterLoad(reporting, self._clock())
+        else:
+            self.load.reporting = reporting
 
     def _settings(self, endpoints: Endpoints | None) -> HostSetSettings:
         config = self.config

@@ -8,6 +8,7 @@ from ..bootstrap import Locality
 from ..resources import Address, Cluster, EndpointConfig, HealthStatus
 from ..resources.cluster import ClientSideWeightedRoundRobin
 from .circuit_breaker import CircuitBreaker
+from .load import ClusterLoad
 
 __all__ = ["Endpoint"]
 
@@ -21,6 +22,7 @@ class OwnCluster(Protocol):
     high_breaker: CircuitBreaker
     membership: int
     load_reports: ClientSideWeightedRoundRobin | None
+    load: ClusterLoad | None
     is_retired: bool
 
 

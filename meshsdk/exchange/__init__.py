@@ -10,6 +10,18 @@ from .directory import Directory
 from .exchange import Exchange
 from .local_reply import LocalReply
 from .outcome import Failure, Outcome
+from .reporting import count_end, report
 from .retry import asked_back_off, retrying
 
-__all__ = ["Attempt", "Directory", "Exchange", "Failure", "LocalReply", "Outcome", "asked_back_off", "retrying"]
+__all__ = [
+    "Attempt",
+    "Directory",
+    "Exchange",
+    "Failure",
+    "LocalReply",
+    "Outcome",
+    "asked_back_off",
+    "count_end",
+    "report",
+    "retrying",
+]

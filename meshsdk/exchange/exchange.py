@@ -23,7 +23,6 @@ from msgspec.structs import replace
 
 from .. import deadline as inbound
 from ..balancing import Cluster, Endpoint
-from ..balancing.client_weights import take_load_report
 from ..balancing.context import MetadataMatch
 from ..resources import RetryPolicy
 from ..routing import CompiledForward, CompiledRoute, RequestHead, RouteTable, apply_mutations
@@ -35,7 +34,8 @@ from ..routing.tracing import Traced
 from . import caller_headers, sessions
 from .attempt import Attempt
 from .local_reply import LocalReply, dropped, no_healthy_endpoint, overflow, payload_too_large, timeout_reply
-from .outcome import OUTLIER_FAILURES, TIMEOUTS, Failure, Outcome, http_status_of
+from .outcome import Failure, Outcome
+from .reporting import take_back
 from .request_changes import (
     changed_request,
     format_context,
@@ -203,7 +203,9 @@ class Exchange:
         if timeouts.stream is not None and (timeouts.route is None or timeouts.stream < timeouts.route):
             self.deadline, self.deadline_failure = now + timeouts.stream, Failure.STREAM_DURATION
         cluster = self.cluster
-        if cluster.drop_share and self.random_fraction() < cluster.drop_share:
+        if cluster.drop_share and (drawn := self.random_fraction()) < cluster.drop_share:
+            if cluster.load is not None and cluster.endpoints_config is not None:
+                cluster.load.dropped(drawn, cluster.endpoints_config.drop_categories)
             return self.changed_reply(dropped(cluster.name, cluster.drop_share))
         if cluster.config.health_checks:
             cluster.last_used_at = now
@@ -243,6 +245,7 @@ class Exchange:
         self._has_resent = True
         breaker.retries += 1
         breaker.retried += 1
+        take_back(attempt.endpoint)
         return self._attempt_on(attempt.endpoint, now)
 
     def resend_over(self) -> None:
@@ -253,6 +256,9 @@ class Exchange:
         breaker = self.breaker
         self.attempts += 1
         self.endpoint, self.own_address = endpoint, ""
+        load = endpoint.cluster.load
+        if load is not None:
+            load.of(endpoint).issued += 1
         head, forward = self.head, self.forward
         headers = head.raw_headers
         deadline, failure = self.deadline, self.deadline_failure
@@ -289,18 +295,9 @@ class Exchange:
     def send_elsewhere(self, now: float) -> Attempt | LocalReply:
         """An attempt in the place of one that its peer never took up (RFC 9113 section 6.8); both count as one."""
         self.attempts -= 1
+        if self.endpoint is not None:
+            take_back(self.endpoint)
         return self.next_attempt(now)
-
-    def report(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
-        """Tell outlier detection how an attempt ended, and take an endpoint's own report of its load."""
-        monitor = attempt.endpoint.monitor
-        if monitor is not None:
-            if outcome.status is not None:
-                monitor.responded(http_status_of(outcome), now)
-            elif outcome.failure in OUTLIER_FAILURES:
-                monitor.failed(now, timed_out=outcome.failure is not Failure.CONNECT and outcome.failure in TIMEOUTS)
-        if outcome.status is not None:
-            take_load_report(attempt.endpoint, outcome.header("endpoint-load-metrics"), now)
 
     @property
     def idle_failure(self) -> Failure:
@@ -404,6 +401,8 @@ class Exchange:
     def overflow_reply(self, limit: str) -> LocalReply:
         """What a request is answered with that a circuit breaker refuses."""
         self.breaker.overflows += 1
+        if self.cluster.load is not None:
+            self.cluster.load.refused += 1
         return self.changed_reply(overflow(self.cluster.name, limit))
 
     def timeout_reply(self, failure: Failure) -> LocalReply:

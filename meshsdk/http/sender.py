@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import httpx
 
 from ..balancing.client_weights import take_load_report
-from ..exchange import Attempt, Exchange, LocalReply, asked_back_off
+from ..exchange import Attempt, Exchange, LocalReply, Outcome, asked_back_off, count_end, report
+from ..routing.timeouts import is_grpc
 from .dispatcher import IDEMPOTENT_METHODS, outcome_of
 from .http1 import Http1Reader
 from .raw_response import RawResponse
@@ -86,11 +87,13 @@ class AttemptSender(Generic[B]):
         """An attempt is over: health, circuit breaking and load reports hear of it."""
         cluster = self.exchange.cluster
         if cluster.wants_reports:
+            is_counted = attempt.endpoint.cluster.load is not None
+            ends_later = is_counted and raw is not None and self._ends_later(raw)
             outcome = outcome_of(attempt, raw, error)
             if outcome is not None:
-                self.exchange.report(attempt, outcome, self._now())
-            if raw is not None and cluster.load_reports is not None:
-                self._expect_trailers(attempt, raw)
+                report(attempt, outcome, self._now(), ends_later=ends_later)
+            if raw is not None and (is_counted or cluster.load_reports is not None):
+                self._expect_trailers(attempt, raw, ends_later=ends_later)
         self._last = raw
         return Result(attempt, raw, error)
 
@@ -112,13 +115,22 @@ class AttemptSender(Generic[B]):
     def _can_replay(self) -> bool:
         return isinstance(self._body, bytes) or self._body.can_replay
 
-    def _expect_trailers(self, attempt: Attempt, raw: RawResponse) -> None:
-        """Take a load report that comes after the body."""
+    def _ends_later(self, raw: RawResponse) -> bool:
+        """Whether trailers say how a call of gRPC's ended."""
+        return raw.status == 200 and is_grpc(self.exchange.head) and raw.header("grpc-status") is None
+
+    def _expect_trailers(self, attempt: Attempt, raw: RawResponse, *, ends_later: bool) -> None:
+        """Take a load report that comes after the body, and gRPC's status."""
 
         def take() -> None:
-            text = next((value for name, value in raw.trailers if name.lower() == b"endpoint-load-metrics"), None)
+            trailers = {name.lower(): value.decode("latin-1") for name, value in raw.trailers}
+            text = trailers.get(b"endpoint-load-metrics")
             if text is not None:
-                take_load_report(attempt.endpoint, text.decode("latin-1"), self._now())
+                take_load_report(attempt.endpoint, text, self._now())
+            if ends_later:
+                # A response that broke off has none.
+                status = trailers.get(b"grpc-status", "2")
+                count_end(attempt, Outcome(200, header=lambda name: status if name == "grpc-status" else None))
 
         if attempt.is_finished:
             take()

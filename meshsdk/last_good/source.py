@@ -137,6 +137,7 @@ class LastGoodSource:
         """What is kept, and what of it is in use, as `Mesh.status` says it. Control thread only."""
         kept_at = [entry.kept_at for _, _, entry in self._cache if entry.kept_at]
         keeper = self._keeper
+        not_taken = "" if self._source.is_connected else self._problem
         return {
             "path": str(keeper.store.path),
             "in_use": len(kept_at),
@@ -146,7 +147,7 @@ class LastGoodSource:
             "resources": keeper.count,
             "bytes": keeper.bytes,
             "not_kept": dict(keeper.not_kept),
-            "problem": "; ".join(filter(None, (self._problem, keeper.problem))),
+            "problem": "; ".join(filter(None, (not_taken, keeper.problem))),
         }
 
     # Taking what was kept.

@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -44,6 +45,9 @@ MAX_BYTES = 64 << 20
 _OVERHEAD_BYTES = 128
 _MAX_KEEPING_SECONDS = 300.0
 _LOCK_SECONDS = 5.0
+# Files of nodes that are no more: pods have names of their own, and a machine's disk has seen many.
+_FORGOTTEN_SECONDS = 30 * 86_400.0
+_FILE = re.compile(r"([0-9a-f]{32})\.resources")
 
 # Type URL and name.
 Key = tuple[str, str]
@@ -105,6 +109,7 @@ class Store:
         self._fingerprint = name
         self._name = f"{name}.resources"
         self._max_bytes = max_bytes
+        self._has_tidied = False
 
     @property
     def path(self) -> Path:
@@ -157,6 +162,9 @@ class Store:
                     del records[place:]
                     break
             self._write(folder, records)
+            if not self._has_tidied:
+                self._has_tidied = True
+                _forget_others(folder, self._fingerprint, max(_FORGOTTEN_SECONDS, 2 * max_age_seconds))
             return len(records), size, problem
 
     @contextlib.contextmanager
@@ -259,3 +267,16 @@ class Store:
                 os.unlink(temporary, dir_fd=folder)
             raise
         os.fsync(folder)
+
+
+def _forget_others(folder: int, own: str, seconds: float) -> None:
+    """Take away what no process has written to for a long time; one that runs does so every half an hour."""
+    for name in os.listdir(folder):
+        found = _FILE.fullmatch(name)
+        if found is None or found[1] == own:
+            continue
+        with contextlib.suppress(OSError):
+            if time.time() - os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime > seconds:
+                for suffix in ("resources", "new", "lock"):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(f"{found[1]}.{suffix}", dir_fd=folder)

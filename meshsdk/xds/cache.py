@@ -68,15 +68,19 @@ class CachedResource(Struct, frozen=True):
         return self.status is not Status.REQUESTED or self.resource is not None
 
 
+_REQUESTED = CachedResource(Status.REQUESTED)
+
+
 class ResourceCache:
     """Resources by type and name. Control thread only, but for the attributes, which any thread may read.
 
     Attributes:
-        changes: Counts every change, so that a reader can tell whether it has seen the latest.
+        changes: Counts every change of what is known, so that a reader can tell whether it has seen the latest.
         counts: How many resources there are, by type and status.
         updates, rejections: How many have come that were good and changed something, and that were bad, by type.
         heard_at: When one last came, in seconds since the epoch; 0 is never.
         fleeting: Those that may be used for a time only (`Lifetimes`).
+        kept: How many are known from before this process began (`CachedResource.kept_at`).
         watcher: Told of each that is put here, on the control thread; None is nobody.
     """
 
@@ -89,6 +93,7 @@ class ResourceCache:
         self.updates = dict.fromkeys(ResourceType, 0)
         self.rejections = dict.fromkeys(ResourceType, 0)
         self.heard_at = 0.0
+        self.kept = 0
         self.fleeting: set[ResourceKey] = set()
         self.watcher: Callable[[ResourceKey], None] | None = None
 
@@ -113,9 +118,9 @@ class ResourceCache:
         return sum(self.counts[kind, status] for kind in ResourceType)
 
     def request(self, kind: ResourceType, name: str) -> None:
-        """The resource is asked for, and nothing is known of it yet."""
+        """The resource is asked for, and nothing is known of it yet. So nothing that is decided can change by it."""
         if (kind, name) not in self._entries:
-            self._set(kind, name, CachedResource(Status.REQUESTED))
+            self._put(kind, name, _REQUESTED)
 
     def accept(self, kind: ResourceType, name: str, resource: Resource, version: str, packed: bytes) -> None:
         """A good resource came."""
@@ -177,6 +182,7 @@ class ResourceCache:
         entry = self._entries.pop((kind, name), None)
         if entry is not None:
             self.counts[kind, entry.status] -= 1
+            self.kept -= entry.kept_at > 0
 
     def __iter__(self) -> Iterator[tuple[ResourceType, str, CachedResource]]:
         return ((kind, name, entry) for (kind, name), entry in self._entries.items())
@@ -190,7 +196,9 @@ class ResourceCache:
         known = self._entries.get((kind, name))
         if known is not None:
             self.counts[kind, known.status] -= 1
+            self.kept -= known.kept_at > 0
         self.counts[kind, entry.status] += 1
+        self.kept += entry.kept_at > 0
         self._entries[(kind, name)] = entry
         if self.watcher is not None:
             self.watcher((kind, name))

@@ -226,6 +226,8 @@ class ServerConnection:
         if received.kind is not None:
             for name in received.settled:
                 self._cancel_timer(received.kind, name)
+            for name in received.doubted:
+                self._second_question.forget(received.kind, name)
             lifetimes = {(received.kind, name): one for name, one in received.lifetimes.items()}
             self._common.lifetimes.take(lifetimes)
         for answer in received.answers:

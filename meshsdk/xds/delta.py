@@ -21,6 +21,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from ..resources import RESOURCE_TYPES, ResourceType
 from ..xdstp import normalised
+from .cache import Status
 from .session import Outcome, Received, Session, refusal
 
 __all__ = ["DeltaSession"]
@@ -47,10 +48,14 @@ class DeltaSession(Session):
         ]
 
     def _versions(self, kind: ResourceType, names: frozenset[str]) -> dict[str, str]:
-        """Of what is in use: what was refused must come again, and what another process has heard."""
+        """Of what is in use, as far as this process has heard it itself.
+
+        What was refused has one that no server gives: it must come again, be it the last good one once more, or be said
+        to be gone.
+        """
         entries = ((name, self._cache.get(kind, name)) for name in names)
         return {
-            name: one.version
+            name: "" if one.status in (Status.NACKED, Status.RECEIVED_ERROR) else one.version
             for name, one in entries
             if one is not None and one.resource is not None and not one.kept_at
         }

@@ -47,12 +47,14 @@ class Received(Struct):
         answers: What to send.
         settled: Which of the wanted resources it has settled.
         lifetimes: For how many seconds each may be used from now on; None is until something else is said.
+        doubted: Which may be gone; to be asked for once more, again where that was done before.
     """
 
     answers: list[Any]
     kind: ResourceType | None = None
     settled: set[str] = field(default_factory=set)
     lifetimes: dict[str, float | None] = field(default_factory=dict)
+    doubted: set[str] = field(default_factory=set)
 
 
 class Arrived(Struct):
@@ -149,13 +151,15 @@ class Session(ABC):
         )
 
     def undecided(self, kind: ResourceType) -> frozenset[str]:
-        """Names of which nothing is known, and of which no response on this stream tells by leaving them out."""
-        if not self._cache.counts[kind, Status.REQUESTED]:
+        """Names of which this server has said nothing, and of which no response on this stream tells by leaving them
+        out."""
+        if not self._cache.counts[kind, Status.REQUESTED] and not self._cache.kept:
             return frozenset()
         return frozenset(
             name
             for name in self._wanted.get(kind, frozenset())
-            if (entry := self._cache.get(kind, name)) is not None and entry.status is Status.REQUESTED
+            if (entry := self._cache.get(kind, name)) is not None
+            and (entry.status is Status.REQUESTED or entry.kept_at)
         )
 
     def question(self, kind: ResourceType, names: frozenset[str]) -> Any:

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from meshsdk.xds.lifetimes import Lifetimes
 from meshsdk.xds.source import Wanted
 
 from ..conftest import service
+from ..patience import PATIENCE
 from ..processes import CLEAN_ENVIRONMENT
 from ..servers import EchoServer
 from .conftest import Plane, eventually
@@ -68,6 +70,12 @@ class Kept:
     def do(self, *steps: Callable[[], object]) -> None:
         """On the control thread, at once."""
         self.loop.post(lambda: [step() for step in steps])
+
+    def wait(self, seconds: float) -> None:
+        """By the clock and on the thread of what is waited for."""
+        later = threading.Event()
+        self.do(lambda: self.loop.call_later(seconds, later.set))
+        assert later.wait(PATIENCE)
 
     def accept(self, name: str, version: str = "1") -> None:
         packed = packed_cluster(name)
@@ -131,9 +139,9 @@ def test_what_a_server_does_not_change_stays_young_as_long_as_it_is_there(tmp_pa
         first = eventually(lambda: kept.records.get("a")).heard_at
         second = eventually(lambda: (at := kept.records["a"].heard_at) > first and at)
         kept.server.is_connected = False
-        time.sleep(0.5)
+        kept.wait(0.5)
         last = kept.records["a"].heard_at
-        time.sleep(0.5)
+        kept.wait(0.5)
         assert kept.records["a"].heard_at == last >= second
     finally:
         kept.close()

@@ -217,6 +217,20 @@ def test_what_a_killed_process_has_half_written_harms_nobody(store: Store) -> No
     assert len(list(store.folder.iterdir())) == 2, "the file and its lock"
 
 
+def test_files_of_nodes_that_are_no_more_are_taken_away(store: Store) -> None:
+    others = [Store(store.folder, letter * 32) for letter in "ab"]
+    for one in others:
+        update(one, record("x"))
+    long_ago = time.time() - 40 * DAY
+    os.utime(others[0].path, (long_ago, long_ago))
+    (store.folder / "notes.txt").write_text("mine")
+    os.utime(store.folder / "notes.txt", (long_ago, long_ago))
+    update(store, record("a"))
+    left = {path.name for path in store.folder.iterdir()}
+    files = {f"{letter * 32}.{kind}" for letter in "bf" for kind in ("resources", "lock")}
+    assert left == files | {"notes.txt"}
+
+
 WRITER = """
 import sys, time
 from pathlib import Path

@@ -23,6 +23,7 @@ __all__ = [
     "DnsDiscovery",
     "EdsDiscovery",
     "HttpProtocol",
+    "LoadReporting",
     "StaticDiscovery",
     "TcpKeepalive",
     "Thresholds",
@@ -117,6 +118,16 @@ class CircuitBreakers(Struct, frozen=True):
     max_connections_per_host: int | None = None
 
 
+class LoadReporting(Struct, frozen=True):
+    """Its load is reported to the server that it comes from (Cluster.lrs_server).
+
+    Attributes:
+        metrics: Which of an endpoint's own metrics, in gRFC A85's spelling (lrs_report_endpoint_metrics).
+    """
+
+    metrics: tuple[str, ...] = ()
+
+
 class TcpKeepalive(Struct, frozen=True):
     """When an idle connection is probed (envoy.config.core.v3.TcpKeepalive); None is the system's default."""
 
@@ -169,6 +180,7 @@ class Cluster(Struct, frozen=True):
             (gRFC A27); else Envoy's rules hold.
         override_host_status: In which health an endpoint may be named against the policy.
         auto_mutual: Mutual TLS of the mesh is spoken to the endpoints that istiod marks as taking it.
+        load_reporting: None is none.
     """
 
     name: str
@@ -198,6 +210,7 @@ class Cluster(Struct, frozen=True):
     fallback: DnsDiscovery | None = None
     override_host_status: frozenset[HealthStatus] = OVERRIDABLE
     auto_mutual: bool = False
+    load_reporting: LoadReporting | None = None
     notes: tuple[str, ...] = ()
 
     def tls_of(self, endpoint: EndpointConfig) -> UpstreamTls | None:

@@ -23,6 +23,7 @@ from .cluster import (
     DnsDiscovery,
     EdsDiscovery,
     HttpProtocol,
+    LoadReporting,
     StaticDiscovery,
     TcpKeepalive,
     Thresholds,
@@ -41,7 +42,7 @@ _CLUSTER_FIELDS = frozenset(
     " common_lb_config transport_socket metadata http2_protocol_options load_balancing_policy circuit_breakers"
     " max_requests_per_connection common_http_protocol_options per_connection_buffer_limit_bytes outlier_detection"
     " health_checks upstream_connection_options close_connections_on_host_health_failure"
-    " wait_for_warm_on_init transport_socket_matches".split()
+    " wait_for_warm_on_init transport_socket_matches lrs_server lrs_report_endpoint_metrics".split()
 )
 # update_merge_window only puts changes of health and weight off; here they are merged as they come.
 _COMMON_LB_FIELDS = frozenset(
@@ -113,8 +114,29 @@ def parse_cluster(message: Any) -> Cluster:
         close_connections_on_host_set_change=common.close_connections_on_host_set_change,
         close_connections_on_health_failure=message.close_connections_on_host_health_failure,
         override_host_status=_override_host_status(common),
+        load_reporting=_parse_load_reporting(message, where, notes),
         notes=tuple(notes),
     )
+
+
+# What a load report of an endpoint's may have (xds.data.orca.v3.OrcaLoadReport), by itself and in maps.
+_METRICS = frozenset("cpu_utilization mem_utilization application_utilization eps rps_fractional".split())
+_METRIC_MAPS = ("named_metrics.", "utilization.", "request_cost.")
+
+
+def _parse_load_reporting(message: Any, where: str, notes: Notes) -> LoadReporting | None:
+    """gRFC A27: reports go to the server that the cluster comes from. gRFC A85: metrics that are not known are left."""
+    if not message.HasField("lrs_server"):
+        return None
+    if message.lrs_server.WhichOneof("config_source_specifier") != "self":
+        notes.add(f"{where}.lrs_server", "load is reported to the cluster's own management server alone (self)")
+        return None
+    names = list(message.lrs_report_endpoint_metrics)
+    known = [name for name in names if name in _METRICS or (name.startswith(_METRIC_MAPS) and not name.endswith("."))]
+    for name in names:
+        if name not in known:
+            notes.add(f"{where}.lrs_report_endpoint_metrics", f"{name[:100]!r} is not known")
+    return LoadReporting(tuple(dict.fromkeys(known)))
 
 
 def _parse_tls_matches(message: Any, where: str, notes: Notes) -> tuple[TlsMatch, ...]:

@@ -130,6 +130,7 @@ class Endpoints(Struct, frozen=True):
     Attributes:
         overprovisioning_factor: In percent; 140 unless set (ClusterLoadAssignment.Policy).
         drop_share: Of the requests, how many are refused at once, between 0 and 1 (drop_overloads).
+        drop_categories: Each category, with the share that it and those before it refuse.
         weighted_priority_health: Availability of a priority counts weights instead of endpoints.
     """
 
@@ -137,6 +138,7 @@ class Endpoints(Struct, frozen=True):
     localities: tuple[LocalityEndpoints, ...] = ()
     overprovisioning_factor: int = 140
     drop_share: float = 0.0
+    drop_categories: tuple[tuple[str, float], ...] = ()
     weighted_priority_health: bool = False
     notes: tuple[str, ...] = ()
 
@@ -168,23 +170,26 @@ def parse_endpoints(
         for index, locality in enumerate(message.endpoints)
     )
     _check_weights(localities, where)
+    drops = _drops(message.policy, f"{where}.policy")
     return Endpoints(
         name=message.cluster_name,
         localities=localities,
         overprovisioning_factor=optional(message.policy, "overprovisioning_factor") or 140,
-        drop_share=_drop_share(message.policy, f"{where}.policy"),
+        drop_share=drops[-1][1] if drops else 0.0,
+        drop_categories=drops,
         weighted_priority_health=message.policy.weighted_priority_health,
         notes=tuple(notes),
     )
 
 
-def _drop_share(policy: Any, where: str) -> float:
+def _drops(policy: Any, where: str) -> tuple[tuple[str, float], ...]:
     """Each category drops its share of what the ones before let through."""
-    kept = 1.0
+    kept, drops = 1.0, []
     for index, drop in enumerate(policy.drop_overloads):
         path = f"{where}.drop_overloads[{index}].drop_percentage"
         kept *= 1 - parse_fractional_percent(drop.drop_percentage, path).share
-    return 1 - kept
+        drops.append((drop.category, 1 - kept))
+    return tuple(drops)
 
 
 def _check_weights(localities: tuple[LocalityEndpoints, ...], where: str) -> None:

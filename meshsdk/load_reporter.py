@@ -1,0 +1,250 @@
+"""Load reports (LRS): a management server is told how much its clusters' endpoints get, as often as it wants.
+
+Source: envoy.service.load_stats.v3, Envoy's source/common/upstream/load_stats_reporter.cc, gRFC A27, A64 and A85.
+
+The stream is open as long as some cluster's configuration asks for reports (Cluster.lrs_server, `self`), to the server
+that configuration comes from. What a server names is told from then on; a cluster that comes later, where all are asked
+for, from its beginning. A cluster that leaves is told once more. Counters only grow, and what was told is remembered
+here, so that nothing is counted twice or lost when a report is put off.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
+
+from .balancing import Cluster
+from .balancing.load import ClusterLoad, EndpointLoad, Loaded
+from .bootstrap import Bootstrap
+from .errors import BootstrapError
+from .exchange import Directory
+from .log_lines import logger_of
+from .resources import EdsDiscovery
+from .xds import ControlLoop, Timer
+from .xds.backoff import Backoff
+
+if TYPE_CHECKING:
+    from .xds.load_reports import ClusterReport, EndpointReport, LoadStream, LocalityReport, WantedLoad
+
+__all__ = ["LoadReporter", "follow_loads"]
+
+logger = logger_of("meshsdk.load_reports")
+
+
+def follow_loads(
+    reporter: LoadReporter | None,
+    bootstrap: Bootstrap,
+    loop: ControlLoop | None,
+    directory: Callable[[], Directory],
+    changed: Iterable[str],
+) -> LoadReporter | None:
+    """Who reports, now that some clusters have changed; None where nothing is to be reported."""
+    clusters = directory().clusters
+    # Where nobody reports yet, there is a reason to only among those.
+    seen = clusters.values() if reporter is not None else [clusters[name] for name in changed if name in clusters]
+    is_wanted = any(cluster.load is not None for cluster in seen)
+    if is_wanted and reporter is None and loop is not None and bootstrap.servers:
+        return LoadReporter(bootstrap, loop, directory)
+    if not is_wanted and reporter is not None:
+        reporter.close()
+        return None
+    return reporter
+
+
+class _Told(Struct):
+    """What a server was told of one cluster.
+
+    Attributes:
+        since: When the report that comes next begins.
+        endpoints: Of each: issued, succeeded, failed, and its metrics.
+    """
+
+    cluster: Cluster
+    load: ClusterLoad
+    since: float
+    endpoints: dict[Loaded, tuple[int, int, int, dict[str, tuple[int, float]]]] = field(default_factory=dict)
+    drops: dict[str, int] = field(default_factory=dict)
+    refused: int = 0
+
+
+class LoadReporter:
+    """Keeps one stream open and reports. Control thread only.
+
+    Args:
+        bootstrap: Its servers, in order of preference, and the node.
+        loop: The control thread.
+        directory: The clusters of now.
+        backoff: Delays between connection attempts.
+    """
+
+    def __init__(
+        self,
+        bootstrap: Bootstrap,
+        loop: ControlLoop,
+        directory: Callable[[], Directory],
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._servers = bootstrap.servers
+        self._node = bootstrap.node
+        self._loop = loop
+        self._directory = directory
+        self._backoff = backoff or Backoff()
+        self._server_index = 0
+        self._stream: LoadStream | None = None
+        self._wanted: WantedLoad | None = None
+        self._told: dict[str, _Told] = {}
+        self._timer: Timer | None = None
+        self._is_closed = False
+        self._problem = ""
+        self._reports = 0
+        loop.post(self._connect)
+
+    def status(self) -> dict[str, Any]:
+        """What is reported to whom, as `Mesh.status` says it."""
+        wanted = self._wanted
+        return {
+            "server": self._servers[self._server_index].uri,
+            "clusters": sorted(self._told),
+            "interval_seconds": wanted.interval_seconds if wanted is not None else None,
+            "reports": self._reports,
+            "problem": self._problem,
+        }
+
+    def close(self) -> None:
+        """Stop reporting."""
+        self._is_closed = True
+        self._drop()
+
+    def _connect(self) -> None:
+        self._timer = None
+        if self._is_closed:
+            return
+        from .xds.load_reports import LoadStream  # gRPC's stubs are loaded where somebody wants reports.
+
+        post = self._loop.post
+        try:
+            self._stream = LoadStream(
+                self._servers[self._server_index],
+                self._node,
+                lambda stream, wanted: post(partial(self._on_wanted, stream, wanted)),
+                lambda stream, reason: post(partial(self._on_end, stream, reason)),
+            )
+        except BootstrapError as error:
+            self._fail(str(error))
+
+    def _on_wanted(self, stream: LoadStream, wanted: WantedLoad) -> None:
+        stream.processed()
+        if stream is not self._stream:
+            return
+        self._backoff.reset()
+        self._wanted, self._problem = wanted, ""
+        # What is told already goes on; what is new begins now.
+        current = self._current()
+        told = {name: self._told.get(name) or _from_now(cluster, load) for name, (cluster, load) in current.items()}
+        self._told = told
+        self._schedule()
+
+    def _on_end(self, stream: LoadStream, reason: str) -> None:
+        if stream is self._stream:
+            was_heard = self._wanted is not None
+            self._drop()
+            self._fail(reason)
+            if not was_heard:
+                self._server_index = (self._server_index + 1) % len(self._servers)
+
+    def _fail(self, reason: str) -> None:
+        problem = f"load reports to {self._servers[self._server_index].uri}: {reason}"
+        if problem != self._problem:
+            logger.warning("%s; they are tried again", problem)
+        self._problem = problem
+        self._timer = self._loop.call_later(self._backoff.next_seconds(), self._connect)
+
+    def _drop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        stream, self._stream, self._wanted, self._told = self._stream, None, None, {}
+        if stream is not None:
+            stream.close()
+
+    def _schedule(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._wanted is not None:
+            self._timer = self._loop.call_later(self._wanted.interval_seconds, self._report)
+
+    def _current(self) -> dict[str, tuple[Cluster, ClusterLoad]]:
+        """The clusters that are to be told."""
+        named = self._wanted.clusters if self._wanted is not None else frozenset()
+        clusters = self._directory().clusters
+        found = clusters.values() if named is None else [clusters[name] for name in named if name in clusters]
+        return {one.name: (one, one.load) for one in found if one.load is not None}
+
+    def _report(self) -> None:
+        stream, wanted = self._stream, self._wanted
+        if stream is None or wanted is None:
+            return
+        if not stream.is_clogged:
+            current = self._current()
+            for name, (cluster, load) in current.items():
+                told = self._told.get(name)
+                if told is None or told.load is not load:
+                    # It came meanwhile; one that it may have been before has been told but for its last moments.
+                    self._told[name] = _Told(cluster, load, load.since)
+            stream.send([_report_of(told) for told in self._told.values()], by_endpoint=wanted.by_endpoint)
+            self._told = {name: told for name, told in self._told.items() if name in current}
+            self._reports += 1
+        self._schedule()
+
+
+def _from_now(cluster: Cluster, load: ClusterLoad) -> _Told:
+    """A cluster of which nothing that has been is told."""
+    told = _Told(cluster, load, load.since)
+    _report_of(told)
+    return told
+
+
+def _report_of(told: _Told) -> ClusterReport:
+    """What has happened since the last report, which from now on is this one."""
+    from .xds.load_reports import ClusterReport, LocalityReport
+
+    load, now = told.load, time.monotonic()
+    places: dict[tuple[int, Any], list[EndpointReport]] = {}
+    for endpoint, counts in list(load.endpoints.items()):
+        one = _endpoint_report(told, endpoint, counts)
+        if one.issued or one.succeeded or one.failed or one.in_progress or one.metrics:
+            places.setdefault((endpoint.priority, endpoint.locality), []).append(one)
+        elif endpoint.is_removed:
+            load.endpoints.pop(endpoint, None)
+            told.endpoints.pop(endpoint, None)
+    localities: list[LocalityReport] = [
+        LocalityReport(locality, priority, endpoints) for (priority, locality), endpoints in places.items()
+    ]
+    drops = {name: count - told.drops.get(name, 0) for name, count in list(load.drops.items())}
+    refused, interval = load.refused - told.refused, now - told.since
+    told.drops = {name: told.drops.get(name, 0) + count for name, count in drops.items()}
+    told.refused, told.since = told.refused + refused, now
+    discovery = told.cluster.config.discovery
+    service_name = discovery.service_name if isinstance(discovery, EdsDiscovery) else ""
+    seen = {name: count for name, count in drops.items() if count}
+    return ClusterReport(told.cluster.name, service_name, localities, seen, refused, interval)
+
+
+def _endpoint_report(told: _Told, endpoint: Loaded, counts: EndpointLoad) -> EndpointReport:
+    from .xds.load_reports import EndpointReport
+
+    issued, succeeded, failed, metrics = told.endpoints.get(endpoint, (0, 0, 0, {}))
+    # An attempt may turn out never to have been (a limit refused it) after it was told: the next one stands for it.
+    now = (max(counts.issued, issued), counts.succeeded, counts.failed, dict(counts.metrics))
+    told.endpoints[endpoint] = now
+    grown = {}
+    for name, (count, total) in now[3].items():
+        before = metrics.get(name, (0, 0.0))
+        if count != before[0]:
+            grown[name] = count - before[0], total - before[1]
+    in_progress = endpoint.active_requests
+    return EndpointReport(endpoint.address, now[0] - issued, now[1] - succeeded, now[2] - failed, in_progress, grown)
