@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from envoy.extensions.transport_sockets.tls.v3 import secret_pb2  # noqa: F401 - for what is read from JSON.
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import json_format, text_format
 from google.protobuf.message import DecodeError
