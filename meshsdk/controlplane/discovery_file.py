@@ -5,10 +5,11 @@ By the ending of its name: `.yaml`, `.yml`, `.json`, `.pb_text` or `.pb` (Envoy'
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
-from envoy.extensions.transport_sockets.tls.v3 import secret_pb2  # noqa: F401 - for what is read from JSON.
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import json_format, text_format
 from google.protobuf.message import DecodeError
@@ -32,7 +33,10 @@ def read_discovery_file(path: str) -> dict[tuple[ResourceType, str], bytes]:
         OSError: It cannot be read.
         ValueError: It is none, or holds something else. Nothing of its content is in the message, which may be secret.
     """
-    with Path(path).open("rb") as file:
+    # Nobody waits for the other end of a pipe.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("is no regular file")
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise ValueError(f"has more than {_MAX_BYTES} bytes")

@@ -161,7 +161,7 @@ _MODULES = {
     "envoy.extensions.retry.host.previous_hosts.v3": "previous_hosts",
     "envoy.extensions.retry.priority.previous_priorities.v3": "previous_priorities_config",
     "envoy.extensions.transport_sockets.raw_buffer.v3": "raw_buffer",
-    "envoy.extensions.transport_sockets.tls.v3": "tls tls_spiffe_validator_config",
+    "envoy.extensions.transport_sockets.tls.v3": "secret tls tls_spiffe_validator_config",
     "envoy.extensions.upstreams.http.v3": "http_protocol_options",
     "envoy.config.rbac.v3": "rbac",
     "envoy.config.route.v3": "route_components",

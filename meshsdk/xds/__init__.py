@@ -6,7 +6,9 @@ their versions and errors. What a resource means is not known here.
 - `loop` is the control thread: everything in this package and in `discovery` runs on it, so nothing there locks.
 - `session` is the protocol itself, without I/O: subscriptions, versions, nonces, ACK and NACK; `sotw` is its variant of
   the state of the world, `delta` the incremental one.
-- `ads_client` keeps one stream open, and one server behind it.
+- `connection` keeps a stream to one server open; `ads_client` has those of a list, in their order of preference.
+- `federation` is the one source that a process has: each resource is had from where its name says, which may be an
+  authority's servers, a file or a server of its own (`other_sources`).
 - `server_session` and `ads_server` are the other side, for those who serve resources.
 """
 

@@ -9,6 +9,8 @@ Theory of operation (Envoy docs, xds_protocol, "Incremental xDS"):
 - A new stream begins with all names, and the versions of what is known of them, so that only what has changed since
   then comes again (`initial_resource_versions`).
 - What is gone is said (`removed_resources`). A name that never existed should be said to be gone; not all servers do.
+- Routes, endpoints and secrets that are gone stay in use until nothing names them, as in Envoy (rds_impl.cc, eds.cc,
+  sds_api.cc): a server may tell of endpoints before it tells of their cluster, and of the routes that leave it.
 """
 
 from __future__ import annotations

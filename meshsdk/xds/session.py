@@ -294,7 +294,9 @@ class Session(ABC):
 
     def _delete(self, kind: ResourceType, name: str) -> None:
         known = self._cache.get(kind, name)
-        if self._keep_deleted and known is not None and known.resource is not None:
+        # Envoy: routes, endpoints and secrets go with what names them, in whatever order that is told.
+        is_kept = self._keep_deleted or not kind.is_complete_in_every_response
+        if is_kept and known is not None and known.resource is not None:
             self._cache.keep_deleted(kind, name, f"{_DELETED}; what it sent last stays in use")
         elif known is None or known.status is not Status.DOES_NOT_EXIST or known.kept_at:
             self._cache.remove(kind, name, Status.DOES_NOT_EXIST, _DELETED)

@@ -21,11 +21,13 @@ import pytest
 
 import meshsdk
 
+from ..certificates import SpiffeCa, spiffe
 from ..grpc.xds import cluster, endpoints, listener
 from ..patience import PATIENCE
 from ..processes import free_ports
 from ..servers import EchoServer
 from ..xds.test_grfc_fallback import requests_without_end, wait_for
+from ..xds.test_secrets import TlsServer, certificate, secured, trust
 
 pytestmark = pytest.mark.interop
 
@@ -207,3 +209,25 @@ def test_a_snapshot_that_is_only_sent_whole(plane: MakePlane, client: httpx.Clie
     assert client.get("http://shop").headers["x-served-by"] == "one"
     running.serve(*by_rds("shop", "c", echo("two").port))
     wait_for(lambda: client.get("http://shop").headers["x-served-by"] == "two")
+
+
+def test_secrets_are_delivered_and_rotated(
+    plane: MakePlane, client: httpx.Client, tmp_path: Path, stack: ExitStack
+) -> None:
+    ca = SpiffeCa()
+    server = TlsServer(ca.pem, ca.issue(spiffe("shop")), tmp_path)
+    stack.callback(server.close)
+    whole, routes, _, users = by_rds("shop", "c", server.port)
+    running = plane()
+
+    def serve(caller: str) -> None:
+        mine, theirs = certificate("mine", ca.issue(spiffe(caller))), trust("theirs", ca)
+        running.serve(whole, routes, secured(None, None), users, mine, theirs)
+
+    serve("a")
+    assert client.get("http://shop").headers["x-served-by"] == spiffe("a")
+    with requests_without_end(client, "http://shop") as told:
+        serve("b")
+        wait_for(lambda: told and told[-1] == spiffe("b"))
+    assert set(told) <= {spiffe("a"), spiffe("b")}
+    assert not running.refused

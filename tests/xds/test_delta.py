@@ -101,7 +101,12 @@ def test_what_is_removed_is_gone_and_a_name_that_never_was_is_known_to_be_none(
     ads.send_delta(CLUSTER, "n3", removed=("a", "nobody asked for it"))
     ads.send_delta(ENDPOINTS, "n4", removed=("e",))
     assert client.entry(CLUSTER, "a", Status.DOES_NOT_EXIST).was_there
-    client.entry(ENDPOINTS, "e", Status.DOES_NOT_EXIST)
+    # It goes with the cluster that names it.
+    assert client.entry(ENDPOINTS, "e", Status.DOES_NOT_EXIST).resource is not None
+    client.subscribe(cluster={"a"})
+    ads.send_delta(CLUSTER, "n5", named("a", cluster("a"), "2"))
+    client.entry(CLUSTER, "a", Status.ACKED)
+    assert client.cache.get(ENDPOINTS, "e") is None
     assert client.cache.get(CLUSTER, "nobody asked for it") is None
 
 

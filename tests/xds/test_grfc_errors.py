@@ -7,14 +7,19 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
+import grpc
 import pytest
+from envoy.admin.v3 import config_dump_shared_pb2
 from envoy.service.discovery.v3 import discovery_pb2
+from envoy.service.status.v3 import csds_pb2, csds_pb2_grpc
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, status_pb2
 
+import meshsdk
 from meshsdk.resources import ResourceType
 from meshsdk.xds import CachedResource, Status
 
@@ -168,6 +173,34 @@ def test_a88_errors_of_the_server_end_the_wait_and_say_why(ads: ScriptedAds, mak
     client.entry(ENDPOINTS, "good", Status.ACKED)
     assert client.cache.get(ENDPOINTS, "nobody asked for it") is None
     assert not ads.request().HasField("error_detail")
+
+
+def test_a88_csds_tells_of_errors_of_the_server(ads: ScriptedAds, stack: ExitStack) -> None:
+    bootstrap = {
+        "xds_servers": [{"server_uri": f"127.0.0.1:{ads.port}", "channel_creds": [{"type": "insecure"}]}],
+        "node": {"id": "x"},
+    }
+    mesh = stack.enter_context(meshsdk.Mesh(bootstrap=bootstrap, unknown_hosts="deny"))
+    with pytest.raises(TimeoutError):
+        mesh.wait_ready("shop", 0.01)
+    names = list(ads.request().resource_names)
+    errors = [error(name, code_pb2.PERMISSION_DENIED, "not for you") for name in names]
+    send_errors(ads, ResourceType.LISTENER, "1", *errors)
+    with pytest.raises(meshsdk.NoRouteError, match="PERMISSION_DENIED: not for you"):
+        mesh.wait_ready("shop", PATIENCE)
+    server = grpc.server(ThreadPoolExecutor(2))
+    mesh.add_csds_servicer(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    stack.callback(lambda: server.stop(0).wait())
+    channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}"))
+    told = csds_pb2_grpc.ClientStatusDiscoveryServiceStub(channel).FetchClientStatus(csds_pb2.ClientStatusRequest())
+    configs = told.config[0].generic_xds_configs
+    assert {one.name for one in configs} == set(names)
+    assert all("not for you" in one.error_state.details for one in configs)
+    assert {config_dump_shared_pb2.ClientResourceStatus.Name(one.client_status) for one in configs} == {
+        "RECEIVED_ERROR"
+    }
 
 
 def test_a88_errors_come_incrementally_as_well(make_client: MakeClient, stack: ExitStack) -> None:

@@ -211,3 +211,25 @@ def test_a71_async_clients_come_through_as_well(
             return str((await client.get("http://shop")).headers["x-served-by"])
 
     assert asyncio.run(ask()) == "fallback's"
+
+
+def test_servers_that_come_and_go_leave_nothing_behind(
+    pair: Pair, echo: Callable[[str], EchoServer], stack: ExitStack
+) -> None:
+    mine, theirs = echo("primary's"), echo("fallback's")
+    before = {thread.ident for thread in threading.enumerate()}
+    with meshsdk.Mesh(bootstrap=pair.bootstrap) as mesh, mesh.client(timeout=PATIENCE) as client:
+        for turn in range(3):
+            hosts = [f"host{number}" for number in range(turn + 1)]
+            pair.start(1, *(one for host in hosts for one in world(host, theirs.port)))
+            # What is new each time comes from the fallback; then the first one is back, and then both are gone.
+            assert client.get(f"http://host{turn}").headers["x-served-by"] == "fallback's"
+            pair.start(0, *(one for host in hosts for one in world(host, mine.port)))
+            wait_for(lambda host=hosts[-1]: client.get(f"http://{host}").headers["x-served-by"] == "primary's")  # type: ignore[misc]
+            pair.kill(0), pair.kill(1)
+            for host in hosts:
+                assert client.get(f"http://{host}").headers["x-served-by"] == "primary's"
+        source: Any = mesh.runtime.source
+        wait_for(lambda: "management server" in source.problem)
+    left = {thread.name for thread in threading.enumerate() if thread.ident not in before}
+    assert not [name for name in left if name.startswith("meshsdk-ads ")]

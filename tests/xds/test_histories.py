@@ -290,7 +290,8 @@ class Histories(RuleBasedStateMachine):
         for key, entry in cache.items():
             if entry.resource is None or entry.packed == self.world.get(key):
                 continue
-            assert key in self.bad or self._is_unheard_of(key), f"{key} is not what is served"
+            is_undeletable = key not in self.world and not key[0].is_complete_in_every_response
+            assert key in self.bad or is_undeletable, f"{key} is not what is served"
             assert entry.packed in self.good[key]
             kept[key] = entry.packed
         return kept
@@ -300,13 +301,15 @@ class Histories(RuleBasedStateMachine):
         return key not in self.world and not self.is_incremental and not key[0].is_complete_in_every_response
 
     def _compare(self, key: Key, entry: CachedResource, fresh: CachedResource, is_kept: bool) -> None:
-        if entry.status in ABSENT:
+        if entry.status in ABSENT and entry.resource is None:
             assert fresh.status in ABSENT, key
         elif entry.status is Status.NACKED and self._is_unheard_of(key):
             assert fresh.status is Status.ACKED if is_kept else fresh.status in ABSENT, key
         elif is_kept and key in self.bad:
             assert entry.status is Status.NACKED, key
             assert entry.error, key
+        elif is_kept and self.is_incremental:
+            assert entry.status is Status.DOES_NOT_EXIST, key
         else:
             assert entry.status is fresh.status, key
         assert entry.packed == fresh.packed, key

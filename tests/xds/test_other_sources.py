@@ -183,6 +183,12 @@ def test_other_files_are_refused(name: str, content: bytes, problem: str, tmp_pa
         read_discovery_file(str(tmp_path / name))
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ValueError, match="is no regular file"):
+        read_discovery_file(str(tmp_path / "pipe.yaml"))
+
+
 def google(server: AdsServer, api_type: str) -> dict[str, Any]:
     target = {"target_uri": server.entry["server_uri"], "stat_prefix": "x"}
     return {"api_config_source": {"api_type": api_type, "grpc_services": [{"google_grpc": target}]}}

@@ -20,7 +20,10 @@ from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
 from google.protobuf import json_format
 
 import meshsdk
+from meshsdk.controlplane import Folder
+from meshsdk.controlplane.server import ControlPlaneServer
 from meshsdk.errors import ResourceError
+from meshsdk.identities import DevelopmentIdentity
 from meshsdk.resources import ResourceType, Secret, decode, kept_bytes
 from meshsdk.security import Secrets
 from tests.loops import LOOPS, make_loop
@@ -407,3 +410,27 @@ def test_channels_use_what_is_delivered(stack: ExitStack) -> None:
     client = SyncClient(mesh, "shop")
     stack.callback(client.channel.close)
     assert client.call()["name"] == "mine"
+
+
+def test_our_own_control_plane_delivers_over_a_unix_socket(stack: ExitStack, tmp_path: Path) -> None:
+    """By the names that SPIRE has: a SPIFFE ID, and its trust domain."""
+    (tmp_path / "mesh").mkdir()
+    control_plane = ControlPlaneServer(Folder(tmp_path / "mesh"), f"unix:{tmp_path / 'socket'}")
+    control_plane.start()
+    stack.callback(control_plane.stop)
+    target = {"google_grpc": {"target_uri": f"unix:{tmp_path / 'socket'}", "stat_prefix": "x"}}
+    source = {"api_config_source": {"api_type": "DELTA_GRPC", "grpc_services": [target]}}
+    shop = DevelopmentIdentity(tmp_path / "mesh", spiffe("shop"))
+    stack.callback(shop.close)
+    pair = shop.credentials()
+    server = TlsServer(pair.roots, (pair.private_key, pair.certificate), tmp_path)
+    stack.callback(server.close)
+    made = secured(source, source)
+    common = made["transport_socket"]["typed_config"]["common_tls_context"]
+    common["tls_certificate_sds_secret_configs"][0]["name"] = spiffe("a")
+    common["combined_validation_context"]["validation_context_sds_secret_config"]["name"] = "spiffe://cluster.local"
+    ads = stack.enter_context(AdsServer(listener("shop", [ROUTE]), made, endpoints("c", [[server.port]])))
+    node = {"id": "x", "metadata": {"NAMESPACE": "default", "SERVICE_ACCOUNT": "a"}}
+    mesh = stack.enter_context(meshsdk.Mesh(bootstrap={**ads.bootstrap, "node": node}))
+    client = stack.enter_context(mesh.client(timeout=PATIENCE))
+    assert client.get("http://shop").headers["x-served-by"] == spiffe("a")
