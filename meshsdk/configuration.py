@@ -116,9 +116,9 @@ def ads_source(bootstrap: Bootstrap, identity: Identity | None) -> SourceFactory
     has_identity = _has_identity(bootstrap, identity)
 
     def make(cache: ResourceCache, loop: ControlLoop) -> Source:
-        from .xds.ads_client import AdsClient  # gRPC's stubs are loaded where there is a server to talk to.
+        from .xds.federation import Federation  # gRPC's stubs are loaded where there is a server to talk to.
 
-        return AdsClient(bootstrap.servers, bootstrap.node, cache, loop, has_identity=has_identity)
+        return Federation(bootstrap, cache, loop, has_identity=has_identity)
 
     return make
 

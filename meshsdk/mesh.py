@@ -122,6 +122,7 @@ class Mesh:
         http2: bool = False,
         limits: httpx.Limits | None = None,
         allow_missing_close_notify: bool = False,
+        authority: str | None = None,
         **kwargs: Any,
     ) -> httpx.Client:
         """An httpx.Client on the mesh.
@@ -132,10 +133,11 @@ class Mesh:
             limits: Connections of this client; by default the mesh's own limits govern.
             allow_missing_close_notify: Take a response that ends with its TLS connection for whole, though the peer
                 did not say so (RFC 9112 section 9.8); some old servers never do.
+            authority: Whose hosts requests go to, of the bootstrap's `authorities`; None is the default one's.
             **kwargs: Anything else that httpx.Client takes. `proxy` and `mounts` are for hosts outside the mesh alone;
                 proxies of the environment are not used.
         """
-        return make_client(self, verify, http2, limits, allow_missing_close_notify, kwargs)
+        return make_client(self, verify, http2, limits, allow_missing_close_notify, authority, kwargs)
 
     def async_client(
         self,
@@ -144,10 +146,11 @@ class Mesh:
         http2: bool = False,
         limits: httpx.Limits | None = None,
         allow_missing_close_notify: bool = False,
+        authority: str | None = None,
         **kwargs: Any,
     ) -> httpx.AsyncClient:
         """An httpx.AsyncClient on the mesh. Arguments as for `client`."""
-        return make_async_client(self, verify, http2, limits, allow_missing_close_notify, kwargs)
+        return make_async_client(self, verify, http2, limits, allow_missing_close_notify, authority, kwargs)
 
     def channel(
         self,
@@ -161,7 +164,7 @@ class Mesh:
         """A grpc.Channel on the mesh.
 
         Args:
-            target: `ratings:9080`, or `xds:///ratings:9080`.
+            target: `ratings:9080`, `xds:///ratings:9080`, or `xds://AUTHORITY/ratings:9080`.
             options: As grpc.insecure_channel's.
             interceptors: Client interceptors, the first one outermost; they see calls before the mesh does.
             compression: As grpc.insecure_channel's.
@@ -357,7 +360,7 @@ class Mesh:
         """Wait until the mesh knows `target` and everything that its routes lead to.
 
         Args:
-            target: `host` or `host:port`.
+            target: `host` or `host:port`, of an authority `xds://AUTHORITY/host:port`.
             timeout: In seconds.
 
         Raises:

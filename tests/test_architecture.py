@@ -15,6 +15,7 @@ RANKS = {
     "errors": 0,
     "one_line": 0,
     "version": 0,
+    "xdstp": 0,
     "forked": 0,
     "log_lines": 0,
     "sensitive": 0,
@@ -41,6 +42,7 @@ RANKS = {
     "decision": 10,
     "status": 9,
     "followed": 9,
+    "rotation": 9,
     "last_good": 9,
     "load_reporter": 9,
     "grpc": 10,
@@ -53,11 +55,12 @@ RANKS = {
     "admin": 11,
     "__init__": 12,
     "cli": 13,
+    "testing": 13,
     "__main__": 13,
 }
 DECISION_SIDE = ("routing", "balancing", "exchange", "inbound")
 FORBIDDEN_TO_DECISIONS = ("grpc", "httpx", "asyncio", "threading", "ssl", "socket")
-MAY_SEE_PROTOBUF = ("resources", "xds", "controlplane", "grpc", "server", "identities", "admin")
+MAY_SEE_PROTOBUF = ("resources", "xds", "controlplane", "grpc", "server", "identities", "admin", "testing")
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -12,7 +12,7 @@ their versions and errors. What a resource means is not known here.
 
 from .cache import DOES_NOT_EXIST_SECONDS, CachedResource, ResourceCache, ResourceKey, Status
 from .loop import ControlLoop, Timer
-from .source import Source
+from .source import Source, Wanted
 
 __all__ = [
     "DOES_NOT_EXIST_SECONDS",
@@ -23,4 +23,5 @@ __all__ = [
     "Source",
     "Status",
     "Timer",
+    "Wanted",
 ]

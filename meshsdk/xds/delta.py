@@ -18,6 +18,7 @@ from typing import Any
 from envoy.service.discovery.v3 import discovery_pb2
 
 from ..resources import RESOURCE_TYPES, ResourceType
+from ..xdstp import normalised
 from .session import Outcome, Received, Session, refusal
 
 __all__ = ["DeltaSession"]
@@ -72,8 +73,9 @@ class DeltaSession(Session):
         outcome = Outcome()
         for container in response.resources:
             self._take(kind, container, "", outcome)
+        self._take_errors(kind, response, outcome)
         wanted = self._wanted.get(kind, frozenset())
-        for name in response.removed_resources:
+        for name in map(normalised, response.removed_resources):
             # A server that says both has the resource: it may be the one that was asked for again meanwhile.
             if name in wanted and name not in outcome.sent:
                 self._delete(kind, name)

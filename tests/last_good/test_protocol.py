@@ -82,7 +82,7 @@ def test_what_a_server_leaves_out_goes_by_the_timer(stack: ExitStack, make_clien
     stack.callback(ads.stop)
     ads.request()
     ads.send_delta(CLUSTER, "n1", named("b", cluster("b")))
-    gone = entry(client, "a", lambda one: one.status is Status.TIMEOUT)
+    gone = entry(client, "a", lambda one: one.status is Status.DOES_NOT_EXIST)
     assert gone.resource is None
     assert entry(client, "b", lambda one: one.status is Status.ACKED).kept_at == 0.0
 
