@@ -13,12 +13,15 @@ from .bootstrap import Bootstrap, Node, load_bootstrap, parse_bootstrap
 from .control import SourceFactory
 from .errors import BootstrapError
 from .istio_pod import SERVER_LISTENER_TEMPLATE, pod_bootstrap
+from .log_lines import logger_of
 from .resources import decode
 from .security import Identity
 from .security.secrets import IDENTITY_PROVIDER
 from .xds import ControlLoop, ResourceCache, Source
 
 __all__ = ["ads_source", "check_choice", "find_configuration", "find_port", "folder_source", "kept_source"]
+
+logger = logger_of("meshsdk")
 
 CONFIG_VARIABLE = "MESHSDK_CONFIG"
 CACHE_VARIABLE = "MESHSDK_CACHE_DIR"
@@ -148,6 +151,9 @@ def kept_source(
         return make_source
     if os.name != "posix":
         raise BootstrapError("", "cache_dir needs a system whose files say who may write to them")
+    if getattr(bootstrap.node, "is_sidecar", False):
+        logger.warning("cache_dir: nothing is kept of istiod's profile sidecar, whose listeners are found among all")
+        return make_source
     path = Path(folder).absolute()
 
     def make(cache: ResourceCache, loop: ControlLoop) -> Source:

@@ -104,7 +104,7 @@ def _fill(config: Any, entry: CachedResource) -> None:
     config.client_status = config_dump_shared_pb2.ClientResourceStatus.Value(entry.status.name)
     if entry.updated_at:
         config.last_updated.CopyFrom(_timestamp(entry.updated_at))
-    if entry.status is Status.NACKED:
+    if entry.status in (Status.NACKED, Status.RECEIVED_ERROR):
         error = config.error_state
         error.details, error.version_info = shown_error(entry.error), entry.failed_version
         error.last_update_attempt.CopyFrom(_timestamp(entry.failed_at))

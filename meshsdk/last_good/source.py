@@ -265,10 +265,10 @@ class LastGoodSource:
             heard_at = time.time() if self._is_connected_for(name) else self._cache.heard_at
             if entry.status is Status.ACKED and (kind, name) not in self._cache.fleeting:
                 changes[key] = Record(kind.type_url, name, entry.version, heard_at, entry.packed)
-            elif entry.status is Status.DOES_NOT_EXIST and kind is ResourceType.LISTENER:
+            elif entry.is_missing and entry.resource is None and kind is ResourceType.LISTENER:
                 changes[key] = Record(kind.type_url, name, "", heard_at, b"")
-            elif entry.status in (Status.ACKED, Status.DOES_NOT_EXIST, Status.TIMEOUT):
-                changes[key] = None
+            elif entry.status in (Status.ACKED, Status.TIMEOUT) or entry.is_missing or entry.is_dropped:
+                changes[key] = None  # It may be used for a time only, is gone, or must not be used any more.
         if changes:
             self._keeper.keep(changes)
 
