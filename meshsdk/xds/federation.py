@@ -94,6 +94,14 @@ class Federation:
         """See `Source.is_connected`: all servers of which something is wanted."""
         return all(client.is_connected for client in self._used())
 
+    def is_connected_for(self, name: str) -> bool:
+        """Whether changes of a resource are heard of."""
+        try:
+            client = self._clients.get(self._bootstrap.servers_of(authority_of(name)))
+        except BootstrapError:
+            return True  # It is known that there is none.
+        return client is not None and client.is_connected
+
     @property
     def failures(self) -> int:
         """See `Source.failures`."""
