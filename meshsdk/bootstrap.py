@@ -11,7 +11,6 @@ import ipaddress
 import json
 import os
 import threading
-import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from typing import Any
 from msgspec import Struct, field
 
 from .errors import BootstrapError
+from .profiles import VIRTUAL_INBOUND, is_sidecar, sidecar_root
+from .xdstp import filled_in
 
 __all__ = [
     "Authority",
@@ -35,13 +36,11 @@ __all__ = [
 BOOTSTRAP_PATH_VARIABLE = "GRPC_XDS_BOOTSTRAP"
 BOOTSTRAP_JSON_VARIABLE = "GRPC_XDS_BOOTSTRAP_CONFIG"
 
+# gRFC A88: "will also guard whether we default to ignoring resource deletion".
+DATA_ERRORS_VARIABLE = "GRPC_EXPERIMENTAL_XDS_DATA_ERROR_HANDLING"
+
 # grpc-core is given a bootstrap through the environment (`grpc.process_bootstrap`); that one is not for us to read.
 ENVIRONMENT_LOCK = threading.RLock()
-
-# Of a node's metadata: by what istiod makes its resources. Only of sidecars it is empty.
-GENERATOR = "GENERATOR"
-# The one listener that istiod gives a sidecar for all that comes in.
-VIRTUAL_INBOUND = "virtualInbound"
 
 # gRFC A27 leaves the list open; these are the kinds meshsdk can use. `google_default` is a known kind that needs
 # Google's own credential chain, so it is refused by name rather than skipped like an unknown one.
@@ -68,12 +67,8 @@ class Node(Struct, frozen=True):
 
     @property
     def is_sidecar(self) -> bool:
-        """Whether istiod takes it for a sidecar: by its type, and since it asks for no generator of its own.
-
-        Source: istio/istio pilot/pkg/model/context.go, ParseServiceNodeWithMetadata; pilot/pkg/xds/ads.go,
-        findGenerator.
-        """
-        return self.id.startswith("sidecar~") and self.id.count("~") == 3 and not self.metadata.get(GENERATOR)
+        """Whether istiod takes it for a sidecar."""
+        return is_sidecar(self.id, self.metadata)
 
     @property
     def namespace(self) -> str:
@@ -146,18 +141,30 @@ class XdsServer(Struct, frozen=True):
 
     @property
     def ignores_resource_deletion(self) -> bool:
-        """gRFC A53: resources that the server deletes are kept in use."""
-        return "ignore_resource_deletion" in self.features
+        """Resources that the server deletes are kept in use (gRFC A53).
+
+        gRFC A88 makes that the rule, but where `fail_on_data_errors` is a feature. Until clients of gRPC do so without
+        being told by a variable of the environment, it takes that variable here as well.
+        """
+        if self.fails_on_data_errors:
+            return False
+        is_told = os.environ.get(DATA_ERRORS_VARIABLE, "").lower() == "true"
+        return is_told or "ignore_resource_deletion" in self.features
+
+    @property
+    def fails_on_data_errors(self) -> bool:
+        """gRFC A88: what is refused, deleted or forbidden is not used any longer, though it has been good."""
+        return "fail_on_data_errors" in self.features
+
+    @property
+    def tells_of_missing_resources(self) -> bool:
+        """gRFC A88: it says what it does not have, so that one that does not come is late, and not missing."""
+        return "resource_timer_is_transient_error" in self.features
 
     @property
     def is_incremental(self) -> bool:
         """It is spoken to incrementally ("delta"), which gRPC's clients do not, and so have no feature for."""
         return "meshsdk.incremental" in self.features
-
-    @property
-    def is_of_the_world(self) -> bool:
-        """It is spoken to by the state of the world, also where incremental is the usual way."""
-        return "meshsdk.state_of_the_world" in self.features
 
 
 class Authority(Struct, frozen=True):
@@ -184,25 +191,54 @@ class Bootstrap(Struct, frozen=True):
     client_listener_template: str = "%s"
     server_listener_template: str = ""
 
-    def listener_name(self, target: str) -> str:
-        """The name of the client listener of `target` (host and port), by the default authority's template."""
-        return _filled_in(self.client_listener_template, target)
+    def listener_name(self, target: str, authority: str | None = None) -> str:
+        """The name of the client listener of `target` (host and port).
 
-    def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
+        Args:
+            target: The target.
+            authority: Whose listener it is (gRFC A47); None takes the default template.
+
+        Raises:
+            BootstrapError: There is no such authority.
+        """
+        if authority is None:
+            return filled_in(self.client_listener_template, target)
+        return filled_in(self._authority(authority).client_listener_template, target)
+
+    def servers_of(self, authority: str | None) -> tuple[XdsServer, ...]:
+        """The servers of an authority's resources (gRFC A47); None is that of names without any.
+
+        Raises:
+            BootstrapError: There is no such authority.
+        """
+        return self.servers if authority is None else self._authority(authority).servers or self.servers
+
+    def _authority(self, name: str) -> Authority:
+        found = self.authorities.get(name)
+        if found is None:
+            known = ", ".join(map(repr, sorted(self.authorities))) or "none"
+            raise BootstrapError("authorities", f"has no {name!r} (it has: {known})")
+        return found
+
+    def listener_names(
+        self, host: str, port: int, *, port_is_explicit: bool, authority: str | None = None
+    ) -> tuple[str, ...]:
         """Names of the listeners that may stand for a target: as written, then as a Kubernetes short name.
 
-        A name with a dot at its end is the same host, and no short name. A sidecar's listeners have other names, and
-        are found by host and port (`discovery.outbound`).
+        A name with a dot at its end is the same host, and no short name. A sidecar's are found otherwise (`profiles`).
+
+        Raises:
+            BootstrapError: There is no such authority.
         """
         if self.node.is_sidecar:
-            return (f"{host.lower()}:{port}",)
+            return (sidecar_root(host, port, authority),)
         is_absolute = host.endswith(".")
         host = host.lower().removesuffix(".")
         targets = [f"{host}:{port}"] if port_is_explicit else [host, f"{host}:{port}"]
         full = None if is_absolute else self.node.complete(host)
         if full is not None:
             targets.append(f"{full}:{port}")
-        return tuple(self.listener_name(target) for target in targets)
+        return tuple(self.listener_name(target, authority) for target in targets)
 
     def server_listener_name(self, address: str, port: int) -> str:
         """The name of the listener of a server's socket (server_listener_resource_name_template, gRFC A36).
@@ -218,23 +254,21 @@ class Bootstrap(Struct, frozen=True):
                 "server_listener_resource_name_template", "must be set for a server to find its listener"
             )
         host = f"[{address}]" if ":" in address else address
-        return _filled_in(template, f"{host}:{port}")
+        return filled_in(template, f"{host}:{port}")
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What it says that is left out."""
+        lists = [
+            ("", self.servers),
+            *((f"authorities[{key!r}].", one.servers) for key, one in self.authorities.items()),
+        ]
         return tuple(
-            f"bootstrap: xds_servers[{index}].call_creds: {kind!r} is not known and left out; {_TOKEN_FILE!r} is"
-            for index, server in enumerate(self.servers)
+            f"bootstrap: {where}xds_servers[{index}].call_creds: {kind!r} is not known and left out; {_TOKEN_FILE!r} is"
+            for where, servers in lists
+            for index, server in enumerate(servers)
             for kind in server.unknown_call_credentials
         )
-
-
-def _filled_in(template: str, target: str) -> str:
-    # gRFC A47: what goes into an xdstp template is percent-encoded.
-    if template.startswith("xdstp:"):
-        target = urllib.parse.quote(target, safe=":/~-._!$&'()*+,;=@")
-    return template.replace("%s", target)
 
 
 def load_bootstrap(source: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> Bootstrap | None:

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from msgspec.structs import replace
 
-from .bootstrap import GENERATOR, Bootstrap, Node, load_bootstrap, parse_bootstrap
+from .bootstrap import Bootstrap, Node, load_bootstrap, parse_bootstrap
 from .control import SourceFactory
 from .errors import BootstrapError
 from .istio_pod import SERVER_LISTENER_TEMPLATE, pod_bootstrap
+from .log_lines import logger_of
+from .profiles import GENERATOR
+from .resources import decode
 from .security import Identity
 from .security.secrets import IDENTITY_PROVIDER
 from .xds import ControlLoop, ResourceCache, Source
+from .xds.packed import of_sidecars
 
-__all__ = ["Profile", "ads_source", "find_configuration", "find_port", "folder_source", "with_profile"]
+__all__ = [
+    "Profile",
+    "ads_source",
+    "check_choice",
+    "find_configuration",
+    "find_port",
+    "folder_source",
+    "kept_source",
+    "source_of",
+]
+
+logger = logger_of("meshsdk")
 
 Profile = Literal["grpc", "sidecar"]
 PROFILES = ("grpc", "sidecar")
 
 CONFIG_VARIABLE = "MESHSDK_CONFIG"
+CACHE_VARIABLE = "MESHSDK_CACHE_DIR"
 # By the downward API, as Istio's proxies have it.
 _POD_NAMESPACE = "POD_NAMESPACE"
 
@@ -31,10 +49,12 @@ def find_configuration(
     bootstrap: str | os.PathLike[str] | Mapping[str, Any] | None,
     config: str | os.PathLike[str] | None,
     identity: Identity | str | None,
+    profile: Profile | None = None,
 ) -> tuple[Bootstrap, Path | None]:
     """A management server's bootstrap, or one with a folder: arguments, the environment, then what a pod is given.
 
     Raises:
+        ValueError: There is no such profile.
         BootstrapError: There is no configuration, or it is wrong.
     """
     if bootstrap is not None and config is not None:
@@ -42,12 +62,12 @@ def find_configuration(
     if config is None:
         parsed = load_bootstrap(bootstrap)
         if parsed is not None:
-            return parsed, None
+            return _with_profile(parsed, profile), None
         config = os.environ.get(CONFIG_VARIABLE)
     if not config:
         document = pod_bootstrap(os.environ)
         if document is not None:
-            return parse_bootstrap(document), None
+            return _with_profile(parse_bootstrap(document), profile), None
         raise BootstrapError(
             "",
             "there is no configuration: set GRPC_XDS_BOOTSTRAP to a bootstrap file, or MESHSDK_CONFIG to a folder of"
@@ -61,17 +81,11 @@ def find_configuration(
     return Bootstrap(node=node, server_listener_template=SERVER_LISTENER_TEMPLATE), root
 
 
-def with_profile(bootstrap: Bootstrap, profile: Profile | None) -> Bootstrap:
-    """A bootstrap whose node istiod takes as a profile says; None leaves it as it is.
-
-    Raises:
-        ValueError: There is no such profile.
-        BootstrapError: A sidecar must be told by its node's id, and it is not.
-    """
+def _with_profile(bootstrap: Bootstrap, profile: Profile | None) -> Bootstrap:
+    """A bootstrap whose node istiod takes as a profile says; None leaves it as it is."""
     if profile is None:
         return bootstrap
-    if profile not in PROFILES:
-        raise ValueError(f"profile must be one of {PROFILES}, is {profile!r}")
+    check_choice("profile", profile, PROFILES)
     metadata = {name: value for name, value in bootstrap.node.metadata.items() if name != GENERATOR}
     node = replace(bootstrap.node, metadata=metadata | ({GENERATOR: "grpc"} if profile == "grpc" else {}))
     if profile == "sidecar" and not node.is_sidecar:
@@ -79,6 +93,16 @@ def with_profile(bootstrap: Bootstrap, profile: Profile | None) -> Bootstrap:
             "node.id", f"must be sidecar~ADDRESS~POD.NAMESPACE~NAMESPACE.svc.DOMAIN for profile sidecar, is {node.id!r}"
         )
     return replace(bootstrap, node=node)
+
+
+def check_choice(argument: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a value that is none of those that are known.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if value not in known:
+        raise ValueError(f"{argument} must be one of {known}, is {value!r}")
 
 
 def find_port(argument: str, given: int | None, variable: str) -> int | None:
@@ -108,6 +132,19 @@ def _own_namespace(identity: Identity | str | None) -> str:
     return named or os.environ.get(_POD_NAMESPACE) or "default"
 
 
+def source_of(
+    bootstrap: Bootstrap,
+    folder: Path | None,
+    identity: Identity | None,
+    cache_dir: str | os.PathLike[str] | None,
+    cache_max_age: float,
+) -> SourceFactory:
+    """Makes the source of a folder's resources, or of what management servers send; see `kept_source`."""
+    if folder is not None:
+        return folder_source(folder, bootstrap.node)
+    return kept_source(ads_source(bootstrap, identity), bootstrap, identity, cache_dir, cache_max_age)
+
+
 def folder_source(root: Path, node: Node) -> SourceFactory:
     """Makes the source of a folder's resources, in this process."""
 
@@ -124,12 +161,56 @@ def folder_source(root: Path, node: Node) -> SourceFactory:
 
 def ads_source(bootstrap: Bootstrap, identity: Identity | None) -> SourceFactory:
     """Makes the source of what a bootstrap's management servers send."""
-    # Files of the bootstrap are an identity without an object.
-    has_identity = identity is not None or IDENTITY_PROVIDER in bootstrap.certificate_providers
+    has_identity = _has_identity(bootstrap, identity)
 
     def make(cache: ResourceCache, loop: ControlLoop) -> Source:
-        from .xds.ads_client import AdsClient  # gRPC's stubs are loaded where there is a server to talk to.
+        from .xds.federation import Federation  # gRPC's stubs are loaded where there is a server to talk to.
 
-        return AdsClient(bootstrap.servers, bootstrap.node, cache, loop, has_identity=has_identity)
+        if bootstrap.node.is_sidecar:
+            cache.packed = of_sidecars()
+        return Federation(bootstrap, cache, loop, has_identity=has_identity)
+
+    return make
+
+
+def _has_identity(bootstrap: Bootstrap, identity: Identity | None) -> bool:
+    # Files of the bootstrap are an identity without an object.
+    return identity is not None or IDENTITY_PROVIDER in bootstrap.certificate_providers
+
+
+def kept_source(
+    make_source: SourceFactory,
+    bootstrap: Bootstrap,
+    identity: Identity | None,
+    folder: str | os.PathLike[str] | None,
+    max_age_seconds: float,
+) -> SourceFactory:
+    """The source of what management servers send, kept in a folder where one is named, by argument or environment.
+
+    Raises:
+        ValueError: The age is none.
+        BootstrapError: This system has not what it takes.
+    """
+    if not 0 < max_age_seconds < math.inf:
+        raise ValueError(f"cache_max_age must be a positive number of seconds, is {max_age_seconds!r}")
+    folder = folder or os.environ.get(CACHE_VARIABLE)
+    if not folder:
+        return make_source
+    if os.name != "posix":
+        raise BootstrapError("", "cache_dir needs a system whose files say who may write to them")
+    if bootstrap.node.is_sidecar:
+        logger.warning(
+            "nothing is kept in %s: in profile sidecar a process starts by its management server only", folder
+        )
+        return make_source
+    path = Path(folder).absolute()
+
+    def make(cache: ResourceCache, loop: ControlLoop) -> Source:
+        from .last_good import Keeper, LastGoodSource, Store, fingerprint  # Nobody pays who keeps nothing.
+
+        keeper = Keeper(Store(path, fingerprint(bootstrap)), max_age_seconds)
+        read = partial(decode, grpc_profile=True, has_identity=_has_identity(bootstrap, identity))
+        servers = len(bootstrap.servers)
+        return LastGoodSource(make_source(cache, loop), cache, loop, keeper, read, servers=servers)
 
     return make

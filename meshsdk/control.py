@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec import Struct
 
 from .bootstrap import Bootstrap
-from .discovery import SERVER_ROOT, DnsResolver, Graph, Snapshot
+from .discovery import SERVER_ROOT, Changes, DnsResolver, Graph, Snapshot
 from .errors import RequestError
 from .exchange import Directory
 from .followed import OpenLogService, Stats, follow_logs, follow_metrics
 from .forked import keep
 from .http.dispatcher import HasCertificates, LocalReplies, Transport, UnknownHosts
 from .log_lines import logger_of
+from .rotation import RotationWatch
 from .security import Identity, Secrets
-from .status import clusters_of, resources_of
-from .xds import ControlLoop, ResourceCache, ResourceKey, Source, Timer
+from .status import status_of
+from .xds import ControlLoop, ResourceCache, ResourceKey, Source, Timer, Wanted
 
 if TYPE_CHECKING:
     from .access_log import AccessLogs
@@ -55,10 +56,6 @@ _MAX_ROUNDS = 64
 class _Waiter(Struct, eq=False):
     names: tuple[str, ...]
     callback: Callable[[], None]
-
-
-# How often it is looked whether certificates have changed, for connections that are open.
-_CERTIFICATES_SECONDS = 2.0
 
 
 class Control:
@@ -107,8 +104,7 @@ class Control:
         self.published_at = 0.0
         self.policies: Mapping[str, InboundPolicy] = MappingProxyType({})
         self._loop: ControlLoop | None = None
-        self._secured: weakref.WeakSet[HasCertificates] = weakref.WeakSet()
-        self._is_looking = False
+        self._rotation = RotationWatch(self.call_later)
         self._cache = ResourceCache()
         self._source: Source | None = None
         self._dns: DnsResolver | None = None
@@ -121,9 +117,11 @@ class Control:
         self._watchers: list[Callable[[], None]] = []
         self._seen_by_watchers = -1
         self._seen_changes = -1
-        self._is_dirty = False
+        self._is_dirty = self._is_whole = False
         # What has changed and may have notes that nobody has been told of.
         self._unnoted: set[ResourceKey] = set()
+        self._unpublished = Changes()
+        self._wanted: Wanted = {}
         self._call_later: Callable[[float, Callable[[], None]], Timer] | None = None
         self._end_of_withdrawn: Timer | None = None
         self._logged_notes: set[str] = set()
@@ -159,9 +157,9 @@ class Control:
 
         return span_tags_of(self.bootstrap.node)
 
-    def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
+    def listener_names(self, host: str, port: int, **how: Any) -> tuple[str, ...]:
         """See `Bootstrap.listener_names`."""
-        return self.bootstrap.listener_names(host, port, port_is_explicit=port_is_explicit)
+        return self.bootstrap.listener_names(host, port, **how)
 
     def when_settled(self, names: Sequence[str], callback: Callable[[], None]) -> Callable[[], None]:
         """See `Runtime.when_settled`."""
@@ -200,20 +198,7 @@ class Control:
 
     def watch_certificates(self, transport: HasCertificates) -> None:
         """See `Runtime.watch_certificates`."""
-        self._secured.add(transport)
-        if not self._is_looking:
-            self._is_looking = True
-            self.call_later(_CERTIFICATES_SECONDS, self._look_at_certificates)
-
-    def _look_at_certificates(self) -> None:
-        secured = list(self._secured)
-        self._is_looking = bool(secured)
-        try:
-            for transport in secured:
-                transport.look_at_certificates()
-        finally:
-            if secured:
-                self.call_later(_CERTIFICATES_SECONDS, self._look_at_certificates)
+        self._rotation.add(transport)
 
     def call(self, function: Callable[[], T], timeout_seconds: float = 5.0) -> T:
         """Run `function` on the control thread and wait for its result.
@@ -318,13 +303,12 @@ class Control:
         now = time.monotonic()
         changed = self._cache.take_changed()
         self._unnoted |= changed
-        followed = None if self._is_dirty else self._graph.follow(changed)
+        # Until it is done: after a failure all is looked for again.
+        is_whole, self._is_whole = self._is_whole, False
+        roots = self._roots if self._is_dirty or not is_whole else None
         self._is_dirty = False
-        if followed is not None:
-            if followed.snapshot.version != self.directory.version:
-                self._publish(followed.snapshot)
-            return
-        resolution = self._graph.resolve(self._roots, now)
+        resolution = self._graph.resolve(roots, now, changed if is_whole else None)
+        self._is_whole = True
         if self._end_of_withdrawn is not None:
             self._end_of_withdrawn.cancel()
             self._end_of_withdrawn = None
@@ -333,31 +317,34 @@ class Control:
         if resolution.snapshot.version != self.directory.version:
             self._publish(resolution.snapshot)
         self._dns.track(resolution.dns_clusters)
-        self._source.subscribe(resolution.wanted)
+        if resolution.wanted is not self._wanted:
+            self._source.subscribe(resolution.wanted)
+            self._wanted = resolution.wanted
 
     def _publish(self, snapshot: Snapshot) -> None:
         assert self._health is not None
-        is_next = snapshot.version == self.directory.version + 1
-        is_followed = snapshot.changed is not None and is_next
-        if not is_followed:
+        # Kept until all have followed: a failure on the way leaves the rest to the next snapshot.
+        self._unpublished |= self.directory.changes_to(snapshot)
+        changes = self._unpublished
+        if changes.listeners or changes.servers:
             self._publish_logs(snapshot)  # Before anybody sees the new directory.
+        elif self.access_logs is not None:
+            self.access_logs.forget()
         self.directory = self.directory.advance(snapshot, time.monotonic())
         self.published_at = time.time()
         self.directory.retire_those_that_left()
-        if snapshot.changed is not None and is_next:
-            self._health.follow(self.directory.clusters[name] for name in snapshot.changed)
-            if self.access_logs is not None:
-                self.access_logs.forget()
-        else:
-            self._may_forget = True
+        if changes.servers:
             self._publish_policies(snapshot)
-            self._health.watch(self.directory.clusters.values())
-            for target in self.directory.targets.values():
-                if target.problem and not (target.view.does_not_exist or target.view.passes_through):
-                    self._log_once(target.problem)
+        self._health.follow(changes.clusters, self.directory.clusters)
+        for name in changes.listeners:
+            self._may_forget = True
+            target = self.directory.targets.get(name)
+            if target is not None and target.problem and not (target.view.does_not_exist or target.view.passes_through):
+                self._log_once(target.problem)
         for transport in list(self._transports):
             transport.drop_removed()
         self._log_notes()
+        self._unpublished = Changes()
 
     def _log_notes(self) -> None:
         unnoted, self._unnoted = self._unnoted, set()
@@ -398,13 +385,13 @@ class Control:
 
     def _tell_waiters(self) -> None:
         servers = {f"{SERVER_ROOT}{name}" for name in self.policies}
-        settled = [
-            waiter
-            for waiter in self._waiters
-            if servers.issuperset(waiter.names) or self.directory.find(waiter.names) is not None
-        ]
+        settled: list[_Waiter] = []
+        waiting: list[_Waiter] = []
+        for waiter in self._waiters:
+            is_known = servers.issuperset(waiter.names) or self.directory.find(waiter.names) is not None
+            (settled if is_known else waiting).append(waiter)
+        self._waiters = waiting
         for waiter in settled:
-            self._waiters.remove(waiter)
             waiter.callback()
 
     def _tell_watchers(self) -> None:
@@ -439,11 +426,5 @@ class Control:
             waiter.callback()
 
     def _status(self) -> dict[str, Any]:
-        return {
-            "version": self.directory.version,
-            "problem": self.problem,
-            "notes": list(self.bootstrap.notes),
-            "failures": self._loop.failures if self._loop is not None else 0,
-            "resources": resources_of(self._cache),
-            "clusters": clusters_of(self.directory),
-        }
+        failures = self._loop.failures if self._loop is not None else 0
+        return status_of(self.directory, self._cache, self._source, self.bootstrap.notes, failures)

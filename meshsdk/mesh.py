@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
-from .configuration import Profile, ads_source, find_configuration, folder_source, with_profile
+from .configuration import Profile, check_choice, find_configuration, source_of
 from .control import Control
 from .http.outside import make_async_client, make_client
 from .identities.choice import choose_identity
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .access_log import AccessLog
     from .decision import Decision
     from .grpc.engine import RelayedMesh
-    from .grpc.servers import LoadReports, ServerPolicy
+    from .grpc.servers import LoadReports
     from .server import Inbound
     from .server.tls import ServerContexts
 
@@ -63,6 +63,9 @@ class Mesh:
             access logs as well, unless it is False.
         profile: What istiod sends: `grpc` is less than half of Istio, `sidecar` all (docs/istio.md). Default: as istiod
             takes the bootstrap's node, a sidecar where its metadata has no GENERATOR.
+        cache_dir: Keep what the management server sends in this folder, without secrets, for a process that starts
+            while it is away (docs/last-known-good.md). Default: MESHSDK_CACHE_DIR; without either nothing is kept.
+        cache_max_age: Seconds after which what was kept is not used any more.
 
     Raises:
         BootstrapError: There is no configuration, or it is wrong.
@@ -83,20 +86,17 @@ class Mesh:
         admin_port: int | None = None,
         access_log: AccessLog | str | bool | None = None,
         profile: Profile | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_max_age: float = 86_400.0,
     ) -> None:
-        for name, value, known in (
-            ("unknown_hosts", unknown_hosts, ("allow", "deny")),
-            ("local_replies", local_replies, ("respond", "raise")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {known}, is {value!r}")
-        parsed, folder = find_configuration(bootstrap, config, identity)
-        parsed = with_profile(parsed, profile) if folder is None else parsed
+        check_choice("unknown_hosts", unknown_hosts, ("allow", "deny"))
+        check_choice("local_replies", local_replies, ("respond", "raise"))
+        parsed, folder = find_configuration(bootstrap, config, identity, profile)
         self._identity = choose_identity(identity, parsed, folder)
         self._owns_identity = self._identity is not identity
         self._runtime = Control(
             parsed,
-            folder_source(folder, parsed.node) if folder is not None else ads_source(parsed, self._identity),
+            source_of(parsed, folder, self._identity, cache_dir, cache_max_age),
             local_replies=local_replies,
             unknown_hosts=unknown_hosts,
             identity=self._identity,
@@ -120,6 +120,7 @@ class Mesh:
         http2: bool = False,
         limits: httpx.Limits | None = None,
         allow_missing_close_notify: bool = False,
+        authority: str | None = None,
         **kwargs: Any,
     ) -> httpx.Client:
         """An httpx.Client on the mesh.
@@ -130,10 +131,11 @@ class Mesh:
             limits: Connections of this client; by default the mesh's own limits govern.
             allow_missing_close_notify: Take a response that ends with its TLS connection for whole, though the peer
                 did not say so (RFC 9112 section 9.8); some old servers never do.
+            authority: Whose hosts requests go to, of the bootstrap's `authorities`; None is the default one's.
             **kwargs: Anything else that httpx.Client takes. `proxy` and `mounts` are for hosts outside the mesh alone;
                 proxies of the environment are not used.
         """
-        return make_client(self, verify, http2, limits, allow_missing_close_notify, kwargs)
+        return make_client(self, verify, http2, limits, allow_missing_close_notify, authority, kwargs)
 
     def async_client(
         self,
@@ -142,10 +144,11 @@ class Mesh:
         http2: bool = False,
         limits: httpx.Limits | None = None,
         allow_missing_close_notify: bool = False,
+        authority: str | None = None,
         **kwargs: Any,
     ) -> httpx.AsyncClient:
         """An httpx.AsyncClient on the mesh. Arguments as for `client`."""
-        return make_async_client(self, verify, http2, limits, allow_missing_close_notify, kwargs)
+        return make_async_client(self, verify, http2, limits, allow_missing_close_notify, authority, kwargs)
 
     def channel(
         self,
@@ -159,7 +162,7 @@ class Mesh:
         """A grpc.Channel on the mesh.
 
         Args:
-            target: `ratings:9080`, or `xds:///ratings:9080`.
+            target: `ratings:9080`, `xds:///ratings:9080`, or `xds://AUTHORITY/ratings:9080`.
             options: As grpc.insecure_channel's.
             interceptors: Client interceptors, the first one outermost; they see calls before the mesh does.
             compression: As grpc.insecure_channel's.
@@ -231,24 +234,17 @@ class Mesh:
             address: That it listens on.
             load_reports: The server's load, to be told to clients with each call.
         """
-        from .grpc.servers import MeshServerInterceptor
+        from .grpc.servers import MeshServerInterceptor, server_policy
 
-        return MeshServerInterceptor(load_reports, self._server_policy(port, address), self._runtime)
+        return MeshServerInterceptor(load_reports, server_policy(self._runtime, port, address), self._runtime)
 
     def aio_server_interceptor(
         self, *, port: int | None = None, address: str = "0.0.0.0", load_reports: LoadReports | None = None
     ) -> grpc.aio.ServerInterceptor:
         """`server_interceptor` for a grpc.aio.server."""
-        from .grpc.servers import MeshAioServerInterceptor
+        from .grpc.servers import MeshAioServerInterceptor, server_policy
 
-        return MeshAioServerInterceptor(load_reports, self._server_policy(port, address), self._runtime)
-
-    def _server_policy(self, port: int | None, address: str) -> ServerPolicy | None:
-        if port is None:
-            return None
-        from .grpc.servers import ServerPolicy
-
-        return ServerPolicy(self.inbound(port, address=address))
+        return MeshAioServerInterceptor(load_reports, server_policy(self._runtime, port, address), self._runtime)
 
     def server_credentials(
         self, *, provider: str = "default", require_client_certificate: bool = True
@@ -267,6 +263,16 @@ class Mesh:
         return server_credentials(
             self._runtime.secrets, provider, require_client_certificate=require_client_certificate
         )
+
+    def add_csds_servicer(self, server: grpc.Server | grpc.aio.Server) -> None:
+        """Have a gRPC server tell what this process knows of the mesh (CSDS, gRFC A40), as `meshsdk status` reads it.
+
+        Args:
+            server: That is not started yet. Whoever may call it sees the configuration, without secrets.
+        """
+        from .admin.csds import add_csds_servicer
+
+        add_csds_servicer(self._runtime, server)
 
     def inbound(self, port: int, *, address: str = "0.0.0.0") -> Inbound:
         """The policy for requests that come to a port of this process.
@@ -352,7 +358,7 @@ class Mesh:
         """Wait until the mesh knows `target` and everything that its routes lead to.
 
         Args:
-            target: `host` or `host:port`.
+            target: `host` or `host:port`, of an authority `xds://AUTHORITY/host:port`.
             timeout: In seconds.
 
         Raises:

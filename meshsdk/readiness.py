@@ -9,15 +9,19 @@ import httpx
 
 from .control import Control
 from .errors import NoRouteError
+from .xdstp import split_target
 
 __all__ = ["listeners_of", "wait_ready", "wait_ready_async", "wait_settled"]
 
 
 def listeners_of(control: Control, target: str, scheme: str = "http") -> tuple[str, ...]:
-    """Names of the listeners that may stand for `host` or `host:port`."""
+    """Names of the listeners that may stand for `host`, `host:port`, or one of those after `xds://AUTHORITY/`."""
+    authority, target = split_target(target)
     url = httpx.URL(f"{scheme}://{target}")
     port = url.port or (443 if scheme == "https" else 80)
-    return control.listener_names(url.raw_host.decode("ascii"), port, port_is_explicit=url.port is not None)
+    return control.listener_names(
+        url.raw_host.decode("ascii"), port, port_is_explicit=url.port is not None, authority=authority
+    )
 
 
 def wait_ready(control: Control, target: str, timeout: float) -> None:

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from .exchange import Directory
-from .xds import ResourceCache, Status
+from .xds import ResourceCache, Source, Status
 
-__all__ = ["clusters_of", "resources_of"]
+__all__ = ["clusters_of", "resources_of", "status_of"]
+
+
+def status_of(
+    directory: Directory, cache: ResourceCache, source: Source | None, notes: Sequence[str], failures: int
+) -> dict[str, Any]:
+    """All of it. On the control thread.
+
+    Args:
+        notes: Of the bootstrap.
+        failures: Of the control thread.
+    """
+    status = {
+        "version": directory.version,
+        "problem": source.problem if source is not None else "",
+        "notes": list(notes),
+        "failures": failures,
+        "resources": resources_of(cache),
+        "clusters": clusters_of(directory),
+    }
+    kept = getattr(source, "kept_status", None)  # Of a `LastGoodSource`.
+    if kept is not None:
+        status["last_good"] = kept()
+    return status
 
 
 def resources_of(cache: ResourceCache) -> list[dict[str, Any]]:
     """Every resource with its version, and what is wrong with it."""
+    now = time.time()
     return [
         {
             "type": kind.type_url,
@@ -20,9 +46,11 @@ def resources_of(cache: ResourceCache) -> list[dict[str, Any]]:
             "version": entry.version,
             "error": entry.error,
             "notes": list(getattr(entry.resource, "notes", ())),
+            # Since a server last said so, of what was kept by a process before this one; None of all else.
+            "kept_seconds": max(now - entry.kept_at, 0.0) if entry.kept_at else None,
         }
         for kind, name, entry in cache
-        if entry.status is not Status.DOES_NOT_EXIST
+        if entry.status is not Status.DOES_NOT_EXIST or entry.resource is not None
     ]
 
 

@@ -47,22 +47,37 @@ class AdsServer:
 
     Args:
         resources: In the shape of `tests.grpc.xds`.
+        port: To listen on; 0 takes any.
+
+    Attributes:
+        requests: What its clients have sent, in order.
     """
 
-    def __init__(self, *resources: dict[str, Any]) -> None:
-        self._service = AdsService(_State(resources))
+    def __init__(self, *resources: dict[str, Any], port: int = 0) -> None:
+        self.requests: list[Any] = []
+        self._service = AdsService(_State(resources), self.requests.append)
         self._server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         self._service.add_to(self._server)
-        port = self._server.add_insecure_port("127.0.0.1:0")
+        port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         self._server.start()
+        self.entry = {"server_uri": f"127.0.0.1:{port}", "channel_creds": [{"type": "insecure"}]}
         self.bootstrap = {
-            "xds_servers": [{"server_uri": f"127.0.0.1:{port}", "channel_creds": [{"type": "insecure"}]}],
+            "xds_servers": [self.entry],
             "node": {"id": "test"},
         }
 
     def publish(self, *resources: dict[str, Any]) -> None:
         """Serve these from now on, and no others."""
         self._service.publish(_State(resources))
+
+    def names(self, kind: ResourceType) -> set[str]:
+        """The names of a type that it has been asked for so far."""
+        return {
+            name
+            for one in list(self.requests)
+            if one.type_url == kind.type_url
+            for name in getattr(one, "resource_names", None) or one.resource_names_subscribe
+        }
 
     def __enter__(self) -> AdsServer:
         return self

@@ -78,7 +78,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether peers of open connections are trusted still is looked at ten times a second, not every two."""
-    monkeypatch.setattr("meshsdk.control._CERTIFICATES_SECONDS", 0.1)
+    monkeypatch.setattr("meshsdk.rotation._SECONDS", 0.1)
 
 
 @pytest.fixture

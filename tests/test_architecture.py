@@ -15,13 +15,16 @@ RANKS = {
     "errors": 0,
     "one_line": 0,
     "version": 0,
+    "xdstp": 0,
     "forked": 0,
     "log_lines": 0,
+    "sensitive": 0,
     "telemetry": 1,
     "bootstrap": 1,
     "deadline": 1,
     "request_id": 1,
     "istio_pod": 1,
+    "profiles": 0,
     "service_account_token": 1,
     "resources": 2,
     "xds": 3,
@@ -40,6 +43,8 @@ RANKS = {
     "decision": 10,
     "status": 9,
     "followed": 9,
+    "rotation": 9,
+    "last_good": 9,
     "grpc": 10,
     "server": 10,
     "configuration": 11,
@@ -50,11 +55,12 @@ RANKS = {
     "admin": 11,
     "__init__": 12,
     "cli": 13,
+    "testing": 13,
     "__main__": 13,
 }
 DECISION_SIDE = ("routing", "balancing", "exchange", "inbound")
 FORBIDDEN_TO_DECISIONS = ("grpc", "httpx", "asyncio", "threading", "ssl", "socket")
-MAY_SEE_PROTOBUF = ("resources", "xds", "controlplane", "grpc", "server", "identities", "admin")
+MAY_SEE_PROTOBUF = ("resources", "xds", "controlplane", "grpc", "server", "identities", "admin", "testing")
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -6,15 +6,15 @@ marked as sensitive its strings and bytes become "[redacted]", and its numbers a
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from typing import Any
 
-from google.protobuf import any_pb2, descriptor_pool, json_format, message_factory
+from google.protobuf import any_pb2, json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from .redaction import REDACTED, is_sensitive, is_telling
+from ..resources.message_types import class_of, is_marked_sensitive
+from ..sensitive import is_sensitive, is_telling
+from .redaction import REDACTED
 
 __all__ = ["pack", "plain", "redact"]
 
@@ -23,11 +23,7 @@ _HEADER_VALUE = "envoy.config.core.v3.HeaderValue"
 _MATCHERS = ("envoy.config.route.v3.HeaderMatcher", "envoy.config.route.v3.QueryParameterMatcher")
 _TYPED_STRUCTS = ("xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct")
 _BY_NAME = frozenset([_HEADER_VALUE, *_MATCHERS, *_TYPED_STRUCTS, "google.protobuf.Struct"])
-# Where types of resources are; what else a type URL may name is not loaded.
-_ROOTS = ("envoy.", "xds.", "udpa.")
 _MAX_DEPTH = 64
-
-_looked_for: set[str] = set()
 
 
 def plain(type_url: str, packed: bytes) -> dict[str, Any]:
@@ -60,7 +56,7 @@ def redact(message: Message, depth: int = 0) -> None:
     if descriptor.full_name in _BY_NAME and _redact_by_name(message, descriptor.full_name):
         return
     for field, value in message.ListFields():
-        is_secret = _is_sensitive_field(field)
+        is_secret = is_marked_sensitive(field)
         if field.message_type is None:
             if is_secret:
                 _hide_scalar(message, field, value)
@@ -118,7 +114,7 @@ def _redact_value(value: Any, depth: int) -> None:
 
 def _redact_typed_struct(message: Any) -> None:
     """As the message that it stands for (Envoy: MessageUtil::redact); its name alone where that cannot be had."""
-    made = _class_of(message.type_url.rpartition("/")[2])
+    made = class_of(message.type_url.rpartition("/")[2])
     try:
         if made is None:
             raise ValueError("the type is not known")
@@ -139,7 +135,7 @@ def _messages(field: FieldDescriptor, value: Any) -> list[Message]:
 
 
 def _redact_any(message: Any, depth: int) -> None:
-    made = _class_of(message.type_url.rpartition("/")[2])
+    made = class_of(message.type_url.rpartition("/")[2])
     if made is not None:
         inner = made()
         try:
@@ -155,7 +151,7 @@ def _redact_any(message: Any, depth: int) -> None:
 
 def _replace_unknown(message: Any) -> None:
     """A type that is not known is shown by its name alone."""
-    stands_for = _class_of("xds.type.v3.TypedStruct")
+    stands_for = class_of("xds.type.v3.TypedStruct")
     assert stands_for is not None
     message.Pack(stands_for(type_url=message.type_url))
 
@@ -181,45 +177,3 @@ def _hide_scalar(message: Message, field: FieldDescriptor, value: Any) -> None:
         value[:] = [hidden] * len(value)
     else:
         setattr(message, field.name, hidden)
-
-
-def _is_sensitive_field(field: FieldDescriptor) -> bool:
-    from udpa.annotations import sensitive_pb2
-
-    return bool(field.GetOptions().Extensions[sensitive_pb2.sensitive])
-
-
-def _class_of(name: str) -> type[Message] | None:
-    """The class of a type's messages, which is loaded where it is not yet; None where there is none."""
-    pool = descriptor_pool.Default()
-    try:
-        found = pool.FindMessageTypeByName(name)
-    except KeyError:
-        if not _load(name.rpartition(".")[0]):
-            return None
-        try:
-            found = pool.FindMessageTypeByName(name)
-        except KeyError:
-            return None
-    made: type[Message] = message_factory.GetMessageClass(found)
-    return made
-
-
-def _load(package: str) -> bool:
-    """Load the modules of a protobuf package, once."""
-    if (
-        package in _looked_for
-        or not package.startswith(_ROOTS)
-        or not package.replace(".", "").replace("_", "").isalnum()
-    ):
-        return False
-    if len(_looked_for) < 1000:
-        _looked_for.add(package)
-    try:
-        place = importlib.import_module(package)
-    except ImportError:
-        return False
-    for module in pkgutil.iter_modules(getattr(place, "__path__", ())):
-        if module.name.endswith("_pb2"):
-            importlib.import_module(f"{package}.{module.name}")
-    return True

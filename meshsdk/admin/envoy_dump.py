@@ -88,7 +88,7 @@ def _sections(
         _ENDPOINTS: (endpoints.dynamic_endpoint_configs, "endpoint_config"),
     }
     for type_url, name, entry in sorted(entries, key=lambda one: one[:2]):
-        if entry.status in (Status.REQUESTED, Status.DOES_NOT_EXIST, Status.TIMEOUT):
+        if not entry.packed and entry.status in (Status.REQUESTED, Status.DOES_NOT_EXIST, Status.TIMEOUT):
             continue
         at = updated_at.get((type_url, name))
         if type_url == _LISTENER:

@@ -15,6 +15,7 @@ from ..decision import Decision, decide_again
 from ..exchange import Directory, Exchange
 from ..exchange.considered import Considered
 from ..routing import CompiledRoute
+from ..sensitive import is_sensitive, is_telling
 from ..telemetry.cells import HISTOGRAM, HTTP
 from ..telemetry.istio_metrics import REQUEST_LABELS, STANDARD_LABELS, IstioMetrics
 from ..telemetry.label_overrides import meaning_of
@@ -24,7 +25,7 @@ from .changes import Change
 from .dumped import plain
 from .envoy_pages import cluster_gauges
 from .recent import Received, Recent, Sent
-from .redaction import REDACTED, is_sensitive, is_telling, shown_error, shown_head, shown_reason, shown_url
+from .redaction import REDACTED, shown_error, shown_head, shown_reason, shown_url
 
 __all__ = [
     "change_of",

@@ -11,17 +11,11 @@ import urllib.parse
 from collections.abc import Collection
 
 from ..routing import RequestHead
+from ..sensitive import is_sensitive, is_telling
 
 __all__ = ["REDACTED", "is_sensitive", "is_telling", "shown_error", "shown_head", "shown_reason", "shown_url"]
 
 REDACTED = "[redacted]"
-
-# Within a name, whose dashes and underscores do not count.
-_SAYS_SECRET = (
-    "auth cookie token secret passw passphrase passwd credential session sessid apikey accesskey privatekey signature"
-    " jwt assertion hmac csrf xsrf saml bearer dpop ticket verifier oidc clientcert"
-).split()
-_IS_SECRET = frozenset("sig sid pass pwd pin otp code nonce".split())
 
 # Of requests, what says nothing of who has sent them.
 _KNOWN_HEADERS = frozenset(
@@ -31,21 +25,6 @@ _KNOWN_HEADERS = frozenset(
     " x-envoy-attempt-count x-envoy-expected-rq-timeout-ms x-envoy-max-retries x-envoy-retry-on x-forwarded-for"
     " x-forwarded-host x-forwarded-port x-forwarded-proto x-request-id".split()
 )
-_SCHEMES = ("bearer ", "basic ", "digest ", "negotiate ", "dpop ")
-
-
-def is_sensitive(name: str) -> bool:
-    """Whether a header, parameter or field of that name may let its bearer in."""
-    plain = name.lower().replace("-", "").replace("_", "")
-    if plain in (":authority", "authority"):
-        return False  # Where a request goes.
-    return plain in _IS_SECRET or plain.endswith("key") or any(word in plain for word in _SAYS_SECRET)
-
-
-def is_telling(value: str) -> bool:
-    """Whether a value looks like one that lets its bearer in, whatever it is called."""
-    low = value.lower()
-    return low.startswith(_SCHEMES) or (low.startswith("eyj") and low.count(".") >= 2) or "@" in low.partition("/")[2]
 
 
 def _shown_value(name: str, value: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .. import resources
 from ..resources import EndpointConfig, Endpoints, HealthStatus
@@ -24,6 +24,9 @@ __all__ = ["Cluster"]
 
 RandomFraction = Callable[[], float]
 Clock = Callable[[], float]
+
+
+_NOTHING_NAMED: tuple[Mapping[resources.Address, Endpoint], Mapping[str, Endpoint]] = ({}, {})
 
 
 class Cluster:
@@ -102,7 +105,8 @@ class Cluster:
         self.children: tuple[Cluster, ...] = ()
         self.endpoints_config: Endpoints | None = None
         self._endpoints: dict[resources.Address, Endpoint] = {}
-        self._by_name: dict[str, Endpoint] = {}
+        # By name, and what it was made of: it is made when a request first names its endpoint.
+        self._by_name = _NOTHING_NAMED
         self._overridable: frozenset[HealthStatus] = frozenset()
         self._priorities: PriorityPicker | None = None
         self.pick: Callable[[PickContext], Endpoint | None] = _nobody
@@ -120,12 +124,12 @@ class Cluster:
         self.problem = problem
         self.endpoints_config = endpoints
         self._configure(config)
-        known = self._endpoints
+        known, now = self._endpoints, self._clock()
         current: dict[resources.Address, Endpoint] = {}
         priorities: dict[int, list[LocalityHosts]] = {}
         for locality in endpoints.localities if endpoints is not None else ():
             hosts = tuple(
-                self._endpoint(one, locality, known, current)
+                self._endpoint(one, locality, known, current, now)
                 for one in locality.endpoints
                 if one.address not in current
             )
@@ -136,7 +140,6 @@ class Cluster:
         if known.keys() != current.keys():
             self.membership += 1
         self._endpoints = current
-        self._by_name = {endpoint.name: endpoint for endpoint in current.values()}
         self.drop_share = endpoints.drop_share if endpoints is not None else 0.0
         settings = self._settings(endpoints)
         self.host_sets = tuple(
@@ -174,14 +177,19 @@ class Cluster:
         Common_lb_config.override_host_status says in which health (Envoy docs, load_balancing/override_host).
         """
         for name in names.split(","):
-            endpoint = self._by_name.get(name.strip())
+            endpoint = self.endpoint(name.strip())
             if endpoint is not None and endpoint.health in self._overridable:
                 return endpoint
         return None
 
     def endpoint(self, name: str) -> Endpoint | None:
         """The endpoint of an address as text, or None."""
-        return self._by_name.get(name)
+        endpoints = self._endpoints
+        made_of, by_name = self._by_name
+        if made_of is not endpoints:
+            by_name = {endpoint.name: endpoint for endpoint in endpoints.values()}
+            self._by_name = endpoints, by_name
+        return by_name.get(name)
 
     def pick_elsewhere(self, context: PickContext, tried: Sequence[Endpoint]) -> Endpoint | None:
         """Pick from a priority that none of some endpoints is of, where there is one."""
@@ -247,18 +255,19 @@ class Cluster:
         locality: resources.LocalityEndpoints,
         known: dict[resources.Address, Endpoint],
         current: dict[resources.Address, Endpoint],
+        now: float,
     ) -> Endpoint:
         endpoint = known.get(config.address)
         if endpoint is None:
             endpoint = Endpoint(self, config, locality.locality)
-            endpoint.available_since = self._clock()
+            endpoint.available_since = now
             endpoint.is_checked = not self.config.health_checks or endpoint.skips_checks
         else:
             if endpoint.config.health is not config.health and config.health in (
                 HealthStatus.HEALTHY,
                 HealthStatus.UNKNOWN,
             ):
-                endpoint.available_since = self._clock()
+                endpoint.available_since = now
             endpoint.config, endpoint.locality = config, locality.locality
         endpoint.priority = locality.priority
         if self.outliers is not None and endpoint.monitor is None:

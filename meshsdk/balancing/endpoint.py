@@ -42,7 +42,6 @@ class Endpoint:
 
     Attributes:
         address: Identifies the endpoint within its cluster.
-        name: The address as text.
         cluster: The cluster it belongs to; below an aggregate cluster, the one that it really comes from.
         active_requests: Attempts that are under way.
         is_removed: It is no longer part of its cluster, or that is gone; its connections are closed as they fall idle.
@@ -56,6 +55,7 @@ class Endpoint:
     """
 
     __slots__ = (
+        "_name",
         "active_requests",
         "address",
         "available_since",
@@ -69,7 +69,6 @@ class Endpoint:
         "is_removed",
         "locality",
         "monitor",
-        "name",
         "principal",
         "priority",
         "reported_at",
@@ -79,7 +78,7 @@ class Endpoint:
     def __init__(self, cluster: OwnCluster, config: EndpointConfig, locality: Locality) -> None:
         self.cluster = cluster
         self.address: Address = config.address
-        self.name = str(config.address)
+        self._name = ""
         self.config = config
         self.locality = locality
         self.active_requests = 0
@@ -94,6 +93,13 @@ class Endpoint:
         self.monitor: Monitor | None = None
         self.reported_weight = 0.0
         self.reported_at = self.first_report_at = 0.0
+
+    @property
+    def name(self) -> str:
+        """The address as text, made when it is first asked for: most endpoints of a mesh are never spoken to."""
+        if not self._name:
+            self._name = str(self.address)
+        return self._name
 
     @property
     def skips_checks(self) -> bool:

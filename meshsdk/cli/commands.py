@@ -166,12 +166,30 @@ def control_plane(
 
 @app.command()
 def status(
-    folder: Annotated[Path | None, typer.Argument(help="Folder; default: what the environment says.")] = None,
+    place: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FOLDER|ADDRESS]",
+            help="Folder, or host:port of a gRPC server that tells of its process (CSDS); default: by the environment.",
+        ),
+    ] = None,
     target: Annotated[list[str] | None, typer.Option(help="Hosts to ask for; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    ca: Annotated[Path | None, typer.Option(help="Of an address: over TLS, with these roots.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="Of an address: shown to the server.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Of the certificate.")] = None,
+    timeout: Annotated[float, typer.Option(help="Of an address: seconds.", min=0.1)] = 10.0,
 ) -> None:
-    """Show what a Mesh of this environment knows of some hosts: resources, versions, errors, endpoints."""
-    with _mesh(folder) as mesh:
+    """Show what a Mesh knows of some hosts, or what the process at an address knows: resources, versions, errors.
+
+    Of an address, exits with 1 if a resource was refused or is missing.
+    """
+    from .client_status import is_address
+
+    if place is not None and is_address(place):
+        _status_of_clients(place, as_json, ca, certificate, key, timeout)
+        return
+    with _mesh(Path(place) if place is not None else None) as mesh:
         for name in target or ():
             try:
                 mesh.wait_ready(name)
@@ -182,6 +200,26 @@ def status(
         typer.echo(json.dumps(found, indent=2))
         return
     _print_status(found)
+
+
+def _status_of_clients(
+    address: str, as_json: bool, ca: Path | None, certificate: Path | None, key: Path | None, timeout: float
+) -> None:
+    if (certificate is None) is not (key is None) or (certificate is not None and ca is None):
+        raise typer.BadParameter("--certificate and --key go together, and with --ca")
+    from ..admin.csds_client import Unanswered, read_clients
+    from .client_status import is_troubled, print_clients
+
+    try:
+        clients = read_clients(address, ca=ca, certificate=certificate, key=key, timeout_seconds=timeout)
+    except (Unanswered, OSError) as error:
+        _fail(str(error))
+    if as_json:
+        typer.echo(json.dumps(clients, indent=2))
+    else:
+        print_clients(clients, Console())
+    if any(is_troubled(client, one) for client in clients for one in client["resources"]):
+        raise typer.Exit(1)
 
 
 @app.command()

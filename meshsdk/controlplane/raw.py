@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf import descriptor_pool, json_format, symbol_database
@@ -12,7 +13,7 @@ from ..resources import RESOURCE_TYPES, ResourceType, decode, resource_name
 from .documents import Document
 from .kinds import UnreadablePolicy, did_you_mean
 
-__all__ = ["RawResource", "parse_raw"]
+__all__ = ["RawResource", "pack_raw", "parse_raw"]
 
 RawResource = tuple[ResourceType, str, bytes]
 
@@ -41,20 +42,30 @@ def _may_be_of_server(document: Document) -> bool:
     return not is_of_client and document.data["@type"] not in _NEEDED
 
 
-def _parse(document: Document, warnings: list[str]) -> RawResource:
-    body = dict(document.data)
-    type_url = str(body.pop("@type"))
+def pack_raw(data: Mapping[Any, Any], where: str) -> tuple[ResourceType, bytes]:
+    """The type and the bytes of an xDS resource in the shape of JSON, whether or not a client would take it.
+
+    Raises:
+        ConfigError: It is of a type that is not served, or has an unknown field.
+    """
+    body = dict(data)
+    type_url = str(body.pop("@type", ""))
     kind = RESOURCE_TYPES.get(type_url)
     if kind is None:
         near = did_you_mean(type_url, RESOURCE_TYPES, 0.9)
-        raise ConfigError(f"{document.where}.@type", f"must be one of {list(RESOURCE_TYPES)}, is {type_url!r}{near}")
+        raise ConfigError(f"{where}.@type", f"must be one of {list(RESOURCE_TYPES)}, is {type_url!r}{near}")
     message = symbol_database.Default().GetSymbol(type_url.rpartition("/")[2])()
     _import_types(body)
     try:
         json_format.ParseDict(body, message, descriptor_pool=descriptor_pool.Default(), max_recursion_depth=100)
     except (json_format.ParseError, ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(document.where, " ".join(str(error).split())) from error
-    packed = message.SerializeToString(deterministic=True)
+        raise ConfigError(where, " ".join(str(error).split())) from error
+    return kind, message.SerializeToString(deterministic=True)
+
+
+def _parse(document: Document, warnings: list[str]) -> RawResource:
+    kind, packed = pack_raw(document.data, document.where)
+    body = document.data
     try:
         resource = decode(kind, packed)
     except ResourceError as error:

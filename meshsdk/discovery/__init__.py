@@ -6,11 +6,12 @@ nothing that it refers to is missing, or it says exactly what is; and the names 
 
 from .dns import DnsResolver
 from .graph import CLUSTER_ROOT, SERVER_ROOT, Graph, Resolution
-from .snapshot import ClusterView, ListenerView, ServerView, Snapshot
+from .snapshot import Changes, ClusterView, ListenerView, ServerView, Snapshot
 
 __all__ = [
     "CLUSTER_ROOT",
     "SERVER_ROOT",
+    "Changes",
     "ClusterView",
     "DnsResolver",
     "Graph",

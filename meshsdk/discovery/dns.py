@@ -66,6 +66,12 @@ class DnsResolver:
         self._problems: dict[str, str] = {}
         self._timers: dict[str, Timer] = {}
         self._executor: ThreadPoolExecutor | None = None
+        self._changed: set[str] = set()
+
+    def take_changed(self) -> set[str]:
+        """The clusters whose endpoints have changed since this was last asked."""
+        changed, self._changed = self._changed, set()
+        return changed
 
     def track(self, clusters: Iterable[Cluster]) -> None:
         """From now on, resolve exactly these DNS clusters."""
@@ -130,6 +136,7 @@ class DnsResolver:
                 logger.warning("cluster %s: %s", name, problem)
         self._timers[name] = self._loop.call_later(delay, partial(self._start, name))
         if changed:
+            self._changed.add(name)
             self._on_change()
 
 

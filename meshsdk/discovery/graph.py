@@ -1,21 +1,18 @@
 """The dependency graph, and make-before-break.
 
-Theory of operation. Each listener in use is a root. `resolve` walks from the roots through the cache: a listener
-names its routes, routes name clusters, a cluster names its endpoints. Each name met on the way is wanted, so the walk
-itself says what to subscribe to; as answers come in, the next walk gets further.
+Theory of operation. Each listener in use is a root. A listener names its routes, routes name clusters, a cluster names
+its endpoints; whatever is looked for on the way is wanted, so looking says what to subscribe to, and as answers come in
+one gets further.
 
 A root's *view* (listener and routes) is published only when all it leads to is settled: each cluster is there with
 its endpoints, or known to be missing. Until then the root's previous view stays published, and what that one needs
 stays wanted. So a route that moves to a new cluster takes effect when the new cluster can take traffic, and never as
 a burst of 503.
 
-A cluster that the source has withdrawn, while published routes still lead there, serves on until they do not
-(`_Walk.withdrawn`). Servers send clusters before routes, so that what comes first is often the cluster that is gone:
-istiod when a subset is renamed, go-control-plane with each snapshot. It is bounded, since routes may never follow.
-
-A mesh of thousands of services changes by an endpoint here and there, so that is not walked for: `follow` puts such
-endpoints into the views that have them, where the last walk has found all that it looked for. Whatever else has changed
-is walked for.
+A mesh of thousands of services changes here and there, and a change costs what it changes: each root and each cluster
+remembers what it was looked for in, and is looked for again when one of those has changed. A cluster that is no longer
+waited for, or is again, has the roots looked at that lead to it. Told that anything may have changed, all is looked for
+again, by the same steps; so there is one meaning of a configuration, whatever its history of changes was.
 
 No I/O and no clock here; control thread only.
 """
@@ -25,26 +22,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TypeVar
 
-from msgspec import Struct, field
-from msgspec.structs import replace
+from msgspec import Struct
 
-from ..resources import (
-    AggregateDiscovery,
-    Cluster,
-    DnsDiscovery,
-    EdsDiscovery,
-    Endpoints,
-    Listener,
-    OriginalDiscovery,
-    ResourceType,
-    RouteConfiguration,
-    ServerListener,
-    StaticDiscovery,
-)
-from ..xds import DOES_NOT_EXIST_SECONDS, CachedResource, ResourceCache, ResourceKey, Status
+from ..resources import Cluster, ResourceType, RouteConfiguration
+from ..xds import DOES_NOT_EXIST_SECONDS, EVERY_LISTENER, ResourceCache, ResourceKey
+from .clusters import Clusters
 from .dns import DnsResolver
+from .index import Index
+from .look import Look
 from .outbound import Outbound
-from .snapshot import ClusterView, ListenerView, ServerView, Snapshot
+from .snapshot import Changes, ClusterView, ListenerView, ServerView, Snapshot
 
 __all__ = ["CLUSTER_ROOT", "SERVER_ROOT", "Graph", "Resolution"]
 
@@ -57,15 +44,15 @@ SERVER_ROOT = "server: "
 # What stands for such a root once its cluster is settled; whether it is there is for the clusters to say.
 _ON_DEMAND = ListenerView(problem="a cluster, not a listener", does_not_exist=True)
 
-# gRFC A37: an aggregate cluster may nest this deep.
-_MAX_AGGREGATE_DEPTH = 16
+_OF_CLUSTERS = (ResourceType.CLUSTER, ResourceType.ENDPOINTS)
 
 
 class Resolution(Struct, frozen=True):
-    """What one walk found: what to ask for, which names to look up, and what to publish.
+    """What was found: what to ask for, which names to look up, and what to publish.
 
     Attributes:
-        ends_at: When to walk again though nothing has come: some withdrawn cluster serves no longer. None is never.
+        wanted: The same object as the last time, where nothing has changed of it.
+        ends_at: When to look again though nothing has come: some withdrawn cluster serves no longer. None is never.
     """
 
     wanted: dict[ResourceType, frozenset[str]]
@@ -74,8 +61,48 @@ class Resolution(Struct, frozen=True):
     ends_at: float | None = None
 
 
+class _Root(Struct, eq=False):
+    """A root as it was looked for last.
+
+    Attributes:
+        keys: What it was looked for in.
+        clusters: All that it leads to, and that its published view leads to.
+        routes: Those that it has now, and the clusters that they name.
+        published_names: Clusters that the routes of its published view name.
+    """
+
+    keys: tuple[ResourceKey, ...] = ()
+    clusters: tuple[str, ...] = ()
+    routes: RouteConfiguration | None = None
+    names: tuple[str, ...] = ()
+    published_names: tuple[str, ...] = ()
+
+    def names_of(self, view: ListenerView | None) -> tuple[str, ...]:
+        """The clusters that a view's routes name."""
+        routes = view.routes if view is not None else None
+        if routes is not self.routes:
+            self.routes, self.names = routes, tuple(routes.cluster_names) if routes is not None else ()
+        return self.names
+
+
+class _Dirty(Struct):
+    """What is looked at in one go.
+
+    Attributes:
+        touched: Clusters that may serve as something else.
+        left: Clusters that some root leads to no longer.
+        listeners, servers: New views by root, and None for those that are gone.
+    """
+
+    roots: set[str]
+    touched: set[str]
+    left: set[str]
+    listeners: dict[str, ListenerView | None]
+    servers: dict[str, ServerView | None]
+
+
 class Graph:
-    """Walks from listeners to endpoints, and remembers what was last published.
+    """Looks from listeners to endpoints, and remembers what was last published.
 
     Args:
         cache: Resources by name.
@@ -95,328 +122,179 @@ class Graph:
         self._cache = cache
         self._dns = dns
         self._outbound = Outbound(cache, complete) if ResourceType.LISTENER in cache.packed else None
-        self._withdrawn_seconds = withdrawn_seconds
-        self._withdrawn: dict[str, float] = {}
+        self._clusters = Clusters(cache, dns, withdrawn_seconds)
         self._published = Snapshot()
-        self._cluster_names: dict[int, tuple[RouteConfiguration, frozenset[str]]] = {}
-        self._is_whole = False
-        self._last: Resolution | None = None
-        # Clusters by the endpoints that they have; worked out when it is first asked for after a walk.
-        self._users: dict[str, list[str]] | None = None
+        self._roots: dict[str, _Root] = {}
+        # Whom a change of a resource concerns, and which roots lead to a cluster.
+        self._readers: Index[ResourceKey] = Index()
+        self._leading: Index[str] = Index()
+        self._names: dict[ResourceType, set[str]] = {kind: set() for kind in ResourceType}
+        self._wanted: dict[ResourceType, frozenset[str]] = dict.fromkeys(ResourceType, frozenset())
+        self._rewanted: set[ResourceType] = set()
 
-    def follow(self, changed: Collection[ResourceKey]) -> Resolution | None:
-        """What comes of changes that need no walk; None where one must be made.
+    def resolve(
+        self, roots: Collection[str] | None, now: float, changed: Iterable[ResourceKey] | None = None
+    ) -> Resolution:
+        """What comes of what is in the cache; the snapshot is the published one where nothing in it changed.
 
         Args:
-            changed: What has changed in the cache since the last walk, or since this was last asked.
+            roots: All of them; None where they are those of the last time.
+            now: Monotonic seconds.
+            changed: All that has changed in the cache since the last time; None where anything may have.
         """
-        last = self._last
-        if last is None or not self._is_whole:
-            return None
-        # Until it is done: what fails here, and what is not for here, is walked for.
-        self._is_whole = False
-        if self._users is None:
-            self._users = _users_of_endpoints(self._published)
-            if self._users is None:
-                return None
-        views: dict[str, ClusterView] = {}
-        for kind, name in changed:
-            entry = self._cache.get(kind, name)
-            if kind is not ResourceType.ENDPOINTS or entry is None or not isinstance(entry.resource, Endpoints):
-                return None
-            for user in self._users.get(name, ()):
-                known = self._published.clusters[user]
-                if known.endpoints is not entry.resource:
-                    views[user] = ClusterView(known.cluster, entry.resource)
-        if views:
-            before = self._published
-            clusters = {**before.clusters, **views}
-            self._published = Snapshot(
-                before.version + 1, before.listeners, clusters, before.servers, changed=frozenset(views)
-            )
-            self._last = replace(last, snapshot=self._published)
-        self._is_whole = True
-        return self._last
+        dirty = _Dirty(set(), set(), set(), {}, {})
+        clusters = self._to_look_for(changed, now, dirty)
+        if roots is not None:
+            self._set_roots(roots, dirty)
+        for name in clusters:
+            self._look_for_cluster(name, now, dirty)
+        for root in dirty.roots:
+            self._look_for_root(root, now, dirty)
+        for name in dirty.left:
+            if name not in self._leading:
+                self._set_readers(name, self._clusters.drop(name).keys, ())
+        self._publish(dirty)
+        if self._rewanted:
+            self._wanted = self._wanted | {kind: frozenset(self._names[kind]) for kind in self._rewanted}
+            self._rewanted.clear()
+        ends_at = min((ends for ends in self._clusters.withdrawn.values() if ends > now), default=None)
+        return Resolution(self._wanted, list(self._clusters.looked_up.values()), self._published, ends_at)
 
-    def resolve(self, roots: Iterable[str], now: float) -> Resolution:
-        """Walk from `roots` at a time; the snapshot is the published one where nothing in it changed."""
-        self._is_whole = False
-        walk = _Walk(self._cache, self._dns, self._published.clusters, now, self._withdrawn_seconds, self._withdrawn)
-        names_seen: dict[int, tuple[RouteConfiguration, frozenset[str]]] = {}
-        views: dict[str, ListenerView] = {}
-        servers: dict[str, ServerView] = {}
-        for root in roots:
+    def _to_look_for(self, changed: Iterable[ResourceKey] | None, now: float, dirty: _Dirty) -> set[str]:
+        """The clusters that changes concern; roots go among the dirty ones."""
+        clusters = set(self._clusters.expired(now))
+        clusters |= self._dns.take_changed() & self._clusters.looked_up.keys()
+        if changed is None:
+            dirty.roots.update(self._roots)
+            return clusters | set(self._clusters)
+        for key in changed:
+            if key == EVERY_LISTENER:
+                dirty.roots.update(self._roots)
+            (clusters if key[0] in _OF_CLUSTERS else dirty.roots).update(self._readers.of(key))
+        return clusters
+
+    def _set_roots(self, roots: Collection[str], dirty: _Dirty) -> None:
+        present = set(roots)
+        for root in self._roots.keys() - present:
+            gone = self._roots.pop(root)
+            self._set_readers(root, gone.keys, ())
+            dirty.left.update(self._leading.replace(root, gone.clusters, ())[1])
+            dirty.roots.discard(root)
             if root.startswith(SERVER_ROOT):
-                name = root.removeprefix(SERVER_ROOT)
-                server = walk.server(name)
-                known = self._published.servers.get(name)
-                if server is not None:
-                    servers[name] = _same_server(known, server)
-                elif known is not None:
-                    servers[name] = known
-                continue
-            if root.startswith(CLUSTER_ROOT):
-                settled = walk.clusters_settled(frozenset([root.removeprefix(CLUSTER_ROOT)]))
-                if settled or root in self._published.listeners:
-                    views[root] = _ON_DEMAND
-                continue
-            view = walk.listener(root) if self._outbound is None else walk.outbound(root, self._outbound)
-            previous = self._published.listeners.get(root)
-            complete = view is not None and walk.clusters_settled(self._names_of(view, names_seen))
-            if view is not None and complete:
-                views[root] = _same_or(previous, view)
-            elif previous is not None:
-                walk.clusters_settled(self._names_of(previous, names_seen))
-                views[root] = previous
-        self._cluster_names = names_seen
-        self._withdrawn = walk.withdrawn
-        clusters = self._cluster_views(walk)
+                dirty.servers[root.removeprefix(SERVER_ROOT)] = None
+            else:
+                dirty.listeners[root] = None
+        for root in roots:
+            if root not in self._roots:
+                self._roots[root] = _Root()
+                dirty.roots.add(root)
+
+    def _look_for_cluster(self, name: str, now: float, dirty: _Dirty) -> None:
+        before = self._clusters.get(name)
+        node = self._clusters.look(name, self._published.clusters.get(name), now)
+        self._set_readers(name, before.keys if before is not None else (), node.keys)
+        dirty.touched.add(name)
+        if before is not None and (before.children != node.children or (before.view is None) != (node.view is None)):
+            dirty.roots.update(self._leading.of(name))
+
+    def _look_for_root(self, root: str, now: float, dirty: _Dirty) -> None:
+        record, look = self._roots[root], Look(self._cache)
+        if root.startswith(SERVER_ROOT):
+            name = root.removeprefix(SERVER_ROOT)
+            server, called = look.server(name)
+            reached, _ = self._reach(called, now, dirty)
+            if server is not None:
+                dirty.servers[name] = _same_server(self._published.servers.get(name), server)
+        elif root.startswith(CLUSTER_ROOT):
+            reached, is_settled = self._reach((root.removeprefix(CLUSTER_ROOT),), now, dirty)
+            if is_settled:
+                dirty.listeners[root] = _ON_DEMAND
+        else:
+            outbound = self._outbound
+            view, told = look.listener(root) if outbound is None else look.outbound(root, outbound)
+            names = record.names_of(view)
+            reached, is_settled = self._reach(names, now, dirty)
+            # Nobody waits for where requests are told.
+            reached |= self._reach(told, now, dirty)[0]
+            if view is not None and is_settled:
+                dirty.listeners[root] = _same_listener(self._published.listeners.get(root), view)
+                record.published_names = names
+            else:
+                reached |= self._reach(record.published_names, now, dirty)[0]
+        keys = tuple(look.keys)
+        self._set_readers(root, record.keys, keys)
+        dirty.left.update(self._leading.replace(root, record.clusters, reached)[1])
+        record.keys, record.clusters = keys, tuple(reached)
+
+    def _reach(self, names: Iterable[str], now: float, dirty: _Dirty) -> tuple[set[str], bool]:
+        """See `Clusters.reach`; those that nobody has looked for are looked for."""
+        while True:
+            reached, is_settled = self._clusters.reach(names)
+            new = [name for name in reached if self._clusters.get(name) is None]
+            if not new:
+                break
+            for name in new:
+                self._look_for_cluster(name, now, dirty)
+        # Whether an aggregate can serve depends on those below it.
+        dirty.touched.update(name for name in reached if self._clusters.has_children(name))
+        return reached, is_settled
+
+    def _set_readers(self, name: str, before: Iterable[ResourceKey], after: Iterable[ResourceKey]) -> None:
+        new, gone = self._readers.replace(name, before, after)
+        for kind, wanted in new:
+            self._names[kind].add(wanted)
+            self._rewanted.add(kind)
+        for kind, unwanted in gone:
+            self._names[kind].discard(unwanted)
+            self._rewanted.add(kind)
+
+    def _publish(self, dirty: _Dirty) -> None:
         before = self._published
-        pairs = ((views, before.listeners), (clusters, before.clusters), (servers, before.servers))
-        if not all(_same_items(new, old) for new, old in pairs):
-            self._published = Snapshot(before.version + 1, views, clusters, servers)
-        wanted = {kind: frozenset(names) for kind, names in walk.wanted.items()}
-        ends_at = min((ends for ends in walk.withdrawn.values() if ends > now), default=None)
-        self._is_whole = not walk.unsettled and not walk.withdrawn
-        self._users = None
-        self._last = Resolution(wanted, list(walk.dns_clusters.values()), self._published, ends_at)
-        return self._last
-
-    def _cluster_views(self, walk: _Walk) -> dict[str, ClusterView]:
-        published = self._published.clusters
-        views = {name: _same_or(published.get(name), view) for name, view in walk.clusters.items()}
-        for name in walk.unsettled & published.keys():
-            # The cluster was redefined and its new endpoints are not here yet: the old ones serve on, and stay current.
-            views[name] = published[name]
-            walk.keep_current(published[name])
-        return views
-
-    def _names_of(
-        self, view: ListenerView, seen: dict[int, tuple[RouteConfiguration, frozenset[str]]]
-    ) -> frozenset[str]:
-        """The clusters that a view's routes name; worked out once for each route configuration."""
-        if view.routes is None:
-            return frozenset()
-        key = id(view.routes)
-        entry = self._cluster_names.get(key) or (view.routes, view.routes.cluster_names)
-        seen[key] = entry
-        return entry[1]
+        clusters: dict[str, ClusterView | None] = {}
+        for name in dirty.touched | dirty.left:
+            published = before.clusters.get(name)
+            clusters[name] = self._clusters.view(name, published) if name in self._clusters else None
+        listeners = _differing(before.listeners, dirty.listeners)
+        servers = _differing(before.servers, dirty.servers)
+        clusters = _differing(before.clusters, clusters)
+        if listeners or servers or clusters:
+            self._published = Snapshot(
+                before.version + 1,
+                _with(before.listeners, listeners),
+                _with(before.clusters, clusters),
+                _with(before.servers, servers),
+                changes=Changes(frozenset(listeners), frozenset(clusters), frozenset(servers)),
+            )
 
 
-V = TypeVar("V", ListenerView, ClusterView)
+T = TypeVar("T")
 
 
-def _same_or(old: V | None, new: V) -> V:
+def _differing(before: Mapping[str, T], after: Mapping[str, T | None]) -> dict[str, T | None]:
+    """Those of `after` that are other objects than before; None where there is nothing any more."""
+    return {name: value for name, value in after.items() if before.get(name) is not value}
+
+
+def _with(before: Mapping[str, T], changes: Mapping[str, T | None]) -> Mapping[str, T]:
+    if not changes:
+        return before
+    after = {**before, **{name: value for name, value in changes.items() if value is not None}}
+    for name, value in changes.items():
+        if value is None:
+            after.pop(name, None)
+    return after
+
+
+def _same_listener(old: ListenerView | None, new: ListenerView) -> ListenerView:
     """The old view where the new one holds the very same objects, so that readers can compare by identity."""
     if old is None or old.problem != new.problem:
         return new
-    if isinstance(old, ListenerView) and isinstance(new, ListenerView):
-        return old if old.listener is new.listener and old.routes is new.routes else new
-    if isinstance(old, ClusterView) and isinstance(new, ClusterView):
-        return old if old.cluster is new.cluster and old.endpoints is new.endpoints else new
-    return new
+    return old if old.listener is new.listener and old.routes is new.routes else new
 
 
 def _same_server(old: ServerView | None, new: ServerView) -> ServerView:
     """The old view where the new one holds the very same objects."""
     if old is None or old.listener is not new.listener or old.problem != new.problem:
         return new
-    return old if _same_items(new.routes, old.routes) else new
-
-
-def _users_of_endpoints(snapshot: Snapshot) -> dict[str, list[str]] | None:
-    """Clusters by the names of their endpoints; None where more depends on endpoints than the cluster that has them."""
-    users: dict[str, list[str]] = {}
-    for name, view in snapshot.clusters.items():
-        if view.cluster is None:
-            continue
-        if view.cluster.fallback is not None or isinstance(view.cluster.discovery, AggregateDiscovery):
-            return None
-        if isinstance(view.cluster.discovery, EdsDiscovery):
-            users.setdefault(view.cluster.discovery.service_name, []).append(name)
-    return users
-
-
-def _has_endpoints(entry: CachedResource | None) -> bool:
-    found = entry.resource if entry is not None else None
-    return isinstance(found, Endpoints) and any(locality.endpoints for locality in found.localities)
-
-
-def _same_items(new: Mapping[str, object], old: Mapping[str, object]) -> bool:
-    return new.keys() == old.keys() and all(old[key] is value for key, value in new.items())
-
-
-class _Walk(Struct):
-    """One walk: what it met so far.
-
-    Attributes:
-        published: Clusters as they were published last.
-        withdrawn_before: Clusters that the source withdrew though routes lead there, and until when each may serve.
-        withdrawn: The same after this walk.
-    """
-
-    cache: ResourceCache
-    dns: DnsResolver
-    published: Mapping[str, ClusterView]
-    now: float
-    withdrawn_seconds: float
-    withdrawn_before: Mapping[str, float]
-    withdrawn: dict[str, float] = field(default_factory=dict)
-    wanted: dict[ResourceType, set[str]] = field(default_factory=lambda: {kind: set() for kind in ResourceType})
-    clusters: dict[str, ClusterView] = field(default_factory=dict)
-    dns_clusters: dict[str, Cluster] = field(default_factory=dict)
-    unsettled: set[str] = field(default_factory=set)
-
-    def listener(self, name: str) -> ListenerView | None:
-        """The listener with its routes; None while one of them is not settled."""
-        entry = self._want(ResourceType.LISTENER, name)
-        if entry is None or not entry.is_settled:
-            return None
-        listener = entry.resource
-        if not isinstance(listener, Listener):
-            missing = entry.status in (Status.DOES_NOT_EXIST, Status.TIMEOUT)
-            why = "it is a listener for servers" if isinstance(listener, ServerListener) else entry.error
-            return ListenerView(problem=f"listener {name}: {why}", does_not_exist=missing)
-        # Nobody waits for where requests are told.
-        self.clusters_settled(listener.log_clusters)
-        if listener.route_configuration is not None:
-            return ListenerView(listener, listener.route_configuration)
-        routes = self._want(ResourceType.ROUTE_CONFIGURATION, listener.route_name)
-        if routes is None or not routes.is_settled:
-            return None
-        if not isinstance(routes.resource, RouteConfiguration):
-            return ListenerView(listener, problem=f"route configuration {listener.route_name}: {routes.error}")
-        if routes.resource.passes_through:
-            problem = f"route configuration {listener.route_name}: has no virtual hosts"
-            return ListenerView(listener, problem=problem, passes_through=True)
-        return ListenerView(listener, routes.resource)
-
-    def outbound(self, root: str, found_by: Outbound) -> ListenerView | None:
-        """The same of a host and port of a sidecar's."""
-        view = found_by.view(root, self._want)
-        if view is not None and view.listener is not None:
-            self.clusters_settled(view.listener.log_clusters)
-        return view
-
-    def server(self, name: str) -> ServerView | None:
-        """A server's listener with its routes; None while one of them is not settled."""
-        entry = self._want(ResourceType.LISTENER, name)
-        if entry is None or not entry.is_settled:
-            return None
-        listener = entry.resource
-        if not isinstance(listener, ServerListener):
-            missing = entry.status in (Status.DOES_NOT_EXIST, Status.TIMEOUT)
-            why = "it is a listener for clients" if isinstance(listener, Listener) else entry.error
-            return ServerView(problem=f"listener {name}: {why}", does_not_exist=missing)
-        routes: dict[str, RouteConfiguration] = {}
-        for route_name in listener.route_names:
-            found = self._want(ResourceType.ROUTE_CONFIGURATION, route_name)
-            if found is None or not found.is_settled:
-                return None
-            if not isinstance(found.resource, RouteConfiguration):
-                return ServerView(problem=f"route configuration {route_name}: {found.error}")
-            routes[route_name] = found.resource
-        self.clusters_settled(listener.cluster_names)
-        return ServerView(listener, routes)
-
-    def clusters_settled(self, names: frozenset[str]) -> bool:
-        """Whether nothing more is to be waited for below any of these clusters."""
-        # No short cut: each cluster must be walked, since walking is what makes its resources wanted.
-        settled = [self._cluster_settled(name, depth=0) for name in names]
-        return all(settled)
-
-    def _cluster_settled(self, name: str, depth: int) -> bool:
-        if name in self.unsettled:
-            return False
-        if name in self.clusters:
-            return True
-        entry = self._want(ResourceType.CLUSTER, name)
-        if entry is None or not entry.is_settled:
-            self.unsettled.add(name)
-            return False
-        cluster = entry.resource
-        if not isinstance(cluster, Cluster):
-            if not self._is_withdrawn(name, entry):
-                self.clusters[name] = ClusterView(problem=f"cluster {name}: {entry.error}")
-                return True
-            last = self.published.get(name)
-            if last is None or last.cluster is None:
-                # It has gone before it could serve: whatever leads here waits, and what was before serves on.
-                self.unsettled.add(name)
-                return False
-            cluster = last.cluster
-        if isinstance(cluster.discovery, AggregateDiscovery):
-            return self._aggregate_settled(cluster, cluster.discovery, depth)
-        view = self._endpoints(cluster)
-        if view is None:
-            self.unsettled.add(name)
-            return False
-        self.clusters[name] = view
-        return True
-
-    def _is_withdrawn(self, name: str, entry: CachedResource) -> bool:
-        """Whether a cluster that is not there was there, so recently that routes may still be about to leave it."""
-        known = self.published.get(name)
-        has_served = known is not None and known.cluster is not None
-        ends_at = self.withdrawn_before.get(name)
-        if ends_at is None:
-            if not has_served and not entry.was_there:
-                return False
-            ends_at = self.now + self.withdrawn_seconds
-        self.withdrawn[name] = ends_at
-        return self.now < ends_at
-
-    def _aggregate_settled(self, cluster: Cluster, aggregate: AggregateDiscovery, depth: int) -> bool:
-        if depth >= _MAX_AGGREGATE_DEPTH:
-            problem = f"cluster {cluster.name}: aggregates nest more than {_MAX_AGGREGATE_DEPTH} deep, or in a circle"
-            self.clusters[cluster.name] = ClusterView(cluster, problem=problem)
-            return True
-        settled = [self._cluster_settled(child, depth + 1) for child in aggregate.clusters]
-        if not all(settled):
-            self.clusters.pop(cluster.name, None)
-            self.unsettled.add(cluster.name)
-            return False
-        self.clusters.setdefault(cluster.name, ClusterView(cluster))
-        return True
-
-    def _endpoints(self, cluster: Cluster) -> ClusterView | None:
-        match cluster.discovery:
-            case StaticDiscovery(endpoints=endpoints):
-                return ClusterView(cluster, endpoints)
-            case DnsDiscovery():
-                return self._looked_up(cluster, cluster)
-            case EdsDiscovery(service_name=service_name):
-                entry = self._want(ResourceType.ENDPOINTS, service_name)
-                last = self.published.get(cluster.name) if cluster.name in self.withdrawn else None
-                if last is not None and not _has_endpoints(entry):
-                    # Who withdraws a cluster withdraws its endpoints too.
-                    return last
-                if entry is None or not entry.is_settled:
-                    return None
-                if isinstance(entry.resource, Endpoints):
-                    if cluster.fallback is not None and not _has_endpoints(entry):
-                        return self._looked_up(cluster, replace(cluster, discovery=cluster.fallback))
-                    return ClusterView(cluster, entry.resource)
-                return ClusterView(cluster, problem=f"endpoints {service_name}: {entry.error}")
-            case AggregateDiscovery():
-                return ClusterView(cluster)
-            case OriginalDiscovery():
-                return ClusterView(cluster, problem=f"cluster {cluster.name}: nobody knows where a request was to go")
-
-    def _looked_up(self, cluster: Cluster, by_name: Cluster) -> ClusterView | None:
-        """A cluster with the endpoints that DNS has for it; None while it is asked."""
-        self.dns_clusters[cluster.name] = by_name
-        found = self.dns.endpoints(cluster.name)
-        if found is not None:
-            return ClusterView(cluster, found)
-        problem = self.dns.problem(cluster.name)
-        return ClusterView(cluster, problem=f"cluster {cluster.name}: {problem}") if problem else None
-
-    def keep_current(self, view: ClusterView) -> None:
-        """Keep wanting what an already published cluster needs."""
-        if view.cluster is not None and isinstance(view.cluster.discovery, EdsDiscovery):
-            self._want(ResourceType.ENDPOINTS, view.cluster.discovery.service_name)
-
-    def _want(self, kind: ResourceType, name: str) -> CachedResource | None:
-        self.wanted[kind].add(name)
-        return self.cache.get(kind, name)
+    is_same = new.routes.keys() == old.routes.keys() and all(old.routes[key] is one for key, one in new.routes.items())
+    return old if is_same else new

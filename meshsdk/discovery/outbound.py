@@ -108,7 +108,7 @@ class Outbound:
         host, port = _parts(root)
         if not self._listeners.is_known:
             entry = want(ResourceType.LISTENER, f"0.0.0.0_{port}")
-            if entry is None or not entry.is_settled:
+            if entry is None or not entry.is_settled or entry.resource is not None:
                 return None
             return ListenerView(problem=f"listeners: {entry.error}", does_not_exist=True)
         self._look_at_changes()

@@ -10,7 +10,7 @@ from ..resources import Cluster, Endpoints, Listener, RouteConfiguration, Server
 from ..resources.access_log import AccessLogConfig
 from ..resources.istio_stats import StatsConfig
 
-__all__ = ["ClusterView", "ListenerView", "ServerView", "Snapshot"]
+__all__ = ["Changes", "ClusterView", "ListenerView", "ServerView", "Snapshot"]
 
 
 class ListenerView(Struct, frozen=True):
@@ -52,6 +52,18 @@ class ClusterView(Struct, frozen=True):
     problem: str = ""
 
 
+class Changes(Struct, frozen=True):
+    """The names of what a snapshot has otherwise than the one before it, or more, or no longer."""
+
+    listeners: frozenset[str] = frozenset()
+    clusters: frozenset[str] = frozenset()
+    servers: frozenset[str] = frozenset()
+
+    def __or__(self, other: Changes) -> Changes:
+        """What has changed by one and then the other."""
+        return Changes(self.listeners | other.listeners, self.clusters | other.clusters, self.servers | other.servers)
+
+
 class Snapshot(Struct, frozen=True):
     """Everything that requests are decided by. Never changed, only replaced.
 
@@ -60,15 +72,14 @@ class Snapshot(Struct, frozen=True):
         listeners: By listener name; one that is not here is still being fetched.
         clusters: Every cluster that some listener's routes refer to.
         servers: Listeners of servers, by name; as for `listeners`.
-        changed: Where the snapshot differs from the one before it in these clusters' endpoints alone, their names; None
-            where anything may differ.
+        changes: From the snapshot whose version is one less; None where that is not known.
     """
 
     version: int = 0
     listeners: Mapping[str, ListenerView] = field(default_factory=dict)
     clusters: Mapping[str, ClusterView] = field(default_factory=dict)
     servers: Mapping[str, ServerView] = field(default_factory=dict)
-    changed: frozenset[str] | None = None
+    changes: Changes | None = None
 
     @property
     def stats(self) -> list[tuple[StatsConfig, str, bool]]:

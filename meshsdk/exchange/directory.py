@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from .. import resources
 from ..balancing import Cluster
-from ..discovery import ClusterView, ListenerView, Snapshot
+from ..discovery import Changes, ClusterView, ListenerView, Snapshot
 from ..errors import ResourceError
 from ..resources import AggregateDiscovery
 from ..routing import CompiledForward, CompiledRoute, RequestHead, RouteTable, apply_mutations
@@ -45,6 +45,7 @@ class Directory(Struct, frozen=True):
         version: The snapshot's.
         targets: A listener that is not here is still being fetched.
         clusters: Living clusters; they keep their identity from one directory to the next.
+        aggregates: Which of them are made of others.
         left: Those that have left in the last seconds, and when.
     """
 
@@ -52,6 +53,7 @@ class Directory(Struct, frozen=True):
     targets: Mapping[str, Target] = field(default_factory=lambda: MappingProxyType({}))
     clusters: Mapping[str, Cluster] = field(default_factory=lambda: MappingProxyType({}))
     views: Mapping[str, ClusterView] = field(default_factory=lambda: MappingProxyType({}))
+    aggregates: frozenset[str] = frozenset()
     left: Mapping[str, tuple[Cluster, float]] = field(default_factory=lambda: MappingProxyType({}))
 
     def find(self, names: Sequence[str]) -> list[Target] | None:
@@ -69,47 +71,70 @@ class Directory(Struct, frozen=True):
                 break
         return found
 
+    def changes_to(self, snapshot: Snapshot) -> Changes:
+        """What a snapshot has otherwise than this directory; all there is, where the one before it was missed."""
+        if snapshot.version == self.version + 1 and snapshot.changes is not None:
+            return snapshot.changes
+        listeners, clusters = self.targets.keys() | snapshot.listeners, self.clusters.keys() | snapshot.clusters
+        return Changes(frozenset(listeners), frozenset(clusters), frozenset(snapshot.servers))
+
     def advance(self, snapshot: Snapshot, now: float) -> Directory:
         """The directory of a newer snapshot. What did not change is taken over, not compiled again."""
-        if snapshot.changed is not None and snapshot.version == self.version + 1:
-            return self._follow(snapshot, snapshot.changed, now)
-        clusters = self._advance_clusters(snapshot.clusters)
-        targets = {}
-        for name, view in snapshot.listeners.items():
-            known = self.targets.get(name)
-            targets[name] = known if known is not None and known.view is view else compile_target(view, known)
+        changes = self.changes_to(snapshot)
+        targets = self.targets
+        if changes.listeners:
+            targets = {name: one for name, one in targets.items() if name in snapshot.listeners}
+            for name in changes.listeners & snapshot.listeners.keys():
+                view, known = snapshot.listeners[name], self.targets.get(name)
+                targets[name] = known if known is not None and known.view is view else compile_target(view, known)
+        clusters, aggregates = self._advance_clusters(snapshot.clusters, changes.clusters)
         left = {name: one for name, one in self.left.items() if now - one[1] < _LEFT_SECONDS and name not in clusters}
-        left.update({name: (one, now) for name, one in self.clusters.items() if name not in clusters})
-        return Directory(snapshot.version, targets, clusters, snapshot.clusters, left)
+        left.update({name: (self.clusters[name], now) for name in self._gone(changes.clusters, clusters)})
+        return Directory(snapshot.version, targets, clusters, snapshot.clusters, aggregates, left)
 
-    def _follow(self, snapshot: Snapshot, changed: frozenset[str], now: float) -> Directory:
-        for name in changed:
-            view = snapshot.clusters[name]
-            assert view.cluster is not None, "who has endpoints is there"
-            self.clusters[name].update(view.cluster, view.endpoints, view.problem)
-        left = {name: one for name, one in self.left.items() if now - one[1] < _LEFT_SECONDS}
-        return Directory(snapshot.version, self.targets, self.clusters, snapshot.clusters, left)
+    def _gone(self, changed: frozenset[str], clusters: Mapping[str, Cluster]) -> list[str]:
+        return [name for name in changed if name in self.clusters and name not in clusters]
 
     def retire_those_that_left(self) -> None:
         """Tell the clusters, once this directory has taken its place. Control thread only."""
         for cluster, _ in self.left.values():
             cluster.retire()
 
-    def _advance_clusters(self, views: Mapping[str, ClusterView]) -> dict[str, Cluster]:
-        clusters: dict[str, Cluster] = {}
-        aggregates: list[tuple[Cluster, resources.Cluster, AggregateDiscovery]] = []
-        for name, view in views.items():
-            if view.cluster is None:
+    def _advance_clusters(
+        self, views: Mapping[str, ClusterView], changed: frozenset[str]
+    ) -> tuple[Mapping[str, Cluster], frozenset[str]]:
+        """Clusters, and which of them are aggregates."""
+        new: dict[str, Cluster] = {}
+        gone: set[str] = set()
+        aggregates = set(self.aggregates)
+        for name in changed:
+            view, known = views.get(name), self.clusters.get(name)
+            config = view.cluster if view is not None else None
+            aggregates.discard(name)
+            if view is None or config is None:
+                if known is not None:
+                    gone.add(name)
                 continue
-            cluster = self.clusters.get(name) or Cluster(view.cluster)
-            clusters[name] = cluster
-            if isinstance(view.cluster.discovery, AggregateDiscovery):
-                aggregates.append((cluster, view.cluster, view.cluster.discovery))
-            elif self.views.get(name) is not view or name not in self.clusters:
-                cluster.update(view.cluster, view.endpoints, view.problem)
-        for cluster, config, discovery in _children_first(aggregates):
+            cluster = known or Cluster(config)
+            if known is None:
+                new[name] = cluster
+            if isinstance(config.discovery, AggregateDiscovery):
+                aggregates.add(name)
+            elif known is None or self.views.get(name) is not view:
+                cluster.update(config, view.endpoints, view.problem)
+        clusters = self.clusters
+        if new or gone:
+            clusters = {name: one for name, one in self.clusters.items() if name not in gone} | new
+        # What an aggregate is made of may be another one, have other endpoints, or be gone.
+        configs = ((clusters[name], views[name].cluster) for name in aggregates) if changed else ()
+        found = [
+            (cluster, config, config.discovery)
+            for cluster, config in configs
+            if config is not None and isinstance(config.discovery, AggregateDiscovery)
+        ]
+        for cluster, config, discovery in _children_first(found):
             cluster.update_aggregate(config, [clusters[name] for name in discovery.clusters if name in clusters])
-        return clusters
+        return clusters, frozenset(aggregates)
 
 
 def _children_first(

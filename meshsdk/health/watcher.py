@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
@@ -54,21 +54,20 @@ class HealthWatcher:
             httpx.create_ssl_context, http2=False, secrets=secrets, on_first=lambda: watch_certificates(self)
         )
 
-    def watch(self, clusters: Iterable[Cluster]) -> None:
-        """From now on, look after exactly these clusters."""
-        wanted = {cluster.name: cluster for cluster in clusters}
-        for name in self._clusters.keys() - wanted.keys():
-            self._drop(name)
-        for name, cluster in wanted.items():
+    def follow(self, changed: Iterable[str], clusters: Mapping[str, Cluster]) -> None:
+        """Some clusters have changed, have come or are gone.
+
+        Args:
+            changed: Their names.
+            clusters: Those to look after, by name.
+        """
+        for name in changed:
+            cluster = clusters.get(name)
             if self._clusters.get(name) is not cluster:
                 self._drop(name)
+            if cluster is not None:
                 self._clusters[name] = cluster
-            self._follow(cluster)
-
-    def follow(self, clusters: Iterable[Cluster]) -> None:
-        """The endpoints of clusters that are looked after have changed."""
-        for cluster in clusters:
-            self._follow(cluster)
+                self._follow(cluster)
 
     def look_at_certificates(self) -> None:
         """See `HasCertificates`."""

@@ -50,6 +50,10 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
             mesh's limits are the clusters' own.
         allow_missing_close_notify: Take a body that ends with its TLS connection for whole, though the peer did not
             say so (RFC 9112 section 9.8); some old servers never do.
+        authority: Whose hosts requests go to, of the bootstrap's `authorities` (gRFC A47); None is the default one's.
+
+    Raises:
+        BootstrapError: There is no such authority.
     """
 
     def __init__(
@@ -60,9 +64,10 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         http2: bool = False,
         limits: httpx.Limits = DEFAULT_LIMITS,
         allow_missing_close_notify: bool = False,
+        authority: str | None = None,
     ) -> None:
         self._runtime = mesh.runtime
-        self._dispatcher = Dispatcher(self._runtime)
+        self._dispatcher = Dispatcher(self._runtime, authority)
         self._runtime.register(self)
         self._tls = TlsChooser(
             lambda: httpx.create_ssl_context(verify),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import httpx
@@ -81,7 +82,9 @@ class Runtime(Protocol):
     metrics: IstioMetrics | None
     access_logs: AccessLogs | None
 
-    def listener_names(self, host: str, port: int, *, port_is_explicit: bool) -> tuple[str, ...]:
+    def listener_names(
+        self, host: str, port: int, *, port_is_explicit: bool, authority: str | None = None
+    ) -> tuple[str, ...]:
         """Names of the listeners that may stand for a target, best first."""
 
     def when_settled(self, names: Sequence[str], callback: Callable[[], None]) -> Callable[[], None]:
@@ -195,10 +198,16 @@ class Dispatcher:
 
     Args:
         runtime: The mesh.
+        authority: Whose listeners are asked for (gRFC A47); None takes the default ones.
+
+    Raises:
+        BootstrapError: There is no such authority.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, authority: str | None = None) -> None:
         self._runtime = runtime
+        self._names_of = partial(runtime.listener_names, authority=authority)
+        self._names_of("any", 80, port_is_explicit=False)
         self._directory: Directory | None = None
         self._tables: dict[tuple[str, bytes], RouteTable | None] = {}
         self._passthrough: dict[tuple[str, str, int], Cluster] = {}
@@ -261,9 +270,7 @@ class Dispatcher:
 
     def _find_table(self, url: httpx.URL, directory: Directory) -> RouteTable | Unsettled | None:
         """The routes of a URL's host; None for a host that is passed through."""
-        names = self._runtime.listener_names(
-            url.raw_host.decode("ascii"), _port_of(url), port_is_explicit=url.port is not None
-        )
+        names = self._names_of(url.raw_host.decode("ascii"), _port_of(url), port_is_explicit=url.port is not None)
         targets = directory.find(names)
         if targets is None:
             return Unsettled(names)

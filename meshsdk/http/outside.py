@@ -67,11 +67,17 @@ class _AsyncMeshFirst(httpx.AsyncBaseTransport):
 
 
 def make_client(
-    mesh: Any, verify: ssl.SSLContext | str | bool, http2: bool, limits: Any, allows_cut_tls: bool, kwargs: Any
+    mesh: Any,
+    verify: ssl.SSLContext | str | bool,
+    http2: bool,
+    limits: Any,
+    allows_cut_tls: bool,
+    authority: Any,
+    kwargs: Any,
 ) -> httpx.Client:
     """The client of `Mesh.client`."""
     options = _transport_options(verify, http2, limits)
-    transport = MeshTransport(mesh, **options, allow_missing_close_notify=allows_cut_tls)
+    transport = MeshTransport(mesh, **options, allow_missing_close_notify=allows_cut_tls, authority=authority)
     proxy, mounts = kwargs.pop("proxy", None), dict(kwargs.pop("mounts", None) or {})
     if proxy is not None:
         options = _proxy_options(proxy, verify, http2, limits, kwargs)
@@ -83,11 +89,17 @@ def make_client(
 
 
 def make_async_client(
-    mesh: Any, verify: ssl.SSLContext | str | bool, http2: bool, limits: Any, allows_cut_tls: bool, kwargs: Any
+    mesh: Any,
+    verify: ssl.SSLContext | str | bool,
+    http2: bool,
+    limits: Any,
+    allows_cut_tls: bool,
+    authority: Any,
+    kwargs: Any,
 ) -> httpx.AsyncClient:
     """The client of `Mesh.async_client`."""
     options = _transport_options(verify, http2, limits)
-    transport = AsyncMeshTransport(mesh, **options, allow_missing_close_notify=allows_cut_tls)
+    transport = AsyncMeshTransport(mesh, **options, allow_missing_close_notify=allows_cut_tls, authority=authority)
     proxy, mounts = kwargs.pop("proxy", None), dict(kwargs.pop("mounts", None) or {})
     if proxy is not None:
         options = _proxy_options(proxy, verify, http2, limits, kwargs)

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from ..errors import ResourceError
+from ..xdstp import normalised
 from . import protos
 from .notes import Notes
 from .values import seconds, unpack
@@ -104,7 +105,7 @@ def _common(message: Any, where: str, notes: Notes) -> dict[str, Any]:
     metadata = tuple((one.key.lower(), one.value) for one in service.initial_metadata)
     flush = seconds(message, "buffer_flush_interval")
     return {
-        "cluster": service.envoy_grpc.cluster_name,
+        "cluster": normalised(service.envoy_grpc.cluster_name),
         "authority": service.envoy_grpc.authority,
         "log_name": message.log_name,
         "metadata": metadata,

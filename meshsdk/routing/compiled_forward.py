@@ -216,7 +216,7 @@ def compile_forward(
         # The most specific level that has mirrors has all of them.
         mirrors=action.mirrors or virtual_host.mirrors or configuration.mirrors,
         internal_redirect=action.internal_redirect,
-        retriable_statuses=retry_policy.retriable_status_codes if retry_policy is not None else frozenset(),
+        retriable_statuses=(retry_policy is not None and retry_policy.retriable_status_codes) or _NO_STATUSES,
         retriable_headers=retriable_headers(retry_policy),
     )
 
@@ -237,6 +237,11 @@ _GRPC_CONDITIONS = (
 )
 
 
+# Nearly every route has none of these, and an empty set is as large as one of four.
+_NO_STATUSES: frozenset[int] = frozenset()
+_NO_HEADERS: frozenset[bytes] = frozenset()
+
+
 def retriable_headers(policy: RetryPolicy | None) -> frozenset[bytes]:
     """Response headers by which a policy may retry a response whose status says that nothing is wrong."""
     names: set[str] = set()
@@ -247,4 +252,4 @@ def retriable_headers(policy: RetryPolicy | None) -> frozenset[bytes]:
             names.add("x-envoy-ratelimited")
         if policy.conditions & _GRPC_CONDITIONS:
             names.add("grpc-status")
-    return frozenset(name.encode("latin-1") for name in names)
+    return frozenset(name.encode("latin-1") for name in names) or _NO_HEADERS

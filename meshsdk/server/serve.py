@@ -97,7 +97,7 @@ class MeshServer(uvicorn.Server):
         self.port = config.port
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """See uvicorn.Server: the application starts, and then connections are accepted."""
+        """See uvicorn.Server: the application starts, and then connections are accepted, on one socket."""
         await self._inbound.wait_ready_async()
         config = self.config
         door = self._door = Door(self._inbound, config, self.server_state, self.lifespan.state, self._timeouts)
@@ -106,8 +106,7 @@ class MeshServer(uvicorn.Server):
         if not self.started:
             return
         self.started = False  # Not before somebody listens.
-        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-        listener = socket.create_server((config.host, config.port), family=family, backlog=2048)
+        listener = sockets[0] if sockets else _listen(config.host, config.port)
         listener.setblocking(False)
         self._listener = listener
         self.port = listener.getsockname()[1]
@@ -121,6 +120,11 @@ class MeshServer(uvicorn.Server):
         if self._listener is not None:
             self._listener.close()
         await super().shutdown(sockets=[])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
 
 
 async def _accept(listener: socket.socket, door: Door) -> None:

@@ -10,12 +10,13 @@ their versions and errors. What a resource means is not known here.
 - `server_session` and `ads_server` are the other side, for those who serve resources.
 """
 
-from .cache import DOES_NOT_EXIST_SECONDS, CachedResource, ResourceCache, ResourceKey, Status
+from .cache import DOES_NOT_EXIST_SECONDS, EVERY_LISTENER, CachedResource, ResourceCache, ResourceKey, Status
 from .loop import ControlLoop, Timer
-from .source import Source
+from .source import Source, Wanted
 
 __all__ = [
     "DOES_NOT_EXIST_SECONDS",
+    "EVERY_LISTENER",
     "CachedResource",
     "ControlLoop",
     "ResourceCache",
@@ -23,4 +24,5 @@ __all__ = [
     "Source",
     "Status",
     "Timer",
+    "Wanted",
 ]

@@ -1,39 +1,33 @@
-"""A management server as a `Source`: one stream, opened again whenever it ends.
+"""Management servers as a `Source`: the first of a list, and others in its place while it is away (gRFC A71).
 
-A server that is away, slow or lying changes nothing for traffic: the cache keeps the last good resources, and this
-keeps trying. After a stream that brought no response the next server of the bootstrap's list is tried.
+A server that is away, slow or lying changes nothing for traffic: the cache keeps the last good resources. So the next
+server of the list is asked only where the one before could not be reached *and* something is wanted of which nothing is
+known. It is asked for everything then, since only resources of one server are known to fit together. The one before is
+still tried; when it answers, the others are let go, and what they have brought stays in use until it brings its own.
+
+gRPC does so for each target of a channel by itself. Here all targets share what is known, as they share the cache.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from functools import partial
-from typing import Any
-
-from envoy.config.core.v3 import base_pb2
-from google.protobuf import json_format
+from collections.abc import Callable, Sequence
 
 from ..bootstrap import Node, XdsServer
-from ..errors import BootstrapError
 from ..log_lines import logger_of
 from ..resources import ResourceType
 from .backoff import Backoff
-from .cache import DOES_NOT_EXIST_SECONDS, ResourceCache, Status
-from .delta import DeltaSession
-from .lifetimes import Lifetimes
-from .loop import ControlLoop, Timer
-from .packed import of_sidecars
-from .refusal import what_to_do
-from .second_question import Callbacks, SecondQuestion
-from .session import Session
-from .sotw import SotwSession
+from .cache import ResourceCache, Status
+from .connection import Common, ServerConnection, node_message
+from .loop import ControlLoop
 from .source import Wanted
-from .stream import AdsStream
+from .stream import Channels
 
-__all__ = ["AdsClient"]
+__all__ = ["AdsClient", "node_message"]
 
 logger = logger_of("meshsdk.xds")
+
+# A server that refuses a stream says so in this time; one that is silent for longer has nothing new to say.
+_QUIET_SECONDS = 1.0
 
 
 class AdsClient:
@@ -44,12 +38,11 @@ class AdsClient:
         node: Who to introduce oneself as.
         cache: Where resources are put.
         loop: The control thread.
-        backoff: Delays between connection attempts.
-        does_not_exist_seconds: How long a wanted resource may take before it counts as not existing.
+        channels: Where channels are from.
+        make_backoff: Delays between the attempts to reach one server.
+        does_not_exist_seconds: How long a wanted resource may take before it counts as not existing; None is what gRPC
+            has: 15 seconds, or 30 of servers that say what they do not have.
         has_identity: This process can show a certificate of the mesh.
-
-    Attributes:
-        failures: See `Source.failures`.
     """
 
     def __init__(
@@ -59,200 +52,92 @@ class AdsClient:
         cache: ResourceCache,
         loop: ControlLoop,
         *,
-        backoff: Backoff | None = None,
-        does_not_exist_seconds: float = DOES_NOT_EXIST_SECONDS,
+        channels: Channels | None = None,
+        make_backoff: Callable[[], Backoff] = Backoff,
+        does_not_exist_seconds: float | None = None,
         has_identity: bool = False,
     ) -> None:
         self._servers = tuple(servers)
-        self._node = node
         self._cache = cache
-        self._loop = loop
-        self._backoff = backoff or Backoff()
-        self._does_not_exist_seconds = does_not_exist_seconds
-        self._server_index = 0
-        # The server that versions are of.
-        self._heard_of: XdsServer | None = None
-        if node.is_sidecar:
-            cache.packed = of_sidecars()
-        first = self._servers[0]
-        is_incremental = first.is_incremental or (node.is_sidecar and not first.is_of_the_world)
-        make_session = DeltaSession if is_incremental else SotwSession
-        self._session: Session = make_session(
-            node_message(node),
+        self._common = Common(
+            node,
             cache,
-            keep_deleted=self._servers[0].ignores_resource_deletion,
+            loop,
+            channels or Channels(),
+            make_backoff=make_backoff,
+            does_not_exist_seconds=does_not_exist_seconds,
             has_identity=has_identity,
         )
-        self._stream: AdsStream | None = None
-        self._heard = False
-        self._reconnect: Timer | None = None
-        self._timers: dict[tuple[ResourceType, str], Timer] = {}
-        self._second_question = SecondQuestion(
-            self._session, loop, self._open_beside, self._cancel_timer, does_not_exist_seconds
-        )
-        self._lifetimes = Lifetimes(cache, loop)
-        self._closed = False
-        self._problem = ""
-        self.failures = 0
+        self._wanted: Wanted = {}
+        self._connections = [ServerConnection(self._servers[0], self._common, self._look)]
+        # Of connections that were let go.
+        self._past_failures = 0
 
     @property
     def is_connected(self) -> bool:
-        """See `Source.is_connected`: a server that has not answered yet is none."""
-        return self._stream is not None and self._heard
+        """See `Source.is_connected`: a server that owes an answer is none."""
+        return any(one.is_heard for one in self._connections)
+
+    @property
+    def failures(self) -> int:
+        """See `Source.failures`."""
+        return self._past_failures + sum(one.failures for one in self._connections)
 
     @property
     def problem(self) -> str:
-        """Why the stream is down, or why it cannot bring what is wanted; empty where all is well."""
-        return self._problem or self._session.problem
+        """Why the first server is not heard, or cannot bring what is wanted; empty where all is well."""
+        first, *others = list(self._connections)
+        problem = first.problem
+        heard = next((one.server.uri for one in others if one.is_heard), "")
+        if problem and heard:
+            return f"{problem}; {heard} is asked in its place"
+        return "; ".join([problem, *(one.problem for one in others if one.problem)]) if problem else ""
 
     def subscribe(self, wanted: Wanted) -> None:
         """See `Source.subscribe`."""
-        for kind in ResourceType:
-            names = frozenset(wanted.get(kind, ()))
-            for gone in self._session.wanted.get(kind, frozenset()) - names:
-                self._cancel_timer(kind, gone)
-                self._second_question.forget(kind, gone)
-                self._lifetimes.forget((kind, gone))
-            request = self._session.subscribe(kind, names)
-            if request is not None and self._stream is not None:
-                self._stream.send(request)
-                self._expect(kind)
-            elif self._stream is not None and kind in self._cache.packed and not self._cache.packed[kind].is_known:
-                self._expect(kind)
-        if self._stream is None and self._reconnect is None and any(self._session.wanted.values()):
-            self._connect()
+        for kind, names in self._wanted.items():
+            for gone in names - wanted.get(kind, frozenset()):
+                self._common.lifetimes.forget((kind, gone))
+        self._wanted = wanted
+        for one in list(self._connections):
+            one.subscribe(wanted)
+        self._look()
 
     def close(self) -> None:
         """See `Source.close`."""
-        self._closed = True
-        if self._reconnect is not None:
-            self._reconnect.cancel()
-        self._lifetimes.close()
-        self._drop_stream()
+        self._common.lifetimes.close()
+        for one in self._connections:
+            one.close()
 
-    def _connect(self) -> None:
-        self._reconnect = None
-        if self._closed:
+    def _look(self) -> None:
+        """See which servers there is a reason to talk to."""
+        for index, one in enumerate(self._connections):
+            if one.is_heard:
+                self._let_go(index + 1)
+                return
+        last = self._connections[-1]
+        if not last.is_failing or len(self._connections) == len(self._servers) or not self._lacks_something():
             return
-        server = self._servers[self._server_index]
-        self._heard = False
-        try:
-            stream = AdsStream(
-                server,
-                on_response=lambda stream, response: self._loop.post(partial(self._on_response, stream, response)),
-                on_end=lambda stream, reason: self._loop.post(partial(self._on_end, stream, reason)),
-                is_incremental=self._session.is_incremental,
-            )
-        except BootstrapError as error:
-            self._problem = str(error)
-            self.failures += 1
-            logger.warning("%s", error)
-            self._reconnect = self._loop.call_later(self._backoff.next_seconds(), self._connect)
-            return
-        self._stream = stream
-        for request in self._session.open(is_same_server=self._heard_of in (None, server)):
-            stream.send(request)
-        for kind in ResourceType:
-            self._expect(kind)
+        server = self._servers[len(self._connections)]
+        logger.warning("%s; %s is asked in its place", last.problem, server.uri)
+        # Whoever answers must send all that it has: what is in use from now on may be another one's.
+        self._common.heard_of = None
+        one = ServerConnection(server, self._common, self._look)
+        self._connections.append(one)
+        one.subscribe(self._wanted)
 
-    def _open_beside(self, callbacks: Callbacks) -> AdsStream | None:
-        if self._stream is None or not self._heard:
-            return None
-        return AdsStream(self._servers[self._server_index], *callbacks, beside=self._stream)
+    def _let_go(self, index: int) -> None:
+        """Of the servers from one of the list on."""
+        for one in self._connections[index:]:
+            logger.warning("%s answers; %s is let go", self._connections[index - 1].server.uri, one.server.uri)
+            self._past_failures += one.failures
+            one.close()
+        del self._connections[index:]
 
-    def _on_response(self, stream: AdsStream, response: Any) -> None:
-        if stream is not self._stream:
-            return
-        known_problem = self._session.problem
-        if not self._heard:
-            self._heard = True
-            self._heard_of = self._servers[self._server_index]
-            self._problem = ""
-            self._backoff.reset()
-        try:
-            received = self._session.receive(response)
-        finally:
-            stream.processed()
-        if received.kind is not None:
-            for name in received.settled:
-                self._cancel_timer(received.kind, name)
-            self._lifetimes.take({(received.kind, name): one for name, one in received.lifetimes.items()})
-        for answer in received.answers:
-            if answer.HasField("error_detail"):
-                logger.warning("refused a response of the management server: %s", answer.error_detail.message)
-            stream.send(answer)
-        if self._session.problem and not known_problem:
-            logger.warning("%s", self._session.problem)
-        self._second_question.look()
-
-    def _on_end(self, stream: AdsStream, reason: str) -> None:
-        if stream is not self._stream:
-            return
-        server = self._servers[self._server_index]
-        self._drop_stream()
-        advice = what_to_do(stream.code, server, self._node)
-        problem = f"management server {server.uri}: {reason}" + (f"; {advice}" if advice else "")
-        level = logging.WARNING if advice and problem != self._problem else logging.INFO
-        self._problem = problem
-        self.failures += 1
-        logger.log(level, "%s; the last good configuration stays in use", self._problem)
-        if not self._heard:
-            self._server_index = (self._server_index + 1) % len(self._servers)
-        else:
-            self._server_index = 0
-        self._reconnect = self._loop.call_later(self._backoff.next_seconds(), self._connect)
-
-    def _drop_stream(self) -> None:
-        self._second_question.stop()
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-
-    def _expect(self, kind: ResourceType) -> None:
-        """Start the does-not-exist timer of each wanted resource of which nothing is known."""
-        for name in self._session.wanted.get(kind, frozenset()):
-            entry = self._cache.get(kind, name)
-            if entry is not None and entry.status is Status.REQUESTED and (kind, name) not in self._timers:
-                self._timers[(kind, name)] = self._loop.call_later(
-                    self._does_not_exist_seconds, partial(self._on_missing, kind, name)
-                )
-        self._second_question.look()
-
-    def _on_missing(self, kind: ResourceType, name: str) -> None:
-        self._timers.pop((kind, name), None)
-        if self._stream is not None and not self._stream.has_sent:
-            self._expect(kind)  # There is no connection yet, so that it has not been asked for.
-            return
-        entry = self._cache.get(kind, name)
-        if entry is None or entry.status is not Status.REQUESTED:
-            return
-        if self._second_question.is_there(kind, name):
-            logger.warning("%s: the management server has it and does not send it; it is waited for", name)
-        else:
-            reason = f"the management server did not send it in {self._does_not_exist_seconds:g} s"
-            self._cache.remove(kind, name, Status.TIMEOUT, reason)
-            logger.warning("%s %s: %s; it counts as missing", kind.name.lower(), name, reason)
-
-    def _cancel_timer(self, kind: ResourceType, name: str) -> None:
-        timer = self._timers.pop((kind, name), None)
-        if timer is not None:
-            timer.cancel()
-
-
-def node_message(node: Node) -> Any:
-    """The envoy.config.core.v3.Node of a bootstrap's node, with what this client can do."""
-    message = base_pb2.Node(
-        id=node.id,
-        cluster=node.cluster,
-        user_agent_name="meshsdk",
-        # gRFC A55: resources may come wrapped in a discovery Resource.
-        client_features=["xds.config.resource-in-sotw"],
-    )
-    message.locality.region = node.locality.region
-    message.locality.zone = node.locality.zone
-    message.locality.sub_zone = node.locality.sub_zone
-    json_format.ParseDict(dict(node.metadata), message.metadata)
-    return message
+    def _lacks_something(self) -> bool:
+        """Whether something is wanted of which nothing is known."""
+        return any(
+            (entry := self._cache.get(kind, name)) is None or entry.status is Status.REQUESTED
+            for kind in ResourceType
+            for name in self._wanted.get(kind, ())
+        )

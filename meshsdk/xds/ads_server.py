@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
+from msgspec import Struct
 
+from ..resources import ResourceType
 from .server_session import DeltaServerSession, Served, SotwServerSession
 
 __all__ = ["AdsService"]
@@ -38,12 +40,17 @@ class AdsService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: igno
         """Have a grpc.Server offer this service."""
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self, server)
 
-    def publish(self, state: Served) -> None:
-        """From now on serve `state`, and tell every stream. From any thread; never blocks for long."""
+    def publish(self, state: Served, changed: Collection[tuple[ResourceType, str]] | None = None) -> None:
+        """From now on serve `state`, and tell every stream. From any thread; never blocks for long.
+
+        Args:
+            state: What is served.
+            changed: All that differs from the state before, where that is known: then nothing else is looked at.
+        """
         with self._lock:
             self._state = state
             for stream in self._streams:
-                stream.put(_Update(state))
+                stream.put(_Update(state, changed))
 
     def close(self) -> None:
         """End every stream."""
@@ -84,7 +91,7 @@ class AdsService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: igno
         try:
             while (item := inbox.get()) is not None:
                 if isinstance(item, _Update):
-                    yield from session.update(item.state)
+                    yield from session.update(item.state, item.changed)
                 else:
                     self._on_request(item)
                     yield from session.receive(item)
@@ -96,10 +103,8 @@ class AdsService(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: igno
                 self._streams.discard(inbox)
 
 
-class _Update:
-    """A new state, as against a request."""
+class _Update(Struct, frozen=True):
+    """A new state, as against a request; and what in it is new, where that is known."""
 
-    __slots__ = ("state",)
-
-    def __init__(self, state: Served) -> None:
-        self.state = state
+    state: Served
+    changed: Collection[tuple[ResourceType, str]] | None

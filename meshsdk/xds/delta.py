@@ -18,6 +18,7 @@ from typing import Any
 from envoy.service.discovery.v3 import discovery_pb2
 
 from ..resources import RESOURCE_TYPES, ResourceType
+from ..xdstp import normalised
 from .cache import Status
 from .session import Outcome, Received, Session, refusal
 
@@ -48,12 +49,12 @@ class DeltaSession(Session):
         return requests
 
     def _versions(self, kind: ResourceType, names: frozenset[str]) -> dict[str, str]:
-        """Of what is in use: what was refused must come again."""
+        """Of what is in use: what was refused must come again, and what another process has heard."""
         entries = [(name, one) for name in names if (one := self._cache.get(kind, name)) is not None]
         if kind in self._cache.packed:
             refused = {name for name, one in entries if one.status is Status.NACKED}
             return {name: one for name, one in self._cache.packed[kind].versions().items() if name not in refused}
-        return {name: one.version for name, one in entries if one.resource is not None}
+        return {name: one.version for name, one in entries if one.resource is not None and not one.kept_at}
 
     def subscribe(self, kind: ResourceType, names: frozenset[str]) -> Any | None:
         """See `Session.subscribe`."""
@@ -77,11 +78,12 @@ class DeltaSession(Session):
         outcome = Outcome()
         for container in response.resources:
             self._take(kind, container, "", outcome)
+        self._take_errors(kind, response, outcome)
         wanted = self._wanted.get(kind, frozenset())
         if kind in self._cache.packed:
             gone = {*response.removed_resources, *self._cache.packed[kind].take_unconfirmed()} - outcome.seen
             self._settle_whole(kind, gone, outcome)
-        for name in response.removed_resources:
+        for name in map(normalised, response.removed_resources):
             # A server that says both has the resource: it may be the one that was asked for again meanwhile.
             if name in wanted and name not in outcome.sent:
                 self._delete(kind, name)

@@ -35,6 +35,7 @@ class Lifetimes:
             if seconds is None:
                 self.forget(key)
                 continue
+            self._cache.fleeting.add(key)
             ends = self._loop.now() + max(seconds, 0.0)
             self._ends[key] = ends
             timer = self._timers.get(key)
@@ -45,6 +46,7 @@ class Lifetimes:
         """There is no end, or nobody asks for it any more."""
         if self._ends.pop(key, None) is not None:
             self._timers.pop(key).cancel()
+            self._cache.fleeting.discard(key)
 
     def close(self) -> None:
         """Stop all timers."""
@@ -64,4 +66,5 @@ class Lifetimes:
             self._arm(key, ends)
             return
         del self._ends[key], self._timers[key]
+        self._cache.fleeting.discard(key)
         self._cache.remove(*key, Status.DOES_NOT_EXIST, "the time for which the management server gave it has passed")

@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
 from envoy.config.core.v3 import base_pb2
@@ -60,14 +61,37 @@ class Served(Protocol):
 
 
 class _Subscription(Struct):
-    """What a client wants of one type, and what it was sent: name to version."""
+    """What a client wants of one type, and what it was sent: name to version.
+
+    Attributes:
+        digest: Of all that was sent; what changes one resource changes it without a look at the others.
+    """
 
     names: set[str] = field(default_factory=set)
     is_wildcard: bool = False
     sent: dict[str, str] = field(default_factory=dict)
     has_answered: bool = False
     nonce: str = ""
-    version: str = ""
+    digest: int = 0
+
+    def put(self, name: str, version: str) -> None:
+        """A resource is sent."""
+        self.drop(name)
+        self.sent[name] = version
+        self.digest ^= _digest(name, version)
+
+    def drop(self, name: str) -> None:
+        """The client has a resource no longer, or is to have it again."""
+        version = self.sent.pop(name, None)
+        if version is not None:
+            self.digest ^= _digest(name, version)
+
+
+class _Change(Struct):
+    """What a client was not sent of one type, with bytes and version, and what it was sent and is there no more."""
+
+    new: dict[str, tuple[bytes, str]]
+    gone: set[str]
 
 
 class _Session(ABC):
@@ -80,7 +104,7 @@ class _Session(ABC):
         self._subscriptions: dict[Kind, _Subscription] = {}
         self._nonces = itertools.count(1)
         # What was hashed last, by type and name: nearly all resources of a new state are those of the one before it.
-        self._known: dict[Kind, dict[str, tuple[bytes, str]]] = {}
+        self._known: dict[Kind, dict[str, tuple[bytes, str]]] = {kind: {} for kind in _SEND_ORDER}
 
     def _meet(self, request: Any) -> None:
         """A client introduces itself in its first request; by that it gets the shape of resources that it takes."""
@@ -93,35 +117,59 @@ class _Session(ABC):
         found: Mapping[Any, bytes] = self._state.for_client(self._node)
         return found
 
-    def _wanted(self, kind: Kind, subscription: _Subscription) -> dict[str, bytes]:
+    def _wanted(self, kind: Kind, subscription: _Subscription, among: AbstractSet[str] | None) -> dict[str, bytes]:
         resources = self._resources
-        if subscription.is_wildcard:
-            return {name: packed for (of, name), packed in resources.items() if of is kind}
-        return {name: resources[(kind, name)] for name in subscription.names if (kind, name) in resources}
+        if among is None:
+            names: AbstractSet[str] = subscription.names
+        else:
+            names = among if subscription.is_wildcard else among & subscription.names
+        wanted = {name: resources[(kind, name)] for name in names if (kind, name) in resources}
+        if among is None and subscription.is_wildcard:
+            wanted.update({name: packed for (of, name), packed in resources.items() if of is kind})
+        return wanted
 
-    def _versions(self, kind: Kind, wanted: Mapping[str, bytes]) -> dict[str, str]:
-        before, known = self._known.get(kind, {}), {}
+    def _change(self, kind: Kind, subscription: _Subscription, among: AbstractSet[str] | None) -> _Change:
+        """What is to be told of one type.
+
+        Args:
+            among: Only these names are looked at; None looks at all that there is.
+        """
+        sent, known = subscription.sent, self._known[kind]
+        wanted = self._wanted(kind, subscription, among)
+        gone = (sent.keys() if among is None else sent.keys() & among) - wanted.keys()
+        new: dict[str, tuple[bytes, str]] = {}
         for name, packed in wanted.items():
-            one = before.get(name)
-            known[name] = one if one is not None and one[0] is packed else (packed, _version(packed))
-        self._known[kind] = known
-        return {name: version for name, (_, version) in known.items()}
+            one = known.get(name)
+            if one is None or one[0] is not packed:
+                one = known[name] = (packed, _version(packed))
+            if sent.get(name) != one[1]:
+                new[name] = one
+        return _Change(new, gone)
+
+    def _forget(self, kind: Kind, subscription: _Subscription, name: str) -> None:
+        subscription.drop(name)
+        self._known[kind].pop(name, None)
 
     def _log_refusal(self, request: Any) -> None:
         if request.HasField("error_detail"):
             logger.error("%s was refused: %s", request.type_url, request.error_detail.message)
 
-    def update(self, state: Served) -> Iterator[Any]:
-        """There is a new state: what to send."""
+    def update(self, state: Served, changed: Collection[tuple[Kind, str]] | None = None) -> Iterator[Any]:
+        """There is a new state: what to send.
+
+        Args:
+            changed: All that differs from the state before; None where that is to be found out.
+        """
         self._state = state
         for kind in _SEND_ORDER:
             subscription = self._subscriptions.get(kind)
-            if subscription is not None:
-                yield from self._send(kind, subscription)
+            among = None if changed is None else {name for of, name in changed if of is kind}
+            if subscription is not None and (among is None or among):
+                yield from self._send(kind, subscription, among)
 
     @abstractmethod
-    def _send(self, kind: Kind, subscription: _Subscription) -> Iterator[Any]:
-        """The responses that bring the client up to date with one type."""
+    def _send(self, kind: Kind, subscription: _Subscription, among: AbstractSet[str] | None) -> Iterator[Any]:
+        """The responses that bring the client up to date with one type, or with some names of it."""
 
 
 class SotwServerSession(_Session):
@@ -143,34 +191,40 @@ class SotwServerSession(_Session):
         if not names and is_first and kind.is_complete_in_every_response:
             subscription.is_wildcard = True
         if "*" in names:
+            is_first = is_first or not subscription.is_wildcard
             subscription.is_wildcard = True
             names.discard("*")
-        grown = bool(names - subscription.names)
+        grown = names - subscription.names
         for gone in subscription.names - names:
-            subscription.sent.pop(gone, None)
+            self._forget(kind, subscription, gone)
         subscription.names = names
-        yield from self._send(kind, subscription, force=is_first or grown)
+        among = None if is_first or kind.is_complete_in_every_response else grown
+        yield from self._send(kind, subscription, among, force=is_first or bool(grown))
 
-    def _send(self, kind: Kind, subscription: _Subscription, *, force: bool = False) -> Iterator[Any]:
-        wanted = self._wanted(kind, subscription)
-        versions = self._versions(kind, wanted)
-        if versions == subscription.sent and not force:
-            return
-        if not kind.is_complete_in_every_response:
+    def _send(
+        self, kind: Kind, subscription: _Subscription, among: AbstractSet[str] | None, *, force: bool = False
+    ) -> Iterator[Any]:
+        change = self._change(kind, subscription, among)
+        for name in change.gone:
+            self._forget(kind, subscription, name)
+        for name, (_, version) in change.new.items():
+            subscription.put(name, version)
+        if kind.is_complete_in_every_response:
+            if not change.new and not change.gone and not force:
+                return
+            resources = self._wanted(kind, subscription, None)
+        elif change.new:
             # Of these types what has changed is sent, and nothing else (xds_protocol, "Grouping resources into
             # responses"); what is not there, the client's own timer finds out.
-            wanted = {name: packed for name, packed in wanted.items() if subscription.sent.get(name) != versions[name]}
-            if not wanted:
-                subscription.sent = versions
-                return
-        subscription.sent = versions
+            resources = {name: packed for name, (packed, _) in change.new.items()}
+        else:
+            return
         subscription.nonce = str(next(self._nonces))
-        subscription.version = _version("".join(f"{n}={versions[n]};" for n in sorted(versions)).encode())
         yield discovery_pb2.DiscoveryResponse(
             type_url=kind.type_url,
-            version_info=subscription.version,
+            version_info=f"{subscription.digest:016x}",
             nonce=subscription.nonce,
-            resources=[any_pb2.Any(type_url=kind.type_url, value=wanted[name]) for name in sorted(wanted)],
+            resources=[any_pb2.Any(type_url=kind.type_url, value=resources[name]) for name in sorted(resources)],
         )
 
 
@@ -191,46 +245,56 @@ class DeltaServerSession(_Session):
             subscription.sent = dict(request.initial_resource_versions)
             if not request.resource_names_subscribe and kind.is_complete_in_every_response:
                 subscription.is_wildcard = True
-        added = set(request.resource_names_subscribe)
-        if "*" in added:
-            subscription.is_wildcard = True
-            added.discard("*")
-        for name in request.resource_names_unsubscribe:
+        added, gone = set(request.resource_names_subscribe), set(request.resource_names_unsubscribe)
+        looks_at_all = "*" in added or (is_first and subscription.is_wildcard)
+        subscription.is_wildcard = looks_at_all or (subscription.is_wildcard and "*" not in gone)
+        added.discard("*")
+        for name in gone:
             subscription.names.discard(name)
-            subscription.sent.pop(name, None)
-            if name == "*":
-                subscription.is_wildcard = False
+            self._forget(kind, subscription, name)
         for name in added:
             # Subscribing again asks for the resource again.
             if not is_first:
-                subscription.sent.pop(name, None)
+                subscription.drop(name)
         subscription.names |= added
+        if "*" in gone and not subscription.is_wildcard:
+            # A client drops by itself what it has unsubscribed from.
+            for name in subscription.sent.keys() - subscription.names:
+                self._forget(kind, subscription, name)
         resources = self._resources
         missing = {name for name in added if (kind, name) not in resources}
-        yield from self._send(kind, subscription, missing=missing, force=is_first and subscription.is_wildcard)
+        # Of a name that it wants no more a client is told all the same where it wants all (xds_protocol).
+        among = None if looks_at_all else added | gone
+        yield from self._send(kind, subscription, among, missing=missing, force=is_first and subscription.is_wildcard)
 
     def _send(
         self,
         kind: Kind,
         subscription: _Subscription,
+        among: AbstractSet[str] | None,
         *,
-        missing: set[str] | frozenset[str] = frozenset(),
+        missing: AbstractSet[str] = frozenset(),
         force: bool = False,
     ) -> Iterator[Any]:
-        wanted = self._wanted(kind, subscription)
-        versions = self._versions(kind, wanted)
-        changed = [name for name in sorted(wanted) if subscription.sent.get(name) != versions[name]]
-        removed = sorted((subscription.sent.keys() - versions.keys()) | missing)
-        if not changed and not removed and not force:
+        change = self._change(kind, subscription, among)
+        removed = sorted(change.gone | missing)
+        if not change.new and not removed and not force:
             return
-        subscription.sent = versions
+        for name in change.gone:
+            self._forget(kind, subscription, name)
         response = discovery_pb2.DeltaDiscoveryResponse(
             type_url=kind.type_url, nonce=str(next(self._nonces)), removed_resources=removed
         )
-        for name in changed:
-            resource = response.resources.add(name=name, version=versions[name])
-            resource.resource.type_url, resource.resource.value = kind.type_url, wanted[name]
+        for name in sorted(change.new):
+            packed, version = change.new[name]
+            subscription.put(name, version)
+            resource = response.resources.add(name=name, version=version)
+            resource.resource.type_url, resource.resource.value = kind.type_url, packed
         yield response
+
+
+def _digest(name: str, version: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{name}={version}".encode()).digest()[:8])
 
 
 def _version(packed: bytes) -> str:

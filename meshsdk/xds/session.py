@@ -28,6 +28,7 @@ from msgspec import Struct, field
 from ..errors import ResourceError
 from ..resources import Cluster, Resource, ResourceType, decode, resource_name
 from ..resources.cluster import at_original, stands_for, without_automatic_tls
+from ..xdstp import normalised
 from .cache import ResourceCache, Status
 from .packed import PackedResources
 
@@ -37,6 +38,8 @@ _WRAPPER = discovery_pb2.Resource.DESCRIPTOR.full_name
 
 # What a NACK says is bounded: a server must not be able to make us echo its whole response.
 _MAX_ERROR_LENGTH = 4096
+
+_DELETED = "the management server has no such resource"
 
 # Of listeners that nobody asked for, as many are named.
 _SHOWN_NAMES = 3
@@ -91,6 +94,7 @@ class Session(ABC):
         node: The envoy.config.core.v3.Node to introduce oneself with.
         cache: Where resources are put.
         keep_deleted: gRFC A53: a resource that the server deletes stays in use.
+        drop_bad: gRFC A88: what is refused, or cannot be had any more, is not used any longer.
         has_identity: This process can show a certificate of the mesh.
 
     Attributes:
@@ -101,12 +105,19 @@ class Session(ABC):
     is_incremental = False
 
     def __init__(
-        self, node: Any, cache: ResourceCache, *, keep_deleted: bool = False, has_identity: bool = False
+        self,
+        node: Any,
+        cache: ResourceCache,
+        *,
+        keep_deleted: bool = False,
+        drop_bad: bool = False,
+        has_identity: bool = False,
     ) -> None:
         self._node = node
         self._has_identity = has_identity
         self._cache = cache
         self._keep_deleted = keep_deleted
+        self._drop_bad = drop_bad
         self._wanted: dict[ResourceType, frozenset[str]] = {}
         self._introduced = False
         self.problem = ""
@@ -132,6 +143,15 @@ class Session(ABC):
     @abstractmethod
     def receive(self, response: Any) -> Received:
         """Take a response into the cache."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something is wanted of which no server has said anything."""
+        return any(
+            (entry := self._cache.get(kind, name)) is not None and entry.status is Status.REQUESTED
+            for kind, names in self._wanted.items()
+            for name in names
+        )
 
     def undecided(self, kind: ResourceType) -> frozenset[str]:
         """Names of which nothing is known, and of which no response on this stream tells by leaving them out."""
@@ -209,7 +229,7 @@ class Session(ABC):
         if kind is not ResourceType.LISTENER:
             whole.take_changed()  # Who refers to others than listeners does so by name.
         if whole.has_changed or whole.take_marks_changed():
-            self._cache.touch(ResourceType.LISTENER)
+            self._cache.touch()
 
     def _take(self, kind: ResourceType, container: Any, version: str, outcome: Outcome) -> None:
         try:
@@ -247,7 +267,7 @@ class Session(ABC):
             resource: Resource = self._decode(kind, name, packed)
         except ResourceError as error:
             outcome.errors.append(str(error))
-            self._cache.reject(kind, name, str(error))
+            self._cache.reject(kind, name, str(error), version, drops=self._drop_bad)
         else:
             self._cache.accept(kind, name, resource, version, packed)
 
@@ -264,9 +284,21 @@ class Session(ABC):
     def _delete(self, kind: ResourceType, name: str) -> None:
         known = self._cache.get(kind, name)
         if self._keep_deleted and known is not None and known.resource is not None:
-            return
-        if known is None or known.status is not Status.DOES_NOT_EXIST:
-            self._cache.remove(kind, name, Status.DOES_NOT_EXIST, "the management server has no such resource")
+            self._cache.keep_deleted(kind, name, f"{_DELETED}; what it sent last stays in use")
+        elif known is None or known.status is not Status.DOES_NOT_EXIST or known.kept_at:
+            self._cache.remove(kind, name, Status.DOES_NOT_EXIST, _DELETED)
+
+    def _take_errors(self, kind: ResourceType, response: Any, outcome: Outcome) -> None:
+        """What the server says of resources that it cannot send (xRFC TP3, gRFC A88)."""
+        wanted = self._wanted.get(kind, frozenset())
+        for one in response.resource_errors:
+            name, status = normalised(one.resource_name.name), one.error_detail
+            if name not in wanted or name in outcome.sent:
+                continue
+            outcome.seen.add(name)
+            said = f"the management server says {code_name(status.code)}: {status.message[:_MAX_ERROR_LENGTH]}"
+            drops = self._drop_bad and status.code in (code_pb2.NOT_FOUND, code_pb2.PERMISSION_DENIED)
+            self._cache.blame(kind, name, said, drops=drops, is_missing=status.code == code_pb2.NOT_FOUND)
 
     def _look_for_ours(self, outcome: Outcome) -> None:
         """Notice a server that sends listeners of proxies whatever it is asked for, so that none of ours can come."""
@@ -286,6 +318,12 @@ def refusal(errors: list[str]) -> Any:
     """What is said of a response that is refused."""
     message = "; ".join(errors)[:_MAX_ERROR_LENGTH]
     return status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=message)
+
+
+def code_name(code: int) -> str:
+    """NOT_FOUND and the like; the number where it has no name."""
+    value = code_pb2.Code.DESCRIPTOR.values_by_number.get(code)
+    return str(value.name) if value is not None else str(code)
 
 
 def _is_for_clients(packed: bytes) -> bool:
@@ -317,17 +355,17 @@ def unwrap(kind: ResourceType, container: Any) -> Arrived:
     if container.HasField("resource"):
         names, packed = _named(kind, container.name, container.resource)
     elif container.name:
-        names, packed = [container.name], None
+        names, packed = [normalised(container.name)], None
     else:
         raise ResourceError("Resource", "has neither a name nor a resource")
-    return Arrived([*names, *container.aliases], packed, container.version, lifetime)
+    return Arrived([*names, *map(normalised, container.aliases)], packed, container.version, lifetime)
 
 
 def _named(kind: ResourceType, name: str, container: Any) -> tuple[list[str], bytes | None]:
     if container.type_url != kind.type_url:
         raise ResourceError("resources", f"holds {container.type_url[:200]!r} among {kind.type_url!r}")
     packed = bytes(container.value)
-    name = name or resource_name(kind, packed)
+    name = normalised(name or resource_name(kind, packed))
     if not name:
         raise ResourceError(kind.type_url.rpartition(".")[2], "does not parse, or has no name")
     return [name], packed

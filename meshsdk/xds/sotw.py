@@ -31,10 +31,8 @@ __all__ = ["SotwSession"]
 class SotwSession(Session):
     """The state of the world; see `Session`."""
 
-    def __init__(
-        self, node: Any, cache: ResourceCache, *, keep_deleted: bool = False, has_identity: bool = False
-    ) -> None:
-        super().__init__(node, cache, keep_deleted=keep_deleted, has_identity=has_identity)
+    def __init__(self, node: Any, cache: ResourceCache, **rules: bool) -> None:
+        super().__init__(node, cache, **rules)
         # What all requests of a type have in common. Each has all names, and there may be ten thousand.
         self._questions: dict[ResourceType, Any] = {}
         self._versions: dict[ResourceType, str] = {}
@@ -78,6 +76,7 @@ class SotwSession(Session):
         outcome = Outcome()
         for container in response.resources:
             self._take(kind, container, response.version_info, outcome)
+        self._take_errors(kind, response, outcome)
         wanted = self._wanted.get(kind, frozenset())
         # A resource that could not be read may be any of the missing ones, so none of them counts as deleted.
         if kind in self._cache.packed:
@@ -101,7 +100,7 @@ class SotwSession(Session):
 
     def _was_sent(self, kind: ResourceType, name: str) -> bool:
         entry = self._cache.get(kind, name)
-        return entry is not None and entry.status in (Status.ACKED, Status.NACKED)
+        return entry is not None and (entry.resource is not None or entry.status is Status.NACKED)
 
     def _request(self, kind: ResourceType, errors: list[str] | None = None) -> Any:
         request = discovery_pb2.DiscoveryRequest(

@@ -1,4 +1,4 @@
-"""One ADS stream: a channel, a reader thread, an outbox. A stream beside another one shares its channel."""
+"""One ADS stream: a channel, a reader thread, an outbox. Streams to equal servers share a channel (gRFC A47)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..errors import BootstrapError
 from ..service_account_token import read_token
 from .responses import reader
 
-__all__ = ["AdsStream"]
+__all__ = ["AdsStream", "Channels"]
 
 _CHANNEL_OPTIONS = (
     # A whole mesh in one response is larger than gRPC's default of 4 MiB, but it is not boundless.
@@ -35,15 +35,41 @@ _SERVICE = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
 _MAX_RESPONSES_WAITING = 2
 
 
+class Channels:
+    """Channels by server, each open as long as somebody uses it. Control thread only."""
+
+    def __init__(self) -> None:
+        self._open: dict[XdsServer, tuple[Any, int]] = {}
+
+    def take(self, server: XdsServer) -> Any:
+        """The channel to a server, until it is given back.
+
+        Raises:
+            BootstrapError: A certificate file cannot be read.
+        """
+        channel, users = self._open.get(server) or (open_channel(server), 0)
+        self._open[server] = channel, users + 1
+        return channel
+
+    def give_back(self, server: XdsServer) -> None:
+        """Close the channel where nobody else uses it: whoever comes next need not wait for its own back-off."""
+        channel, users = self._open.pop(server)
+        if users > 1:
+            self._open[server] = channel, users - 1
+        else:
+            channel.close()
+
+
 class AdsStream:
     """An open stream to one management server. gRPC's sync stub: two event loops that use grpc.aio do not mix.
 
     Args:
         server: Whom to connect to.
+        channels: Where its channel is from.
         on_response: Called with this stream and each response, from the stream's reader thread.
         on_end: Called once with this stream and the reason when the stream is over, from the reader thread.
+        on_sent: Called with this stream when its first request has gone out, from a thread of gRPC's.
         is_incremental: Which of the two variants is spoken.
-        beside: A stream to the same server, which outlives this one.
 
     Attributes:
         has_sent: Whether the first request has gone out; before that the server can be blamed for nothing.
@@ -53,19 +79,20 @@ class AdsStream:
     def __init__(
         self,
         server: XdsServer,
+        channels: Channels,
         on_response: Callable[[AdsStream, Any], None],
         on_end: Callable[[AdsStream, str], None],
         *,
+        on_sent: Callable[[AdsStream], None] = lambda stream: None,
         is_incremental: bool = False,
-        beside: AdsStream | None = None,
     ) -> None:
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._room = threading.Semaphore(_MAX_RESPONSES_WAITING)
         self._on_response = on_response
         self._on_end = on_end
-        self._owns_channel = beside is None
-        self._channel: Any = open_channel(server) if beside is None else beside._channel
-        speak = self._channel.stream_stream(
+        self._on_sent = on_sent
+        self._server, self._channels = server, channels
+        speak = channels.take(server).stream_stream(
             f"{_SERVICE}/{'Delta' if is_incremental else 'Stream'}AggregatedResources",
             request_serializer=_serialize,
             response_deserializer=reader(is_incremental=is_incremental),
@@ -86,20 +113,23 @@ class AdsStream:
         self._room.release()
 
     def close(self) -> None:
-        """Cancel the stream and close the channel that it opened; `on_end` is not called for it."""
+        """Cancel the stream and give its channel back; `on_end` is not called for it."""
+        if self._closed:
+            return
         self._closed = True
         self._outbox.put(None)
         self._room.release()
         self._call.cancel()
-        if self._owns_channel:
-            self._channel.close()
+        self._channels.give_back(self._server)
         self._reader.join(5.0)
 
     def _requests(self) -> Iterator[Any]:
         while (request := self._outbox.get()) is not None:
             yield request
             # The next one is asked for when this one has gone out, which takes a connection.
-            self.has_sent = True
+            if not self.has_sent:
+                self.has_sent = True
+                self._on_sent(self)
 
     def _read(self) -> None:
         reason = "the management server closed the stream"

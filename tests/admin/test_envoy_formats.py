@@ -12,6 +12,7 @@ from envoy.admin.v3 import certs_pb2, clusters_pb2, config_dump_pb2, server_info
 from google.protobuf import json_format
 
 from meshsdk.admin import dumped
+from meshsdk.resources.message_types import class_of
 
 from ..ads import AdsServer
 from ..certificates import SpiffeCa
@@ -205,7 +206,7 @@ def test_a_real_envoy_shows_the_same_of_a_cluster_and_hides_the_same(tmp_path: P
         with envoy(whole, [port], tmp_path):
             dump = httpx.get(f"http://127.0.0.1:{port}/config_dump?resource=static_clusters", timeout=PATIENCE).json()
     theirs = dump["configs"][0]["cluster"]
-    made = dumped._class_of(_CLUSTER.rpartition("/")[2])
+    made = class_of(_CLUSTER.rpartition("/")[2])
     assert made is not None
     message = json_format.ParseDict(config, made())
     ours = dumped.plain(_CLUSTER, message.SerializeToString())
@@ -215,7 +216,7 @@ def test_a_real_envoy_shows_the_same_of_a_cluster_and_hides_the_same(tmp_path: P
 
 
 def test_a_type_that_nobody_knows_is_shown_by_its_name() -> None:
-    made = dumped._class_of("envoy.config.cluster.v3.Cluster")
+    made = class_of("envoy.config.cluster.v3.Cluster")
     assert made is not None
     message: Any = made(name="a")
     message.transport_socket.name = "x"

@@ -19,10 +19,12 @@ from xds.type.v3 import typed_struct_pb2  # noqa: F401 - likewise.
 from meshsdk.admin import dumped, recent
 from meshsdk.admin.history import History
 from meshsdk.admin.recent import Recent
-from meshsdk.admin.redaction import REDACTED, is_sensitive, shown_error, shown_head, shown_reason, shown_url
+from meshsdk.admin.redaction import REDACTED, shown_error, shown_head, shown_reason, shown_url
 from meshsdk.exchange import Directory, Exchange
 from meshsdk.exchange.directory import compile_target
+from meshsdk.resources.message_types import class_of
 from meshsdk.routing import RequestHead
+from meshsdk.sensitive import is_sensitive
 from meshsdk.server import side_port
 from meshsdk.server.side_port import Answer, SidePort
 from meshsdk.telemetry.workload import NOBODY
@@ -123,7 +125,7 @@ def test_what_is_typed_as_a_struct_is_hidden_as_by_a_real_envoy(tmp_path: Path) 
     with envoy(whole, [port], tmp_path):
         url = f"http://127.0.0.1:{port}/config_dump?resource=static_clusters"
         theirs = httpx.get(url, timeout=PATIENCE).json()["configs"][0]["cluster"]
-    made = dumped._class_of(_CLUSTER.rpartition("/")[2])
+    made = class_of(_CLUSTER.rpartition("/")[2])
     assert made is not None
     ours = dumped.plain(_CLUSTER, json_format.ParseDict(config, made()).SerializeToString())
     assert "geheim" not in json.dumps(theirs)
@@ -131,7 +133,7 @@ def test_what_is_typed_as_a_struct_is_hidden_as_by_a_real_envoy(tmp_path: Path) 
 
 
 def cluster_with(metadata: Any) -> bytes:
-    made = dumped._class_of(_CLUSTER.rpartition("/")[2])
+    made = class_of(_CLUSTER.rpartition("/")[2])
     assert made is not None
     message: Any = made(name="a")
     message.metadata.CopyFrom(metadata)

@@ -78,8 +78,9 @@ print(server.add_insecure_port("127.0.0.1:0"), flush=True)
 server.start()
 for line in sys.stdin:
     index, version = map(int, line.split())
-    packed = {**packed, (ResourceType.ENDPOINTS, f"s{index}"): assignment(index, version)}
-    service.publish(State(packed))
+    key = ResourceType.ENDPOINTS, f"s{index}"
+    packed[key] = assignment(index, version)
+    service.publish(State(packed), [key])
 """
 
 

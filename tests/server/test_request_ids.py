@@ -15,6 +15,7 @@ import pytest
 
 import meshsdk
 from meshsdk.request_id import carried, make_request_id
+from meshsdk.testing import ControlPlane
 from tests.conftest import service, virtual_service
 from tests.processes import free_ports
 from tests.servers import EchoServer
@@ -63,25 +64,28 @@ def _fastapi(mesh: Any) -> Any:
 
 
 @pytest.mark.parametrize("make", [_flask, _fastapi])
-def test_what_an_application_sends_has_the_id_of_what_it_was_asked(make: Any, tmp_path: Path) -> None:
-    front, back = free_ports(2)
-    yaml = service("front", front) + "---\n" + service("back", back)
-    with mesh_of(tmp_path, yaml) as mesh, serving(make(mesh), mesh, front), serving(echo, mesh, back):
-        url = f"http://127.0.0.1:{front}/"
-        assert _ids(httpx.get(url, headers={"x-request-id": "mine"})) == ("mine", "mine")
-        first, second = _ids(httpx.get(url))
-        again, _ = _ids(httpx.get(url))
+def test_what_an_application_sends_has_the_id_of_what_it_was_asked(
+    make: Any, mesh: meshsdk.Mesh, mesh_service: Any
+) -> None:
+    mesh_service("back", echo)
+    url = f"http://127.0.0.1:{mesh_service('front', make(mesh)).own_port}/"
+    assert _ids(httpx.get(url, headers={"x-request-id": "mine"})) == ("mine", "mine")
+    first, second = _ids(httpx.get(url))
+    again, _ = _ids(httpx.get(url))
     assert first == second
     assert UUID.fullmatch(first)
     assert first != again
 
 
-def test_a_request_keeps_its_id_on_retries_and_has_another_one_the_next_time(tmp_path: Path) -> None:
+def test_a_request_keeps_its_id_on_retries_and_has_another_one_the_next_time(
+    control_plane: ControlPlane, mesh: meshsdk.Mesh
+) -> None:
     retries = "[{retries: {attempts: 2, retryOn: 5xx}, route: [{destination: {host: a}}]}]"
     with EchoServer() as server:
         server.statuses = [503, 200, 200]
-        yaml = service("a", server.port) + virtual_service("a", retries)
-        with mesh_of(tmp_path, yaml) as mesh, mesh.client() as client:
+        control_plane.register("a", server.port)
+        control_plane.apply(virtual_service("a", retries))
+        with mesh.client() as client:
             client.get("http://a/")
             client.get("http://a/")
             client.get("http://a/", headers={"X-Request-Id": "mine"})
@@ -129,14 +133,12 @@ def test_grpc_calls_carry_the_id_on_whoever_decides_them(route: str, tmp_path: P
     assert UUID.fullmatch(first)
 
 
-def test_access_logs_tell_the_id_that_was_made(tmp_path: Path) -> None:
+def test_access_logs_tell_the_id_that_was_made(control_plane: ControlPlane, mesh_as: Any, tmp_path: Path) -> None:
     log = meshsdk.AccessLog(str(tmp_path / "log"), format="%REQ(X-REQUEST-ID)%")
     [port] = free_ports(1)
-    (tmp_path / "mesh.yaml").write_text(
-        service("web", port) + virtual_service("gone", "[{match: [{uri: {exact: /}}], directResponse: {status: 404}}]")
-    )
-    mesh = meshsdk.Mesh(config=tmp_path / "mesh.yaml", access_log=log)
-    with mesh, serving(echo, mesh, port), mesh.client() as client:
+    control_plane.register("web", port, service_account="web")
+    control_plane.apply(virtual_service("gone", "[{match: [{uri: {exact: /}}], directResponse: {status: 404}}]"))
+    with mesh_as("web", access_log=log) as mesh, serving(echo, mesh, port), mesh.client() as client:
         seen = dict(client.get("http://web/").json()["headers"])["x-request-id"]
         assert client.get("http://gone/").status_code == 404
         assert client.get("http://gone/nowhere").status_code == 404

@@ -374,7 +374,7 @@ class Secured:
 def test_clients_that_come_and_go_are_looked_after_by_one_timer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meshsdk.control._CERTIFICATES_SECONDS", 0.05)
+    monkeypatch.setattr("meshsdk.rotation._SECONDS", 0.05)
     looks: list[float] = []
     with mesh_of(tmp_path, "") as mesh:
         mesh.status()

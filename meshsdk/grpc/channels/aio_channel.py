@@ -36,7 +36,7 @@ class MeshAioChannel(grpc.aio.Channel):  # type: ignore[misc]
 
     Args:
         relayed: The Mesh on the relay.
-        target: `host:port` or `xds:///host:port`.
+        target: `host:port`, `xds:///host:port` or `xds://authority/host:port`.
         options: As grpc.aio's.
         interceptors: As grpc.aio's; they see calls before the mesh does.
         compression: As grpc.aio's.

@@ -38,7 +38,7 @@ class MeshChannel(grpc.Channel):  # type: ignore[misc]
 
     Args:
         relayed: The Mesh on the relay.
-        target: `host:port` or `xds:///host:port`.
+        target: `host:port`, `xds:///host:port` or `xds://authority/host:port`.
         options: As grpc's.
         compression: As grpc's.
         credentials: For clusters that have no TLS settings in the mesh, and for hosts outside it; None is plaintext.

@@ -49,7 +49,9 @@ class _Decider:
         self.control = control
         self.target = target
         self.names = (
-            control.listener_names(target.host, target.port, port_is_explicit=target.port_is_explicit)
+            control.listener_names(
+                target.host, target.port, port_is_explicit=target.port_is_explicit, authority=target.xds_authority
+            )
             if target is not None
             else ()
         )

@@ -68,9 +68,13 @@ class Lines(Generic[C]):
         target: Where the channel leads.
         authority: Of its calls.
         open_channel: Makes a channel to a URI with an authority.
+
+    Raises:
+        BootstrapError: The bootstrap does not have the target's xDS authority.
     """
 
     def __init__(self, relayed: RelayedMesh, target: TargetName, authority: str, open_channel: Open[C]) -> None:
+        relayed.listener_names(target)
         self.relayed = relayed
         self.target = target
         self.authority = authority

@@ -114,7 +114,7 @@ class RelayedMesh:
 
     def target_uri(self, target: TargetName, authority: str) -> str:
         """What a channel to a target asks grpc-core for."""
-        return channel_target(self._id, "target", target.authority, authority)
+        return channel_target(self._id, "target", target.text, authority)
 
     def destination_uri(self, cluster: str, policy: str) -> str:
         """What a channel to one cluster asks grpc-core for."""
@@ -144,7 +144,9 @@ class RelayedMesh:
 
     def listener_names(self, target: TargetName) -> tuple[str, ...]:
         """The listeners that may stand for a target, best first."""
-        return self.control.listener_names(target.host, target.port, port_is_explicit=target.port_is_explicit)
+        return self.control.listener_names(
+            target.host, target.port, port_is_explicit=target.port_is_explicit, authority=target.xds_authority
+        )
 
     def want(self, listener: tuple[str, ...]) -> None:
         """See `relay.RelayClient`."""

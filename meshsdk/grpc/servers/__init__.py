@@ -3,7 +3,7 @@
 from .credentials import server_credentials
 from .interceptors import MeshAioServerInterceptor, MeshServerInterceptor
 from .load_reports import LoadReport, LoadReports, current_load_report
-from .policy import ServerPolicy
+from .policy import ServerPolicy, server_policy
 
 __all__ = [
     "LoadReport",
@@ -13,4 +13,5 @@ __all__ = [
     "ServerPolicy",
     "current_load_report",
     "server_credentials",
+    "server_policy",
 ]

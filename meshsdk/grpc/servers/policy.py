@@ -23,12 +23,13 @@ from ...security import PeerCertificate, read_peer
 from .hang_up import hang_up
 
 if TYPE_CHECKING:
+    from ...control import Control
     from ...server import Inbound
     from ...server.drive import Deciding
     from ...server.peer_trust import CutOff
     from .measured_server import InboundCallRecord
 
-__all__ = ["ServerPolicy"]
+__all__ = ["ServerPolicy", "server_policy"]
 
 # grpc tells servers nothing of their own end of a connection, nor the headers that it takes for itself.
 _UNTOLD = frozenset({Fact.DESTINATION_IP, Fact.SERVER_NAME, Fact.GRPC_HEADERS})
@@ -40,6 +41,15 @@ _ANY_HOST = "host"
 _CERTIFICATE_END = "-----END CERTIFICATE-----"
 
 _STATUSES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def server_policy(control: Control, port: int | None, address: str) -> ServerPolicy | None:
+    """The policy of a port, which an interceptor enforces; None where no port is named."""
+    if port is None:
+        return None
+    from ...server import Inbound
+
+    return ServerPolicy(Inbound(control, port, address))
 
 
 class ServerPolicy:

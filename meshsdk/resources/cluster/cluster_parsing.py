@@ -8,6 +8,7 @@ import re2
 from msgspec.structs import replace
 
 from ...errors import ResourceError
+from ...xdstp import normalised
 from .. import constraints, protos
 from ..notes import Notes
 from ..tls import is_mesh_mutual, parse_transport_socket
@@ -82,7 +83,7 @@ def parse_cluster(message: Any, *, of_sidecar: bool = False) -> Cluster:
     protocol, options = _parse_protocol(message, where, notes)
     idle_timeout = _idle_timeout(message, options)
     return Cluster(
-        name=message.name,
+        name=normalised(message.name),
         discovery=discovery,
         lb_policy=parsed.policy,
         connect_timeout_seconds=5.0 if connect_timeout is None else connect_timeout,
@@ -261,7 +262,7 @@ def _parse_cluster_type(message: Any, where: str) -> AggregateDiscovery:
     if not message.typed_config.type_url.endswith(_AGGREGATE):
         raise ResourceError(f"{where}.typed_config", f"{message.name!r} is a cluster type that meshsdk does not know")
     config = unpack(message.typed_config, protos.aggregate_pb2.ClusterConfig, f"{where}.typed_config")
-    return AggregateDiscovery(tuple(config.clusters))
+    return AggregateDiscovery(tuple(map(normalised, config.clusters)))
 
 
 def _parse_eds(message: Any, where: str) -> EdsDiscovery:
@@ -271,7 +272,7 @@ def _parse_eds(message: Any, where: str) -> EdsDiscovery:
     service_name = message.eds_cluster_config.service_name
     if not service_name and message.name.startswith("xdstp:"):
         raise ResourceError(f"{where}.eds_cluster_config.service_name", "must be set for a cluster of an xdstp name")
-    return EdsDiscovery(service_name or message.name)
+    return EdsDiscovery(normalised(service_name or message.name))
 
 
 def _inline_endpoints(message: Any, where: str, notes: Notes, *, host_names: bool) -> Endpoints:

@@ -9,6 +9,7 @@ from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
 from msgspec import Struct, field
 
 from ...errors import ResourceError
+from ...xdstp import normalised
 from ..matching import (
     FractionalPercent,
     MetadataMatcher,
@@ -175,7 +176,7 @@ def _parse_service(message: Any, where: str, notes: Notes) -> GrpcAuthorization 
         if not grpc.envoy_grpc.cluster_name:
             raise ResourceError(f"{where}.grpc_service", "must name a cluster (envoy_grpc); google_grpc is refused")
         return GrpcAuthorization(
-            grpc.envoy_grpc.cluster_name,
+            normalised(grpc.envoy_grpc.cluster_name),
             _TIMEOUT_SECONDS if not grpc.HasField("timeout") else seconds(grpc, "timeout") or 0.0,
             tuple((one.key.lower(), one.value) for one in grpc.initial_metadata),
         )
@@ -186,7 +187,7 @@ def _parse_service(message: Any, where: str, notes: Notes) -> GrpcAuthorization 
     asked, answered, path = http.authorization_request, http.authorization_response, f"{where}.http_service"
     authority = http.server_uri.uri.partition("://")[2].partition("/")[0]
     return HttpAuthorization(
-        cluster=http.server_uri.cluster,
+        cluster=normalised(http.server_uri.cluster),
         authority=authority or http.server_uri.uri,
         timeout_seconds=seconds(http.server_uri, "timeout") or _TIMEOUT_SECONDS,
         path_prefix=http.path_prefix,

@@ -8,6 +8,7 @@ from envoy.extensions.filters.http.jwt_authn.v3 import config_pb2
 from msgspec import Struct, field
 
 from ...errors import ResourceError
+from ...xdstp import normalised
 from ..matching import RouteMatch, StringMatcher, parse_match, parse_string_matcher
 from ..notes import Notes
 from ..values import optional, seconds, unpack
@@ -293,7 +294,7 @@ def _parse_jwks(message: Any, where: str, notes: Notes) -> LocalJwks | RemoteJwk
     uri = remote.http_uri
     return RemoteJwks(
         uri=uri.uri,
-        cluster=uri.cluster,
+        cluster=normalised(uri.cluster),
         timeout_seconds=seconds(uri, "timeout") or 1.0,
         cache_seconds=optional(remote, "cache_duration", lambda one: one.seconds + one.nanos / 1e9) or _CACHE_SECONDS,
     )

@@ -8,6 +8,7 @@ from envoy.extensions.filters.http.ratelimit.v3 import rate_limit_pb2
 from msgspec import Struct
 
 from ...errors import ResourceError
+from ...xdstp import normalised
 from ..header_mutations import NO_MUTATIONS, HeaderMutations, parse_addition
 from ..matching import FractionalPercent, parse_fractional_percent, parse_runtime_fraction
 from ..notes import Notes
@@ -142,7 +143,7 @@ def _parse_service(message: Any, where: str, timeout_seconds: float) -> RateLimi
     if not grpc.envoy_grpc.cluster_name:
         raise ResourceError(f"{path}.grpc_service", "must name a cluster (envoy_grpc); google_grpc is refused")
     metadata = tuple((one.key.lower(), one.value) for one in grpc.initial_metadata)
-    return RateLimitService(grpc.envoy_grpc.cluster_name, timeout_seconds, metadata)
+    return RateLimitService(normalised(grpc.envoy_grpc.cluster_name), timeout_seconds, metadata)
 
 
 def parse_rate_limit_per_route(container: Any, where: str, notes: Notes) -> RateLimitPerRoute:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import ResourceError
+from ...xdstp import normalised
 from .. import protos
 from ..filters.registry import Side, parse_filter
 from ..filters.settings import HttpFilter
@@ -28,7 +29,7 @@ def parse_routes(manager: Any, where: str) -> tuple[str, RouteConfiguration | No
             raise ResourceError(f"{where}.rds.config_source", f"{source} is refused; routes come by ADS")
         if not manager.rds.route_config_name:
             raise ResourceError(f"{where}.rds.route_config_name", "must be set")
-        return manager.rds.route_config_name, None
+        return normalised(manager.rds.route_config_name), None
     raise ResourceError(f"{where}.{which}", "scoped routes are refused; use rds or route_config")
 
 

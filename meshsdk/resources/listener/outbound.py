@@ -16,8 +16,8 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from msgspec import Struct
 
-from ...bootstrap import VIRTUAL_INBOUND
 from ...errors import ResourceError
+from ...profiles import VIRTUAL_INBOUND
 from .. import constraints, protos
 from ..notes import Notes
 from ..route import WeightedCluster

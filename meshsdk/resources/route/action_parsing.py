@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ResourceError
+from ...xdstp import normalised
 from .. import protos
 from ..filters.rate_limit_rules import parse_rules_of
 from ..filters.registry import parse_filter_settings
@@ -136,7 +137,7 @@ def _parse_cluster_specifier(
 ) -> tuple[tuple[WeightedCluster, ...], str]:
     which = message.WhichOneof("cluster_specifier")
     if which == "cluster":
-        return (WeightedCluster(message.cluster, 1, metadata_match=metadata_match),), ""
+        return (WeightedCluster(normalised(message.cluster), 1, metadata_match=metadata_match),), ""
     if which == "cluster_header":
         return (), message.cluster_header.lower()
     if which == "weighted_clusters":
@@ -160,7 +161,7 @@ def _parse_weighted_clusters(
         merged = dict(metadata_match) | dict(lb_criteria(weighted.metadata_match))
         clusters.append(
             WeightedCluster(
-                name=weighted.name,
+                name=normalised(weighted.name),
                 weight=weighted.weight.value,
                 cluster_header=weighted.cluster_header.lower(),
                 metadata_match=tuple(sorted(merged.items(), key=lambda item: item[0])),
@@ -237,7 +238,7 @@ def _parse_mirror(message: Any, where: str, notes: Notes) -> MirrorPolicy:
     if message.HasField("runtime_fraction"):
         fraction = parse_runtime_fraction(message.runtime_fraction, f"{where}.runtime_fraction", notes)
     return MirrorPolicy(
-        cluster=message.cluster,
+        cluster=normalised(message.cluster),
         cluster_header=message.cluster_header.lower(),
         fraction=fraction,
         host_suffix=not message.disable_shadow_host_suffix_append,

@@ -53,6 +53,9 @@ class _Names:
     def problem(self, name: str) -> str:
         return ""
 
+    def take_changed(self) -> set[str]:
+        return set()
+
 
 def _is_dns(cluster: Cluster) -> bool:
     return isinstance(cluster.discovery, DnsDiscovery)

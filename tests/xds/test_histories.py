@@ -1,0 +1,333 @@
+"""Client and server through random histories: what comes of one is what a client has that starts from nothing.
+
+The model is what the server serves. A client that has seen resources come, break, go and come back, streams end and
+servers restart, with messages under way the whole time, must end with the snapshot, the subscriptions and the cache of
+one that begins then. It may know more in two cases, which the model grants it: a resource that the server has broken
+serves on as it was last good, and one of routes or endpoints that is deleted does, in the state of the world, which has
+no word for it (Envoy docs, xds_protocol, "Deleting resources").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from google.protobuf import json_format
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from meshsdk.resources import ResourceType
+from meshsdk.status import clusters_of
+from meshsdk.xds import CachedResource, ResourceCache, Status
+
+from ..grpc.xds import TYPES
+from .in_process import CLOCK, Client, Key, Server, Wire, in_process
+
+L, R, C, E = ResourceType.LISTENER, ResourceType.ROUTE_CONFIGURATION, ResourceType.CLUSTER, ResourceType.ENDPOINTS
+NAMES: dict[ResourceType, tuple[str, ...]] = {
+    L: ("l0", "l1", "l2"),
+    R: ("r0", "r1"),
+    C: ("c0", "c1", "c2"),
+    E: ("e0", "e1"),
+}
+ABSENT = (Status.DOES_NOT_EXIST, Status.TIMEOUT)
+
+
+@pytest.fixture(autouse=True)
+def _in_process() -> Iterator[None]:
+    with in_process():
+        yield
+
+
+def listener(name: str, number: int) -> Any:
+    """Leads to one of the routes."""
+    router = {"name": "router", "typed_config": {"@type": f"{TYPES}envoy.extensions.filters.http.router.v3.Router"}}
+    manager = {
+        "@type": f"{TYPES}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "x",
+        "rds": {"route_config_name": f"r{number % 2}", "config_source": {"ads": {}}},
+        "http_filters": [router],
+    }
+    return json_format.ParseDict({"name": name, "api_listener": {"api_listener": manager}}, listener_pb2.Listener())
+
+
+def routes(name: str, number: int) -> Any:
+    """Lead to one or two of the clusters."""
+    leads = [
+        {"match": {"prefix": f"/{at}"}, "route": {"cluster": f"c{(number + at) % 3}"}} for at in range(1 + number % 2)
+    ]
+    hosts = [{"name": "all", "domains": ["*"], "routes": leads}]
+    return json_format.ParseDict({"name": name, "virtual_hosts": hosts}, route_pb2.RouteConfiguration())
+
+
+def cluster(name: str, number: int) -> Any:
+    """Has endpoints of one of two services, in two forms; or is made of others."""
+    if number == 4 and name == "c2":
+        data: dict[str, Any] = {
+            "lb_policy": "CLUSTER_PROVIDED",
+            "cluster_type": {
+                "name": "envoy.clusters.aggregate",
+                "typed_config": {
+                    "@type": f"{TYPES}envoy.extensions.clusters.aggregate.v3.ClusterConfig",
+                    "clusters": ["c0", "c1"],
+                },
+            },
+        }
+    else:
+        eds = {"service_name": f"e{number % 2}", "eds_config": {"ads": {}}}
+        data = {"type": "EDS", "eds_cluster_config": eds, "connect_timeout": f"{1 + number // 2}s"}
+    return json_format.ParseDict({"name": name, **data}, cluster_pb2.Cluster())
+
+
+def endpoints(name: str, number: int) -> Any:
+    """None, or some."""
+    addresses = [
+        {"endpoint": {"address": {"socket_address": {"address": "10.0.0.1", "port_value": 1 + number + at}}}}
+        for at in range(number)
+    ]
+    localities = [{"locality": {"zone": "a"}, "load_balancing_weight": 1, "lb_endpoints": addresses}]
+    data = {"cluster_name": name, "endpoints": localities if number else []}
+    return json_format.ParseDict(data, endpoint_pb2.ClusterLoadAssignment())
+
+
+MAKE = {L: listener, R: routes, C: cluster, E: endpoints}
+
+
+def broken(kind: ResourceType, name: str) -> Any:
+    """One that breaks a rule, and can be read."""
+    made = MAKE[kind](name, 1)
+    if kind is L:
+        made.api_listener.Clear()
+        made.api_listener.api_listener.type_url = f"{TYPES}no.such.Manager"
+    elif kind is R:
+        made.virtual_hosts[0].routes[0].match.safe_regex.regex = "("
+    elif kind is C:
+        made.lb_policy = cluster_pb2.Cluster.RING_HASH
+        made.ring_hash_lb_config.minimum_ring_size.value = 9_000_000
+    else:
+        made.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.port_value = 70_000
+    return made
+
+
+keys = st.sampled_from([(kind, name) for kind, names in NAMES.items() for name in names])
+numbers = st.integers(0, 4)
+
+
+class Histories(RuleBasedStateMachine):
+    """One history."""
+
+    is_incremental = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world: dict[Key, bytes] = {}
+        self.good: dict[Key, set[bytes]] = {}
+        self.bad: set[Key] = set()
+        self.server = Wire.server = Server(self.world)
+        self.client = Client(is_incremental=self.is_incremental)
+
+    @initialize(number=numbers)
+    def begin(self, number: int) -> None:
+        """With all there is, most of the time."""
+        for kind, names in NAMES.items():
+            for name in names:
+                self._put(kind, name, number)
+        self.publish()
+        self.client.want("l0")
+
+    def _put(self, kind: ResourceType, name: str, number: int) -> None:
+        packed = MAKE[kind](name, number).SerializeToString(deterministic=True)
+        self.world[kind, name] = packed
+        self.good.setdefault((kind, name), set()).add(packed)
+        self.bad.discard((kind, name))
+
+    # What the server serves; several changes may go out together.
+
+    @rule(key=keys, number=numbers)
+    def put(self, key: Key, number: int) -> None:
+        self._put(*key, number)
+
+    @rule(key=keys)
+    def delete(self, key: Key) -> None:
+        self.world.pop(key, None)
+        self.bad.discard(key)
+
+    @rule(key=keys)
+    def break_it(self, key: Key) -> None:
+        self.world[key] = broken(*key).SerializeToString(deterministic=True)
+        self.bad.add(key)
+
+    @rule()
+    def publish(self) -> None:
+        self.server.publish(self.world)
+
+    # What the client asks for.
+
+    @rule(name=st.sampled_from(NAMES[L]))
+    def want(self, name: str) -> None:
+        self.client.want(name)
+
+    @rule(name=st.sampled_from(NAMES[L]))
+    def drop(self, name: str) -> None:
+        self.client.drop(name)
+
+    # What happens between them.
+
+    @rule(count=st.integers(1, 4))
+    def requests_arrive(self, count: int) -> None:
+        for _ in range(count):
+            for wire in list(self.server.wires):
+                wire.arrive_at_server()
+
+    @rule(count=st.integers(1, 4))
+    def responses_arrive(self, count: int) -> None:
+        for _ in range(count):
+            for wire in list(self.server.wires):
+                wire.arrive_at_client()
+
+    @rule()
+    def client_runs(self) -> None:
+        self.client.loop.run()
+
+    @rule(seconds=st.sampled_from((0.03, 1.0, 16.0)))
+    def time_passes(self, seconds: float) -> None:
+        CLOCK.now += seconds
+        self.client.loop.run()
+
+    @precondition(lambda self: any(wire.to_client for wire in self.server.wires))
+    @rule()
+    def a_response_is_sent_twice(self) -> None:
+        for wire in self.server.wires:
+            if wire.to_client:
+                wire.to_client.insert(1, wire.to_client[0])
+
+    @precondition(lambda self: any(len(wire.to_client) > 1 for wire in self.server.wires))
+    @rule()
+    def types_overtake_each_other(self) -> None:
+        for wire in self.server.wires:
+            waiting = wire.to_client
+            if len(waiting) > 1 and waiting[0].type_url != waiting[1].type_url:
+                waiting[0], waiting[1] = waiting[1], waiting[0]
+
+    @rule()
+    def a_stream_breaks(self) -> None:
+        for wire in list(self.server.wires):
+            wire.reset()
+
+    @rule()
+    def the_server_goes(self) -> None:
+        self.server.stop()
+
+    @rule()
+    def the_server_comes_back(self) -> None:
+        self.server.is_up = True
+
+    # What must be, whatever was.
+
+    @rule()
+    def all_settles(self) -> None:
+        self.server.is_up = True
+        self.publish()
+        self.client.settle(self.server)
+        control = self.client.control
+        if not self.client.roots:
+            return
+        assert self.client.loop.failures == 0
+        cache = entries_of(control.cache)
+        kept = self._kept(cache)
+        fresh = self._fresh({**self.world, **kept})
+        try:
+            assert shown(control) == shown(fresh.control)
+            mine, theirs = cache, entries_of(fresh.control.cache)
+            assert mine.keys() == theirs.keys()
+            for key, entry in mine.items():
+                self._compare(key, entry, theirs[key], key in kept)
+        finally:
+            fresh.close()
+        assert self.server.subscriptions() == names_of(cache)
+        assert len(self.server.wires) == 1, "one stream to the server, and none beside it"
+        assert control.problem == ""
+        assert control.source is not None
+        assert control.source.is_connected
+
+    def _kept(self, cache: Mapping[Key, CachedResource]) -> dict[Key, bytes]:
+        """What the client may know that the server does not serve."""
+        kept: dict[Key, bytes] = {}
+        for key, entry in cache.items():
+            if entry.resource is None or entry.packed == self.world.get(key):
+                continue
+            is_undeletable = not self.is_incremental and not key[0].is_complete_in_every_response
+            assert key in self.bad or (key not in self.world and is_undeletable), f"{key} is not what is served"
+            assert entry.packed in self.good[key]
+            kept[key] = entry.packed
+        return kept
+
+    def _compare(self, key: Key, entry: CachedResource, fresh: CachedResource, is_kept: bool) -> None:
+        if entry.status in ABSENT:
+            assert fresh.status in ABSENT, key
+        elif is_kept and key in self.bad:
+            assert entry.status is Status.NACKED, key
+            assert entry.error, key
+        else:
+            assert entry.status is fresh.status, key
+        assert entry.packed == fresh.packed, key
+        if self.is_incremental and not is_kept:
+            assert entry.version == fresh.version, key
+
+    def _fresh(self, world: dict[Key, bytes]) -> Client:
+        own, server = Wire.server, Server(world)
+        Wire.server = server
+        try:
+            client = Client(is_incremental=self.is_incremental)
+            for name in self.client.roots:
+                client.want(name)
+            client.settle(server)
+            return client
+        finally:
+            Wire.server = own
+
+    def teardown(self) -> None:
+        try:
+            self.all_settles()
+        finally:
+            self.client.close()
+
+
+class IncrementalHistories(Histories):
+    is_incremental = True
+
+
+def entries_of(cache: ResourceCache) -> dict[Key, CachedResource]:
+    return {(kind, name): entry for kind, name, entry in cache}
+
+
+def names_of(cache: Mapping[Key, CachedResource]) -> dict[ResourceType, frozenset[str]]:
+    return {kind: names for kind in ResourceType if (names := frozenset(name for of, name in cache if of is kind))}
+
+
+def shown(control: Any) -> object:
+    """What requests are decided by, as values; a problem's words tell of the way here."""
+    graph = control._graph._published
+    return (
+        {
+            name: (view.listener, view.routes, bool(view.problem), view.does_not_exist)
+            for name, view in graph.listeners.items()
+        },
+        {name: (view.cluster, view.endpoints, bool(view.problem)) for name, view in graph.clusters.items()},
+        {name: [one["address"] for one in endpoints] for name, endpoints in clusters_of(control.directory).items()},
+    )
+
+
+@pytest.mark.parametrize("histories", [Histories, IncrementalHistories], ids=["sotw", "incremental"])
+def test_a_history_comes_to_what_a_client_has_that_starts_from_nothing(histories: Any) -> None:
+    # `make soak` has ten times as many, and others.
+    is_short = settings.default is not None and settings.default.derandomize
+    run_state_machine_as_test(
+        histories, settings=settings(max_examples=60 if is_short else 600, stateful_step_count=40)
+    )
