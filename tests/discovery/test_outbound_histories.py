@@ -12,7 +12,7 @@ from envoy.config.core.v3 import base_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from meshsdk.discovery import Graph
@@ -66,6 +66,9 @@ _steps = st.one_of(
     st.tuples(st.just("routes"), st.sampled_from([(), (0,), (1,), (0, 2), (1, 2)])),
     st.tuples(st.just("clusters"), st.dictionaries(st.sampled_from(_CLUSTERS), _KINDS)),
 )
+
+
+_BEGUN: list[Any] = [("listeners", {"0.0.0.0_80"}, False), ("routes", (0,)), ("ask", "a:80")]
 
 
 class Names:
@@ -153,6 +156,8 @@ class Client:
 
 @pytest.mark.parametrize("make", [SotwSession, DeltaSession])
 @given(steps=st.lists(_steps, max_size=14))
+@example(steps=[*_BEGUN, ("clusters", {_CLUSTERS[0]: "eds"}), ("clusters", {_CLUSTERS[0]: "original"})])
+@example(steps=[*_BEGUN, ("clusters", {_CLUSTERS[0]: "original"}), ("clusters", {_CLUSTERS[0]: "eds"})])
 def test_a_history_leads_to_what_a_new_client_knows(make: type[Session], steps: list[Any]) -> None:
     # Endpoints are there from the start, so that nothing waits for them.
     endpoints = {name: endpoint_pb2.ClusterLoadAssignment(cluster_name=name).SerializeToString() for name in _CLUSTERS}
