@@ -242,7 +242,9 @@ def _kept_source(
     if os.name != "posix":
         raise BootstrapError("", "cache_dir needs a system whose files say who may write to them")
     if bootstrap.node.is_sidecar:
-        logger.warning("cache_dir: nothing is kept of istiod's profile sidecar, whose listeners are found among all")
+        logger.warning(
+            "nothing is kept in %s: in profile sidecar a process starts by its management server only", folder
+        )
         return make_source
     path = Path(folder).absolute()
 

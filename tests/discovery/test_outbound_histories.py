@@ -90,7 +90,7 @@ class Client:
     def __init__(self, make: type[Session]) -> None:
         self.cache = ResourceCache()
         self.cache.packed = of_sidecars()
-        self.session = make(base_pb2.Node(), self.cache)
+        self.session = make(base_pb2.Node(), self.cache, takes_all=True)
         names: Any = Names()
         # Clusters that are withdrawn serve on for no time, as whoever is new never had them.
         self.graph = Graph(self.cache, names, withdrawn_seconds=0.0, complete=lambda name: f"{name}.default.svc")
