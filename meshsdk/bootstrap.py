@@ -7,7 +7,6 @@ BootstrapError that names its JSON path.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import threading
@@ -18,6 +17,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from .errors import BootstrapError
+from .node import Locality, Node
 from .xdstp import filled_in
 
 __all__ = [
@@ -25,8 +25,6 @@ __all__ = [
     "Bootstrap",
     "CertificateProvider",
     "ChannelCredentials",
-    "Locality",
-    "Node",
     "XdsServer",
     "load_bootstrap",
     "parse_bootstrap",
@@ -41,66 +39,14 @@ DATA_ERRORS_VARIABLE = "GRPC_EXPERIMENTAL_XDS_DATA_ERROR_HANDLING"
 # grpc-core is given a bootstrap through the environment (`grpc.process_bootstrap`); that one is not for us to read.
 ENVIRONMENT_LOCK = threading.RLock()
 
+# The one listener that istiod gives a sidecar for all that comes in.
+VIRTUAL_INBOUND = "virtualInbound"
+
 # gRFC A27 leaves the list open; these are the kinds meshsdk can use. `google_default` is a known kind that needs
 # Google's own credential chain, so it is refused by name rather than skipped like an unknown one.
 _USABLE_CREDENTIALS = ("insecure", "tls")
 _REFUSED_CREDENTIALS = ("google_default",)
 _TOKEN_FILE = "jwt_token_file"
-
-
-class Locality(Struct, frozen=True):
-    """Where a node or an endpoint is (envoy.config.core.v3.Locality)."""
-
-    region: str = ""
-    zone: str = ""
-    sub_zone: str = ""
-
-
-class Node(Struct, frozen=True):
-    """Who this process is to the management server (envoy.config.core.v3.Node)."""
-
-    id: str = ""
-    cluster: str = ""
-    locality: Locality = Locality()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def namespace(self) -> str:
-        """The Kubernetes namespace that short host names are completed with (Istio's node metadata NAMESPACE)."""
-        named = self.metadata.get("NAMESPACE")
-        if isinstance(named, str) and named:
-            return named
-        # Istio's node id is type~ip~pod.namespace~namespace.svc.cluster.local.
-        parts = self.id.split("~")
-        if len(parts) == 4 and "." in parts[2]:
-            return parts[2].rpartition(".")[2]
-        return "default"
-
-    @property
-    def cluster_domain(self) -> str:
-        """The DNS domain of the Kubernetes cluster, `cluster.local` unless the node says otherwise."""
-        named = self.metadata.get("CLUSTER_DOMAIN")
-        if isinstance(named, str) and named:
-            return named
-        parts = self.id.split("~")
-        if len(parts) == 4 and ".svc." in parts[3]:
-            return parts[3].partition(".svc.")[2]
-        return "cluster.local"
-
-    def complete(self, host: str) -> str | None:
-        """A Kubernetes short name in full: service, service.namespace or service.namespace.svc; None is none."""
-        try:
-            ipaddress.ip_address(host.strip("[]"))
-        except ValueError:
-            pass
-        else:
-            return None
-        labels = host.split(".")
-        if len(labels) == 1:
-            return f"{host}.{self.namespace}.svc.{self.cluster_domain}"
-        if len(labels) == 2:
-            return f"{host}.svc.{self.cluster_domain}"
-        return f"{host}.{self.cluster_domain}" if len(labels) == 3 and labels[2] == "svc" else None
 
 
 class ChannelCredentials(Struct, frozen=True):
@@ -159,6 +105,11 @@ class XdsServer(Struct, frozen=True):
     def is_incremental(self) -> bool:
         """It is spoken to incrementally ("delta"), which gRPC's clients do not, and so have no feature for."""
         return "meshsdk.incremental" in self.features
+
+    @property
+    def is_of_the_world(self) -> bool:
+        """It is spoken to by the state of the world, also where incremental is the usual way."""
+        return "meshsdk.state_of_the_world" in self.features
 
 
 class Authority(Struct, frozen=True):
@@ -219,11 +170,14 @@ class Bootstrap(Struct, frozen=True):
     ) -> tuple[str, ...]:
         """Names of the listeners that may stand for a target: as written, then as a Kubernetes short name.
 
-        A name with a dot at its end is the same host, and no short name.
+        A name with a dot at its end is the same host, and no short name. A sidecar's listeners have other names, and
+        are found by host and port (`discovery.outbound`).
 
         Raises:
             BootstrapError: There is no such authority.
         """
+        if self.node.is_sidecar and authority is None:
+            return (f"{host.lower()}:{port}",)
         is_absolute = host.endswith(".")
         host = host.lower().removesuffix(".")
         targets = [f"{host}:{port}"] if port_is_explicit else [host, f"{host}:{port}"]
@@ -238,6 +192,8 @@ class Bootstrap(Struct, frozen=True):
         Raises:
             BootstrapError: There is no template.
         """
+        if self.node.is_sidecar:
+            return VIRTUAL_INBOUND
         template = self.server_listener_template
         if not template:
             raise BootstrapError(

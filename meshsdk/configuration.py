@@ -7,18 +7,33 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from .bootstrap import Bootstrap, Node, load_bootstrap, parse_bootstrap
+from msgspec.structs import replace
+
+from .bootstrap import Bootstrap, load_bootstrap, parse_bootstrap
 from .control import SourceFactory
 from .errors import BootstrapError
 from .istio_pod import SERVER_LISTENER_TEMPLATE, pod_bootstrap
+from .node import GENERATOR, Node
 from .resources import ResourceType, decode
 from .security import Identity
 from .security.secrets import IDENTITY_PROVIDER
 from .xds import ControlLoop, ResourceCache, Source
 
-__all__ = ["ads_source", "check_choice", "find_configuration", "find_port", "folder_source", "kept_source"]
+__all__ = [
+    "Profile",
+    "ads_source",
+    "check_choice",
+    "find_configuration",
+    "find_port",
+    "folder_source",
+    "source_of",
+    "with_profile",
+]
+
+Profile = Literal["grpc", "sidecar"]
+PROFILES = ("grpc", "sidecar")
 
 CONFIG_VARIABLE = "MESHSDK_CONFIG"
 CACHE_VARIABLE = "MESHSDK_CACHE_DIR"
@@ -77,6 +92,25 @@ def check_choice(argument: str, value: str, known: tuple[str, ...]) -> None:
     """
     if value not in known:
         raise ValueError(f"{argument} must be one of {known}, is {value!r}")
+
+
+def with_profile(bootstrap: Bootstrap, profile: Profile | None) -> Bootstrap:
+    """A bootstrap whose node istiod takes as a profile says; None leaves it as it is.
+
+    Raises:
+        ValueError: There is no such profile.
+        BootstrapError: A sidecar must be told by its node's id, and it is not.
+    """
+    if profile is None:
+        return bootstrap
+    check_choice("profile", profile, PROFILES)
+    metadata = {name: value for name, value in bootstrap.node.metadata.items() if name != GENERATOR}
+    node = replace(bootstrap.node, metadata=metadata | ({GENERATOR: "grpc"} if profile == "grpc" else {}))
+    if profile == "sidecar" and not node.is_sidecar:
+        raise BootstrapError(
+            "node.id", f"must be sidecar~ADDRESS~POD.NAMESPACE~NAMESPACE.svc.DOMAIN for profile sidecar, is {node.id!r}"
+        )
+    return replace(bootstrap, node=node)
 
 
 def find_port(argument: str, given: int | None, variable: str) -> int | None:
@@ -166,7 +200,25 @@ def _has_identity(bootstrap: Bootstrap, identity: Identity | None) -> bool:
     return identity is not None or IDENTITY_PROVIDER in bootstrap.certificate_providers
 
 
-def kept_source(
+def source_of(
+    bootstrap: Bootstrap,
+    config: Path | None,
+    identity: Identity | None,
+    cache_dir: str | os.PathLike[str] | None,
+    cache_max_age: float,
+) -> SourceFactory:
+    """A folder's source; or that of what management servers send, kept where a folder for that is named.
+
+    Raises:
+        ValueError: The age is none.
+        BootstrapError: This system has not what it takes.
+    """
+    if config is not None:
+        return folder_source(config, bootstrap.node)
+    return _kept_source(ads_source(bootstrap, identity), bootstrap, identity, cache_dir, cache_max_age)
+
+
+def _kept_source(
     make_source: SourceFactory,
     bootstrap: Bootstrap,
     identity: Identity | None,
@@ -184,6 +236,10 @@ def kept_source(
     folder = folder or os.environ.get(CACHE_VARIABLE)
     if not folder:
         return make_source
+    if bootstrap.node.is_sidecar:
+        raise BootstrapError(
+            "node", "cache_dir does not keep what istiod sends a sidecar; use profile grpc with it, or leave it out"
+        )
     if os.name != "posix":
         raise BootstrapError("", "cache_dir needs a system whose files say who may write to them")
     path = Path(folder).absolute()

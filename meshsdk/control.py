@@ -24,9 +24,10 @@ from .errors import RequestError
 from .exchange import Directory
 from .followed import OpenLogService, Stats, follow_logs, follow_metrics
 from .forked import keep
-from .http.dispatcher import HasCertificates, LocalReplies, Transport, UnknownHosts
+from .http.runtime import HasCertificates, LocalReplies, Transport, UnknownHosts
 from .load_reporter import LoadReporter, follow_loads
 from .log_lines import logger_of
+from .nearby import Nearby
 from .rotation import RotationWatch
 from .security import Identity, Secrets
 from .status import status_of
@@ -152,6 +153,14 @@ class Control:
         """What is known of each resource; on the control thread, but for what it counts."""
         return self._cache
 
+    def hint(self, host: str, port: int) -> str:
+        """See `Runtime.hint`."""
+        return self._nearby.hint(host, port)
+
+    @cached_property
+    def _nearby(self) -> Nearby:
+        return Nearby(lambda: getattr(self._source, "hosts", ()), self.bootstrap.node)
+
     @property
     def secrets(self) -> Secrets:
         """See `Runtime.secrets`."""
@@ -262,7 +271,7 @@ class Control:
                 self._call_later = loop.call_later
                 self._source = self._make_source(self._cache, loop)
                 self._dns = DnsResolver(loop, self._mark_dirty)
-                self._graph = Graph(self._cache, self._dns)
+                self._graph = Graph(self._cache, self._dns, complete=self.bootstrap.node.complete)
                 from .health import HealthWatcher  # When traffic begins: importing meshsdk stays quick.
 
                 self._health = HealthWatcher(loop, self._secrets, self.watch_certificates)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime
 from typing import Protocol
 
@@ -26,6 +27,10 @@ class Past(Protocol):
         """
 
 
+def _port_of(scheme: str) -> int:
+    return 443 if scheme == "https" else 80
+
+
 def explain(
     control: Control, request: httpx.Request, timeout: float, at: datetime | None, past: Past | None
 ) -> Decision:
@@ -36,7 +41,10 @@ def explain(
     if at is None:
         if control.directory.find(names) is None:
             wait_settled(control, target, names, timeout)
-        return decide(request, names, control.directory, control.unknown_hosts)
+        decision = decide(request, names, control.directory, control.unknown_hosts)
+        is_unknown = decision.action in ("passthrough", "deny") and bool(decision.problem)
+        hint = control.hint(url.host, url.port or _port_of(url.scheme)) if is_unknown else ""
+        return dataclasses.replace(decision, problem=f"{decision.problem}; {hint}") if hint else decision
     if past is None:
         raise LookupError("nothing is kept of the past: give the Mesh an admin_port")
     directory = past.find(at.timestamp())

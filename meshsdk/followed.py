@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from .bootstrap import Node
+from .node import Node
 
 if TYPE_CHECKING:
     from .access_log import AccessLogs, Entry

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
-from .configuration import ads_source, check_choice, find_configuration, folder_source, kept_source
+from .configuration import Profile, check_choice, find_configuration, source_of, with_profile
 from .control import Control
 from .described import described
 from .forked import begin_anew_after_fork
@@ -66,6 +66,8 @@ class Mesh:
         cache_dir: Keep what the management server sends in this folder, without secrets, for a process that starts
             while it is away (docs/last-known-good.md). Default: MESHSDK_CACHE_DIR; without either nothing is kept.
         cache_max_age: Seconds after which what was kept is not used any more.
+        profile: What istiod sends: `grpc` is less than half of Istio, `sidecar` all (docs/istio.md). Default: as istiod
+            takes the bootstrap's node, a sidecar where its metadata has no GENERATOR.
 
     Raises:
         BootstrapError: There is no configuration, or it is wrong.
@@ -88,21 +90,18 @@ class Mesh:
         access_log: AccessLog | str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_max_age: float = 86_400.0,
+        profile: Profile | None = None,
     ) -> None:
         check_choice("unknown_hosts", unknown_hosts, ("allow", "deny"))
         check_choice("local_replies", local_replies, ("respond", "raise"))
         parsed, folder = find_configuration(bootstrap, config, identity, namespace)
+        parsed = with_profile(parsed, profile) if folder is None else parsed
         self._folder = folder
         self._identity = choose_identity(identity, parsed, folder)
         self._owns_identity = self._identity is not identity
-        if folder is not None:
-            source = folder_source(folder, parsed.node)
-        else:
-            source = ads_source(parsed, self._identity)
-            source = kept_source(source, parsed, self._identity, cache_dir, cache_max_age)
         self._runtime = Control(
             parsed,
-            source,
+            source_of(parsed, folder, self._identity, cache_dir, cache_max_age),
             local_replies=local_replies,
             unknown_hosts=unknown_hosts,
             identity=self._identity,
@@ -178,16 +177,9 @@ class Mesh:
         Raises:
             ValueError: The target is of another form.
         """
-        from .grpc.channels import MeshChannel
+        from .grpc.channels import open_channel
 
-        channel: Any = MeshChannel(
-            self._grpc(), target, options=options, compression=compression, credentials=credentials
-        )
-        if not interceptors:
-            return channel
-        import grpc
-
-        return grpc.intercept_channel(channel, *interceptors)
+        return open_channel(self._grpc(), target, options, interceptors, compression, credentials)
 
     def aio_channel(
         self,

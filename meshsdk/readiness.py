@@ -75,4 +75,7 @@ def _check_known(control: Control, target: str, names: tuple[str, ...]) -> None:
     targets = [control.directory.targets[name] for name in names if name in control.directory.targets]
     if not any(one.table is not None for one in targets):
         problems = "; ".join(one.problem for one in targets if one.problem) or "the Mesh was closed"
+        url = httpx.URL(f"http://{split_target(target)[1]}")
+        hint = control.hint(url.host, url.port or 80)
+        problems = f"{problems}; {hint}" if hint else problems
         raise NoRouteError(f"the mesh does not know {target!r}: {problems}")

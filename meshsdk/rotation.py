@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 
-from .http.dispatcher import HasCertificates
+from .http.runtime import HasCertificates
 
 __all__ = ["RotationWatch"]
 

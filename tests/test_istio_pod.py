@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 import meshsdk
-from meshsdk.bootstrap import Locality, parse_bootstrap
+from meshsdk.bootstrap import parse_bootstrap
 from meshsdk.istio_pod import LABELS_FILE, ROOTS_FILE, TOKEN_FILE, pod_bootstrap
+from meshsdk.node import Locality
 
 from .certificates import spiffe
 from .conftest import destination_rule, service

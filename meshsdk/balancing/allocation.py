@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
-from ..bootstrap import Locality
+from ..node import Locality
 from ..resources import LbPolicy
 from ..resources.cluster import ClientSideWeightedRoundRobin, OverrideHost, PickFirst, Random, Subset
 from .cluster import Cluster

@@ -63,6 +63,7 @@ class Cluster:
         "_overridable",
         "_priorities",
         "_random_fraction",
+        "advice",
         "breaker",
         "children",
         "config",
@@ -110,6 +111,7 @@ class Cluster:
         self.endpoints_config: Endpoints | None = None
         self._endpoints: dict[resources.Address, Endpoint] = {}
         # By name, and what it was made of: it is made when a request first names its endpoint.
+        self.advice: Callable[[], str] | None = None
         self._by_name = _NOTHING_NAMED
         self._overridable: frozenset[HealthStatus] = frozenset()
         self._priorities: PriorityPicker | None = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-from ..bootstrap import Locality
+from ..node import Locality
 from ..resources import Address, Cluster, EndpointConfig, HealthStatus
 from ..resources.cluster import ClientSideWeightedRoundRobin
 from .circuit_breaker import CircuitBreaker
@@ -24,6 +25,7 @@ class OwnCluster(Protocol):
     load_reports: ClientSideWeightedRoundRobin | None
     load: ClusterLoad | None
     is_retired: bool
+    advice: Callable[[], str] | None
 
 
 class Monitor(Protocol):

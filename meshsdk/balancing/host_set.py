@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ..bootstrap import Locality
+from ..node import Locality
 from ..resources import LbPolicy
 from .edf import EdfScheduler
 from .endpoint import Endpoint

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ..bootstrap import Locality
+from ..node import Locality
 from ..resources import Address
 from ..resources.cluster import LoadReporting
 

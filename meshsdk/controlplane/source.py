@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..errors import ConfigError, ResourceError
 from ..log_lines import logger_of
 from ..resources import ResourceType, decode
 from ..xds import ControlLoop, ResourceCache, Status, Timer
 from ..xds.source import Wanted
 from .folder import Folder
+from .world import World
 
 __all__ = ["FolderSource"]
 
@@ -36,6 +39,7 @@ class FolderSource:
         self._poll_seconds = poll_seconds
         self._wanted: dict[ResourceType, frozenset[str]] = {}
         self._timer: Timer | None = None
+        self._hosts: tuple[World | None, Sequence[tuple[str, int]]] = (None, ())
         folder.refresh()
         loop.post(self._schedule)
 
@@ -53,6 +57,15 @@ class FolderSource:
     def problem(self) -> str:
         """The folder's errors; empty where there are none."""
         return "; ".join(self._folder.state.errors)
+
+    @property
+    def hosts(self) -> Sequence[tuple[str, int]]:
+        """All hosts that the folder has, with their ports, for hints. From any thread."""
+        world = self._folder.state.world
+        if self._hosts[0] is not world:
+            found = [(one.host, port.number) for one in list(world.services.values()) for port in one.ports]
+            self._hosts = world, found
+        return self._hosts[1]
 
     def subscribe(self, wanted: Wanted) -> None:
         """See `Source.subscribe`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
-from ..bootstrap import Node
+from ..node import Node
 from ..xds import ControlLoop, ResourceCache, Source
 from ..xds.by_name import ByName
 from .source import FolderSource

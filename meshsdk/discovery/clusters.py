@@ -18,6 +18,7 @@ from ..resources import (
     DnsDiscovery,
     EdsDiscovery,
     Endpoints,
+    OriginalDiscovery,
     ResourceType,
     StaticDiscovery,
 )
@@ -191,6 +192,8 @@ class Clusters:
         match cluster.discovery:
             case AggregateDiscovery():
                 return ClusterView(cluster)
+            case OriginalDiscovery():
+                return ClusterView(cluster, problem=f"cluster {cluster.name}: nobody knows where a request was to go")
             case StaticDiscovery(endpoints=endpoints):
                 return ClusterView(cluster, endpoints)
             case DnsDiscovery():

@@ -6,6 +6,7 @@ from msgspec import Struct, field
 
 from ..resources import Listener, ResourceType, RouteConfiguration, ServerListener
 from ..xds import CachedResource, ResourceCache, ResourceKey
+from .outbound import Outbound
 from .snapshot import ListenerView, ServerView
 
 __all__ = ["Look"]
@@ -44,6 +45,11 @@ class Look(Struct):
             why = "it is a listener for servers" if isinstance(listener, ServerListener) else entry.error
             return ListenerView(problem=f"listener {name}: {why}", does_not_exist=missing), _NONE
         return self._with_routes(listener), listener.log_clusters
+
+    def outbound(self, root: str, found_by: Outbound) -> tuple[ListenerView | None, frozenset[str]]:
+        """The same of a host and port of a sidecar's."""
+        view = found_by.view(root, self.want)
+        return view, view.listener.log_clusters if view is not None and view.listener is not None else _NONE
 
     def _with_routes(self, listener: Listener) -> ListenerView | None:
         if listener.route_configuration is not None:

@@ -11,7 +11,7 @@ from functools import partial
 import httpx
 
 from ..balancing import Cluster, Endpoint
-from ..http.dispatcher import HasCertificates
+from ..http.runtime import HasCertificates
 from ..http.tls import TlsChooser
 from ..log_lines import logger_of
 from ..resources import HealthCheck

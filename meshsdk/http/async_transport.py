@@ -15,18 +15,13 @@ from ..routing.compiled_filters import FaultTally
 from ..telemetry.lookup import http_client_observer
 from .async_pool import AsyncPool
 from .async_sender import Sender, discard
-from .dispatcher import (
-    Dispatcher,
-    HasRuntime,
-    Unsettled,
-    passed_on,
-    timeout_failure,
-)
+from .dispatcher import Dispatcher, Unsettled, passed_on, timeout_failure
 from .errors import PendingOverflowError
 from .mirror import MAX_MIRRORS, MIRROR_TIMEOUTS
 from .pool_rules import DEFAULT_LIMITS
 from .raw_response import RawResponse
 from .request_body import AsyncRequestBody, content_of
+from .runtime import HasRuntime
 from .sender import Result, let_go
 from .timeouts import timeouts_of
 from .tls import TlsChooser

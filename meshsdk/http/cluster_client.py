@@ -12,7 +12,8 @@ from msgspec import Struct
 from ..exchange import Exchange
 from ..routing.timeouts import RouteTimeouts
 from .async_transport import AsyncMeshTransport
-from .dispatcher import Runtime, head_of
+from .dispatcher import head_of
+from .runtime import Runtime
 from .sync_transport import MeshTransport
 
 __all__ = ["AsyncClusterClient", "ClusterClient", "check_plain"]

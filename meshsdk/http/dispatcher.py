@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from msgspec import Struct
@@ -26,7 +26,6 @@ from ..exchange.request_changes import with_request_id
 from ..resources import Address, DnsDiscovery, EndpointConfig, Endpoints, LocalityEndpoints, RoundRobin
 from ..routing import RequestHead, RouteTable
 from ..routing.timeouts import is_grpc_content
-from ..security import Secrets
 from .errors import (
     DeadlineExceededError,
     IdleTimeoutError,
@@ -35,16 +34,12 @@ from .errors import (
     as_httpx_error,
 )
 from .raw_response import RawResponse
+from .runtime import Runtime
 
 if TYPE_CHECKING:
     from ..access_log import AccessLogs
-    from ..telemetry.istio_metrics import IstioMetrics
-    from ..telemetry.span_tags import SpanTags
 
-__all__ = ["Dispatcher", "HasRuntime", "MeshResponseInfo", "Runtime", "Unsettled"]
-
-LocalReplies = Literal["respond", "raise"]
-UnknownHosts = Literal["allow", "deny"]
+__all__ = ["Dispatcher", "MeshResponseInfo", "Unsettled"]
 
 PASSTHROUGH_CLUSTER = "PassthroughCluster"
 
@@ -54,70 +49,7 @@ _NO_BREAKERS = resources.CircuitBreakers(_NO_LIMITS, _NO_LIMITS)
 
 # Hosts outside the mesh whose endpoints are remembered; a crawler must not grow memory without bound.
 _MAX_PASSTHROUGH_HOSTS = 1024
-
-
-class Transport(Protocol):
-    """Something that holds connections."""
-
-    def after_fork(self) -> None:
-        """Called in a forked child, which must leave the parent's connections alone."""
-
-    def drop_removed(self) -> None:
-        """Called on the control thread: endpoints may be gone, and idle connections to them are to be closed."""
-
-
-class HasCertificates(Protocol):
-    """Something whose connections are secured with certificates that may change."""
-
-    def look_at_certificates(self) -> None:
-        """Called now and then, on the control thread: certificates may have changed."""
-
-
-class Runtime(Protocol):
-    """What a transport needs of a Mesh."""
-
-    directory: Directory
-    local_replies: LocalReplies
-    unknown_hosts: UnknownHosts
-    metrics: IstioMetrics | None
-    access_logs: AccessLogs | None
-
-    def listener_names(
-        self, host: str, port: int, *, port_is_explicit: bool, authority: str | None = None
-    ) -> tuple[str, ...]:
-        """Names of the listeners that may stand for a target, best first."""
-
-    def when_settled(self, names: Sequence[str], callback: Callable[[], None]) -> Callable[[], None]:
-        """Ask for listeners, and call back (on another thread) when all are there or known to be missing.
-
-        Returns a function that cancels the call.
-        """
-
-    def register(self, transport: Transport) -> None:
-        """Have `transport.after_fork` called in a forked child, and `drop_removed` when endpoints may be gone."""
-
-    def watch_certificates(self, transport: HasCertificates) -> None:
-        """Have `transport.look_at_certificates` called now and then, as long as it lives."""
-
-    @property
-    def secrets(self) -> Secrets:
-        """What names of certificates stand for."""
-
-    @property
-    def problem(self) -> str:
-        """Why configuration may not come; empty where all is well."""
-
-    @property
-    def span_tags(self) -> SpanTags:
-        """What spans say of this process."""
-
-
-class HasRuntime(Protocol):
-    """A Mesh."""
-
-    @property
-    def runtime(self) -> Runtime:
-        """Its inner side."""
+HOW_TO_KNOW = "add a Service or ServiceEntry, or use Mesh(unknown_hosts='allow')"
 
 
 class Unsettled(Struct, frozen=True):
@@ -285,7 +217,7 @@ class Dispatcher:
             raise as_httpx_error(
                 NoRouteError(
                     f"the mesh does not know {url.netloc.decode()!r} (asked for {', '.join(names)}), and unknown hosts"
-                    " are denied; add a Service or ServiceEntry, or use Mesh(unknown_hosts='allow')"
+                    f" are denied; {self._runtime.hint(url.host, _port_of(url)) or HOW_TO_KNOW}"
                 )
             )
         return None
@@ -312,6 +244,7 @@ class Dispatcher:
             )
             cluster = Cluster(config)
             cluster.update(config, endpoints)
+            cluster.advice = partial(self._runtime.hint, host, key[2])
             self._passthrough[key] = cluster
         return cluster
 

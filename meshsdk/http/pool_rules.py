@@ -177,9 +177,11 @@ def connect_timeout(endpoint: Endpoint, seconds: float | None) -> float | None:
 def connect_error(error: OSError, endpoint: Endpoint) -> httpx.TransportError:
     """What a caller hears of a connection that could not be opened."""
     where = f"{endpoint.address} (cluster {endpoint.cluster.name})"
+    hint = endpoint.cluster.advice() if endpoint.cluster.advice is not None else ""
+    advice = f"; the mesh does not know {endpoint.address}, {hint}" if hint else ""
     if isinstance(error, TimeoutError):
-        return httpx.ConnectTimeout(f"connecting to {where} took too long")
+        return httpx.ConnectTimeout(f"connecting to {where} took too long{advice}")
     if isinstance(error, socket.gaierror):
-        return httpx.ConnectError(f"looking up {where} failed: {error}")
+        return httpx.ConnectError(f"looking up {where} failed: {error}{advice}")
     what = "TLS with" if isinstance(error, ssl.SSLError) else "connecting to"
-    return httpx.ConnectError(f"{what} {where} failed: {error}")
+    return httpx.ConnectError(f"{what} {where} failed: {error}{advice}")

@@ -16,18 +16,13 @@ from ..exchange import Attempt, Exchange, LocalReply, retrying
 from ..resources import RetryPolicy
 from ..routing.compiled_filters import FaultTally
 from ..telemetry.lookup import http_client_observer
-from .dispatcher import (
-    Dispatcher,
-    HasRuntime,
-    Unsettled,
-    passed_on,
-    timeout_failure,
-)
+from .dispatcher import Dispatcher, Unsettled, passed_on, timeout_failure
 from .errors import PendingOverflowError
 from .mirror import MIRROR_TIMEOUTS, MirrorThreads
 from .pool_rules import DEFAULT_LIMITS
 from .raw_response import RawResponse
 from .request_body import RequestBody, content_of
+from .runtime import HasRuntime
 from .sender import Result, let_go
 from .sync_pool import SyncPool
 from .sync_sender import Sender

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from ..bootstrap import Node
 from ..errors import BootstrapError
 from ..exchange import Exchange, LocalReply
 from ..exchange.request_changes import format_context
+from ..node import Node
 from ..routing.formatter import FormatContext
 from ..routing.tracing import Traced
-from .dispatcher import MeshResponseInfo, Runtime, error_flag, head_of
+from .dispatcher import MeshResponseInfo, error_flag, head_of
+from .runtime import Runtime
 
 if TYPE_CHECKING:
     from ..telemetry.http_client import HttpClientObserver, RequestObservation

@@ -22,6 +22,7 @@ from .cluster import (
     LbPolicy,
     LeastRequest,
     LocalityEndpoints,
+    OriginalDiscovery,
     OutlierDetection,
     Random,
     RoundRobin,
@@ -38,7 +39,7 @@ from .filters.local_rate_limit import LocalRateLimit
 from .filters.settings import FilterSettings, FilterSwitch, HttpFilter
 from .filters.stateful_session import StatefulSession
 from .header_mutations import AppendAction, HeaderAddition, HeaderMutations
-from .listener import EscapedSlashes, Listener, PathNormalization, ServerListener
+from .listener import EscapedSlashes, Listener, OutboundListener, PathNormalization, ServerListener
 from .matching import (
     FractionalPercent,
     HeaderMatcher,
@@ -60,6 +61,7 @@ from .route import (
     InternalRedirectPolicy,
     MirrorPolicy,
     NonForwardingAction,
+    PackedRoutes,
     QueryParameterHash,
     Redirect,
     RegexRewrite,
@@ -73,7 +75,9 @@ from .route import (
 )
 from .tls import PemSource, SanMatcher, Secret, SpiffeDomains, TlsFile, TlsIdentity, TlsProtocol, TlsTrust, UpstreamTls
 
-Resource = Listener | ServerListener | RouteConfiguration | Cluster | Endpoints | Secret
+Resource = (
+    Listener | ServerListener | OutboundListener | RouteConfiguration | PackedRoutes | Cluster | Endpoints | Secret
+)
 
 __all__ = [
     "RESOURCE_TYPES",
@@ -118,7 +122,10 @@ __all__ = [
     "MirrorPolicy",
     "NonForwardingAction",
     "Notes",
+    "OriginalDiscovery",
+    "OutboundListener",
     "OutlierDetection",
+    "PackedRoutes",
     "PathMatch",
     "PathMatchKind",
     "PathNormalization",

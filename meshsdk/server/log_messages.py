@@ -19,7 +19,7 @@ from envoy.service.accesslog.v3 import als_pb2
 from google.protobuf import duration_pb2, json_format
 
 from ..access_log import Entry, Headers
-from ..bootstrap import Node
+from ..node import Node
 from ..resources.log_service import LogService
 from ..xds.ads_client import node_message
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from ..access_log import Entry
-from ..bootstrap import Node
 from ..http.cluster_client import ClusterClient
 from ..http.grpc_unary import read_call, write_call
 from ..log_lines import logger_of
+from ..node import Node
 from ..resources.log_service import LogService
 from .log_messages import grpc_message, make_grpc_entry
 

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from pathlib import Path
 from typing import Any
 
-from ..bootstrap import Node
 from ..control import Control
 from ..errors import ResourceError
 from ..http.measured import Record
 from ..istio_pod import told_metadata
+from ..node import Node
 from ..telemetry import shared_cells
 from ..telemetry.cells import Memory
 from ..telemetry.istio_metrics import IstioMetrics

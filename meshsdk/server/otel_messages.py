@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..access_log import Entry, compile_text
-from ..bootstrap import Node
+from ..node import Node
 from ..resources.log_service import LogService
 from .log_messages import shown
 

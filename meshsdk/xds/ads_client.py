@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..bootstrap import Node, XdsServer
+from ..bootstrap import XdsServer
 from ..log_lines import logger_of
+from ..node import Node
 from ..resources import ResourceType
 from .backoff import Backoff
 from .cache import ResourceCache, Status
 from .connection import Common, ServerConnection, node_message
 from .loop import ControlLoop
+from .packed import of_sidecars
 from .source import Wanted
 from .stream import ADS, Channels
 
@@ -44,6 +46,7 @@ class AdsClient:
             has: 15 seconds, or 30 of servers that say what they do not have.
         has_identity: This process can show a certificate of the mesh.
         service: That is asked, where that is not ADS; see `AdsStream`.
+        takes_all: All listeners and clusters come from here, as a sidecar's do.
     """
 
     def __init__(
@@ -58,9 +61,12 @@ class AdsClient:
         does_not_exist_seconds: float | None = None,
         has_identity: bool = False,
         service: str = ADS,
+        takes_all: bool = False,
     ) -> None:
         self._servers = tuple(servers)
         self._cache = cache
+        if takes_all and not cache.packed:
+            cache.packed = of_sidecars()
         self._common = Common(
             node,
             cache,
@@ -70,6 +76,7 @@ class AdsClient:
             does_not_exist_seconds=does_not_exist_seconds,
             has_identity=has_identity,
             service=service,
+            takes_all=takes_all,
         )
         self._wanted: Wanted = {}
         self._connections = [ServerConnection(self._servers[0], self._common, self._look)]

@@ -18,9 +18,10 @@ from typing import Any
 from envoy.config.core.v3 import base_pb2
 from google.protobuf import json_format
 
-from ..bootstrap import Node, XdsServer
+from ..bootstrap import XdsServer
 from ..errors import BootstrapError
 from ..log_lines import logger_of
+from ..node import Node
 from ..resources import ResourceType
 from .backoff import Backoff
 from .cache import DOES_NOT_EXIST_SECONDS, ResourceCache, Status
@@ -58,6 +59,7 @@ class Common:
             gRPC does.
         has_identity: This process can show a certificate of the mesh.
         service: See `AdsStream`.
+        takes_all: Types that the cache has as a whole come from here.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Common:
         does_not_exist_seconds: float | None,
         has_identity: bool,
         service: str,
+        takes_all: bool,
     ) -> None:
         self.node = node
         self.cache = cache
@@ -79,6 +82,7 @@ class Common:
         self.make_backoff = make_backoff
         self.has_identity = has_identity
         self.service = service
+        self.takes_all = takes_all
         self.lifetimes = Lifetimes(cache, loop)
         # The server that all resources in use are of; versions mean something to it alone.
         self.heard_of: XdsServer | None = None
@@ -111,13 +115,16 @@ class ServerConnection:
         self._cache, self._loop = common.cache, common.loop
         self._on_change = on_change
         self._backoff = common.make_backoff()
-        make_session = DeltaSession if server.is_incremental else SotwSession
+        # istiod has an Envoy's whole mesh for a sidecar, and would send all of it with each change.
+        is_incremental = server.is_incremental or (common.takes_all and not server.is_of_the_world)
+        make_session = DeltaSession if is_incremental else SotwSession
         self._session: Session = make_session(
             node_message(common.node),
             common.cache,
             keep_deleted=server.ignores_resource_deletion,
             drop_bad=server.fails_on_data_errors,
             has_identity=common.has_identity,
+            takes_all=common.takes_all,
         )
         self._stream: AdsStream | None = None
         self._reconnect: Timer | None = None
@@ -148,9 +155,11 @@ class ServerConnection:
                 self._cancel_timer(kind, gone)
                 self._second_question.forget(kind, gone)
             request = self._session.subscribe(kind, names)
-            if request is not None and self._stream is not None:
+            if self._stream is None:
+                continue
+            if request is not None:
                 self._stream.send(request)
-                self._expect(kind)
+            self._expect(kind)
         if self._stream is None and self._reconnect is None and any(self._session.wanted.values()):
             self._connect()
 

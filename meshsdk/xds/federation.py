@@ -66,4 +66,12 @@ class Federation(ByName):
             return make_elsewhere(
                 key, node, self._cache, self._loop, self._channels, self._read_file, has_identity=has_identity
             )
-        return AdsClient(key, node, self._cache, self._loop, channels=self._channels, has_identity=has_identity)
+        return AdsClient(
+            key,
+            node,
+            self._cache,
+            self._loop,
+            channels=self._channels,
+            has_identity=has_identity,
+            takes_all=node.is_sidecar and key == self._bootstrap.servers,
+        )

@@ -16,7 +16,8 @@ from envoy.config.endpoint.v3 import load_report_pb2
 from envoy.service.load_stats.v3 import lrs_pb2, lrs_pb2_grpc
 from msgspec import Struct
 
-from ..bootstrap import Locality, Node, XdsServer
+from ..bootstrap import XdsServer
+from ..node import Locality, Node
 from ..resources import Address
 from .ads_client import node_message
 from .stream import open_channel

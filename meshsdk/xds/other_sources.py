@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..bootstrap import ChannelCredentials, Node, XdsServer
+from ..bootstrap import ChannelCredentials, XdsServer
 from ..errors import ResourceError
 from ..log_lines import logger_of
+from ..node import Node
 from ..resources import FileOrigin, Resource, ResourceType, ServerOrigin, decode, kept_bytes, origin_of
 from .ads_client import AdsClient
 from .by_name import Elsewhere, ReadFile
@@ -52,6 +53,9 @@ class ViewOfCache(ResourceCache):
         self._whole = cache
         self._prefix = prefix
         self.counts = cache.counts
+        self.packed = {}
+        # Some may be: it is looked at each.
+        self.kept = 1
         self.fleeting = _Keys(cache.fleeting, prefix)
 
     def get(self, kind: ResourceType, name: str) -> CachedResource | None:

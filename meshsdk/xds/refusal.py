@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import grpc
 
-from ..bootstrap import Node, XdsServer
+from ..bootstrap import XdsServer
+from ..node import Node
 from ..service_account_token import ServiceAccountToken, read_token
 
 __all__ = ["what_to_do"]

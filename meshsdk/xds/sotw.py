@@ -69,13 +69,16 @@ class SotwSession(Session):
             self._doubted[kind].clear()
         self._asked_anew.clear()
         self._always_named = {kind: names for kind, names in self._wanted.items() if names}
-        return [self._request(kind) for kind in ResourceType if self._wanted.get(kind)]
+        return [self._request(kind) for kind in ResourceType if self._wanted.get(kind) or kind in self._whole]
 
     def subscribe(self, kind: ResourceType, names: frozenset[str]) -> Any | None:
         """See `Session.subscribe`."""
         if self._wanted.get(kind, frozenset()) == names:
             return None
-        self._note_change(kind, *self._change(kind, names))
+        new, gone = self._change(kind, names)
+        if kind in self._whole:
+            return None
+        self._note_change(kind, new, gone)
         self._questions[kind] = discovery_pb2.DiscoveryRequest(resource_names=sorted(names))
         self._always_named[kind] = self._always_named.get(kind, names) & names
         self._changed.add(kind)
@@ -120,7 +123,10 @@ class SotwSession(Session):
         self._doubted[kind] -= outcome.seen
         doubted: set[str] = set()
         # A resource that could not be read may be any of the missing ones, so none of them counts as deleted.
-        if kind.is_complete_in_every_response and not outcome.unreadable:
+        if kind in self._whole:
+            gone = () if outcome.unreadable else self._whole[kind].others_than(outcome.seen)
+            self._settle_whole(kind, gone, outcome)
+        elif kind.is_complete_in_every_response and not outcome.unreadable:
             always_named = self._always_named.get(kind, frozenset())
             for name in wanted - outcome.seen:
                 was_sent = self._was_sent(kind, name)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from envoy.service.discovery.v3 import discovery_pb2
 
 from ..bootstrap import ChannelCredentials, XdsServer
 from ..errors import BootstrapError
 from ..service_account_token import read_token
+from .responses import reader
 
 __all__ = ["ADS", "AdsStream", "Channels"]
 
@@ -31,6 +31,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
 )
+
+_SERVICE = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
 
 # Responses that may wait for the control thread. A server that sends faster is held back by HTTP/2 flow control.
 _MAX_RESPONSES_WAITING = 2
@@ -95,7 +97,11 @@ class AdsStream:
         self._on_end = on_end
         self._on_sent = on_sent
         self._server, self._channels = server, channels
-        speak = _method(channels.take(server), service, is_incremental=is_incremental)
+        speak = channels.take(server).stream_stream(
+            f"/{service.replace('/', '/Delta' if is_incremental else '/Stream')}",
+            request_serializer=_serialize,
+            response_deserializer=reader(is_incremental=is_incremental),
+        )
         self._call = speak(self._requests())
         self._closed = False
         self.has_sent = False
@@ -148,15 +154,9 @@ class AdsStream:
             self._on_end(self, reason)
 
 
-def _method(channel: Any, service: str, *, is_incremental: bool) -> Any:
-    response, request = discovery_pb2.DiscoveryResponse, discovery_pb2.DiscoveryRequest
-    if is_incremental:
-        response, request = discovery_pb2.DeltaDiscoveryResponse, discovery_pb2.DeltaDiscoveryRequest
-    return channel.stream_stream(
-        f"/{service.replace('/', '/Delta' if is_incremental else '/Stream')}",
-        request_serializer=request.SerializeToString,
-        response_deserializer=response.FromString,
-    )
+def _serialize(request: Any) -> bytes:
+    packed: bytes = request.SerializeToString()
+    return packed
 
 
 def open_channel(server: XdsServer) -> Any:

@@ -11,7 +11,7 @@ import pytest
 
 from meshsdk.balancing import Cluster
 from meshsdk.balancing.allocation import allocate
-from meshsdk.bootstrap import Locality
+from meshsdk.node import Locality
 from meshsdk.resources import (
     Address,
     EdsDiscovery,

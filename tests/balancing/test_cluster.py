@@ -12,7 +12,7 @@ import pytest
 from meshsdk import resources
 from meshsdk.balancing import Cluster
 from meshsdk.balancing.context import AnyRequest
-from meshsdk.bootstrap import Locality
+from meshsdk.node import Locality
 from meshsdk.resources import (
     Address,
     EdsDiscovery,

@@ -13,7 +13,7 @@ from meshsdk.balancing import Cluster, Endpoint
 from meshsdk.balancing.client_weights import parse_report, take_report
 from meshsdk.balancing.context import AnyRequest
 from meshsdk.balancing.murmur_hash import murmur_hash_2
-from meshsdk.bootstrap import Locality
+from meshsdk.node import Locality
 from meshsdk.resources import Address, EdsDiscovery, EndpointConfig, Endpoints, HealthStatus, LocalityEndpoints
 from meshsdk.resources.cluster.lb_policy import (
     ClientSideWeightedRoundRobin,

@@ -12,7 +12,8 @@ import grpc
 import pytest
 
 import meshsdk
-from meshsdk.bootstrap import ChannelCredentials, Node, XdsServer
+from meshsdk.bootstrap import ChannelCredentials, XdsServer
+from meshsdk.node import Node
 from meshsdk.xds.refusal import what_to_do
 from tests.conftest import service
 from tests.istiod import Istiod, write_token

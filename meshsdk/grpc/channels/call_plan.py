@@ -6,12 +6,13 @@ may take, up to the first that it surely takes, is one that grpc-core carries ou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
 from ...errors import NoRouteError
 from ...exchange import Directory, LocalReply
+from ...http.dispatcher import HOW_TO_KNOW
 from ...routing import RouteTable
 from ...routing.compiled_forward import CompiledForward
 from ...routing.compiled_route import CompiledRoute
@@ -56,7 +57,12 @@ class CallPlan(Struct, frozen=True):
 
 
 def make_plan(
-    directory: Directory, names: tuple[str, ...], authority: str, method: str, unknown_hosts: str
+    directory: Directory,
+    names: tuple[str, ...],
+    authority: str,
+    method: str,
+    unknown_hosts: str,
+    hint: Callable[[], str] = str,
 ) -> CallPlan:
     """The plan of a method.
 
@@ -66,6 +72,7 @@ def make_plan(
         authority: Of the channel.
         method: `/package.Service/Method`.
         unknown_hosts: `allow` or `deny`.
+        hint: What the mesh has that is like a host that it does not know, for people.
     """
     targets = directory.find(names)
     if targets is None:
@@ -83,8 +90,8 @@ def make_plan(
         return CallPlan(directory, reply=_refusal(f"{authority}: {'; '.join(broken)}"))
     if unknown_hosts == "deny":
         problem = (
-            f"the mesh does not know {authority!r} (asked for {', '.join(names)}), and unknown hosts are denied; add a"
-            " Service or ServiceEntry, or use Mesh(unknown_hosts='allow')"
+            f"the mesh does not know {authority!r} (asked for {', '.join(names)}), and unknown hosts are denied;"
+            f" {hint() or HOW_TO_KNOW}"
         )
         return CallPlan(directory, reply=_refusal(problem))
     return CallPlan(directory, is_native=True)

@@ -6,6 +6,7 @@ What sync and async channels share: everything but waiting.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -117,8 +118,9 @@ class MethodWays:
 
     def plan(self) -> CallPlan:
         """The plan for the present Directory."""
-        control = self.control
-        return make_plan(control.directory, self.names, self.lines.authority, self.method, control.unknown_hosts)
+        control, target = self.control, self.lines.target
+        hint = partial(control.hint, target.host, target.port)
+        return make_plan(control.directory, self.names, self.lines.authority, self.method, control.unknown_hosts, hint)
 
     def native(self) -> Any:
         """The callable by which grpc-core finds its own way."""

@@ -247,6 +247,9 @@ class ResourceBook:
         self, target: str, key: tuple[ResourceType, str], written: dict[tuple[ResourceType, str], _Written]
     ) -> None:
         name = parse_target(target)
+        hint = self.control.hint(name.host, name.port)
+        if hint:
+            self._note([f"{target}: the mesh does not know it; {hint}"])
         cluster = f"{_PASSTHROUGH}{name.host}:{name.port}"
         virtual_host = route_components_pb2.VirtualHost(name="passthrough", domains=["*"])
         route = virtual_host.routes.add()

@@ -12,8 +12,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from ...bootstrap import Locality
 from ...errors import ResourceError
+from ...node import Locality
 from .. import constraints
 from ..matching import parse_fractional_percent
 from ..notes import Notes, acts_on_all

@@ -11,13 +11,14 @@ from typing import Any, Literal
 from google.protobuf import descriptor_pool, json_format, symbol_database
 from google.protobuf.message import Message
 
-from meshsdk.bootstrap import Bootstrap, Node
+from meshsdk.bootstrap import Bootstrap
 from meshsdk.control import Control
 from meshsdk.controlplane import FolderState
 from meshsdk.controlplane import client as controlplane
 from meshsdk.controlplane.raw import _import_type
 from meshsdk.controlplane.world import hosts_overlap
 from meshsdk.errors import ResourceError
+from meshsdk.node import Node
 from meshsdk.resources import (
     RESOURCE_TYPES,
     Cluster,
@@ -39,7 +40,7 @@ __all__ = ["Profile", "View", "of_folder", "of_grpc_profile", "of_sidecar_profil
 
 Json = dict[str, Any]
 
-Profile = Literal["grpc", "sidecar"]
+Profile = Literal["grpc", "sidecar", "client"]
 
 
 @dataclass
