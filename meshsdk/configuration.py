@@ -171,11 +171,11 @@ def folder_source(root: Path, node: Node) -> SourceFactory:
 
     def make(cache: ResourceCache, loop: ControlLoop) -> Source:
         # Imported when it is used: a process that has a management server needs neither YAML nor Istio's objects.
-        from .controlplane import Folder, FolderSource, client_of
+        from .controlplane import Folder, FolderSource, SourcedFolder, client_of
 
         locality = node.locality
         client = client_of(node.namespace, node.metadata, (locality.region, locality.zone, locality.sub_zone))
-        return FolderSource(Folder(root, client=client), cache, loop)
+        return SourcedFolder(FolderSource(Folder(root, client=client), cache, loop), node, cache, loop)
 
     return make
 

@@ -24,5 +24,6 @@ of them, to this process (`FolderSource`) or to any xDS client (`server`).
 from .client import client_of
 from .folder import Folder, FolderState, Problem
 from .source import FolderSource
+from .sourced_folder import SourcedFolder
 
-__all__ = ["Folder", "FolderSource", "FolderState", "Problem", "client_of"]
+__all__ = ["Folder", "FolderSource", "FolderState", "Problem", "SourcedFolder", "client_of"]

@@ -7,8 +7,8 @@ their versions and errors. What a resource means is not known here.
 - `session` is the protocol itself, without I/O: subscriptions, versions, nonces, ACK and NACK; `sotw` is its variant of
   the state of the world, `delta` the incremental one.
 - `connection` keeps a stream to one server open; `ads_client` has those of a list, in their order of preference.
-- `federation` is the one source that a process has: each resource is had from where its name says, which may be an
-  authority's servers, a file or a server of its own (`other_sources`).
+- `federation` is the one source that a process has: each resource is had from where its name says (`by_name`), which
+  may be an authority's servers, a file or a server of its own (`other_sources`).
 - `server_session` and `ads_server` are the other side, for those who serve resources.
 """
 

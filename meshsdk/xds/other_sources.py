@@ -9,27 +9,24 @@ Control thread only.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 from ..bootstrap import ChannelCredentials, XdsServer
 from ..errors import ResourceError
 from ..log_lines import logger_of
 from ..node import Node
-from ..resources import FileOrigin, Resource, ResourceType, ServerOrigin, decode, kept_bytes
+from ..resources import FileOrigin, Resource, ResourceType, ServerOrigin, decode, kept_bytes, origin_of
 from .ads_client import AdsClient
+from .by_name import Elsewhere, ReadFile
 from .cache import CachedResource, ResourceCache, ResourceKey, Status
 from .cluster_server import ClusterServer
 from .loop import ControlLoop, Timer
 from .source import Source, Wanted
 from .stream import ADS, Channels
 
-__all__ = ["FileSource", "ReadFile", "ViewOfCache", "server_source"]
+__all__ = ["FileSource", "ViewOfCache", "make_elsewhere"]
 
 logger = logger_of("meshsdk.xds")
-
-# Resources of a file that may be read: type and bytes of each, by name.
-ReadFile = Callable[[str], dict[tuple[ResourceType, str], bytes]]
 
 # How long an edit may go unnoticed. It is read when it has been as it is since the last look: whoever moves a file into
 # its place has it read whole, whoever writes into one is given that long.
@@ -56,6 +53,9 @@ class ViewOfCache(ResourceCache):
         self._whole = cache
         self._prefix = prefix
         self.counts = cache.counts
+        self.packed = {}
+        # Some may be: it is looked at each.
+        self.kept = 1
         self.fleeting = _Keys(cache.fleeting, prefix)
 
     def get(self, kind: ResourceType, name: str) -> CachedResource | None:
@@ -114,7 +114,25 @@ class _Keys(set[ResourceKey]):
         self._whole.discard((key[0], self._prefix + key[1]))
 
 
-def server_source(
+def make_elsewhere(
+    key: Elsewhere,
+    node: Node,
+    cache: ResourceCache,
+    loop: ControlLoop,
+    channels: Channels,
+    read_file: ReadFile,
+    *,
+    has_identity: bool,
+) -> Source:
+    """The source that names say."""
+    found, view = origin_of(key.prefix), ViewOfCache(cache, key.prefix)
+    assert found is not None
+    if isinstance(found[0], FileOrigin):
+        return FileSource(found[0], read_file, view, loop, has_identity=has_identity)
+    return _server_source(found[0], key.kind, node, (view, cache), loop, channels, has_identity=has_identity)
+
+
+def _server_source(
     origin: ServerOrigin,
     kind: ResourceType,
     node: Node,

@@ -23,6 +23,7 @@ from ..grpc.xds import cluster, endpoints, listener
 from ..grpc_client import SyncClient
 from ..grpc_server import GrpcServer
 from ..patience import PATIENCE
+from ..processes import free_ports
 from ..servers import EchoServer
 from .test_ads_client import CLUSTER, Client, ScriptedAds
 from .test_ads_client import cluster as packed_cluster
@@ -332,3 +333,17 @@ def test_what_is_wanted_no_more_is_not_remembered_for_its_time_to_live(scripted:
     client.subscribe(cluster={"b"})
     wait_for(lambda: not client.source._client(client.source._bootstrap.servers)._common.lifetimes._timers)
     assert client.cache.get(CLUSTER, "a") is None
+
+
+def test_a71_each_authority_falls_back_by_itself(two: Two, stack: ExitStack) -> None:
+    top, other, document = two
+    [nobody] = free_ports(1)
+    away = {"server_uri": f"127.0.0.1:{nobody}", "channel_creds": [{"type": "insecure"}]}
+    document["authorities"][OTHER] = {"xds_servers": [away, other.entry]}
+    mesh = stack.enter_context(meshsdk.Mesh(bootstrap=document))
+    theirs = stack.enter_context(mesh.client(timeout=PATIENCE, authority=OTHER))
+    assert theirs.get("http://shop").headers["x-served-by"] == "other's"
+    mine = stack.enter_context(mesh.client(timeout=PATIENCE))
+    assert mine.get("http://shop").headers["x-served-by"] == "top's"
+    assert f"{other.entry['server_uri']} is asked in its place" in mesh.status()["problem"]
+    assert not other.names(ResourceType.LISTENER) & top.names(ResourceType.LISTENER)

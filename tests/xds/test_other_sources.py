@@ -24,7 +24,8 @@ from meshsdk.resources.config_source import FileOrigin, ServerOrigin, origin_of
 from meshsdk.xds.cluster_server import servers_of_cluster
 
 from ..ads import AdsServer
-from ..grpc.xds import cluster, endpoints, listener
+from ..conftest import MakeMesh
+from ..grpc.xds import cluster, documents, endpoints, listener
 from ..patience import PATIENCE
 from ..servers import EchoServer
 from .test_grfc_fallback import requests_without_end, wait_for
@@ -152,6 +153,23 @@ def test_routes_come_from_a_file(tmp_path: Path, client_of: ClientOf, echo: Echo
     _, client, server = client_of(whole, cluster("c"), endpoints("c", [[echo("one").port]]))
     assert client.get("http://shop").headers["x-served-by"] == "one"
     assert not server.names(ResourceType.ROUTE_CONFIGURATION)
+
+
+def test_a_folder_may_send_for_files_and_servers_as_well(
+    tmp_path: Path, echo: Echo, stack: ExitStack, make_mesh: MakeMesh
+) -> None:
+    one, two, three = echo("one"), echo("two"), echo("three")
+    path = tmp_path / "eds.yaml"
+    replace(path, json.dumps(response(endpoints("c", [[one.port]]))))
+    own = stack.enter_context(AdsServer(endpoints("d", [[three.port]])))
+    of_server = cluster("d", eds_cluster_config={"eds_config": google(own, "GRPC")})
+    route = {"match": {"prefix": "/d"}, "route": {"cluster": "d"}}
+    mesh = make_mesh(documents(listener("shop", [route, ROUTE]), eds_from(from_file(path)), of_server))
+    client = stack.enter_context(mesh.client(timeout=PATIENCE))
+    assert client.get("http://shop").headers["x-served-by"] == "one"
+    assert client.get("http://shop/d").headers["x-served-by"] == "three"
+    replace(path, json.dumps(response(endpoints("c", [[two.port]]))))
+    wait_for(lambda: client.get("http://shop").headers["x-served-by"] == "two")
 
 
 def test_what_a_file_does_not_have_is_missing(tmp_path: Path, client_of: ClientOf) -> None:
