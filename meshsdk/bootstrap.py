@@ -41,6 +41,11 @@ DATA_ERRORS_VARIABLE = "GRPC_EXPERIMENTAL_XDS_DATA_ERROR_HANDLING"
 # grpc-core is given a bootstrap through the environment (`grpc.process_bootstrap`); that one is not for us to read.
 ENVIRONMENT_LOCK = threading.RLock()
 
+# Of a node's metadata: by what istiod makes its resources. Only of sidecars it is empty.
+GENERATOR = "GENERATOR"
+# The one listener that istiod gives a sidecar for all that comes in.
+VIRTUAL_INBOUND = "virtualInbound"
+
 # gRFC A27 leaves the list open; these are the kinds meshsdk can use. `google_default` is a known kind that needs
 # Google's own credential chain, so it is refused by name rather than skipped like an unknown one.
 _USABLE_CREDENTIALS = ("insecure", "tls")
@@ -63,6 +68,15 @@ class Node(Struct, frozen=True):
     cluster: str = ""
     locality: Locality = Locality()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_sidecar(self) -> bool:
+        """Whether istiod takes it for a sidecar: by its type, and since it asks for no generator of its own.
+
+        Source: istio/istio pilot/pkg/model/context.go, ParseServiceNodeWithMetadata; pilot/pkg/xds/ads.go,
+        findGenerator.
+        """
+        return self.id.startswith("sidecar~") and self.id.count("~") == 3 and not self.metadata.get(GENERATOR)
 
     @property
     def namespace(self) -> str:
@@ -160,6 +174,11 @@ class XdsServer(Struct, frozen=True):
         """It is spoken to incrementally ("delta"), which gRPC's clients do not, and so have no feature for."""
         return "meshsdk.incremental" in self.features
 
+    @property
+    def is_of_the_world(self) -> bool:
+        """It is spoken to by the state of the world, also where incremental is the usual way."""
+        return "meshsdk.state_of_the_world" in self.features
+
 
 class Authority(Struct, frozen=True):
     """Servers and naming of one xdstp authority (gRFC A47)."""
@@ -219,11 +238,14 @@ class Bootstrap(Struct, frozen=True):
     ) -> tuple[str, ...]:
         """Names of the listeners that may stand for a target: as written, then as a Kubernetes short name.
 
-        A name with a dot at its end is the same host, and no short name.
+        A name with a dot at its end is the same host, and no short name. A sidecar's listeners have other names, and
+        are found by host and port (`discovery.outbound`).
 
         Raises:
             BootstrapError: There is no such authority.
         """
+        if self.node.is_sidecar and authority is None:
+            return (f"{host.lower()}:{port}",)
         is_absolute = host.endswith(".")
         host = host.lower().removesuffix(".")
         targets = [f"{host}:{port}"] if port_is_explicit else [host, f"{host}:{port}"]
@@ -238,6 +260,8 @@ class Bootstrap(Struct, frozen=True):
         Raises:
             BootstrapError: There is no template.
         """
+        if self.node.is_sidecar:
+            return VIRTUAL_INBOUND
         template = self.server_listener_template
         if not template:
             raise BootstrapError(

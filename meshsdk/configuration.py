@@ -7,32 +7,47 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from .bootstrap import Bootstrap, Node, load_bootstrap, parse_bootstrap
+from msgspec.structs import replace
+
+from .bootstrap import GENERATOR, Bootstrap, Node, load_bootstrap, parse_bootstrap
 from .control import SourceFactory
 from .errors import BootstrapError
 from .istio_pod import SERVER_LISTENER_TEMPLATE, pod_bootstrap
-from .log_lines import logger_of
-from .resources import decode
+from .resources import ResourceType, decode
 from .security import Identity
 from .security.secrets import IDENTITY_PROVIDER
 from .xds import ControlLoop, ResourceCache, Source
 
-__all__ = ["ads_source", "check_choice", "find_configuration", "find_port", "folder_source", "kept_source"]
+__all__ = [
+    "Profile",
+    "ads_source",
+    "check_choice",
+    "find_configuration",
+    "find_port",
+    "folder_source",
+    "source_of",
+    "with_profile",
+]
 
-logger = logger_of("meshsdk")
+Profile = Literal["grpc", "sidecar"]
+PROFILES = ("grpc", "sidecar")
 
 CONFIG_VARIABLE = "MESHSDK_CONFIG"
 CACHE_VARIABLE = "MESHSDK_CACHE_DIR"
 # By the downward API, as Istio's proxies have it.
 _POD_NAMESPACE = "POD_NAMESPACE"
+NAMESPACE_VARIABLE = "MESHSDK_NAMESPACE"
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
+_LONGEST_LABEL = 63
 
 
 def find_configuration(
     bootstrap: str | os.PathLike[str] | Mapping[str, Any] | None,
     config: str | os.PathLike[str] | None,
     identity: Identity | str | None,
+    namespace: str | None = None,
 ) -> tuple[Bootstrap, Path | None]:
     """A management server's bootstrap, or one with a folder: arguments, the environment, then what a pod is given.
 
@@ -41,15 +56,20 @@ def find_configuration(
     """
     if bootstrap is not None and config is not None:
         raise BootstrapError("", "give either bootstrap or config, not both")
+    if namespace is not None and not _is_label(namespace):
+        raise BootstrapError("", f"namespace must be a name of Kubernetes, is {namespace!r}")
     if config is None:
         parsed = load_bootstrap(bootstrap)
         if parsed is not None:
+            _refuse_namespace(namespace, parsed)
             return parsed, None
         config = os.environ.get(CONFIG_VARIABLE)
     if not config:
         document = pod_bootstrap(os.environ)
         if document is not None:
-            return parse_bootstrap(document), None
+            parsed = parse_bootstrap(document)
+            _refuse_namespace(namespace, parsed)
+            return parsed, None
         raise BootstrapError(
             "",
             "there is no configuration: set GRPC_XDS_BOOTSTRAP to a bootstrap file, or MESHSDK_CONFIG to a folder of"
@@ -59,7 +79,7 @@ def find_configuration(
     root = Path(config)
     if not root.exists():
         raise BootstrapError("", f"there is no file or folder {os.fspath(config)!r}")
-    node = Node(metadata={"NAMESPACE": _own_namespace(identity)})
+    node = Node(metadata={"NAMESPACE": namespace or _own_namespace(identity)})
     return Bootstrap(node=node, server_listener_template=SERVER_LISTENER_TEMPLATE), root
 
 
@@ -71,6 +91,25 @@ def check_choice(argument: str, value: str, known: tuple[str, ...]) -> None:
     """
     if value not in known:
         raise ValueError(f"{argument} must be one of {known}, is {value!r}")
+
+
+def with_profile(bootstrap: Bootstrap, profile: Profile | None) -> Bootstrap:
+    """A bootstrap whose node istiod takes as a profile says; None leaves it as it is.
+
+    Raises:
+        ValueError: There is no such profile.
+        BootstrapError: A sidecar must be told by its node's id, and it is not.
+    """
+    if profile is None:
+        return bootstrap
+    check_choice("profile", profile, PROFILES)
+    metadata = {name: value for name, value in bootstrap.node.metadata.items() if name != GENERATOR}
+    node = replace(bootstrap.node, metadata=metadata | ({GENERATOR: "grpc"} if profile == "grpc" else {}))
+    if profile == "sidecar" and not node.is_sidecar:
+        raise BootstrapError(
+            "node.id", f"must be sidecar~ADDRESS~POD.NAMESPACE~NAMESPACE.svc.DOMAIN for profile sidecar, is {node.id!r}"
+        )
+    return replace(bootstrap, node=node)
 
 
 def find_port(argument: str, given: int | None, variable: str) -> int | None:
@@ -93,11 +132,34 @@ def find_port(argument: str, given: int | None, variable: str) -> int | None:
 
 
 def _own_namespace(identity: Identity | str | None) -> str:
-    """Of a process over a folder: its identity's, or its pod's."""
-    parts = identity.split("/") if isinstance(identity, str) else []
+    """Of a process over a folder: as the environment says, its identity's, or its pod's."""
+    named = os.environ.get(NAMESPACE_VARIABLE)
+    if named:
+        if not _is_label(named):
+            raise BootstrapError("", f"the environment variable {NAMESPACE_VARIABLE}: {named!r} is no namespace")
+        return named
+    # Whoever it is to be is known at once only of some; nobody is asked for that.
+    text = identity if isinstance(identity, str) else getattr(identity, "spiffe_id", "")
     # spiffe://cluster.local/ns/default/sa/shop
+    parts = text.split("/") if isinstance(text, str) else []
     named = parts[4] if len(parts) > 4 and parts[3] == "ns" else ""
     return named or os.environ.get(_POD_NAMESPACE) or "default"
+
+
+def _is_label(text: str) -> bool:
+    """Whether it may be a name of Kubernetes' (RFC 1123)."""
+    ends = text[:1], text[-1:]
+    return len(text) <= _LONGEST_LABEL and _LETTERS.issuperset(ends) and _LETTERS.issuperset(text.replace("-", ""))
+
+
+def _refuse_namespace(namespace: str | None, bootstrap: Bootstrap) -> None:
+    """A management server goes by what the node says of itself, so that two answers would be one too many."""
+    if namespace is not None and namespace != bootstrap.node.namespace:
+        raise BootstrapError(
+            "node.metadata.NAMESPACE",
+            f"is {bootstrap.node.namespace!r}, and namespace={namespace!r} was given; a management server goes by the"
+            " node, so say it there",
+        )
 
 
 def folder_source(root: Path, node: Node) -> SourceFactory:
@@ -121,9 +183,15 @@ def ads_source(bootstrap: Bootstrap, identity: Identity | None) -> SourceFactory
     def make(cache: ResourceCache, loop: ControlLoop) -> Source:
         from .xds.federation import Federation  # gRPC's stubs are loaded where there is a server to talk to.
 
-        return Federation(bootstrap, cache, loop, has_identity=has_identity)
+        return Federation(bootstrap, cache, loop, has_identity=has_identity, read_file=_read_file)
 
     return make
+
+
+def _read_file(path: str) -> dict[tuple[ResourceType, str], bytes]:
+    from .controlplane.discovery_file import read_discovery_file  # Few have such files.
+
+    return read_discovery_file(path)
 
 
 def _has_identity(bootstrap: Bootstrap, identity: Identity | None) -> bool:
@@ -131,7 +199,25 @@ def _has_identity(bootstrap: Bootstrap, identity: Identity | None) -> bool:
     return identity is not None or IDENTITY_PROVIDER in bootstrap.certificate_providers
 
 
-def kept_source(
+def source_of(
+    bootstrap: Bootstrap,
+    config: Path | None,
+    identity: Identity | None,
+    cache_dir: str | os.PathLike[str] | None,
+    cache_max_age: float,
+) -> SourceFactory:
+    """A folder's source; or that of what management servers send, kept where a folder for that is named.
+
+    Raises:
+        ValueError: The age is none.
+        BootstrapError: This system has not what it takes.
+    """
+    if config is not None:
+        return folder_source(config, bootstrap.node)
+    return _kept_source(ads_source(bootstrap, identity), bootstrap, identity, cache_dir, cache_max_age)
+
+
+def _kept_source(
     make_source: SourceFactory,
     bootstrap: Bootstrap,
     identity: Identity | None,
@@ -149,11 +235,12 @@ def kept_source(
     folder = folder or os.environ.get(CACHE_VARIABLE)
     if not folder:
         return make_source
+    if bootstrap.node.is_sidecar:
+        raise BootstrapError(
+            "node", "cache_dir does not keep what istiod sends a sidecar; use profile grpc with it, or leave it out"
+        )
     if os.name != "posix":
         raise BootstrapError("", "cache_dir needs a system whose files say who may write to them")
-    if getattr(bootstrap.node, "is_sidecar", False):
-        logger.warning("cache_dir: nothing is kept of istiod's profile sidecar, whose listeners are found among all")
-        return make_source
     path = Path(folder).absolute()
 
     def make(cache: ResourceCache, loop: ControlLoop) -> Source:

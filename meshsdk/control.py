@@ -90,7 +90,7 @@ class Control:
         self.local_replies: LocalReplies = local_replies
         self.unknown_hosts: UnknownHosts = unknown_hosts
         self._make_source = make_source
-        self._secrets = Secrets(bootstrap.certificate_providers, identity)
+        self._secrets = Secrets(bootstrap.certificate_providers, identity, lambda name: self._cache.secret(name))
         self._transports: weakref.WeakSet[Transport] = weakref.WeakSet()
         self._start_lock = threading.Lock()
         self._is_closed = False
@@ -136,6 +136,11 @@ class Control:
         """Why configuration may not be current; empty where all is well."""
         source = self._source
         return source.problem if source is not None else ""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has been closed."""
+        return self._is_closed
 
     @property
     def source(self) -> Source | None:
@@ -257,7 +262,7 @@ class Control:
                 self._call_later = loop.call_later
                 self._source = self._make_source(self._cache, loop)
                 self._dns = DnsResolver(loop, self._mark_dirty)
-                self._graph = Graph(self._cache, self._dns)
+                self._graph = Graph(self._cache, self._dns, complete=self.bootstrap.node.complete)
                 from .health import HealthWatcher  # When traffic begins: importing meshsdk stays quick.
 
                 self._health = HealthWatcher(loop, self._secrets, self.watch_certificates)

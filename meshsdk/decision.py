@@ -12,6 +12,7 @@ import httpx
 from msgspec import structs
 
 from .balancing import Cluster
+from .branches import Branch, as_text
 from .exchange import Directory
 from .exchange.request_changes import changed_request
 from .http.dispatcher import PASSTHROUGH_CLUSTER, head_of
@@ -20,6 +21,9 @@ from .resources.route import RETRY_CONDITIONS
 from .routing import CompiledForward, CompiledRoute, RequestHead, RouteTable, explain_route
 from .routing.compiled_forward import Destination
 from .routing.formatter import FormatContext
+
+# Of a cluster, in a tree.
+_MAX_ENDPOINTS = 20
 
 __all__ = ["CandidateCluster", "CandidateEndpoint", "Decision", "decide", "decide_again"]
 
@@ -94,6 +98,13 @@ class Decision:
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""
         return dataclasses.asdict(self)
+
+    def tree(self) -> Branch:
+        """As a tree, from the request to the endpoints, which is what `meshsdk route` shows."""
+        return _tree_of(self)
+
+    def __str__(self) -> str:
+        return as_text(self.tree())
 
 
 def decide(request: httpx.Request, names: tuple[str, ...], directory: Directory, unknown_hosts: str) -> Decision:
@@ -231,3 +242,50 @@ def _fault(route: CompiledRoute) -> dict[str, Any]:
         "abort_status": fault.abort_status,
         "abort_share": fault.abort_share.share,
     }
+
+
+def _tree_of(decision: Decision) -> Branch:
+    """The tree of a decision."""
+    tree = Branch(f"{decision.method} {decision.url}")
+    if decision.listener:
+        tree.add(f"listener {decision.listener}")
+    if decision.virtual_host:
+        tree.add(f"virtual host {decision.virtual_host}")
+    for name, reasons in decision.skipped:
+        skipped = tree.add(f"not: {name}", "dim")
+        for reason in reasons:
+            skipped.add(reason, "dim")
+    if decision.problem:
+        tree.add(decision.problem, "bad")
+    _add_action(tree, decision)
+    return tree
+
+
+def _add_action(tree: Branch, decision: Decision) -> None:
+    named = f" by route {decision.route}" if decision.route else ""
+    status = f" {decision.status}" if decision.status else ""
+    action = tree.add(f"{decision.action}{status}{named}", "good")
+    if decision.location:
+        action.add(f"location {decision.location}")
+    if decision.action not in ("forward", "passthrough"):
+        return
+    action.add(f"path {decision.path}, host {decision.host}")
+    timeout = "none" if decision.timeout_seconds is None else f"{decision.timeout_seconds:g} s"
+    action.add(f"timeout {timeout}")
+    if decision.retry:
+        conditions = ",".join(decision.retry["conditions"])
+        action.add(f"up to {decision.retry['num_retries']} retries on {conditions}")
+    if decision.fault:
+        action.add("fault " + ", ".join(f"{name} {value}" for name, value in decision.fault.items() if value))
+    for cluster in decision.clusters:
+        _add_cluster(action, cluster)
+
+
+def _add_cluster(parent: Branch, cluster: CandidateCluster) -> None:
+    branch = parent.add(f"{cluster.share:.0%} cluster {cluster.name} {cluster.policy}".rstrip())
+    if cluster.problem:
+        branch.add(cluster.problem, "bad")
+    for endpoint in cluster.endpoints[:_MAX_ENDPOINTS]:
+        branch.add(f"{endpoint.address} {endpoint.health} weight {endpoint.weight} priority {endpoint.priority}")
+    if len(cluster.endpoints) > _MAX_ENDPOINTS:
+        branch.add(f"and {len(cluster.endpoints) - _MAX_ENDPOINTS} more")

@@ -12,9 +12,17 @@ import ctypes
 import gc
 import os
 import sys
+import weakref
+from typing import Protocol
 
-__all__ = ["keep"]
+__all__ = ["begin_anew_after_fork", "keep"]
 
+
+class _Forked(Protocol):
+    def after_fork(self) -> None: ...
+
+
+_beginners: weakref.WeakSet[_Forked] = weakref.WeakSet()
 _kept: list[object] = []
 _was_collecting: list[bool] = []
 
@@ -27,6 +35,11 @@ def keep(one: object) -> None:
     with contextlib.suppress(AttributeError):
         # Lists of modules are emptied at the end; CPython counts this reference for ever.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
+
+
+def begin_anew_after_fork(one: _Forked) -> None:
+    """Have `one.after_fork()` called in each child that is forked, as long as it is used."""
+    _beginners.add(one)
 
 
 def _before() -> None:
@@ -43,6 +56,8 @@ def _in_child() -> None:
     if "grpc._cython.cygrpc" in sys.modules:
         gc.freeze()
     _collect_again()
+    for one in list(_beginners):
+        one.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
-from .configuration import ads_source, check_choice, find_configuration, folder_source, kept_source
+from .configuration import Profile, check_choice, find_configuration, source_of, with_profile
 from .control import Control
+from .described import described
+from .forked import begin_anew_after_fork
 from .http.outside import make_async_client, make_client
 from .identities.choice import choose_identity
 from .readiness import wait_ready, wait_ready_async
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Mesh"]
 
-_meshes: weakref.WeakSet[Mesh] = weakref.WeakSet()
-
 
 class Mesh:
     """This process on the mesh: clients whose requests go where the mesh's configuration says.
@@ -54,6 +53,9 @@ class Mesh:
         identity: Who this process is, and where its certificates come from (`meshsdk.identities`). A text is a SPIFFE
             ID that, over a folder of configuration, a certificate authority for development signs. Default: the
             bootstrap's certificate provider `default`, or over a folder the default service account.
+        namespace: That short host names are completed with over a folder, as in a pod of it: `http://reviews:9080` is
+            `reviews.NAMESPACE.svc.cluster.local`. Default: MESHSDK_NAMESPACE, then that of the identity, then
+            POD_NAMESPACE, then `default`. A management server goes by the bootstrap's node.
         metrics_port: Count requests by Istio's standard metrics, and tell Prometheus of them at this port under
             `/stats/prometheus` (docs/metrics.md). Default: MESHSDK_METRICS_PORT; without either nothing is counted.
         admin_port: Show what goes on at this port of the loopback, in a page and as Envoy's admin interface does
@@ -64,6 +66,8 @@ class Mesh:
         cache_dir: Keep what the management server sends in this folder, without secrets, for a process that starts
             while it is away (docs/last-known-good.md). Default: MESHSDK_CACHE_DIR; without either nothing is kept.
         cache_max_age: Seconds after which what was kept is not used any more.
+        profile: What istiod sends: `grpc` is less than half of Istio, `sidecar` all (docs/istio.md). Default: as istiod
+            takes the bootstrap's node, a sidecar where its metadata has no GENERATOR.
 
     Raises:
         BootstrapError: There is no configuration, or it is wrong.
@@ -80,25 +84,24 @@ class Mesh:
         unknown_hosts: Literal["allow", "deny"] = "allow",
         local_replies: Literal["respond", "raise"] = "respond",
         identity: Identity | str | None = None,
+        namespace: str | None = None,
         metrics_port: int | None = None,
         admin_port: int | None = None,
         access_log: AccessLog | str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_max_age: float = 86_400.0,
+        profile: Profile | None = None,
     ) -> None:
         check_choice("unknown_hosts", unknown_hosts, ("allow", "deny"))
         check_choice("local_replies", local_replies, ("respond", "raise"))
-        parsed, folder = find_configuration(bootstrap, config, identity)
+        parsed, folder = find_configuration(bootstrap, config, identity, namespace)
+        parsed = with_profile(parsed, profile) if folder is None else parsed
+        self._folder = folder
         self._identity = choose_identity(identity, parsed, folder)
         self._owns_identity = self._identity is not identity
-        if folder is not None:
-            source = folder_source(folder, parsed.node)
-        else:
-            source = ads_source(parsed, self._identity)
-            source = kept_source(source, parsed, self._identity, cache_dir, cache_max_age)
         self._runtime = Control(
             parsed,
-            source,
+            source_of(parsed, folder, self._identity, cache_dir, cache_max_age),
             local_replies=local_replies,
             unknown_hosts=unknown_hosts,
             identity=self._identity,
@@ -108,7 +111,7 @@ class Mesh:
         account = identity.rpartition("/")[2] if isinstance(identity, str) else ""
         self._watched = Watched(self._runtime, self.explain, self._identity, account)
         self._watched.begin(metrics_port, admin_port, access_log)
-        _meshes.add(self)
+        begin_anew_after_fork(self._runtime)
 
     @property
     def runtime(self) -> Control:
@@ -174,16 +177,9 @@ class Mesh:
         Raises:
             ValueError: The target is of another form.
         """
-        from .grpc.channels import MeshChannel
+        from .grpc.channels import open_channel
 
-        channel: Any = MeshChannel(
-            self._grpc(), target, options=options, compression=compression, credentials=credentials
-        )
-        if not interceptors:
-            return channel
-        import grpc
-
-        return grpc.intercept_channel(channel, *interceptors)
+        return open_channel(self._grpc(), target, options, interceptors, compression, credentials)
 
     def aio_channel(
         self,
@@ -414,6 +410,10 @@ class Mesh:
             status["grpc"] = self._relayed.status()
         return status
 
+    def __repr__(self) -> str:
+        """Its configuration, who it is, and its state, as far as that is known without asking anybody."""
+        return f"<meshsdk.Mesh {described(self._runtime, self._folder, self._identity)}>"
+
     def close(self) -> None:
         """Stop following configuration. Clients and channels keep working with what they have; close them too."""
         if self._relayed is not None:
@@ -438,12 +438,3 @@ class Mesh:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.close)
-
-
-def _after_fork() -> None:
-    for mesh in list(_meshes):
-        mesh.runtime.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

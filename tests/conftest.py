@@ -41,6 +41,7 @@ _LONG = (
     "tests/http/test_hostile_peers.py",
     "tests/server/test_attack_table.py",
     "tests/server/test_exhaustion.py",
+    "tests/xds/test_torture.py",
     "tests/interop/test_grpc_scenarios.py",
     "tests/grpc/test_mutual_tls.py",
     "tests/server/test_mutual_tls_matrix.py",

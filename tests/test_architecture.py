@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent / "meshsdk"
 # A module imports only from packages of a lower rank, or from its own.
 RANKS = {
     "errors": 0,
+    "branches": 0,
     "one_line": 0,
     "version": 0,
     "xdstp": 0,
@@ -48,6 +49,7 @@ RANKS = {
     "grpc": 10,
     "server": 10,
     "configuration": 11,
+    "described": 11,
     "readiness": 11,
     "explaining": 11,
     "watched": 11,

@@ -12,13 +12,18 @@ from pathlib import Path
 import pytest
 
 from meshsdk.identities import SdsIdentity
+from meshsdk.version import VERSION
 from tests.conftest import service, virtual_service
 from tests.processes import CLEAN_ENVIRONMENT
 
 from .patience import PATIENCE
 
+URL = "http://a/old"
 
-def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+
+def run(
+    *arguments: str, stdin: str = "", cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "meshsdk", *arguments]
     return subprocess.run(
         command,
@@ -27,7 +32,8 @@ def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
         check=False,
-        env={**CLEAN_ENVIRONMENT, "COLUMNS": "160"},
+        cwd=cwd,
+        env={**CLEAN_ENVIRONMENT, "COLUMNS": "160", **environment},
     )
 
 
@@ -138,4 +144,67 @@ def test_the_control_plane_listens_on_a_socket_and_says_how_to_use_it(folder: Pa
         with closing(SdsIdentity(socket, certificate_name="spiffe://cluster.local/ns/default/sa/web")) as who:
             assert who.credentials().spiffe_id == "spiffe://cluster.local/ns/default/sa/web"
         process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+
+
+def test_it_tells_its_version() -> None:
+    result = run("--version")
+    assert result.returncode == 0
+    assert result.stdout == f"meshsdk {VERSION}\n"
+
+
+def test_route_takes_get_for_granted(folder: Path) -> None:
+    assert run("route", str(folder), URL).stdout == run("route", str(folder), "GET", URL).stdout
+    assert run("route", str(folder)).returncode == 2
+
+
+def test_route_asks_as_a_client_of_a_namespace(tmp_path: Path) -> None:
+    (tmp_path / "shop.yaml").write_text(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: reviews, namespace: shop}\nspec: {ports: [{port: 80}]}\n"
+    )
+    asked = ("route", str(tmp_path), "http://reviews/")
+    assert "the mesh does not know" in run(*asked).stdout
+    assert "outbound|80||reviews.shop.svc.cluster.local" in run(*asked, "--namespace", "shop").stdout
+    assert "outbound|80||reviews.shop.svc.cluster.local" in run(*asked, MESHSDK_NAMESPACE="shop").stdout
+    refused = run(*asked, "--namespace", "Shop!")
+    assert refused.returncode == 2
+    assert "namespace must be a name of Kubernetes, is 'Shop!'" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("nowhere",), "there is no file or folder 'nowhere'"),
+        ((".", "--host", "no.such.host.invalid"), "--host no.such.host.invalid: "),
+        ((".", "--port", "99999"), "less than or equal to 65535"),
+    ],
+    ids=["no folder", "no host", "no port"],
+)
+def test_the_control_plane_says_what_cannot_be_served(tmp_path: Path, arguments: tuple[str, ...], why: str) -> None:
+    result = run("control-plane", *arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert why in result.stderr
+
+
+def test_names_are_not_cut_where_the_terminal_is_narrow(folder: Path) -> None:
+    shown = run("status", str(folder), "--target", "a", COLUMNS="60").stdout
+    assert "…" not in shown
+    assert "outbound|80||a.default.svc.cluster.local" in "".join(
+        cell for line in shown.splitlines() for cell in line.split("│")[2:3]
+    ).replace(" ", "")
+
+
+def test_the_control_plane_tells_each_finding_once(tmp_path: Path) -> None:
+    rule = "[{route: [{destination: {host: a}}], retires: {attempts: 2}}]"
+    (tmp_path / "m.yaml").write_text(service("a", 8081) + virtual_service("a", rule))
+    command = [sys.executable, "-u", "-c", _LISTENING, "control-plane", str(tmp_path), "--port", "0"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=CLEAN_ENVIRONMENT) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "retires" in process.stdout.readline()
+        assert "resources" in process.stdout.readline()
+        assert "serving" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert "retires" not in process.stderr.read()
         assert process.wait(PATIENCE) == 0

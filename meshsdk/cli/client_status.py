@@ -46,7 +46,9 @@ def print_clients(clients: list[dict[str, Any]], console: Console) -> None:
     for client in clients:
         about = " ".join(filter(None, (client["node"], client["user_agent"], client["scope"])))
         console.print(Text(one_line(about), "bold"))
-        table = Table("type", "name", "status", "version", "age", "error")
+        table = Table()
+        for name in ("type", "name", "status", "version", "age", "error"):
+            table.add_column(name, overflow="fold")
         for one in client["resources"]:
             status = " ".join(text for text in (one["status"], one["synchronized"]) if text != "UNKNOWN")
             age = _shown(now - one["updated_at"]) if one["updated_at"] is not None else ""

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from socket import getaddrinfo
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from ..controlplane.folder import Folder, FolderState, load
 from ..errors import MeshError
+from ..version import VERSION
 
 if TYPE_CHECKING:
     from ..mesh import Mesh
@@ -24,16 +26,35 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    name="meshsdk", help="A service mesh for Python, without a sidecar.", no_args_is_help=True, add_completion=False
-)
+app = typer.Typer(name="meshsdk", help="A service mesh for Python, without a sidecar.", no_args_is_help=True)
 
 # Envoy's, and so Istio's.
 DEFAULT_ADMIN_PORT = 15000
 # A Mesh keeps no more of them.
 _MAX_LISTENERS = 4096
 
+# A folder's short names are completed with it.
+NamespaceOption = Annotated[
+    str | None, typer.Option(help="Whose client it is, over a folder; default: MESHSDK_NAMESPACE, or `default`.")
+]
+
 FolderArgument = Annotated[Path, typer.Argument(help="File or folder of YAML: Kubernetes, Istio, raw xDS.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"meshsdk {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version, and do nothing else.", callback=_print_version),
+    ] = False,
+) -> None:
+    """A service mesh for Python, without a sidecar."""
 
 
 @app.command()
@@ -62,7 +83,7 @@ def check(folder: FolderArgument) -> None:
 @app.command()
 def route(
     folder: FolderArgument,
-    method: Annotated[str, typer.Argument(help="HTTP method.")] = "GET",
+    method: Annotated[str, typer.Argument(help="HTTP method; GET where it is left out.")] = "",
     url: Annotated[str, typer.Argument(help="Absolute URL, such as http://reviews:9080/reviews/1.")] = "",
     header: Annotated[list[str] | None, typer.Option("-H", "--header", help="name:value; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
@@ -70,15 +91,18 @@ def route(
         Path | None,
         typer.Option(help='JSON lines {"method", "url", "headers"}, "-" for standard input; answers as JSON lines.'),
     ] = None,
+    namespace: NamespaceOption = None,
 ) -> None:
     """Say where a request would go, and why. Nothing is sent."""
     import httpx
 
     from .render import render_decision
 
+    if not url:
+        method, url = "GET", method
     if requests is None and not url:
-        raise typer.BadParameter("give METHOD and URL, or --requests FILE")
-    with _mesh(folder) as mesh:
+        raise typer.BadParameter("give a URL, or --requests FILE")
+    with _mesh(folder, namespace) as mesh:
         if requests is not None:
             _route_lines(mesh, requests)
             return
@@ -116,7 +140,7 @@ def _route_lines(mesh: Mesh, path: Path) -> None:
 def control_plane(
     folder: FolderArgument,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 15010,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 15010,
     socket: Annotated[
         Path | None,
         typer.Option(help="Listen on this unix socket instead, for this user alone; there secrets are given, too."),
@@ -125,6 +149,13 @@ def control_plane(
     """Serve a folder over ADS to any xDS client, and follow its edits."""
     from ..controlplane.server import ControlPlaneServer
 
+    if not folder.exists():
+        _fail(f"there is no file or folder {str(folder)!r}")
+    if socket is None:
+        try:
+            getaddrinfo(host, port)
+        except OSError as error:
+            _fail(f"--host {host}: {error.strerror or error}")
     console = Console()
 
     def shown(state: FolderState) -> None:
@@ -134,7 +165,7 @@ def control_plane(
 
     try:
         address = f"{host}:{port}" if socket is None else f"unix:{socket.absolute()}"
-        server = ControlPlaneServer(Folder(folder), address, shown)
+        server = ControlPlaneServer(Folder(folder, logs=False), address, shown)
     except MeshError as error:
         _fail(str(error))
     # As containers are stopped.
@@ -179,6 +210,7 @@ def status(
     certificate: Annotated[Path | None, typer.Option(help="Of an address: shown to the server.")] = None,
     key: Annotated[Path | None, typer.Option(help="Of the certificate.")] = None,
     timeout: Annotated[float, typer.Option(help="Of an address: seconds.", min=0.1)] = 10.0,
+    namespace: NamespaceOption = None,
 ) -> None:
     """Show what a Mesh knows of some hosts, or what the process at an address knows: resources, versions, errors.
 
@@ -189,7 +221,7 @@ def status(
     if place is not None and is_address(place):
         _status_of_clients(place, as_json, ca, certificate, key, timeout)
         return
-    with _mesh(Path(place) if place is not None else None) as mesh:
+    with _mesh(Path(place) if place is not None else None, namespace) as mesh:
         for name in target or ():
             try:
                 mesh.wait_ready(name)
@@ -226,7 +258,7 @@ def _status_of_clients(
 def admin(
     folder: Annotated[Path | None, typer.Argument(help="Folder; default: what the environment says.")] = None,
     port: Annotated[
-        int, typer.Option(help="Of the loopback; the first that is free from here on.")
+        int, typer.Option(help="Of the loopback; the first that is free from here on.", min=1, max=65535)
     ] = DEFAULT_ADMIN_PORT,
     target: Annotated[list[str] | None, typer.Option(help="Hosts to ask for; default: all of a folder.")] = None,
 ) -> None:
@@ -328,7 +360,7 @@ def replay(
 
 def _print_replayed(found: list[Replayed]) -> None:
     console = Console()
-    table = Table("", "requests", "request", "before", "after")
+    table = _table("", "requests", "request", "before", "after")
     looks = {"fails": "red", "mended": "green", "same": "dim"}
     for one in found:
         if one.verdict != "same":
@@ -347,12 +379,12 @@ def _verdicts_of(found: list[Replayed]) -> list[str]:
 
 def _print_status(found: dict[str, Any]) -> None:
     console = Console()
-    table = Table("type", "name", "status", "version", "error")
+    table = _table("type", "name", "status", "version", "error")
     for resource in found["resources"]:
         kind = resource["type"].rpartition(".")[2]
         table.add_row(kind, resource["name"], resource["status"], resource["version"], resource["error"])
     console.print(table)
-    endpoints = Table("cluster", "endpoint", "priority", "health", "weight")
+    endpoints = _table("cluster", "endpoint", "priority", "health", "weight")
     for cluster, entries in found["clusters"].items():
         for entry in entries:
             endpoints.add_row(cluster, entry["address"], str(entry["priority"]), entry["health"], str(entry["weight"]))
@@ -363,11 +395,19 @@ def _print_status(found: dict[str, Any]) -> None:
         console.print(found["problem"], style="red", markup=False)
 
 
-def _mesh(folder: Path | None) -> Mesh:
+def _table(*names: str) -> Table:
+    """A table that cuts no names: where the terminal is too narrow, they go on in the next line."""
+    table = Table()
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _mesh(folder: Path | None, namespace: str | None = None) -> Mesh:
     from ..mesh import Mesh
 
     try:
-        return Mesh(config=folder) if folder is not None else Mesh()
+        return Mesh(config=folder, namespace=namespace)
     except MeshError as error:
         _fail(str(error))
 

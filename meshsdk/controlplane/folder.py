@@ -118,6 +118,7 @@ class Folder:
         client: In whose view errors are looked for.
         settle_seconds: How long an edit must be past before it is read: an editor may still be writing, and an empty
             file is a legal configuration.
+        logs: Log the problems that are found; not where whoever made it shows them.
 
     Attributes:
         state: What is in use: of each file its last good state.
@@ -129,10 +130,12 @@ class Folder:
         domain: str = "cluster.local",
         client: Client = ANYBODY,
         settle_seconds: float = 0.1,
+        logs: bool = True,
     ) -> None:
         self.root = Path(root)
         self._domain = domain
         self._client = client
+        self._logs = logs
         self._settle_ns = int(settle_seconds * 1e9)
         self._is_file: bool | None = None
         self._listing: list[FileEntry] | None = None
@@ -150,7 +153,7 @@ class Folder:
         if not self.read():
             return False
         for problem in self.state.problems:
-            if problem not in before.problems:
+            if self._logs and problem not in before.problems:
                 logger.log(logging.ERROR if problem.is_error else logging.WARNING, "%s", problem.text)
         return self.state.version != before.version
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..resources.cluster import original_name
 from .checks import is_address
 
 __all__ = ["cluster_name", "full_host", "names_of", "original_name", "service_host", "short_forms"]
@@ -12,14 +13,6 @@ __all__ = ["cluster_name", "full_host", "names_of", "original_name", "service_ho
 def cluster_name(port: int, subset: str, host: str) -> str:
     """`outbound|9080|v1|reviews.default.svc.cluster.local` (pilot/pkg/model/context.go, BuildSubsetKey)."""
     return f"outbound|{port}|{subset}|{host}"
-
-
-def original_name(host: str, number: int, cluster: str) -> str:
-    """Of a cluster that is reached where a host is looked up, whatever it is named after itself.
-
-    Its last three parts are those of the cluster whose place it takes.
-    """
-    return f"original_dst@{host}:{number}|{cluster.partition('|')[2]}"
 
 
 def full_host(host: str, namespace: str, domain: str) -> str:

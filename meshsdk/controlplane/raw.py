@@ -13,7 +13,7 @@ from ..resources import RESOURCE_TYPES, ResourceType, decode, resource_name
 from .documents import Document
 from .kinds import UnreadablePolicy, did_you_mean
 
-__all__ = ["RawResource", "pack_raw", "parse_raw"]
+__all__ = ["RawResource", "import_types", "pack_raw", "parse_raw"]
 
 RawResource = tuple[ResourceType, str, bytes]
 
@@ -33,6 +33,8 @@ def parse_raw(document: Document, warnings: list[str]) -> RawResource:
         raise
 
 
+_SERVED = [kind.type_url for kind in ResourceType if kind is not ResourceType.SECRET]
+
 # Without one of these, a server that needs it has no policy: nobody gets in.
 _NEEDED = (ResourceType.CLUSTER.type_url, ResourceType.ENDPOINTS.type_url, ResourceType.ROUTE_CONFIGURATION.type_url)
 
@@ -51,11 +53,12 @@ def pack_raw(data: Mapping[Any, Any], where: str) -> tuple[ResourceType, bytes]:
     body = dict(data)
     type_url = str(body.pop("@type", ""))
     kind = RESOURCE_TYPES.get(type_url)
-    if kind is None:
+    # Whatever a folder has is served to anybody.
+    if kind is None or kind is ResourceType.SECRET:
         near = did_you_mean(type_url, RESOURCE_TYPES, 0.9)
-        raise ConfigError(f"{where}.@type", f"must be one of {list(RESOURCE_TYPES)}, is {type_url!r}{near}")
+        raise ConfigError(f"{where}.@type", f"must be one of {_SERVED}, is {type_url!r}{near}")
     message = symbol_database.Default().GetSymbol(type_url.rpartition("/")[2])()
-    _import_types(body)
+    import_types(body)
     try:
         json_format.ParseDict(body, message, descriptor_pool=descriptor_pool.Default(), max_recursion_depth=100)
     except (json_format.ParseError, ValueError, TypeError, AttributeError) as error:
@@ -81,17 +84,17 @@ def _parse(document: Document, warnings: list[str]) -> RawResource:
     return kind, name, packed
 
 
-def _import_types(value: Any) -> None:
+def import_types(value: Any) -> None:
     """Make the message types known that Any fields of the document name: xds-protos registers them on import."""
     if isinstance(value, dict):
         type_url = value.get("@type")
         if isinstance(type_url, str):
             _import_type(type_url.rpartition("/")[2])
         for entry in value.values():
-            _import_types(entry)
+            import_types(entry)
     elif isinstance(value, list):
         for entry in value:
-            _import_types(entry)
+            import_types(entry)
 
 
 # Message types that raw resources may hold, by package. Nothing outside this list is ever imported.

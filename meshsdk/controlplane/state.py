@@ -12,6 +12,7 @@ from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import listener_pb2
 from google.protobuf import json_format
 
+from ..bootstrap import Node
 from ..errors import ConfigError
 from ..resources import ResourceType
 from .assemble import assemble
@@ -109,7 +110,7 @@ class FolderState:
         """The resources in the shape that a client wants, and as its namespace, labels and locality have them."""
         client = _client_of(node)
         view = self.view(client)
-        if node.user_agent_name == "envoy":
+        if node.user_agent_name == "envoy" or _is_sidecar(node):
             return view.sidecar
         is_grpc_core = node.user_agent_name.startswith("gRPC")
         address = _address_of(node)
@@ -218,6 +219,12 @@ def _client_of(node: base_pb2.Node) -> Client:
     namespace = named if isinstance(named, str) else ""
     locality = node.locality
     return client_of(namespace, metadata, (locality.region, locality.zone, locality.sub_zone))
+
+
+def _is_sidecar(node: base_pb2.Node) -> bool:
+    """Whether a client of meshsdk asks as a sidecar does; gRPC's clients never do."""
+    metadata = json_format.MessageToDict(node.metadata)
+    return node.user_agent_name == "meshsdk" and Node(id=node.id, metadata=metadata).is_sidecar
 
 
 def _address_of(node: base_pb2.Node) -> str:

@@ -18,6 +18,7 @@ from ..resources import (
     DnsDiscovery,
     EdsDiscovery,
     Endpoints,
+    OriginalDiscovery,
     ResourceType,
     StaticDiscovery,
 )
@@ -105,6 +106,7 @@ class Clusters:
         view = self._find(look, name, published, ends_at, now)
         if view is None and published is not None and published.cluster is not None:
             # The cluster was redefined and its new endpoints are not here yet: the old ones serve on, and are wanted.
+            look.secrets_settled(published.cluster.secret_names)
             if isinstance(published.cluster.discovery, EdsDiscovery):
                 look.want(ResourceType.ENDPOINTS, published.cluster.discovery.service_name)
         elif view is not None:
@@ -169,7 +171,8 @@ class Clusters:
                 # It has gone before it could serve: whatever leads here waits, and what was before serves on.
                 return None
             cluster = published.cluster
-        return self._with_endpoints(look, cluster, published)
+        view = self._with_endpoints(look, cluster, published)
+        return view if look.secrets_settled(cluster.secret_names) else None
 
     def _is_withdrawn(
         self, name: str, entry: CachedResource, published: ClusterView | None, ends_at: float | None, now: float
@@ -189,6 +192,8 @@ class Clusters:
         match cluster.discovery:
             case AggregateDiscovery():
                 return ClusterView(cluster)
+            case OriginalDiscovery():
+                return ClusterView(cluster, problem=f"cluster {cluster.name}: nobody knows where a request was to go")
             case StaticDiscovery(endpoints=endpoints):
                 return ClusterView(cluster, endpoints)
             case DnsDiscovery():

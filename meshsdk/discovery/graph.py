@@ -19,17 +19,18 @@ No I/O and no clock here; control thread only.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TypeVar
 
 from msgspec import Struct
 
 from ..resources import Cluster, ResourceType, RouteConfiguration
-from ..xds import DOES_NOT_EXIST_SECONDS, ResourceCache, ResourceKey
+from ..xds import ANY_LISTENER, DOES_NOT_EXIST_SECONDS, ResourceCache, ResourceKey
 from .clusters import Clusters
 from .dns import DnsResolver
 from .index import Index
 from .look import Look
+from .outbound import Outbound
 from .snapshot import Changes, ClusterView, ListenerView, ServerView, Snapshot
 
 __all__ = ["CLUSTER_ROOT", "SERVER_ROOT", "Graph", "Resolution"]
@@ -107,13 +108,20 @@ class Graph:
         cache: Resources by name.
         dns: Endpoints of DNS clusters.
         withdrawn_seconds: How long a withdrawn cluster serves on at the most.
+        complete: A short name of Kubernetes in full. Where the cache has all listeners, roots are hosts and ports.
     """
 
     def __init__(
-        self, cache: ResourceCache, dns: DnsResolver, *, withdrawn_seconds: float = DOES_NOT_EXIST_SECONDS
+        self,
+        cache: ResourceCache,
+        dns: DnsResolver,
+        *,
+        withdrawn_seconds: float = DOES_NOT_EXIST_SECONDS,
+        complete: Callable[[str], str | None] = lambda host: None,
     ) -> None:
         self._cache = cache
         self._dns = dns
+        self._outbound = Outbound(cache, complete) if ResourceType.LISTENER in cache.packed else None
         self._clusters = Clusters(cache, dns, withdrawn_seconds)
         self._published = Snapshot()
         self._roots: dict[str, _Root] = {}
@@ -160,7 +168,17 @@ class Graph:
             dirty.roots.update(self._roots)
             return clusters | set(self._clusters)
         for key in changed:
-            (clusters if key[0] in _OF_CLUSTERS else dirty.roots).update(self._readers.of(key))
+            if key == ANY_LISTENER and self._outbound is not None:
+                # Where requests for a host go is found among all of them.
+                dirty.roots.update(name for name in self._roots if not name.startswith((SERVER_ROOT, CLUSTER_ROOT)))
+                continue
+            readers = self._readers.of(key)
+            if key[0] is ResourceType.SECRET:
+                # Clusters have them, and servers.
+                dirty.roots.update(name for name in readers if name.startswith(SERVER_ROOT))
+                clusters.update(name for name in readers if not name.startswith(SERVER_ROOT))
+            else:
+                (clusters if key[0] in _OF_CLUSTERS else dirty.roots).update(readers)
         return clusters
 
     def _set_roots(self, roots: Collection[str], dirty: _Dirty) -> None:
@@ -200,7 +218,7 @@ class Graph:
             if is_settled:
                 dirty.listeners[root] = _ON_DEMAND
         else:
-            view, told = look.listener(root)
+            view, told = look.listener(root) if self._outbound is None else look.outbound(root, self._outbound)
             names = record.names_of(view)
             reached, is_settled = self._reach(names, now, dirty)
             # Nobody waits for where requests are told.

@@ -6,6 +6,7 @@ from msgspec import Struct, field
 
 from ..resources import Listener, ResourceType, RouteConfiguration, ServerListener
 from ..xds import CachedResource, ResourceCache, ResourceKey
+from .outbound import Outbound
 from .snapshot import ListenerView, ServerView
 
 __all__ = ["Look"]
@@ -28,6 +29,11 @@ class Look(Struct):
         self.keys.add((kind, name))
         return self.cache.get(kind, name)
 
+    def secrets_settled(self, names: frozenset[str]) -> bool:
+        """Whether no secret is to be waited for; a handshake that lacks one fails by itself."""
+        entries = [self.want(ResourceType.SECRET, name) for name in names]
+        return all(entry is not None and entry.is_settled for entry in entries)
+
     def listener(self, name: str) -> tuple[ListenerView | None, frozenset[str]]:
         """The listener with its routes; None while one of them is not settled. And clusters that nobody waits for."""
         entry = self.want(ResourceType.LISTENER, name)
@@ -39,6 +45,11 @@ class Look(Struct):
             why = "it is a listener for servers" if isinstance(listener, ServerListener) else entry.error
             return ListenerView(problem=f"listener {name}: {why}", does_not_exist=missing), _NONE
         return self._with_routes(listener), listener.log_clusters
+
+    def outbound(self, root: str, found_by: Outbound) -> tuple[ListenerView | None, frozenset[str]]:
+        """The same of a host and port of a sidecar's."""
+        view = found_by.view(root, self.want)
+        return view, view.listener.log_clusters if view is not None and view.listener is not None else _NONE
 
     def _with_routes(self, listener: Listener) -> ListenerView | None:
         if listener.route_configuration is not None:
@@ -63,6 +74,8 @@ class Look(Struct):
             missing = entry.is_missing
             why = "it is a listener for clients" if isinstance(listener, Listener) else entry.error
             return ServerView(problem=f"listener {name}: {why}", does_not_exist=missing), _NONE
+        if not self.secrets_settled(listener.secret_names):
+            return None, _NONE
         routes: dict[str, RouteConfiguration] = {}
         for route_name in listener.route_names:
             found = self.want(ResourceType.ROUTE_CONFIGURATION, route_name)

@@ -35,6 +35,11 @@ class DevelopmentIdentity(RenewedIdentity):
         self._held: HeldAuthority | None = None
         super().__init__(self._certify, "the development CA", self._of_ca_of_now)
 
+    @property
+    def spiffe_id(self) -> str:
+        """Whom to be."""
+        return self._spiffe_id
+
     def _of_ca_of_now(self, current: Credentials) -> Credentials:
         """The same, unless the CA has been replaced: then everybody else trusts another one."""
         held = self._held

@@ -69,6 +69,11 @@ class IstioCaIdentity(RenewedIdentity):
         self._roots_stamp: object = None
         super().__init__(self._certify, f"the CA at {address}", self._with_roots_of_now)
 
+    @property
+    def spiffe_id(self) -> str:
+        """Whom it asks a certificate for; empty where the token says so."""
+        return self._spiffe_id
+
     def _with_roots_of_now(self, current: Credentials) -> Credentials:
         """The same certificate with what the file of roots holds by now."""
         try:

@@ -67,6 +67,10 @@ class InboundPolicy:
         if known is not None and known[0] is connection:
             return known[1]
         found = self._finder.find(connection)
+        if found is None and connection.peer is not None:
+            # It was accepted before the port went over to plaintext, where Envoy would let its old chain serve it on.
+            # Who proves who they are is no less welcome than those who do not, and held to the same rules.
+            found = self._finder.find(replace(connection, is_tls=False))
         chain = self._chains.get(id(found)) if found is not None else None
         if len(self._known) >= _MAX_KNOWN:
             self._known.clear()

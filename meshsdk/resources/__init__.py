@@ -22,6 +22,7 @@ from .cluster import (
     LbPolicy,
     LeastRequest,
     LocalityEndpoints,
+    OriginalDiscovery,
     OutlierDetection,
     Random,
     RoundRobin,
@@ -29,7 +30,8 @@ from .cluster import (
     TcpKeepalive,
     Thresholds,
 )
-from .codec import RESOURCE_TYPES, ResourceType, Unparsed, decode, name_of, resource_name
+from .codec import RESOURCE_TYPES, ResourceType, Unparsed, decode, kept_bytes, name_of, resource_name
+from .config_source import FileOrigin, ServerOrigin, origin_of
 from .filters.buffer import Buffer
 from .filters.fault import Fault
 from .filters.header_mutation import FilterHeaderMutations
@@ -37,7 +39,7 @@ from .filters.local_rate_limit import LocalRateLimit
 from .filters.settings import FilterSettings, FilterSwitch, HttpFilter
 from .filters.stateful_session import StatefulSession
 from .header_mutations import AppendAction, HeaderAddition, HeaderMutations
-from .listener import EscapedSlashes, Listener, PathNormalization, ServerListener
+from .listener import EscapedSlashes, Listener, OutboundListener, PathNormalization, ServerListener
 from .matching import (
     FractionalPercent,
     HeaderMatcher,
@@ -59,6 +61,7 @@ from .route import (
     InternalRedirectPolicy,
     MirrorPolicy,
     NonForwardingAction,
+    PackedRoutes,
     QueryParameterHash,
     Redirect,
     RegexRewrite,
@@ -70,9 +73,11 @@ from .route import (
     VirtualHost,
     WeightedCluster,
 )
-from .tls import PemSource, SanMatcher, SpiffeDomains, TlsFile, TlsIdentity, TlsProtocol, TlsTrust, UpstreamTls
+from .tls import PemSource, SanMatcher, Secret, SpiffeDomains, TlsFile, TlsIdentity, TlsProtocol, TlsTrust, UpstreamTls
 
-Resource = Listener | ServerListener | RouteConfiguration | Cluster | Endpoints
+Resource = (
+    Listener | ServerListener | OutboundListener | RouteConfiguration | PackedRoutes | Cluster | Endpoints | Secret
+)
 
 __all__ = [
     "RESOURCE_TYPES",
@@ -91,6 +96,7 @@ __all__ = [
     "Endpoints",
     "EscapedSlashes",
     "Fault",
+    "FileOrigin",
     "FilterHeaderMutations",
     "FilterSettings",
     "FilterSwitch",
@@ -116,7 +122,10 @@ __all__ = [
     "MirrorPolicy",
     "NonForwardingAction",
     "Notes",
+    "OriginalDiscovery",
+    "OutboundListener",
     "OutlierDetection",
+    "PackedRoutes",
     "PathMatch",
     "PathMatchKind",
     "PathNormalization",
@@ -135,7 +144,9 @@ __all__ = [
     "RouteConfiguration",
     "RouteMatch",
     "SanMatcher",
+    "Secret",
     "ServerListener",
+    "ServerOrigin",
     "SpiffeDomains",
     "StatefulSession",
     "StaticDiscovery",
@@ -153,6 +164,8 @@ __all__ = [
     "VirtualHost",
     "WeightedCluster",
     "decode",
+    "kept_bytes",
     "name_of",
+    "origin_of",
     "resource_name",
 ]

@@ -13,10 +13,12 @@ from msgspec.structs import replace
 from ..errors import ResourceError
 from . import constraints, protos
 from .cluster import parse_cluster, parse_endpoints, with_grpc_rules
-from .listener import Listener, ServerListener, parse_listener
-from .route import parse_route_configuration
+from .listener import Listener, ServerListener, is_outbound, parse_listener, parse_outbound_listener
+from .route import parse_packed_routes, parse_route_configuration
+from .tls import parse_secret, redacted_secret
+from .wire import LENGTH, fields, span
 
-__all__ = ["RESOURCE_TYPES", "ResourceType", "Unparsed", "decode", "name_of", "resource_name"]
+__all__ = ["RESOURCE_TYPES", "ResourceType", "Unparsed", "decode", "kept_bytes", "name_of", "resource_name"]
 
 
 class ResourceType(Enum):
@@ -26,6 +28,7 @@ class ResourceType(Enum):
     ROUTE_CONFIGURATION = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
     CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
     ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+    SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
     # Each is one object. An Enum's own hash is made by Python of its name, for every look into a cache.
     __hash__ = object.__hash__
@@ -70,6 +73,7 @@ _CODECS: dict[ResourceType, _Codec] = {
     ),
     ResourceType.CLUSTER: _Codec(lambda: protos.cluster_pb2.Cluster, "name", parse_cluster),
     ResourceType.ENDPOINTS: _Codec(lambda: protos.endpoint_pb2.ClusterLoadAssignment, "cluster_name", parse_endpoints),
+    ResourceType.SECRET: _Codec(lambda: protos.secret_pb2.Secret, "name", parse_secret),
 }
 
 
@@ -80,27 +84,48 @@ def name_of(kind: ResourceType, message: Message) -> str:
 
 def resource_name(kind: ResourceType, packed: Unparsed) -> str:
     """The name inside a packed resource; empty where it cannot be read."""
+    number = _CODECS[kind].message().DESCRIPTOR.fields_by_name[_CODECS[kind].name_field].number
     try:
-        return name_of(kind, _unpack(kind, packed))
-    except ResourceError:
-        return ""
+        # A route configuration of a whole mesh is not to be parsed for its name.
+        for field, wire, value, _ in fields(packed, 0, len(packed)):
+            if field == number and wire == LENGTH:
+                begin, end = span(packed, value)
+                return packed[begin:end].decode()
+    except (ValueError, IndexError):
+        pass
+    return ""
 
 
-def decode(kind: ResourceType, packed: Unparsed, *, grpc_profile: bool = False, has_identity: bool = False) -> Any:
+def decode(
+    kind: ResourceType,
+    packed: Unparsed,
+    *,
+    grpc_profile: bool = False,
+    sidecar_profile: bool = False,
+    has_identity: bool = False,
+) -> Any:
     """A packed resource as its frozen dataclass (a `Resource`).
 
     Args:
         kind: Its type.
         packed: Its bytes.
         grpc_profile: It comes from a server that was asked by gRPC's bootstrap; else it is as an Envoy would take it.
+        sidecar_profile: It comes from a server that takes this client for a sidecar. What goes out has listeners of
+            its own then, virtual hosts stay packed, and clusters may stand for wherever a request was to go by itself.
         has_identity: In gRPC's profile: this process can show a certificate of the mesh.
 
     Raises:
         ResourceError: The bytes do not parse, or a rule does not hold; it carries the resource's name.
     """
+    if sidecar_profile and kind is ResourceType.ROUTE_CONFIGURATION:
+        return parse_packed_routes(packed)
     message = _unpack(kind, packed)
     name = getattr(message, _CODECS[kind].name_field)
     try:
+        if sidecar_profile and kind is ResourceType.CLUSTER:
+            return parse_cluster(message, of_sidecar=True)
+        if sidecar_profile and kind is ResourceType.LISTENER and is_outbound(message):
+            return parse_outbound_listener(message)
         parsed = _CODECS[kind].parse(message)
         if not grpc_profile:
             return parsed
@@ -118,6 +143,11 @@ def decode(kind: ResourceType, packed: Unparsed, *, grpc_profile: bool = False, 
         # A fault of ours, and the resource is refused like one that is broken: the server would wait for an answer, and
         # all that it sends afterwards would wait with it.
         raise ResourceError(message.DESCRIPTOR.name, f"cannot be read: {error!r}", name) from error
+
+
+def kept_bytes(kind: ResourceType, packed: Unparsed) -> bytes:
+    """What may be kept of a resource's bytes, to be shown: of secrets, what is none."""
+    return redacted_secret(_unpack(kind, packed)) if kind is ResourceType.SECRET else packed
 
 
 def _unpack(kind: ResourceType, packed: Unparsed) -> Message:

@@ -14,6 +14,7 @@ from . import constraints, protos
 __all__ = [
     "Metadatum",
     "checked_regex",
+    "config_type",
     "frozen",
     "lb_criteria",
     "optional",
@@ -58,6 +59,25 @@ def unpack(container: Any, kind: type[M], where: str) -> M:
         raise ResourceError(where, f"does not parse as {message.DESCRIPTOR.full_name}: {error}") from error
     constraints.check(message, where)
     return message
+
+
+_TYPED_STRUCTS = ("xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct")
+
+
+def config_type(container: Any) -> str:
+    """The type of a filter's configuration: of what is in the google.protobuf.Any, or in the TypedStruct in it.
+
+    Istio's own filters are configured by TypedStructs, since nobody publishes their messages. The two kinds of
+    TypedStruct differ in nothing but their names.
+    """
+    kind: str = container.type_url.rpartition("/")[2]
+    if kind not in _TYPED_STRUCTS:
+        return kind
+    try:
+        inner = protos.typed_struct_pb2.TypedStruct.FromString(container.value).type_url.rpartition("/")[2]
+    except DecodeError:
+        return kind
+    return inner or kind
 
 
 def checked_regex(pattern: str, where: str) -> str:

@@ -1,12 +1,15 @@
 """What names of certificates stand for: provider instances of the bootstrap (gRFC A29) and secrets (SDS).
 
+A secret that a management server or a file delivers is looked up whenever a context is made of it, and whenever it is
+asked whether contexts are still those of now: what it holds takes its name's place.
+
 Istio names a workload's own certificate `default` and its roots `ROOTCA`; both are the process's identity. A provider
 instance is the files that the bootstrap names, or the identity where the instance is the one that it stands for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from msgspec import Struct
@@ -17,6 +20,7 @@ from ..errors import IdentityError, ResourceError
 from ..resources import (
     PemSource,
     SanMatcher,
+    Secret,
     SpiffeDomains,
     StringMatcher,
     StringMatchKind,
@@ -25,7 +29,7 @@ from ..resources import (
     TlsTrust,
     UpstreamTls,
 )
-from ..resources.tls import DownstreamTls
+from ..resources.tls import IDENTITY_SECRETS, DownstreamTls
 from .identity import Identity, spiffe_id_of
 from .trust_domains import parse_bundle_map
 
@@ -35,7 +39,6 @@ Providers = Mapping[str, CertificateProvider]
 
 # The provider instance and the secrets that Istio gives a workload for its own identity.
 IDENTITY_PROVIDER = "default"
-IDENTITY_SECRETS = ("default", "ROOTCA")
 
 
 class IdentityPart(Struct, frozen=True):
@@ -105,11 +108,18 @@ class Secrets:
     Args:
         providers: The bootstrap's certificate provider instances.
         identity: The process's identity, where it has one.
+        find_delivered: The secret of a name that was asked for, and why it is none.
     """
 
-    def __init__(self, providers: Providers = MappingProxyType({}), identity: Identity | None = None) -> None:
+    def __init__(
+        self,
+        providers: Providers = MappingProxyType({}),
+        identity: Identity | None = None,
+        find_delivered: Callable[[str], tuple[Secret | None, str]] = lambda name: (None, "was not asked for"),
+    ) -> None:
         self.providers = providers
         self.identity = identity
+        self._find_delivered = find_delivered
 
     def of_client(self, tls: UpstreamTls) -> UpstreamTls:
         """Settings with every name replaced by what it stands for.
@@ -136,6 +146,8 @@ class Secrets:
 
     def trust(self, trust: TlsTrust) -> TlsTrust:
         """Trust with its roots found."""
+        if isinstance(trust.trusted_ca, TlsFile) and trust.trusted_ca.is_delivered:
+            trust = self._delivered_trust(trust, trust.trusted_ca.secret)
         if trust.spiffe is not None:
             return replace(trust, bundles=ConfiguredBundles(trust.spiffe))
         if trust.own_domain_path:
@@ -200,10 +212,34 @@ class Secrets:
             raise ResourceError("tls_certificates", "the process's own certificate has no SPIFFE ID")
         return spiffe_id.removeprefix("spiffe://").partition("/")[0]
 
+    def _delivered_trust(self, trust: TlsTrust, name: str) -> TlsTrust:
+        """A secret's validation context with what the settings say besides (CombinedCertificateValidationContext)."""
+        secret, problem = self._find_delivered(name)
+        found = secret.trust if secret is not None else None
+        if found is None:
+            raise ResourceError("validation_context", f"secret {name!r}: {problem or 'is no validation context'}")
+        return replace(
+            found,
+            san_matchers=trust.san_matchers + found.san_matchers,
+            spki_hashes=trust.spki_hashes | found.spki_hashes,
+            certificate_hashes=trust.certificate_hashes | found.certificate_hashes,
+            crl=found.crl or trust.crl,
+            crl_of_leaf_only=trust.crl_of_leaf_only or found.crl_of_leaf_only,
+            own_domain_path=trust.own_domain_path,
+        )
+
+    def _delivered_identity(self, name: str) -> TlsIdentity:
+        secret, problem = self._find_delivered(name)
+        if secret is None or secret.identity is None:
+            raise ResourceError("tls_certificates", f"secret {name!r}: {problem or 'is no certificate'}")
+        return secret.identity
+
     def _identity(self, identity: TlsIdentity | None) -> TlsIdentity | None:
         if identity is None:
             return None
         where = "tls_certificates"
+        if isinstance(identity.certificate, TlsFile) and identity.certificate.is_delivered:
+            return self._delivered_identity(identity.certificate.secret)
         certificate = self._find(identity.certificate, "certificate", where)
         key = self._find(identity.private_key, "private_key", where)
         assert certificate is not None

@@ -262,7 +262,7 @@ class ControlPlane:
         node = {
             "id": f"sidecar~{HOST}~{name}.{namespace}~{namespace}.svc.cluster.local",
             "cluster": f"{name}.{namespace}",
-            "metadata": {"NAMESPACE": namespace, "LABELS": dict(labels or {"app": name})},
+            "metadata": {"GENERATOR": "grpc", "NAMESPACE": namespace, "LABELS": dict(labels or {"app": name})},
         }
         return {
             "xds_servers": [server],

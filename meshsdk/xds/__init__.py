@@ -10,11 +10,12 @@ their versions and errors. What a resource means is not known here.
 - `server_session` and `ads_server` are the other side, for those who serve resources.
 """
 
-from .cache import DOES_NOT_EXIST_SECONDS, CachedResource, ResourceCache, ResourceKey, Status
+from .cache import ANY_LISTENER, DOES_NOT_EXIST_SECONDS, CachedResource, ResourceCache, ResourceKey, Status
 from .loop import ControlLoop, Timer
 from .source import Source, Wanted
 
 __all__ = [
+    "ANY_LISTENER",
     "DOES_NOT_EXIST_SECONDS",
     "CachedResource",
     "ControlLoop",

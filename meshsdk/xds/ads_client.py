@@ -19,8 +19,9 @@ from .backoff import Backoff
 from .cache import ResourceCache, Status
 from .connection import Common, ServerConnection, node_message
 from .loop import ControlLoop
+from .packed import of_sidecars
 from .source import Wanted
-from .stream import Channels
+from .stream import ADS, Channels
 
 __all__ = ["AdsClient", "node_message"]
 
@@ -43,6 +44,8 @@ class AdsClient:
         does_not_exist_seconds: How long a wanted resource may take before it counts as not existing; None is what gRPC
             has: 15 seconds, or 30 of servers that say what they do not have.
         has_identity: This process can show a certificate of the mesh.
+        service: That is asked, where that is not ADS; see `AdsStream`.
+        takes_all: All listeners and clusters come from here, as a sidecar's do.
     """
 
     def __init__(
@@ -56,9 +59,13 @@ class AdsClient:
         make_backoff: Callable[[], Backoff] = Backoff,
         does_not_exist_seconds: float | None = None,
         has_identity: bool = False,
+        service: str = ADS,
+        takes_all: bool = False,
     ) -> None:
         self._servers = tuple(servers)
         self._cache = cache
+        if takes_all and not cache.packed:
+            cache.packed = of_sidecars()
         self._common = Common(
             node,
             cache,
@@ -67,6 +74,8 @@ class AdsClient:
             make_backoff=make_backoff,
             does_not_exist_seconds=does_not_exist_seconds,
             has_identity=has_identity,
+            service=service,
+            takes_all=takes_all,
         )
         self._wanted: Wanted = {}
         self._connections = [ServerConnection(self._servers[0], self._common, self._look)]
@@ -95,8 +104,9 @@ class AdsClient:
 
     def subscribe(self, wanted: Wanted) -> None:
         """See `Source.subscribe`."""
-        for kind, names in self._wanted.items():
-            for gone in names - wanted.get(kind, frozenset()):
+        for kind, before in self._wanted.items():
+            names = wanted.get(kind, frozenset())
+            for gone in before - names if names is not before else ():
                 self._common.lifetimes.forget((kind, gone))
         self._wanted = wanted
         for one in list(self._connections):

@@ -9,9 +9,10 @@ from enum import Enum
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ..resources import Resource, ResourceType
+from ..resources import Resource, ResourceType, Secret
+from .packed import PackedResources
 
-__all__ = ["DOES_NOT_EXIST_SECONDS", "CachedResource", "ResourceCache", "ResourceKey", "Status"]
+__all__ = ["ANY_LISTENER", "DOES_NOT_EXIST_SECONDS", "CachedResource", "ResourceCache", "ResourceKey", "Status"]
 
 # Envoy docs, xds_protocol, "Knowing when a requested resource does not exist": 15 seconds.
 DOES_NOT_EXIST_SECONDS = 15.0
@@ -29,6 +30,10 @@ class Status(Enum):
 
 
 ResourceKey = tuple[ResourceType, str]
+
+# Stands for all resources of a type among those that have changed; none has this name.
+ANY = "*"
+ANY_LISTENER = (ResourceType.LISTENER, ANY)
 
 
 class CachedResource(Struct, frozen=True):
@@ -82,9 +87,11 @@ class ResourceCache:
         fleeting: Those that may be used for a time only (`Lifetimes`).
         kept: How many are known from before this process began (`CachedResource.kept_at`).
         watcher: Told of each that is put here, on the control thread; None is nobody.
+        packed: Resources of the types that are subscribed to as a whole. Control thread only.
     """
 
     def __init__(self) -> None:
+        self.packed: dict[ResourceType, PackedResources] = {}
         self._entries: dict[ResourceKey, CachedResource] = {}
         self.changes = 0
         self._changed: set[ResourceKey] = set()
@@ -101,6 +108,13 @@ class ResourceCache:
         """What is known of a resource, or None where it was never asked for."""
         return self._entries.get((kind, name))
 
+    def secret(self, name: str) -> tuple[Secret | None, str]:
+        """A secret that was asked for, and why it is none or an old one. From any thread."""
+        entry = self._entries.get((ResourceType.SECRET, name))
+        if entry is None or not isinstance(entry.resource, Secret):
+            return None, entry.error if entry is not None and entry.error else "has not come yet"
+        return entry.resource, entry.error
+
     def take_changed(self) -> set[ResourceKey]:
         """Which resources have changed since this was last asked."""
         changed, self._changed = self._changed, set()
@@ -109,6 +123,11 @@ class ResourceCache:
     def count(self, status: Status) -> int:
         """How many resources have a status, of whatever type. From any thread."""
         return sum(self.counts[kind, status] for kind in ResourceType)
+
+    def touch(self, kind: ResourceType) -> None:
+        """Whatever of a type is looked for may be found otherwise than before."""
+        self.changes += 1
+        self._changed.add((kind, ANY))
 
     def request(self, kind: ResourceType, name: str) -> None:
         """The resource is asked for, and nothing is known of it yet. So nothing that is decided can change by it."""

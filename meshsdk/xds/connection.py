@@ -57,6 +57,8 @@ class Common:
         does_not_exist_seconds: How long a wanted resource may take before it counts as not existing; None takes what
             gRPC does.
         has_identity: This process can show a certificate of the mesh.
+        service: See `AdsStream`.
+        takes_all: Types that the cache has as a whole come from here.
     """
 
     def __init__(
@@ -69,6 +71,8 @@ class Common:
         make_backoff: Callable[[], Backoff],
         does_not_exist_seconds: float | None,
         has_identity: bool,
+        service: str,
+        takes_all: bool,
     ) -> None:
         self.node = node
         self.cache = cache
@@ -76,6 +80,8 @@ class Common:
         self.channels = channels
         self.make_backoff = make_backoff
         self.has_identity = has_identity
+        self.service = service
+        self.takes_all = takes_all
         self.lifetimes = Lifetimes(cache, loop)
         # The server that all resources in use are of; versions mean something to it alone.
         self.heard_of: XdsServer | None = None
@@ -108,13 +114,16 @@ class ServerConnection:
         self._cache, self._loop = common.cache, common.loop
         self._on_change = on_change
         self._backoff = common.make_backoff()
-        make_session = DeltaSession if server.is_incremental else SotwSession
+        # istiod has an Envoy's whole mesh for a sidecar, and would send all of it with each change.
+        is_incremental = server.is_incremental or (common.takes_all and not server.is_of_the_world)
+        make_session = DeltaSession if is_incremental else SotwSession
         self._session: Session = make_session(
             node_message(common.node),
             common.cache,
             keep_deleted=server.ignores_resource_deletion,
             drop_bad=server.fails_on_data_errors,
             has_identity=common.has_identity,
+            takes_all=common.takes_all,
         )
         self._stream: AdsStream | None = None
         self._reconnect: Timer | None = None
@@ -138,14 +147,18 @@ class ServerConnection:
     def subscribe(self, wanted: Wanted) -> None:
         """See `Source.subscribe`."""
         for kind in ResourceType:
-            names = wanted.get(kind, frozenset())
-            for gone in self._session.wanted.get(kind, frozenset()) - names:
+            before, names = self._session.wanted.get(kind, frozenset()), wanted.get(kind, frozenset())
+            if names is before:
+                continue
+            for gone in before - names:
                 self._cancel_timer(kind, gone)
                 self._second_question.forget(kind, gone)
             request = self._session.subscribe(kind, names)
-            if request is not None and self._stream is not None:
+            if self._stream is None:
+                continue
+            if request is not None:
                 self._stream.send(request)
-                self._expect(kind)
+            self._expect(kind)
         if self._stream is None and self._reconnect is None and any(self._session.wanted.values()):
             self._connect()
 
@@ -169,6 +182,7 @@ class ServerConnection:
                 on_end=lambda stream, reason: post(partial(self._on_end, stream, reason)),
                 on_sent=lambda stream: post(partial(self._on_sent, stream)),
                 is_incremental=self._session.is_incremental,
+                service=self._common.service,
             )
         except BootstrapError as error:
             self._fail(str(error))
@@ -220,6 +234,8 @@ class ServerConnection:
         if received.kind is not None:
             for name in received.settled:
                 self._cancel_timer(received.kind, name)
+            for name in received.doubted:
+                self._second_question.forget(received.kind, name)
             lifetimes = {(received.kind, name): one for name, one in received.lifetimes.items()}
             self._common.lifetimes.take(lifetimes)
         for answer in received.answers:

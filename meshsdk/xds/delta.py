@@ -19,6 +19,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from ..resources import RESOURCE_TYPES, ResourceType
 from ..xdstp import normalised
+from .cache import Status
 from .session import Outcome, Received, Session, refusal
 
 __all__ = ["DeltaSession"]
@@ -32,32 +33,41 @@ class DeltaSession(Session):
     def open(self, *, is_same_server: bool = True) -> list[Any]:
         """See `Session.open`."""
         self._introduced = False
-        return [
-            self._introduce(
-                discovery_pb2.DeltaDiscoveryRequest(
+        requests = []
+        for kind in ResourceType:
+            names, whole = self._wanted.get(kind, frozenset()), self._whole.get(kind)
+            if whole is not None and not is_same_server:
+                whole.doubt()
+            if names or whole is not None:
+                request = discovery_pb2.DeltaDiscoveryRequest(
                     type_url=kind.type_url,
-                    resource_names_subscribe=sorted(names),
+                    # Without any name it is for all.
+                    resource_names_subscribe=sorted(names) if whole is None else (),
                     initial_resource_versions=self._versions(kind, names) if is_same_server else {},
                 )
-            )
-            for kind in ResourceType
-            if (names := self._wanted.get(kind))
-        ]
+                requests.append(self._introduce(request))
+        return requests
 
     def _versions(self, kind: ResourceType, names: frozenset[str]) -> dict[str, str]:
-        """Of what is in use: what was refused must come again, and what another process has heard."""
-        entries = ((name, self._cache.get(kind, name)) for name in names)
-        return {
-            name: one.version
-            for name, one in entries
-            if one is not None and one.resource is not None and not one.kept_at
-        }
+        """Of what is in use, as far as this process has heard it itself.
+
+        What was refused has one that no server gives: it must come again, be it the last good one once more, or be said
+        to be gone.
+        """
+        entries = [(name, one) for name in names if (one := self._cache.get(kind, name)) is not None]
+        refused = {name: "" for name, one in entries if one.status in (Status.NACKED, Status.RECEIVED_ERROR)}
+        if kind in self._whole:
+            return self._whole[kind].versions() | {name: "" for name in refused if name in self._whole[kind]}
+        versions = {name: one.version for name, one in entries if one.resource is not None and not one.kept_at}
+        return versions | {name: "" for name in refused if name in versions}
 
     def subscribe(self, kind: ResourceType, names: frozenset[str]) -> Any | None:
         """See `Session.subscribe`."""
         if self._wanted.get(kind, frozenset()) == names:
             return None
         new, gone = self._change(kind, names)
+        if kind in self._whole:
+            return None
         request = discovery_pb2.DeltaDiscoveryRequest(
             type_url=kind.type_url, resource_names_subscribe=sorted(new), resource_names_unsubscribe=sorted(gone)
         )
@@ -75,6 +85,10 @@ class DeltaSession(Session):
             self._take(kind, container, "", outcome)
         self._take_errors(kind, response, outcome)
         wanted = self._wanted.get(kind, frozenset())
+        if kind in self._whole:
+            removed = map(normalised, response.removed_resources)
+            gone = {*removed, *self._whole[kind].take_unconfirmed()} - outcome.seen
+            self._settle_whole(kind, gone, outcome)
         for name in map(normalised, response.removed_resources):
             # A server that says both has the resource: it may be the one that was asked for again meanwhile.
             if name in wanted and name not in outcome.sent:

@@ -9,11 +9,14 @@ Theory of operation (Envoy docs, xds_protocol):
 - Nothing is known of a name until a response says so, or time has passed. A server may leave out what it does not have:
   of the state of the world the response does not say which request it answers, and go-control-plane says nothing of
   names that it never had in its incremental one, either. So names are asked for a second time (`second_question`).
+- Types that the cache has as a whole (`ResourceCache.packed`) are subscribed to by no name, as an Envoy subscribes to
+  listeners and clusters: all of them come, and stay packed until one is wanted.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from envoy.config.listener.v3 import listener_pb2
@@ -23,9 +26,11 @@ from google.rpc import code_pb2, status_pb2
 from msgspec import Struct, field
 
 from ..errors import ResourceError
-from ..resources import Resource, ResourceType, decode, resource_name
+from ..resources import Cluster, Resource, ResourceType, decode, kept_bytes, resource_name
+from ..resources.cluster import at_original, stands_for, without_automatic_tls
 from ..xdstp import normalised
 from .cache import ResourceCache, Status
+from .packed import PackedResources
 
 __all__ = ["Arrived", "Outcome", "Received", "Session", "refusal", "unwrap"]
 
@@ -47,12 +52,14 @@ class Received(Struct):
         answers: What to send.
         settled: Which of the wanted resources it has settled.
         lifetimes: For how many seconds each may be used from now on; None is until something else is said.
+        doubted: Which may be gone; to be asked for once more, again where that was done before.
     """
 
     answers: list[Any]
     kind: ResourceType | None = None
     settled: set[str] = field(default_factory=set)
     lifetimes: dict[str, float | None] = field(default_factory=dict)
+    doubted: set[str] = field(default_factory=set)
 
 
 class Arrived(Struct):
@@ -91,6 +98,7 @@ class Session(ABC):
         keep_deleted: gRFC A53: a resource that the server deletes stays in use.
         drop_bad: gRFC A88: what is refused, or cannot be had any more, is not used any longer.
         has_identity: This process can show a certificate of the mesh.
+        takes_all: Types that the cache has as a whole come from here.
 
     Attributes:
         is_incremental: Which of the two variants it speaks.
@@ -107,12 +115,14 @@ class Session(ABC):
         keep_deleted: bool = False,
         drop_bad: bool = False,
         has_identity: bool = False,
+        takes_all: bool = False,
     ) -> None:
         self._node = node
         self._has_identity = has_identity
         self._cache = cache
         self._keep_deleted = keep_deleted
         self._drop_bad = drop_bad
+        self._whole: Mapping[ResourceType, PackedResources] = cache.packed if takes_all else {}
         self._wanted: dict[ResourceType, frozenset[str]] = {}
         self._introduced = False
         self.problem = ""
@@ -142,7 +152,7 @@ class Session(ABC):
     @property
     def is_waiting(self) -> bool:
         """Whether something is wanted of which no server has said anything."""
-        return any(
+        return any(not whole.is_known for whole in self._whole.values()) or any(
             (entry := self._cache.get(kind, name)) is not None and entry.status is Status.REQUESTED
             for kind, names in self._wanted.items()
             for name in names
@@ -151,7 +161,8 @@ class Session(ABC):
     def undecided(self, kind: ResourceType) -> frozenset[str]:
         """Names of which this server has said nothing, and of which no response on this stream tells by leaving them
         out."""
-        if not self._cache.counts[kind, Status.REQUESTED] and not self._cache.kept:
+        is_nothing_asked = not self._cache.counts[kind, Status.REQUESTED] and not self._cache.kept
+        if is_nothing_asked or kind in self._whole:
             return frozenset()
         return frozenset(
             name
@@ -190,12 +201,43 @@ class Session(ABC):
         """Want these names: which are new, and which are wanted no more."""
         before = self._wanted.get(kind, frozenset())
         gone, new = before - names, names - before
+        whole = self._whole.get(kind)
         for name in gone:
             self._cache.forget(kind, name)
+            if whole is not None:
+                whole.let_go(name)
         for name in new:
             self._cache.request(kind, name)
         self._wanted[kind] = names
+        if whole is not None:
+            self._refer(kind, whole, new)
         return new, gone
+
+    def _refer(self, kind: ResourceType, whole: PackedResources, names: frozenset[str]) -> None:
+        """Of what is subscribed to as a whole it is known at once what there is, once that has come."""
+        for name in names:
+            whole.refer(name)
+            entry = whole.get(name)
+            if entry is not None:
+                self._put(kind, name, *entry, Outcome())
+            elif whole.is_known:
+                self._delete(kind, name)
+
+    def _settle_whole(self, kind: ResourceType, gone: Iterable[str], outcome: Outcome) -> None:
+        """A response has come to a subscription to all of a type; these are gone."""
+        whole = self._whole[kind]
+        if not self._keep_deleted:
+            whole.remove(gone)
+        if not outcome.unreadable:
+            whole.is_known = True
+            for name in self._wanted.get(kind, frozenset()):
+                if whole.get(name) is None:
+                    self._delete(kind, name)
+                    outcome.seen.add(name)
+        if kind is not ResourceType.LISTENER:
+            whole.take_changed()  # Who refers to others than listeners does so by name.
+        if whole.has_changed or whole.take_marks_changed():
+            self._cache.touch(ResourceType.LISTENER)
 
     def _take(self, kind: ResourceType, container: Any, version: str, outcome: Outcome) -> None:
         try:
@@ -209,8 +251,14 @@ class Session(ABC):
     def _take_arrived(self, kind: ResourceType, arrived: Arrived, version: str, outcome: Outcome) -> None:
         wanted = self._wanted.get(kind, frozenset())
         outcome.seen.update(arrived.names)
-        names = [name for name in arrived.names if name in wanted]
-        if not names and arrived.packed is not None:
+        names = arrived.names
+        whole = self._whole.get(kind)
+        if whole is not None and arrived.packed is not None:
+            whole.put(names[0], arrived.packed, version)
+            names = whole.names_of(names[0])
+            outcome.seen.update(names)
+        names = [name for name in names if name in wanted]
+        if not names and whole is None and arrived.packed is not None:
             outcome.others[arrived.names[0]] = arrived.packed  # Servers may send more than was asked for.
         for name in names:
             outcome.sent.add(name)
@@ -224,12 +272,25 @@ class Session(ABC):
             self._cache.accept_unchanged(kind, name, version)
             return
         try:
-            resource: Resource = decode(kind, packed, grpc_profile=True, has_identity=self._has_identity)
+            resource: Resource = self._decode(kind, name, packed)
         except ResourceError as error:
             outcome.errors.append(str(error))
             self._cache.reject(kind, name, str(error), version, drops=self._drop_bad)
         else:
-            self._cache.accept(kind, name, resource, version, packed)
+            if known is not None and known.resource == resource and kind is ResourceType.SECRET:
+                self._cache.accept_unchanged(kind, name, version)
+            else:
+                self._cache.accept(kind, name, resource, version, kept_bytes(kind, packed))
+
+    def _decode(self, kind: ResourceType, name: str, packed: bytes) -> Resource:
+        if not self._whole:
+            found: Resource = decode(kind, packed, grpc_profile=True, has_identity=self._has_identity)
+            return found
+        found = decode(kind, packed, sidecar_profile=True)
+        if not isinstance(found, Cluster):
+            return found
+        found = found if self._has_identity else without_automatic_tls(found)
+        return found if stands_for(name) == name else at_original(found, name)
 
     def _delete(self, kind: ResourceType, name: str) -> None:
         known = self._cache.get(kind, name)
@@ -252,14 +313,15 @@ class Session(ABC):
 
     def _look_for_ours(self, outcome: Outcome) -> None:
         """Notice a server that sends listeners of proxies whatever it is asked for, so that none of ours can come."""
+        if ResourceType.LISTENER in self._whole:
+            return
         if outcome.sent:
             self.problem = ""
         elif outcome.others and not any(map(_is_for_clients, outcome.others.values())):
             names = ", ".join(sorted(outcome.others)[:_SHOWN_NAMES])
             self.problem = (
                 f"the management server sends listeners for proxies ({names}, …) and none that was asked for, so no"
-                " host can be known and no policy comes; istiod does so where the bootstrap's node.metadata has no"
-                ' "GENERATOR": "grpc"'
+                " host can be known and no policy comes; of istiod they are asked for by Mesh(profile='sidecar')"
             )
 
 

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from ..bootstrap import ChannelCredentials, XdsServer
 from ..errors import BootstrapError
 from ..service_account_token import read_token
+from .responses import reader
 
-__all__ = ["AdsStream", "Channels"]
+__all__ = ["ADS", "AdsStream", "Channels"]
+
+# Service and what its methods, Stream… and Delta…, are of.
+ADS = "envoy.service.discovery.v3.AggregatedDiscoveryService/AggregatedResources"
 
 _CHANNEL_OPTIONS = (
     # A whole mesh in one response is larger than gRPC's default of 4 MiB, but it is not boundless.
@@ -28,6 +31,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
 )
+
+_SERVICE = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
 
 # Responses that may wait for the control thread. A server that sends faster is held back by HTTP/2 flow control.
 _MAX_RESPONSES_WAITING = 2
@@ -68,6 +73,7 @@ class AdsStream:
         on_end: Called once with this stream and the reason when the stream is over, from the reader thread.
         on_sent: Called with this stream when its first request has gone out, from a thread of gRPC's.
         is_incremental: Which of the two variants is spoken.
+        service: That is asked: ADS, or one of a single type.
 
     Attributes:
         has_sent: Whether the first request has gone out; before that the server can be blamed for nothing.
@@ -83,6 +89,7 @@ class AdsStream:
         *,
         on_sent: Callable[[AdsStream], None] = lambda stream: None,
         is_incremental: bool = False,
+        service: str = ADS,
     ) -> None:
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._room = threading.Semaphore(_MAX_RESPONSES_WAITING)
@@ -90,8 +97,11 @@ class AdsStream:
         self._on_end = on_end
         self._on_sent = on_sent
         self._server, self._channels = server, channels
-        stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channels.take(server))
-        speak = stub.DeltaAggregatedResources if is_incremental else stub.StreamAggregatedResources
+        speak = channels.take(server).stream_stream(
+            f"/{service.replace('/', '/Delta' if is_incremental else '/Stream')}",
+            request_serializer=_serialize,
+            response_deserializer=reader(is_incremental=is_incremental),
+        )
         self._call = speak(self._requests())
         self._closed = False
         self.has_sent = False
@@ -142,6 +152,11 @@ class AdsStream:
         self._outbox.put(None)
         if not self._closed:
             self._on_end(self, reason)
+
+
+def _serialize(request: Any) -> bytes:
+    packed: bytes = request.SerializeToString()
+    return packed
 
 
 def open_channel(server: XdsServer) -> Any:

@@ -22,7 +22,7 @@ from rich.table import Table
 import meshsdk
 from meshsdk.http.raw_response import EMPTY_BODY, RawResponse
 from meshsdk.resources import PathMatchKind
-from tests.benchmarks import folders, grpc_channels, imports, metrics, scale, servers, uploads
+from tests.benchmarks import folders, grpc_channels, imports, metrics, scale, servers, sidecars, uploads
 from tests.benchmarks.bare_bones import AsyncBareBones, BareBones
 from tests.benchmarks.configuration import write_large, write_small
 from tests.benchmarks.decisions import picks_per_second, reading_ratio, route_cost_ratio, update_ratio
@@ -88,6 +88,7 @@ def _run(setup: Setup, folder: Path) -> list[Result]:
         _imports,
         _folders,
         _scale,
+        _sidecars,
         _grpc_channels,
         _servers,
         lambda: _metrics(folder),
@@ -273,6 +274,18 @@ def _scale() -> list[Result]:
             detail = f"{variant}; in effect in {effect:.1f} ms; all settled in {settled:.1f} s"
             name = f"one endpoint of {services:,} services changed, control thread"
             results.append(Result(name, found["control_milliseconds"], 1.0, "ms", detail, more_is_better=False))
+    return results
+
+
+def _sidecars() -> list[Result]:
+    """What a process has in memory of a mesh that is sent to it as a whole."""
+    results = []
+    for variant, features in sidecars.VARIANTS.items():
+        memory, took = sidecars.memory_over_idle(sidecars.SERVICES, features)
+        name = (
+            f"{sidecars.REFERENCED} services of {sidecars.SERVICES:,} called in profile sidecar, over an idle process"
+        )
+        results.append(Result(name, memory, 30, "MB", f"{variant}; known in {took:.1f} s", more_is_better=False))
     return results
 
 

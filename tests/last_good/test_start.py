@@ -206,7 +206,7 @@ def server_bootstrap(plane: Plane) -> dict[str, Any]:
     return {
         **plane.bootstrap,
         "server_listener_resource_name_template": "virtualInbound",
-        "node": {"id": "sidecar~10.0.0.1~web.default~default.svc.cluster.local"},
+        "node": {"id": "sidecar~10.0.0.1~web.default~default.svc.cluster.local", "metadata": {"GENERATOR": "grpc"}},
     }
 
 

@@ -23,7 +23,7 @@ from meshsdk.resources import ResourceType
 from meshsdk.xds import Timer
 from meshsdk.xds.server_session import DeltaServerSession, SotwServerSession
 
-__all__ = ["Client", "ManualLoop", "Server", "Wire", "in_process"]
+__all__ = ["OTHERS", "OURS", "Client", "Key", "ManualLoop", "Server", "Wire", "in_process"]
 
 Key = tuple[ResourceType, str]
 
@@ -109,6 +109,7 @@ class Wire:
         *,
         on_sent: Callable[[Any], None] | None = None,
         is_incremental: bool = False,
+        service: str = "",
     ) -> None:
         self._on_response = on_response
         self._on_end = on_end
@@ -124,8 +125,7 @@ class Wire:
         if not self.is_open:
             on_end(self, "UNAVAILABLE: the server is down")
             return
-        make = DeltaServerSession if is_incremental else SotwServerSession
-        self.session: Any = make(Wire.server.state)
+        self.session: Any = Wire.server.sessions[is_incremental](Wire.server.state)
         Wire.server.wires.append(self)
 
     def send(self, request: Any) -> None:
@@ -174,10 +174,36 @@ class _State:
         return self._resources
 
 
-class Server:
-    """A management server: what it serves, and its streams."""
+class LikeIstiod(SotwServerSession):
+    """Passes over the names in a refusal (istio pilot/pkg/xds/ads.go, ShouldRespond)."""
 
-    def __init__(self, resources: Mapping[Key, bytes]) -> None:
+    def receive(self, request: Any) -> Iterator[Any]:
+        return iter(()) if request.HasField("error_detail") else super().receive(request)
+
+
+class LikeGo(DeltaServerSession):
+    """Says nothing of names that it never had, as go-control-plane."""
+
+    def _send(
+        self, kind: Any, subscription: Any, among: Any, *, missing: Any = (), force: bool = False
+    ) -> Iterator[Any]:
+        return super()._send(kind, subscription, among, force=force)
+
+
+OURS = (SotwServerSession, DeltaServerSession)
+OTHERS = (LikeIstiod, LikeGo)
+
+
+class Server:
+    """A management server: what it serves, and its streams.
+
+    Args:
+        resources: That it serves.
+        sessions: How it speaks the state of the world, and incrementally.
+    """
+
+    def __init__(self, resources: Mapping[Key, bytes], sessions: Any = OURS) -> None:
+        self.sessions = sessions
         self.wires: list[Wire] = []
         self.is_up = True
         self.state = _State(resources)

@@ -433,7 +433,10 @@ def test_a_server_that_sends_listeners_for_proxies_alone_is_told_of(
         meshsdk.Mesh(
             bootstrap={
                 "xds_servers": [{"server_uri": f"127.0.0.1:{ads.port}", "channel_creds": [{"type": "insecure"}]}],
-                "node": {"id": "sidecar~127.0.0.1~a.default~default.svc.cluster.local"},
+                "node": {
+                    "id": "sidecar~127.0.0.1~a.default~default.svc.cluster.local",
+                    "metadata": {"GENERATOR": "other"},
+                },
             }
         )
     )
@@ -454,7 +457,7 @@ def test_a_server_that_sends_listeners_for_proxies_alone_is_told_of(
     ads.request(), ads.request(), ads.request()
     problem = mesh.status()["problem"]
     assert "0.0.0.0_9080, virtualInbound, virtualOutbound" in problem
-    assert '"GENERATOR": "grpc"' in problem
+    assert "Mesh(profile='sidecar')" in problem
     assert caplog.text.count("sends listeners for proxies") == 1
 
 

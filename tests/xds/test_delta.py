@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,7 +12,9 @@ import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import any_pb2, duration_pb2
 
+import meshsdk
 from meshsdk.resources import ResourceType
+from meshsdk.testing import ControlPlane
 from meshsdk.xds import Status
 
 from ..patience import PATIENCE
@@ -128,11 +131,53 @@ def test_after_a_broken_stream_the_server_is_told_what_is_known(ads: ScriptedDel
     again = ads.request()
     assert again.node.id == "me"
     assert list(again.resource_names_subscribe) == ["a", "b", "c"]
-    assert dict(again.initial_resource_versions) == {"a": "a1", "b": "b1"}, "what was refused must come again"
+    assert dict(again.initial_resource_versions) == {"a": "a1", "b": ""}, "what was refused must come again"
     # Nothing comes, since nothing has changed; and all is as it was.
     ads.send_delta(CLUSTER, "n3", named("c", cluster("c"), "c1"))
     client.entry(CLUSTER, "c", Status.ACKED)
     client.entry(CLUSTER, "a", Status.ACKED, version="a1")
+
+
+def test_what_was_refused_and_is_the_last_good_one_again_is_taken_after_a_broken_stream(
+    ads: ScriptedDelta, client: Client
+) -> None:
+    client.subscribe(cluster={"a"})
+    ads.request()
+    ads.send_delta(CLUSTER, "n1", named("a", cluster("a"), "1"))
+    ads.send_delta(CLUSTER, "n2", named("a", cluster("a", connect_timeout="-1s"), "2"))
+    client.entry(CLUSTER, "a", Status.NACKED)
+    ads.outbox.put(None)
+    while not (request := ads.request()).node.id:
+        pass
+    assert dict(request.initial_resource_versions) == {"a": ""}, "with 1, a server that has it would say nothing"
+    ads.send_delta(CLUSTER, "n3", named("a", cluster("a"), "1"))
+    assert client.entry(CLUSTER, "a", Status.ACKED).error == ""
+
+
+@pytest.mark.parametrize("xds_variant", ["incremental"])
+def test_a_server_that_has_nothing_new_to_say_after_an_outage_is_connected(
+    control_plane: ControlPlane, mesh: meshsdk.Mesh, xds_variant: str
+) -> None:
+    control_plane.register("web", 1, port=9080)
+    settled = threading.Event()
+    mesh.runtime.when_settled(["web.default.svc.cluster.local:9080"], settled.set)
+    assert settled.wait(PATIENCE)
+    source = mesh.runtime.source
+    assert source is not None
+
+    def wait_until(is_connected: bool) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while source.is_connected is not is_connected or bool(source.problem) is is_connected:
+            assert time.monotonic() < deadline, source.problem
+            time.sleep(0.01)
+
+    wait_until(True)
+    control_plane.stop()
+    wait_until(False)
+    control_plane.forget_answers()
+    control_plane.start()
+    wait_until(True)
+    assert control_plane.acks == [], "it has said nothing"
 
 
 def test_another_server_is_told_no_versions_of_the_first_ones(ads: ScriptedDelta, stack: ExitStack) -> None:

@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf import any_pb2, duration_pb2
 
 import meshsdk
 from meshsdk.bootstrap import parse_bootstrap
@@ -316,3 +318,17 @@ def test_a47_a_server_of_the_process_is_configured_by_the_authority_of_its_templ
         mesh.inbound(8080).wait_ready(PATIENCE)
     assert other.names(ResourceType.LISTENER) == {name}
     assert not top.names(ResourceType.LISTENER)
+
+
+def test_what_is_wanted_no_more_is_not_remembered_for_its_time_to_live(scripted: ScriptedAds, stack: ExitStack) -> None:
+    client = FederatedClient({"xds_servers": [entry(scripted)]})
+    stack.callback(client.close)
+    client.subscribe(cluster={"a", "b"})
+    scripted.request()
+    lasting = any_pb2.Any()
+    lasting.Pack(discovery_pb2.Resource(resource=packed_cluster("a"), ttl=duration_pb2.Duration(nanos=300_000_000)))
+    scripted.send(CLUSTER, "1", lasting, packed_cluster("b"))
+    client.entry(CLUSTER, "a", Status.ACKED)
+    client.subscribe(cluster={"b"})
+    wait_for(lambda: not client.source._client(client.source._bootstrap.servers)._common.lifetimes._timers)
+    assert client.cache.get(CLUSTER, "a") is None

@@ -11,7 +11,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from meshsdk.resources import ResourceType
 from meshsdk.xds import ResourceCache, Status
 from meshsdk.xds.sotw import SotwSession
-from tests.xds.test_ads_client import cluster
+from tests.xds.test_ads_client import assignment, cluster
 
 CLUSTER = ResourceType.CLUSTER
 
@@ -93,3 +93,55 @@ def test_a_refusal_is_followed_by_the_request_that_it_hides(names_changed: bool)
     assert [(list(a.resource_names), a.response_nonce, a.HasField("error_detail")) for a in answers[1:]] == (
         [(["a", "b"], "7", False)] if names_changed else []
     )
+
+
+def test_a_name_that_was_dropped_and_wanted_again_is_doubted_where_an_answer_of_between_lacks_it() -> None:
+    one = Session("a")
+    one.want("b")
+    one.want("a")
+    one.receive(cluster("a"))  # To the first request.
+    one.receive(cluster("b"))  # To the second.
+    assert one.status("a") is Status.ACKED
+    assert one.session.undecided(CLUSTER) == {"a"}
+    one.receive(cluster("a"))  # To the third.
+    assert one.session.undecided(CLUSTER) == frozenset()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_is_doubted_is_decided_by_the_second_question(is_there: bool) -> None:
+    one = Session("a")
+    one.want("b")
+    one.want("a")
+    one.receive(cluster("a"))
+    one.receive()
+    answer = discovery_pb2.DiscoveryResponse(type_url=CLUSTER.type_url, resources=[cluster("a")] if is_there else [])
+    one.session.learn_absence(CLUSTER, frozenset("a"), answer)
+    assert one.status("a") is (Status.ACKED if is_there else Status.DOES_NOT_EXIST)
+    assert one.session.undecided(CLUSTER) == frozenset()
+
+
+def test_names_that_were_dropped_are_not_kept_for_ever() -> None:
+    one = Session()
+    for number in range(5_000):
+        one.want(str(number))
+    assert len(one.session._dropped[CLUSTER]) < 5_000
+
+
+def test_endpoints_that_were_dropped_and_wanted_again_are_asked_for_anew_where_the_server_may_not_have_noticed() -> (
+    None
+):
+    endpoints = ResourceType.ENDPOINTS
+    one = Session()
+
+    def names(*wanted: str) -> list[list[str]]:
+        """The names in each request that a response with endpoints of `b` is answered by, where these are wanted."""
+        one.session.subscribe(endpoints, frozenset(wanted))
+        response = discovery_pb2.DiscoveryResponse(
+            type_url=endpoints.type_url, version_info="1", nonce="1", resources=[assignment("b")]
+        )
+        return [list(request.resource_names) for request in one.session.receive(response).answers]
+
+    assert names("a", "b") == [["a", "b"]]
+    assert names("b") == [["b"]]
+    assert names("a", "b") == [["a", "b"], ["b"], ["a", "b"]]
+    assert [len(names("a", "b")) for _ in range(6)] == [3, 3, 3, 3, 1, 1], "it may not exist"

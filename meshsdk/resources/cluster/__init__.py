@@ -9,9 +9,11 @@ from .cluster import (
     EdsDiscovery,
     HttpProtocol,
     LoadReporting,
+    OriginalDiscovery,
     StaticDiscovery,
     TcpKeepalive,
     Thresholds,
+    without_automatic_tls,
 )
 from .cluster_parsing import parse_cluster, with_grpc_rules
 from .endpoints import Address, EndpointConfig, Endpoints, HealthStatus, LocalityEndpoints, parse_endpoints
@@ -33,6 +35,7 @@ from .lb_policy import (
     SubsetFallback,
     SubsetSelector,
 )
+from .originals import at_original, is_original, original_name, stands_for
 
 __all__ = [
     "Address",
@@ -56,6 +59,7 @@ __all__ = [
     "LoadReporting",
     "LocalityEndpoints",
     "Maglev",
+    "OriginalDiscovery",
     "OutlierDetection",
     "OverrideHost",
     "PickFirst",
@@ -69,7 +73,12 @@ __all__ = [
     "SubsetSelector",
     "TcpKeepalive",
     "Thresholds",
+    "at_original",
+    "is_original",
+    "original_name",
     "parse_cluster",
     "parse_endpoints",
+    "stands_for",
     "with_grpc_rules",
+    "without_automatic_tls",
 ]

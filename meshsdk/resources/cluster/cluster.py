@@ -7,8 +7,9 @@ from enum import Enum
 from typing import Any
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
-from ..tls import UpstreamTls, make_mesh_mutual
+from ..tls import UpstreamTls, make_mesh_mutual, secret_names
 from ..values import Metadatum, frozen
 from .endpoints import EndpointConfig, Endpoints, HealthStatus
 from .health import HealthCheck, OutlierDetection
@@ -24,10 +25,12 @@ __all__ = [
     "EdsDiscovery",
     "HttpProtocol",
     "LoadReporting",
+    "OriginalDiscovery",
     "StaticDiscovery",
     "TcpKeepalive",
     "Thresholds",
     "TlsMatch",
+    "without_automatic_tls",
 ]
 
 
@@ -39,6 +42,7 @@ class DiscoveryKind(Enum):
     LOGICAL_DNS = "LOGICAL_DNS"
     EDS = "EDS"
     AGGREGATE = "AGGREGATE"
+    ORIGINAL_DST = "ORIGINAL_DST"
 
 
 class EdsDiscovery(Struct, frozen=True):
@@ -76,7 +80,11 @@ class AggregateDiscovery(Struct, frozen=True):
     clusters: tuple[str, ...]
 
 
-Discovery = EdsDiscovery | StaticDiscovery | DnsDiscovery | AggregateDiscovery
+class OriginalDiscovery(Struct, frozen=True):
+    """Wherever the request was to go by itself (Cluster.DiscoveryType.ORIGINAL_DST): its own host, looked up."""
+
+
+Discovery = EdsDiscovery | StaticDiscovery | DnsDiscovery | AggregateDiscovery | OriginalDiscovery
 
 
 ROUND_ROBIN = RoundRobin()
@@ -150,10 +158,12 @@ class TlsMatch(Struct, frozen=True):
 
     Attributes:
         tls: None is plaintext.
+        is_automatic: It is istiod's for sidecars: mutual TLS of the mesh where nobody has said anything of TLS.
     """
 
     criteria: tuple[tuple[str, Metadatum], ...]
     tls: UpstreamTls | None
+    is_automatic: bool = False
 
 
 class Cluster(Struct, frozen=True):
@@ -217,16 +227,26 @@ class Cluster(Struct, frozen=True):
         """The TLS settings of one endpoint: those that are configured, or mutual TLS where its mark asks for it."""
         if self.auto_mutual and endpoint.metadata.get(_TLS_METADATA, {}).get(_TLS_MODE) == _ISTIO:
             return make_mesh_mutual(_namespace_of(endpoint))
-        return self.configured_tls_of(endpoint)
+        return self._matched(endpoint, self.tls_matches)
 
     def configured_tls_of(self, endpoint: EndpointConfig) -> UpstreamTls | None:
-        """The TLS settings of one endpoint: of the first match, or the cluster's own."""
-        if self.tls_matches:
+        """The same without what is automatic: for who cannot speak to sidecars in PERMISSIVE, which take plaintext."""
+        return self._matched(endpoint, tuple(one for one in self.tls_matches if not one.is_automatic))
+
+    def _matched(self, endpoint: EndpointConfig, matches: tuple[TlsMatch, ...]) -> UpstreamTls | None:
+        if matches:
             values = endpoint.metadata.get(_TLS_METADATA, {})
-            for match in self.tls_matches:
+            for match in matches:
                 if all(key in values and frozen(values[key]) == wanted for key, wanted in match.criteria):
                     return match.tls
         return self.tls
+
+    @property
+    def secret_names(self) -> frozenset[str]:
+        """Secrets to ask for (SDS)."""
+        if self.tls is None and not self.tls_matches:
+            return frozenset()
+        return secret_names(self.tls, *(match.tls for match in self.tls_matches))
 
     @property
     def kind(self) -> DiscoveryKind:
@@ -242,6 +262,14 @@ class Cluster(Struct, frozen=True):
                 return DiscoveryKind.STRICT_DNS
             case AggregateDiscovery():
                 return DiscoveryKind.AGGREGATE
+            case OriginalDiscovery():
+                return DiscoveryKind.ORIGINAL_DST
+
+
+def without_automatic_tls(cluster: Cluster) -> Cluster:
+    """A cluster as a process has it that cannot show a certificate of the mesh."""
+    kept = tuple(one for one in cluster.tls_matches if not one.is_automatic)
+    return cluster if len(kept) == len(cluster.tls_matches) else replace(cluster, tls_matches=kept)
 
 
 def _namespace_of(endpoint: EndpointConfig) -> str:

@@ -10,9 +10,10 @@ from msgspec.structs import replace
 from ...errors import ResourceError
 from ...xdstp import normalised
 from .. import constraints, protos
+from ..config_source import sourced_name
 from ..notes import Notes
-from ..tls import parse_transport_socket
-from ..values import frozen, optional, seconds, struct_as_dict, unpack
+from ..tls import is_mesh_mutual, parse_transport_socket
+from ..values import config_type, frozen, optional, seconds, struct_as_dict, unpack
 from .cluster import (
     OVERRIDABLE,
     AggregateDiscovery,
@@ -23,6 +24,7 @@ from .cluster import (
     EdsDiscovery,
     HttpProtocol,
     LoadReporting,
+    OriginalDiscovery,
     StaticDiscovery,
     TcpKeepalive,
     Thresholds,
@@ -41,7 +43,9 @@ _CLUSTER_FIELDS = frozenset(
     " common_lb_config transport_socket metadata http2_protocol_options load_balancing_policy circuit_breakers"
     " max_requests_per_connection common_http_protocol_options per_connection_buffer_limit_bytes outlier_detection"
     " health_checks upstream_connection_options close_connections_on_host_health_failure"
-    " wait_for_warm_on_init transport_socket_matches lrs_server lrs_report_endpoint_metrics".split()
+    " wait_for_warm_on_init transport_socket_matches lrs_server lrs_report_endpoint_metrics filters"
+    # Where look-ups of names are spread and sent: the system's resolver does them here.
+    " dns_jitter typed_dns_resolver_config".split()
 )
 # update_merge_window only puts changes of health and weight off; here they are merged as they come.
 _COMMON_LB_FIELDS = frozenset(
@@ -52,12 +56,18 @@ _COMMON_LB_FIELDS = frozenset(
 _THRESHOLD_FIELDS = frozenset(
     "priority max_connections max_pending_requests max_requests max_retries retry_budget track_remaining".split()
 )
+# Among connections of bytes; those of HTTP tell each other by headers.
+_METADATA_EXCHANGE = "envoy.tcp.metadataexchange.config.MetadataExchange"
 _AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def parse_cluster(message: Any) -> Cluster:
+def parse_cluster(message: Any, *, of_sidecar: bool = False) -> Cluster:
     """A validated Cluster.
+
+    Args:
+        message: The Cluster.
+        of_sidecar: Also such as only an Envoy takes: ORIGINAL_DST, and STATIC without anybody in it.
 
     Raises:
         ResourceError: A rule does not hold.
@@ -67,14 +77,8 @@ def parse_cluster(message: Any) -> Cluster:
     notes = Notes()
     notes.unless_acted_on(message, where, _CLUSTER_FIELDS)
     common = message.common_lb_config
-    notes.unless_acted_on(common, f"{where}.common_lb_config", _COMMON_LB_FIELDS)
-    if common.HasField("zone_aware_lb_config"):
-        notes.unless_acted_on(
-            common.zone_aware_lb_config,
-            f"{where}.common_lb_config.zone_aware_lb_config",
-            frozenset({"fail_traffic_on_panic"}),
-        )
-    discovery = _parse_discovery(message, where, notes)
+    _note_parts(message, where, notes)
+    discovery = _parse_discovery(message, where, notes, of_sidecar=of_sidecar)
     parsed = parse_lb_policy(message, where, notes)
     connect_timeout = seconds(message, "connect_timeout")
     panic = common.healthy_panic_threshold.value if common.HasField("healthy_panic_threshold") else 50.0
@@ -92,7 +96,7 @@ def parse_cluster(message: Any) -> Cluster:
         tls=parse_transport_socket(message.transport_socket, f"{where}.transport_socket", notes)
         if message.HasField("transport_socket")
         else None,
-        tls_matches=_parse_tls_matches(message, where, notes),
+        tls_matches=_parse_tls_matches(message, where, notes, of_sidecar=of_sidecar),
         circuit_breakers=_parse_circuit_breakers(message.circuit_breakers, f"{where}.circuit_breakers", notes),
         max_requests_per_connection=optional(message, "max_requests_per_connection")
         or optional(options.common_http_protocol_options, "max_requests_per_connection"),
@@ -138,16 +142,35 @@ def _parse_load_reporting(message: Any, where: str, notes: Notes) -> LoadReporti
     return LoadReporting(tuple(dict.fromkeys(known)))
 
 
-def _parse_tls_matches(message: Any, where: str, notes: Notes) -> tuple[TlsMatch, ...]:
-    return tuple(
-        TlsMatch(
-            criteria=tuple((key, frozen(value)) for key, value in struct_as_dict(match.match).items()),
-            tls=parse_transport_socket(
-                match.transport_socket, f"{where}.transport_socket_matches[{index}].transport_socket", notes
-            ),
+# Where nobody says anything of TLS, endpoints choose among this and plaintext (pilot/pkg/networking/core/
+# cluster_tls.go).
+_AUTOMATIC = "tlsMode-istio"
+
+
+def _parse_tls_matches(message: Any, where: str, notes: Notes, *, of_sidecar: bool) -> tuple[TlsMatch, ...]:
+    found = []
+    for index, match in enumerate(message.transport_socket_matches):
+        path = f"{where}.transport_socket_matches[{index}].transport_socket"
+        tls = parse_transport_socket(match.transport_socket, path, notes)
+        is_automatic = of_sidecar and match.name == _AUTOMATIC and tls is not None and is_mesh_mutual(tls)
+        criteria = tuple((key, frozen(value)) for key, value in struct_as_dict(match.match).items())
+        found.append(TlsMatch(criteria, tls, is_automatic))
+    return tuple(found)
+
+
+def _note_parts(message: Any, where: str, notes: Notes) -> None:
+    """What is not acted on of a cluster's balancing, and of its network filters."""
+    for index, network_filter in enumerate(message.filters):
+        if config_type(network_filter.typed_config) != _METADATA_EXCHANGE:
+            notes.add(f"{where}.filters[{index}]", f"{network_filter.name!r} is not acted on")
+    common = message.common_lb_config
+    notes.unless_acted_on(common, f"{where}.common_lb_config", _COMMON_LB_FIELDS)
+    if common.HasField("zone_aware_lb_config"):
+        notes.unless_acted_on(
+            common.zone_aware_lb_config,
+            f"{where}.common_lb_config.zone_aware_lb_config",
+            frozenset({"fail_traffic_on_panic"}),
         )
-        for index, match in enumerate(message.transport_socket_matches)
-    )
 
 
 def with_grpc_rules(message: Any, cluster: Cluster, *, has_identity: bool) -> Cluster:
@@ -240,16 +263,21 @@ def _override_host_status(common: Any) -> frozenset[HealthStatus]:
     return frozenset(HealthStatus(one) for one in common.override_host_status.statuses if one in known)
 
 
-def _parse_discovery(message: Any, where: str, notes: Notes) -> Discovery:
+def _parse_discovery(message: Any, where: str, notes: Notes, *, of_sidecar: bool) -> Discovery:
     if message.WhichOneof("cluster_discovery_type") == "cluster_type":
         return _parse_cluster_type(message.cluster_type, f"{where}.cluster_type")
     kinds = protos.cluster_pb2.Cluster
     if message.type == kinds.EDS:
         return _parse_eds(message, where)
+    if message.type == kinds.STATIC and of_sidecar and not message.HasField("load_assignment"):
+        # istiod's BlackHoleCluster.
+        return StaticDiscovery(Endpoints(message.name))
     if message.type == kinds.STATIC:
         return StaticDiscovery(_inline_endpoints(message, where, notes, host_names=False))
     if message.type in (kinds.STRICT_DNS, kinds.LOGICAL_DNS):
         return _parse_dns(message, where, notes)
+    if of_sidecar:
+        return OriginalDiscovery()
     raise ResourceError(f"{where}.type", "ORIGINAL_DST needs a redirected connection, which a library does not have")
 
 
@@ -261,13 +289,11 @@ def _parse_cluster_type(message: Any, where: str) -> AggregateDiscovery:
 
 
 def _parse_eds(message: Any, where: str) -> EdsDiscovery:
-    source = message.eds_cluster_config.eds_config.WhichOneof("config_source_specifier")
-    if source not in (None, "ads", "self", "api_config_source"):
-        raise ResourceError(f"{where}.eds_cluster_config.eds_config", f"{source} is refused; endpoints come by ADS")
     service_name = message.eds_cluster_config.service_name
     if not service_name and message.name.startswith("xdstp:"):
         raise ResourceError(f"{where}.eds_cluster_config.service_name", "must be set for a cluster of an xdstp name")
-    return EdsDiscovery(normalised(service_name or message.name))
+    source, path = message.eds_cluster_config.eds_config, f"{where}.eds_cluster_config.eds_config"
+    return EdsDiscovery(sourced_name(source, service_name or message.name, path))
 
 
 def _inline_endpoints(message: Any, where: str, notes: Notes, *, host_names: bool) -> Endpoints:

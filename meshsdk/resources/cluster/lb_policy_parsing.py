@@ -83,8 +83,11 @@ def _parse_by_name(message: Any, where: str, notes: Notes) -> LbPolicy:
         return _ring_hash(config, is_murmur, hashing, f"{where}.ring_hash_lb_config")
     if message.lb_policy == kinds.MAGLEV:
         return _maglev(message.maglev_lb_config, hashing, f"{where}.maglev_lb_config")
-    if message.lb_policy == kinds.CLUSTER_PROVIDED and message.HasField("cluster_type"):
-        # An aggregate chooses among its clusters by their health; what it chooses with is theirs.
+    if message.lb_policy == kinds.CLUSTER_PROVIDED and (
+        message.HasField("cluster_type") or message.type == kinds.ORIGINAL_DST
+    ):
+        # An aggregate chooses among its clusters by their health; what it chooses with is theirs. Of an original
+        # destination there is one.
         return RoundRobin()
     name = kinds.LbPolicy.Name(message.lb_policy)
     raise ResourceError(f"{where}.lb_policy", f"{name} is not a policy that meshsdk has")

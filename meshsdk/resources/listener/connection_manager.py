@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import ResourceError
-from ...xdstp import normalised
 from .. import protos
+from ..config_source import sourced_name
 from ..filters.registry import Side, parse_filter
 from ..filters.settings import HttpFilter
 from ..istio_stats import is_stats
 from ..notes import Notes
 from ..route import RouteConfiguration, parse_route_configuration
-from ..values import unpack
+from ..values import config_type, unpack
 
 __all__ = ["parse_filters", "parse_routes"]
 
@@ -24,17 +24,26 @@ def parse_routes(manager: Any, where: str) -> tuple[str, RouteConfiguration | No
     if which == "route_config":
         return "", parse_route_configuration(manager.route_config)
     if which == "rds":
-        source = manager.rds.config_source.WhichOneof("config_source_specifier")
-        if source not in (None, "ads", "self", "api_config_source"):
-            raise ResourceError(f"{where}.rds.config_source", f"{source} is refused; routes come by ADS")
         if not manager.rds.route_config_name:
             raise ResourceError(f"{where}.rds.route_config_name", "must be set")
-        return normalised(manager.rds.route_config_name), None
+        return sourced_name(
+            manager.rds.config_source, manager.rds.route_config_name, f"{where}.rds.config_source"
+        ), None
     raise ResourceError(f"{where}.{which}", "scoped routes are refused; use rds or route_config")
 
 
-def parse_filters(manager: Any, where: str, notes: Notes, side: Side) -> tuple[HttpFilter, ...]:
-    """The filters but the router. gRFC A39: an unknown filter that is not optional fails the listener."""
+def parse_filters(
+    manager: Any, where: str, notes: Notes, side: Side, *, unique_names: bool = False
+) -> tuple[HttpFilter, ...]:
+    """The filters but the router. gRFC A39: an unknown filter that is not optional fails the listener.
+
+    Args:
+        manager: The connection manager.
+        where: Its path.
+        notes: What is not acted on.
+        side: Whose filters they are.
+        unique_names: gRFC A39's rule. Envoy has none: istiod gives its RBAC filters for AUDIT, DENY and ALLOW one name.
+    """
     filters: list[HttpFilter] = []
     names: set[str] = set()
     if side is Side.SERVER and not manager.http_filters:
@@ -42,10 +51,10 @@ def parse_filters(manager: Any, where: str, notes: Notes, side: Side) -> tuple[H
         raise ResourceError(f"{where}.http_filters", "is empty: the last filter must be the router")
     for index, http_filter in enumerate(manager.http_filters):
         path = f"{where}.http_filters[{index}]"
-        if http_filter.name in names:
+        if unique_names and http_filter.name in names:
             raise ResourceError(f"{path}.name", f"{http_filter.name!r} stands twice")
         names.add(http_filter.name)
-        kind = http_filter.typed_config.type_url.rpartition("/")[2]
+        kind = config_type(http_filter.typed_config)
         is_last = index == len(manager.http_filters) - 1
         if kind == _ROUTER_FILTER_TYPE:
             if not is_last:
@@ -57,7 +66,9 @@ def parse_filters(manager: Any, where: str, notes: Notes, side: Side) -> tuple[H
             continue  # It changes no request; see `istio_stats.parse_stats`.
         elif (parsed := parse_filter(http_filter, path, notes, side)) is not None:
             filters.append(parsed)
-        elif http_filter.is_optional or kind in _HARMLESS_FILTERS:
+        elif kind in _DONE_OTHERWISE or (side is Side.CLIENT and kind == _CORS):
+            continue
+        elif http_filter.is_optional or (side is Side.CLIENT and kind == _GRPC_WEB):
             notes.add(path, f"{http_filter.name!r} is skipped")
         else:
             raise ResourceError(path, f"{http_filter.name!r} ({kind}) is not known and not optional")
@@ -78,11 +89,21 @@ def _check_router(container: Any, where: str, notes: Notes, side: Side) -> None:
     notes.unless_acted_on(router, where, _ROUTER_FIELDS)
 
 
-# Filters that istiod gives everybody and that change no request: they only record.
-_HARMLESS_FILTERS = frozenset(
+# Filters that istiod gives everybody. They change no request, or what they do is done in another place.
+_DONE_OTHERWISE = frozenset(
     {
+        # It only counts.
         "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+        # Names for ALPN: see `http.tls`.
         "envoy.extensions.filters.http.alpn.v3.FilterConfig",
         "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
+        # Headers that tell peers of each other: see `telemetry.peer_metadata`.
+        "io.istio.http.peer_metadata.Config",
     }
 )
+
+# It would make gRPC of gRPC-Web, which clients of this process do not speak.
+_GRPC_WEB = "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb"
+
+# Browsers' questions are for servers to answer; no browser asks by way of a client of this process.
+_CORS = "envoy.extensions.filters.http.cors.v3.Cors"

@@ -19,7 +19,7 @@ from ..values import seconds, unpack
 from .connection_manager import parse_filters, parse_routes
 from .path_normalization import KEEP_PATHS, PathNormalization, parse_path_normalization
 
-__all__ = ["Listener", "parse_listener"]
+__all__ = ["Listener", "parse_listener", "parse_manager"]
 
 # An address says nothing to a client that asks by name; istiod puts the service's there.
 _LISTENER_FIELDS = frozenset(
@@ -30,8 +30,8 @@ _MANAGER_FIELDS = frozenset(
     " generate_request_id use_remote_address xff_num_trusted_hops tracing normalize_path merge_slashes"
     " path_with_escaped_slashes_action stream_idle_timeout strip_matching_host_port strip_any_host_port"
     " strip_trailing_host_dot server_header_transformation always_set_request_id_in_response request_id_extension"
-    # There is no outside from where a client's requests could come.
-    " preserve_external_request_id".split()
+    # There is no outside from where a client's requests could come, and a client of HTTP upgrades no connection.
+    " preserve_external_request_id proxy_100_continue upgrade_configs".split()
 )
 
 
@@ -86,18 +86,27 @@ def parse_listener(message: Any) -> Listener:
         raise ResourceError(f"{where}.api_listener", "must be set: this is a listener for a server, not for a client")
     notes.unless_acted_on(message, where, _LISTENER_FIELDS)
     path = f"{where}.api_listener.api_listener"
-    manager = unpack(message.api_listener.api_listener, protos.http_connection_manager_pb2.HttpConnectionManager, path)
+    return parse_manager(message.name, message.api_listener.api_listener, path, notes, unique_names=True)
+
+
+def parse_manager(name: str, container: Any, path: str, notes: Notes, *, unique_names: bool = False) -> Listener:
+    """A client's connection manager, as a listener of this name.
+
+    Raises:
+        ResourceError: A rule does not hold.
+    """
+    manager = unpack(container, protos.http_connection_manager_pb2.HttpConnectionManager, path)
     notes.unless_acted_on(manager, path, _MANAGER_FIELDS)
     route_name, configuration = parse_routes(manager, path)
     idle = seconds(manager, "stream_idle_timeout")
     return Listener(
-        name=message.name,
+        name=name,
         route_name=route_name,
         route_configuration=configuration,
         max_stream_duration_seconds=seconds(manager.common_http_protocol_options, "max_stream_duration") or None,
         # HttpConnectionManager.stream_idle_timeout: 5 minutes where unset; zero disables it.
         stream_idle_timeout_seconds=300.0 if idle is None else idle or None,
-        filters=parse_filters(manager, path, notes, Side.CLIENT),
+        filters=parse_filters(manager, path, notes, Side.CLIENT, unique_names=unique_names),
         paths=parse_path_normalization(manager, path),
         strip_port="any" if manager.strip_any_host_port else "matching" if manager.strip_matching_host_port else "",
         strip_trailing_dot=manager.strip_trailing_host_dot,

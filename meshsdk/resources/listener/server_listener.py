@@ -20,9 +20,9 @@ from ..filters.settings import HttpFilter
 from ..istio_stats import parse_stats
 from ..matching import Network, parse_cidr
 from ..notes import Notes
-from ..tls import DownstreamTls, parse_downstream_tls
+from ..tls import DownstreamTls, parse_downstream_tls, secret_names
 from ..tracing import parse_request_ids, parse_tracing
-from ..values import optional, seconds, unpack
+from ..values import config_type, optional, seconds, unpack
 from .connection_manager import parse_filters, parse_routes
 from .listener import Listener
 from .path_normalization import parse_path_normalization
@@ -159,6 +159,11 @@ class ServerListener(Struct, frozen=True):
         return frozenset(asked).union(*(listener.log_clusters for listener in listeners))
 
     @property
+    def secret_names(self) -> frozenset[str]:
+        """Secrets to ask for."""
+        return secret_names(*(chain.tls for chain in self.all_chains))
+
+    @property
     def route_names(self) -> frozenset[str]:
         """RouteConfigurations to ask for."""
         return frozenset(
@@ -174,7 +179,8 @@ _LISTENER_FIELDS = frozenset(
     "name address additional_addresses stat_prefix filter_chains default_filter_chain use_original_dst metadata"
     " traffic_direction listener_filters listener_filters_timeout continue_on_listener_filters_timeout bind_to_port"
     " access_log reuse_port enable_reuse_port tcp_backlog_size per_connection_buffer_limit_bytes transparent freebind"
-    " socket_options connection_balance_config drain_type deprecated_v1".split()
+    " socket_options connection_balance_config drain_type deprecated_v1"
+    " max_connections_to_accept_per_socket_event".split()
 )
 _CHAIN_FIELDS = frozenset(
     "filter_chain_match filters transport_socket transport_socket_connect_timeout name metadata".split()
@@ -190,8 +196,8 @@ _MANAGER_FIELDS = frozenset(
     " access_log_options request_id_extension internal_address_config always_set_request_id_in_response".split()
 )
 
-# Network filters that only record, or that tell the peer about this side.
-_HARMLESS_NETWORK_FILTERS = frozenset(
+# Network filters that only record, or that tell peers of bytes about this side.
+HARMLESS_NETWORK_FILTERS = frozenset(
     {
         "envoy.tcp.metadataexchange.config.MetadataExchange",
         "stats.PluginConfig",
@@ -221,6 +227,7 @@ def parse_server_listener(message: Any, where: str = "Listener") -> ServerListen
             raise ResourceError(f"{path}.filter_chain_match", f"is the same as that of chain {seen[parsed.match]}")
         seen[parsed.match] = index
         chains.append(parsed)
+    _note_bytes(message, chains, where, notes)
     default = None
     if message.HasField("default_filter_chain"):
         default = _parse_chain(message.default_filter_chain, f"{where}.default_filter_chain", notes)
@@ -256,14 +263,14 @@ def _parse_chain(message: Any, where: str, notes: Notes) -> FilterChain:
         tls = parse_downstream_tls(message.transport_socket, f"{where}.transport_socket", notes)
     return FilterChain(
         name=message.name,
-        match=_parse_match(message.filter_chain_match, f"{where}.filter_chain_match"),
+        match=parse_match(message.filter_chain_match, f"{where}.filter_chain_match"),
         tls=tls,
         manager=_parse_filters(message, where, notes),
         connect_timeout_seconds=seconds(message, "transport_socket_connect_timeout") or None,
     )
 
 
-def _parse_match(message: Any, where: str) -> FilterChainMatch:
+def parse_match(message: Any, where: str) -> FilterChainMatch:
     for name in ("address_suffix", "suffix_len"):
         if any(one.name == name for one, _ in message.ListFields()):
             raise ResourceError(f"{where}.{name}", "is not implemented, in Envoy neither")
@@ -287,28 +294,40 @@ def _each(messages: Any, where: str, parse: Callable[[Any, str], T]) -> tuple[T,
     return tuple(parse(message, f"{where}[{index}]") for index, message in enumerate(messages))
 
 
-_MANAGER_TYPE = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-_TCP_PROXY_TYPE = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+MANAGER_TYPE = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+TCP_PROXY_TYPE = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+
+
+def _note_bytes(message: Any, chains: list[FilterChain], where: str, notes: Notes) -> None:
+    """Tell of ports that carry nothing but bytes. Istio's virtualInbound has such chains beside those of HTTP, too."""
+    of_http = {chain.match.destination_port for chain in chains if chain.manager is not None}
+    own = message.address.socket_address.port_value
+    for index, chain in enumerate(chains):
+        port = chain.match.destination_port
+        is_beside = of_http and (port is None or port == own)
+        if chain.manager is None and port not in of_http and not is_beside:
+            notes.add(
+                f"{where}.filter_chains[{index}]", "carries bytes, not HTTP: requests on its connections are refused"
+            )
 
 
 def _parse_filters(message: Any, where: str, notes: Notes) -> ServerManager | None:
-    """The connection manager of a chain; None for a chain that carries bytes."""
-    for index, network_filter in enumerate(message.filters):
+    """The connection manager of a chain; None for a chain that carries bytes, on which no request gets in."""
+    kinds = [config_type(network_filter.typed_config) for network_filter in message.filters]
+    if MANAGER_TYPE not in kinds and TCP_PROXY_TYPE in kinds:
+        return None
+    for index, (network_filter, kind) in enumerate(zip(message.filters, kinds, strict=True)):
         path = f"{where}.filters[{index}]"
-        kind = network_filter.typed_config.type_url.rpartition("/")[2]
-        if kind == _MANAGER_TYPE:
+        if kind == MANAGER_TYPE:
             manager = unpack(
                 network_filter.typed_config,
                 protos.http_connection_manager_pb2.HttpConnectionManager,
                 f"{path}.typed_config",
             )
             return _parse_manager(manager, f"{path}.typed_config", notes)
-        if kind == _TCP_PROXY_TYPE:
-            notes.add(path, "carries bytes, not HTTP: requests on its connections are refused")
+        if kind == TCP_PROXY_TYPE:
             return None
-        if kind in _HARMLESS_NETWORK_FILTERS:
-            notes.add(path, f"{network_filter.name!r} is skipped")
-        else:
+        if kind not in HARMLESS_NETWORK_FILTERS:
             raise ResourceError(
                 path, f"{network_filter.name!r} ({kind}) is a network filter that meshsdk does not know"
             )

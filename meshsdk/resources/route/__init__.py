@@ -1,6 +1,7 @@
 """Route configurations, as data and from protobuf."""
 
 from .action_parsing import parse_hash_policies
+from .packed import PackedRoutes, VirtualHostBytes, parse_packed_routes
 from .retry import RETRY_CONDITIONS, RetryBackOff, RetryOn, RetryPolicy, parse_retry_on
 from .route import (
     CookieHash,
@@ -32,6 +33,7 @@ __all__ = [
     "InternalRedirectPolicy",
     "MirrorPolicy",
     "NonForwardingAction",
+    "PackedRoutes",
     "QueryParameterHash",
     "Redirect",
     "RegexRewrite",
@@ -42,8 +44,10 @@ __all__ = [
     "RouteConfiguration",
     "StreamDuration",
     "VirtualHost",
+    "VirtualHostBytes",
     "WeightedCluster",
     "parse_hash_policies",
+    "parse_packed_routes",
     "parse_retry_on",
     "parse_route_configuration",
 ]

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from ...errors import ResourceError
 from .. import protos
+from ..config_source import sourced_name
 from ..matching import StringMatcher, parse_string_matcher
 from ..notes import Notes
 from ..values import unpack
@@ -28,11 +29,17 @@ __all__ = [
     "TlsIdentity",
     "TlsProtocol",
     "TlsTrust",
+    "parse_certificate",
     "parse_identity",
     "parse_protocol",
     "parse_san_matcher",
     "parse_trust",
+    "parse_validation",
+    "secret_names",
 ]
+
+# The names that Istio has for a process's own certificate and its roots.
+IDENTITY_SECRETS = ("default", "ROOTCA")
 
 COMMON_FIELDS = frozenset(
     "tls_params tls_certificates tls_certificate_sds_secret_configs validation_context alpn_protocols"
@@ -100,12 +107,19 @@ class TlsFile(Struct, frozen=True):
     Attributes:
         provider: Name of the certificate provider instance; then the others are empty.
         secret: Name of the secret, such as Istio's `default` and `ROOTCA`; then the others are empty.
+        is_delivered: The secret is one that a management server or a file has (SDS).
     """
 
     inline: bytes = b""
     path: str = ""
     provider: str = ""
     secret: str = ""
+    is_delivered: bool = False
+
+    def __repr__(self) -> str:
+        # What is inline may be a key.
+        shown = self.path or self.provider or self.secret or f"{len(self.inline)} bytes"
+        return f"TlsFile({shown!r})"
 
     def stamp(self) -> object:
         """See `PemSource`."""
@@ -222,10 +236,14 @@ def parse_identity(common: Any, where: str) -> TlsIdentity | None:
         return None
     if len(common.tls_certificates) > 1:
         raise ResourceError(f"{where}.tls_certificates", "more than one certificate is refused")
-    certificate = common.tls_certificates[0]
+    return parse_certificate(common.tls_certificates[0], f"{where}.tls_certificates[0]")
+
+
+def parse_certificate(message: Any, where: str) -> TlsIdentity:
+    """A TlsCertificate."""
     return TlsIdentity(
-        _parse_file(certificate.certificate_chain, f"{where}.tls_certificates[0].certificate_chain"),
-        _parse_file(certificate.private_key, f"{where}.tls_certificates[0].private_key"),
+        _parse_file(message.certificate_chain, f"{where}.certificate_chain"),
+        _parse_file(message.private_key, f"{where}.private_key"),
     )
 
 
@@ -237,14 +255,36 @@ def _identity_by_secret(message: Any, where: str) -> TlsIdentity:
         if not tilde:
             raise ResourceError(f"{where}.name", f"{name!r} must be file-cert:CHAIN~KEY")
         return TlsIdentity(TlsFile(path=chain), TlsFile(path=key))
-    return TlsIdentity(TlsFile(secret=name), TlsFile(secret=name))
+    file = _delivered(message, name, where)
+    return TlsIdentity(file, file)
 
 
 def _roots_by_secret(message: Any, where: str) -> TlsFile:
     name = _secret_name(message, where)
     if name.startswith("file-root:"):
         return TlsFile(path=name.removeprefix("file-root:"))
-    return TlsFile(secret=name)
+    return _delivered(message, name, where)
+
+
+def _delivered(message: Any, name: str, where: str) -> TlsFile:
+    """A secret of a management server or a file; one of the process's own by the names that Istio has for it."""
+    source = message.sds_config
+    is_of_file = source.WhichOneof("config_source_specifier") in ("path", "path_config_source")
+    if not message.HasField("sds_config") or (name in IDENTITY_SECRETS and not is_of_file):
+        return TlsFile(secret=name)
+    return TlsFile(secret=sourced_name(source, name, f"{where}.sds_config"), is_delivered=True)
+
+
+def secret_names(*settings: Any) -> frozenset[str]:
+    """The secrets to ask for, of settings of either side; None is no settings."""
+    found: set[str] = set()
+    for tls in settings:
+        if tls is None:
+            continue
+        files = [tls.identity.certificate] if tls.identity is not None else []
+        files += [tls.trust.trusted_ca] if tls.trust is not None else []
+        found.update(one.secret for one in files if isinstance(one, TlsFile) and one.is_delivered)
+    return frozenset(found)
 
 
 def _secret_name(message: Any, where: str) -> str:
@@ -258,7 +298,7 @@ def parse_trust(common: Any, where: str, notes: Notes) -> TlsTrust | None:
     which = common.WhichOneof("validation_context_type")
     path = f"{where}.{which}"
     if which == "validation_context":
-        return _parse_validation(common.validation_context, path, notes)
+        return parse_validation(common.validation_context, path, notes)
     if which == "validation_context_sds_secret_config":
         return TlsTrust(_roots_by_secret(common.validation_context_sds_secret_config, path))
     if which == "combined_validation_context":
@@ -270,9 +310,7 @@ def parse_trust(common: Any, where: str, notes: Notes) -> TlsTrust | None:
             roots = _roots_by_secret(
                 combined.validation_context_sds_secret_config, f"{path}.validation_context_sds_secret_config"
             )
-        return _parse_validation(
-            combined.default_validation_context, f"{path}.default_validation_context", notes, roots
-        )
+        return parse_validation(combined.default_validation_context, f"{path}.default_validation_context", notes, roots)
     if which is not None:
         raise ResourceError(path, "is a way to trust that meshsdk does not know")
     return None
@@ -295,7 +333,8 @@ _UNVERIFIED_CONDITIONS = ("require_signed_certificate_timestamp", "max_verify_de
 _LENIENCIES = ("allow_expired_certificate", "trust_chain_verification")
 
 
-def _parse_validation(message: Any, where: str, notes: Notes, roots: TlsFile | None = None) -> TlsTrust:
+def parse_validation(message: Any, where: str, notes: Notes, roots: TlsFile | None = None) -> TlsTrust:
+    """A CertificateValidationContext, with the roots that are found elsewhere."""
     for descriptor, value in message.ListFields():
         if descriptor.name in _UNVERIFIED_CONDITIONS:
             raise ResourceError(f"{where}.{descriptor.name}", "is a check of the peer that is not carried out")

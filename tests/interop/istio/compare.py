@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from meshsdk.controlplane import FolderState
 from meshsdk.controlplane.folder import load
 from meshsdk.controlplane.world import hosts_overlap
 
 from .asking import requests_for
 from .case import Case, Client, Request
+from .client_view import OwnView
 from .cluster_facts import cluster_facts
 from .decision import Decision, decide, decide_as_istiod, leads_to_originals
 from .inbound import compare_servers
@@ -82,8 +84,11 @@ def compare(case: Case, folder: Path, answer: Answer, limit: int = 160, profile:
         folder: Where its documents are.
         answer: istiod's.
         limit: Requests of each client at the most, and half of those that each server is asked.
-        profile: In which shape meshsdk's translation is asked, and by which of istiod's.
+        profile: In which shape meshsdk's translation is asked, and by which of istiod's. For `client` it is not asked:
+            it is compared what a client and a server of profile sidecar make of istiod's own bytes.
     """
+    if profile == "client":
+        return _compare_client(case, answer, limit)
     state, named = load(folder), names_in(case.documents)
     found: list[Difference] = []
     if answer.error:
@@ -129,6 +134,33 @@ def compare(case: Case, folder: Path, answer: Answer, limit: int = 160, profile:
     verdicts, of_servers = compare_servers(case, state, answer, 2 * limit)
     found += [Difference(*one, named=named) for one in of_servers]
     return Comparison(decisions, clusters, verdicts, found)
+
+
+def _compare_client(case: Case, answer: Answer, limit: int) -> Comparison:
+    """What our client and server make of what istiod sends sidecars, against profile gRPC and an Envoy beside them."""
+    found: list[Difference] = []
+    decisions = 0
+    if answer.error:
+        # What a cluster refuses never comes to anybody.
+        return Comparison(0, 0, 0, found)
+    for client, (grpc, sidecar) in zip(case.clients, answer.clients, strict=True):
+        ours, theirs, beside = (
+            OwnView.of(sidecar, client),
+            of_grpc_profile(grpc, client),
+            of_sidecar_profile(sidecar, client),
+        )
+        for request in requests_for(case, client, limit):
+            decisions += 1
+            mine, sees_through = decide(ours, request), leads_to_originals(ours, request)
+            by_envoy = decide(beside, request, sees_through=sees_through)
+            by_grpc = decide_as_istiod(theirs, beside, request, sees_through=sees_through)
+            found += _differing("request", str(request), client, mine, by_envoy)
+            # Now and then istiod has a listener in one of its profiles, and none in the other.
+            if by_grpc["answer"] == by_envoy["answer"]:
+                found += _differing("request", str(request), client, mine, by_grpc)
+        found += [Difference("parser", "a resource", str(client), one, "sent") for one in ours.sidecar.refused]
+    verdicts, of_servers = compare_servers(case, FolderState(), answer, 2 * limit, as_sidecars=True)
+    return Comparison(decisions, 0, verdicts, [*found, *(Difference(*one) for one in of_servers)])
 
 
 def _is_by_a_rules_host(view: View, request: Request, mine: Decision, hosts: tuple[str, ...], named: Named) -> bool:

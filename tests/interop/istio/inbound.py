@@ -35,10 +35,11 @@ from meshsdk.routing import RequestHead
 from meshsdk.security.peer_identity import PeerCertificate, read_peer
 
 from .case import Case, Server
+from .client_view import Sidecar, packed_of
 from .istiod import Answer, NodeResources
 from .view import to_message
 
-__all__ = ["SIGNING_KEY", "compare_servers", "key_server"]
+__all__ = ["KEYS", "SIGNING_KEY", "compare_servers", "key_server"]
 
 Json = dict[str, Any]
 
@@ -115,12 +116,23 @@ def key_server() -> Iterator[None]:
             thread.join()
 
 
-def compare_servers(case: Case, state: FolderState, answer: Answer, limit: int) -> tuple[int, list[Found]]:
-    """Ask the servers of a case, each up to so many requests; how many verdicts there were, and which differ."""
+def compare_servers(
+    case: Case, state: FolderState, answer: Answer, limit: int, *, as_sidecars: bool = False
+) -> tuple[int, list[Found]]:
+    """Ask the servers of a case, each up to so many requests; how many verdicts there were, and which differ.
+
+    Args:
+        case: What is looked at.
+        state: The folder, as meshsdk translates it.
+        answer: istiod's.
+        limit: Requests of each server at the most.
+        as_sidecars: Ours are by istiod's own listener as a whole, and not by the folder.
+    """
     found: list[Found] = []
     number = 0
     for server, (_, sidecar) in zip(case.servers, answer.servers, strict=True):
-        ours, theirs = _of_folder(state, server), _of_sidecar(sidecar, server)
+        ours = _of_whole(sidecar) if as_sidecars else _of_folder(state, server)
+        theirs = _of_sidecar(sidecar, server)
         if isinstance(ours, str) or isinstance(theirs, str):
             # Two that fail do not agree: each may have its own reason.
             found.append(("server.listener", str(server), "all", _there(ours), _there(theirs)))
@@ -143,6 +155,12 @@ def _of_folder(state: FolderState, server: Server) -> InboundPolicy | str:
         return _compiled(packed or b"")
     except (ConfigError, ResourceError) as error:
         return str(error)
+
+
+def _of_whole(node: NodeResources) -> InboundPolicy | str:
+    client = Sidecar(packed_of(node))
+    view = client.inbound()
+    return compile_policy(view, None) if view.listener is not None else view.problem
 
 
 def _of_sidecar(node: NodeResources, server: Server) -> InboundPolicy | str:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from .case import Case, Client, Server
 
 __all__ = [
+    "PACKED_CASES",
     "PASSTHROUGH",
     "RECORDED",
     "Answer",
@@ -32,6 +36,14 @@ __all__ = [
 # Where a sidecar sends what may be called though the mesh does not know it.
 PASSTHROUGH = "PassthroughCluster"
 
+# Cases of which it is kept what a sidecar is sent, byte for byte.
+PACKED_CASES = (
+    *("allow_and_deny", "audits", "auto_mutual_tls", "custom", "headless", "localities", "mirrors", "outliers"),
+    *("peers_permissive", "pods_of_headless", "pools", "protocols", "registry_only_bytes", "registry_only_wildcard"),
+    *("service_entry_dns", "service_entry_none", "service_entry_static", "services", "split", "timeouts_and_retries"),
+    *("tokens", "upstream_tls", "virtual_hosts", "wildcard_and_exact", "wildcards_in_wildcards"),
+)
+
 BOX = Path(__file__).parent / "box"
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -40,12 +52,17 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class NodeResources:
-    """What istiod sends one node."""
+    """What istiod sends one node.
+
+    Attributes:
+        packed: Of a sidecar: all of it as it came, in Any's of JSON.
+    """
 
     listeners: list[Json] = field(default_factory=list)
     routes: list[Json] = field(default_factory=list)
     clusters: list[Json] = field(default_factory=list)
     endpoints: list[Json] = field(default_factory=list)
+    packed: list[Json] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +117,11 @@ def ask(program: Path, cases: Iterable[tuple[Case, Path]]) -> Iterator[Answer]:
 
 def _nodes(case: Case) -> list[Json]:
     nodes = [_client_node(client) for client in case.clients] + [_server_node(server) for server in case.servers]
-    return [{**node, "profile": profile} for node in nodes for profile in ("grpc", "sidecar")]
+    return [
+        {**node, "profile": profile, "packed": profile == "sidecar"}
+        for node in nodes
+        for profile in ("grpc", "sidecar")
+    ]
 
 
 def _client_node(client: Client) -> Json:
@@ -141,6 +162,23 @@ def save_recorded(case: Case, answer: Answer, istiod_version: str) -> None:
     ]
     data = {"istiod": istiod_version, "error": answer.error, "clients": clients, "servers": servers}
     (RECORDED / f"{case.name}.json").write_text(_written({name: value for name, value in data.items() if value}) + "\n")
+    if case.name in PACKED_CASES:
+        save_packed(case, answer)
+
+
+def save_packed(case: Case, answer: Answer) -> None:
+    """Keep what sidecars were sent as it came."""
+    sent = [[sidecar.packed for _, sidecar in nodes] for nodes in (answer.clients, answer.servers)]
+    folded = zlib.compress(json.dumps(sent, separators=(",", ":")).encode(), 9)
+    (RECORDED / f"{case.name}.packed").write_text(base64.encodebytes(folded).decode())
+
+
+def _load_packed(case: Case) -> list[list[list[Json]]]:
+    path = RECORDED / f"{case.name}.packed"
+    if not path.exists():
+        return [[], []]
+    found: list[list[list[Json]]] = json.loads(zlib.decompress(base64.decodebytes(path.read_bytes())))
+    return found
 
 
 def _written(value: Any) -> str:
@@ -158,10 +196,12 @@ def load_recorded(case: Case) -> Answer | None:
         return None
     data = json.loads(path.read_text())
 
-    def pairs(name: str) -> tuple[tuple[NodeResources, NodeResources], ...]:
-        return tuple((NodeResources(**grpc), NodeResources(**sidecar)) for grpc, sidecar in data.get(name, ()))
+    def pairs(name: str, packed: list[list[Json]]) -> tuple[tuple[NodeResources, NodeResources], ...]:
+        found = zip_longest(data.get(name, ()), packed, fillvalue=[])
+        return tuple((NodeResources(**grpc), NodeResources(**sidecar, packed=sent)) for (grpc, sidecar), sent in found)
 
-    return Answer(data.get("error", ""), pairs("clients"), pairs("servers"))
+    of_clients, of_servers = _load_packed(case)
+    return Answer(data.get("error", ""), pairs("clients", of_clients), pairs("servers", of_servers))
 
 
 # Nothing is looked at in them, and they stand in every resource. Where secrets come from is a matter of Istio's agent.

@@ -45,9 +45,11 @@ class Istiod:
     Args:
         program: That runs it.
         folder: Where its documents are.
+        profile: Of its workloads; of sidecars also in which variant they ask.
     """
 
-    def __init__(self, program: Path, folder: Path) -> None:
+    def __init__(self, program: Path, folder: Path, profile: str = "grpc") -> None:
+        self._profile = profile
         self._program = program
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -75,7 +77,7 @@ class Istiod:
             self._process = None
 
     def bootstrap(self, labels: dict[str, str] | None = None, locality: str = "") -> dict[str, Any]:
-        """Of a workload of profile grpc."""
+        """Of a workload."""
         region, zone, _ = (*locality.split("/"), "", "")[:3]
         # Who has an endpoint's address is where that is to istiod, whatever it says itself.
         address = "192.0.2.1" if locality else "127.0.0.1"
@@ -84,14 +86,14 @@ class Istiod:
                 {
                     "server_uri": f"127.0.0.1:{self.port}",
                     "channel_creds": [{"type": "insecure"}],
-                    "server_features": ["xds_v3"],
+                    "server_features": ["xds_v3", *_FEATURES[self._profile]],
                 }
             ],
             "node": {
                 "id": f"sidecar~{address}~web.default~default.svc.cluster.local",
                 "locality": {"region": region, "zone": zone},
                 "metadata": {
-                    "GENERATOR": "grpc",
+                    **({"GENERATOR": "grpc"} if self._profile == "grpc" else {}),
                     "NAMESPACE": "default",
                     "CLUSTER_ID": "Kubernetes",
                     "LABELS": labels or {},
@@ -101,9 +103,13 @@ class Istiod:
         }
 
 
-@pytest.fixture
-def real(program: Path, tmp_path: Path, stack: ExitStack) -> Istiod:
-    one = Istiod(program, tmp_path / "istiod")
+# How each profile asks.
+_FEATURES: dict[str, list[str]] = {"grpc": [], "sidecar": [], "sidecar of the world": ["meshsdk.state_of_the_world"]}
+
+
+@pytest.fixture(params=_FEATURES)
+def real(request: pytest.FixtureRequest, program: Path, tmp_path: Path, stack: ExitStack) -> Istiod:
+    one = Istiod(program, tmp_path / "istiod", request.param)
     stack.callback(one.kill)
     return one
 

@@ -39,7 +39,7 @@ __all__ = ["Profile", "View", "of_folder", "of_grpc_profile", "of_sidecar_profil
 
 Json = dict[str, Any]
 
-Profile = Literal["grpc", "sidecar"]
+Profile = Literal["grpc", "sidecar", "client"]
 
 
 @dataclass

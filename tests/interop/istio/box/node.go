@@ -41,6 +41,7 @@ type node struct {
 	Namespace string            `json:"namespace"`
 	Labels    map[string]string `json:"labels"`
 	IP        string            `json:"ip"`
+	Packed    bool              `json:"packed"`
 	Locality  struct {
 		Region  string `json:"region"`
 		Zone    string `json:"zone"`
@@ -48,12 +49,13 @@ type node struct {
 	} `json:"locality"`
 }
 
-// resources are a node's, as JSON, sorted by name.
+// resources are a node's, as JSON, sorted by name; and as they came, where the node asks for that.
 type resources struct {
 	Listeners []json.RawMessage `json:"listeners"`
 	Routes    []json.RawMessage `json:"routes"`
 	Clusters  []json.RawMessage `json:"clusters"`
 	Endpoints []json.RawMessage `json:"endpoints"`
+	Packed    []*anypb.Any      `json:"packed,omitempty"`
 }
 
 func (n *node) fill() {
@@ -100,6 +102,7 @@ type conversation struct {
 	stream discovery.AggregatedDiscoveryService_StreamAggregatedResourcesClient
 	node   *core.Node
 	latest map[string]*discovery.DiscoveryResponse
+	packed []*anypb.Any
 }
 
 func (n node) ask(t test.Failer, server *xds.FakeDiscoveryServer) (resources, error) {
@@ -124,11 +127,17 @@ func (n node) ask(t test.Failer, server *xds.FakeDiscoveryServer) (resources, er
 	if err != nil {
 		return resources{}, err
 	}
-	c := &conversation{stream, message, map[string]*discovery.DiscoveryResponse{}}
+	c := &conversation{stream: stream, node: message, latest: map[string]*discovery.DiscoveryResponse{}}
+	var found resources
 	if n.Profile == "grpc" {
-		return c.asGrpc(n.inboundNames(server))
+		found, err = c.asGrpc(n.inboundNames(server))
+	} else {
+		found, err = c.asSidecar()
 	}
-	return c.asSidecar()
+	if n.Packed {
+		found.Packed = c.packed
+	}
+	return found, err
 }
 
 // inboundNames are the listeners that a server of this node would ask for: of each port that some Service leads to.
@@ -163,6 +172,7 @@ func (c *conversation) ask(typeURL string, names []string) ([]*anypb.Any, error)
 		}
 		if response.TypeUrl == typeURL {
 			c.latest[typeURL] = response
+			c.packed = append(c.packed, response.Resources...)
 			return response.Resources, nil
 		}
 	}
