@@ -319,15 +319,21 @@ class Mesh:
     def serve(self, app: Any, *, port: int, host: str = "0.0.0.0", **options: Any) -> None:
         """Run an ASGI or WSGI application on a port until it is told to stop, with the mesh's TLS and policy for it.
 
+        A line on standard error says that it runs, where, and what stands in front of it.
+
         Args:
             app: The application.
             port: To listen on.
             host: Address to listen on.
-            **options: uvicorn.Config's.
+            **options: uvicorn.Config's, but for those of several processes.
+
+        Raises:
+            UnsupportedFeatureError: An option is not carried out; it names which.
+            NoRouteError: There is no policy for the port.
         """
         from .server.serve import make_server
 
-        make_server(app, self, port, host=host, **options).run()
+        make_server(app, self, port, host=host, announce=True, **options).run()
 
     def metrics_asgi(self) -> Any:
         """The page of metrics as an ASGI application to mount; from now on requests are counted (docs/metrics.md)."""

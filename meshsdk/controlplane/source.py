@@ -67,6 +67,11 @@ class FolderSource:
             self._hosts = world, found
         return self._hosts[1]
 
+    @property
+    def has_authorization_policies(self) -> bool:
+        """Whether the folder has any, be they for whom they may. From any thread."""
+        return bool(self._folder.state.world.security.authorizations)
+
     def subscribe(self, wanted: Wanted) -> None:
         """See `Source.subscribe`."""
         for kind in ResourceType:

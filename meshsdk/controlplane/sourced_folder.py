@@ -37,6 +37,11 @@ class SourcedFolder(ByName):
         """See `FolderSource.hosts`."""
         return self._folder.hosts
 
+    @property
+    def has_authorization_policies(self) -> bool:
+        """See `FolderSource.has_authorization_policies`."""
+        return self._folder.has_authorization_policies
+
     def key_of(self, name: str) -> Hashable:
         """See `ByName`."""
         return _FOLDER

@@ -9,8 +9,10 @@ import asyncio
 import errno
 import inspect
 import math
+import os
 import socket
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -21,7 +23,11 @@ from .connections import TELLS_PEERS
 from .door import Door
 from .inbound import HasControl, Inbound
 from .strict_http import DEFAULT_TIMEOUTS, Timeouts
+from .told_at_start import is_open_to_everybody, what_stands_in_front
 from .wsgi_threads import MAX_REQUEST_BYTES, in_threads
+
+if TYPE_CHECKING:
+    from ..inbound import InboundPolicy
 
 __all__ = ["MeshServer", "make_server"]
 
@@ -40,8 +46,14 @@ def make_server(app: Any, mesh: HasControl, port: int, *, host: str = "0.0.0.0",
             WSGI application is given.
 
     Raises:
-        UnsupportedFeatureError: `http` names a protocol class that reads requests in its own way.
+        UnsupportedFeatureError: `http` names a protocol class that reads requests in its own way; or an option is for
+            several processes.
     """
+    for name, usual in _OF_SUPERVISORS.items():
+        if options.get(name, usual) not in (usual, None):
+            raise UnsupportedFeatureError(
+                f"{name}={options[name]!r}: mesh.serve runs the application in this process alone; {_INSTEAD}"
+            )
     policy_port = options.pop("policy_port", port)
     timeouts = Timeouts(**{name: options.pop(name) for name in _TIMEOUTS if name in options})
     if options.setdefault("http", "httptools") not in ("auto", "httptools"):
@@ -56,6 +68,7 @@ def make_server(app: Any, mesh: HasControl, port: int, *, host: str = "0.0.0.0",
         closes_mesh=False,
         drops_underscores=is_wsgi,
     )
+    is_announced = options.pop("announce", False)
     options.setdefault("log_level", "warning")
     options.setdefault("lifespan", "off" if is_wsgi else "on")
 
@@ -65,10 +78,13 @@ def make_server(app: Any, mesh: HasControl, port: int, *, host: str = "0.0.0.0",
         await wrapped(scope, receive, send)
 
     config = uvicorn.Config(told, host=host, port=port, **options)
-    return MeshServer(config, Inbound(mesh.runtime, policy_port, host), timeouts)
+    return MeshServer(config, Inbound(mesh.runtime, policy_port, host), timeouts, announce=is_announced)
 
 
 _TIMEOUTS = Timeouts.__struct_fields__
+# uvicorn.run has a supervisor of processes carry these out, and a server by itself passes over them.
+_OF_SUPERVISORS: dict[str, Any] = {"workers": 1, "reload": False}
+_INSTEAD = "start several processes, or gunicorn with MeshMiddleware (docs/security.md)"
 
 
 def _is_asgi(app: Any) -> bool:
@@ -83,13 +99,22 @@ class MeshServer(uvicorn.Server):
         config: uvicorn's.
         inbound: The port's policy.
         timeouts: How long peers are waited for.
+        announce: Say on standard error that it runs, where, and what stands in front of it.
 
     Attributes:
         port: That it listens on, once it does.
     """
 
-    def __init__(self, config: uvicorn.Config, inbound: Inbound, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        inbound: Inbound,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        *,
+        announce: bool = False,
+    ) -> None:
         super().__init__(config)
+        self._is_announced = announce
         self._timeouts = timeouts
         self._inbound = inbound
         self._listener: socket.socket | None = None
@@ -98,7 +123,7 @@ class MeshServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server: the application starts, and then connections are accepted, on one socket."""
-        await self._inbound.wait_ready_async()
+        policy = await self._inbound.wait_ready_async()
         config = self.config
         door = self._door = Door(self._inbound, config, self.server_state, self.lifespan.state, self._timeouts)
         await door.prepare()
@@ -106,12 +131,34 @@ class MeshServer(uvicorn.Server):
         if not self.started:
             return
         self.started = False  # Not before somebody listens.
-        listener = sockets[0] if sockets else _listen(config.host, config.port)
+        try:
+            listener = sockets[0] if sockets else _listen(config.host, config.port)
+        except OSError as error:
+            # As uvicorn's own server ends.
+            why = os.strerror(error.errno) if error.errno else error
+            logger.error("%s:%d cannot be listened on: %s", config.host, config.port, why)
+            await self.lifespan.shutdown()
+            sys.exit(1)
         listener.setblocking(False)
         self._listener = listener
         self.port = listener.getsockname()[1]
         door.spawn(_accept(listener, door))
         self.started = True
+        self._tell(policy)
+
+    def _tell(self, policy: InboundPolicy) -> None:
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        text = f"meshsdk serves on {host}:{self.port} ({what_stands_in_front(policy)})"
+        logger.info("%s", text)
+        if self._is_announced:
+            print(text, file=sys.stderr, flush=True)
+        source = self._inbound.control.source
+        if is_open_to_everybody(policy) and getattr(source, "has_authorization_policies", False):
+            logger.warning(
+                "no AuthorizationPolicy is for port %d, so everybody is let in, though the folder has some: do their"
+                " namespace and selector fit this workload's?",
+                self._inbound.port,
+            )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server: no new connections, then what is under way ends."""
