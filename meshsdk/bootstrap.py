@@ -176,7 +176,10 @@ class Bootstrap(Struct, frozen=True):
         Raises:
             BootstrapError: There is no such authority.
         """
-        if self.node.is_sidecar and authority is None:
+        if self.node.is_sidecar:
+            if authority is not None:
+                # istiod alone tells sidecars of listeners.
+                raise BootstrapError("authorities", "a node of profile sidecar has no listeners of other authorities")
             return (f"{host.lower()}:{port}",)
         is_absolute = host.endswith(".")
         host = host.lower().removesuffix(".")

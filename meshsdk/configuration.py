@@ -15,6 +15,7 @@ from .bootstrap import Bootstrap, load_bootstrap, parse_bootstrap
 from .control import SourceFactory
 from .errors import BootstrapError
 from .istio_pod import SERVER_LISTENER_TEMPLATE, pod_bootstrap
+from .log_lines import logger_of
 from .node import GENERATOR, Node
 from .resources import ResourceType, decode
 from .security import Identity
@@ -34,6 +35,8 @@ __all__ = [
 
 Profile = Literal["grpc", "sidecar"]
 PROFILES = ("grpc", "sidecar")
+
+logger = logger_of("meshsdk")
 
 CONFIG_VARIABLE = "MESHSDK_CONFIG"
 CACHE_VARIABLE = "MESHSDK_CACHE_DIR"
@@ -236,12 +239,13 @@ def _kept_source(
     folder = folder or os.environ.get(CACHE_VARIABLE)
     if not folder:
         return make_source
-    if bootstrap.node.is_sidecar:
-        raise BootstrapError(
-            "node", "cache_dir does not keep what istiod sends a sidecar; use profile grpc with it, or leave it out"
-        )
     if os.name != "posix":
         raise BootstrapError("", "cache_dir needs a system whose files say who may write to them")
+    if bootstrap.node.is_sidecar:
+        logger.warning(
+            "nothing is kept in %s: in profile sidecar a process starts by its management server only", folder
+        )
+        return make_source
     path = Path(folder).absolute()
 
     def make(cache: ResourceCache, loop: ControlLoop) -> Source:

@@ -25,7 +25,7 @@ from .exchange import Directory
 from .followed import OpenLogService, Stats, follow_logs, follow_metrics
 from .forked import keep
 from .http.runtime import HasCertificates, LocalReplies, Transport, UnknownHosts
-from .load_reporter import LoadReporter, follow_loads
+from .load_reporter import LoadReporters, follow_loads
 from .log_lines import logger_of
 from .nearby import Nearby
 from .rotation import RotationWatch
@@ -128,7 +128,7 @@ class Control:
         self._end_of_withdrawn: Timer | None = None
         self._logged_notes: set[str] = set()
         self._stats: Stats = ()
-        self._loads: LoadReporter | None = None
+        self._loads: LoadReporters | None = None
 
     # From any thread.
 
@@ -353,7 +353,7 @@ class Control:
         if changes.servers:
             self._publish_policies(snapshot)
         self._health.follow(changes.clusters, self.directory.clusters)
-        self._loads = follow_loads(self._loads, self.bootstrap, self._loop, lambda: self.directory, changes.clusters)
+        self._loads = follow_loads(self._loads, changes.clusters, self.bootstrap, self._loop, lambda: self.directory)
         for name in changes.listeners:
             self._may_forget = True
             target = self.directory.targets.get(name)

@@ -11,7 +11,7 @@ here, so that nothing is counted twice or lost when a report is put off.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,40 +19,90 @@ from msgspec import Struct, field
 
 from .balancing import Cluster
 from .balancing.load import ClusterLoad, EndpointLoad, Loaded
-from .bootstrap import Bootstrap
+from .bootstrap import Bootstrap, XdsServer
 from .errors import BootstrapError
 from .exchange import Directory
 from .log_lines import logger_of
+from .node import Node
 from .resources import EdsDiscovery
 from .xds import ControlLoop, Timer
 from .xds.backoff import Backoff
+from .xdstp import authority_of
 
 if TYPE_CHECKING:
     from .xds.load_reports import ClusterReport, EndpointReport, LoadStream, LocalityReport, WantedLoad
 
-__all__ = ["LoadReporter", "follow_loads"]
+__all__ = ["LoadReporter", "LoadReporters", "follow_loads"]
 
 logger = logger_of("meshsdk.load_reports")
 
 
 def follow_loads(
-    reporter: LoadReporter | None,
+    reporters: LoadReporters | None,
+    changed: Collection[str],
     bootstrap: Bootstrap,
     loop: ControlLoop | None,
     directory: Callable[[], Directory],
-    changed: Iterable[str],
-) -> LoadReporter | None:
-    """Who reports, now that some clusters have changed; None where nothing is to be reported."""
-    clusters = directory().clusters
-    # Where nobody reports yet, there is a reason to only among those.
-    seen = clusters.values() if reporter is not None else [clusters[name] for name in changed if name in clusters]
-    is_wanted = any(cluster.load is not None for cluster in seen)
-    if is_wanted and reporter is None and loop is not None and bootstrap.servers:
-        return LoadReporter(bootstrap, loop, directory)
-    if not is_wanted and reporter is not None:
-        reporter.close()
-        return None
-    return reporter
+) -> LoadReporters | None:
+    """Who reports, now that some clusters have changed; None as long as nothing was ever to be reported.
+
+    Args:
+        reporters: Who has reported until now.
+        changed: Their names.
+    """
+    if reporters is None:
+        clusters = directory().clusters
+        if loop is None or not any(name in clusters and clusters[name].load is not None for name in changed):
+            return None
+        reporters = LoadReporters(bootstrap, loop, directory)
+    reporters.follow(changed)
+    return reporters
+
+
+class LoadReporters:
+    """One reporter for each list of servers that some counted cluster comes from. Control thread only."""
+
+    def __init__(self, bootstrap: Bootstrap, loop: ControlLoop, directory: Callable[[], Directory]) -> None:
+        self._bootstrap = bootstrap
+        self._loop = loop
+        self._directory = directory
+        self._by_servers: dict[tuple[XdsServer, ...], LoadReporter] = {}
+
+    def follow(self, changed: Collection[str]) -> None:
+        """Some clusters have changed, have come or are gone."""
+        clusters = self._directory().clusters
+        for reporter in self._by_servers.values():
+            reporter.counted.difference_update(changed)
+        for name in changed:
+            cluster = clusters.get(name)
+            if cluster is None or cluster.load is None:
+                continue
+            servers = self._servers_of(name)
+            if servers:
+                if servers not in self._by_servers:
+                    node = self._bootstrap.node
+                    self._by_servers[servers] = LoadReporter(servers, node, self._loop, self._directory)
+                self._by_servers[servers].counted.add(name)
+        for servers, reporter in list(self._by_servers.items()):
+            if not reporter.counted:
+                del self._by_servers[servers]
+                reporter.close()
+
+    def _servers_of(self, name: str) -> tuple[XdsServer, ...]:
+        """gRFC A47: what is of another authority is no business of these servers. Of a folder there are none."""
+        try:
+            return self._bootstrap.servers_of(authority_of(name))
+        except BootstrapError:
+            return ()
+
+    def status(self) -> list[dict[str, Any]]:
+        """What is reported to whom, as `Mesh.status` says it."""
+        return [reporter.status() for reporter in self._by_servers.values()]
+
+    def close(self) -> None:
+        """Stop reporting."""
+        for reporter in self._by_servers.values():
+            reporter.close()
 
 
 class _Told(Struct):
@@ -75,24 +125,30 @@ class LoadReporter:
     """Keeps one stream open and reports. Control thread only.
 
     Args:
-        bootstrap: Its servers, in order of preference, and the node.
+        servers: In order of preference.
+        node: Who reports.
         loop: The control thread.
         directory: The clusters of now.
         backoff: Delays between connection attempts.
+
+    Attributes:
+        counted: The clusters whose configuration asks for reports.
     """
 
     def __init__(
         self,
-        bootstrap: Bootstrap,
+        servers: Sequence[XdsServer],
+        node: Node,
         loop: ControlLoop,
         directory: Callable[[], Directory],
         backoff: Backoff | None = None,
     ) -> None:
-        self._servers = bootstrap.servers
-        self._node = bootstrap.node
+        self._servers = servers
+        self._node = node
         self._loop = loop
         self._directory = directory
         self._backoff = backoff or Backoff()
+        self.counted: set[str] = set()
         self._server_index = 0
         self._stream: LoadStream | None = None
         self._wanted: WantedLoad | None = None
@@ -104,7 +160,7 @@ class LoadReporter:
         loop.post(self._connect)
 
     def status(self) -> dict[str, Any]:
-        """What is reported to whom, as `Mesh.status` says it."""
+        """What is reported to whom."""
         wanted = self._wanted
         return {
             "server": self._servers[self._server_index].uri,
@@ -181,8 +237,8 @@ class LoadReporter:
         """The clusters that are to be told."""
         named = self._wanted.clusters if self._wanted is not None else frozenset()
         clusters = self._directory().clusters
-        found = clusters.values() if named is None else [clusters[name] for name in named if name in clusters]
-        return {one.name: (one, one.load) for one in found if one.load is not None}
+        found = (clusters.get(name) for name in (self.counted if named is None else self.counted & named))
+        return {one.name: (one, one.load) for one in found if one is not None and one.load is not None}
 
     def _report(self) -> None:
         stream, wanted = self._stream, self._wanted

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .exchange import Directory
-from .load_reporter import LoadReporter
+from .load_reporter import LoadReporters
 from .xds import ResourceCache, Source, Status
 
 __all__ = ["clusters_of", "resources_of", "status_of"]
@@ -17,7 +17,7 @@ def status_of(
     directory: Directory,
     cache: ResourceCache,
     source: Source | None,
-    loads: LoadReporter | None,
+    loads: LoadReporters | None,
     notes: Sequence[str],
     failures: int,
 ) -> dict[str, Any]:

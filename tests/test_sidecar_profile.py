@@ -178,3 +178,24 @@ def test_a_node_that_istiod_takes_for_no_sidecar_is_none(node_id: str) -> None:
         meshsdk.Mesh(bootstrap=bootstrap, profile="sidecar")
     with pytest.raises(ValueError, match="profile must be one of"):
         meshsdk.Mesh(bootstrap=bootstrap, profile="other")  # type: ignore[arg-type]
+
+
+def test_nothing_is_kept_for_a_start_without_its_server_and_that_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = {"server_uri": "127.0.0.1:1", "channel_creds": [{"type": "insecure"}]}
+    kept = tmp_path / "kept"
+    with meshsdk.Mesh(bootstrap={"xds_servers": [server], "node": {"id": ID}}, cache_dir=kept):
+        [told] = caplog.messages
+    assert told == f"nothing is kept in {kept}: in profile sidecar a process starts by its management server only"
+    assert not kept.exists()
+
+
+def test_a_sidecar_has_no_listeners_of_other_authorities() -> None:
+    server = {"server_uri": "127.0.0.1:1", "channel_creds": [{"type": "insecure"}]}
+    bootstrap = {"xds_servers": [server], "node": {"id": ID}, "authorities": {"x": {}}}
+    with (
+        meshsdk.Mesh(bootstrap=bootstrap) as mesh,
+        pytest.raises(meshsdk.BootstrapError, match="profile sidecar has no listeners of other authorities"),
+    ):
+        mesh.runtime.bootstrap.listener_names("a", 80, port_is_explicit=True, authority="x")

@@ -17,7 +17,6 @@ from typing import Any
 import grpc
 from envoy.admin.v3 import config_dump_shared_pb2
 from envoy.service.status.v3 import csds_pb2, csds_pb2_grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from ..control import Control
 from ..errors import MeshError
@@ -25,6 +24,7 @@ from ..version import VERSION
 from ..xds import CachedResource, Status
 from ..xds.ads_client import node_message
 from .dumped import pack, redact
+from .envoy_dump import timestamp
 from .redaction import shown_error
 
 __all__ = ["add_csds_servicer"]
@@ -103,14 +103,8 @@ def _response(control: Control, request: Any) -> Any:
 def _fill(config: Any, entry: CachedResource) -> None:
     config.client_status = config_dump_shared_pb2.ClientResourceStatus.Value(entry.status.name)
     if entry.updated_at:
-        config.last_updated.CopyFrom(_timestamp(entry.updated_at))
+        config.last_updated.CopyFrom(timestamp(entry.updated_at))
     if entry.status in (Status.NACKED, Status.RECEIVED_ERROR):
         error = config.error_state
         error.details, error.version_info = shown_error(entry.error), entry.failed_version
-        error.last_update_attempt.CopyFrom(_timestamp(entry.failed_at))
-
-
-def _timestamp(seconds: float) -> Timestamp:
-    made = Timestamp()
-    made.FromMilliseconds(int(seconds * 1000))
-    return made
+        error.last_update_attempt.CopyFrom(timestamp(entry.failed_at))

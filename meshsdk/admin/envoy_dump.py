@@ -20,7 +20,7 @@ from ..xds import CachedResource, Status
 from .dumped import pack
 from .redaction import shown_error
 
-__all__ = ["BadQuery", "config_dump"]
+__all__ = ["BadQuery", "config_dump", "timestamp"]
 
 # Kind, name and what is known of each.
 Entries = Iterable[tuple[str, str, CachedResource]]
@@ -120,7 +120,7 @@ def _fill(state: Any, field: str, type_url: str, entry: CachedResource, at: floa
     state.version_info = entry.version
     getattr(state, field).CopyFrom(pack(type_url, entry.packed))
     if at is not None:
-        state.last_updated.CopyFrom(_timestamp(at))
+        state.last_updated.CopyFrom(timestamp(at))
 
 
 def _tell(state: Any, entry: CachedResource) -> None:
@@ -132,7 +132,8 @@ def _tell(state: Any, entry: CachedResource) -> None:
         state.error_state.details = shown_error(entry.error)
 
 
-def _timestamp(seconds: float) -> Timestamp:
+def timestamp(seconds: float) -> Timestamp:
+    """Seconds since the epoch, as protobuf has them."""
     made = Timestamp()
     made.FromMilliseconds(int(seconds * 1000))
     return made

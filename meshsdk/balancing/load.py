@@ -16,7 +16,10 @@ from ..node import Locality
 from ..resources import Address
 from ..resources.cluster import LoadReporting
 
-__all__ = ["ClusterLoad", "EndpointLoad", "Loaded"]
+__all__ = ["NO_ADDRESS", "ClusterLoad", "Elsewhere", "EndpointLoad", "Loaded"]
+
+# Of what is told of a locality as a whole.
+NO_ADDRESS = Address("", 0)
 
 # Of one endpoint, which may name what it likes.
 _MAX_METRICS = 100
@@ -46,6 +49,29 @@ class EndpointLoad:
         self.issued = self.succeeded = self.failed = 0
         self.metrics: dict[str, tuple[int, float]] = {}
 
+    def add(self, name: str, count: int, total: float) -> None:
+        """So many requests had a metric, with this sum."""
+        counted, summed = self.metrics.get(name, (0, 0.0))
+        if counted or len(self.metrics) < _MAX_METRICS:
+            self.metrics[name] = counted + count, summed + total
+
+
+class Elsewhere:
+    """Stands for the endpoints of one locality, whose requests are counted by others: gRPC channels.
+
+    Attributes:
+        active_requests: As it was told last.
+    """
+
+    __slots__ = ("active_requests", "address", "is_removed", "locality", "priority")
+
+    def __init__(self, locality: Locality, priority: int) -> None:
+        self.address = NO_ADDRESS
+        self.locality = locality
+        self.priority = priority
+        self.active_requests = 0
+        self.is_removed = False
+
 
 class ClusterLoad:
     """Counters of one cluster.
@@ -60,7 +86,7 @@ class ClusterLoad:
         refused: Requests refused by a circuit breaker.
     """
 
-    __slots__ = ("drops", "endpoints", "refused", "reporting", "since")
+    __slots__ = ("_elsewhere", "drops", "endpoints", "refused", "reporting", "since")
 
     def __init__(self, reporting: LoadReporting, since: float) -> None:
         self.reporting = reporting
@@ -68,6 +94,16 @@ class ClusterLoad:
         self.endpoints: dict[Loaded, EndpointLoad] = {}
         self.drops: dict[str, int] = {}
         self.refused = 0
+        self._elsewhere: dict[tuple[Locality, int], Elsewhere] = {}
+
+    def elsewhere(self, locality: Locality, priority: int) -> Elsewhere:
+        """Who stands for a locality whose requests are counted by others."""
+        return self._elsewhere.setdefault((locality, priority), Elsewhere(locality, priority))
+
+    def wants(self, name: str) -> bool:
+        """Whether a metric is to be reported."""
+        wanted = self.reporting.metrics
+        return name in wanted or f"{name.partition('.')[0]}.*" in wanted
 
     def of(self, endpoint: Loaded) -> EndpointLoad:
         """The counters of an endpoint."""
@@ -88,23 +124,20 @@ class ClusterLoad:
 
     def take(self, endpoint: Loaded, report: Mapping[str, Any]) -> None:
         """Add what an endpoint says of one request, as far as it is to be reported (lrs_report_endpoint_metrics)."""
-        metrics = self.of(endpoint).metrics
+        counts = self.of(endpoint)
         for wanted in self.reporting.metrics:
             section, _, key = wanted.partition(".")
             value = report.get(section)
             if not key:
-                _add(metrics, wanted, value)
+                _add(counts, wanted, value)
             elif isinstance(value, Mapping):
                 if key == "*":
                     for name, one in list(value.items())[:_MAX_METRICS]:
-                        _add(metrics, f"{section}.{name}", one)
+                        _add(counts, f"{section}.{name}", one)
                 else:
-                    _add(metrics, wanted, value.get(key))
+                    _add(counts, wanted, value.get(key))
 
 
-def _add(metrics: dict[str, tuple[int, float]], name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return
-    count, total = metrics.get(name, (0, 0.0))
-    if count or len(metrics) < _MAX_METRICS:
-        metrics[name] = count + 1, total + value
+def _add(counts: EndpointLoad, name: str, value: object) -> None:
+    if not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value):
+        counts.add(name, 1, value)

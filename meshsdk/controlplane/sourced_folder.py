@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from ..node import Node
@@ -28,8 +28,14 @@ class SourcedFolder(ByName):
     def __init__(self, folder: FolderSource, node: Node, cache: ResourceCache, loop: ControlLoop) -> None:
         super().__init__(cache, loop, _FOLDER)
         self._node = node
+        self._folder = folder
         self._clients[_FOLDER] = folder
         self._channels: Any = None
+
+    @property
+    def hosts(self) -> Sequence[tuple[str, int]]:
+        """See `FolderSource.hosts`."""
+        return self._folder.hosts
 
     def key_of(self, name: str) -> Hashable:
         """See `ByName`."""

@@ -74,6 +74,10 @@ class LastGoodSource:
         self._source = source
         self._cache = cache
         self._loop = loop
+        # Sources with several servers tell which of them are there.
+        self._is_connected_for: Callable[[str], bool] = getattr(
+            source, "is_connected_for", lambda name: source.is_connected
+        )
         self._keeper = keeper
         self._decode = decode
         self._servers = servers
@@ -126,8 +130,7 @@ class LastGoodSource:
         for timer in (self._look_timer, self._collect_timer, self._refresh_timer):
             if timer is not None:
                 timer.cancel()
-        if self._source.is_connected:
-            self._note_all()
+        self._note_all()
         self._collect()
         self._cache.watcher = None
         self._source.close()
@@ -157,9 +160,7 @@ class LastGoodSource:
             self._look_timer.cancel()
             self._look_timer = None
         if self._source.is_connected:
-            self._was_connected = True
-            self._due = self._kept = None
-            self._oldest, self._problem = 0.0, ""
+            self._come_back()
             return
         missing = self._missing()
         if not missing:
@@ -174,6 +175,12 @@ class LastGoodSource:
             self._due = now
             self._take(missing)
 
+    def _come_back(self) -> None:
+        """The server is there: what was kept is read anew the next time that it is away."""
+        self._was_connected = True
+        self._due = self._kept = None
+        self._oldest, self._problem = 0.0, ""
+
     def _missing(self) -> list[ResourceKey]:
         return [
             (kind, name)
@@ -183,6 +190,7 @@ class LastGoodSource:
             if (entry := self._cache.get(kind, name)) is not None
             and entry.status is Status.REQUESTED
             and entry.resource is None
+            and not self._is_connected_for(name)
         ]
 
     def _take(self, missing: list[ResourceKey]) -> None:
@@ -231,34 +239,36 @@ class LastGoodSource:
                 self._collect_timer = self._loop.call_later(self._settle_seconds, self._collect)
 
     def _note_all(self) -> None:
-        self._noted.update((kind, name) for kind, name, _ in self._cache if kind in _KEPT)
+        """What a server that is there does not change is as it has it now."""
+        keys = ((kind, name) for kind, name, _ in self._cache if kind in _KEPT)
+        self._noted.update(key for key in keys if self._is_connected_for(key[1]))
 
     def _schedule_refresh(self) -> None:
         self._refresh_timer = self._loop.call_later(self._refresh_seconds, self._refresh)
 
     def _refresh(self) -> None:
-        """What a connected server does not change is as it has it now."""
-        if self._source.is_connected:
-            self._note_all()
-            self._collect()
+        self._note_all()
+        self._collect()
         self._schedule_refresh()
 
     def _collect(self) -> None:
         self._collect_timer = None
+        if self._source.is_connected:
+            self._come_back()
         noted, self._noted = self._noted, set()
-        heard_at = time.time() if self._source.is_connected else self._cache.heard_at
         changes: dict[Key, Record | None] = {}
         for kind, name in noted:
             entry = self._cache.get(kind, name)
             if entry is None or entry.kept_at:
                 continue
             key = (kind.type_url, name)
+            heard_at = time.time() if self._is_connected_for(name) else self._cache.heard_at
             if entry.status is Status.ACKED and (kind, name) not in self._cache.fleeting:
                 changes[key] = Record(kind.type_url, name, entry.version, heard_at, entry.packed)
-            elif entry.status is Status.DOES_NOT_EXIST and kind is ResourceType.LISTENER:
+            elif entry.is_missing and entry.resource is None and kind is ResourceType.LISTENER:
                 changes[key] = Record(kind.type_url, name, "", heard_at, b"")
-            elif entry.status in (Status.ACKED, Status.DOES_NOT_EXIST, Status.TIMEOUT):
-                changes[key] = None
+            elif entry.status in (Status.ACKED, Status.TIMEOUT) or entry.is_missing or entry.is_dropped:
+                changes[key] = None  # It may be used for a time only, is gone, or must not be used any more.
         if changes:
             self._keeper.keep(changes)
 

@@ -28,9 +28,6 @@ __all__ = ["AdsClient", "node_message"]
 
 logger = logger_of("meshsdk.xds")
 
-# A server that refuses a stream says so in this time; one that is silent for longer has nothing new to say.
-_QUIET_SECONDS = 1.0
-
 
 class AdsClient:
     """Keeps the wanted resources current over ADS. Control thread only.

@@ -14,6 +14,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from ..bootstrap import Bootstrap
+from ..errors import BootstrapError
 from ..xdstp import authority_of
 from .ads_client import AdsClient
 from .by_name import ByName, Elsewhere, ReadFile, no_files
@@ -58,6 +59,14 @@ class Federation(ByName):
     def key_of(self, name: str) -> Hashable:
         """The servers of the name's authority; see `ByName`."""
         return self._bootstrap.servers_of(authority_of(name))
+
+    def is_connected_for(self, name: str) -> bool:
+        """Whether changes of a resource are heard of."""
+        try:
+            client = self._clients.get(self.key_of(name))
+        except BootstrapError:
+            return True  # It is known that there is none.
+        return client is not None and client.is_connected
 
     def make(self, key: Any) -> Source:
         """See `ByName`."""

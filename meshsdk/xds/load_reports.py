@@ -55,7 +55,10 @@ class WantedLoad(Struct, frozen=True):
 
 
 class EndpointReport(Struct, frozen=True):
-    """What became of the requests to one endpoint since the last report; `in_progress` is of now."""
+    """What became of the requests to one endpoint since the last report; `in_progress` is of now.
+
+    An address without a host is that of a whole locality, of whose endpoints nothing is known by itself.
+    """
 
     address: Address
     issued: int
@@ -211,7 +214,7 @@ def _locality_stats(report: LocalityReport, by_endpoint: bool) -> Any:
         else:
             _add_metric(stats, name, count, total)
     if by_endpoint:
-        stats.upstream_endpoint_stats.extend(map(_endpoint_stats, endpoints))
+        stats.upstream_endpoint_stats.extend(_endpoint_stats(one) for one in endpoints if one.address.host)
     return stats
 
 

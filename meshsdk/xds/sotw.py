@@ -17,7 +17,7 @@ Theory of operation (Envoy docs, xds_protocol):
   then takes the client for one that has what it has forgotten, and never sends it again. So a name that was dropped and
   wanted again, and that the next response lacks, is left out of one request and named in another.
 - A server may pass over the names in a refusal (istiod does), and those in a request that crossed a response. A refusal
-  that is the first to carry new names under its nonce is therefore followed by the same request without the refusal.
+  soon after a change of names is therefore followed by the same request without the refusal.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ __all__ = ["SotwSession"]
 
 # Names of a type that were dropped on a stream; of more, those that were dropped first count as never wanted.
 _MAX_DROPPED = 4096
+# Responses that may be under way when names change; istiod sends the next of a type when one is answered.
+_MAX_CROSSING = 8
 # How often a name is asked for anew: it may be one that does not exist.
 _MAX_ASKED_ANEW = 5
 
@@ -47,9 +49,9 @@ class SotwSession(Session):
         self._questions: dict[ResourceType, Any] = {}
         self._versions: dict[ResourceType, str] = {}
         self._nonces: dict[ResourceType, str] = {}
-        # What each request of this stream has named, and the types whose names were changed since the last response.
+        # What each request of this stream has named; and how many responses more may have crossed a change of names.
         self._always_named: dict[ResourceType, frozenset[str]] = {}
-        self._changed: set[ResourceType] = set()
+        self._crossing = dict.fromkeys(ResourceType, 0)
         # On this stream: dropped, wanted again, and of those what the last response lacks.
         self._dropped: dict[ResourceType, dict[str, None]] = {kind: {} for kind in ResourceType}
         self._returned: dict[ResourceType, set[str]] = {kind: set() for kind in ResourceType}
@@ -62,7 +64,7 @@ class SotwSession(Session):
             self._versions.clear()
         self._nonces.clear()
         self._introduced = False
-        self._changed.clear()
+        self._crossing = dict.fromkeys(ResourceType, 0)
         for kind in ResourceType:
             self._dropped[kind].clear()
             self._returned[kind].clear()
@@ -81,7 +83,7 @@ class SotwSession(Session):
         self._note_change(kind, new, gone)
         self._questions[kind] = discovery_pb2.DiscoveryRequest(resource_names=sorted(names))
         self._always_named[kind] = self._always_named.get(kind, names) & names
-        self._changed.add(kind)
+        self._crossing[kind] = _MAX_CROSSING
         return self._request(kind)
 
     def _note_change(self, kind: ResourceType, new: frozenset[str], gone: frozenset[str]) -> None:
@@ -141,9 +143,10 @@ class SotwSession(Session):
         if not outcome.errors:
             self._versions[kind] = response.version_info
         answers = [self._request(kind, outcome.errors)]
-        if outcome.errors and kind in self._changed:
-            answers.append(self._request(kind))
-        self._changed.discard(kind)
+        if self._crossing[kind]:
+            self._crossing[kind] -= 1
+            if outcome.errors:
+                answers.append(self._request(kind))
         answers += self._ask_anew(kind, wanted)
         return Received(answers, kind, outcome.seen & wanted, outcome.lifetimes, doubted)
 

@@ -35,6 +35,7 @@ from ..patience import PATIENCE
 from ..processes import CLEAN_ENVIRONMENT
 from ..servers import EchoServer
 from ..test_cli import run
+from ..xds.test_secrets import World as SecretWorld
 
 Echo = Callable[..., EchoServer]
 
@@ -157,6 +158,19 @@ def test_secrets_are_not_told(mesh: meshsdk.Mesh, ads: AdsServer, echo: Echo) ->
     assert b"PRIVATE KEY" not in one.SerializeToString()
     assert "BEGIN CERTIFICATE" in shown
     assert "PRIVATE KEY" not in shown
+
+
+def test_certificates_that_the_server_delivers_are_told_without_their_keys(stack: ExitStack, tmp_path: Path) -> None:
+    world = SecretWorld(stack, tmp_path)
+    world.publish_secrets()
+    assert world.client.get("http://shop").is_success
+    with told(world.mesh) as (_, stub):
+        config = fetch(stub)
+    mine, theirs = (of(config, ResourceType.SECRET.type_url, name) for name in ("mine", "theirs"))
+    assert mine.client_status == theirs.client_status == ClientResourceStatus.ACKED
+    assert b"BEGIN CERTIFICATE" in mine.xds_config.value
+    assert b"[redacted]" in mine.xds_config.value
+    assert world.pair[0].splitlines()[1] not in config.SerializeToString()
 
 
 def test_contents_are_left_out_where_nobody_wants_them(mesh: meshsdk.Mesh) -> None:

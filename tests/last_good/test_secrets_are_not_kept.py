@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from ..ads import AdsServer
 from ..certificates import SpiffeCa, spiffe
 from ..grpc.xds import cluster, endpoints, listener
 from ..servers import EchoServer
+from ..xds.test_secrets import World as SecretWorld
 from .conftest import Plane, eventually
 
 TYPES = "type.googleapis.com/"
@@ -137,3 +139,17 @@ def test_a_cluster_with_its_key_is_not_on_disk_and_status_says_so(
     data = one_plane.file.read_bytes()
     assert b"PRIVATE KEY" not in data
     assert b"cluster.v3.Cluster" in data, "the other one is there"
+
+
+def test_certificates_that_the_server_delivers_are_not_on_disk(
+    stack: ExitStack, tmp_path: Path, one_plane: Plane
+) -> None:
+    world = SecretWorld(stack, tmp_path)
+    world.publish_secrets()
+    one_plane.bootstrap = world.ads.bootstrap
+    with one_plane.mesh() as mesh, mesh.client() as client:
+        assert client.get("http://shop").is_success
+    data = one_plane.file.read_bytes()
+    assert b"cluster.v3.Cluster" in data
+    assert b"tls.v3.Secret" not in data
+    assert world.pair[0].splitlines()[1] not in data

@@ -112,6 +112,18 @@ def test_of_listeners_it_is_kept_that_there_is_none(kept: Kept) -> None:
     assert set(kept.records) == {"a"}
 
 
+def test_what_must_not_be_used_any_more_is_not_kept_either(kept: Kept) -> None:
+    for name in "abcd":
+        kept.accept(name)
+    eventually(lambda: set(kept.records) == set("abcd"))
+    kept.do(
+        lambda: kept.cache.reject(CLUSTER, "a", "bad", "2", drops=True),
+        lambda: kept.cache.blame(CLUSTER, "b", "there is none", drops=True, is_missing=True),
+        lambda: kept.cache.blame(CLUSTER, "c", "it is not well"),
+    )
+    eventually(lambda: set(kept.records) == set("cd"))
+
+
 def test_a_refused_update_leaves_the_last_good_one(kept: Kept) -> None:
     kept.accept("a", "1")
     before = eventually(lambda: kept.records.get("a"))

@@ -173,6 +173,10 @@ class _State:
     def for_client(self, node: Any) -> Mapping[Key, bytes]:
         return self._resources
 
+    def differences(self, other: _State) -> set[Key]:
+        keys = self._resources.keys() | other._resources.keys()
+        return {key for key in keys if self._resources.get(key) != other._resources.get(key)}
+
 
 class LikeIstiod(SotwServerSession):
     """Passes over the names in a refusal (istio pilot/pkg/xds/ads.go, ShouldRespond)."""
@@ -184,10 +188,8 @@ class LikeIstiod(SotwServerSession):
 class LikeGo(DeltaServerSession):
     """Says nothing of names that it never had, as go-control-plane."""
 
-    def _send(
-        self, kind: Any, subscription: Any, among: Any, *, missing: Any = (), force: bool = False
-    ) -> Iterator[Any]:
-        return super()._send(kind, subscription, among, force=force)
+    def _send(self, *what: Any, missing: Any = (), force: bool = False) -> Iterator[Any]:
+        return super()._send(*what, force=force)
 
 
 OURS = (SotwServerSession, DeltaServerSession)
@@ -208,10 +210,17 @@ class Server:
         self.is_up = True
         self.state = _State(resources)
 
-    def publish(self, resources: Mapping[Key, bytes]) -> None:
-        self.state = _State(resources)
+    def publish(self, resources: Mapping[Key, bytes], *, says_what: bool = False) -> None:
+        """Serve these.
+
+        Args:
+            resources: All that there is.
+            says_what: Sessions are told what has changed; else they find out.
+        """
+        before, self.state = self.state, _State(resources)
+        changed = before.differences(self.state) if says_what else None
         for wire in self.wires:
-            wire.to_client.extend(wire.session.update(self.state))
+            wire.to_client.extend(wire.session.update(self.state, changed))
 
     def stop(self) -> None:
         self.is_up = False

@@ -25,6 +25,7 @@ from ..lrs import LoadReports
 from ..patience import PATIENCE
 from ..processes import envoy, free_ports, http_listener
 from ..servers import ScriptedServer, read_head
+from .test_grfc_federation import OTHER, federated
 
 SELF: dict[str, Any] = {"lrs_server": {"self": {}}}
 TO_A = [{"match": {"prefix": "/"}, "route": {"cluster": "a"}}]
@@ -46,10 +47,15 @@ class World:
         self.mesh = stack.enter_context(meshsdk.Mesh(bootstrap={**self.ads.bootstrap, "node": node}))
         self.client = stack.enter_context(self.mesh.client())
 
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        """Of each server, what status says."""
+        return list(self.mesh.status().get("load_reports", ()))
+
     def begin(self, host: str = "a") -> None:
         """Have the mesh know the host, and wait until the server is to be told."""
         self.mesh.wait_ready(host, PATIENCE)
-        eventually(lambda: self.mesh.status().get("load_reports", {}).get("interval_seconds"))
+        eventually(lambda: (told := self.told) and all(one["interval_seconds"] for one in told))
 
     def send(self, *paths: str, host: str = "a") -> None:
         """Send requests, in turn by either kind of client."""
@@ -272,7 +278,7 @@ def test_a_server_that_takes_no_reports_is_told_of_and_that_is_all(stack: ExitSt
     ads = stack.enter_context(AdsServer(*service_a(upstream.port)))
     with meshsdk.Mesh(bootstrap=ads.bootstrap) as mesh, mesh.client() as client:
         assert client.get("http://a/ok").status_code == 200
-        problem = eventually(lambda: mesh.status()["load_reports"]["problem"])
+        problem = eventually(lambda: mesh.status()["load_reports"][0]["problem"])
         assert "UNIMPLEMENTED" in problem
         assert mesh.status()["problem"] == ""
 
@@ -289,7 +295,7 @@ def test_reports_begin_and_end_with_the_configuration(stack: ExitStack, upstream
     assert lrs.wait_for("a", succeeded=1).issued == 1
     world.ads.publish(*service_a(upstream.port, lrs_server=None))
     eventually(lambda: lrs.streams == 0)
-    assert "load_reports" not in world.mesh.status()
+    assert world.told == []
 
 
 def test_only_the_own_server_is_reported_to(stack: ExitStack, upstream: Upstream) -> None:
@@ -299,6 +305,27 @@ def test_only_the_own_server_is_reported_to(stack: ExitStack, upstream: Upstream
         [note] = [note for one in mesh.status()["resources"] for note in one["notes"]]
         assert "lrs_server" in note
         assert "load_reports" not in mesh.status()
+
+
+def test_a_cluster_of_another_authority_is_told_to_its_own_servers_alone(stack: ExitStack, upstream: Upstream) -> None:
+    ours, theirs = LoadReports(send_all_clusters=True), LoadReports(send_all_clusters=True)
+    of_other = [
+        {**one, **SELF} if one["@type"].endswith(".Cluster") else one for one in federated(OTHER, "a", upstream.port)
+    ]
+    top = stack.enter_context(AdsServer(*service_a(upstream.port), services=[ours.add_to]))
+    other = stack.enter_context(AdsServer(*of_other, services=[theirs.add_to]))
+    document = {**top.bootstrap, "authorities": {OTHER: {"xds_servers": [other.entry]}}}
+    mesh = stack.enter_context(meshsdk.Mesh(bootstrap=document))
+    mine = stack.enter_context(mesh.client(timeout=PATIENCE))
+    their = stack.enter_context(mesh.client(timeout=PATIENCE, authority=OTHER))
+    assert {client.get("http://a/ok").status_code for client in (mine, their)} == {200}
+    eventually(lambda: sum(bool(one["interval_seconds"]) for one in mesh.status()["load_reports"]) == 2)
+    assert {client.get("http://a/ok").status_code for client in (mine, their)} == {200}
+    name = f"xdstp://{OTHER}/envoy.config.cluster.v3.Cluster/c"
+    ours.wait_for("a", succeeded=1)
+    theirs.wait_for(name, succeeded=1)
+    assert {one.cluster_name for report in ours.reports for one in report.cluster_stats} == {"a"}
+    assert {one.cluster_name for report in theirs.reports for one in report.cluster_stats} == {name}
 
 
 def test_endpoints_that_leave_are_told_and_then_forgotten(stack: ExitStack) -> None:
@@ -331,7 +358,7 @@ def test_a_forked_child_reports_for_itself(stack: ExitStack, upstream: Upstream)
         try:
             world.begin()
             world.send("/503", "/503")
-            while world.mesh.status()["load_reports"]["reports"] < 3:
+            while world.told[0]["reports"] < 3:
                 time.sleep(0.05)
             code = 0
         finally:

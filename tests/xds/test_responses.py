@@ -70,7 +70,7 @@ def test_a_resource_that_does_not_parse_is_refused_and_the_others_are_taken() ->
     assert isinstance(response, LargeResponse)
     assert [one.type_url for one in response.resources][1:] == [good.type_url]
     cache = ResourceCache()
-    session = SotwSession(base_pb2.Node(), cache)
+    session = SotwSession(base_pb2.Node(), cache, takes_all=True)
     session.subscribe(ResourceType.CLUSTER, frozenset("a"))
     session.open()
     response._rest.type_url = ResourceType.CLUSTER.type_url

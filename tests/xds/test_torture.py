@@ -169,7 +169,7 @@ class Backwards(AdsService):
         def make(state: Any) -> Any:
             session = make_session(state)
             update = session.update
-            session.update = lambda state: reversed(list(update(state)))
+            session.update = lambda *state: reversed(list(update(*state)))
             return session
 
         return super()._serve(make, requests)

@@ -61,6 +61,10 @@ def write_cluster(mesh: str, cluster: Cluster, tls: tls_pb2.UpstreamTlsContext |
     limit = cluster.config.circuit_breakers.default.max_requests
     thresholds = message.circuit_breakers.thresholds.add()
     thresholds.max_requests.value = _NO_LIMIT if limit is None else limit
+    reporting = cluster.config.load_reporting
+    if reporting is not None:
+        message.lrs_server.self.SetInParent()
+        message.lrs_report_endpoint_metrics.extend(reporting.metrics)
     if tls is not None:
         message.transport_socket.name = "envoy.transport_sockets.tls"
         message.transport_socket.typed_config.Pack(tls)
@@ -129,10 +133,13 @@ def write_endpoints(mesh: str, cluster: Cluster) -> endpoint_pb2.ClusterLoadAssi
     message = endpoint_pb2.ClusterLoadAssignment(cluster_name=name)
     for priority, tier in enumerate(allocate(cluster)):
         _write_tier(priority, tier, message)
-    if cluster.drop_share:
-        overload = message.policy.drop_overloads.add(category="drop_overloads")
-        overload.drop_percentage.numerator = round(cluster.drop_share * 1_000_000)
+    kept = 1.0
+    for category, share in cluster.endpoints_config.drop_categories if cluster.endpoints_config is not None else ():
+        # Of what those before it let through.
+        overload = message.policy.drop_overloads.add(category=category)
+        overload.drop_percentage.numerator = round((1 - (1 - share) / kept) * 1_000_000) if kept else 0
         overload.drop_percentage.denominator = 2  # MILLION
+        kept = 1 - share
     return message
 
 

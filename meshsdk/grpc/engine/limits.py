@@ -48,8 +48,6 @@ def of_cluster(cluster: Cluster) -> Iterator[str]:
     yield from (f"{where}: {text}" for text in _of_policy(cluster.lb_policy))
     if cluster.max_stream_duration_seconds is not None:
         yield f"{where}: max_stream_duration of the cluster is not carried out; set it on the route"
-    if cluster.load_reporting is not None:
-        yield f"{where}: calls are not in the load reports that lrs_server asks for"
     if cluster.fail_traffic_on_panic and cluster.healthy_panic_threshold:
         yield f"{where}: fail_traffic_on_panic fails calls with UNAVAILABLE, without Envoy's flag"
 

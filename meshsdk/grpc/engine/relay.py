@@ -29,6 +29,7 @@ from ...resources import RESOURCE_TYPES, ResourceType
 from ...xds.ads_server import AdsService
 from .bootstrap import merged_bootstrap, open_keeper
 from .listener import write_listener
+from .loads import LoadService
 from .names import KEEPER, parts_of, resource_name, shown
 from .private_folder import PrivateFolder
 from .tls_slots import TlsSlots
@@ -63,6 +64,9 @@ class RelayClient(Protocol):
     def want(self, listener: tuple[str, ...]) -> None:
         """grpc-core asks for a listener, by the parts of its name after the Mesh's id. From any thread."""
 
+    def take_load(self, cluster: str, stats: Any) -> None:
+        """grpc-core tells of a cluster's load (ClusterStats). From any thread."""
+
 
 class Relay:
     """The server, and what it serves for each Mesh.
@@ -82,6 +86,7 @@ class Relay:
         self._lock = threading.Lock()
         self._asked = threading.Event()
         self._service = AdsService(_State(_KEEPERS), self._on_request)
+        self._loads = LoadService(self._on_load)
         # All that were ever started: one that is let go takes the socket's name with it.
         self._servers: list[Any] = []
         self._keeper: Any = None
@@ -157,6 +162,7 @@ class Relay:
             xds=False,
         )
         self._service.add_to(server)
+        self._loads.add_to(server)
         server.add_insecure_port(f"unix:{self._socket}")
         server.start()
         self._servers.append(server)
@@ -185,6 +191,12 @@ class Relay:
                     client.want(parts[1:])
                 elif parts != (KEEPER,):
                     self._on_stranger(name)
+
+    def _on_load(self, stats: Any) -> None:
+        mesh, *cluster = parts_of(ResourceType.CLUSTER, stats.cluster_name) or ("",)
+        client = self._clients.get(mesh)
+        if client is not None and cluster:
+            client.take_load(cluster[0], stats)
 
     def _on_refusal(self, kind: ResourceType, request: Any) -> None:
         message = request.error_detail.message

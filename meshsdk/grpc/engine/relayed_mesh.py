@@ -18,6 +18,7 @@ from ...forked import keep
 from ...routing import CompiledForward
 from ...xds import ads_client as _ads_client  # noqa: F401
 from .action import write_policy
+from .loads import add_load
 from .names import channel_target
 from .relay import Relay, join, leave, refuse_after_fork
 from .resource_book import ResourceBook
@@ -160,6 +161,12 @@ class RelayedMesh:
                 self.control.post(partial(book.want_target, target, authority, names))
             case ("to", cluster, policy):
                 self.control.post(partial(book.want_destination, cluster, policy))
+
+    def take_load(self, cluster: str, stats: Any) -> None:
+        """See `relay.RelayClient`."""
+        found = self.control.directory.clusters.get(cluster)
+        if found is not None and found.load is not None:
+            add_load(found, found.load, stats)
 
     def status(self) -> dict[str, Any]:
         """For `Mesh.status`: what grpc-core refused, what it cannot do, and certificates that cannot be used."""
