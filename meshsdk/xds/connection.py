@@ -149,9 +149,7 @@ class ServerConnection:
         """See `Source.subscribe`."""
         for kind in ResourceType:
             before, names = self._session.wanted.get(kind, frozenset()), wanted.get(kind, frozenset())
-            if names is before:
-                continue
-            for gone in before - names:
+            for gone in before - names if names is not before else ():
                 self._cancel_timer(kind, gone)
                 self._second_question.forget(kind, gone)
             request = self._session.subscribe(kind, names)
