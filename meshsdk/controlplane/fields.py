@@ -242,7 +242,10 @@ class Fields:
         """
         self.refuse_near(conditions)
         for name in self.unread:
-            self.warn(name, "is not translated, and has no effect")
+            meant = did_you_mean(name, self._read, 0.75)
+            self.warn(
+                name, f"is not known{meant}; it has no effect" if meant else "is not translated, and has no effect"
+            )
 
     def refuse_near(self, known: Iterable[str]) -> None:
         """Refuse fields that were not read and are nearly one of those."""

@@ -390,3 +390,13 @@ def test_nothing_in_the_shape_of_a_kind_ends_in_anything_but_a_problem(tmp_path:
         (tmp_path / "a.json").write_text(json.dumps(objects))
         load(tmp_path)
         (tmp_path / "a.json").unlink()
+
+
+def test_a_field_that_is_nearly_one_that_is_known_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "object.yaml").write_text(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x}\nspec:\n  hosts: [a]\n"
+        "  http: [{route: [{destination: {host: a}}], retires: {attempts: 2}, somethingElse: 1}]\n"
+    )
+    texts = "\n".join(problem.text for problem in load(tmp_path).problems)
+    assert "retires: is not known; did you mean 'retries'?; it has no effect" in texts
+    assert "somethingElse: is not translated, and has no effect" in texts
