@@ -22,7 +22,7 @@ from rich.table import Table
 import meshsdk
 from meshsdk.http.raw_response import EMPTY_BODY, RawResponse
 from meshsdk.resources import PathMatchKind
-from tests.benchmarks import folders, grpc_channels, imports, metrics, scale, servers, sidecars, uploads
+from tests.benchmarks import folders, grpc_channels, imports, metrics, scale, servers, sidecars, storm, uploads
 from tests.benchmarks.bare_bones import AsyncBareBones, BareBones
 from tests.benchmarks.configuration import write_large, write_small
 from tests.benchmarks.decisions import picks_per_second, reading_ratio, route_cost_ratio, update_ratio
@@ -88,6 +88,7 @@ def _run(setup: Setup, folder: Path) -> list[Result]:
         _imports,
         _folders,
         _scale,
+        _storm,
         _sidecars,
         _grpc_channels,
         _servers,
@@ -275,6 +276,16 @@ def _scale() -> list[Result]:
             name = f"one endpoint of {services:,} services changed, control thread"
             results.append(Result(name, found["control_milliseconds"], 1.0, "ms", detail, more_is_better=False))
     return results
+
+
+def _storm() -> list[Result]:
+    """Requests while configuration changes."""
+    found = storm.measure_apart(10.0)
+    detail = f"{found['storm_p99']:.1f} against {found['rest_p99']:.1f} ms, {found['lost']:.0f} changes lost"
+    name = (
+        f"p99 of {storm.REQUESTS:,} requests a second while {storm.CHANGES} endpoints change a second, over p99 at rest"
+    )
+    return [Result(name, found["storm_p99"] / found["rest_p99"], 1.2, "×", detail, more_is_better=False)]
 
 
 def _sidecars() -> list[Result]:
