@@ -26,7 +26,8 @@ class Transport(Protocol):
         """Called in a forked child, which must leave the parent's connections alone."""
 
     def drop_removed(self) -> None:
-        """Called on the control thread: endpoints may be gone, and idle connections to them are to be closed."""
+        """Called on the control thread: configuration has changed. Endpoints may be gone, and idle connections to them
+        are to be closed; so are those of a server that its policy has no place for."""
 
 
 class HasCertificates(Protocol):

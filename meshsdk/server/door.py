@@ -4,7 +4,8 @@ Theory of operation. The first byte of a connection says whether it is TLS (a ha
 section 5.1), and the port's filter chains say whether that may be: STRICT has no chain for plaintext, DISABLE none for
 TLS, PERMISSIVE both. It is looked at and not taken, so whoever reads next finds it. A peer that says nothing is dropped
 after a while, and when descriptors run short those that were silent longest go first (`crowd`). Peers are looked at
-again while their connections last: whoever is trusted no more is cut off.
+again while their connections last: whoever is trusted no more is cut off, and who came in by a chain that is gone is
+sent away.
 """
 
 from __future__ import annotations
@@ -74,6 +75,38 @@ class Door:
         self._peers: dict[Any, PeerChain] = {}
         self._generation: object = None
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._seen_policy: InboundPolicy | None = None
+
+    def drop_removed(self) -> None:
+        """See `runtime.Transport`: on the control thread. The port's policy may have no place for some connections."""
+        policy, loop = self._inbound.policy, self._loop
+        if policy is not self._seen_policy:
+            self._seen_policy = policy
+            if loop is not None:
+                with contextlib.suppress(RuntimeError):  # It has ended.
+                    loop.call_soon_threadsafe(self._send_away)
+
+    def after_fork(self) -> None:
+        """See `runtime.Transport`: a child has no event loop that goes on."""
+
+    def _send_away(self) -> None:
+        """End connections that no filter chain is for any more: at once where they are idle, else after the answer.
+
+        As an Envoy drains those of a chain that goes. Their clients come again, and speak TLS where that is asked for
+        now; a request that was under way is answered by what was decided at its beginning.
+        """
+        policy = self._inbound.policy
+        if policy is None or policy.listener is None:
+            return
+        for protocol in list(self._server_state.connections):
+            if isinstance(protocol, _DoorHttp) and policy.chain_of(self._connection_of(protocol)) is None:
+                protocol.shutdown()
+
+    def _connection_of(self, protocol: _DoorHttp) -> Connection:
+        if protocol.mesh_connection is None:
+            protocol.mesh_connection = connection_of_transport(protocol.mesh_transport, self._own_uri())
+        return protocol.mesh_connection
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something until the door is closed."""
@@ -88,6 +121,9 @@ class Door:
 
     async def prepare(self) -> None:
         """Have a certificate. The first may be long in coming, and must not be waited for on the event loop."""
+        if self._loop is None:
+            self._loop, self._seen_policy = asyncio.get_running_loop(), self._inbound.policy
+            self._inbound.control.register(self)
         if self._context is not None:
             return
         if self._preparing is None or self._preparing.done():
@@ -168,13 +204,10 @@ class Door:
     def _protocol(self) -> asyncio.Protocol:
         """A protocol of uvicorn's whose application knows the connection."""
         made: list[Any] = []
-        known: list[Connection] = []
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             transport = made[0].mesh_transport
-            if not known:
-                known.append(connection_of_transport(transport, self._own_uri()))
-            scope[CONNECTION] = known[0]
+            scope[CONNECTION] = self._connection_of(made[0])
             if scope["type"] == "websocket":
                 scope[TARGET] = made[0].url.decode("latin-1")
             await loaded(scope, receive, _in_one_piece(send, transport) if scope["type"] == "http" else send)
@@ -257,6 +290,7 @@ class _DoorHttp(StrictHttp):
     """The protocol, with the one thing that uvicorn does not tell applications."""
 
     mesh_transport: HeldTransport
+    mesh_connection: Connection | None = None
     mesh_admits: Callable[[Any], bool]
     mesh_forgets: Callable[[Any, None], Any]
 

@@ -430,3 +430,33 @@ def test_auto_mutual_tls_goes_by_what_the_mesh_says(tmp_path: Path, more: str, s
         mesh.client() as client,
     ):
         assert client.get("http://web/").headers["x-scheme"] == scheme
+
+
+def test_connections_of_a_mode_that_is_over_are_sent_away_and_what_is_under_way_is_answered(tmp_path: Path) -> None:
+    port, begun, may_end = one_port(), threading.Event(), threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/slow":
+            begun.set()
+            await asyncio.to_thread(may_end.wait, PATIENCE)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    def ask(connection: socket.socket, path: str) -> None:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+
+    mesh = mesh_of(tmp_path, service("web", port) + peer_authentication("PERMISSIVE"))
+    with mesh, serving(app, mesh, port, lifespan="off"), contextlib.ExitStack() as stack:
+        idle, busy = (stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE)) for _ in range(2))
+        ask(idle, "/")
+        assert idle.recv(1000).startswith(b"HTTP/1.1 200 ")
+        ask(busy, "/slow")
+        assert begun.wait(PATIENCE)
+        (tmp_path / "mesh" / "mesh.yaml").write_text(service("web", port) + peer_authentication("STRICT"))
+        assert idle.recv(1000) == b"", "it is closed, and nothing is answered that nobody asked"
+        may_end.set()
+        answer = b""
+        while piece := busy.recv(1000):
+            answer += piece
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.endswith(b"ok")
