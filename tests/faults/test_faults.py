@@ -159,7 +159,7 @@ def test_a_thousand_updates_under_traffic_cost_no_request_and_leave_nothing_behi
     with Traffic(mesh, "http://a/", pause=0.02) as traffic:
         gc.collect()
         before = resources_in_use()
-        source: Any = mesh.runtime._source
+        source: Any = mesh.runtime._source._folder  # type: ignore[union-attr]
         source._folder._settle_ns = 0  # Files are replaced whole, so there is nothing to wait for.
         for number in range(1000):
             used = [port for index, port in enumerate(ports) if index != number % 4]

@@ -265,7 +265,11 @@ def test_servers_elsewhere_get_the_policy_of_their_workload(
     yaml = service("a", 8080).replace("127.0.0.1", "10.0.0.9") + "---\n"
     yaml += service("b", 8080).replace("127.0.0.1", "10.0.0.8") + POLICY
     server = make_server(yaml)
-    node = {"id": f"sidecar~{address}~p.default~default.svc.cluster.local", "userAgentName": "meshsdk"}
+    node = {
+        "id": f"sidecar~{address}~p.default~default.svc.cluster.local",
+        "userAgentName": "meshsdk",
+        "metadata": {"GENERATOR": "grpc"},
+    }
     name = "xds.istio.io/grpc/lds/inbound/0.0.0.0:8080"
     [packed] = asked_for(server.port, ResourceType.LISTENER, [name], node)
     listener = decode(ResourceType.LISTENER, packed.value)
