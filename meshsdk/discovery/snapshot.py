@@ -13,7 +13,7 @@ from ..resources.istio_stats import StatsConfig
 __all__ = ["Changes", "ClusterView", "ListenerView", "ServerView", "Snapshot"]
 
 
-class ListenerView(Struct, frozen=True):
+class ListenerView(Struct, frozen=True, gc=False):
     """A listener with its routes, or why there is none.
 
     Attributes:
@@ -29,7 +29,7 @@ class ListenerView(Struct, frozen=True):
     passes_through: bool = False
 
 
-class ServerView(Struct, frozen=True):
+class ServerView(Struct, frozen=True, gc=False):
     """A server's listener with its routes, or why it has none.
 
     Attributes:
@@ -44,7 +44,7 @@ class ServerView(Struct, frozen=True):
     does_not_exist: bool = False
 
 
-class ClusterView(Struct, frozen=True):
+class ClusterView(Struct, frozen=True, gc=False):
     """A cluster with its endpoints, or why there are none. An aggregate cluster has no endpoints of its own."""
 
     cluster: Cluster | None = None
@@ -52,7 +52,7 @@ class ClusterView(Struct, frozen=True):
     problem: str = ""
 
 
-class Changes(Struct, frozen=True):
+class Changes(Struct, frozen=True, gc=False):
     """The names of what a snapshot has otherwise than the one before it, or more, or no longer."""
 
     listeners: frozenset[str] = frozenset()

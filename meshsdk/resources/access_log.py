@@ -48,7 +48,7 @@ class Comparison(Enum):
     NE = 3
 
 
-class Compared(Struct, frozen=True):
+class Compared(Struct, frozen=True, gc=False):
     """Status or duration, compared with a number (status_code_filter, duration_filter).
 
     Attributes:
@@ -60,15 +60,15 @@ class Compared(Struct, frozen=True):
     value: int
 
 
-class IsNoHealthCheck(Struct, frozen=True):
+class IsNoHealthCheck(Struct, frozen=True, gc=False):
     """not_health_check_filter."""
 
 
-class IsTraced(Struct, frozen=True):
+class IsTraced(Struct, frozen=True, gc=False):
     """traceable_filter."""
 
 
-class Sampled(Struct, frozen=True):
+class Sampled(Struct, frozen=True, gc=False):
     """A share of the requests (runtime_filter); the request id says which, where it has one.
 
     Attributes:
@@ -82,44 +82,44 @@ class Sampled(Struct, frozen=True):
     is_independent: bool
 
 
-class HasHeader(Struct, frozen=True):
+class HasHeader(Struct, frozen=True, gc=False):
     """header_filter."""
 
     header: HeaderMatcher
 
 
-class HasFlags(Struct, frozen=True):
+class HasFlags(Struct, frozen=True, gc=False):
     """One of some response flags; any, where there are none (response_flag_filter)."""
 
     flags: frozenset[str]
 
 
-class HasGrpcStatus(Struct, frozen=True):
+class HasGrpcStatus(Struct, frozen=True, gc=False):
     """grpc_status_filter."""
 
     statuses: frozenset[int]
     excludes: bool
 
 
-class LogTypes(Struct, frozen=True):
+class LogTypes(Struct, frozen=True, gc=False):
     """log_type_filter; lines here are all of the type DownstreamEnd."""
 
     matches: bool
 
 
-class Expression(Struct, frozen=True):
+class Expression(Struct, frozen=True, gc=False):
     """A CEL expression (envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter)."""
 
     text: str
 
 
-class AllOf(Struct, frozen=True):
+class AllOf(Struct, frozen=True, gc=False):
     """and_filter."""
 
     filters: tuple[AccessLogFilter, ...]
 
 
-class AnyOf(Struct, frozen=True):
+class AnyOf(Struct, frozen=True, gc=False):
     """or_filter."""
 
     filters: tuple[AccessLogFilter, ...]
@@ -140,7 +140,7 @@ AccessLogFilter = (
 )
 
 
-class AccessLogConfig(Struct, frozen=True):
+class AccessLogConfig(Struct, frozen=True, gc=False):
     """Which requests are told, what of them, and where to.
 
     Attributes:

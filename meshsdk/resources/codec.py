@@ -50,7 +50,7 @@ RESOURCE_TYPES = {kind.type_url: kind for kind in ResourceType}
 Unparsed = bytes
 
 
-class _Codec(Struct, frozen=True):
+class _Codec(Struct, frozen=True, gc=False):
     message: Callable[[], type[Message]]
     name_field: str
     parse: Callable[[Any], Any]

@@ -25,7 +25,7 @@ _API_TYPES = {2: (False, False), 3: (True, False), 5: (False, True), 6: (True, T
 _CREDENTIAL_FILES = ("root_certs", "private_key", "cert_chain")
 
 
-class FileOrigin(Struct, frozen=True):
+class FileOrigin(Struct, frozen=True, gc=False):
     """A file with a DiscoveryResponse (PathConfigSource).
 
     Attributes:
@@ -37,7 +37,7 @@ class FileOrigin(Struct, frozen=True):
     watched_directory: str = ""
 
 
-class ServerOrigin(Struct, frozen=True):
+class ServerOrigin(Struct, frozen=True, gc=False):
     """A management server of its own (ApiConfigSource).
 
     Attributes:

@@ -41,7 +41,7 @@ _NOT_APPLIED = frozenset(
 )
 
 
-class _Rules(Struct, frozen=True):
+class _Rules(Struct, frozen=True, gc=False):
     """The rules of a message type.
 
     Attributes:

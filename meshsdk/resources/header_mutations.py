@@ -29,7 +29,7 @@ class AppendAction(Enum):
     OVERWRITE_IF_EXISTS = 3
 
 
-class HeaderAddition(Struct, frozen=True):
+class HeaderAddition(Struct, frozen=True, gc=False):
     """One header to add: its value is a format string (Envoy docs, http_conn_man/headers, custom headers)."""
 
     name: str
@@ -38,7 +38,7 @@ class HeaderAddition(Struct, frozen=True):
     keep_empty_value: bool = False
 
 
-class HeaderMutations(Struct, frozen=True):
+class HeaderMutations(Struct, frozen=True, gc=False):
     """Headers that one level (route, virtual host, …) removes and adds; Envoy removes first, then adds."""
 
     add: tuple[HeaderAddition, ...] = ()

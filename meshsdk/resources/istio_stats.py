@@ -32,7 +32,7 @@ _TYPE = "stats.PluginConfig"
 _TYPED_STRUCTS = ("xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct")
 
 
-class MetricTags(Struct, frozen=True):
+class MetricTags(Struct, frozen=True, gc=False):
     """What is changed of one metric, or of all (MetricConfig).
 
     Attributes:
@@ -48,7 +48,7 @@ class MetricTags(Struct, frozen=True):
     is_dropped: bool = False
 
 
-class StatsConfig(Struct, frozen=True):
+class StatsConfig(Struct, frozen=True, gc=False):
     """A filter istio.stats.
 
     Attributes:

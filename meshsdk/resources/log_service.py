@@ -32,7 +32,7 @@ _TIMEOUT_SECONDS = 10.0
 _MAX_DEPTH = 16
 
 
-class LogService(Struct, frozen=True):
+class LogService(Struct, frozen=True, gc=False):
     """A server, and what it is told.
 
     Attributes:

@@ -38,7 +38,7 @@ MAX_PATH_LENGTH = 256
 _MAX_TAGS = 128
 
 
-class RequestIds(Struct, frozen=True):
+class RequestIds(Struct, frozen=True, gc=False):
     """What is done about x-request-id.
 
     Attributes:
@@ -56,7 +56,7 @@ class RequestIds(Struct, frozen=True):
     decides_sampling: bool = True
 
 
-class Share(Struct, frozen=True):
+class Share(Struct, frozen=True, gc=False):
     """A share of the requests."""
 
     numerator: int
@@ -79,7 +79,7 @@ class TagSource(Enum):
     HOST_METADATA = "host"
 
 
-class CustomTag(Struct, frozen=True):
+class CustomTag(Struct, frozen=True, gc=False):
     """A tag of spans.
 
     Attributes:
@@ -95,7 +95,7 @@ class CustomTag(Struct, frozen=True):
     default: str = ""
 
 
-class Tracing(Struct, frozen=True):
+class Tracing(Struct, frozen=True, gc=False):
     """Which requests are traced, and how their spans are tagged.
 
     Attributes:

@@ -36,7 +36,7 @@ ANY = "*"
 ANY_LISTENER = (ResourceType.LISTENER, ANY)
 
 
-class CachedResource(Struct, frozen=True):
+class CachedResource(Struct, frozen=True, gc=False):
     """One resource and how it came to be so.
 
     Attributes:

@@ -45,19 +45,19 @@ class DiscoveryKind(Enum):
     ORIGINAL_DST = "ORIGINAL_DST"
 
 
-class EdsDiscovery(Struct, frozen=True):
+class EdsDiscovery(Struct, frozen=True, gc=False):
     """Endpoints by EDS under `service_name` (Cluster.EdsClusterConfig)."""
 
     service_name: str
 
 
-class StaticDiscovery(Struct, frozen=True):
+class StaticDiscovery(Struct, frozen=True, gc=False):
     """Endpoints in the cluster itself (Cluster.load_assignment)."""
 
     endpoints: Endpoints
 
 
-class DnsDiscovery(Struct, frozen=True):
+class DnsDiscovery(Struct, frozen=True, gc=False):
     """Endpoints by DNS.
 
     Attributes:
@@ -74,13 +74,13 @@ class DnsDiscovery(Struct, frozen=True):
     family: str = "AUTO"
 
 
-class AggregateDiscovery(Struct, frozen=True):
+class AggregateDiscovery(Struct, frozen=True, gc=False):
     """Other clusters, in order of preference (envoy.extensions.clusters.aggregate.v3.ClusterConfig)."""
 
     clusters: tuple[str, ...]
 
 
-class OriginalDiscovery(Struct, frozen=True):
+class OriginalDiscovery(Struct, frozen=True, gc=False):
     """Wherever the request was to go by itself (Cluster.DiscoveryType.ORIGINAL_DST): its own host, looked up."""
 
 
@@ -98,7 +98,7 @@ class HttpProtocol(Enum):
     NEGOTIATED = "by ALPN"
 
 
-class Thresholds(Struct, frozen=True):
+class Thresholds(Struct, frozen=True, gc=False):
     """Limits of one priority (CircuitBreakers.Thresholds); None is no limit.
 
     Attributes:
@@ -114,7 +114,7 @@ class Thresholds(Struct, frozen=True):
     min_retry_concurrency: int = 3
 
 
-class CircuitBreakers(Struct, frozen=True):
+class CircuitBreakers(Struct, frozen=True, gc=False):
     """Limits of the DEFAULT and of the HIGH routing priority, and of each endpoint.
 
     Attributes:
@@ -126,7 +126,7 @@ class CircuitBreakers(Struct, frozen=True):
     max_connections_per_host: int | None = None
 
 
-class LoadReporting(Struct, frozen=True):
+class LoadReporting(Struct, frozen=True, gc=False):
     """Its load is reported to the server that it comes from (Cluster.lrs_server).
 
     Attributes:
@@ -136,7 +136,7 @@ class LoadReporting(Struct, frozen=True):
     metrics: tuple[str, ...] = ()
 
 
-class TcpKeepalive(Struct, frozen=True):
+class TcpKeepalive(Struct, frozen=True, gc=False):
     """When an idle connection is probed (envoy.config.core.v3.TcpKeepalive); None is the system's default."""
 
     probes: int | None = None
@@ -153,7 +153,7 @@ _ISTIO = "istio"
 OVERRIDABLE = frozenset({HealthStatus.UNKNOWN, HealthStatus.HEALTHY, HealthStatus.DEGRADED})
 
 
-class TlsMatch(Struct, frozen=True):
+class TlsMatch(Struct, frozen=True, gc=False):
     """TLS settings for the endpoints whose metadata has all of these values (Cluster.TransportSocketMatch).
 
     Attributes:
@@ -166,7 +166,7 @@ class TlsMatch(Struct, frozen=True):
     is_automatic: bool = False
 
 
-class Cluster(Struct, frozen=True):
+class Cluster(Struct, frozen=True, gc=False):
     """A group of endpoints that offer the same service.
 
     Attributes:

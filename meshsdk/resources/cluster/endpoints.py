@@ -78,7 +78,7 @@ Metadata = Mapping[str, Mapping[str, Any]]
 NO_METADATA: Metadata = MappingProxyType({})
 
 
-class HealthCheckConfig(Struct, frozen=True):
+class HealthCheckConfig(Struct, frozen=True, gc=False):
     """What an endpoint has to say of active health checks (envoy.config.endpoint.v3.Endpoint.HealthCheckConfig).
 
     Attributes:
@@ -110,7 +110,7 @@ class EndpointConfig(Struct, frozen=True, gc=False):
     health_check: HealthCheckConfig = USUAL_HEALTH_CHECK
 
 
-class LocalityEndpoints(Struct, frozen=True):
+class LocalityEndpoints(Struct, frozen=True, gc=False):
     """The endpoints of one locality at one priority.
 
     Attributes:
@@ -124,7 +124,7 @@ class LocalityEndpoints(Struct, frozen=True):
     priority: int = 0
 
 
-class Endpoints(Struct, frozen=True):
+class Endpoints(Struct, frozen=True, gc=False):
     """All endpoints of a cluster.
 
     Attributes:

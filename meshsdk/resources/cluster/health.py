@@ -18,7 +18,7 @@ from ..values import optional, seconds
 __all__ = ["HealthCheck", "HealthCheckKind", "OutlierDetection", "parse_health_check", "parse_outlier_detection"]
 
 
-class OutlierDetection(Struct, frozen=True):
+class OutlierDetection(Struct, frozen=True, gc=False):
     """When an endpoint that fails is taken out for a while. `enforcing_…` and `…_percent` are percentages.
 
     Attributes:
@@ -62,7 +62,7 @@ class HealthCheckKind(Enum):
     GRPC = "grpc_health_check"
 
 
-class HealthCheck(Struct, frozen=True):
+class HealthCheck(Struct, frozen=True, gc=False):
     """How endpoints are asked whether they are well. Times are in seconds.
 
     Attributes:

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-class SlowStart(Struct, frozen=True):
+class SlowStart(Struct, frozen=True, gc=False):
     """A new endpoint gets its full share little by little (SlowStartConfig).
 
     Attributes:
@@ -45,17 +45,17 @@ class SlowStart(Struct, frozen=True):
     min_weight_percent: float = 10.0
 
 
-class RoundRobin(Struct, frozen=True):
+class RoundRobin(Struct, frozen=True, gc=False):
     """Each endpoint in turn, by weight."""
 
     slow_start: SlowStart | None = None
 
 
-class Random(Struct, frozen=True):
+class Random(Struct, frozen=True, gc=False):
     """Any endpoint, whatever its weight."""
 
 
-class LeastRequest(Struct, frozen=True):
+class LeastRequest(Struct, frozen=True, gc=False):
     """The least busy of `choice_count` endpoints (Cluster.LeastRequestLbConfig); of all with `full_scan`."""
 
     choice_count: int = 2
@@ -71,7 +71,7 @@ class HashFunction(Enum):
     MURMUR_HASH_2 = "MURMUR_HASH_2"
 
 
-class ConsistentHashing(Struct, frozen=True):
+class ConsistentHashing(Struct, frozen=True, gc=False):
     """What ring hash and maglev have in common (ConsistentHashingLbConfig).
 
     Attributes:
@@ -88,7 +88,7 @@ class ConsistentHashing(Struct, frozen=True):
 NO_CONSISTENT_HASHING = ConsistentHashing()
 
 
-class RingHash(Struct, frozen=True):
+class RingHash(Struct, frozen=True, gc=False):
     """Endpoints on a ring, a request goes to the next one (ketama)."""
 
     minimum_ring_size: int = 1024
@@ -97,20 +97,20 @@ class RingHash(Struct, frozen=True):
     common: ConsistentHashing = NO_CONSISTENT_HASHING
 
 
-class Maglev(Struct, frozen=True):
+class Maglev(Struct, frozen=True, gc=False):
     """Endpoints in a table of prime size that is evenly filled (Maglev, NSDI 2016)."""
 
     table_size: int = 65537
     common: ConsistentHashing = NO_CONSISTENT_HASHING
 
 
-class PickFirst(Struct, frozen=True):
+class PickFirst(Struct, frozen=True, gc=False):
     """The first endpoint that is healthy (gRFC A62); shuffled once where asked for."""
 
     shuffle: bool = False
 
 
-class ClientSideWeightedRoundRobin(Struct, frozen=True):
+class ClientSideWeightedRoundRobin(Struct, frozen=True, gc=False):
     """Turns by weights that endpoints report of themselves (ORCA; gRFC A58).
 
     Attributes:
@@ -138,7 +138,7 @@ class SubsetFallback(Enum):
     KEYS_SUBSET = "KEYS_SUBSET"
 
 
-class SubsetSelector(Struct, frozen=True):
+class SubsetSelector(Struct, frozen=True, gc=False):
     """Keys of endpoint metadata by whose values subsets are made (LbSubsetConfig.LbSubsetSelector)."""
 
     keys: tuple[str, ...]
@@ -146,7 +146,7 @@ class SubsetSelector(Struct, frozen=True):
     fallback_keys: tuple[str, ...] = ()
 
 
-class Subset(Struct, frozen=True):
+class Subset(Struct, frozen=True, gc=False):
     """Endpoints whose metadata fits the route's metadata_match, then a policy among them (Cluster.LbSubsetConfig).
 
     Attributes:
@@ -171,7 +171,7 @@ class Subset(Struct, frozen=True):
     scale_locality_weight: bool = False
 
 
-class OverrideHost(Struct, frozen=True):
+class OverrideHost(Struct, frozen=True, gc=False):
     """The endpoint that a request header names, where it is there; otherwise what `fallback` picks."""
 
     headers: tuple[str, ...]

@@ -36,7 +36,7 @@ __all__ = ["ParsedPolicy", "parse_lb_policy"]
 _MAX_DEPTH = 16
 
 
-class ParsedPolicy(Struct, frozen=True):
+class ParsedPolicy(Struct, frozen=True, gc=False):
     """A policy, and what its settings say of localities.
 
     Attributes:

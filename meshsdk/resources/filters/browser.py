@@ -29,11 +29,11 @@ __all__ = [
 _ALWAYS = FractionalPercent(100, 100)
 
 
-class Cors(FilterSetting, Struct, frozen=True):
+class Cors(FilterSetting, Struct, frozen=True, gc=False):
     """The filter itself, which does nothing without a route's policy."""
 
 
-class CorsPolicy(FilterSetting, Struct, frozen=True):
+class CorsPolicy(FilterSetting, Struct, frozen=True, gc=False):
     """Cross-origin resource sharing of a route.
 
     Attributes:
@@ -70,7 +70,7 @@ class CorsPolicy(FilterSetting, Struct, frozen=True):
         )
 
 
-class Csrf(FilterSetting, Struct, frozen=True):
+class Csrf(FilterSetting, Struct, frozen=True, gc=False):
     """Requests that change something must come from their own origin, or from one of `origins`."""
 
     enabled: FractionalPercent

@@ -14,7 +14,7 @@ from .settings import FilterSetting
 __all__ = ["Buffer", "parse_buffer", "parse_buffer_per_route"]
 
 
-class Buffer(FilterSetting, Struct, frozen=True):
+class Buffer(FilterSetting, Struct, frozen=True, gc=False):
     """The longest body that is sent; a longer one is answered with 413. None switches the filter off."""
 
     max_request_bytes: int | None = None

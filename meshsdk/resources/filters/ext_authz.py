@@ -43,7 +43,7 @@ _TIMEOUT_SECONDS = 0.2  # GrpcService.timeout and HttpUri.timeout: what Envoy us
 Matchers = tuple[StringMatcher, ...]
 
 
-class GrpcAuthorization(Struct, frozen=True):
+class GrpcAuthorization(Struct, frozen=True, gc=False):
     """A server of envoy.service.auth.v3.Authorization."""
 
     cluster: str
@@ -51,7 +51,7 @@ class GrpcAuthorization(Struct, frozen=True):
     metadata: tuple[tuple[str, str], ...] = ()
 
 
-class HttpAuthorization(Struct, frozen=True):
+class HttpAuthorization(Struct, frozen=True, gc=False):
     """A server that is asked by a copy of the request's head.
 
     Attributes:
@@ -75,7 +75,7 @@ class HttpAuthorization(Struct, frozen=True):
     client_headers_on_success: Matchers = ()
 
 
-class ExtAuthz(FilterSetting, Struct, frozen=True):
+class ExtAuthz(FilterSetting, Struct, frozen=True, gc=False):
     """The filter.
 
     Attributes:
@@ -112,7 +112,7 @@ class ExtAuthz(FilterSetting, Struct, frozen=True):
         return (self.service.cluster,)
 
 
-class ExtAuthzPerRoute(FilterSetting, Struct, frozen=True):
+class ExtAuthzPerRoute(FilterSetting, Struct, frozen=True, gc=False):
     """What a route adds: values that the server is told, and whether it is told the body."""
 
     context_extensions: Mapping[str, str] = field(default_factory=dict)

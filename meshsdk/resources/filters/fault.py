@@ -22,7 +22,7 @@ _ACTED_ON = frozenset(
 NEVER = FractionalPercent(0, 100)
 
 
-class Fault(FilterSetting, Struct, frozen=True):
+class Fault(FilterSetting, Struct, frozen=True, gc=False):
     """Delay and abort, each for its share of the requests.
 
     Attributes:

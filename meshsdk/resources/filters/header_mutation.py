@@ -16,7 +16,7 @@ from .settings import FilterSetting
 __all__ = ["FilterHeaderMutations", "parse_header_mutation", "parse_header_mutation_per_route"]
 
 
-class FilterHeaderMutations(FilterSetting, Struct, frozen=True):
+class FilterHeaderMutations(FilterSetting, Struct, frozen=True, gc=False):
     """What the filter header_mutation does (HeaderMutation).
 
     Each mutation is a level of its own, since this filter carries them out one after the other.

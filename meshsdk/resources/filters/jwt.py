@@ -52,14 +52,14 @@ _CACHE_SECONDS = 600.0
 MAX_JWKS_BYTES = 1 << 20
 
 
-class LocalJwks(Struct, frozen=True):
+class LocalJwks(Struct, frozen=True, gc=False):
     """A JSON web key set in the configuration: its text, or the file that holds it."""
 
     text: str = ""
     path: str = ""
 
 
-class RemoteJwks(Struct, frozen=True):
+class RemoteJwks(Struct, frozen=True, gc=False):
     """A JSON web key set to be fetched.
 
     Attributes:
@@ -75,14 +75,14 @@ class RemoteJwks(Struct, frozen=True):
     cache_seconds: float = _CACHE_SECONDS
 
 
-class JwtHeader(Struct, frozen=True):
+class JwtHeader(Struct, frozen=True, gc=False):
     """A header that may hold a token, after a prefix."""
 
     name: str
     prefix: str = ""
 
 
-class JwtProvider(Struct, frozen=True):
+class JwtProvider(Struct, frozen=True, gc=False):
     """An issuer of tokens, where requests carry them, and what is made of them (JwtProvider).
 
     Attributes:
@@ -118,44 +118,44 @@ class JwtProvider(Struct, frozen=True):
     space_delimited_claims: frozenset[str] = frozenset()
 
 
-class ProviderRequired(Struct, frozen=True):
+class ProviderRequired(Struct, frozen=True, gc=False):
     """A good token of this provider; `audiences` take the place of the provider's own where they are set."""
 
     provider: str
     audiences: frozenset[str] = frozenset()
 
 
-class AnyRequired(Struct, frozen=True):
+class AnyRequired(Struct, frozen=True, gc=False):
     """One of these is met."""
 
     requirements: tuple[JwtRequirement, ...]
 
 
-class AllRequired(Struct, frozen=True):
+class AllRequired(Struct, frozen=True, gc=False):
     """All of these are met."""
 
     requirements: tuple[JwtRequirement, ...]
 
 
-class AllowMissing(Struct, frozen=True):
+class AllowMissing(Struct, frozen=True, gc=False):
     """No token, or a good one of some provider."""
 
 
-class AllowMissingOrFailed(Struct, frozen=True):
+class AllowMissingOrFailed(Struct, frozen=True, gc=False):
     """Anything; good tokens are told to later filters."""
 
 
 JwtRequirement = ProviderRequired | AnyRequired | AllRequired | AllowMissing | AllowMissingOrFailed
 
 
-class JwtRule(Struct, frozen=True):
+class JwtRule(Struct, frozen=True, gc=False):
     """Which requests need what; None needs nothing."""
 
     match: RouteMatch
     requirement: JwtRequirement | None
 
 
-class JwtAuthentication(FilterSetting, Struct, frozen=True):
+class JwtAuthentication(FilterSetting, Struct, frozen=True, gc=False):
     """The filter (JwtAuthentication). The first rule that matches counts; without one nothing is needed."""
 
     stands_beside_routes: ClassVar[bool] = True
@@ -173,7 +173,7 @@ class JwtAuthentication(FilterSetting, Struct, frozen=True):
         return tuple(one.cluster for one in sources if isinstance(one, RemoteJwks))
 
 
-class JwtPerRoute(FilterSetting, Struct, frozen=True):
+class JwtPerRoute(FilterSetting, Struct, frozen=True, gc=False):
     """What a route says: a requirement by name, in place of the rules."""
 
     requirement: str

@@ -33,7 +33,7 @@ _CONCURRENCY_FIELDS = frozenset("gradient_controller_config enabled concurrency_
 _GRPC_SUCCESSES = frozenset({0, 1, 2, 3, 5, 6, 9, 11, 12, 16})
 
 
-class AdmissionControl(FilterSetting, Struct, frozen=True):
+class AdmissionControl(FilterSetting, Struct, frozen=True, gc=False):
     """Refuses the more requests the more of the last ones failed (AdmissionControl).
 
     Attributes:
@@ -99,7 +99,7 @@ def _percent(message: Any, name: str, default: float) -> float:
     return min(1.0, max(0.0, percent / 100.0))
 
 
-class AdaptiveConcurrency(FilterSetting, Struct, frozen=True):
+class AdaptiveConcurrency(FilterSetting, Struct, frozen=True, gc=False):
     """Lets only so many requests run at once that they stay fast (GradientControllerConfig).
 
     Attributes:

@@ -38,7 +38,7 @@ _SHORTEST_FILL_SECONDS = 0.05  # Envoy refuses shorter intervals.
 NEVER = FractionalPercent(0, 100)
 
 
-class DescriptorLimit(Struct, frozen=True):
+class DescriptorLimit(Struct, frozen=True, gc=False):
     """A bucket for the requests of one descriptor (LocalRateLimitDescriptor).
 
     Attributes:
@@ -51,7 +51,7 @@ class DescriptorLimit(Struct, frozen=True):
     fill_seconds: float = 1.0
 
 
-class LocalRateLimit(FilterSetting, Struct, frozen=True):
+class LocalRateLimit(FilterSetting, Struct, frozen=True, gc=False):
     """A bucket of tokens: a request takes one, and is answered with `status` where there is none.
 
     Attributes:

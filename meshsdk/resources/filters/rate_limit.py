@@ -36,7 +36,7 @@ ALWAYS = FractionalPercent(100, 100)
 _TIMEOUT_SECONDS = 0.02  # RateLimit.timeout
 
 
-class RateLimitService(Struct, frozen=True):
+class RateLimitService(Struct, frozen=True, gc=False):
     """A server of envoy.service.ratelimit.v3.RateLimitService."""
 
     cluster: str
@@ -44,7 +44,7 @@ class RateLimitService(Struct, frozen=True):
     metadata: tuple[tuple[str, str], ...] = ()
 
 
-class RateLimit(FilterSetting, Struct, frozen=True):
+class RateLimit(FilterSetting, Struct, frozen=True, gc=False):
     """The filter.
 
     Attributes:
@@ -81,7 +81,7 @@ class RateLimit(FilterSetting, Struct, frozen=True):
         return (self.service.cluster,)
 
 
-class RateLimitPerRoute(FilterSetting, Struct, frozen=True):
+class RateLimitPerRoute(FilterSetting, Struct, frozen=True, gc=False):
     """What a route says of the filter."""
 
     virtual_host: VirtualHostRules = VirtualHostRules.OVERRIDE

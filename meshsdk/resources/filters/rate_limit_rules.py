@@ -42,13 +42,13 @@ class VirtualHostRules(Enum):
     IGNORE = 2
 
 
-class ClusterEntry(Struct, frozen=True):
+class ClusterEntry(Struct, frozen=True, gc=False):
     """The cluster that the request comes from (this process's own) or goes to."""
 
     key: str
 
 
-class HeaderEntry(Struct, frozen=True):
+class HeaderEntry(Struct, frozen=True, gc=False):
     """A request header's value; without the header there is no descriptor, or no entry where that is skipped."""
 
     key: str
@@ -56,7 +56,7 @@ class HeaderEntry(Struct, frozen=True):
     skip_if_absent: bool = False
 
 
-class QueryParameterEntry(Struct, frozen=True):
+class QueryParameterEntry(Struct, frozen=True, gc=False):
     """A query parameter's value, likewise."""
 
     key: str
@@ -64,7 +64,7 @@ class QueryParameterEntry(Struct, frozen=True):
     skip_if_absent: bool = False
 
 
-class RemoteAddressEntry(Struct, frozen=True):
+class RemoteAddressEntry(Struct, frozen=True, gc=False):
     """The client's address; with prefixes, its network."""
 
     key: str
@@ -72,14 +72,14 @@ class RemoteAddressEntry(Struct, frozen=True):
     prefix_v6: int | None = None
 
 
-class ConstantEntry(Struct, frozen=True):
+class ConstantEntry(Struct, frozen=True, gc=False):
     """A value for all requests (GenericKey)."""
 
     key: str
     value: str
 
 
-class HeadersMatchEntry(Struct, frozen=True):
+class HeadersMatchEntry(Struct, frozen=True, gc=False):
     """A constant, for requests whose headers match, or do not."""
 
     key: str
@@ -88,7 +88,7 @@ class HeadersMatchEntry(Struct, frozen=True):
     headers: tuple[HeaderMatcher, ...]
 
 
-class QueryParametersMatchEntry(Struct, frozen=True):
+class QueryParametersMatchEntry(Struct, frozen=True, gc=False):
     """A constant, for requests whose query parameters match, or do not."""
 
     key: str
@@ -97,7 +97,7 @@ class QueryParametersMatchEntry(Struct, frozen=True):
     parameters: tuple[QueryParameterMatcher, ...]
 
 
-class MetadataEntry(Struct, frozen=True):
+class MetadataEntry(Struct, frozen=True, gc=False):
     """What an earlier filter said of the request, or its route says; text only."""
 
     key: str
@@ -120,14 +120,14 @@ RuleAction = (
 )
 
 
-class LimitOverride(Struct, frozen=True):
+class LimitOverride(Struct, frozen=True, gc=False):
     """Where an earlier filter may have said another limit (RateLimit.Override.DynamicMetadata)."""
 
     filter: str
     path: tuple[str, ...]
 
 
-class RateLimitRule(Struct, frozen=True):
+class RateLimitRule(Struct, frozen=True, gc=False):
     """One rule.
 
     Attributes:

@@ -85,83 +85,83 @@ class AddressKind(Enum):
     DESTINATION = "destination_ip"
 
 
-class AllOf(Struct, frozen=True):
+class AllOf(Struct, frozen=True, gc=False):
     """Every one holds; of none, that is so."""
 
     conditions: tuple[RbacCondition, ...] = ()
 
 
-class AnyOf(Struct, frozen=True):
+class AnyOf(Struct, frozen=True, gc=False):
     """At least one holds."""
 
     conditions: tuple[RbacCondition, ...]
 
 
-class Not(Struct, frozen=True):
+class Not(Struct, frozen=True, gc=False):
     """It does not hold."""
 
     condition: RbacCondition
 
 
-class HeaderIs(Struct, frozen=True):
+class HeaderIs(Struct, frozen=True, gc=False):
     """A header matches."""
 
     matcher: HeaderMatcher
 
 
-class PathIs(Struct, frozen=True):
+class PathIs(Struct, frozen=True, gc=False):
     """The path without query matches."""
 
     matcher: StringMatcher
 
 
-class PathTemplateIs(Struct, frozen=True):
+class PathTemplateIs(Struct, frozen=True, gc=False):
     """The path matches a template (envoy.extensions.path.match.uri_template.v3)."""
 
     template: UriTemplate
 
 
-class FromAddress(Struct, frozen=True):
+class FromAddress(Struct, frozen=True, gc=False):
     """An address of the connection lies in a range."""
 
     kind: AddressKind
     network: Network
 
 
-class DestinationPortIs(Struct, frozen=True):
+class DestinationPortIs(Struct, frozen=True, gc=False):
     """The port that the request came to is in [start, end)."""
 
     start: int
     end: int
 
 
-class ServerNameIs(Struct, frozen=True):
+class ServerNameIs(Struct, frozen=True, gc=False):
     """The server name that the client asked for in its TLS hello matches."""
 
     matcher: StringMatcher
 
 
-class Authenticated(Struct, frozen=True):
+class Authenticated(Struct, frozen=True, gc=False):
     """The peer shows a certificate; with a matcher, one of its names matches (Principal.Authenticated)."""
 
     matcher: StringMatcher | None
 
 
-class HasName(Struct, frozen=True):
+class HasName(Struct, frozen=True, gc=False):
     """The peer proved to have a name that matches; None: any certificate will do
     (envoy.extensions.rbac.principals.mtls_authenticated.v3)."""
 
     matcher: SanMatcher | None
 
 
-class MetadataIs(Struct, frozen=True):
+class MetadataIs(Struct, frozen=True, gc=False):
     """What an earlier filter said of the request matches."""
 
     matcher: MetadataMatcher
     of_route: bool = False
 
 
-class UpstreamIs(Struct, frozen=True):
+class UpstreamIs(Struct, frozen=True, gc=False):
     """The address of the upstream that an earlier filter has chosen; in a server none has, so it never holds
     (envoy.extensions.rbac.matchers.upstream_ip_port.v3)."""
 
@@ -184,7 +184,7 @@ RbacCondition = (
 )
 
 
-class RbacPolicy(Struct, frozen=True):
+class RbacPolicy(Struct, frozen=True, gc=False):
     """A policy matches where one permission and one principal hold, and the condition, where there is one."""
 
     name: str
@@ -193,14 +193,14 @@ class RbacPolicy(Struct, frozen=True):
     condition: CelCondition | None = None
 
 
-class RbacRules(Struct, frozen=True):
+class RbacRules(Struct, frozen=True, gc=False):
     """Policies and what their match means; in order of their names, as Envoy goes through them."""
 
     action: RbacAction
     policies: tuple[RbacPolicy, ...]
 
 
-class Rbac(FilterSetting, Struct, frozen=True):
+class Rbac(FilterSetting, Struct, frozen=True, gc=False):
     """The filter: rules that hold, and rules of which it is only reported what they would do.
 
     Attributes:

@@ -70,7 +70,7 @@ class MatchInputKind(Enum):
     ATTRIBUTES = "attributes of CEL"
 
 
-class MatchInput(Struct, frozen=True):
+class MatchInput(Struct, frozen=True, gc=False):
     """An input; `name` is a header's, or of the filter whose metadata are looked at, and `path` is where."""
 
     kind: MatchInputKind
@@ -78,33 +78,33 @@ class MatchInput(Struct, frozen=True):
     path: tuple[str, ...] = ()
 
 
-class MatcherAction(Struct, frozen=True):
+class MatcherAction(Struct, frozen=True, gc=False):
     """Where a matcher ends (envoy.config.rbac.v3.Action)."""
 
     name: str
     action: str
 
 
-class InputMatches(Struct, frozen=True):
+class InputMatches(Struct, frozen=True, gc=False):
     """An input is there and matches."""
 
     input: MatchInput
     matcher: InputMatcher
 
 
-class AllMatch(Struct, frozen=True):
+class AllMatch(Struct, frozen=True, gc=False):
     """Every predicate holds."""
 
     predicates: tuple[Predicate, ...]
 
 
-class AnyMatches(Struct, frozen=True):
+class AnyMatches(Struct, frozen=True, gc=False):
     """One predicate holds at least."""
 
     predicates: tuple[Predicate, ...]
 
 
-class NoMatch(Struct, frozen=True):
+class NoMatch(Struct, frozen=True, gc=False):
     """A predicate does not hold."""
 
     predicate: Predicate
@@ -113,21 +113,21 @@ class NoMatch(Struct, frozen=True):
 Predicate = InputMatches | AllMatch | AnyMatches | NoMatch
 
 
-class MatchEntry(Struct, frozen=True):
+class MatchEntry(Struct, frozen=True, gc=False):
     """A predicate and what comes of it."""
 
     predicate: Predicate
     then: MatcherAction | Matcher
 
 
-class MatchList(Struct, frozen=True):
+class MatchList(Struct, frozen=True, gc=False):
     """The first entry counts whose predicate holds, and which comes to an action."""
 
     entries: tuple[MatchEntry, ...]
     otherwise: MatcherAction | Matcher | None = None
 
 
-class MatchTree(Struct, frozen=True):
+class MatchTree(Struct, frozen=True, gc=False):
     """An input is looked up: whole, or by its longest prefix."""
 
     input: MatchInput
@@ -136,7 +136,7 @@ class MatchTree(Struct, frozen=True):
     otherwise: MatcherAction | Matcher | None = None
 
 
-class RangeBranch(Struct, frozen=True):
+class RangeBranch(Struct, frozen=True, gc=False):
     """Where an address leads to by one of its ranges.
 
     Attributes:
@@ -148,7 +148,7 @@ class RangeBranch(Struct, frozen=True):
     exclusive: bool = False
 
 
-class AddressTree(Struct, frozen=True):
+class AddressTree(Struct, frozen=True, gc=False):
     """An input is looked up as an address: by its longest range, then by the shorter ones (xds IPMatcher)."""
 
     input: MatchInput

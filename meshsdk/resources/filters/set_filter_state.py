@@ -25,7 +25,7 @@ _FIELDS = frozenset("object_key factory_key format_string shared_with_upstream s
 _FORMAT_FIELDS = frozenset("text_format text_format_source omit_empty_values".split())
 
 
-class FilterStateValue(Struct, frozen=True):
+class FilterStateValue(Struct, frozen=True, gc=False):
     """A value to be set.
 
     Attributes:
@@ -41,13 +41,13 @@ class FilterStateValue(Struct, frozen=True):
     skip_if_empty: bool
 
 
-class SetFilterState(FilterSetting, Struct, frozen=True):
+class SetFilterState(FilterSetting, Struct, frozen=True, gc=False):
     """The filter."""
 
     values: tuple[FilterStateValue, ...]
 
 
-class FilterStateIs(Struct, frozen=True):
+class FilterStateIs(Struct, frozen=True, gc=False):
     """A value is there and matches: as a text, or where there is no matcher for texts, as an address."""
 
     key: str

@@ -36,7 +36,7 @@ class FilterSwitch(FilterSetting, Enum):
     ENABLED = "enabled"
 
 
-class HttpFilter(Struct, frozen=True):
+class HttpFilter(Struct, frozen=True, gc=False):
     """A filter: the name that routes know it by, and its settings, the listener's or some route's.
 
     Attributes:

@@ -24,7 +24,7 @@ _COOKIE = "envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionSt
 _HEADER = "envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState"
 
 
-class StatefulSession(FilterSetting, Struct, frozen=True):
+class StatefulSession(FilterSetting, Struct, frozen=True, gc=False):
     """Where the endpoint of a session is written down.
 
     Attributes:

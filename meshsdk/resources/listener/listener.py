@@ -35,7 +35,7 @@ _MANAGER_FIELDS = frozenset(
 )
 
 
-class Listener(Struct, frozen=True):
+class Listener(Struct, frozen=True, gc=False):
     """What a client does for one target: its routes, by name or inline, and its HTTP filters.
 
     Attributes:

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-class OutboundChain(Struct, frozen=True):
+class OutboundChain(Struct, frozen=True, gc=False):
     """What becomes of one kind of connection: `listener` decides on its requests, or its bytes go to `clusters`."""
 
     match: FilterChainMatch
@@ -44,7 +44,7 @@ class OutboundChain(Struct, frozen=True):
     clusters: tuple[WeightedCluster, ...] = ()
 
 
-class OutboundListener(Struct, frozen=True):
+class OutboundListener(Struct, frozen=True, gc=False):
     """A listener of a sidecar for what goes out.
 
     Attributes:
@@ -126,7 +126,7 @@ def _parse_proxy(message: Any, where: str, notes: Notes) -> tuple[WeightedCluste
     return tuple(WeightedCluster(one.name, one.weight) for one in proxy.weighted_clusters.clusters)
 
 
-class OutboundKeys(Struct, frozen=True):
+class OutboundKeys(Struct, frozen=True, gc=False):
     """What a listener is found by, without looking into what it does.
 
     Attributes:

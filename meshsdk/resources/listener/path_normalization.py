@@ -21,7 +21,7 @@ class EscapedSlashes(Enum):
     FORWARD = "UNESCAPE_AND_FORWARD"
 
 
-class PathNormalization(Struct, frozen=True):
+class PathNormalization(Struct, frozen=True, gc=False):
     """Which steps are taken: escaped slashes first, then RFC 3986 normalization, then merged slashes."""
 
     escaped_slashes: EscapedSlashes = EscapedSlashes.KEEP

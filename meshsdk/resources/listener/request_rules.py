@@ -28,7 +28,7 @@ class Underscores(Enum):
     DROP_HEADER = 2
 
 
-class RequestRules(Struct, frozen=True):
+class RequestRules(Struct, frozen=True, gc=False):
     """Bounds of a request's head, and which requests there are at all.
 
     Attributes:

@@ -48,7 +48,7 @@ class SourceType(Enum):
     EXTERNAL = 2
 
 
-class FilterChainMatch(Struct, frozen=True):
+class FilterChainMatch(Struct, frozen=True, gc=False):
     """Which connections a chain is for; what is empty takes any (FilterChainMatch)."""
 
     destination_port: int | None = None
@@ -72,7 +72,7 @@ class ForwardClientCertificate(Enum):
     ALWAYS_FORWARD_ONLY = 4
 
 
-class ClientCertificateDetails(Struct, frozen=True):
+class ClientCertificateDetails(Struct, frozen=True, gc=False):
     """What of the peer's certificate is told (SetCurrentClientCertDetails)."""
 
     subject: bool = False
@@ -82,7 +82,7 @@ class ClientCertificateDetails(Struct, frozen=True):
     uri: bool = False
 
 
-class ServerManager(Struct, frozen=True):
+class ServerManager(Struct, frozen=True, gc=False):
     """A connection manager of a server: routes and filters as a client's listener has them, and what only servers do.
 
     Attributes:
@@ -106,7 +106,7 @@ class ServerManager(Struct, frozen=True):
     rules: RequestRules = NO_RULES
 
 
-class FilterChain(Struct, frozen=True):
+class FilterChain(Struct, frozen=True, gc=False):
     """What is done with one kind of connection.
 
     Attributes:
@@ -122,7 +122,7 @@ class FilterChain(Struct, frozen=True):
     connect_timeout_seconds: float | None = None
 
 
-class ServerListener(Struct, frozen=True):
+class ServerListener(Struct, frozen=True, gc=False):
     """What a server does with its connections and requests.
 
     Attributes:

@@ -47,7 +47,7 @@ _ON_REQUEST = {
 _MAX_DEPTH = 24
 
 
-class CelCondition(Struct, frozen=True):
+class CelCondition(Struct, frozen=True, gc=False):
     """A condition that was found to be fit.
 
     Attributes:

@@ -18,13 +18,13 @@ from .network import Network, parse_cidr
 __all__ = ["ChosenByHash", "ChosenShare", "HasValue", "InNetworks", "InputMatcher", "parse_input_matcher"]
 
 
-class InNetworks(Struct, frozen=True):
+class InNetworks(Struct, frozen=True, gc=False):
     """The input is an address in one of some ranges."""
 
     networks: tuple[Network, ...]
 
 
-class ChosenByHash(Struct, frozen=True):
+class ChosenByHash(Struct, frozen=True, gc=False):
     """The input's xxHash64, modulo `modulo`, is `threshold` at least."""
 
     threshold: int
@@ -32,14 +32,14 @@ class ChosenByHash(Struct, frozen=True):
     seed: int
 
 
-class ChosenShare(Struct, frozen=True):
+class ChosenShare(Struct, frozen=True, gc=False):
     """The input's xxHash64 is in a share of all."""
 
     share: FractionalPercent
     seed: int
 
 
-class HasValue(Struct, frozen=True):
+class HasValue(Struct, frozen=True, gc=False):
     """The input is metadata, and matches."""
 
     matcher: ValueMatcher

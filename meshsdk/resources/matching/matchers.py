@@ -40,7 +40,7 @@ class StringMatchKind(Enum):
     REGEX = "safe_regex"
 
 
-class StringMatcher(Struct, frozen=True):
+class StringMatcher(Struct, frozen=True, gc=False):
     """One way to match a string. A regex must match the whole of it, by RE2."""
 
     kind: StringMatchKind
@@ -56,7 +56,7 @@ class HeaderMatchKind(Enum):
     PRESENT = "present_match"
 
 
-class HeaderMatcher(Struct, frozen=True):
+class HeaderMatcher(Struct, frozen=True, gc=False):
     """A condition on one request header.
 
     Attributes:
@@ -77,7 +77,7 @@ class HeaderMatcher(Struct, frozen=True):
     missing_as_empty: bool = False
 
 
-class QueryParameterMatcher(Struct, frozen=True):
+class QueryParameterMatcher(Struct, frozen=True, gc=False):
     """A condition on one query parameter: a string match, or its presence where `string` is None."""
 
     name: str
@@ -85,7 +85,7 @@ class QueryParameterMatcher(Struct, frozen=True):
     present: bool = True
 
 
-class FractionalPercent(Struct, frozen=True):
+class FractionalPercent(Struct, frozen=True, gc=False):
     """A share of all requests: `numerator` of `denominator`."""
 
     numerator: int

@@ -31,7 +31,7 @@ class ValueMatchKind(Enum):
     OR = "or_match"
 
 
-class ValueMatcher(Struct, frozen=True):
+class ValueMatcher(Struct, frozen=True, gc=False):
     """One way to match a value of a struct.
 
     Attributes:
@@ -50,7 +50,7 @@ class ValueMatcher(Struct, frozen=True):
     inner: tuple[ValueMatcher, ...] = ()
 
 
-class MetadataMatcher(Struct, frozen=True):
+class MetadataMatcher(Struct, frozen=True, gc=False):
     """A condition on the value at a path below a filter's name."""
 
     filter: str

@@ -29,7 +29,7 @@ _MAX_VARIABLE_LENGTH = 16
 RewriteTemplate = tuple[tuple[str, bool], ...]
 
 
-class UriTemplate(Struct, frozen=True):
+class UriTemplate(Struct, frozen=True, gc=False):
     """A path template: its text, the same as an RE2 expression, and its variables."""
 
     text: str

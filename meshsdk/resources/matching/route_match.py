@@ -40,7 +40,7 @@ class PathMatchKind(Enum):
     CONNECT = "connect_matcher"
 
 
-class PathMatch(Struct, frozen=True):
+class PathMatch(Struct, frozen=True, gc=False):
     """A condition on the path without its query string.
 
     Attributes:
@@ -53,7 +53,7 @@ class PathMatch(Struct, frozen=True):
     template: UriTemplate | None = None
 
 
-class RouteMatch(Struct, frozen=True):
+class RouteMatch(Struct, frozen=True, gc=False):
     """All conditions of a route; every one must hold (envoy.config.route.v3.RouteMatch).
 
     Attributes:

@@ -33,7 +33,7 @@ _DOMAINS = 2
 _PLACE_BITS = 32
 
 
-class VirtualHostBytes(Struct, frozen=True):
+class VirtualHostBytes(Struct, frozen=True, gc=False):
     """One virtual host, still packed, and what all of its route configuration have in common."""
 
     packed: bytes

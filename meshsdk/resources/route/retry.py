@@ -46,14 +46,14 @@ class RetryOn(IntFlag):
     GRPC_UNAVAILABLE = 1 << 15
 
 
-class RetryBackOff(Struct, frozen=True):
+class RetryBackOff(Struct, frozen=True, gc=False):
     """Jittered exponential back-off between tries; Envoy's defaults are 25 ms and ten times the base."""
 
     base_seconds: float = 0.025
     max_seconds: float = 0.25
 
 
-class RateLimitedBackOff(Struct, frozen=True):
+class RateLimitedBackOff(Struct, frozen=True, gc=False):
     """Back-off that a response's header asks for (RetryPolicy.RateLimitedRetryBackOff).
 
     Attributes:
@@ -65,7 +65,7 @@ class RateLimitedBackOff(Struct, frozen=True):
     max_seconds: float = 300.0
 
 
-class RetryPolicy(Struct, frozen=True):
+class RetryPolicy(Struct, frozen=True, gc=False):
     """When and how often a request is tried again (envoy.config.route.v3.RetryPolicy).
 
     Attributes:

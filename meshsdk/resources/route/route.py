@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 
-class WeightedCluster(Struct, frozen=True):
+class WeightedCluster(Struct, frozen=True, gc=False):
     """One cluster of a split, with its own header changes (envoy.config.route.v3.WeightedCluster.ClusterWeight).
 
     Attributes:
@@ -56,14 +56,14 @@ class WeightedCluster(Struct, frozen=True):
     filters: FilterSettings = ()
 
 
-class RegexRewrite(Struct, frozen=True):
+class RegexRewrite(Struct, frozen=True, gc=False):
     """Replace every match of an RE2 pattern; `\\1` in the substitution is a group (RegexMatchAndSubstitute)."""
 
     pattern: str
     substitution: str
 
 
-class HeaderHash(Struct, frozen=True):
+class HeaderHash(Struct, frozen=True, gc=False):
     """Hash the values of a request header, each rewritten first where `rewrite` is set."""
 
     name: str
@@ -71,7 +71,7 @@ class HeaderHash(Struct, frozen=True):
     terminal: bool = False
 
 
-class CookieHash(Struct, frozen=True):
+class CookieHash(Struct, frozen=True, gc=False):
     """Hash a cookie; one that is missing is made and set where `ttl_seconds` is not None (0: a session cookie)."""
 
     name: str
@@ -81,7 +81,7 @@ class CookieHash(Struct, frozen=True):
     terminal: bool = False
 
 
-class QueryParameterHash(Struct, frozen=True):
+class QueryParameterHash(Struct, frozen=True, gc=False):
     """Hash the first value of a query parameter."""
 
     name: str
@@ -95,7 +95,7 @@ HashPolicy = HeaderHash | CookieHash | QueryParameterHash
 ALWAYS = FractionalPercent(100, 100)
 
 
-class MirrorPolicy(Struct, frozen=True):
+class MirrorPolicy(Struct, frozen=True, gc=False):
     """Send a copy of the request elsewhere and forget it (RouteAction.RequestMirrorPolicy).
 
     Attributes:
@@ -110,7 +110,7 @@ class MirrorPolicy(Struct, frozen=True):
     host_rewrite: str = ""
 
 
-class StreamDuration(Struct, frozen=True):
+class StreamDuration(Struct, frozen=True, gc=False):
     """The longest time of a request (RouteAction.MaxStreamDuration).
 
     Attributes:
@@ -124,7 +124,7 @@ class StreamDuration(Struct, frozen=True):
     grpc_timeout_header_offset_seconds: float = 0.0
 
 
-class InternalRedirectPolicy(Struct, frozen=True):
+class InternalRedirectPolicy(Struct, frozen=True, gc=False):
     """Follow an upstream's redirect here, by the routes of the same listener (RouteAction.InternalRedirectPolicy).
 
     Attributes:
@@ -143,7 +143,7 @@ class InternalRedirectPolicy(Struct, frozen=True):
     response_headers_to_copy: tuple[str, ...] = ()
 
 
-class ForwardAction(Struct, frozen=True):
+class ForwardAction(Struct, frozen=True, gc=False):
     """Send the request to a cluster (envoy.config.route.v3.RouteAction).
 
     Attributes:
@@ -201,7 +201,7 @@ class ForwardAction(Struct, frozen=True):
         return tuple(cluster.name for cluster in self.clusters if cluster.name)
 
 
-class Redirect(Struct, frozen=True):
+class Redirect(Struct, frozen=True, gc=False):
     """Answer with a Location (envoy.config.route.v3.RedirectAction)."""
 
     status: int = 301
@@ -215,7 +215,7 @@ class Redirect(Struct, frozen=True):
     strip_query: bool = False
 
 
-class DirectResponse(Struct, frozen=True):
+class DirectResponse(Struct, frozen=True, gc=False):
     """Answer at once, without any cluster (envoy.config.route.v3.DirectResponseAction).
 
     Attributes:
@@ -228,14 +228,14 @@ class DirectResponse(Struct, frozen=True):
     content_type: str = "text/plain"
 
 
-class NonForwardingAction(Struct, frozen=True):
+class NonForwardingAction(Struct, frozen=True, gc=False):
     """A route for servers; a client that matches it has no route (gRFC A36)."""
 
 
 Action = ForwardAction | Redirect | DirectResponse | NonForwardingAction
 
 
-class Route(Struct, frozen=True):
+class Route(Struct, frozen=True, gc=False):
     """Conditions and what to do when they hold (envoy.config.route.v3.Route).
 
     Attributes:
@@ -255,7 +255,7 @@ class Route(Struct, frozen=True):
     operation: str = ""
 
 
-class VirtualHost(Struct, frozen=True):
+class VirtualHost(Struct, frozen=True, gc=False):
     """Routes for a set of authorities (envoy.config.route.v3.VirtualHost)."""
 
     name: str
@@ -275,7 +275,7 @@ class VirtualHost(Struct, frozen=True):
     filters: FilterSettings = ()
 
 
-class RouteConfiguration(Struct, frozen=True):
+class RouteConfiguration(Struct, frozen=True, gc=False):
     """A whole route table (envoy.config.route.v3.RouteConfiguration).
 
     Attributes:

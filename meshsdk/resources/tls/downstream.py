@@ -17,7 +17,7 @@ __all__ = ["DownstreamTls", "parse_downstream_tls"]
 _FIELDS = frozenset("common_tls_context require_client_certificate".split())
 
 
-class DownstreamTls(Struct, frozen=True):
+class DownstreamTls(Struct, frozen=True, gc=False):
     """How a server's connections are secured.
 
     Attributes:

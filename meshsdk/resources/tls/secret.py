@@ -20,7 +20,7 @@ _CERTIFICATE_FIELDS = frozenset("certificate_chain private_key watched_directory
 _REDACTED = b"[redacted]"
 
 
-class Secret(Struct, frozen=True):
+class Secret(Struct, frozen=True, gc=False):
     """One secret; of its parts one is there.
 
     Attributes:

@@ -100,7 +100,7 @@ def file_stamp(path: str | os.PathLike[str]) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
-class TlsFile(Struct, frozen=True):
+class TlsFile(Struct, frozen=True, gc=False):
     """PEM text: in the resource itself, in a file that is read when a connection's context is built, whatever a
     certificate provider of the bootstrap has at that time (gRFC A29), or a secret of the process's own identity (SDS).
 
@@ -132,21 +132,21 @@ class TlsFile(Struct, frozen=True):
         return self.inline or Path(self.path).read_bytes()
 
 
-class SanMatcher(Struct, frozen=True):
+class SanMatcher(Struct, frozen=True, gc=False):
     """A condition on one subject alternative name of the peer (SubjectAltNameMatcher); `kind` None is any kind."""
 
     kind: str | None
     value: StringMatcher
 
 
-class TlsIdentity(Struct, frozen=True):
+class TlsIdentity(Struct, frozen=True, gc=False):
     """The certificate chain that this side shows, and its key."""
 
     certificate: PemSource
     private_key: PemSource
 
 
-class SpiffeDomains(Struct, frozen=True):
+class SpiffeDomains(Struct, frozen=True, gc=False):
     """Roots by trust domain (SPIFFECertValidatorConfig).
 
     Attributes:
@@ -158,7 +158,7 @@ class SpiffeDomains(Struct, frozen=True):
     bundle_map: TlsFile | None = None
 
 
-class TlsTrust(Struct, frozen=True):
+class TlsTrust(Struct, frozen=True, gc=False):
     """What the peer's certificate is held to (CertificateValidationContext).
 
     Attributes:
@@ -184,7 +184,7 @@ class TlsTrust(Struct, frozen=True):
     own_domain_path: str = ""
 
 
-class TlsProtocol(Struct, frozen=True):
+class TlsProtocol(Struct, frozen=True, gc=False):
     """Versions, ciphers and application protocols.
 
     Attributes:

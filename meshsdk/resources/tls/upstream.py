@@ -32,7 +32,7 @@ _ROOTS = "ROOTCA"
 _FIELDS = frozenset("common_tls_context sni auto_host_sni auto_sni_san_validation max_session_keys".split())
 
 
-class UpstreamTls(Struct, frozen=True):
+class UpstreamTls(Struct, frozen=True, gc=False):
     """How connections to a cluster's endpoints are secured.
 
     Attributes:
