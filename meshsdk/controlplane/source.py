@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from ..errors import ConfigError, ResourceError
 from ..log_lines import logger_of
-from ..resources import ResourceType, decode
-from ..xds import ControlLoop, ResourceCache, Status, Timer
+from ..resources import Resource, ResourceType, decode
+from ..xds import CachedResource, ControlLoop, ResourceCache, Status, Timer
 from ..xds.source import Wanted
 from .folder import Folder
 from .world import World
@@ -116,10 +116,14 @@ class FolderSource:
                 if known is None or known.status is not Status.DOES_NOT_EXIST:
                     self._cache.remove(kind, name, Status.DOES_NOT_EXIST, f"{self._folder.root} has no such resource")
             elif known is None or known.packed != packed:
-                self._cache.accept(kind, name, decode(kind, packed), state.version, packed)
+                self._cache.accept(kind, name, decode(kind, packed, before=_before(known)), state.version, packed)
         except (ConfigError, ResourceError) as error:
             # An inbound listener that cannot be made, or a raw one for Envoys; the rest was checked when it was read.
             if known is not None and known.resource is not None:
                 logger.error("%s: %s; the last good one stays in use", name, error)
             else:
                 self._cache.remove(kind, name, Status.DOES_NOT_EXIST, str(error))
+
+
+def _before(known: CachedResource | None) -> tuple[bytes, Resource] | None:
+    return (known.packed, known.resource) if known is not None and known.resource is not None else None

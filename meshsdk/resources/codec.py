@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from ..errors import ResourceError
 from . import constraints, protos
-from .cluster import parse_cluster, parse_endpoints, with_grpc_rules
+from .cluster import Endpoints, parse_cluster, parse_endpoints, with_grpc_rules
 from .listener import Listener, ServerListener, is_outbound, parse_listener, parse_outbound_listener
 from .route import parse_packed_routes, parse_route_configuration
 from .tls import parse_secret, redacted_secret
@@ -103,6 +103,7 @@ def decode(
     grpc_profile: bool = False,
     sidecar_profile: bool = False,
     has_identity: bool = False,
+    before: tuple[Unparsed, Any] | None = None,
 ) -> Any:
     """A packed resource as its frozen dataclass (a `Resource`).
 
@@ -113,6 +114,8 @@ def decode(
         sidecar_profile: It comes from a server that takes this client for a sidecar. What goes out has listeners of
             its own then, virtual hosts stay packed, and clusters may stand for wherever a request was to go by itself.
         has_identity: In gRPC's profile: this process can show a certificate of the mesh.
+        before: The bytes and the resource that this one takes the place of, of whose endpoints those that are the same
+            are taken over.
 
     Raises:
         ResourceError: The bytes do not parse, or a rule does not hold; it carries the resource's name.
@@ -126,6 +129,8 @@ def decode(
             return parse_cluster(message, of_sidecar=True)
         if sidecar_profile and kind is ResourceType.LISTENER and is_outbound(message):
             return parse_outbound_listener(message)
+        if kind is ResourceType.ENDPOINTS and before is not None and isinstance(before[1], Endpoints):
+            return parse_endpoints(message, before=(_unpack(kind, before[0]), before[1]))
         parsed = _CODECS[kind].parse(message)
         if not grpc_profile:
             return parsed

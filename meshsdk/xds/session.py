@@ -272,7 +272,8 @@ class Session(ABC):
             self._cache.accept_unchanged(kind, name, version)
             return
         try:
-            resource: Resource = self._decode(kind, name, packed)
+            before = (known.packed, known.resource) if known is not None and known.resource is not None else None
+            resource: Resource = self._decode(kind, name, packed, before)
         except ResourceError as error:
             outcome.errors.append(str(error))
             self._cache.reject(kind, name, str(error), version, drops=self._drop_bad)
@@ -282,11 +283,11 @@ class Session(ABC):
             else:
                 self._cache.accept(kind, name, resource, version, kept_bytes(kind, packed))
 
-    def _decode(self, kind: ResourceType, name: str, packed: bytes) -> Resource:
+    def _decode(self, kind: ResourceType, name: str, packed: bytes, before: tuple[bytes, Resource] | None) -> Resource:
         if not self._whole:
-            found: Resource = decode(kind, packed, grpc_profile=True, has_identity=self._has_identity)
+            found: Resource = decode(kind, packed, grpc_profile=True, has_identity=self._has_identity, before=before)
             return found
-        found = decode(kind, packed, sidecar_profile=True)
+        found = decode(kind, packed, sidecar_profile=True, before=before)
         if not isinstance(found, Cluster):
             return found
         found = found if self._has_identity else without_automatic_tls(found)

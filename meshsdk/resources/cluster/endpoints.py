@@ -147,7 +147,12 @@ class Endpoints(Struct, frozen=True, gc=False):
 
 
 def parse_endpoints(
-    message: Any, where: str = "ClusterLoadAssignment", *, host_names: bool = False, checked: bool = False
+    message: Any,
+    where: str = "ClusterLoadAssignment",
+    *,
+    host_names: bool = False,
+    checked: bool = False,
+    before: tuple[Any, Endpoints] | None = None,
 ) -> Endpoints:
     """A validated ClusterLoadAssignment.
 
@@ -156,17 +161,22 @@ def parse_endpoints(
         where: Its path in error messages.
         host_names: Whether addresses may be host names, as in a DNS cluster's load_assignment.
         checked: Whether Envoy's own rules have been applied already, to a message around this one.
+        before: That which it takes the place of, and what was made of it. Nearly all endpoints of a large cluster are
+            those of before, byte for byte: they were checked then, and stay the same objects.
 
     Raises:
         ResourceError: A rule does not hold.
     """
-    if not checked:
+    known = _known_endpoints(*before) if before is not None else None
+    if known:
+        _check_around_endpoints(message, where)
+    elif not checked:
         constraints.check(message, where)
     notes = Notes()
     notes.unless_acted_on(message, where, _ASSIGNMENT_FIELDS)
     notes.unless_acted_on(message.policy, f"{where}.policy", _POLICY_FIELDS)
     localities = tuple(
-        _parse_locality(locality, f"{where}.endpoints[{index}]", notes, host_names)
+        _parse_locality(locality, f"{where}.endpoints[{index}]", notes, host_names, known)
         for index, locality in enumerate(message.endpoints)
     )
     _check_weights(localities, where)
@@ -180,6 +190,25 @@ def parse_endpoints(
         weighted_priority_health=message.policy.weighted_priority_health,
         notes=tuple(notes),
     )
+
+
+def _known_endpoints(message: Any, made: Endpoints) -> dict[bytes, EndpointConfig]:
+    """Endpoints by their bytes; none where something was noted of them, which must be noted again."""
+    if made.notes:
+        return {}
+    return {
+        one.SerializeToString(): config
+        for locality, of_locality in zip(message.endpoints, made.localities, strict=True)
+        for one, config in zip(locality.lb_endpoints, of_locality.endpoints, strict=True)
+    }
+
+
+def _check_around_endpoints(message: Any, where: str) -> None:
+    around = type(message)()
+    around.CopyFrom(message)
+    for locality in around.endpoints:
+        del locality.lb_endpoints[:]
+    constraints.check(around, where)
 
 
 def _drops(policy: Any, where: str) -> tuple[tuple[str, float], ...]:
@@ -201,13 +230,22 @@ def _check_weights(localities: tuple[LocalityEndpoints, ...], where: str) -> Non
             raise ResourceError(f"{where}.endpoints", f"the weights of priority {priority} add up to {total}")
 
 
-def _parse_locality(message: Any, where: str, notes: Notes, host_names: bool) -> LocalityEndpoints:
+def _parse_locality(
+    message: Any, where: str, notes: Notes, host_names: bool, known: Mapping[bytes, EndpointConfig] | None
+) -> LocalityEndpoints:
     notes.unless_acted_on(message, where, _LOCALITY_FIELDS)
-    known: dict[bytes, Metadata] = {}
-    endpoints = tuple(
-        _parse_endpoint(endpoint, (where, index), notes, host_names, known)
-        for index, endpoint in enumerate(message.lb_endpoints)
-    )
+    metadata: dict[bytes, Metadata] = {}
+
+    def parsed(index: int, endpoint: Any) -> EndpointConfig:
+        place = where, index
+        if known:
+            found = known.get(endpoint.SerializeToString())
+            if found is not None:
+                return found
+            constraints.check(endpoint, _path(place))
+        return _parse_endpoint(endpoint, place, notes, host_names, metadata)
+
+    endpoints = tuple(parsed(index, endpoint) for index, endpoint in enumerate(message.lb_endpoints))
     total = sum(endpoint.weight for endpoint in endpoints)
     if total > _MAX_WEIGHT_SUM:
         raise ResourceError(f"{where}.lb_endpoints", f"the weights add up to {total}, above 2^32-1")
