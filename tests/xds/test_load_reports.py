@@ -318,7 +318,8 @@ def test_a_cluster_of_another_authority_is_told_to_its_own_servers_alone(stack: 
     mesh = stack.enter_context(meshsdk.Mesh(bootstrap=document))
     mine = stack.enter_context(mesh.client(timeout=PATIENCE))
     their = stack.enter_context(mesh.client(timeout=PATIENCE, authority=OTHER))
-    assert {client.get("http://a/ok").status_code for client in (mine, their)} == {200}
+    for host in ("a", f"xds://{OTHER}/a"):
+        mesh.wait_ready(host, PATIENCE)
     eventually(lambda: sum(bool(one["interval_seconds"]) for one in mesh.status()["load_reports"]) == 2)
     assert {client.get("http://a/ok").status_code for client in (mine, their)} == {200}
     name = f"xdstp://{OTHER}/envoy.config.cluster.v3.Cluster/c"
