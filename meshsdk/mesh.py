@@ -362,12 +362,13 @@ class Mesh:
         """Wait until the mesh knows `target` and everything that its routes lead to.
 
         Args:
-            target: `host` or `host:port`, of an authority `xds://AUTHORITY/host:port`.
+            target: A URL, `host` or `host:port`; of an authority `xds://AUTHORITY/host:port`.
             timeout: In seconds.
 
         Raises:
             NoRouteError: The mesh does not know it, or its configuration is broken.
             TimeoutError: No answer in time; the message says why, as far as it is known.
+            ValueError: The target names no host.
         """
         wait_ready(self._runtime, target, timeout)
 

@@ -15,13 +15,23 @@ __all__ = ["listeners_of", "wait_ready", "wait_ready_async", "wait_settled"]
 
 
 def listeners_of(control: Control, target: str, scheme: str = "http") -> tuple[str, ...]:
-    """Names of the listeners that may stand for `host`, `host:port`, or one of those after `xds://AUTHORITY/`."""
-    authority, target = split_target(target)
-    url = httpx.URL(f"{scheme}://{target}")
-    port = url.port or (443 if scheme == "https" else 80)
+    """Names of the listeners that may stand for a URL, `host`, `host:port`, or one of those after `xds://AUTHORITY/`."""
+    authority, url = _split(target, scheme)
     return control.listener_names(
-        url.raw_host.decode("ascii"), port, port_is_explicit=url.port is not None, authority=authority
+        url.raw_host.decode("ascii"), _port_of(url), port_is_explicit=url.port is not None, authority=authority
     )
+
+
+def _split(target: str, scheme: str = "http") -> tuple[str | None, httpx.URL]:
+    authority, target = split_target(target)
+    url = httpx.URL(target if target.startswith(("http://", "https://")) else f"{scheme}://{target}")
+    if not url.host:
+        raise ValueError(f"a host, host:port or URL is needed, not {target!r}")
+    return authority, url
+
+
+def _port_of(url: httpx.URL) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)
 
 
 def wait_ready(control: Control, target: str, timeout: float) -> None:
@@ -75,7 +85,7 @@ def _check_known(control: Control, target: str, names: tuple[str, ...]) -> None:
     targets = [control.directory.targets[name] for name in names if name in control.directory.targets]
     if not any(one.table is not None for one in targets):
         problems = "; ".join(one.problem for one in targets if one.problem) or "the Mesh was closed"
-        url = httpx.URL(f"http://{split_target(target)[1]}")
-        hint = control.hint(url.host, url.port or 80)
+        url = _split(target)[1]
+        hint = control.hint(url.host, _port_of(url))
         problems = f"{problems}; {hint}" if hint else problems
         raise NoRouteError(f"the mesh does not know {target!r}: {problems}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,16 @@ def test_a_decision_prints_as_the_command_line_shows_it(shop: Path) -> None:
         "    └── 100% cluster outbound|80||reviews.shop.svc.cluster.local LeastRequest",
         "        └── there are no endpoints",
     ]
+
+
+@pytest.mark.parametrize("target", ["reviews", "reviews:80", "http://reviews", "http://reviews:80/reviews/1?a=b"])
+def test_whether_a_target_is_known_may_be_asked_of_a_host_or_a_url(shop: Path, target: str) -> None:
+    with meshsdk.Mesh(config=shop, namespace="shop") as mesh:
+        mesh.wait_ready(target)
+        asyncio.run(mesh.wait_ready_async(target))
+
+
+@pytest.mark.parametrize("target", ["", "http://", "/reviews"])
+def test_a_target_without_a_host_is_refused(shop: Path, target: str) -> None:
+    with meshsdk.Mesh(config=shop) as mesh, pytest.raises(ValueError, match="a host, host:port or URL is needed"):
+        mesh.wait_ready(target)
