@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def gunicorn(plane: Plane) -> Iterator[httpx.Client]:
         "MESHSDK_CACHE_DIR": str(plane.cache),
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
-    command = ["gunicorn", "-b", f"127.0.0.1:{port}", "--workers", "2", "--threads", "2", "tests.last_good.web:app"]
+    options = ["-b", f"127.0.0.1:{port}", "--workers", "2", "--threads", "2"]
+    command = [sys.executable, "-m", "gunicorn", *options, "tests.last_good.web:app"]
     process = subprocess.Popen(command, env={**CLEAN_ENVIRONMENT, **own}, stderr=subprocess.DEVNULL)
     try:
         wait_for_port(port, process)
