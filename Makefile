@@ -17,7 +17,7 @@ VERSIONS := 3.11 3.12 3.13
 
 # By files, so that each worker starts what a file shares once; tests/conftest.py says which come first.
 test: lint types  ## everything that must hold: style, types, tests
-	"$(BIN)/python" -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	"$(BIN)/python" -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 quick: $(STAMP)  ## a selection of the tests; PYTHON and VENV say on which interpreter
 	"$(BIN)/python" --version

@@ -258,7 +258,7 @@ def test_the_command_exits_with_one_where_something_is_missing(mesh: meshsdk.Mes
 def test_the_command_says_why_nobody_answers(mesh: meshsdk.Mesh, ads: AdsServer) -> None:
     uri = ads.bootstrap["xds_servers"][0]["server_uri"]
     without = run("status", uri)
-    nobody = run("status", "127.0.0.1:1")
+    nobody = run("status", "127.0.0.1:1", "--timeout", "1")
     assert (without.returncode, nobody.returncode) == (2, 2)
     assert "has no ClientStatusDiscoveryService" in without.stderr
     assert "UNAVAILABLE" in nobody.stderr
@@ -285,6 +285,7 @@ def test_what_grpcs_own_clients_tell_is_shown_too(one_plane: Plane, stack: ExitS
     assert theirs <= ours, "and ours tells the same"
 
 
+@pytest.mark.soak  # grpc-core waits 15 seconds for it.
 def test_a_listener_that_grpc_misses_is_a_reason_to_fail(one_plane: Plane, stack: ExitStack) -> None:
     one_plane.write(service("b", 1))
     stack.enter_context(one_plane.running())
