@@ -53,6 +53,7 @@ class Cluster:
         wants_reports: Whether somebody wants to know how requests end.
         load_reports: The policy that weighs endpoints by their own reports; None where none does.
         load: Counts for load reports; None where nobody wants any.
+        advice: What to say besides where it cannot be reached; None is nothing.
         last_used_at: When a request last picked here, on `clock`; only kept up where there are health checks.
     """
 
@@ -110,8 +111,8 @@ class Cluster:
         self.children: tuple[Cluster, ...] = ()
         self.endpoints_config: Endpoints | None = None
         self._endpoints: dict[resources.Address, Endpoint] = {}
-        # By name, and what it was made of: it is made when a request first names its endpoint.
         self.advice: Callable[[], str] | None = None
+        # By name, and what it was made of: it is made when a request first names its endpoint.
         self._by_name = _NOTHING_NAMED
         self._overridable: frozenset[HealthStatus] = frozenset()
         self._priorities: PriorityPicker | None = None

@@ -151,7 +151,7 @@ class Graph:
         for root in dirty.roots:
             self._look_for_root(root, now, dirty)
         for name in dirty.left:
-            if name not in self._leading:
+            if name not in self._leading and name in self._clusters:
                 self._set_readers(name, self._clusters.drop(name).keys, ())
         self._publish(dirty)
         if self._rewanted:
@@ -166,6 +166,7 @@ class Graph:
         clusters |= self._dns.take_changed() & self._clusters.looked_up.keys()
         if changed is None:
             dirty.roots.update(self._roots)
+            self._look_for_leftovers(dirty)
             return clusters | set(self._clusters)
         for key in changed:
             if key == ANY_LISTENER and self._outbound is not None:
@@ -180,6 +181,14 @@ class Graph:
             else:
                 (clusters if key[0] in _OF_CLUSTERS else dirty.roots).update(readers)
         return clusters
+
+    def _look_for_leftovers(self, dirty: _Dirty) -> None:
+        """What nothing leads to any more goes, also where it was to go in a pass that failed."""
+        before = self._published
+        dirty.left.update(self._clusters, before.clusters)
+        dirty.listeners.update(dict.fromkeys(before.listeners.keys() - self._roots.keys()))
+        servers = {f"{SERVER_ROOT}{name}": name for name in before.servers}
+        dirty.servers.update(dict.fromkeys(name for root, name in servers.items() if root not in self._roots))
 
     def _set_roots(self, roots: Collection[str], dirty: _Dirty) -> None:
         present = set(roots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -228,3 +229,40 @@ def test_a_change_costs_what_it_changes_in_a_mesh_of_a_thousand_services(kind: R
     after = graph.resolve(None, 0.0, cache.take_changed()).snapshot
     assert after.changes == (Changes(frozenset(["s7"])) if kind in (L, R) else Changes(clusters=frozenset(["s7"])))
     assert cache.looks <= 2
+
+
+class Failing(ResourceCache):
+    """A cache that fails once, at some look into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks_left = -1
+
+    def get(self, kind: ResourceType, name: str) -> CachedResource | None:
+        self.looks_left -= 1
+        if self.looks_left == 0:
+            raise RuntimeError("a fault of ours")
+        return super().get(kind, name)
+
+
+@pytest.mark.parametrize("looks", range(1, 12))
+def test_a_pass_that_fails_leaves_nothing_behind_once_all_is_looked_for_again(looks: int) -> None:
+    cache = Failing()
+    graph = Graph(cache, DnsResolver(ControlLoop("unused"), lambda: None))
+    for name, cluster in (("l0", "a"), ("l1", "b")):
+        cache.accept(L, name, Listener(name, route_name=name), "1", b"")
+        cache.accept(R, name, routes(cluster), "1", b"")
+        cache.accept(C, cluster, resources.Cluster(cluster, EdsDiscovery(cluster)), "1", b"")
+        cache.accept(E, cluster, endpoints(cluster, 1), "1", b"")
+    graph.resolve(["l0", "l1"], 0.0)
+    cache.take_changed()
+    cache.accept(R, "l0", routes("c"), "2", b"")
+    cache.accept(C, "c", resources.Cluster("c", EdsDiscovery("c")), "1", b"")
+    cache.accept(E, "c", endpoints("c", 1), "1", b"")
+    cache.looks_left = looks
+    with contextlib.suppress(RuntimeError):
+        graph.resolve(["l0"], 0.0, cache.take_changed())
+    cache.looks_left = -1
+    after = graph.resolve(["l0"], 0.0)
+    fresh = Graph(cache, DnsResolver(ControlLoop("unused"), lambda: None)).resolve(["l0"], 0.0)
+    assert said(after) == said(fresh)
