@@ -31,20 +31,21 @@ class Look(Struct):
 
     def secrets_settled(self, names: frozenset[str]) -> bool:
         """Whether no secret is to be waited for; a handshake that lacks one fails by itself."""
-        entries = [self.want(ResourceType.SECRET, name) for name in names]
-        return all(entry is not None and entry.is_settled for entry in entries)
+        return None not in [self._settled(ResourceType.SECRET, name) for name in names]
 
     def listener(self, name: str) -> tuple[ListenerView | None, frozenset[str]]:
         """The listener with its routes; None while one of them is not settled. And clusters that nobody waits for."""
-        entry = self.want(ResourceType.LISTENER, name)
-        if entry is None or not entry.is_settled:
+        entry = self._settled(ResourceType.LISTENER, name)
+        if entry is None:
             return None, _NONE
         listener = entry.resource
         if not isinstance(listener, Listener):
-            missing = entry.is_missing
-            why = "it is a listener for servers" if isinstance(listener, ServerListener) else entry.error
-            return ListenerView(problem=f"listener {name}: {why}", does_not_exist=missing), _NONE
+            return ListenerView(problem=_why_not(name, entry), does_not_exist=entry.is_missing), _NONE
         return self._with_routes(listener), listener.log_clusters
+
+    def _settled(self, kind: ResourceType, name: str) -> CachedResource | None:
+        entry = self.want(kind, name)
+        return entry if entry is not None and entry.is_settled else None
 
     def outbound(self, root: str, found_by: Outbound) -> tuple[ListenerView | None, frozenset[str]]:
         """The same of a host and port of a sidecar's."""
@@ -54,8 +55,8 @@ class Look(Struct):
     def _with_routes(self, listener: Listener) -> ListenerView | None:
         if listener.route_configuration is not None:
             return ListenerView(listener, listener.route_configuration)
-        routes = self.want(ResourceType.ROUTE_CONFIGURATION, listener.route_name)
-        if routes is None or not routes.is_settled:
+        routes = self._settled(ResourceType.ROUTE_CONFIGURATION, listener.route_name)
+        if routes is None:
             return None
         if not isinstance(routes.resource, RouteConfiguration):
             return ListenerView(listener, problem=f"route configuration {listener.route_name}: {routes.error}")
@@ -66,22 +67,27 @@ class Look(Struct):
 
     def server(self, name: str) -> tuple[ServerView | None, frozenset[str]]:
         """A server's listener with its routes; None while one of them is not settled. And the clusters it names."""
-        entry = self.want(ResourceType.LISTENER, name)
-        if entry is None or not entry.is_settled:
+        entry = self._settled(ResourceType.LISTENER, name)
+        if entry is None:
             return None, _NONE
         listener = entry.resource
         if not isinstance(listener, ServerListener):
-            missing = entry.is_missing
-            why = "it is a listener for clients" if isinstance(listener, Listener) else entry.error
-            return ServerView(problem=f"listener {name}: {why}", does_not_exist=missing), _NONE
+            return ServerView(problem=_why_not(name, entry), does_not_exist=entry.is_missing), _NONE
         if not self.secrets_settled(listener.secret_names):
             return None, _NONE
         routes: dict[str, RouteConfiguration] = {}
         for route_name in listener.route_names:
-            found = self.want(ResourceType.ROUTE_CONFIGURATION, route_name)
-            if found is None or not found.is_settled:
+            found = self._settled(ResourceType.ROUTE_CONFIGURATION, route_name)
+            if found is None:
                 return None, _NONE
             if not isinstance(found.resource, RouteConfiguration):
                 return ServerView(problem=f"route configuration {route_name}: {found.error}"), _NONE
             routes[route_name] = found.resource
         return ServerView(listener, routes), listener.cluster_names
+
+
+def _why_not(name: str, entry: CachedResource) -> str:
+    """Why a listener is none for the side that asks."""
+    of_servers = "it is a listener for servers" if isinstance(entry.resource, ServerListener) else ""
+    of_clients = "it is a listener for clients" if isinstance(entry.resource, Listener) else ""
+    return f"listener {name}: {of_servers or of_clients or entry.error}"
