@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +16,7 @@ from meshsdk.controlplane import Folder
 from meshsdk.controlplane.server import ControlPlaneServer
 from tests.conftest import service, virtual_service
 from tests.grpc_server import GrpcServer
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually
 from tests.servers import EchoServer
 
 ID = "sidecar~127.0.0.1~web.default~default.svc.cluster.local"
@@ -60,13 +59,6 @@ def istiod(request: pytest.FixtureRequest, tmp_path: Path, stack: ExitStack) -> 
     return one
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_requests_go_by_the_port_and_the_host_and_follow_every_edit(
     istiod: Istiod, echo: Callable[[str], EchoServer], stack: ExitStack
 ) -> None:
@@ -90,7 +82,7 @@ def test_requests_go_by_the_port_and_the_host_and_follow_every_edit(
         service("a", two.port)
         + virtual_service("a", "[{headers: {response: {set: {x-rule: new}}}, route: [{destination: {host: a}}]}]")
     )
-    until(lambda: client.get("http://a/").headers.get("x-rule") == "new")
+    eventually(lambda: client.get("http://a/").headers.get("x-rule") == "new")
     assert client.get("http://a/").json()["name"] == "two"
 
 
@@ -110,9 +102,9 @@ def test_a_host_that_becomes_known_is_decided_on_and_one_that_leaves_is_not(
     )
     assert client.get(url).json()["name"] == "outside", "past the mesh"
     istiod.edit(service("b", one.port, port=outside.port + 1) + entry)
-    until(lambda: client.get(url).json()["name"] == "one")
+    eventually(lambda: client.get(url).json()["name"] == "one")
     istiod.edit(service("b", one.port, port=outside.port + 1))
-    until(lambda: client.get(url).json()["name"] == "outside")
+    eventually(lambda: client.get(url).json()["name"] == "outside")
 
 
 def test_unknown_hosts_may_be_denied(istiod: Istiod, echo: Callable[[str], EchoServer], stack: ExitStack) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,21 +11,10 @@ import pytest
 
 import meshsdk
 
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import free_ports
 
 __all__ = ["Page", "eventually"]
-
-
-def eventually(holds: Callable[[], Any]) -> Any:
-    """What a function returns, as soon as it is something."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        found = holds()
-        if found:
-            return found
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
 
 
 class Page:

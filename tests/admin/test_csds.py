@@ -30,8 +30,8 @@ from ..certificates import SpiffeCa, spiffe
 from ..conftest import service
 from ..grpc.xds import cluster, endpoints, listener
 from ..interop.test_control_plane_clients import grpc_echo
-from ..last_good.conftest import Plane, eventually
-from ..patience import PATIENCE
+from ..last_good.conftest import Plane
+from ..patience import PATIENCE, eventually
 from ..processes import CLEAN_ENVIRONMENT
 from ..servers import EchoServer
 from ..test_cli import run

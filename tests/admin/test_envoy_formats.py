@@ -18,11 +18,11 @@ from ..ads import AdsServer
 from ..certificates import SpiffeCa
 from ..conftest import destination_rule, service, virtual_service
 from ..differential.subjects import Upstream, cluster
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import envoy, free_ports
 from ..server.running import identity
 from ..servers import EchoServer
-from .conftest import Page, eventually
+from .conftest import Page
 
 _CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 

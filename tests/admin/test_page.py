@@ -27,13 +27,13 @@ from meshsdk.admin.recent import MAX_RECENT
 from ..certificates import SpiffeCa, spiffe
 from ..conftest import destination_rule, service, virtual_service
 from ..grpc_client import make_client
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import CLEAN_ENVIRONMENT, free_ports, wait_for_port
 from ..server.grpc_servers import aio_grpc_server, sync_grpc_server
 from ..server.running import identity, peer_authentication, policy, serving
 from ..servers import EchoServer, ScriptedServer, read_head
 from ..telemetry.applications import application, send, wsgi_application
-from .conftest import Page, eventually
+from .conftest import Page
 
 ROOT = Path(__file__).parents[2]
 BY_USER = (

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from tests.patience import eventually
+
 from ..conftest import service, virtual_service
 from ..grpc.conftest import MakeClient, clients, connect, kind, serve  # noqa: F401 - fixtures.
 from ..grpc_client import Status
 from ..grpc_server import GrpcServer
-from .conftest import Page, eventually
+from .conftest import Page
 
 ROUTES = (
     "[{name: tea, match: [{uri: {exact: /tea}}], directResponse: {status: 418}},"

@@ -18,10 +18,10 @@ from meshsdk.admin.history import History
 from meshsdk.exchange import Directory
 
 from ..conftest import destination_rule, service, virtual_service
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import CLEAN_ENVIRONMENT
 from ..servers import EchoServer
-from .conftest import Page, eventually
+from .conftest import Page
 
 ROOT = Path(__file__).parents[2]
 

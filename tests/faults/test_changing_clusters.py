@@ -23,7 +23,7 @@ from tests.grpc_server import GrpcServer
 from tests.loops import LOOPS, make_loop
 from tests.servers import EchoServer, ScriptedServer, read_head
 
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 
 Echo = Callable[..., EchoServer]
 LISTENER = "a:80"
@@ -56,13 +56,6 @@ HTTP2: dict[str, Any] = {
 
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 class Traffic:
@@ -102,7 +95,7 @@ class Traffic:
 
     def wait_for(self, more: int) -> None:
         goal = self.answered + more
-        wait_until(lambda: self.answered >= goal)
+        eventually(lambda: self.answered >= goal)
 
     def _take(self, response: httpx.Response) -> None:
         if response.status_code == 200:
@@ -155,11 +148,11 @@ def test_sixty_changes_of_cluster_leave_no_connection_behind(
         before = descriptors()
         for number in range(CHANGES):
             ads.publish(*world(f"c{number}", ports[number % 2], **fields))
-            wait_until(lambda number=number: set(mesh.runtime.directory.clusters) == {f"c{number}"})  # type: ignore[misc]
+            eventually(lambda number=number: set(mesh.runtime.directory.clusters) == {f"c{number}"})  # type: ignore[misc]
             traffic.wait_for(16)
         traffic.pause()
         # Each of the eight may have a connection, and each connection has two ends here.
-        wait_until(lambda: descriptors() <= before + 4)
+        eventually(lambda: descriptors() <= before + 4)
     assert not traffic.failures
 
 
@@ -176,7 +169,7 @@ def test_the_last_cluster_to_leave_takes_its_idle_connections_along_at_once(
         assert server.connections
         direct = {"match": {"prefix": "/"}, "direct_response": {"status": 204}}
         ads.publish(http_listener(direct))
-        wait_until(lambda: not server.connections)
+        eventually(lambda: not server.connections)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -194,10 +187,10 @@ def test_a_busy_connection_of_a_cluster_that_left_is_closed_when_it_is_done(kind
     ads = stack.enter_context(AdsServer(*world("c", slow.port)))
     mesh = stack.enter_context(meshsdk.Mesh(bootstrap=ads.bootstrap))
     with Traffic(mesh, kind) as traffic:
-        wait_until(lambda: slow.accepted == 8)
+        eventually(lambda: slow.accepted == 8)
         traffic.pause()
         ads.publish(http_listener({"match": {"prefix": "/"}, "direct_response": {"status": 204}}))
-        wait_until(lambda: not mesh.runtime.directory.clusters)
+        eventually(lambda: not mesh.runtime.directory.clusters)
         assert not closed.acquire(blocking=False)
         go_on.set()
         traffic.wait_for(8)
@@ -223,11 +216,11 @@ def test_health_checks_of_what_is_gone_leave_no_connection(make_mesh: MakeMesh, 
     mesh = make_mesh(yaml(one.port, two.port))
     with mesh.client() as client:
         assert client.get("http://a/").status_code == 200
-        wait_until(lambda: one.connections > 0 and two.connections > 0)
+        eventually(lambda: one.connections > 0 and two.connections > 0)
         make_mesh(yaml(two.port)).close()
-        wait_until(lambda: not one.connections)
+        eventually(lambda: not one.connections)
         make_mesh(documents(http_listener({"match": {"prefix": "/"}, "direct_response": {"status": 204}}))).close()
-        wait_until(lambda: not two.connections)
+        eventually(lambda: not two.connections)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -244,10 +237,10 @@ def test_a_cluster_that_is_withdrawn_before_its_route_serves_on(
             old, new = f"c{number}", f"c{number + 1}"
             emptied = [endpoints(old, [])] if empties else []
             ads.publish(*world(new, port, route=old), *emptied)
-            wait_until(lambda old=old: status_of(mesh, old) == "DOES_NOT_EXIST")  # type: ignore[misc]
+            eventually(lambda old=old: status_of(mesh, old) == "DOES_NOT_EXIST")  # type: ignore[misc]
             traffic.wait_for(20)
             ads.publish(*world(new, port))
-            wait_until(lambda new=new: set(mesh.runtime.directory.clusters) == {new})  # type: ignore[misc]
+            eventually(lambda new=new: set(mesh.runtime.directory.clusters) == {new})  # type: ignore[misc]
     assert not traffic.failures
 
 
@@ -292,10 +285,10 @@ def test_subsets_renamed_together_with_their_routes_cost_no_call(kind: str, way:
 def rename(ads: AdsServer, state: Any, mesh: meshsdk.Mesh, old: str, new: str) -> None:
     """As istiod does: clusters first, routes after them."""
     ads.publish(*state(new, old))
-    wait_until(lambda: status_of(mesh, old) == "DOES_NOT_EXIST")
+    eventually(lambda: status_of(mesh, old) == "DOES_NOT_EXIST")
     time.sleep(0.2)  # Traffic goes on while the two do not fit.
     ads.publish(*state(new, new))
-    wait_until(lambda: set(mesh.runtime.directory.clusters) == {new})
+    eventually(lambda: set(mesh.runtime.directory.clusters) == {new})
     time.sleep(0.2)
 
 
@@ -313,8 +306,8 @@ def test_a_route_that_never_follows_is_answered_by_503_after_a_time(
         assert client.get("http://a/").status_code == 200
         began = time.monotonic()
         ads.publish(*world("other", port, route="c"))
-        wait_until(lambda: client.get("http://a/").status_code == 503)
+        eventually(lambda: client.get("http://a/").status_code == 503)
         assert time.monotonic() - began >= 0.5
         assert client.get("http://a/").extensions["mesh"].flag == "NC"
         ads.publish(*world("c", port))
-        wait_until(lambda: client.get("http://a/").status_code == 200)
+        eventually(lambda: client.get("http://a/").status_code == 200)

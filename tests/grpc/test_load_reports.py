@@ -16,9 +16,8 @@ import meshsdk
 
 from ..ads import AdsServer
 from ..differential.subjects import Answer, Upstream
-from ..last_good.conftest import eventually
 from ..lrs import LoadReports
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from .xds import cluster, endpoints, listener
 
 SELF: dict[str, Any] = {"lrs_server": {"self": {}}, "lrs_report_endpoint_metrics": ["named_metrics.foo"]}

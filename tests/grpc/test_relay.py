@@ -24,19 +24,10 @@ from tests.grpc.conftest import MakeClient
 from tests.grpc_client import SyncClient, counts, failures
 from tests.grpc_server import GrpcServer
 
-from ..patience import PATIENCE
+from ..patience import eventually
 from ..processes import free_ports
 
 Serve = Callable[..., GrpcServer]
-
-
-def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """Wait for a condition; returns what it gave."""
-    end = time.monotonic() + seconds
-    while not (given := condition()):
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    return given
 
 
 def test_a_nack_of_grpc_cores_names_resource_and_reason(
@@ -58,14 +49,14 @@ def test_a_nack_of_grpc_cores_names_resource_and_reason(
     bad[(ResourceType.CLUSTER, name)] = broken.SerializeToString()
     caplog.set_level(logging.ERROR, "meshsdk.grpc")
     relay.publish(relayed._id, bad)
-    (refused,) = until(lambda: mesh.status()["grpc"]["refused"])
+    (refused,) = eventually(lambda: mesh.status()["grpc"]["refused"])
     assert refused["name"] == "outbound|9080||ratings.default.svc.cluster.local"
     assert refused["type"].endswith(".Cluster")
     assert "INVALID_ARGUMENT" in refused["error"]
     assert any(refused["name"] in record.getMessage() for record in caplog.records)
     assert client.call()["name"] == "one"  # The last good configuration.
     relay.publish(relayed._id, relayed._book.published)
-    until(lambda: not mesh.status()["grpc"]["refused"])
+    eventually(lambda: not mesh.status()["grpc"]["refused"])
 
 
 def test_a_removed_socket_is_opened_again_for_new_channels(
@@ -98,7 +89,7 @@ def test_a_management_server_that_goes_away_changes_nothing_for_calls(
     client = connect(mesh)
     assert client.call(wait_for_ready=True)["name"] == "one"
     server.stop()
-    until(lambda: mesh.status()["problem"])
+    eventually(lambda: mesh.status()["problem"])
     answers = client.try_many(200, at_once=4)
     assert not failures(answers), counts(answers)
     (folder / "mesh.yaml").write_text(service("ratings", two.port, port=9080))
@@ -106,7 +97,7 @@ def test_a_management_server_that_goes_away_changes_nothing_for_calls(
     again.start()
     stack.callback(again.stop)
     answers = []
-    until(lambda: answers.append(client.call()) or answers[-1]["name"] == "two")
+    eventually(lambda: answers.append(client.call()) or answers[-1]["name"] == "two")
 
 
 def test_configuration_churned_under_load_fails_no_call(
@@ -149,7 +140,7 @@ def test_resources_that_are_no_longer_used_are_no_longer_served(
     relayed = mesh._grpc()
     assert [kind.name for kind, _ in relayed._book.published] == ["LISTENER", "CLUSTER", "ENDPOINTS"]
     (tmp_path / "mesh" / "mesh.yaml").write_text("# nothing\n")
-    until(lambda: all("outbound" not in name for _, name in relayed._book.published))
+    eventually(lambda: all("outbound" not in name for _, name in relayed._book.published))
 
 
 @pytest.mark.parametrize("parts", [("1", "a"), ("1", "a/b", "~c~1"), ("1", "outbound|9080||x"), ("1", "%2F?#[]", "é ")])

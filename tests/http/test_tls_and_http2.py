@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from tests.loops import LOOPS, make_loop
 from tests.processes import envoy, free_ports, http_listener
 from tests.servers import EchoServer
 
-from ..patience import PATIENCE
+from ..patience import eventually
 
 
 @dataclass
@@ -212,14 +211,14 @@ def test_a_broken_file_of_roots_leaves_the_last_good_ones_in_use_and_new_ones_ar
     assert get().status_code == 200
     roots.write_bytes(b"half a certif")
     [transport] = mesh.runtime._rotation._holders
-    until(lambda: any(kept.problem for kept in transport._tls._contexts.values()))
+    eventually(lambda: any(kept.problem for kept in transport._tls._contexts.values()))
     assert get().status_code == 200
     roots.unlink()
     assert get().status_code == 200
     trustme.CA().cert_pem.write_to_path(roots)
-    until(lambda: refuses(get))
+    eventually(lambda: refuses(get))
     backend.ca.cert_pem.write_to_path(roots)
-    until(lambda: not refuses(get))
+    eventually(lambda: not refuses(get))
 
 
 def refuses(get: Callable[[], httpx.Response]) -> bool:
@@ -227,13 +226,6 @@ def refuses(get: Callable[[], httpx.Response]) -> bool:
         return get().status_code != 200
     except httpx.TransportError:
         return True
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_new_roots_of_the_system_are_taken_up(
@@ -248,6 +240,6 @@ def test_new_roots_of_the_system_are_taken_up(
     get = kept_client(stack.enter_context(meshsdk.Mesh(config=tmp_path / "mesh")))
     assert get().status_code == 200
     trustme.CA().cert_pem.write_to_path(roots)
-    until(lambda: refuses(get))
+    eventually(lambda: refuses(get))
     backend.ca.cert_pem.write_to_path(roots)
-    until(lambda: not refuses(get))
+    eventually(lambda: not refuses(get))

@@ -37,17 +37,10 @@ from meshsdk.security.identity import check_credentials
 
 from ..certificates import SpiffeCa, spiffe, write_identity
 from ..istiod import write_token
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import CLEAN_ENVIRONMENT
 
 WEB = spiffe("web")
-
-
-def until(condition: Any, seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_files_that_change_are_read_again_and_a_broken_change_keeps_the_last_good_ones(tmp_path: Path) -> None:
@@ -149,8 +142,8 @@ def test_a_certificate_is_renewed_before_it_expires_with_the_token_of_that_time(
     identity = asking()
     first = identity.credentials()
     (tmp_path / "token").write_text("two\n")
-    until(lambda: ca[0].tokens[-1] == "Bearer two")
-    until(lambda: identity.credentials().certificate != first.certificate)
+    eventually(lambda: ca[0].tokens[-1] == "Bearer two")
+    eventually(lambda: identity.credentials().certificate != first.certificate)
 
 
 def test_a_ca_that_refuses_is_asked_again_and_the_last_certificate_stays(ca: tuple[Ca, str], asking: Any) -> None:
@@ -158,10 +151,10 @@ def test_a_ca_that_refuses_is_asked_again_and_the_last_certificate_stays(ca: tup
     identity = asking()
     first = identity.credentials()
     ca[0].fails = True
-    until(lambda: "the token is not valid" in identity.problem)
+    eventually(lambda: "the token is not valid" in identity.problem)
     assert identity.credentials() is first
     ca[0].fails = False
-    until(lambda: identity.credentials().certificate != first.certificate)
+    eventually(lambda: identity.credentials().certificate != first.certificate)
     assert identity.problem == ""
 
 
@@ -170,9 +163,9 @@ def test_a_token_that_is_no_text_is_read_again(ca: tuple[Ca, str], asking: Any, 
     identity = asking()
     first = identity.credentials()
     (tmp_path / "token").write_bytes(b"\xff\xfe")
-    until(lambda: "the token or the roots cannot be read" in identity.problem)
+    eventually(lambda: "the token or the roots cannot be read" in identity.problem)
     (tmp_path / "token").write_text("two")
-    until(lambda: identity.credentials().certificate != first.certificate)
+    eventually(lambda: identity.credentials().certificate != first.certificate)
     assert identity.problem == ""
 
 
@@ -184,17 +177,17 @@ def test_roots_that_change_in_their_file_are_taken_up_without_a_renewal(
     first = identity.credentials()
     more = first.roots + SpiffeCa().pem
     roots.write_bytes(more)
-    until(lambda: identity.credentials().roots == more)
+    eventually(lambda: identity.credentials().roots == more)
     assert identity.credentials().certificate == first.certificate
     roots.write_bytes(b"half a certif")
-    until(lambda: "cannot be read" in identity.problem)
+    eventually(lambda: "cannot be read" in identity.problem)
     assert identity.credentials().roots == more
     roots.write_bytes(more)
-    until(lambda: identity.problem == "")
+    eventually(lambda: identity.problem == "")
     roots.unlink()
-    until(lambda: "the roots cannot be read" in identity.problem)
+    eventually(lambda: "the roots cannot be read" in identity.problem)
     roots.write_bytes(first.roots)
-    until(lambda: identity.credentials().roots == first.roots)
+    eventually(lambda: identity.credentials().roots == first.roots)
     assert len(ca[0].requests) == 1
 
 
@@ -206,7 +199,7 @@ def test_a_certificate_that_the_new_roots_do_not_vouch_for_is_renewed_at_once(
     first = identity.credentials()
     ca[0].authority = CertificateAuthority.make()
     (tmp_path / "roots.pem").write_bytes(ca[0].authority.pem)
-    until(lambda: identity.credentials().certificate != first.certificate)
+    eventually(lambda: identity.credentials().certificate != first.certificate)
     assert identity.credentials().roots == ca[0].authority.pem
     assert len(ca[0].requests) == 2
 
@@ -216,10 +209,10 @@ def test_new_roots_are_taken_up_while_the_ca_refuses(ca: tuple[Ca, str], asking:
     identity = asking()
     first = identity.credentials()
     ca[0].fails = True
-    until(lambda: "the token is not valid" in identity.problem)
+    eventually(lambda: "the token is not valid" in identity.problem)
     more = first.roots + SpiffeCa().pem
     (tmp_path / "roots.pem").write_bytes(more)
-    until(lambda: identity.credentials().roots == more)
+    eventually(lambda: identity.credentials().roots == more)
     assert "the token is not valid" in identity.problem
 
 
@@ -340,11 +333,11 @@ def test_an_agents_secrets_are_followed_and_bad_ones_are_refused(sds_agent: tupl
     try:
         assert identity.credentials().spiffe_id == WEB
         agent.push((b"no key", b"no certificate"), ca.pem)
-        until(lambda: identity.problem != "")
+        eventually(lambda: identity.problem != "")
         assert identity.credentials().spiffe_id == WEB
-        until(lambda: any(answer.HasField("error_detail") for answer in agent.answers))
+        eventually(lambda: any(answer.HasField("error_detail") for answer in agent.answers))
         agent.push(ca.issue(spiffe("new")), ca.pem)
-        until(lambda: identity.credentials().spiffe_id == spiffe("new"))
+        eventually(lambda: identity.credentials().spiffe_id == spiffe("new"))
     finally:
         identity.close()
 
@@ -371,7 +364,7 @@ def test_a_development_ca_that_is_replaced_is_followed(tmp_path: Path, monkeypat
         assert held is not None
         held._path.unlink()
         with contextlib.closing(DevelopmentIdentity(tmp_path, WEB)) as other:
-            until(lambda: identity.credentials().roots == other.credentials().roots)
+            eventually(lambda: identity.credentials().roots == other.credentials().roots)
             assert identity.credentials().roots != first.roots
 
 
@@ -510,12 +503,12 @@ def test_a_workload_api_is_followed_with_its_federated_trust_domains(
         assert got.roots == ours.pem
         assert got.bundles == {"cluster.local": ours.pem, "other.domain": theirs.pem * 2}
         agent.push((spiffe("renewed"), ours))
-        until(lambda: identity.credentials().spiffe_id == spiffe("renewed"))
+        eventually(lambda: identity.credentials().spiffe_id == spiffe("renewed"))
         assert identity.credentials().bundles == {"cluster.local": ours.pem}
         broken = SvidResponse()
         broken.svids.add(spiffe_id=WEB, x509_svid=b"\x30\x82", x509_svid_key=b"x", bundle=der(ours.pem))
         agent.responses.append(broken)
-        until(lambda: "cannot be read" in identity.problem)
+        eventually(lambda: "cannot be read" in identity.problem)
         assert identity.credentials().spiffe_id == spiffe("renewed")
     finally:
         identity.close()
@@ -587,9 +580,9 @@ def test_a_key_of_an_unknown_kind_ends_no_stream(workload_api: tuple[WorkloadApi
             bundle=der(ours.pem),
         )
         agent.responses.append(strange)
-        until(lambda: "not supported" in identity.problem)
+        eventually(lambda: "not supported" in identity.problem)
         agent.push((spiffe("renewed"), ours))
-        until(lambda: identity.credentials().spiffe_id == spiffe("renewed"))
+        eventually(lambda: identity.credentials().spiffe_id == spiffe("renewed"))
         assert identity.problem == ""
     finally:
         identity.close()
@@ -617,7 +610,7 @@ def test_a_fault_that_nobody_thought_of_does_not_end_renewal(monkeypatch: pytest
     try:
         with contextlib.suppress(IdentityError):
             identity.credentials()
-        until(lambda: identity.expires_at is not None)
+        eventually(lambda: identity.expires_at is not None)
         assert identity.credentials().spiffe_id == WEB
         assert identity.problem == ""
     finally:

@@ -29,7 +29,7 @@ from tests.certificates import SpiffeCa
 from tests.chance import spread
 from tests.conftest import destination_rule, service, virtual_service
 from tests.processes import CLEAN_ENVIRONMENT, envoy, free_ports
-from tests.server.running import serving
+from tests.server.running import answers, serving
 from tests.servers import EchoServer
 
 from ..patience import PATIENCE
@@ -281,20 +281,9 @@ def test_a_server_of_the_control_plane_is_behind_its_policy(make_server: MakeSer
     [port] = free_ports(1)
     server = make_server(service("a", port) + POLICY)
     told = {**bootstrap(server.port), "server_listener_resource_name_template": "xds.istio.io/grpc/lds/inbound/%s"}
-    with meshsdk.Mesh(bootstrap=told) as mesh, serving(say_hello, mesh, port):
+    with meshsdk.Mesh(bootstrap=told) as mesh, serving(answers, mesh, port):
         assert httpx.get(f"http://127.0.0.1:{port}/y").status_code == 200
         assert httpx.get(f"http://127.0.0.1:{port}/x").status_code == 403
-
-
-async def say_hello(scope: Any, receive: Any, send: Any) -> None:
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
-    await send({"type": "http.response.body", "body": b""})
 
 
 class _Counting:

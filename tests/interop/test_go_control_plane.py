@@ -23,10 +23,10 @@ import meshsdk
 
 from ..certificates import SpiffeCa, spiffe
 from ..grpc.xds import cluster, endpoints, listener
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import free_ports
 from ..servers import EchoServer
-from ..xds.test_grfc_fallback import requests_without_end, wait_for
+from ..xds.test_grfc_fallback import requests_without_end
 from ..xds.test_secrets import TlsServer, certificate, secured, trust
 
 pytestmark = pytest.mark.interop
@@ -145,10 +145,10 @@ def test_hosts_are_found_and_followed(plane: MakePlane, client: httpx.Client, ec
     assert client.get("http://other").headers["x-served-by"] == "other"
     with requests_without_end(client, "http://shop") as told:
         running.serve(*by_rds("shop", "c", two.port), *by_rds("other", "d", other.port))
-        wait_for(lambda: told and told[-1] == "two")
+        eventually(lambda: told and told[-1] == "two")
         # A cluster of another name: the old one is withdrawn before its routes are.
         running.serve(*by_rds("shop", "renamed", one.port), *by_rds("other", "d", other.port))
-        wait_for(lambda: told[-1] == "one")
+        eventually(lambda: told[-1] == "one")
     assert set(told) == {"one", "two"}
     assert not running.refused
 
@@ -167,7 +167,7 @@ def test_hosts_come_and_go(plane: MakePlane, client: httpx.Client, mesh: meshsdk
         except httpx.ConnectError:
             return False
 
-    wait_for(lambda: is_known("late") and not is_known("shop"))
+    eventually(lambda: is_known("late") and not is_known("shop"))
 
 
 def test_what_is_refused_is_told_and_what_was_good_serves_on(
@@ -179,7 +179,7 @@ def test_what_is_refused_is_told_and_what_was_good_serves_on(
     assert client.get("http://shop").is_success
     whole, routes, _, users = by_rds("shop", "c", server.port)
     running.serve(whole, routes, cluster("c", type="ORIGINAL_DST", lb_policy="CLUSTER_PROVIDED"), users)
-    wait_for(lambda: running.refused)
+    eventually(lambda: running.refused)
     assert "ORIGINAL_DST" in running.refused[0]
     assert client.get("http://shop").headers["x-served-by"] == "one"
 
@@ -192,13 +192,13 @@ def test_no_request_fails_for_a_restart(
     running = plane()
     running.serve(*by_rds("shop", "c", one.port))
     with requests_without_end(client, "http://shop") as told:
-        wait_for(lambda: told)
+        eventually(lambda: told)
         running.stop()
-        wait_for(lambda: mesh.status()["problem"])
+        eventually(lambda: mesh.status()["problem"])
         again = plane()
         again.serve(*by_rds("shop", "c", two.port if changes else one.port), *by_rds("late", "d", late.port))
         assert client.get("http://late").headers["x-served-by"] == "late"
-        wait_for(lambda: told[-1] == ("two" if changes else "one"))
+        eventually(lambda: told[-1] == ("two" if changes else "one"))
     assert set(told) <= {"one", "two"}
     assert not again.refused
 
@@ -208,7 +208,7 @@ def test_a_snapshot_that_is_only_sent_whole(plane: MakePlane, client: httpx.Clie
     running.serve(*by_rds("shop", "c", echo("one").port))
     assert client.get("http://shop").headers["x-served-by"] == "one"
     running.serve(*by_rds("shop", "c", echo("two").port))
-    wait_for(lambda: client.get("http://shop").headers["x-served-by"] == "two")
+    eventually(lambda: client.get("http://shop").headers["x-served-by"] == "two")
 
 
 def test_secrets_are_delivered_and_rotated(
@@ -228,6 +228,6 @@ def test_secrets_are_delivered_and_rotated(
     assert client.get("http://shop").headers["x-served-by"] == spiffe("a")
     with requests_without_end(client, "http://shop") as told:
         serve("b")
-        wait_for(lambda: told and told[-1] == spiffe("b"))
+        eventually(lambda: told and told[-1] == spiffe("b"))
     assert set(told) <= {spiffe("a"), spiffe("b")}
     assert not running.refused

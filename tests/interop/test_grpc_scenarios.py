@@ -24,7 +24,7 @@ from tests.grpc.xds import RATINGS, cluster, documents, endpoints, listener
 from tests.grpc_client import Client, Status, counts, failures, make_client
 from tests.grpc_server import EchoService, GrpcServer, server_process
 
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import free_ports
 
 MakeClient = Callable[..., Client]
@@ -61,19 +61,13 @@ def route(cluster_name: str, **match: Any) -> dict[str, Any]:
     return {"match": match or {"prefix": ""}, "route": {"cluster": cluster_name, "timeout": "0s"}}
 
 
-def until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-
-
 def test_ping_pong(make_mesh: MakeMesh, connect: MakeClient, serve: Serve) -> None:
     """Calls succeed and reach every backend."""
     servers = [serve(name) for name in ("a", "b", "c")]
     ports = [server.port for server in servers]
     mesh = make_mesh(documents(listener(RATINGS, [route("x")]), cluster("x"), endpoints("x", [ports])))
     client = connect(mesh)
-    until(lambda: set(counts(client.try_many(30))) == {"a", "b", "c"})
+    eventually(lambda: set(counts(client.try_many(30))) == {"a", "b", "c"})
 
 
 def test_round_robin(make_mesh: MakeMesh, connect: MakeClient, serve: Serve) -> None:
@@ -81,7 +75,7 @@ def test_round_robin(make_mesh: MakeMesh, connect: MakeClient, serve: Serve) -> 
     ports = [serve(name).port for name in ("a", "b", "c", "d")]
     mesh = make_mesh(documents(listener(RATINGS, [route("x")]), cluster("x"), endpoints("x", [ports])))
     client = connect(mesh)
-    until(lambda: len(counts(client.try_many(40))) == 4)  # All connections are up.
+    eventually(lambda: len(counts(client.try_many(40))) == 4)  # All connections are up.
     assert set(counts(client.try_many(100)).values()) == {25}
 
 
@@ -90,11 +84,11 @@ def test_backends_restart(make_mesh: MakeMesh, connect: MakeClient, serve: Serve
     one, two = restartable, serve("b")
     mesh = make_mesh(documents(listener(RATINGS, [route("x")]), cluster("x"), endpoints("x", [[one.port, two.port]])))
     client = connect(mesh, options=[("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)])
-    until(lambda: len(counts(client.try_many(10))) == 2)
+    eventually(lambda: len(counts(client.try_many(10))) == 2)
     one.stop()
-    until(lambda: counts(client.try_many(20)) == {"b": 20})
+    eventually(lambda: counts(client.try_many(20)) == {"b": 20})
     with GrpcServer("a again", port=one.port):
-        until(lambda: counts(client.try_many(20))["a again"] == 10)
+        eventually(lambda: counts(client.try_many(20))["a again"] == 10)
 
 
 def test_new_instance_group_receives_traffic(
@@ -110,7 +104,7 @@ def test_new_instance_group_receives_traffic(
     client = connect(make_mesh(documents(*names, localities(one.port))))
     assert counts(client.try_many(10)) == {"a": 10}
     (tmp_path / "mesh" / "mesh.yaml").write_text(documents(*names, localities(one.port, two.port)))
-    until(lambda: counts(client.try_many(20))["b"])
+    eventually(lambda: counts(client.try_many(20))["b"])
     assert abs(counts(client.try_many(600))["a"] - 300) <= spread(600, 0.5)
 
 
@@ -127,7 +121,7 @@ def test_change_backend_service(make_mesh: MakeMesh, connect: MakeClient, serve:
         answers.extend(client.try_many(20))
         return bool(answers[-1]["name"] == "b")
 
-    until(moved)
+    eventually(moved)
     assert not failures(answers)
 
 
@@ -208,9 +202,9 @@ def test_secondary_locality_gets_requests_on_primary_failure(
     client = connect(mesh, options=[("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)])
     assert counts(client.try_many(20)) == {"a": 20}
     one.stop()
-    until(lambda: counts(client.try_many(20)) == {"b": 20})
+    eventually(lambda: counts(client.try_many(20)) == {"b": 20})
     with GrpcServer("a again", port=one.port):
-        until(lambda: counts(client.try_many(20)) == {"a again": 20})
+        eventually(lambda: counts(client.try_many(20)) == {"a again": 20})
 
 
 def test_secondary_locality_gets_no_requests_on_partial_primary_failure(
@@ -221,9 +215,9 @@ def test_secondary_locality_gets_no_requests_on_partial_primary_failure(
         documents(listener(RATINGS, [route("x")]), cluster("x"), endpoints("x", [[one.port, two.port], [three.port]]))
     )
     client = connect(mesh)
-    until(lambda: set(counts(client.try_many(20))) == {"a", "b"})
+    eventually(lambda: set(counts(client.try_many(20))) == {"a", "b"})
     one.stop()
-    until(lambda: counts(client.try_many(20)) == {"b": 20})
+    eventually(lambda: counts(client.try_many(20)) == {"b": 20})
 
 
 def test_gentle_failover(make_mesh: MakeMesh, connect: MakeClient, serve: Serve, tmp_path: Any) -> None:
@@ -240,11 +234,11 @@ def test_gentle_failover(make_mesh: MakeMesh, connect: MakeClient, serve: Serve,
     client = connect(make_mesh(mesh_with(1)))
     assert counts(client.try_many(50)) == {"first": 50}  # 1.4 times 3/4 is more than all.
     (tmp_path / "mesh" / "mesh.yaml").write_text(mesh_with(2))
-    until(lambda: counts(client.try_many(20))["second"])
+    eventually(lambda: counts(client.try_many(20))["second"])
     # 1.4 times 2/4: 70 percent stay.
     assert abs(counts(client.try_many(800))["first"] - 560) <= spread(800, 0.7)
     (tmp_path / "mesh" / "mesh.yaml").write_text(mesh_with(4))
-    until(lambda: counts(client.try_many(20)) == {"second": 20})
+    eventually(lambda: counts(client.try_many(20)) == {"second": 20})
 
 
 def test_remove_neg(make_mesh: MakeMesh, connect: MakeClient, serve: Serve, tmp_path: Any) -> None:
@@ -253,12 +247,12 @@ def test_remove_neg(make_mesh: MakeMesh, connect: MakeClient, serve: Serve, tmp_
     names = [listener(RATINGS, [route("x")]), cluster("x")]
     mesh = make_mesh(documents(*names, endpoints("x", [[one.port, two.port]])))
     client = connect(mesh)
-    until(lambda: len(counts(client.try_many(10))) == 2)
+    eventually(lambda: len(counts(client.try_many(10))) == 2)
     with mesh.channel("ratings:9080") as channel:
         sleep = channel.unary_unary("/test.Echo/Sleep")
         under_way = [sleep.future(b"2", timeout=20) for _ in range(4)]
         (tmp_path / "mesh" / "mesh.yaml").write_text(documents(*names, endpoints("x", [[two.port]])))
-        until(lambda: counts(client.try_many(20)) == {"b": 20})
+        eventually(lambda: counts(client.try_many(20)) == {"b": 20})
         assert all(b'"name"' in future.result(timeout=20) for future in under_way)
 
 
@@ -289,7 +283,7 @@ def test_timeout(make_mesh: MakeMesh, connect: MakeClient, serve: Serve) -> None
     mesh = make_mesh(documents(listener(RATINGS, [limited, route("x")]), cluster("x"), endpoints("x", [[server.port]])))
     client = connect(mesh)
     assert client.call()["name"] == "a"  # To connect may take longer than the limit.
-    until(lambda: not failures(client.try_many(1, method="/test.Echo/Sleep", request=b"0")))
+    eventually(lambda: not failures(client.try_many(1, method="/test.Echo/Sleep", request=b"0")))
     assert server.calls[-1]["seconds"] < 1
     with pytest.raises(Status) as caught:
         client.call("/test.Echo/Sleep", b"3")
@@ -309,9 +303,9 @@ def test_api_listener_change_and_deletion(
     client = connect(make_mesh(text, unknown_hosts="deny"))
     assert client.call()["name"] == "a"
     (tmp_path / "mesh" / "mesh.yaml").write_text(documents(*rest))
-    until(lambda: bool(failures(client.try_many(1, timeout=5))))
+    eventually(lambda: bool(failures(client.try_many(1, timeout=5))))
     (tmp_path / "mesh" / "mesh.yaml").write_text(text)
-    until(lambda: not failures(client.try_many(1, timeout=5)))
+    eventually(lambda: not failures(client.try_many(1, timeout=5)))
 
 
 def test_outlier_detection(make_mesh: MakeMesh, connect: MakeClient, serve: Serve) -> None:
@@ -332,7 +326,7 @@ def test_outlier_detection(make_mesh: MakeMesh, connect: MakeClient, serve: Serv
         )
     )
     client = connect(mesh)
-    until(lambda: len(counts(client.try_many(10))) == 2)
+    eventually(lambda: len(counts(client.try_many(10))) == 2)
     bad.service.status = grpc.StatusCode.UNAVAILABLE
     ejected: list[str] = []
 
@@ -341,10 +335,10 @@ def test_outlier_detection(make_mesh: MakeMesh, connect: MakeClient, serve: Serv
         ejected[:] = [one["address"] for one in mesh.status()["clusters"]["x"] if one["is_ejected"]]
         return bool(seen == {"good": 20} and ejected)  # For a second only, and then once more.
 
-    until(is_left_alone)
+    eventually(is_left_alone)
     assert [address.rpartition(":")[2] for address in ejected] == [str(bad.port)]
     bad.service.status = None
-    until(lambda: set(counts(client.try_many(20))) == {"bad", "good"})
+    eventually(lambda: set(counts(client.try_many(20))) == {"bad", "good"})
 
 
 def test_a_server_cannot_have_another_one_ejected(
@@ -376,7 +370,7 @@ def test_a_server_cannot_have_another_one_ejected(
         )
     )
     client = connect(mesh)
-    until(lambda: counts(client.try_many(20)) == {"good": 20})
+    eventually(lambda: counts(client.try_many(20)) == {"good": 20})
     (ejected,) = [one for one in mesh.status()["clusters"]["x"] if one["is_ejected"]]
     assert ejected["address"].endswith(f":{port}")
 
@@ -405,7 +399,7 @@ def test_outlier_detection_by_success_rate(make_mesh: MakeMesh, connect: MakeCli
     )
     client = connect(mesh)
     bad.service.status = grpc.StatusCode.INTERNAL
-    until(lambda: counts(client.try_many(50)) == {"good": 50})
+    eventually(lambda: counts(client.try_many(50)) == {"good": 50})
 
 
 def test_affinity(make_mesh: MakeMesh, connect: MakeClient, serve: Serve) -> None:
@@ -444,7 +438,7 @@ def test_session_affinity(make_mesh: MakeMesh, connect: MakeClient, serve: Serve
         documents(listener(RATINGS, [route("x")], filters=[session]), cluster("x"), endpoints("x", [ports]))
     )
     client = connect(mesh)
-    until(lambda: len(counts(client.try_many(30))) == 3)
+    eventually(lambda: len(counts(client.try_many(30))) == 3)
     initial, _ = client.metadata()
     cookie = next(value for name, value in initial if name == "set-cookie").partition(";")[0]
     seen = {client.call(metadata=[("cookie", cookie)])["name"] for _ in range(12)}
@@ -483,7 +477,7 @@ def test_aggregate_cluster(make_mesh: MakeMesh, connect: MakeClient, serve: Serv
     answers = client.try_many(20)
     assert counts(answers) == {"a": 20}, failures(answers)[:1]
     one.stop()
-    until(lambda: counts(client.try_many(20)) == {"b": 20})
+    eventually(lambda: counts(client.try_many(20)) == {"b": 20})
 
 
 @pytest.mark.parametrize("kind", ["STRICT_DNS", "LOGICAL_DNS", "STATIC"])
@@ -519,7 +513,7 @@ def test_retries_save_calls_of_a_backend_that_is_killed_under_load(
     }
     mesh = make_mesh(documents(listener(RATINGS, [retried]), cluster("x"), endpoints("x", [ports])))
     client = connect(mesh)
-    until(lambda: len(counts(client.try_many(30))) == 3)
+    eventually(lambda: len(counts(client.try_many(30))) == 3)
     answers: list[Any] = []
 
     def call_for(seconds: float) -> None:

@@ -6,8 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from meshsdk.errors import ConfigError
 from meshsdk.identities import FileIdentity
 from tests.certificates import SpiffeCa, provider, spiffe, write_identity
 from tests.conftest import destination_rule, service
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually
 from tests.processes import CLEAN_ENVIRONMENT, free_ports
 from tests.server.running import peer_authentication, policy
 
@@ -73,13 +72,6 @@ def files(place: Path) -> FileIdentity:
     return FileIdentity(place / "cert.pem", place / "key.pem", place / "roots.pem")
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def code_of(say: Any) -> str:
     try:
         return str(say(b"x", timeout=PATIENCE, wait_for_ready=True).decode())
@@ -116,7 +108,7 @@ def test_a_native_server_is_behind_strict_mutual_tls_and_policy(tmp_path: Path, 
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     # An edit: everybody of the mesh may, and nobody else.
     (folder / "mesh.yaml").write_text(strict)
-    until(lambda: code_of(says["stranger"]) == spiffe("stranger"))
+    eventually(lambda: code_of(says["stranger"]) == spiffe("stranger"))
     assert code_of(says["foreigner"]) == "PERMISSION_DENIED"
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,9 @@ import meshsdk
 from meshsdk.controlplane.folder import Folder
 from meshsdk.controlplane.server import ControlPlaneServer
 
-from ..patience import PATIENCE
 from ..processes import free_ports
 
-__all__ = ["Plane", "eventually"]
-
-
-def eventually(holds: Callable[[], Any]) -> Any:
-    """Wait until something holds; what it was."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := holds()):
-        assert time.monotonic() < deadline, "it did not come to hold"
-        time.sleep(0.01)
-    return found
+__all__ = ["Plane"]
 
 
 class Plane:

@@ -13,12 +13,11 @@ from envoy.service.discovery.v3 import discovery_pb2
 from meshsdk.resources import ResourceType, decode
 from meshsdk.xds import CachedResource, Status
 
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import free_ports
 from ..xds.test_ads_client import CLUSTER, Client, MakeClient, ScriptedAds, cluster
 from ..xds.test_ads_client import make_client as make_client
 from ..xds.test_delta import FEATURES, ScriptedDelta, named
-from .conftest import eventually
 
 LONG_AGO = time.time() - 3600.0
 

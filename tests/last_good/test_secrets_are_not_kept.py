@@ -17,13 +17,14 @@ from google.protobuf import json_format
 
 from meshsdk.resources import ResourceType
 from meshsdk.resources.inline_secrets import inline_secret
+from tests.patience import eventually
 
 from ..ads import AdsServer
 from ..certificates import SpiffeCa, spiffe
 from ..grpc.xds import cluster, endpoints, listener
 from ..servers import EchoServer
 from ..xds.test_secrets import World as SecretWorld
-from .conftest import Plane, eventually
+from .conftest import Plane
 
 TYPES = "type.googleapis.com/"
 TLS = f"{TYPES}envoy.extensions.transport_sockets.tls.v3"

@@ -23,10 +23,10 @@ from meshsdk.xds.lifetimes import Lifetimes
 from meshsdk.xds.source import Wanted
 
 from ..conftest import service
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import CLEAN_ENVIRONMENT
 from ..servers import EchoServer
-from .conftest import Plane, eventually
+from .conftest import Plane
 
 CLUSTER, LISTENER = ResourceType.CLUSTER, ResourceType.LISTENER
 

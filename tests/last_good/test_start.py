@@ -23,14 +23,14 @@ from ..certificates import SpiffeCa, spiffe
 from ..conftest import destination_rule, service
 from ..faults.test_faults import Traffic, start_control_plane
 from ..interop.test_control_plane_clients import grpc_echo
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import CLEAN_ENVIRONMENT
 from ..server.running import identity, mesh_of, one_port, serving
 from ..server.test_serve import MUTUAL, reaches, who_asks
 from ..server.test_virtual_inbound import virtual_inbound
 from ..servers import EchoServer
 from ..xds.test_ads_client import ScriptedAds
-from .conftest import Plane, eventually
+from .conftest import Plane
 
 Echo = Callable[..., EchoServer]
 

@@ -21,9 +21,8 @@ from meshsdk.last_good import Keeper, Store, fingerprint
 from meshsdk.last_good.store import Record
 from meshsdk.resources import ResourceType
 
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import CLEAN_ENVIRONMENT
-from .conftest import eventually
 
 CLUSTER = ResourceType.CLUSTER.type_url
 HEAD = b"meshsdk last known good, 1\n"

@@ -14,10 +14,10 @@ import httpx
 from meshsdk.last_good import Store
 
 from ..conftest import service
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import CLEAN_ENVIRONMENT, free_ports, wait_for_port
 from ..servers import EchoServer
-from .conftest import Plane, eventually
+from .conftest import Plane
 
 
 @contextlib.contextmanager

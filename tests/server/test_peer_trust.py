@@ -7,7 +7,6 @@ import json
 import queue
 import socket
 import ssl
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,7 @@ from meshsdk.security.peer_identity import read_peer
 from meshsdk.server.peer_trust import PeerTrust
 
 from ..certificates import SpiffeCa, spiffe, write_identity
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from .grpc_servers import aio_grpc_server, sync_grpc_server
 from .running import mesh_of, one_port
 from .test_mutual_tls_matrix import World, by_gunicorn, server_listener, upstream
@@ -68,13 +67,6 @@ def channel_of(world: World, port: int) -> grpc.Channel:
     pair = (place / "key.pem").read_bytes(), (place / "cert.pem").read_bytes()
     options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
     return grpc.secure_channel(f"127.0.0.1:{port}", grpc.ssl_channel_credentials(world.ca.pem, *pair), options)
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until, what
-        time.sleep(0.05)
 
 
 BROKEN_OFF = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE)
@@ -131,7 +123,7 @@ def test_grpc_calls_of_peers_that_are_trusted_no_more_are_broken_off(
         assert say() in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAVAILABLE)
         if change == "root gone":
             trust_only(world, world.ca.pem + STRANGER.pem)
-            wait_until(lambda: say() is grpc.StatusCode.OK, "it is trusted again")
+            eventually(lambda: say() is grpc.StatusCode.OK, "it is trusted again")
 
 
 @pytest.mark.parametrize("server", GRPC)
@@ -163,8 +155,8 @@ def test_a_grpc_client_whose_root_has_gone_comes_again_with_its_new_certificate(
         write_identity(place, new.issue(spiffe("peer")), both)
         assert isinstance(answer(call), bytes), "two roots disturb nobody"
         trust_only(world, new.pem + STRANGER.pem)
-        wait_until(lambda: not isinstance(answer(call), bytes), "the old root is still trusted")
-        wait_until(lambda: isinstance(answer(call), bytes), "the client does not come again")
+        eventually(lambda: not isinstance(answer(call), bytes), "the old root is still trusted")
+        eventually(lambda: isinstance(answer(call), bytes), "the client does not come again")
 
 
 class Threaded(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -191,9 +183,9 @@ def test_functions_that_grpc_aio_runs_in_threads_are_behind_the_same_trust(world
                 call = channel.unary_unary("/test.Echo/Say")
                 assert call(b"", timeout=PATIENCE) == b"threaded"
                 revoke(world, "right")
-                wait_until(lambda: isinstance(answer(call), grpc.RpcError), "a revoked peer is still let in")
+                eventually(lambda: isinstance(answer(call), grpc.RpcError), "a revoked peer is still let in")
                 # Its connection has ended, or is about to; whoever comes again is told why.
-                wait_until(
+                eventually(
                     lambda: answer(call).code() is grpc.StatusCode.PERMISSION_DENIED, "a revoked peer is not told"
                 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from ..ads import AdsServer
 from ..certificates import SpiffeCa, provider, spiffe, write_identity
 from ..conftest import destination_rule, service, virtual_service
 from ..grpc.xds import cluster, endpoints, listener
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import wait_for_port
 from ..server.running import identity, peer_authentication, serving
 from ..servers import EchoServer, ScriptedServer, read_head
@@ -41,13 +41,6 @@ def of_cluster(page: Scraped, cluster: str = REVIEWS) -> dict[str, float]:
         for name, labels, value in page.samples
         if name.startswith(prefix) and labels["cluster"] == cluster and labels.get("priority", "default") == "default"
     }
-
-
-def until(look: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not look():
-        assert time.monotonic() < deadline, "it never comes"
-        time.sleep(0.02)
 
 
 @contextmanager
@@ -215,12 +208,12 @@ def test_the_configuration_says_how_fresh_it_is(world: World) -> None:
             for name in ("xds_heard", "configuration_changed"):
                 assert began <= page.value(f"meshsdk_{name}_timestamp_seconds") <= time.time()
             server.publish(good[0], cluster("a", connect_timeout="-1s"), good[2])
-            until(lambda: scrape(world.client_port).value("meshsdk_xds_rejections_total", type="cluster") == 1)
+            eventually(lambda: scrape(world.client_port).value("meshsdk_xds_rejections_total", type="cluster") == 1)
             page = scrape(world.client_port)
             assert page.value("meshsdk_xds_resources", type="cluster", status="nacked") == 1
             assert client.get("http://a/").status_code == 200
             server.__exit__(None, None, None)
-            until(lambda: scrape(world.client_port).value("meshsdk_xds_connected") == 0)
+            eventually(lambda: scrape(world.client_port).value("meshsdk_xds_connected") == 0)
             page = scrape(world.client_port)
             assert page.value("meshsdk_xds_failures_total") >= 1
             assert page.value("meshsdk_configuration_problem") == 1
@@ -234,7 +227,7 @@ def test_a_folder_with_an_error_is_a_problem(world: World) -> None:
     page = world.of_client(0)
     assert (page.value("meshsdk_xds_connected"), page.value("meshsdk_configuration_problem")) == (1, 0)
     world.configure(service("reviews", 1) + virtual_service("reviews", "nonsense"))
-    until(lambda: world.of_client(0).value("meshsdk_configuration_problem") == 1)
+    eventually(lambda: world.of_client(0).value("meshsdk_configuration_problem") == 1)
 
 
 def test_clusters_beyond_the_bound_are_summed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from meshsdk.xds import Status
 
 from ..ads import AdsServer
 from ..grpc.xds import cluster, endpoints, listener
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import free_ports
 from ..servers import EchoServer
 from .test_ads_client import CLUSTER, Client, MakeClient, ScriptedAds
@@ -33,13 +33,6 @@ def world(host: str, port: int, name: str = "") -> list[dict[str, Any]]:
     name = name or f"cluster of {host}"
     route = {"match": {"prefix": "/"}, "route": {"cluster": name}}
     return [listener(host, [route]), cluster(name), endpoints(name, [[port]])]
-
-
-def wait_for(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 class Pair:
@@ -116,7 +109,7 @@ def test_a71_with_everything_at_hand_nobody_else_is_asked_while_the_first_server
     pair.kill(0)
     source: Any = mesh.runtime.source
     failures = source.failures
-    wait_for(lambda: source.failures >= failures + 2)
+    eventually(lambda: source.failures >= failures + 2)
     assert client.get("http://shop").headers["x-served-by"] == "primary's"
     assert not fallback.requests
     assert "management server" in mesh.status()["problem"]
@@ -134,12 +127,12 @@ def test_a71_a_server_that_is_away_at_the_start_is_stood_in_for_until_it_comes(
     with requests_without_end(client, "http://shop") as told:
         # By another name of the cluster: what leads there is used when its endpoints are here (gRFC A74).
         pair.start(0, *world("shop", mine.port, "another name"))
-        wait_for(lambda: told and told[-1] == "primary's")
+        eventually(lambda: told and told[-1] == "primary's")
         # It is let go: what it says from now on counts no more.
         fallback.publish(*world("shop", 1))
-        wait_for(lambda: not mesh.status()["problem"])
+        eventually(lambda: not mesh.status()["problem"])
         seen = len(told)
-        wait_for(lambda: len(told) > seen + 20)
+        eventually(lambda: len(told) > seen + 20)
     assert set(told) == {"fallback's", "primary's"}
 
 
@@ -157,9 +150,9 @@ def test_a71_what_is_new_comes_from_the_fallback_and_no_request_fails_on_the_way
         assert client.get("http://new").headers["x-served-by"] == "other"
         # It is asked for everything: only resources of one server are known to fit together.
         assert {"shop", "new"} <= fallback.names(ResourceType.LISTENER)
-        wait_for(lambda: told[-1] == "fallback's")
+        eventually(lambda: told[-1] == "fallback's")
         pair.start(0, *world("shop", mine.port), *world("new", other.port))
-        wait_for(lambda: told[-1] == "primary's")
+        eventually(lambda: told[-1] == "primary's")
         assert client.get("http://new").headers["x-served-by"] == "other"
     assert set(told) == {"fallback's", "primary's"}
 
@@ -187,14 +180,14 @@ def test_a71_the_first_server_sends_all_again_though_it_is_as_it_was(
     again.send(CLUSTER, "1", packed_cluster("a"), packed_cluster("b"))
     client.entry(CLUSTER, "a", Status.ACKED, "1")
     fallback.request()
-    wait_for(lambda: len(client.source._connections) == 1)
+    eventually(lambda: len(client.source._connections) == 1)
 
 
 def test_a71_with_all_servers_away_the_problem_names_each(make_client: MakeClient) -> None:
     ports = free_ports(3)
     client = make_client(ports[0], others=tuple(ports[1:]))
     client.subscribe(cluster={"a"})
-    wait_for(lambda: all(f"127.0.0.1:{port}" in client.source.problem for port in ports))
+    eventually(lambda: all(f"127.0.0.1:{port}" in client.source.problem for port in ports))
     client.subscribe(cluster={"a", "b"})
     assert not client.source.is_connected
 
@@ -225,11 +218,11 @@ def test_servers_that_come_and_go_leave_nothing_behind(
             # What is new each time comes from the fallback; then the first one is back, and then both are gone.
             assert client.get(f"http://host{turn}").headers["x-served-by"] == "fallback's"
             pair.start(0, *(one for host in hosts for one in world(host, mine.port)))
-            wait_for(lambda host=hosts[-1]: client.get(f"http://{host}").headers["x-served-by"] == "primary's")  # type: ignore[misc]
+            eventually(lambda host=hosts[-1]: client.get(f"http://{host}").headers["x-served-by"] == "primary's")  # type: ignore[misc]
             pair.kill(0), pair.kill(1)
             for host in hosts:
                 assert client.get(f"http://{host}").headers["x-served-by"] == "primary's"
         source: Any = mesh.runtime.source
-        wait_for(lambda: "management server" in source.problem)
+        eventually(lambda: "management server" in source.problem)
     left = {thread.name for thread in threading.enumerate() if thread.ident not in before}
     assert not [name for name in left if name.startswith("meshsdk-ads ")]

@@ -22,12 +22,12 @@ from ..ads import AdsServer
 from ..grpc.xds import cluster, endpoints, listener
 from ..grpc_client import SyncClient
 from ..grpc_server import GrpcServer
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import free_ports
 from ..servers import EchoServer
 from .test_ads_client import CLUSTER, Client, ScriptedAds
 from .test_ads_client import cluster as packed_cluster
-from .test_grfc_fallback import wait_for, world
+from .test_grfc_fallback import world
 
 LISTENERS = "envoy.config.listener.v3.Listener"
 OTHER = "xds.other.com"
@@ -240,9 +240,9 @@ def test_a47_the_failure_of_an_authority_is_nothing_to_the_others(
     theirs = stack.enter_context(mesh.client(timeout=PATIENCE, authority=OTHER))
     assert {client.get("http://shop").status_code for client in (mine, theirs)} == {200}
     other.__exit__(None, None, None)
-    wait_for(lambda: other.entry["server_uri"] in mesh.status()["problem"])
+    eventually(lambda: other.entry["server_uri"] in mesh.status()["problem"])
     top.publish(*world("shop", echo("new").port))
-    wait_for(lambda: mine.get("http://shop").headers["x-served-by"] == "new")
+    eventually(lambda: mine.get("http://shop").headers["x-served-by"] == "new")
     assert theirs.get("http://shop").headers["x-served-by"] == "other's"
     assert top.entry["server_uri"] not in mesh.status()["problem"]
 
@@ -295,10 +295,10 @@ def test_a47_equal_servers_share_a_channel_and_a_server_that_nobody_wants_is_let
     ]
     assert [users for _, users in client.source._channels._open.values()] == [2]
     client.subscribe(cluster={"a"})
-    wait_for(lambda: len(client.source._clients) == 1)
-    wait_for(lambda: [users for _, users in client.source._channels._open.values()] == [1])
+    eventually(lambda: len(client.source._clients) == 1)
+    eventually(lambda: [users for _, users in client.source._channels._open.values()] == [1])
     client.subscribe(cluster={"a", uri("x", CLUSTER, "d")})
-    wait_for(lambda: len(client.source._clients) == 2)
+    eventually(lambda: len(client.source._clients) == 2)
 
 
 def test_a47_a_server_of_the_process_is_configured_by_the_authority_of_its_template(
@@ -331,7 +331,7 @@ def test_what_is_wanted_no_more_is_not_remembered_for_its_time_to_live(scripted:
     scripted.send(CLUSTER, "1", lasting, packed_cluster("b"))
     client.entry(CLUSTER, "a", Status.ACKED)
     client.subscribe(cluster={"b"})
-    wait_for(lambda: not client.source._client(client.source._bootstrap.servers)._common.lifetimes._timers)
+    eventually(lambda: not client.source._client(client.source._bootstrap.servers)._common.lifetimes._timers)
     assert client.cache.get(CLUSTER, "a") is None
 
 

@@ -18,11 +18,11 @@ from meshsdk.resources import ResourceType
 
 from ..ads import AdsServer
 from ..grpc.xds import cluster, endpoints, listener
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import free_ports
 from ..server.running import serving
 from ..servers import EchoServer
-from .test_grfc_fallback import requests_without_end, wait_for, world
+from .test_grfc_fallback import requests_without_end, world
 from .test_other_sources import with_rds
 
 Echo = Callable[[str], EchoServer]
@@ -165,11 +165,11 @@ def test_a36_a_deletion_counts_and_an_outage_does_not(server: Server) -> None:
     server.start()
     assert server.ask() == "200"
     server.ads.publish()
-    wait_for(lambda: server.ask() != "200")
+    eventually(lambda: server.ask() != "200")
     server.ads.publish(server_listener(server.name, server.port, [OPEN]))
-    wait_for(lambda: server.ask() == "200")
+    eventually(lambda: server.ask() == "200")
     server.ads.__exit__(None, None, None)
-    wait_for(lambda: server.mesh.status()["problem"])
+    eventually(lambda: server.mesh.status()["problem"])
     assert server.ask() == "200"
 
 
@@ -184,13 +184,13 @@ def test_a36_routes_by_reference_are_waited_for_and_followed(server: Server) -> 
     server.ads.publish(whole)
     thread = threading.Thread(target=server.start)
     thread.start()
-    wait_for(lambda: server.ads.names(ResourceType.ROUTE_CONFIGURATION))
+    eventually(lambda: server.ads.names(ResourceType.ROUTE_CONFIGURATION))
     assert server.ask() == ""
     server.ads.publish(whole, routes(OPEN))
     thread.join(PATIENCE)
     assert server.ask() == "200"
     server.ads.publish(whole, routes({"match": {"prefix": "/"}, "direct_response": {"status": 418}}))
-    wait_for(lambda: server.ask() == "418")
+    eventually(lambda: server.ask() == "418")
 
 
 # A74: a configuration counts when all of it is here.
@@ -204,14 +204,14 @@ def test_a74_a_route_counts_when_its_cluster_and_endpoints_are_here(stack: ExitS
     old = world("shop", one.port, "old")[1:]
     with requests_without_end(client.http, "http://shop") as told:
         client.ads.publish(listener("shop", [route]), *old)
-        wait_for(lambda: "new" in client.ads.names(ResourceType.CLUSTER))
+        eventually(lambda: "new" in client.ads.names(ResourceType.CLUSTER))
         client.ads.publish(listener("shop", [route]), cluster("new"), *old)
-        wait_for(lambda: "new" in client.ads.names(ResourceType.ENDPOINTS))
+        eventually(lambda: "new" in client.ads.names(ResourceType.ENDPOINTS))
         seen = len(told)
-        wait_for(lambda: len(told) > seen + 10)
+        eventually(lambda: len(told) > seen + 10)
         assert told[-1] == "one"
         client.ads.publish(listener("shop", [route]), cluster("new"), endpoints("new", [[two.port]]))
-        wait_for(lambda: told[-1] == "two")
+        eventually(lambda: told[-1] == "two")
     assert set(told) == {"one", "two"}
 
 

@@ -20,9 +20,8 @@ import meshsdk
 from ..ads import AdsServer
 from ..differential.subjects import Answer, Received, Upstream
 from ..grpc.xds import cluster, endpoints, listener
-from ..last_good.conftest import eventually
 from ..lrs import LoadReports
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import envoy, free_ports, http_listener
 from ..servers import ScriptedServer, read_head
 from .test_grfc_federation import OTHER, federated

@@ -26,9 +26,9 @@ from meshsdk.xds.cluster_server import servers_of_cluster
 from ..ads import AdsServer
 from ..conftest import MakeMesh
 from ..grpc.xds import cluster, documents, endpoints, listener
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..servers import EchoServer
-from .test_grfc_fallback import requests_without_end, wait_for
+from .test_grfc_fallback import requests_without_end
 
 Echo = Callable[[str], EchoServer]
 ROUTE = {"match": {"prefix": "/"}, "route": {"cluster": "c"}}
@@ -89,7 +89,7 @@ def test_endpoints_come_from_a_file_and_follow_it(
     assert client.get("http://shop").headers["x-served-by"] == "one"
     with requests_without_end(client, "http://shop") as told:
         replace(path, write(response(endpoints("c", [[two.port]]))))
-        wait_for(lambda: told and told[-1] == "two")
+        eventually(lambda: told and told[-1] == "two")
     assert set(told) <= {"one", "two"}
     assert not server.names(ResourceType.ENDPOINTS)
 
@@ -103,23 +103,23 @@ def test_a_file_that_is_bad_changes_nothing_and_is_told_of_without_its_content(
     mesh, client, _ = client_of(listener("shop", [ROUTE]), eds_from(from_file(path)))
     assert client.get("http://shop").headers["x-served-by"] == "one"
     replace(path, '{"resources": [{"@type": "hunter2"}]}')
-    wait_for(lambda: str(path) in mesh.status()["problem"])
+    eventually(lambda: str(path) in mesh.status()["problem"])
     assert client.get("http://shop").headers["x-served-by"] == "one"
     [told] = [one for one in mesh.status()["resources"] if str(path) in one["name"]]
     assert told["status"] == "NACKED"
     assert "hunter2" not in f"{mesh.status()}{caplog.text}"
     os.unlink(path)
-    wait_for(lambda: "No such file" in mesh.status()["problem"])
+    eventually(lambda: "No such file" in mesh.status()["problem"])
     assert client.get("http://shop").headers["x-served-by"] == "one"
     # One bad resource: the others of the file are used.
     bad = endpoints("c", [[two.port]])
     bad["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"] = 70_000
     replace(path, json.dumps(response(bad)))
-    wait_for(lambda: not mesh.status()["problem"])
-    wait_for(lambda: "port_value" in str(mesh.status()["resources"]))
+    eventually(lambda: not mesh.status()["problem"])
+    eventually(lambda: "port_value" in str(mesh.status()["resources"]))
     assert client.get("http://shop").headers["x-served-by"] == "one"
     replace(path, json.dumps(response(endpoints("c", [[two.port]]))))
-    wait_for(lambda: client.get("http://shop").headers["x-served-by"] == "two")
+    eventually(lambda: client.get("http://shop").headers["x-served-by"] == "two")
 
 
 def test_a_watched_directory_is_exchanged_as_kubernetes_does(tmp_path: Path, client_of: ClientOf, echo: Echo) -> None:
@@ -134,7 +134,7 @@ def test_a_watched_directory_is_exchanged_as_kubernetes_does(tmp_path: Path, cli
     assert client.get("http://shop").headers["x-served-by"] == "one"
     (tmp_path / "fresh").symlink_to("two")
     os.replace(tmp_path / "fresh", tmp_path / "data")
-    wait_for(lambda: client.get("http://shop").headers["x-served-by"] == "two")
+    eventually(lambda: client.get("http://shop").headers["x-served-by"] == "two")
 
 
 def with_rds(source: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -169,7 +169,7 @@ def test_a_folder_may_send_for_files_and_servers_as_well(
     assert client.get("http://shop").headers["x-served-by"] == "one"
     assert client.get("http://shop/d").headers["x-served-by"] == "three"
     replace(path, json.dumps(response(endpoints("c", [[two.port]]))))
-    wait_for(lambda: client.get("http://shop").headers["x-served-by"] == "two")
+    eventually(lambda: client.get("http://shop").headers["x-served-by"] == "two")
 
 
 def test_what_a_file_does_not_have_is_missing(tmp_path: Path, client_of: ClientOf) -> None:
@@ -223,7 +223,7 @@ def test_endpoints_and_routes_come_from_a_server_of_their_own(
     mesh, client, server = client_of(whole, eds_from(google(own, api_type)))
     assert client.get("http://shop").headers["x-served-by"] == "one"
     own.publish(routes, endpoints("c", [[two.port]]))
-    wait_for(lambda: client.get("http://shop").headers["x-served-by"] == "two")
+    eventually(lambda: client.get("http://shop").headers["x-served-by"] == "two")
     assert own.names(ResourceType.ENDPOINTS) == {"c"}
     assert not server.names(ResourceType.ENDPOINTS)
     assert {one.type_url for one in own.requests if one.HasField("node")} <= {
@@ -231,7 +231,7 @@ def test_endpoints_and_routes_come_from_a_server_of_their_own(
         ResourceType.ROUTE_CONFIGURATION.type_url,
     }
     own.__exit__(None, None, None)
-    wait_for(lambda: own.entry["server_uri"] in mesh.status()["problem"])
+    eventually(lambda: own.entry["server_uri"] in mesh.status()["problem"])
     assert client.get("http://shop").headers["x-served-by"] == "two"
 
 
@@ -261,10 +261,10 @@ def test_a_cluster_leads_to_a_server_and_may_lead_elsewhere_later(
     assert client.get("http://shop").headers["x-served-by"] == "one"
     with requests_without_end(client, "http://shop") as told:
         server.publish(shop, made, leading_to(port_of(second), kind=kind))
-        wait_for(lambda: told and told[-1] == "two")
+        eventually(lambda: told and told[-1] == "two")
         first.__exit__(None, None, None)
         seen = len(told)
-        wait_for(lambda: len(told) > seen + 10)
+        eventually(lambda: len(told) > seen + 10)
     assert set(told) == {"one", "two"}
     assert server.names(ResourceType.CLUSTER) == {"c", "xds"}
     assert not server.names(ResourceType.ENDPOINTS)
@@ -289,7 +289,7 @@ def test_a_cluster_that_leads_nowhere_is_told_of_and_traffic_fails(
     assert problem in mesh.status()["problem"]
     own = stack.enter_context(AdsServer(endpoints("c", [[echo("one").port]])))
     server.publish(shop, made, leading_to(port_of(own)))
-    wait_for(lambda: client.get("http://shop").status_code == 200)
+    eventually(lambda: client.get("http://shop").status_code == 200)
 
 
 def parsed_cluster(source: dict[str, Any]) -> Any:

@@ -33,10 +33,10 @@ from ..certificates import SpiffeCa, spiffe
 from ..grpc.xds import cluster, endpoints, listener
 from ..grpc_client import SyncClient
 from ..grpc_server import GrpcServer
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import free_ports
 from ..server.running import serving
-from .test_grfc_fallback import requests_without_end, wait_for
+from .test_grfc_fallback import requests_without_end
 from .test_grfc_rules import OPEN, PREFIX, hello, server_listener
 from .test_other_sources import from_file, google, replace, response
 
@@ -173,7 +173,7 @@ def test_a_cluster_waits_for_its_secrets(world: World) -> None:
     told: list[Any] = []
     thread = threading.Thread(target=lambda: told.append(world.client.get("http://shop").headers["x-served-by"]))
     thread.start()
-    wait_for(lambda: world.ads.names(ResourceType.SECRET) == {"mine", "theirs"})
+    eventually(lambda: world.ads.names(ResourceType.SECRET) == {"mine", "theirs"})
     assert not told
     world.publish_secrets()
     thread.join(PATIENCE)
@@ -183,16 +183,16 @@ def test_a_cluster_waits_for_its_secrets(world: World) -> None:
 def test_both_are_rotated_and_no_request_fails(world: World) -> None:
     world.publish_secrets()
     with requests_without_end(world.client, "http://shop") as told:
-        wait_for(lambda: told)
+        eventually(lambda: told)
         world.publish_secrets(world.ca, world.next_ca)
         world.pair = world.next_ca.issue(spiffe("b"))
         world.publish_secrets(world.ca, world.next_ca)
-        wait_for(lambda: told[-1] == spiffe("b"))
+        eventually(lambda: told[-1] == spiffe("b"))
         world.server.identity = world.next_ca.issue(spiffe("shop"))
         world.server.trusts = world.next_ca.pem
         world.publish_secrets(world.next_ca)
         seen = len(told)
-        wait_for(lambda: len(told) > seen + 20)
+        eventually(lambda: len(told) > seen + 20)
     assert set(told) == {spiffe("a"), spiffe("b")}
 
 
@@ -207,7 +207,7 @@ def test_trust_that_changes_counts_for_new_connections(world: World) -> None:
         except httpx.ConnectError:
             return True
 
-    wait_for(is_refused)
+    eventually(is_refused)
 
 
 def test_a_secret_adds_to_the_names_that_its_settings_ask_for(world: World) -> None:
@@ -254,9 +254,9 @@ def test_they_come_from_files_and_are_rotated_there(world: World, tmp_path: Path
     world.cluster = secured(from_file(mine), from_file(theirs))
     world.publish()
     with requests_without_end(world.client, "http://shop") as told:
-        wait_for(lambda: told)
+        eventually(lambda: told)
         replace(mine, json.dumps(response(certificate("mine", world.ca.issue(spiffe("b"))))))
-        wait_for(lambda: told[-1] == spiffe("b"))
+        eventually(lambda: told[-1] == spiffe("b"))
     assert set(told) == {spiffe("a"), spiffe("b")}
     assert not world.ads.names(ResourceType.SECRET)
 
@@ -275,7 +275,7 @@ def test_a_secret_may_name_files_of_its_own(world: World, tmp_path: Path) -> Non
     world.publish(named, trust("theirs", world.ca))
     assert world.client.get("http://shop").headers["x-served-by"] == spiffe("a")
     write(world.ca.issue(spiffe("b")))
-    wait_for(lambda: world.client.get("http://shop").headers["x-served-by"] == spiffe("b"))
+    eventually(lambda: world.client.get("http://shop").headers["x-served-by"] == spiffe("b"))
 
 
 @pytest.mark.parametrize("api_type", ["GRPC", "DELTA_GRPC"])
@@ -285,7 +285,7 @@ def test_they_come_from_a_server_of_their_own(api_type: str, world: World, stack
     world.publish()
     assert world.client.get("http://shop").headers["x-served-by"] == spiffe("a")
     own.publish(certificate("mine", world.ca.issue(spiffe("b"))), trust("theirs", world.ca))
-    wait_for(lambda: world.client.get("http://shop").headers["x-served-by"] == spiffe("b"))
+    eventually(lambda: world.client.get("http://shop").headers["x-served-by"] == spiffe("b"))
     assert not world.ads.names(ResourceType.SECRET)
 
 
@@ -296,7 +296,7 @@ def test_a_secret_that_is_bad_is_refused_and_the_last_good_one_stays(
     assert world.client.get("http://shop").is_success
     bad = {"@type": f"{TLS}.Secret", "name": "mine", "generic_secret": {"secret": {"inline_string": "hunter2"}}}
     world.publish(bad, trust("theirs", world.ca))
-    wait_for(lambda: any(one.HasField("error_detail") for one in world.ads.requests))
+    eventually(lambda: any(one.HasField("error_detail") for one in world.ads.requests))
     [refusal] = {one.error_detail.message for one in world.ads.requests if one.HasField("error_detail")}
     assert refusal == "mine: Secret.generic_secret: must be a tls_certificate or a validation_context"
     assert world.client.get("http://shop", headers={"connection": "close"}).headers["x-served-by"] == spiffe("a")
@@ -309,7 +309,7 @@ def test_nothing_secret_is_shown_anywhere(world: World, caplog: pytest.LogCaptur
     assert world.client.get("http://shop").is_success
     world.pair = world.ca.issue(spiffe("b"))
     world.publish_secrets()
-    wait_for(lambda: world.client.get("http://shop").headers["x-served-by"] == spiffe("b"))
+    eventually(lambda: world.client.get("http://shop").headers["x-served-by"] == spiffe("b"))
     cache = world.mesh.runtime.cache
     kept = [entry.packed for kind, _, entry in cache if kind is ResourceType.SECRET]
     shown = f"{world.mesh.status()} {list(cache)} {caplog.text} {kept}"
@@ -388,7 +388,7 @@ def test_a_server_shows_and_asks_for_what_is_delivered_and_rotates_it(stack: Exi
     assert ask(friend, ca)
     assert not ask(stranger, ca)
     publish(next_ca.issue(spiffe("web")), next_ca)
-    wait_for(lambda: ask(stranger, next_ca))
+    eventually(lambda: ask(stranger, next_ca))
     assert not ask(friend, next_ca)
 
 

@@ -24,8 +24,9 @@ from meshsdk.xds.ads_server import AdsService
 from meshsdk.xds.backoff import Backoff
 
 from ..ads import AdsServer, bootstrap_of
-from ..faults.test_changing_clusters import Traffic, wait_until
+from ..faults.test_changing_clusters import Traffic
 from ..grpc.xds import cluster, endpoints, listener
+from ..patience import eventually
 from ..servers import EchoServer
 from .test_histories import shown
 
@@ -107,8 +108,8 @@ def traffic_over(bootstrap: dict[str, Any]) -> Iterator[meshsdk.Mesh]:
         assert not one.failures
         assert not other.failures
         assert mesh.status()["failures"] == 0
-    wait_until(lambda: not client_threads())
-    wait_until(lambda: descriptors() <= files)
+    eventually(lambda: not client_threads())
+    eventually(lambda: descriptors() <= files)
 
 
 def _now(mesh: meshsdk.Mesh) -> object:
@@ -121,8 +122,8 @@ def converges(mesh: meshsdk.Mesh, ads: AdsServer, features: tuple[str, ...], hos
         for host in hosts:
             with suppress(meshsdk.NoRouteError):
                 fresh.wait_ready(host, timeout=60)
-        wait_until(lambda: _now(mesh) == _now(fresh))
-    wait_until(lambda: not mesh.status()["problem"])
+        eventually(lambda: _now(mesh) == _now(fresh))
+    eventually(lambda: not mesh.status()["problem"])
 
 
 # What a server may do to its responses.
@@ -203,7 +204,7 @@ def test_a_storm_of_refusals_takes_the_good_half_of_each_batch(
             ads.publish(*world(number, ports, broken=broken))
             time.sleep(0.002)
         # The good half of the last one.
-        wait_until(lambda: _timeout(mesh) == 10 + (3 * CHANGES - 1) % 5)
+        eventually(lambda: _timeout(mesh) == 10 + (3 * CHANGES - 1) % 5)
         refused = [one for one in mesh.status()["resources"] if one["status"] == "NACKED"]
         assert [(one["name"], bool(one["error"])) for one in refused] == [("d", True)]
         ads.publish(*world(7, ports))
@@ -236,9 +237,9 @@ def test_ten_reconnects_a_second_cost_neither_requests_nor_threads(features: tup
             streams = service.streams
             service.close()
             ads.publish(*world(number, ports))
-            wait_until(lambda streams=streams: service.streams > streams)  # type: ignore[misc]
+            eventually(lambda streams=streams: service.streams > streams)  # type: ignore[misc]
             seen.append((len(client_threads()), descriptors()))
-        wait_until(lambda: len(service._streams) == 1)
+        eventually(lambda: len(service._streams) == 1)
         # Those of a connection that is going may be there beside those of the one that comes.
         assert max(threads for threads, _ in seen[12:]) <= max(threads for threads, _ in seen[:12]) + 4
         assert max(files for _, files in seen[12:]) <= max(files for _, files in seen[:12]) + 16
@@ -373,7 +374,7 @@ def test_a_mesh_whose_server_never_answered_is_closed_at_once(features: tuple[st
             with pytest.raises(TimeoutError, match="the management server|has not come"):
                 mesh.wait_ready("a", timeout=0.5)
             assert made[0].asked.wait(60)
-        wait_until(lambda: not client_threads())
+        eventually(lambda: not client_threads())
         made[0].ends.set()
 
 
@@ -393,9 +394,9 @@ def test_responses_of_64_megabytes_cost_no_request_and_their_memory_is_given_bac
         sizes = []
         for number in range(1, 4):
             ads.publish(*large(number))
-            wait_until(lambda number=number: _timeout(mesh) == 10 + number % 5)  # type: ignore[misc]
+            eventually(lambda number=number: _timeout(mesh) == 10 + number % 5)  # type: ignore[misc]
             ads.publish(*world(number + 1, ports))
-            wait_until(lambda number=number: _timeout(mesh) == 10 + (number + 1) % 5)  # type: ignore[misc]
+            eventually(lambda number=number: _timeout(mesh) == 10 + (number + 1) % 5)  # type: ignore[misc]
             sizes.append(resident_bytes())
         # What gRPC and Python keep for the next one does not grow.
         assert sizes[-1] - sizes[0] < 64 * MEBIBYTE

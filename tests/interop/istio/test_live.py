@@ -19,7 +19,7 @@ import pytest
 import meshsdk
 from tests.certificates import SpiffeCa
 from tests.grpc_server import GrpcServer
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually
 from tests.processes import free_ports, wait_for_port
 from tests.server.running import answers, identity, peer_authentication, policy, serving
 from tests.servers import EchoServer
@@ -225,14 +225,7 @@ def test_clients_stay_in_their_zone_and_go_elsewhere_where_it_has_nobody(
     with meshsdk.Mesh(bootstrap=real.bootstrap(locality="eu/z1")) as mesh, mesh.client(timeout=PATIENCE) as client:
         assert {client.get("http://a/").json()["name"] for _ in range(20)} == {"near"}
         real.serve(entry({far.port: "z2"}, "HTTP") + rule)
-        until(lambda: client.get("http://a/").json()["name"] == "far")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+        eventually(lambda: client.get("http://a/").json()["name"] == "far")
 
 
 @contextlib.contextmanager
@@ -279,7 +272,7 @@ def test_no_request_fails_while_istiod_is_killed_and_comes_back_with_other_rules
             real.kill()
             time.sleep(1)
             real.serve(world + virtual_service(f"[{{headers: {{response: {{set: {{x-rule: new}}}}}}, {TO_A}}}]"))
-            until(lambda: client.get("http://a/").headers.get("x-rule") == "new")
+            eventually(lambda: client.get("http://a/").headers.get("x-rule") == "new")
         assert (over_http, over_grpc) == ([], [])
 
 
@@ -317,7 +310,7 @@ def test_servers_take_mutual_tls_and_let_in_whom_the_policies_say(real: Istiod, 
                 return httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
             return False
 
-        until(is_open)
+        eventually(is_open)
 
 
 def test_calls_to_a_server_of_grpc_pass_its_policies(real: Istiod, tmp_path: Path) -> None:

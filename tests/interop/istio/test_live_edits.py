@@ -18,7 +18,7 @@ import pytest
 import meshsdk
 from tests.certificates import SpiffeCa
 from tests.grpc_server import GrpcServer
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually
 from tests.processes import free_ports
 from tests.server.running import answers, identity, peer_authentication, policy, serving
 from tests.servers import EchoServer
@@ -33,7 +33,6 @@ from .test_live import (
     real,
     service,
     traffic,
-    until,
     virtual_service,
 )
 
@@ -54,7 +53,7 @@ class Edits:
     def make(self, name: str, yaml: str, is_there: Callable[[], bool]) -> None:
         self._istiod.edit(yaml)
         began = time.monotonic()
-        until(is_there)
+        eventually(is_there)
         self.seconds[name] = round(time.monotonic() - began, 3)
 
 
@@ -138,7 +137,7 @@ def test_rules_and_endpoints_change_without_a_failed_request(
             async_traffic(mesh) as over_async,
         ):
             edits.make("EndpointSlice", moved, lambda: goes_to("two", None))
-            until(lambda: bool(four.calls))
+            eventually(lambda: bool(four.calls))
             edits.make("VirtualService", moved + rule("new"), lambda: goes_to("two", "new"))
             edits.make(
                 "DestinationRule",
@@ -189,7 +188,7 @@ def test_policies_of_running_servers_change_without_a_failed_request_of_those_wh
     client, other = (stack.enter_context(one.client(timeout=PATIENCE)) for one in (friend, stranger))
     say = stack.enter_context(friend.channel("b:80")).unary_unary("/demo.Echo/Say")
     say(b"x", timeout=PATIENCE, wait_for_ready=True)
-    until(lambda: client.get("http://a/").status_code == 200)
+    eventually(lambda: client.get("http://a/").status_code == 200)
     edits = Edits(real)
     with (
         traffic(lambda: client.get("http://a/").raise_for_status()) as over_http,
@@ -225,7 +224,7 @@ def test_peer_authentication_flips_without_a_failed_request(
     stack.enter_context(serving(answers, mesh, port))
     friend = stack.enter_context(meshsdk.Mesh(bootstrap=real.bootstrap(), identity=identity(tmp_path, ca, "friend")))
     client = stack.enter_context(friend.client(timeout=PATIENCE))
-    until(lambda: client.get("http://a/").status_code == 200)
+    eventually(lambda: client.get("http://a/").status_code == 200)
     edits = Edits(real)
 
     with traffic(lambda: client.get("http://a/").raise_for_status()) as over_http, async_traffic(friend) as over_async:

@@ -16,7 +16,7 @@ import pytest
 import meshsdk
 from tests.certificates import SpiffeCa
 from tests.grpc_server import GrpcServer
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually
 from tests.processes import free_ports
 from tests.server.running import answers, identity, peer_authentication, policy, serving
 from tests.servers import EchoServer
@@ -32,7 +32,6 @@ from .test_live import (
     program,
     real,
     service,
-    until,
 )
 
 __all__ = ["program", "real"]
@@ -54,7 +53,7 @@ def test_an_endpoint_that_fails_is_ejected(real: Istiod, echo: Callable[[str], E
     )
     real.serve(entry({good.port: "one", bad.port: "two"}, "HTTP") + rule)
     with meshsdk.Mesh(bootstrap=real.bootstrap()) as mesh, mesh.client(timeout=PATIENCE) as client:
-        until(lambda: Counter(client.get("http://a/").status_code for _ in range(10)) == {200: 10})
+        eventually(lambda: Counter(client.get("http://a/").status_code for _ in range(10)) == {200: 10})
 
 
 @SIDECARS
@@ -70,7 +69,7 @@ def test_a_policy_without_rules_lets_nobody_in_and_tokens_are_verified(
     assert httpx.get(url).status_code == 403
     rule = in_default(policy(f"{{jwtRules: [{{issuer: me, jwks: '{KEYS}'}}]}}", kind="RequestAuthentication"))
     real.edit(world + rule)
-    until(lambda: httpx.get(url, headers={"authorization": "Bearer x.y.z"}).status_code == 401)
+    eventually(lambda: httpx.get(url, headers={"authorization": "Bearer x.y.z"}).status_code == 401)
     assert httpx.get(url).status_code == 200
     good = jwt.encode({"iss": "me", "sub": "x", "exp": time.time() + 600}, SIGNING_KEY, "ES256", {"kid": "corpus"})
     assert httpx.get(url, headers={"authorization": f"Bearer {good}"}).status_code == 200
