@@ -159,13 +159,15 @@ class AsyncHttp1Connection(asyncio.Protocol):
             self.close()
             outgoing.attempt.finish()
             raise
+        # All that is asked of the reader is taken before the connection is let go: the next request has it then.
+        status, headers, trailers = reader.status, reader.headers, reader.trailers
         if reader.complete:
             content = b"".join(reader.take())
             self._finish(outgoing)
             stream: httpx.AsyncByteStream = httpx.ByteStream(content) if content else EMPTY_BODY
         else:
             stream = _Body(self, outgoing)
-        return RawResponse(reader.status, reader.headers, stream, b"HTTP/1.1", reader.trailers)
+        return RawResponse(status, headers, stream, b"HTTP/1.1", trailers)
 
     def close(self) -> None:
         """Close the connection; a request under way on it fails."""

@@ -104,13 +104,15 @@ class SyncHttp1Connection:
             self.close()
             outgoing.attempt.finish()
             raise
+        # All that is asked of the reader is taken before the connection is let go: the next request has it then.
+        status, headers, trailers = reader.status, reader.headers, reader.trailers
         if reader.complete:
             content = b"".join(reader.take())
             self._finish(outgoing)
             body_stream: httpx.SyncByteStream = httpx.ByteStream(content) if content else EMPTY_BODY
         else:
             body_stream = _Body(self, outgoing)
-        return RawResponse(reader.status, reader.headers, body_stream, b"HTTP/1.1", reader.trailers)
+        return RawResponse(status, headers, body_stream, b"HTTP/1.1", trailers)
 
     def close(self) -> None:
         """Close the connection. From any thread; a request under way on it fails."""

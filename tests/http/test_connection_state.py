@@ -175,6 +175,47 @@ def test_no_history_over_a_socket_ends_in_a_released_connection_that_has_more_to
                 break
 
 
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_connection_that_the_next_request_has_at_once_leaves_the_last_answer_as_it_was(*, is_chunked: bool) -> None:
+    """As where another thread takes the connection in the moment in which it is let go."""
+    from meshsdk.http.outgoing import Outgoing
+    from meshsdk.http.timeouts import Timeouts
+
+    answers: list[tuple[int, list[tuple[bytes, bytes]], list[tuple[bytes, bytes]], bytes]] = []
+    ours, theirs = socket.socketpair()
+
+    def ask() -> None:
+        outgoing: Any = Outgoing("GET", "http", _Attempt(), [(b"host", b"a")], b"", Timeouts(read=30.0))  # type: ignore[arg-type]
+        raw = connection.exchange(outgoing)
+        body = b"".join(raw.stream)  # type: ignore[arg-type]
+        answers.append((raw.status, list(raw.headers), list(raw.trailers), body))
+
+    def next_one(_: SyncHttp1Connection) -> None:
+        if len(statuses) > 0:
+            answer(statuses.pop())
+            ask()
+
+    def answer(status: int) -> None:
+        own = b"%d" % status
+        if is_chunked:
+            theirs.sendall(
+                b"HTTP/1.1 %b OK\r\nx: %b\r\ntransfer-encoding: chunked\r\n\r\n" % (own, own)
+                + b"3\r\n%b\r\n0\r\ny: %b\r\n\r\n" % (own, own)
+            )
+        else:
+            theirs.sendall(b"HTTP/1.1 %b OK\r\nx: %b\r\ncontent-length: 3\r\n\r\n%b" % (own, own, own))
+
+    statuses = [203, 202, 201]
+    with ours, theirs:
+        connection = SyncHttp1Connection(ours, next_one)
+        answer(200)
+        ask()
+    for status, headers, trailers, body in answers:
+        own = b"%d" % status
+        assert (dict(headers)[b"x"], body, trailers) == (own, own, [(b"y", own)] if is_chunked else [])
+    assert sorted(status for status, *_ in answers) == [200, 201, 202, 203]
+
+
 @st.composite
 def _http2_histories(draw: st.DrawFn) -> tuple[list[tuple[str, int]], list[int]]:
     kinds = ["open", "head", "data", "end", "reset", "refuse", "goaway", "settings", "ping", "close", "head and end"]
