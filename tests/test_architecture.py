@@ -19,6 +19,7 @@ RANKS = {
     "xdstp": 0,
     "forked": 0,
     "log_lines": 0,
+    "regular_file": 0,
     "sensitive": 0,
     "telemetry": 1,
     "node": 1,

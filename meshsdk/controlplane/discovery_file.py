@@ -5,8 +5,6 @@ By the ending of its name: `.yaml`, `.yml`, `.json`, `.pb_text` or `.pb` (Envoy'
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from google.protobuf import json_format, text_format
 from google.protobuf.message import DecodeError
 
 from ..errors import ResourceError
+from ..regular_file import read_regular
 from ..resources import RESOURCE_TYPES, ResourceType
 from ..xds.session import unwrap
 from .raw import import_types
@@ -33,14 +32,7 @@ def read_discovery_file(path: str) -> dict[tuple[ResourceType, str], bytes]:
         OSError: It cannot be read.
         ValueError: It is none, or holds something else. Nothing of its content is in the message, which may be secret.
     """
-    # Nobody waits for the other end of a pipe.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("is no regular file")
-        content = file.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise ValueError(f"has more than {_MAX_BYTES} bytes")
-    response = _parse(Path(path).suffix, content)
+    response = _parse(Path(path).suffix, read_regular(path, _MAX_BYTES))
     found: dict[tuple[ResourceType, str], bytes] = {}
     for index, container in enumerate(response.resources):
         kind = RESOURCE_TYPES.get(container.type_url) or RESOURCE_TYPES.get(response.type_url)
@@ -76,6 +68,7 @@ def _parse(suffix: str, content: bytes) -> Any:
         ValueError,
         TypeError,
         AttributeError,
+        RecursionError,
         json_format.ParseError,
         text_format.ParseError,
     ):

@@ -128,7 +128,7 @@ class Outbound:
             entry = self._listeners.get(name)
             if entry is None:
                 continue
-            keys = self._keys[name] = outbound_keys(entry[0])
+            keys = self._keys[name] = _keys_of(name, entry[0])
             for address in keys.addresses:
                 self._by_address.setdefault(address, {})[name] = None
             for host in keys.hosts:
@@ -237,6 +237,15 @@ class Outbound:
 def _parts(root: str) -> tuple[str, int]:
     host, _, port = root.rpartition(":")
     return host, int(port)
+
+
+def _keys_of(name: str, packed: bytes) -> OutboundKeys:
+    try:
+        return outbound_keys(packed)
+    except Exception:
+        # A fault of ours with one listener is nothing to the others.
+        logger.exception("listener %s: what it is for cannot be told", name)
+        return NO_KEYS
 
 
 def _drop(keys: OutboundKeys, name: str, *indexes: dict[tuple[str, int], dict[str, None]]) -> None:

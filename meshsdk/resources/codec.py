@@ -16,6 +16,7 @@ from .cluster import Endpoints, parse_cluster, parse_endpoints, with_grpc_rules
 from .listener import Listener, ServerListener, is_outbound, parse_listener, parse_outbound_listener
 from .route import parse_packed_routes, parse_route_configuration
 from .tls import parse_secret, redacted_secret
+from .values import contained
 from .wire import LENGTH, fields, span
 
 __all__ = ["RESOURCE_TYPES", "ResourceType", "Unparsed", "decode", "kept_bytes", "name_of", "resource_name"]
@@ -121,10 +122,10 @@ def decode(
         ResourceError: The bytes do not parse, or a rule does not hold; it carries the resource's name.
     """
     if sidecar_profile and kind is ResourceType.ROUTE_CONFIGURATION:
-        return parse_packed_routes(packed)
+        with contained("RouteConfiguration", resource_name(kind, packed)):
+            return parse_packed_routes(packed)
     message = _unpack(kind, packed)
-    name = getattr(message, _CODECS[kind].name_field)
-    try:
+    with contained(message.DESCRIPTOR.name, name_of(kind, message)):
         if sidecar_profile and kind is ResourceType.CLUSTER:
             return parse_cluster(message, of_sidecar=True)
         if sidecar_profile and kind is ResourceType.LISTENER and is_outbound(message):
@@ -140,14 +141,6 @@ def decode(
             # istiod: of ports that carry bytes there are no routes (grpcgen/rds.go).
             return replace(parsed, passes_through=True)
         return parsed
-    except ResourceError as error:
-        raise error.named(name) from error
-    except RecursionError:
-        raise ResourceError(message.DESCRIPTOR.name, "is nested too deep", name) from None
-    except Exception as error:
-        # A fault of ours, and the resource is refused like one that is broken: the server would wait for an answer, and
-        # all that it sends afterwards would wait with it.
-        raise ResourceError(message.DESCRIPTOR.name, f"cannot be read: {error!r}", name) from error
 
 
 def kept_bytes(kind: ResourceType, packed: Unparsed) -> bytes:

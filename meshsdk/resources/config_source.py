@@ -2,7 +2,8 @@
 
 Most come by the stream that brought what names them. One from a file, or from a server of its own, is asked for by a
 name that says so, `path:/etc/eds.yaml#shop` or `server:…#shop`: whoever walks from resource to resource knows nothing
-of sources, and whoever fetches them reads the source from the name.
+of sources, and whoever fetches them reads the source from the name. Only `sourced_name` writes such names, for routes,
+endpoints and secrets; of other types a name is what it is, whoever wrote it: a request may name a cluster.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ def sourced_name(source: Any, name: str, where: str) -> str:
     """
     which = source.WhichOneof("config_source_specifier")
     if which in (None, "ads", "self"):
+        if origin_of(name) is not None:
+            raise ResourceError(where, f"{name[:100]!r} is a name that says a source, and is not to come from there")
         return normalised(name)
     if which == "path":
         return f"{_PATH}{urllib.parse.quote(source.path)}#{name}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import re2
@@ -15,9 +16,11 @@ __all__ = [
     "Metadatum",
     "checked_regex",
     "config_type",
+    "contained",
     "frozen",
     "lb_criteria",
     "optional",
+    "port_of",
     "regex_problem",
     "seconds",
     "struct_as_dict",
@@ -29,6 +32,31 @@ Metadatum = object
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
+
+
+@contextmanager
+def contained(message: str, name: str) -> Iterator[None]:
+    """Whatever goes wrong while a resource is read makes that resource a bad one, and nothing else.
+
+    Also a fault of ours: the server would wait for an answer, and all that it sends afterwards would wait with it.
+
+    Args:
+        message: What it is, such as `RouteConfiguration`.
+        name: Its name.
+
+    Raises:
+        ResourceError: Something went wrong.
+    """
+    try:
+        yield
+    except ResourceError as error:
+        raise error.named(name) from error
+    except DecodeError as error:
+        raise ResourceError(message, f"does not parse: {error}", name) from error
+    except RecursionError:
+        raise ResourceError(message, "is nested too deep", name) from None
+    except Exception as error:
+        raise ResourceError(message, f"cannot be read: {error!r}", name) from error
 
 
 def seconds(message: Message, field: str) -> float | None:
@@ -98,6 +126,13 @@ def regex_problem(pattern: str) -> str:
         told = error.args[0] if error.args else error
         return told.decode("utf-8", "replace") if isinstance(told, bytes) else str(error)
     return ""
+
+
+def port_of(text: str) -> int | None:
+    """The port that a text says; None where it says none."""
+    # Python refuses to read thousands of digits, by an error of its own.
+    is_number = text.isascii() and text.isdecimal() and len(text) <= 5
+    return int(text) if is_number and int(text) <= 65535 else None
 
 
 def struct_as_dict(struct: Message) -> Mapping[str, Any]:

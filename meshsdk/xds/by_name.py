@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 
 from msgspec import Struct
 
 from ..errors import BootstrapError
+from ..log_lines import logger_of
 from ..resources import ResourceType, ServerOrigin, origin_of
 from .cache import ResourceCache
 from .loop import ControlLoop, Timer
@@ -21,11 +22,16 @@ from .source import Source, Wanted
 
 __all__ = ["ByName", "Elsewhere", "ReadFile", "no_files"]
 
+logger = logger_of("meshsdk.xds")
+
 # Resources of a file that may be read: type and bytes of each, by name.
 ReadFile = Callable[[str], dict[tuple[ResourceType, str], bytes]]
 
 # gRFC A47: a server of which nothing is wanted is let go in the order of minutes.
 _IDLE_SECONDS = 300.0
+
+# Whose names may say a source: they are `sourced_name`'s. A request may name a cluster (cluster_header), and a host.
+_SOURCED = (ResourceType.ROUTE_CONFIGURATION, ResourceType.ENDPOINTS, ResourceType.SECRET)
 
 # What the others say makes clusters wanted.
 _CLUSTERS_LAST = sorted(ResourceType, key=lambda kind: kind is ResourceType.CLUSTER)
@@ -108,9 +114,21 @@ class ByName(ABC):
                 touched |= self._change(kind, names - before, before - names)
         for key in touched:
             part = self._parts[key]
-            # A copy: sources compare with what they were told the last time.
-            self._client(key).subscribe(dict(part))
+            try:
+                # A copy: sources compare with what they were told the last time.
+                self._client(key).subscribe(dict(part))
+            except Exception as error:
+                # A fault of ours with one source is nothing to the others.
+                logger.exception("resources cannot be had from where their names say")
+                self._reject(key, part, f"cannot be had: {error!r}")
             self._watch_idleness(key, is_idle=not any(part.values()))
+
+    def _reject(self, key: Hashable, part: Mapping[ResourceType, frozenset[str]], problem: str) -> None:
+        prefix = key.prefix if isinstance(key, Elsewhere) else ""
+        for kind, names in part.items():
+            for name in names:
+                self._cache.request(kind, f"{prefix}{name}")
+                self._cache.reject(kind, f"{prefix}{name}", problem)
 
     def close(self) -> None:
         """See `Source.close`."""
@@ -132,15 +150,15 @@ class ByName(ABC):
                         self._cache.reject(kind, name, f"bootstrap: {error}")
                 else:
                     by_source[key].add(own)
-                    self._count(name, 1 if names is new else -1)
+                    self._count(key, 1 if names is new else -1)
         for key in added.keys() | removed.keys():
             part = self._parts.setdefault(key, {})
             part[kind] = (part.get(kind, frozenset()) - removed[key]) | added[key]
         return {*added, *removed}
 
-    def _count(self, name: str, more: int) -> None:
+    def _count(self, key: Hashable, more: int) -> None:
         """Remember which clusters lead to servers of what is wanted."""
-        found = origin_of(name)
+        found = origin_of(key.prefix) if isinstance(key, Elsewhere) else None
         if found is not None and isinstance(found[0], ServerOrigin) and found[0].cluster:
             self._leading[found[0].cluster] += more
             if not self._leading[found[0].cluster]:
@@ -152,7 +170,7 @@ class ByName(ABC):
         Raises:
             BootstrapError: It is nobody's.
         """
-        found = origin_of(name)
+        found = origin_of(name) if kind in _SOURCED else None
         if found is not None:
             return Elsewhere(name.removesuffix(found[1]), kind), found[1]
         return self.key_of(name), name
@@ -179,7 +197,8 @@ class ByName(ABC):
     def _let_go(self, key: Hashable) -> None:
         """Nothing has been wanted of it for long."""
         del self._idle[key]
-        client = self._clients.pop(key)
         self._parts.pop(key)
-        self._past_failures += client.failures
-        client.close()
+        client = self._clients.pop(key, None)
+        if client is not None:
+            self._past_failures += client.failures
+            client.close()

@@ -137,11 +137,12 @@ def servers_of_cluster(cluster: Cluster, features: frozenset[str] = frozenset())
     if not isinstance(cluster.discovery, StaticDiscovery | DnsDiscovery):
         raise ResourceError("envoy_grpc.cluster_name", "must be a cluster of static endpoints or of DNS", cluster.name)
     localities = sorted(cluster.discovery.endpoints.localities, key=lambda one: one.priority)
-    addresses = [str(one.address) for locality in localities for one in locality.endpoints]
-    if not addresses:
+    endpoints = [one for locality in localities for one in locality.endpoints]
+    if not endpoints:
         raise ResourceError("envoy_grpc.cluster_name", "has no endpoints", cluster.name)
-    credentials = _credentials(cluster.tls, cluster.name)
-    return tuple(XdsServer(address, credentials, features) for address in addresses)
+    return tuple(
+        XdsServer(str(one.address), _credentials(cluster.tls_of(one), cluster.name), features) for one in endpoints
+    )
 
 
 def _credentials(tls: UpstreamTls | None, cluster: str) -> ChannelCredentials:

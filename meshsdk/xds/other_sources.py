@@ -249,7 +249,7 @@ class FileSource:
         for path in (self._origin.path, self._origin.watched_directory):
             try:
                 found = os.stat(path) if path else None
-            except OSError:
+            except (OSError, ValueError):
                 found = None
             stamps.append(found and (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size))
         return stamps

@@ -6,13 +6,13 @@ import inspect
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
 
 from ..bootstrap import ChannelCredentials, XdsServer
 from ..errors import BootstrapError
+from ..regular_file import read_regular
 from ..service_account_token import read_token
 from .responses import reader
 
@@ -20,6 +20,9 @@ __all__ = ["ADS", "AdsStream", "Channels"]
 
 # Service and what its methods, Stream… and Delta…, are of.
 ADS = "envoy.service.discovery.v3.AggregatedDiscoveryService/AggregatedResources"
+
+# Bytes of certificates or a key; the roots of the whole web are a quarter of it.
+_LONGEST_PEM = 1 << 20
 
 _CHANNEL_OPTIONS = (
     # A whole mesh in one response is larger than gRPC's default of 4 MiB, but it is not boundless.
@@ -205,6 +208,6 @@ def _read(path: str) -> bytes | None:
     if not path:
         return None
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
+        return read_regular(path, _LONGEST_PEM)
+    except (OSError, ValueError) as error:
         raise BootstrapError("xds_servers[].channel_creds", f"cannot read {path}: {error}") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
@@ -17,7 +16,7 @@ from udpa.type.v1 import typed_struct_pb2
 
 from meshsdk.discovery import ListenerView
 from meshsdk.discovery.outbound import Outbound
-from meshsdk.resources import ResourceType, decode
+from meshsdk.resources import ResourceType, decode, resource_name
 from meshsdk.xds import CachedResource, ResourceCache, Status
 from meshsdk.xds.packed import of_sidecars
 
@@ -95,7 +94,7 @@ class World:
         self.cache.packed[LISTENER].is_known = bool(listeners)
 
     def put(self, kind: ResourceType, resource: bytes) -> None:
-        name = _name(kind, resource)
+        name = resource_name(kind, resource)
         if kind is LISTENER:
             self.cache.packed[kind].put(name, resource, "")
         try:
@@ -118,13 +117,6 @@ class World:
         assert found is not None
         assert found.routes is not None, found
         return set(found.routes.cluster_names)
-
-
-def _name(kind: ResourceType, resource: bytes) -> str:
-    message = {LISTENER: listener_pb2.Listener, ROUTES: route_pb2.RouteConfiguration, CLUSTER: cluster_pb2.Cluster}[
-        kind
-    ]
-    return str(message.FromString(resource).name)
 
 
 def test_until_all_listeners_have_come_there_is_nothing_to_decide_by() -> None:
@@ -256,6 +248,25 @@ def test_a_virtual_host_that_breaks_leaves_the_last_good_one_in_use(caplog: pyte
     assert "route configuration 80" in found.problem
     assert "regex" in found.problem
     assert not found.does_not_exist, "its requests must not go past the mesh"
+
+
+def test_a_virtual_host_that_does_not_parse_leaves_the_last_good_one_in_use() -> None:
+    world = World(listener("0.0.0.0_80", "0.0.0.0", 80, of_http("80")))
+    world.put(ROUTES, routes("80", host("a", cluster="good")))
+    assert world.clusters("a:80") == {"good"}
+    # Its name and its domain, and routes that are none.
+    world.put(ROUTES, routes("80", host("b", cluster="b")) + b"\x12\x0a" + b"\x0a\x01a\x12\x01a\x1a\x02\xff\xff")
+    assert world.clusters("a:80") == {"good"}
+    assert world.clusters("b:80") == {"b"}
+
+
+@pytest.mark.parametrize("port", ["9" * 5000, "70000", "٣", "-1", ""])
+def test_a_port_that_is_none_is_nothing_to_other_listeners(port: str) -> None:
+    world = World(
+        listener("10.0.0.2_80", "10.0.0.2", 80, of_bytes(f"outbound|{port}||other.default.svc")),
+        listener("10.0.0.3_80", "10.0.0.3", 80, of_bytes("outbound|80||web.default.svc")),
+    )
+    assert world.clusters("web:80") == {"outbound|80||web.default.svc"}
 
 
 def test_a_host_without_a_virtual_host_has_no_route() -> None:

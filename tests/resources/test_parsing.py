@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshsdk import ResourceError
-from meshsdk.resources import ResourceType, RouteConfiguration, decode
+from meshsdk.resources import Cluster, EdsDiscovery, ResourceType, RouteConfiguration, decode
+from meshsdk.resources.cluster import at_original
 from meshsdk.resources.filters.rbac import parse_rbac
 from meshsdk.resources.filters.set_filter_state import parse_set_filter_state
 from meshsdk.resources.notes import Notes
@@ -313,6 +314,13 @@ def test_a_cel_condition_nested_without_end_is_refused() -> None:
         condition = {"call_expr": {"function": "!_", "args": [condition]}}
     with pytest.raises(ResourceError, match="nested deeper"):
         parse_rbac(rbac_with(condition), "RBAC", Notes())
+
+
+@pytest.mark.parametrize("name", ["a", ":80|80||a", f"a:{'9' * 5000}", "a:65536|80||a", "a:٣"])
+def test_a_name_that_says_no_host_and_port_stands_for_none(name: str) -> None:
+    cluster = Cluster("c", EdsDiscovery("c"))
+    with pytest.raises(ResourceError, match="is to say a host and port"):
+        at_original(cluster, f"original_dst@{name}")
 
 
 @pytest.mark.parametrize(

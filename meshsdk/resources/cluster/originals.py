@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from ...errors import ResourceError
+from ..values import port_of
 from ..wire import fields
 from .cluster import Cluster, DnsDiscovery
 from .endpoints import Address, EndpointConfig, Endpoints, LocalityEndpoints
@@ -50,8 +52,15 @@ def stands_for(name: str) -> str:
 
 
 def at_original(cluster: Cluster, name: str) -> Cluster:
-    """A cluster under a name that `original_name` has made, with the host that it names for its endpoint."""
+    """A cluster under a name that `original_name` has made, with the host that it names for its endpoint.
+
+    Raises:
+        ResourceError: The name says no host and port.
+    """
     host, _, port = name.removeprefix(_PREFIX).partition("|")[0].rpartition(":")
-    endpoint = EndpointConfig(Address(host.strip("[]"), int(port)), hostname=host)
+    number = port_of(port)
+    if not host or number is None:
+        raise ResourceError("name", f"{name[:100]!r} is to say a host and port", cluster.name)
+    endpoint = EndpointConfig(Address(host.strip("[]"), number), hostname=host)
     discovery = DnsDiscovery(Endpoints(name, (LocalityEndpoints((endpoint,)),)), logical=True)
     return replace(cluster, name=name, discovery=discovery)

@@ -21,7 +21,7 @@ from ...errors import ResourceError
 from .. import constraints, protos
 from ..notes import Notes
 from ..route import WeightedCluster
-from ..values import config_type, unpack
+from ..values import config_type, port_of, unpack
 from .listener import Listener, parse_manager
 from .server_listener import HARMLESS_NETWORK_FILTERS, MANAGER_TYPE, TCP_PROXY_TYPE, FilterChainMatch, parse_match
 
@@ -190,5 +190,6 @@ def _hosts_of(chain: Any) -> Iterator[tuple[str, int]]:
             _, port, _, host = (*proxy.cluster.split("|"), "", "", "")[:4]
         else:
             continue
-        if host and port.isdecimal():
-            yield host, int(port)
+        number = port_of(port)
+        if host and number is not None:
+            yield host, number

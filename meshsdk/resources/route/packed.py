@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from ...errors import ResourceError
 from .. import protos
+from ..values import contained
 from ..wire import LENGTH, fields, span
 from .route import RouteConfiguration
 from .route_parsing import parse_route_configuration
@@ -43,11 +44,12 @@ class VirtualHostBytes(Struct, frozen=True, gc=False):
         """A route configuration of this virtual host alone.
 
         Raises:
-            ResourceError: A rule does not hold.
+            ResourceError: It does not parse, or a rule does not hold.
         """
         message = protos.route_pb2.RouteConfiguration(name=self.common.name)
-        message.virtual_hosts.add().ParseFromString(self.packed)
-        found = parse_route_configuration(message)
+        with contained("VirtualHost", self.common.name):
+            message.virtual_hosts.add().ParseFromString(self.packed)
+            found = parse_route_configuration(message)
         return replace(self.common, virtual_hosts=found.virtual_hosts, notes=(*self.common.notes, *found.notes))
 
 
