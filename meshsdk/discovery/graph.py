@@ -25,6 +25,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from ..resources import Cluster, ResourceType, RouteConfiguration
+from ..resources.cluster import stands_for
 from ..xds import ANY_LISTENER, DOES_NOT_EXIST_SECONDS, ResourceCache, ResourceKey
 from .clusters import Clusters
 from .dns import DnsResolver
@@ -68,7 +69,7 @@ class _Root(Struct, eq=False):
         keys: What it was looked for in.
         clusters: All that it leads to, and that its published view leads to.
         routes: Those that it has now, and the clusters that they name.
-        published_names: Clusters that the routes of its published view name.
+        published_names: Clusters that its published view names, of those that nobody waits for too.
     """
 
     keys: tuple[ResourceKey, ...] = ()
@@ -222,8 +223,14 @@ class Graph:
             reached, _ = self._reach(called, now, dirty)
             if server is not None:
                 dirty.servers[name] = _same_server(self._published.servers.get(name), server)
+                record.published_names = tuple(called)
+            else:
+                reached |= self._reach(record.published_names, now, dirty)[0]
         elif root.startswith(CLUSTER_ROOT):
-            reached, is_settled = self._reach((root.removeprefix(CLUSTER_ROOT),), now, dirty)
+            name = root.removeprefix(CLUSTER_ROOT)
+            # A sidecar's stand for whichever host their names say: that is for configuration to say, not for requests.
+            is_known = self._outbound is None or stands_for(name) == name
+            reached, is_settled = self._reach((name,) if is_known else (), now, dirty)
             if is_settled:
                 dirty.listeners[root] = _ON_DEMAND
         else:
@@ -234,7 +241,7 @@ class Graph:
             reached |= self._reach(told, now, dirty)[0]
             if view is not None and is_settled:
                 dirty.listeners[root] = _same_listener(self._published.listeners.get(root), view)
-                record.published_names = names
+                record.published_names = (*names, *told)
             else:
                 reached |= self._reach(record.published_names, now, dirty)[0]
         keys = tuple(look.keys)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshsdk import resources
-from meshsdk.discovery import DnsResolver, Graph, Snapshot
+from meshsdk.discovery import CLUSTER_ROOT, DnsResolver, Graph, Snapshot
 from meshsdk.resources import (
     Address,
     AggregateDiscovery,
@@ -21,10 +21,13 @@ from meshsdk.resources import (
     Route,
     RouteConfiguration,
     RouteMatch,
+    ServerListener,
     VirtualHost,
     WeightedCluster,
 )
+from meshsdk.resources.cluster import original_name
 from meshsdk.xds import ControlLoop, ResourceCache, Status
+from meshsdk.xds.packed import of_sidecars
 
 L, R, C, E = ResourceType.LISTENER, ResourceType.ROUTE_CONFIGURATION, ResourceType.CLUSTER, ResourceType.ENDPOINTS
 
@@ -38,9 +41,12 @@ def routes(*clusters: str) -> RouteConfiguration:
 class World:
     """A cache that a test fills, and the graph over it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *roots: str, is_of_sidecar: bool = False) -> None:
+        self.roots = roots or ("l",)
         self.now = 0.0
         self.cache = ResourceCache()
+        if is_of_sidecar:
+            self.cache.packed = of_sidecars()
         self.graph = Graph(self.cache, DnsResolver(ControlLoop("unused"), lambda: None))
 
     def put(self, kind: ResourceType, name: str, resource: Any) -> None:
@@ -52,7 +58,7 @@ class World:
             self.put(E, name, Endpoints(name))
 
     def resolve(self) -> Snapshot:
-        resolution = self.graph.resolve(["l"], self.now)
+        resolution = self.graph.resolve(self.roots, self.now)
         for kind, names in resolution.wanted.items():
             for name in names:
                 self.cache.request(kind, name)
@@ -95,6 +101,72 @@ def test_a_route_moves_to_a_new_cluster_only_when_that_has_endpoints() -> None:
     assert after.listeners["l"].routes == routes("new")
     assert "old" not in after.clusters
     assert "old" not in world.wanted[C]
+
+
+class _Server(ServerListener, frozen=True):
+    """One that names what its filters would."""
+
+    routes_named: frozenset[str] = frozenset()
+    asks: frozenset[str] = frozenset()
+
+    @property
+    def route_names(self) -> frozenset[str]:
+        return self.routes_named
+
+    @property
+    def cluster_names(self) -> frozenset[str]:
+        return self.asks
+
+
+class _Logging(Listener, frozen=True):
+    """One whose requests are told of."""
+
+    tells: frozenset[str] = frozenset()
+
+    @property
+    def log_clusters(self) -> frozenset[str]:
+        return self.tells
+
+
+def test_what_a_published_server_asks_stays_while_the_next_one_is_not_whole() -> None:
+    world = World("server: s")
+    world.put(R, "old", routes("a"))
+    world.put(L, "s", _Server("s", routes_named=frozenset({"old"}), asks=frozenset({"authz"})))
+    world.put_cluster("a")
+    world.put_cluster("authz")
+    assert {"authz"} <= world.resolve().clusters.keys()
+    world.put(L, "s", _Server("s", routes_named=frozenset({"new"}), asks=frozenset({"other"})))
+    world.put_cluster("other")
+    during = world.resolve()
+    assert during.servers["s"].listener.cluster_names == {"authz"}  # type: ignore[union-attr]
+    assert "authz" in during.clusters
+    world.put(R, "new", routes("a"))
+    after = world.resolve()
+    assert after.servers["s"].listener.cluster_names == {"other"}  # type: ignore[union-attr]
+    assert "authz" not in world.resolve().clusters
+
+
+def test_whom_a_published_listener_tells_stays_while_the_next_one_is_not_whole() -> None:
+    world = World()
+    for name in ("a", "log", "other"):
+        world.put_cluster(name)
+    world.put(R, "old", routes("a"))
+    world.put(L, "l", _Logging("l", route_name="old", tells=frozenset({"log"})))
+    assert "log" in world.resolve().clusters
+    world.put(L, "l", _Logging("l", route_name="new", tells=frozenset({"other"})))
+    during = world.resolve()
+    assert during.listeners["l"].listener.log_clusters == {"log"}  # type: ignore[union-attr]
+    assert "log" in during.clusters
+    world.put(R, "new", routes("a"))
+    world.resolve()
+    assert "log" not in world.resolve().clusters
+
+
+def test_a_request_names_no_host_by_the_name_of_a_sidecars_cluster() -> None:
+    name = original_name("169.254.169.254", 80, "outbound|80||*.example.com")
+    world = World(f"{CLUSTER_ROOT}{name}", f"{CLUSTER_ROOT}outbound|80||a", is_of_sidecar=True)
+    world.resolve()
+    assert world.wanted[C] == {"outbound|80||a"}
 
 
 def test_a_cluster_that_is_redefined_serves_on_with_its_old_endpoints() -> None:
