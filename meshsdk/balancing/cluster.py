@@ -129,6 +129,7 @@ class Cluster:
             problem: Why they are not, for messages.
         """
         self.problem = problem
+        self.is_aggregate, self.children = False, ()
         self.endpoints_config = endpoints
         self._configure(config)
         known, now = self._endpoints, self._clock()
@@ -157,6 +158,9 @@ class Cluster:
     def retire(self) -> None:
         """The cluster is gone: so are its endpoints, once the requests under way are over."""
         self.is_retired = True
+        self._let_go_of_endpoints()
+
+    def _let_go_of_endpoints(self) -> None:
         for endpoint in self._endpoints.values():
             endpoint.is_removed = True
 
@@ -168,8 +172,11 @@ class Cluster:
     def update_aggregate(self, config: resources.Cluster, children: Sequence[Cluster]) -> None:
         """Become the priorities of other clusters, one after the other (Envoy docs, upstream/aggregate_cluster)."""
         self.problem = ""
-        self.is_aggregate = True
-        self.children = tuple(children)
+        self.is_aggregate, self.children = True, tuple(children)
+        if self._endpoints:
+            self._let_go_of_endpoints()
+            self._endpoints, self.endpoints_config = {}, None
+            self.membership += 1
         self._configure(config)
         self.refresh_aggregate()
 

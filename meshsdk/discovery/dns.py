@@ -102,11 +102,15 @@ class DnsResolver:
     def _drop(self, name: str) -> None:
         for table in (self._clusters, self._endpoints, self._problems):
             table.pop(name, None)
+        self._end_timer(name)
+
+    def _end_timer(self, name: str) -> None:
         timer = self._timers.pop(name, None)
         if timer is not None:
             timer.cancel()
 
     def _start(self, name: str) -> None:
+        self._end_timer(name)
         cluster = self._clusters.get(name)
         if cluster is None:
             return
@@ -117,9 +121,10 @@ class DnsResolver:
 
     def _finish(self, cluster: Cluster, done: Future[Endpoints]) -> None:
         name = cluster.name
-        if self._clusters.get(name) is not cluster or done.cancelled():
+        known, discovery = self._clusters.get(name), dns_discovery(cluster)
+        # Of a cluster that is another in something else, the answer is as good.
+        if known is None or known.discovery != discovery or done.cancelled():
             return
-        discovery = dns_discovery(cluster)
         error = done.exception()
         if error is None:
             found = done.result()
@@ -134,6 +139,7 @@ class DnsResolver:
             delay = discovery.failure_refresh_seconds
             if changed:
                 logger.warning("cluster %s: %s", name, problem)
+        self._end_timer(name)
         self._timers[name] = self._loop.call_later(delay, partial(self._start, name))
         if changed:
             self._changed.add(name)

@@ -56,6 +56,11 @@ class CheckState:
         self._changed = (endpoint.fails_checks, endpoint.is_degraded_by_check) != before[:2]
         return (endpoint.fails_checks, endpoint.is_degraded_by_check, endpoint.is_checked) != before
 
+    def forget(self) -> None:
+        """The endpoint is checked no more, and nothing is held against it."""
+        self.endpoint.fails_checks = self.endpoint.is_degraded_by_check = False
+        self.endpoint.is_checked = True
+
     def _succeed(self, result: CheckResult, now: float) -> None:
         endpoint = self.endpoint
         self._failures = 0

@@ -94,12 +94,16 @@ class HealthWatcher:
 
     def _follow(self, cluster: Cluster) -> None:
         name = cluster.name
-        if cluster.outliers is not None and name not in self._intervals:
+        if cluster.outliers is not None:
+            # Another detector may have come within an interval.
             cluster.outliers.on_change = partial(self._loop.post, partial(self._refresh, cluster))
-            self._arm_interval(cluster)
+            if name not in self._intervals:
+                self._arm_interval(cluster)
         checker = self._checkers.get(name)
         checks = cluster.config.health_checks
         if checker is not None and checker.check not in checks[:1]:
+            if not checks:
+                checker.forget()
             checker.close()
             del self._checkers[name]
             checker = None
@@ -134,9 +138,14 @@ class HealthWatcher:
         self._refreshing.discard(cluster.name)
         self.changes += 1
         cluster.refresh()
+        self._refresh_above(cluster)
+
+    def _refresh_above(self, cluster: Cluster) -> None:
+        """Have the aggregates that lead to a cluster, of aggregates too, take its endpoints' health into account."""
         for other in self._clusters.values():
             if other.is_aggregate and any(child is cluster for child in other.children):
                 other.refresh_aggregate()
+                self._refresh_above(other)
 
 
 class _Checker:
@@ -164,15 +173,24 @@ class _Checker:
     def follow(self) -> None:
         """Check the cluster's present endpoints, and no others."""
         present = {endpoint for _, endpoint in self._cluster if not endpoint.skips_checks}
-        for endpoint in self._states.keys() - present:
-            del self._states[endpoint]
+        self._forget(self._states.keys() - present)
+        for endpoint in present - self._states.keys():
+            self._states[endpoint] = CheckState(endpoint, self.check)
+            self._arm(endpoint, random.random() * self.check.initial_jitter)
+
+    def forget(self) -> None:
+        """Nothing is checked any more, and what was found is held against nobody."""
+        self._forget(set(self._states))
+
+    def _forget(self, endpoints: set[Endpoint]) -> None:
+        for endpoint in endpoints:
+            self._states.pop(endpoint).forget()
             timer = self._timers.pop(endpoint, None)
             if timer is not None:
                 timer.cancel()
             self._prober.forget(endpoint)
-        for endpoint in present - self._states.keys():
-            self._states[endpoint] = CheckState(endpoint, self.check)
-            self._arm(endpoint, random.random() * self.check.initial_jitter)
+        if any(not endpoint.is_removed for endpoint in endpoints):
+            self._refresh(self._cluster)
 
     def drop_distrusted(self) -> None:
         """Close connections to peers that are trusted no more."""

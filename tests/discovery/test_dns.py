@@ -8,16 +8,17 @@ import time
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from meshsdk import resources
 from meshsdk.discovery import DnsResolver
 from meshsdk.discovery.dns import lookup
 from meshsdk.resources import Address, DnsDiscovery, EndpointConfig, Endpoints, LocalityEndpoints
-from meshsdk.xds import ControlLoop
+from meshsdk.xds import ControlLoop, Timer
 from tests.conftest import MakeMesh
 from tests.servers import EchoServer
 
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 
 
 def cluster(*hosts: str, logical: bool = False) -> resources.Cluster:
@@ -54,6 +55,56 @@ class Names:
     def close(self) -> None:
         self.loop.post(self.resolver.close)
         self.loop.stop()
+
+
+def test_an_answer_is_good_for_a_cluster_that_has_changed_meanwhile_in_something_else() -> None:
+    names, asked, may_answer = Names(), threading.Event(), threading.Event()
+
+    def resolve(host: str, family: str) -> list[str]:
+        asked.set()
+        assert may_answer.wait(PATIENCE)
+        return ["10.0.0.1"]
+
+    names.resolver = DnsResolver(names.loop, names.changed.set, resolve)
+    names.loop.post(lambda: names.resolver.track([cluster("a")]))
+    assert asked.wait(PATIENCE)
+    changed = threading.Event()
+    names.loop.post(lambda: names.resolver.track([replace(cluster("a"), connect_timeout_seconds=7.0)]))
+    names.loop.post(changed.set)
+    assert changed.wait(PATIENCE)
+    may_answer.set()
+    names.wait_until(lambda: names.addresses() == ["10.0.0.1:80"])
+    names.close()
+
+
+class _Timers(ControlLoop):
+    """Counts the timers that are neither over nor cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__("dns-test")
+        self.armed: list[Timer] = []
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        timer = super().call_later(seconds, callback)
+        self.armed.append(timer)
+        return timer
+
+
+def test_a_cluster_that_changes_is_looked_up_by_one_timer() -> None:
+    loop = _Timers()
+    resolver = DnsResolver(loop, lambda: None, lambda host, family: ["10.0.0.1"])
+    loop.start()
+    for host in ("a", "b", "c"):
+        found, slow = threading.Event(), cluster(host)
+        slow = replace(slow, discovery=replace(slow.discovery, refresh_seconds=3600.0))
+        known = len(loop.armed)
+        loop.post(lambda slow=slow: resolver.track([slow]))  # type: ignore[misc]
+        eventually(lambda known=known: len(loop.armed) > known)  # type: ignore[misc]
+        loop.post(found.set)
+        assert found.wait(PATIENCE)
+    assert sum(timer.callback is not None for timer in loop.armed) == 1
+    loop.post(resolver.close)
+    loop.stop()
 
 
 @pytest.mark.parametrize(("logical", "expected"), [(False, ["10.0.0.1:80", "10.0.0.2:80"]), (True, ["10.0.0.1:80"])])
