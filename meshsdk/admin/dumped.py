@@ -13,16 +13,16 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from ..resources.message_types import class_of, is_marked_sensitive
-from ..sensitive import is_sensitive, is_telling
-from .redaction import REDACTED
+from ..sensitive import REDACTED, is_sensitive, is_telling, shown_uri
 
 __all__ = ["pack", "plain", "redact"]
 
 _ANY = "google.protobuf.Any"
 _HEADER_VALUE = "envoy.config.core.v3.HeaderValue"
+_HTTP_URI = "envoy.config.core.v3.HttpUri"
 _MATCHERS = ("envoy.config.route.v3.HeaderMatcher", "envoy.config.route.v3.QueryParameterMatcher")
 _TYPED_STRUCTS = ("xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct")
-_BY_NAME = frozenset([_HEADER_VALUE, *_MATCHERS, *_TYPED_STRUCTS, "google.protobuf.Struct"])
+_BY_NAME = frozenset([_HEADER_VALUE, _HTTP_URI, *_MATCHERS, *_TYPED_STRUCTS, "google.protobuf.Struct"])
 _MAX_DEPTH = 64
 
 
@@ -57,7 +57,7 @@ def redact(message: Message, depth: int = 0) -> None:
         return
     for field, value in message.ListFields():
         is_secret = is_marked_sensitive(field)
-        if field.message_type is None:
+        if field.message_type is None or _is_map_of_scalars(field):
             if is_secret:
                 _hide_scalar(message, field, value)
             continue
@@ -74,6 +74,9 @@ def _redact_by_name(message: Any, kind: str) -> bool:
         if is_sensitive(message.key) or is_telling(message.value):
             message.ClearField("raw_value")
             message.value = REDACTED
+        return True
+    if kind == _HTTP_URI:
+        message.uri = shown_uri(message.uri)
         return True
     if kind in _MATCHERS:
         if not is_sensitive(message.name):
@@ -162,17 +165,29 @@ def _hide(message: Message, depth: int) -> None:
         message.Clear()
         return
     for field, value in message.ListFields():
-        if field.message_type is None:
+        if field.message_type is None or _is_map_of_scalars(field):
             _hide_scalar(message, field, value)
         else:
             for one in _messages(field, value):
                 _hide(one, depth + 1)
 
 
+def _is_map_of_scalars(field: FieldDescriptor) -> bool:
+    entry = field.message_type
+    return bool(
+        entry is not None and entry.GetOptions().map_entry and entry.fields_by_name["value"].message_type is None
+    )
+
+
 def _hide_scalar(message: Message, field: FieldDescriptor, value: Any) -> None:
-    hidden: Any = {FieldDescriptor.TYPE_STRING: REDACTED, FieldDescriptor.TYPE_BYTES: REDACTED.encode()}.get(field.type)
+    """A scalar, many of them, or a map of them."""
+    kind = field.type if field.message_type is None else field.message_type.fields_by_name["value"].type
+    hidden: Any = {FieldDescriptor.TYPE_STRING: REDACTED, FieldDescriptor.TYPE_BYTES: REDACTED.encode()}.get(kind)
     if hidden is None:
         message.ClearField(field.name)
+    elif field.message_type is not None:
+        for key in value:
+            value[key] = hidden
     elif not isinstance(value, str | bytes):
         value[:] = [hidden] * len(value)
     else:

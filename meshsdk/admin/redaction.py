@@ -7,15 +7,12 @@ their values. Headers that nobody knows are shown only where routes look at them
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Collection
 
 from ..routing import RequestHead
-from ..sensitive import is_sensitive, is_telling
+from ..sensitive import REDACTED, is_sensitive, is_telling, shown_target, shown_value
 
 __all__ = ["REDACTED", "is_sensitive", "is_telling", "shown_error", "shown_head", "shown_reason", "shown_url"]
-
-REDACTED = "[redacted]"
 
 # Of requests, what says nothing of who has sent them.
 _KNOWN_HEADERS = frozenset(
@@ -25,28 +22,6 @@ _KNOWN_HEADERS = frozenset(
     " x-envoy-attempt-count x-envoy-expected-rq-timeout-ms x-envoy-max-retries x-envoy-retry-on x-forwarded-for"
     " x-forwarded-host x-forwarded-port x-forwarded-proto x-request-id".split()
 )
-
-
-def _shown_value(name: str, value: str) -> str:
-    if is_sensitive(name) or is_telling(value):
-        return REDACTED
-    # A URL within.
-    within = urllib.parse.unquote_plus(value)
-    return REDACTED if "?" in within and shown_target(within) != within else value
-
-
-def shown_target(target: str) -> str:
-    """A path with its query, without the values of parameters that are secret."""
-    path, mark, query = target.partition("?")
-    if not mark:
-        return target
-    parts = []
-    for part in query.replace(";", "&").split("&"):
-        name, equals, value = part.partition("=")
-        shown = _shown_value(urllib.parse.unquote_plus(name), urllib.parse.unquote_plus(value))
-        parts.append(f"{name}={REDACTED}" if equals and shown == REDACTED else part)
-    joined = "&".join(parts)
-    return f"{path}?{joined if REDACTED in joined else query}"
 
 
 def shown_head(head: RequestHead, names: Collection[str] = ()) -> RequestHead:
@@ -59,7 +34,7 @@ def shown_head(head: RequestHead, names: Collection[str] = ()) -> RequestHead:
     for raw_name, raw in head.raw_headers:
         name, value = raw_name.decode("latin-1").lower(), raw.decode("latin-1")
         is_known = name in _KNOWN_HEADERS or name in names
-        headers.append((raw_name, raw if is_known and _shown_value(name, value) != REDACTED else REDACTED.encode()))
+        headers.append((raw_name, raw if is_known and shown_value(name, value) != REDACTED else REDACTED.encode()))
     return RequestHead(head.method, head.scheme, _host_of(head), shown_target(head.target), headers)
 
 

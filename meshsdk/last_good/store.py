@@ -240,7 +240,7 @@ class Store:
             raise Refused(f"{self.path} is not used: it is damaged")
         try:
             contents = _decoder.decode(body)
-        except msgspec.MsgspecError as error:
+        except (ValueError, RecursionError) as error:
             raise Refused(f"{self.path} is not used: {error}") from error
         if contents.fingerprint != self._fingerprint:
             raise Refused(f"{self.path} is not used: it is another node's, or of other management servers")

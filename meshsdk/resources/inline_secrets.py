@@ -16,7 +16,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from ..sensitive import is_sensitive, is_telling
+from ..sensitive import is_sensitive, is_telling, shown_uri
 from .message_types import class_of, is_marked_sensitive
 
 __all__ = ["inline_secret"]
@@ -24,10 +24,11 @@ __all__ = ["inline_secret"]
 _ANY, _STRUCT = "google.protobuf.Any", "google.protobuf.Struct"
 _METADATA = "envoy.config.core.v3.Metadata"
 _HEADER_VALUE = "envoy.config.core.v3.HeaderValue"
+_HTTP_URI = "envoy.config.core.v3.HttpUri"
 _DATA_SOURCE = "envoy.config.core.v3.DataSource"
 _MATCHERS = ("envoy.config.route.v3.HeaderMatcher", "envoy.config.route.v3.QueryParameterMatcher")
 _TYPED_STRUCTS = ("xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct")
-_LOOKED_AT = frozenset([_ANY, _STRUCT, _HEADER_VALUE, *_MATCHERS])
+_LOOKED_AT = frozenset([_ANY, _STRUCT, _HEADER_VALUE, _HTTP_URI, *_MATCHERS])
 _MAX_DEPTH = 64
 
 _looked_at: dict[str, list[tuple[str, FieldDescriptor, bool]]] = {}
@@ -58,6 +59,9 @@ def _found(message: Any, path: str, depth: int) -> Iterator[str]:
     elif kind == _HEADER_VALUE:
         if is_sensitive(message.key) or is_telling(message.value):
             yield f"{path} {message.key}"
+    elif kind == _HTTP_URI:
+        if shown_uri(message.uri) != message.uri:
+            yield f"{path}.uri"
     elif kind in _MATCHERS and _tells(message):
         yield f"{path} {message.name}"
     elif kind == _METADATA:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from google.protobuf import json_format
 
+from meshsdk.admin.dumped import plain
 from meshsdk.resources import ResourceType
 from meshsdk.resources.inline_secrets import inline_secret
 from tests.patience import eventually
@@ -65,7 +67,20 @@ def metadata(struct: dict[str, Any]) -> dict[str, Any]:
     return {"cluster_name": "c", "endpoints": [{"lb_endpoints": [endpoint]}]}
 
 
+def keys_from(uri: str) -> dict[str, Any]:
+    http_uri = {"uri": uri, "cluster": "idp", "timeout": "1s"}
+    jwt = {
+        "@type": f"{FILTERS}.jwt_authn.v3.JwtAuthentication",
+        "providers": {"p": {"remote_jwks": {"http_uri": http_uri}}},
+    }
+    manager = {"@type": MANAGER, "stat_prefix": "x", "http_filters": [{"name": "jwt", "typed_config": jwt}]}
+    return {"name": "l", "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}]}
+
+
+MANAGER = f"{TYPES}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+AUTHZ = f"{FILTERS}.ext_authz.v3.ExtAuthzPerRoute"
 CLUSTER, ENDPOINTS, ROUTES = ResourceType.CLUSTER, ResourceType.ENDPOINTS, ResourceType.ROUTE_CONFIGURATION
+LISTENER = ResourceType.LISTENER
 PEM = {"inline_string": "x"}
 STRUCT = f"{TYPES}xds.type.v3.TypedStruct"
 
@@ -79,6 +94,12 @@ SECRET = {
     "a struct with a password": (ENDPOINTS, metadata({"password": "x"})),
     "a struct deep down": (ENDPOINTS, metadata({"a": [{"b": {"client_secret": "x"}}]})),
     "a filter as a struct": (ROUTES, filtered({"@type": STRUCT, "type_url": "x/y.Z", "value": {"token": "x"}})),
+    "what an authorization service is told": (
+        ROUTES,
+        filtered({"@type": AUTHZ, "check_settings": {"context_extensions": {"tenant": "geheim"}}}),
+    ),
+    "a password in a URI": (LISTENER, keys_from("https://user:geheim@idp/jwks")),
+    "a token in a URI": (LISTENER, keys_from("https://idp/jwks?access_token=geheim")),
 }
 
 NONE = {
@@ -88,6 +109,7 @@ NONE = {
     "whether there is a token": (ROUTES, header("authorization", present_match=True)),
     "what istiod says of endpoints": (ENDPOINTS, metadata({"workload": "a-v1;default;a;v1;Kubernetes"})),
     "a filter as a struct": (ROUTES, filtered({"@type": STRUCT, "type_url": "x/y.Z", "value": {"debug": "1"}})),
+    "where keys are had from": (LISTENER, keys_from("https://idp/jwks?page=1")),
     "a fault": (ROUTES, filtered({"@type": f"{FILTERS}.fault.v3.HTTPFault", "max_active_faults": 1})),
 }
 
@@ -100,6 +122,13 @@ def found(kind: ResourceType, resource: dict[str, Any]) -> str:
 @pytest.mark.parametrize(("kind", "resource"), SECRET.values(), ids=SECRET.keys())
 def test_a_secret_is_found(kind: ResourceType, resource: dict[str, Any]) -> None:
     assert found(kind, resource)
+
+
+@pytest.mark.parametrize(("kind", "resource"), SECRET.values(), ids=SECRET.keys())
+def test_nor_is_it_shown(kind: ResourceType, resource: dict[str, Any]) -> None:
+    message = json_format.ParseDict(resource, MESSAGES[kind]())
+    shown = json.dumps(plain(kind.type_url, message.SerializeToString()))
+    assert not [word for word in ("geheim", "Basic abc", "Bearer abc", 'client_secret": "x') if word in shown]
 
 
 @pytest.mark.parametrize(("kind", "resource"), NONE.values(), ids=NONE.keys())

@@ -111,6 +111,7 @@ DAMAGE = {
     "other data": whole(msgspec.msgpack.encode({"a": 1})),
     "a record too short": whole(msgspec.msgpack.encode(["f" * 32, [[CLUSTER, "a"]]])),
     "nested a million deep": whole(b"\x91" * 15_000),
+    "text that is none": whole(b"\x92\xa1\xff\x90"),
     "of another node": contents([record("a")], "e" * 32),
 }
 
