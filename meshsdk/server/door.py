@@ -100,13 +100,15 @@ class Door:
         if policy is None or policy.listener is None:
             return
         for protocol in list(self._server_state.connections):
-            if isinstance(protocol, _DoorHttp) and policy.chain_of(self._connection_of(protocol)) is None:
+            # uvicorn's protocols for websockets take the transport over from ours.
+            transport = protocol.transport
+            if isinstance(transport, HeldTransport) and policy.chain_of(self._connection_of(transport)) is None:
                 protocol.shutdown()
 
-    def _connection_of(self, protocol: _DoorHttp) -> Connection:
-        if protocol.mesh_connection is None:
-            protocol.mesh_connection = connection_of_transport(protocol.mesh_transport, self._own_uri())
-        return protocol.mesh_connection
+    def _connection_of(self, transport: HeldTransport) -> Connection:
+        if transport.connection is None:
+            transport.connection = connection_of_transport(transport, self._own_uri())
+        return transport.connection
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something until the door is closed."""
@@ -119,11 +121,14 @@ class Door:
         for task in list(self._tasks):
             task.cancel()
 
-    async def prepare(self) -> None:
-        """Have a certificate. The first may be long in coming, and must not be waited for on the event loop."""
+    def _watch_policy(self) -> None:
         if self._loop is None:
             self._loop, self._seen_policy = asyncio.get_running_loop(), self._inbound.policy
             self._inbound.control.register(self)
+
+    async def prepare(self) -> None:
+        """Have a certificate. The first may be long in coming, and must not be waited for on the event loop."""
+        self._watch_policy()
         if self._context is not None:
             return
         if self._preparing is None or self._preparing.done():
@@ -146,6 +151,7 @@ class Door:
 
     def enter(self, connection: socket.socket) -> None:
         """A connection was accepted."""
+        self._watch_policy()
         self.crowd.admit(connection)
         task = asyncio.get_running_loop().create_task(self._begin(connection))
         self._tasks.add(task)
@@ -207,7 +213,7 @@ class Door:
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             transport = made[0].mesh_transport
-            scope[CONNECTION] = self._connection_of(made[0])
+            scope[CONNECTION] = self._connection_of(transport)
             if scope["type"] == "websocket":
                 scope[TARGET] = made[0].url.decode("latin-1")
             await loaded(scope, receive, _in_one_piece(send, transport) if scope["type"] == "http" else send)
@@ -290,7 +296,6 @@ class _DoorHttp(StrictHttp):
     """The protocol, with the one thing that uvicorn does not tell applications."""
 
     mesh_transport: HeldTransport
-    mesh_connection: Connection | None = None
     mesh_admits: Callable[[Any], bool]
     mesh_forgets: Callable[[Any, None], Any]
 

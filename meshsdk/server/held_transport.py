@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..inbound import Connection
 
 __all__ = ["HeldTransport"]
 
@@ -19,12 +22,16 @@ class HeldTransport:
 
     Args:
         transport: The connection's.
+
+    Attributes:
+        connection: What is known of it; None where nobody has looked yet.
     """
 
-    __slots__ = ("_held", "transport")
+    __slots__ = ("_held", "connection", "transport")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self.transport = transport
+        self.connection: Connection | None = None
         self._held: list[bytes] | None = None
 
     def __getattr__(self, name: str) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..inbound import InboundPolicy
+from ..resources.filters.ext_authz import ExtAuthz
 from ..resources.filters.jwt import JwtAuthentication
-from ..resources.filters.rbac import Rbac
+from ..resources.filters.rbac import Rbac, RbacAction
 from ..resources.listener import FilterChain
 
 __all__ = ["is_open_to_everybody", "what_stands_in_front"]
@@ -53,9 +54,10 @@ def _policies(chains: list[FilterChain]) -> set[str]:
     for setting in _settings(chains):
         if not isinstance(setting, Rbac):
             continue
-        if setting.rules is not None:
+        if setting.rules is not None and setting.rules.action is not RbacAction.LOG:
             # istiod names a policy of xDS after each rule of an AuthorizationPolicy.
             found.update(one.name.partition("-rule[")[0] for one in setting.rules.policies)
         if setting.matcher is not None:
             found.add("matcher")
+    found.update("ext_authz" for setting in _settings(chains) if isinstance(setting, ExtAuthz))
     return found

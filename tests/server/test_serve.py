@@ -10,26 +10,32 @@ import ssl
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import flask
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI, Request, WebSocket
 from meshsdk_fastapi import MeshMiddleware
 from meshsdk_flask import MeshFlask
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 import meshsdk
 from meshsdk.errors import IdentityError
 from meshsdk.identities import FileIdentity
 from meshsdk.security import Credentials
+from meshsdk.server.uvicorn_protocol import MeshProtocol
 
 from ..certificates import SpiffeCa, spiffe, write_identity
 from ..conftest import destination_rule, service
 from ..grpc.test_mutual_tls import RollingTrust
-from ..patience import PATIENCE
+from ..patience import PATIENCE, eventually
 from ..processes import free_ports
+from .running import answers as empty
 from .running import identity, mesh_of, one_port, peer_authentication, policy, serving
 
 pytestmark = pytest.mark.usefixtures("each_loop")
@@ -432,31 +438,64 @@ def test_auto_mutual_tls_goes_by_what_the_mesh_says(tmp_path: Path, more: str, s
         assert client.get("http://web/").headers["x-scheme"] == scheme
 
 
-def test_connections_of_a_mode_that_is_over_are_sent_away_and_what_is_under_way_is_answered(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def serving_by_protocol(app: Any, mesh: meshsdk.Mesh, port: int) -> Iterator[None]:
+    """The application as uvicorn's own command serves it."""
+    server = uvicorn.Server(
+        uvicorn.Config(MeshMiddleware(app, mesh=mesh, port=port), port=port, http=MeshProtocol, log_level="warning")
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        eventually(lambda: server.started)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
+
+
+SERVERS = {
+    "mesh.serve": serving,
+    "uvicorn": serving_by_protocol,
+}
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_connections_of_a_mode_that_is_over_are_sent_away_and_what_is_under_way_is_answered(
+    tmp_path: Path, kind: str
+) -> None:
     port, begun, may_end = one_port(), threading.Event(), threading.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["path"] == "/slow":
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+            return
+        if scope.get("path") == "/slow":
             begun.set()
             await asyncio.to_thread(may_end.wait, PATIENCE)
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        await send({"type": "http.response.body", "body": b"ok"})
+        await empty(scope, receive, send)
 
     def ask(connection: socket.socket, path: str) -> None:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
 
     mesh = mesh_of(tmp_path, service("web", port) + peer_authentication("PERMISSIVE"))
-    with mesh, serving(app, mesh, port, lifespan="off"), contextlib.ExitStack() as stack:
+    with mesh, SERVERS[kind](app, mesh, port), contextlib.ExitStack() as stack:
         idle, busy = (stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE)) for _ in range(2))
+        chat = stack.enter_context(connect(f"ws://127.0.0.1:{port}/"))
         ask(idle, "/")
         assert idle.recv(1000).startswith(b"HTTP/1.1 200 ")
         ask(busy, "/slow")
         assert begun.wait(PATIENCE)
         (tmp_path / "mesh" / "mesh.yaml").write_text(service("web", port) + peer_authentication("STRICT"))
         assert idle.recv(1000) == b"", "it is closed, and nothing is answered that nobody asked"
+        with pytest.raises(ConnectionClosed):
+            chat.recv(PATIENCE)
         may_end.set()
         answer = b""
         while piece := busy.recv(1000):
             answer += piece
         assert answer.startswith(b"HTTP/1.1 200 ")
-        assert answer.endswith(b"ok")
+        assert answer.endswith(b"\r\n\r\n")

@@ -70,6 +70,27 @@ def test_the_modes_are_those_of_peer_authentication(
     assert f"meshsdk serves on 127.0.0.1:{port} ({shown}, no policy)" in caplog.messages
 
 
+AUDIT = policy("{action: AUDIT, rules: [{}]}")
+CUSTOM = policy("{action: CUSTOM, provider: {name: asker}, rules: [{}]}") + (
+    "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n"
+    "data: {mesh: 'extensionProviders: [{name: asker,"
+    " envoyExtAuthzHttp: {service: asker.default.svc.cluster.local, port: 80}}]'}\n"
+)
+
+
+@pytest.mark.parametrize(("rules", "shown", "is_open"), [(AUDIT, "no policy", True), (CUSTOM, "1 policy", False)])
+def test_what_only_writes_down_decides_nothing_and_who_asks_another_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, rules: str, shown: str, is_open: bool
+) -> None:
+    port = one_port()
+    caplog.set_level(logging.INFO, "meshsdk.server")
+    yaml = service("web", port) + "---\n" + service("asker", 1) + peer_authentication("STRICT") + rules
+    with mesh_of(tmp_path, yaml) as mesh, serving(app, mesh, port, lifespan="off"):
+        pass
+    assert f"meshsdk serves on 127.0.0.1:{port} (mutual TLS STRICT, {shown})" in caplog.messages
+    assert any("everybody is let in" in line for line in caplog.messages) is is_open
+
+
 def test_a_port_in_use_is_told_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
