@@ -36,6 +36,9 @@ __all__ = ["LoadReporter", "LoadReporters", "follow_loads"]
 
 logger = logger_of("meshsdk.load_reports")
 
+# How long a stream stays open for a report that is the last one.
+_LAST_WORD_SECONDS = 2.0
+
 
 def follow_loads(
     reporters: LoadReporters | None,
@@ -67,6 +70,7 @@ class LoadReporters:
         self._loop = loop
         self._directory = directory
         self._by_servers: dict[tuple[XdsServer, ...], LoadReporter] = {}
+        self._ending: list[LoadReporter] = []
 
     def follow(self, changed: Collection[str]) -> None:
         """Some clusters have changed, have come or are gone."""
@@ -86,7 +90,26 @@ class LoadReporters:
         for servers, reporter in list(self._by_servers.items()):
             if not reporter.counted:
                 del self._by_servers[servers]
-                reporter.close()
+                self._end(reporter)
+        for name in changed:
+            self._forget_removed(name)
+
+    def _forget_removed(self, name: str) -> None:
+        """Endpoints that are gone are kept until they are told; of a cluster of which nobody is told, not."""
+        cluster = self._directory().clusters.get(name)
+        load = cluster.load if cluster is not None else None
+        if load is not None and not any(reporter.tells(name) for reporter in self._by_servers.values()):
+            load.forget_removed()
+
+    def _end(self, reporter: LoadReporter) -> None:
+        """Nothing is counted for it any more: it tells what is left to tell, and is closed when that is on its way."""
+        reporter.tell()
+        self._ending.append(reporter)
+        self._loop.call_later(_LAST_WORD_SECONDS, self._close_first)
+
+    def _close_first(self) -> None:
+        if self._ending:
+            self._ending.pop(0).close()
 
     def _servers_of(self, name: str) -> tuple[XdsServer, ...]:
         """gRFC A47: what is of another authority is no business of these servers. Of a folder there are none."""
@@ -101,8 +124,9 @@ class LoadReporters:
 
     def close(self) -> None:
         """Stop reporting."""
-        for reporter in self._by_servers.values():
+        for reporter in (*self._by_servers.values(), *self._ending):
             reporter.close()
+        self._ending.clear()
 
 
 class _Told(Struct):
@@ -175,6 +199,14 @@ class LoadReporter:
         self._is_closed = True
         self._drop()
 
+    def tell(self) -> None:
+        """Report now, and not only when it is time."""
+        self._report()
+
+    def tells(self, name: str) -> bool:
+        """Whether a cluster is one of those that are told."""
+        return name in self._told
+
     def _connect(self) -> None:
         self._timer = None
         if self._is_closed:
@@ -198,10 +230,11 @@ class LoadReporter:
             return
         self._backoff.reset()
         self._wanted, self._problem = wanted, ""
-        # What is told already goes on; what is new begins now.
-        current = self._current()
-        told = {name: self._told.get(name) or _from_now(cluster, load) for name, (cluster, load) in current.items()}
-        self._told = told
+        # What is told already goes on, also of what has left while no server was to be had; what is new begins now.
+        current, named = self._current(), wanted.clusters
+        left = {name: told for name, told in self._told.items() if named is None or name in named}
+        new = {name: _from_now(cluster, load) for name, (cluster, load) in current.items() if name not in left}
+        self._told = {**left, **new}
         self._schedule()
 
     def _on_end(self, stream: LoadStream, reason: str) -> None:
@@ -223,7 +256,7 @@ class LoadReporter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        stream, self._stream, self._wanted, self._told = self._stream, None, None, {}
+        stream, self._stream, self._wanted = self._stream, None, None
         if stream is not None:
             stream.close()
 

@@ -23,6 +23,7 @@ class LoadReports(lrs_pb2_grpc.LoadReportingServiceServicer):  # type: ignore[mi
         firsts: The first request of each stream.
         reports: All other requests, in order.
         streams: How many are open.
+        asks_nothing: Streams that begin are left without a word.
     """
 
     def __init__(self, **asked: Any) -> None:
@@ -32,6 +33,7 @@ class LoadReports(lrs_pb2_grpc.LoadReportingServiceServicer):  # type: ignore[mi
         self.firsts: list[Any] = []
         self.reports: list[Any] = []
         self.streams = 0
+        self.asks_nothing = False
 
     def add_to(self, server: grpc.Server) -> None:
         """Have a server offer this."""
@@ -53,7 +55,7 @@ class LoadReports(lrs_pb2_grpc.LoadReportingServiceServicer):  # type: ignore[mi
             outbox.put(None)
 
         threading.Thread(target=read, daemon=True).start()
-        if self._asked:
+        if self._asked and not self.asks_nothing:
             yield response(**self._asked)
         while (item := outbox.get()) is not None:
             yield item

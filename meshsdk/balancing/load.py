@@ -110,6 +110,11 @@ class ClusterLoad:
         load = self.endpoints.get(endpoint)
         return load if load is not None else self.endpoints.setdefault(endpoint, EndpointLoad())
 
+    def forget_removed(self) -> None:
+        """Endpoints that are gone, and whose requests are over, are nothing that anybody is told."""
+        for endpoint in [one for one in list(self.endpoints) if one.is_removed and not one.active_requests]:
+            self.endpoints.pop(endpoint, None)
+
     def dropped(self, drawn: float, categories: Sequence[tuple[str, float]]) -> None:
         """A request was refused by drop_overloads.
 
