@@ -101,12 +101,10 @@ def with_profile(bootstrap: Bootstrap, profile: Profile | None) -> Bootstrap:
     """A bootstrap whose node istiod takes as a profile says; None leaves it as it is.
 
     Raises:
-        ValueError: There is no such profile.
         BootstrapError: A sidecar must be told by its node's id, and it is not.
     """
     if profile is None:
         return bootstrap
-    check_choice("profile", profile, PROFILES)
     metadata = {name: value for name, value in bootstrap.node.metadata.items() if name != GENERATOR}
     node = replace(bootstrap.node, metadata=metadata | ({GENERATOR: "grpc"} if profile == "grpc" else {}))
     if profile == "sidecar" and not node.is_sidecar:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
-from .configuration import Profile, check_choice, find_configuration, source_of, with_profile
+from .configuration import PROFILES, Profile, check_choice, find_configuration, source_of, with_profile
 from .control import Control
 from .described import described
 from .forked import begin_anew_after_fork
@@ -94,6 +94,7 @@ class Mesh:
     ) -> None:
         check_choice("unknown_hosts", unknown_hosts, ("allow", "deny"))
         check_choice("local_replies", local_replies, ("respond", "raise"))
+        check_choice("profile", profile or "grpc", PROFILES)
         parsed, folder = find_configuration(bootstrap, config, identity, namespace)
         parsed = with_profile(parsed, profile) if folder is None else parsed
         self._folder = folder

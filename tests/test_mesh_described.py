@@ -97,3 +97,9 @@ def test_whether_a_target_is_known_may_be_asked_of_a_host_or_a_url(shop: Path, t
 def test_a_target_without_a_host_is_refused(shop: Path, target: str) -> None:
     with meshsdk.Mesh(config=shop) as mesh, pytest.raises(ValueError, match="a host, host:port or URL is needed"):
         mesh.wait_ready(target)
+
+
+@pytest.mark.parametrize("argument", ["profile", "unknown_hosts", "local_replies"])
+def test_a_choice_that_there_is_not_is_refused(argument: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{argument} must be one of .*, is 'nonsense'"):
+        meshsdk.Mesh(config=tmp_path, **{argument: "nonsense"})  # type: ignore[arg-type]

@@ -261,12 +261,13 @@ def admin(
         int, typer.Option(help="Of the loopback; the first that is free from here on.", min=1, max=65535)
     ] = DEFAULT_ADMIN_PORT,
     target: Annotated[list[str] | None, typer.Option(help="Hosts to ask for; default: all of a folder.")] = None,
+    namespace: NamespaceOption = None,
 ) -> None:
     """Look at a mesh in a browser: its clusters, routes and changes, and where a request would go."""
     from ..mesh import Mesh
 
     try:
-        mesh = Mesh(config=folder, admin_port=port) if folder is not None else Mesh(admin_port=port)
+        mesh = Mesh(config=folder, namespace=namespace, admin_port=port)
     except (MeshError, ValueError) as error:
         _fail(str(error))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -330,6 +331,7 @@ def record(
 def replay(
     recording: Annotated[Path, typer.Argument(help="Of `meshsdk record`.")],
     config: Annotated[Path, typer.Option(help="Folder whose configuration is tried.")],
+    namespace: NamespaceOption = None,
     allow: Annotated[list[str] | None, typer.Option(help="Verdicts that are no reason to fail.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: a line for each request.")] = False,
 ) -> None:
@@ -344,7 +346,7 @@ def replay(
         raise typer.BadParameter(f"--allow takes {', '.join(VERDICTS)}")
     total = recording.read_text(encoding="utf-8").count("\n") if recording.is_file() else 0
     try:
-        steps = replayed(recording, config)
+        steps = replayed(recording, config, namespace)
         found = list(track(steps, "replaying", total, console=Console(stderr=True), transient=True))
     except (MeshError, ValueError, OSError) as error:
         _fail(str(error))

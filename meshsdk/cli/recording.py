@@ -111,14 +111,19 @@ def _take(client: httpx.Client, line: Mapping[str, Any], found: dict[str, dict[s
     return True
 
 
-def replay(path: Path, config: Path) -> Iterator[Replayed]:
+def replay(path: Path, config: Path, namespace: str | None = None) -> Iterator[Replayed]:
     """What becomes of the requests of a recording under a folder's configuration.
+
+    Args:
+        path: The recording.
+        config: The folder.
+        namespace: Whose short names are meant.
 
     Raises:
         ValueError: The recording is none; the line is named.
         MeshError: The folder cannot be read.
     """
-    with Mesh(config=config) as mesh:
+    with Mesh(config=config, namespace=namespace) as mesh:
         for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if text.strip():
                 yield _replayed(mesh, _line(text, number))

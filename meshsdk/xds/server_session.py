@@ -65,6 +65,7 @@ class _Subscription(Struct):
 
     Attributes:
         digest: Of all that was sent; what changes one resource changes it without a look at the others.
+        has_named: Some name was wanted once: to name none is to want none then, and not all.
     """
 
     names: set[str] = field(default_factory=set)
@@ -73,6 +74,7 @@ class _Subscription(Struct):
     has_answered: bool = False
     nonce: str = ""
     digest: int = 0
+    has_named: bool = False
 
     def put(self, name: str, version: str) -> None:
         """A resource is sent."""
@@ -188,12 +190,13 @@ class SotwServerSession(_Session):
         names = set(request.resource_names)
         is_first = not subscription.has_answered
         subscription.has_answered = True
-        if not names and is_first and kind.is_complete_in_every_response:
-            subscription.is_wildcard = True
-        if "*" in names:
-            is_first = is_first or not subscription.is_wildcard
-            subscription.is_wildcard = True
-            names.discard("*")
+        subscription.has_named = subscription.has_named or bool(names)
+        # xds_protocol, "How the client specifies what resources to return".
+        had_all = subscription.is_wildcard
+        wants_all = "*" in names or (kind.is_complete_in_every_response and not subscription.has_named)
+        subscription.is_wildcard = wants_all
+        is_first = is_first or (wants_all and not had_all)
+        names.discard("*")
         grown = names - subscription.names
         for gone in subscription.names - names:
             self._forget(kind, subscription, gone)

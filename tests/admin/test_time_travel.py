@@ -118,6 +118,8 @@ def test_recorded_requests_are_tried_with_another_configuration(page: Page, tmp_
     (planned / "mesh.yaml").write_text(services)
     told = run("replay", str(recording), "--config", str(planned))
     assert (told.returncode, told.stdout.split()[1:]) == (0, ["same"]), told.stdout
+    elsewhere = run("replay", str(recording), "--config", str(planned), "--namespace", "other")
+    assert elsewhere.returncode == 1, "short names are another namespace's"
 
     changed = [
         to("b", path="/moved"),
