@@ -14,6 +14,7 @@ import httpx
 from .configuration import PROFILES, Profile, check_choice, find_configuration, source_of, with_profile
 from .control import Control
 from .described import described
+from .extras import needs_extra
 from .forked import begin_anew_after_fork
 from .http.outside import make_async_client, make_client
 from .identities.choice import choose_identity
@@ -317,24 +318,24 @@ class Mesh:
         inbound = self.inbound(port) if port is not None else None
         return self._server_contexts.find(inbound, require_client_certificate, tuple(alpn))
 
-    def serve(self, app: Any, *, port: int, host: str = "0.0.0.0", **options: Any) -> None:
+    def serve(self, app: Any, *, port: int, host: str = "0.0.0.0", health: int | None = None, **options: Any) -> None:
         """Run an ASGI or WSGI application on a port until it is told to stop, with the mesh's TLS and policy for it.
-
-        A line on standard error says that it runs, where, and what stands in front of it.
 
         Args:
             app: The application.
-            port: To listen on.
+            port: To listen on; a line on standard error says when it does, and what stands in front of it.
             host: Address to listen on.
+            health: A plaintext port for probes of kubelets and load balancers: `/livez` and `/readyz`.
             **options: uvicorn.Config's, but for those of several processes.
 
         Raises:
             UnsupportedFeatureError: An option is not carried out; it names which.
             NoRouteError: There is no policy for the port.
+            ModuleNotFoundError: The extra `serve` is not installed.
         """
-        from .server.serve import make_server
-
-        make_server(app, self, port, host=host, announce=True, **options).run()
+        with needs_extra("serve", "uvicorn"):
+            from .server.serve import make_server
+        make_server(app, self, port, host=host, health=health, announce=True, **options).run()
 
     def metrics_asgi(self) -> Any:
         """The page of metrics as an ASGI application to mount; from now on requests are counted (docs/metrics.md)."""

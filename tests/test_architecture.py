@@ -20,6 +20,7 @@ RANKS = {
     "forked": 0,
     "log_lines": 0,
     "regular_file": 0,
+    "extras": 0,
     "sensitive": 0,
     "telemetry": 1,
     "node": 1,

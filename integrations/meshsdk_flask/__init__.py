@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import flask
-
 from meshsdk import Mesh
+from meshsdk.extras import needs_extra
 from meshsdk.server.wsgi import WsgiMiddleware as MeshWsgi
+
+with needs_extra("flask", "flask"):
+    import flask
 
 __all__ = ["MeshFlask", "MeshWsgi"]
 

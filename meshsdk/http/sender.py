@@ -14,6 +14,7 @@ from ..exchange import Attempt, Exchange, LocalReply, Outcome, asked_back_off, c
 from ..routing.timeouts import is_grpc
 from .dispatcher import IDEMPOTENT_METHODS, outcome_of
 from .http1 import Http1Reader
+from .plaintext import with_plaintext_advice
 from .raw_response import RawResponse
 from .request_body import AsyncRequestBody, RequestBody
 from .timeouts import Timeouts
@@ -94,6 +95,8 @@ class AttemptSender(Generic[B]):
                 report(attempt, outcome, self._now(), ends_later=ends_later)
             if raw is not None and (is_counted or cluster.load_reports is not None):
                 self._expect_trailers(attempt, raw, ends_later=ends_later)
+        if error is not None:
+            with_plaintext_advice(error, attempt.endpoint)
         self._last = raw
         return Result(attempt, raw, error)
 

@@ -93,7 +93,10 @@ class BackgroundIdentity:
 
     def _fail(self, problem: str) -> None:
         if problem != self._problem:
-            logger.error("no new certificate from %s, the last one stays in use: %s", self.source, problem)
+            if self._current is None:
+                logger.error("no certificate from %s: %s", self.source, problem)
+            else:
+                logger.error("no new certificate from %s, the last one stays in use: %s", self.source, problem)
         self._problem = problem
         count = identity_alarm()
         if count is not None:

@@ -94,7 +94,8 @@ class FileIdentity:
     def _fail(self, error: Exception) -> None:
         if str(error) != self._problem:
             self._problem = str(error)
-            logger.error("the identity's files cannot be used, the last good ones stay: %s", error)
+            kept = ", the last good ones stay" if self._current is not None else ""
+            logger.error("the identity's files cannot be used%s: %s", kept, error)
             count = identity_alarm()
             if count is not None:
                 count(self.source)

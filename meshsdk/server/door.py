@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import logging
 import socket
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -38,6 +39,10 @@ __all__ = ["Door"]
 logger = logger_of("meshsdk.server")
 
 _TLS_HANDSHAKE = b"\x16"
+_PLAINTEXT_ADVICE = (
+    "callers of the mesh speak mutual TLS to it where its pod or WorkloadEntry has the label"
+    " security.istio.io/tlsMode: istio; probes and others take mesh.serve(health=…), portLevelMtls or PERMISSIVE"
+)
 _SECONDS_BETWEEN_LOOKS = 2.0
 
 
@@ -70,6 +75,7 @@ class Door:
         self.crowd = Crowd()
         self._context: RotatingContext | None = None
         self._problem = ""
+        self._has_warned = False
         self._preparing: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._peers: dict[Any, PeerChain] = {}
@@ -183,11 +189,21 @@ class Door:
                 loop = asyncio.get_running_loop()
                 await loop.connect_accepted_socket(self._protocol, connection, ssl=context)
         except (OSError, TimeoutError, _RefusedError) as error:
-            logger.info("a connection from %s is refused: %s", _peer_name(connection), error or "it said nothing")
+            self._tell_of_refusal(connection, error)
             connection.close()
         except asyncio.CancelledError:
             connection.close()
             raise
+
+    def _tell_of_refusal(self, connection: socket.socket, error: Exception) -> None:
+        level, more = logging.INFO, ""
+        if isinstance(error, _PlaintextError) and not self._has_warned:
+            # Callers learn no more than that the connection was reset.
+            self._has_warned = True
+            level, more = logging.WARNING, f" ({_PLAINTEXT_ADVICE}; further ones are told of at INFO)"
+        logger.log(
+            level, "a connection from %s is refused: %s%s", _peer_name(connection), error or "it said nothing", more
+        )
 
     async def _context_for(self, is_tls: bool) -> RotatingContext | None:
         policy: InboundPolicy | None = self._inbound.policy
@@ -196,7 +212,7 @@ class Door:
             raise _RefusedError("there is no policy for this port")
         if not is_tls:
             if not any(one.tls is None and one.manager is not None for one in listener.chains_of(self._inbound.port)):
-                raise _RefusedError("it is plaintext, and the port takes mutual TLS only")
+                raise _PlaintextError(f"it is plaintext, and port {self._inbound.port} takes mutual TLS only")
             return None
         try:
             tls_of_policy(policy, self._inbound.port)
@@ -290,6 +306,10 @@ class Door:
 
 class _RefusedError(Exception):
     """A connection may not be."""
+
+
+class _PlaintextError(_RefusedError):
+    """It is plaintext, at a port that takes none."""
 
 
 class _DoorHttp(StrictHttp):

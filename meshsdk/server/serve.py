@@ -21,6 +21,7 @@ from ..log_lines import logger_of
 from .asgi import AsgiMiddleware
 from .connections import TELLS_PEERS
 from .door import Door
+from .health_port import HealthPort
 from .inbound import HasControl, Inbound
 from .strict_http import DEFAULT_TIMEOUTS, Timeouts
 from .told_at_start import is_open_to_everybody, what_stands_in_front
@@ -34,7 +35,9 @@ __all__ = ["MeshServer", "make_server"]
 logger = logger_of("meshsdk.server")
 
 
-def make_server(app: Any, mesh: HasControl, port: int, *, host: str = "0.0.0.0", **options: Any) -> MeshServer:
+def make_server(
+    app: Any, mesh: HasControl, port: int, *, host: str = "0.0.0.0", health: int | None = None, **options: Any
+) -> MeshServer:
     """A server for an application.
 
     Args:
@@ -42,6 +45,7 @@ def make_server(app: Any, mesh: HasControl, port: int, *, host: str = "0.0.0.0",
         mesh: Whose policy.
         port: To listen on; 0 takes any, and then the policy is that of `policy_port`.
         host: Address to listen on.
+        health: A plaintext port for probes; None is none.
         **options: uvicorn.Config's; those of `Timeouts`, in seconds; and max_request_bytes, the longest body that a
             WSGI application is given.
 
@@ -78,7 +82,8 @@ def make_server(app: Any, mesh: HasControl, port: int, *, host: str = "0.0.0.0",
         await wrapped(scope, receive, send)
 
     config = uvicorn.Config(told, host=host, port=port, **options)
-    return MeshServer(config, Inbound(mesh.runtime, policy_port, host), timeouts, announce=is_announced)
+    inbound = Inbound(mesh.runtime, policy_port, host)
+    return MeshServer(config, inbound, timeouts, health=health, announce=is_announced)
 
 
 _TIMEOUTS = Timeouts.__struct_fields__
@@ -99,6 +104,7 @@ class MeshServer(uvicorn.Server):
         config: uvicorn's.
         inbound: The port's policy.
         timeouts: How long peers are waited for.
+        health: A plaintext port for probes; None is none.
         announce: Say on standard error that it runs, where, and what stands in front of it.
 
     Attributes:
@@ -111,15 +117,30 @@ class MeshServer(uvicorn.Server):
         inbound: Inbound,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         *,
+        health: int | None = None,
         announce: bool = False,
     ) -> None:
         super().__init__(config)
+        self._health = HealthPort(health, self._takes_requests) if health is not None else None
         self._is_announced = announce
         self._timeouts = timeouts
         self._inbound = inbound
         self._listener: socket.socket | None = None
         self._door: Door | None = None
         self.port = config.port
+
+    def _takes_requests(self) -> bool:
+        return self._listener is not None and self.started and not self.should_exit
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn.Server; probes are answered from before the application starts until it has ended."""
+        if self._health is not None:
+            self._health.start(asyncio.get_running_loop())
+        try:
+            await super().serve(sockets)
+        finally:
+            if self._health is not None:
+                self._health.close()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server: the application starts, and then connections are accepted, on one socket."""

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import IO, Any
 
+from ..extras import needs_extra
+
 __all__ = ["in_threads"]
 
 Scope = MutableMapping[str, Any]
@@ -32,7 +34,8 @@ def in_threads(app: Any, max_request_bytes: int = MAX_REQUEST_BYTES) -> Any:
         app: The application.
         max_request_bytes: A body that is longer is answered with 413 (named as Envoy's filter buffer names it).
     """
-    from a2wsgi import WSGIMiddleware  # Of an extra: who serves ASGI applications needs none of it.
+    with needs_extra("serve", "a2wsgi"):
+        from a2wsgi import WSGIMiddleware  # Who serves ASGI applications needs none of it.
 
     bridge = WSGIMiddleware(app)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MeshError
+from ..extras import needs_extra
 from .held_port import HOST, HeldPort
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class MeshService:
         Raises:
             MeshError: The application does not start, or there is no policy for its port.
         """
-        from ..server.serve import make_server
+        with needs_extra("testing", "uvicorn"):
+            from ..server.serve import make_server
 
         if self._thread is not None:
             return

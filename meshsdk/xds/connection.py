@@ -137,6 +137,7 @@ class ServerConnection:
         self._closed = False
         self._problem = ""
         self.is_heard = False
+        self._was_heard = False
         self.is_failing = False
         self.failures = 0
 
@@ -207,6 +208,7 @@ class ServerConnection:
     def _hear(self) -> None:
         """The server is there."""
         self.is_heard, self.is_failing = True, False
+        self._was_heard = True
         self._common.heard_of = self.server
         self._problem = ""
         self._backoff.reset()
@@ -253,7 +255,8 @@ class ServerConnection:
         advice = what_to_do(stream.code, self.server, self._common.node)
         problem = f"management server {self.server.uri}: {reason}" + (f"; {advice}" if advice else "")
         level = logging.WARNING if advice and problem != self._problem else logging.INFO
-        logger.log(level, "%s; the last good configuration stays in use", problem)
+        kept = "the last good configuration stays in use" if self._was_heard else "it has sent nothing yet"
+        logger.log(level, "%s; %s", problem, kept)
         self._fail(problem, is_failing=is_failing)
 
     def _fail(self, problem: str, *, is_failing: bool = True) -> None:

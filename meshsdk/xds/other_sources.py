@@ -261,7 +261,7 @@ class FileSource:
         except (ValueError, OSError) as error:
             self.problem = f"{self._origin.path}: {error}"
             self.failures += 1
-            logger.error("%s; what it held last stays in use", self.problem)
+            logger.error("%s%s", self.problem, "; what it held last stays in use" if self._found else "")
         else:
             self.problem = ""
             self._version += 1
@@ -278,7 +278,10 @@ class FileSource:
                 resource: Any = decode(kind, packed, grpc_profile=True, has_identity=self._has_identity)
             except ResourceError as error:
                 self._cache.reject(kind, name, str(error))
-                logger.error("%s: %s; the last good one stays in use", self._origin.path, error)
+                has_one = known is not None and known.resource is not None
+                logger.error(
+                    "%s: %s%s", self._origin.path, error, "; the last good one stays in use" if has_one else ""
+                )
                 return
             kept = kept_bytes(kind, packed)
             if known is not None and known.resource == resource and known.packed == kept:

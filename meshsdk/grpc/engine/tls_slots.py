@@ -153,7 +153,8 @@ class TlsSlots:
         except (OSError, ValueError) as error:
             if str(error) != slot.problem:
                 slot.problem = str(error)
-                logger.error("certificates cannot be used, the last good ones stay: %s", error)
+                kept = ", the last good ones stay" if slot.version else ""
+                logger.error("certificates cannot be used%s: %s", kept, error)
             return
         slot.problem = ""
         self._put(slot, contents)

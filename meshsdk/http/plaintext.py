@@ -1,0 +1,33 @@
+"""What to say of a peer that breaks off where it is spoken to in plaintext: it may be one that takes mutual TLS only.
+
+Nothing that such a peer sends says so: it resets the connection, or closes it (PeerAuthentication STRICT).
+"""
+
+from __future__ import annotations
+
+import httpx
+
+from ..balancing import Endpoint
+
+__all__ = ["with_plaintext_advice"]
+
+_BROKEN = (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)
+
+_LABEL = "its pod or WorkloadEntry has not the label security.istio.io/tlsMode: istio"
+
+
+def with_plaintext_advice(error: Exception, endpoint: Endpoint) -> None:
+    """Have the error of an attempt without a response say that plaintext was spoken, and why, where that may be why.
+
+    Args:
+        error: Its message goes on.
+        endpoint: Whom the attempt was sent to.
+    """
+    config = endpoint.cluster.config
+    if not isinstance(error, _BROKEN) or endpoint.cluster.advice is not None or config.tls_of(endpoint.config):
+        return
+    why = _LABEL if config.tls_matches or config.auto_mutual else f"{_LABEL}, and no DestinationRule says ISTIO_MUTUAL"
+    error.args = (
+        f"{error}; cluster {config.name} speaks plaintext to {endpoint.name}, which a peer that takes mutual TLS only"
+        f" breaks off like this: {why}",
+    )
