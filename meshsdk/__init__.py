@@ -17,6 +17,7 @@ from .errors import (
     BootstrapError,
     CircuitOpenError,
     ConfigError,
+    IdentityError,
     MeshError,
     NoHealthyEndpointError,
     NoRouteError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .grpc.servers import LoadReport, LoadReports, current_load_report
     from .http import AsyncMeshTransport, MeshResponseInfo, MeshTransport
     from .mesh import Mesh
+    from .mesh_status import MeshStatus
 
 __version__ = VERSION
 
@@ -45,12 +47,14 @@ __all__ = [
     "CircuitOpenError",
     "ConfigError",
     "Decision",
+    "IdentityError",
     "LoadReport",
     "LoadReports",
     "Mesh",
     "MeshError",
     "MeshResponseInfo",
     "MeshRpcError",
+    "MeshStatus",
     "MeshTransport",
     "NoHealthyEndpointError",
     "NoRouteError",
@@ -75,6 +79,7 @@ _LOADED_WHEN_USED = {
     "Mesh": ".mesh",
     "MeshResponseInfo": ".http",
     "MeshRpcError": ".grpc.channels",
+    "MeshStatus": ".mesh_status",
     "MeshTransport": ".http",
     "current_load_report": ".grpc.servers",
 }
@@ -85,3 +90,7 @@ def __getattr__(name: str) -> Any:
     if module is not None:
         return getattr(importlib.import_module(module, __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

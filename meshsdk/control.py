@@ -27,6 +27,7 @@ from .forked import keep
 from .http.runtime import HasCertificates, LocalReplies, Transport, UnknownHosts
 from .load_reporter import LoadReporters, follow_loads
 from .log_lines import logger_of
+from .mesh_status import MeshStatus
 from .nearby import Nearby
 from .rotation import RotationWatch
 from .security import Identity, Secrets
@@ -236,7 +237,7 @@ class Control:
             raise TimeoutError("the control thread did not answer")
         return results[0]
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> MeshStatus:
         """Resources with their versions and errors, and clusters with their endpoints."""
         return self.call(self._status)
 
@@ -440,6 +441,6 @@ class Control:
         for waiter in waiters:
             waiter.callback()
 
-    def _status(self) -> dict[str, Any]:
+    def _status(self) -> MeshStatus:
         failures = self._loop.failures if self._loop is not None else 0
         return status_of(self.directory, self._cache, self._source, self._loads, self.bootstrap.notes, failures)

@@ -23,6 +23,7 @@ from .bootstrap import Bootstrap, XdsServer
 from .errors import BootstrapError
 from .exchange import Directory
 from .log_lines import logger_of
+from .mesh_status import LoadReportStatus
 from .node import Node
 from .resources import EdsDiscovery
 from .xds import ControlLoop, Timer
@@ -118,7 +119,7 @@ class LoadReporters:
         except BootstrapError:
             return ()
 
-    def status(self) -> list[dict[str, Any]]:
+    def status(self) -> list[LoadReportStatus]:
         """What is reported to whom, as `Mesh.status` says it."""
         return [reporter.status() for reporter in self._by_servers.values()]
 
@@ -183,7 +184,7 @@ class LoadReporter:
         self._reports = 0
         loop.post(self._connect)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> LoadReportStatus:
         """What is reported to whom."""
         wanted = self._wanted
         return {

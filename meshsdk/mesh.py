@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .decision import Decision
     from .grpc.engine import RelayedMesh
     from .grpc.servers import LoadReports
+    from .mesh_status import MeshStatus
     from .server import Inbound
     from .server.tls import ServerContexts
 
@@ -111,7 +112,7 @@ class Mesh:
         self._relayed: RelayedMesh | None = None
         self._server_contexts: ServerContexts | None = None
         account = identity.rpartition("/")[2] if isinstance(identity, str) else ""
-        self._watched = Watched(self._runtime, self.explain, self._identity, account)
+        self._watched = Watched(self._runtime, self.explain, self.status, self._identity, account)
         self._watched.begin(metrics_port, admin_port, access_log)
         begin_anew_after_fork(self._runtime)
 
@@ -405,13 +406,8 @@ class Mesh:
         request = httpx.Request(method, url, headers=headers)
         return explain(self._runtime, request, timeout, at, self._watched.past)
 
-    def status(self) -> dict[str, Any]:
-        """What is known: resources with versions and errors, clusters with endpoints and their health.
-
-        `identity` says who this process is, until when its certificate is good, and why it could not be renewed. `grpc`
-        says what grpc-core has refused, what of the configuration gRPC channels do not carry out, and which
-        certificates cannot be used. `last_good` is about `cache_dir`, `load_reports` about what is told of load.
-        """
+    def status(self) -> MeshStatus:
+        """What is known: resources with versions and errors, clusters with endpoints and their health, and so on."""
         status = self._runtime.status()
         if self._identity is not None:
             status["identity"] = describe_identity(self._identity)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from .exchange import Directory
 from .load_reporter import LoadReporters
+from .mesh_status import EndpointStatus, MeshStatus, ResourceStatus
 from .xds import ResourceCache, Source, Status
 
 __all__ = ["clusters_of", "resources_of", "status_of"]
@@ -20,7 +20,7 @@ def status_of(
     loads: LoadReporters | None,
     notes: Sequence[str],
     failures: int,
-) -> dict[str, Any]:
+) -> MeshStatus:
     """All of it. On the control thread.
 
     Args:
@@ -28,7 +28,7 @@ def status_of(
         notes: Of the bootstrap.
         failures: Of the control thread.
     """
-    status = {
+    status: MeshStatus = {
         "version": directory.version,
         "problem": source.problem if source is not None else "",
         "notes": list(notes),
@@ -44,7 +44,7 @@ def status_of(
     return status
 
 
-def resources_of(cache: ResourceCache) -> list[dict[str, Any]]:
+def resources_of(cache: ResourceCache) -> list[ResourceStatus]:
     """Every resource with its version, and what is wrong with it."""
     now = time.time()
     return [
@@ -63,7 +63,7 @@ def resources_of(cache: ResourceCache) -> list[dict[str, Any]]:
     ]
 
 
-def clusters_of(directory: Directory) -> dict[str, list[dict[str, Any]]]:
+def clusters_of(directory: Directory) -> dict[str, list[EndpointStatus]]:
     """Every cluster with its endpoints and their health."""
     return {
         name: [

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .admin import Admin
     from .decision import Decision
     from .explaining import Past
+    from .mesh_status import MeshStatus
     from .resources.log_service import LogService
     from .server.monitoring import Monitoring
 
@@ -30,16 +31,22 @@ class Watched:
 
     Args:
         control: Its inner side.
-        explain: `Mesh.explain`.
+        explain, status: Those of the Mesh.
         identity: The process's own.
         account: Its service account, as far as it is known.
     """
 
     def __init__(
-        self, control: Control, explain: Callable[..., Decision], identity: Identity | None, account: str
+        self,
+        control: Control,
+        explain: Callable[..., Decision],
+        status: Callable[[], MeshStatus],
+        identity: Identity | None,
+        account: str,
     ) -> None:
         self._control = control
         self._explain = explain
+        self._status = status
         self._identity = identity
         self._account = account
         self._monitoring: Monitoring | None = None
@@ -64,7 +71,7 @@ class Watched:
         if admin_port is not None:
             from .admin import Admin
 
-            self._admin = Admin(self._control, self.monitor(), self._explain, self._identity, admin_port)
+            self._admin = Admin(self._control, self.monitor(), self._explain, self._status, self._identity, admin_port)
 
     def _keep_log(self, asked: AccessLog | str | bool | None) -> None:
         from .access_log import AccessLogs, asked_for

@@ -21,6 +21,7 @@ RANKS = {
     "log_lines": 0,
     "regular_file": 0,
     "extras": 0,
+    "mesh_status": 0,
     "sensitive": 0,
     "telemetry": 1,
     "node": 1,

@@ -22,6 +22,7 @@ import httpx
 from ..control import Control
 from ..decision import Decision
 from ..errors import MeshError
+from ..mesh_status import MeshStatus
 from ..security import Identity
 from ..security.identity import describe_identity
 from ..server.monitoring import Monitoring
@@ -70,6 +71,7 @@ class Admin:
         control: The Mesh's inner side.
         monitoring: Of the same.
         explain: `Mesh.explain`.
+        status: `Mesh.status`.
         identity: The process's own.
         port: The first that is tried.
         address: That it listens on.
@@ -83,6 +85,7 @@ class Admin:
         control: Control,
         monitoring: Monitoring,
         explain: Explain,
+        status: Callable[[], MeshStatus],
         identity: Identity | None,
         port: int,
         address: str = _LOOPBACK,
@@ -90,6 +93,7 @@ class Admin:
         self._control = control
         self._monitoring = monitoring
         self._explain = explain
+        self._status = status
         self._identity = identity
         self._address = address
         self._first_port = port
@@ -193,6 +197,7 @@ class Admin:
             "/certs": lambda _: envoy_pages.certs(self._identity),
             "/stats": self._stats,
             "/stats/prometheus": lambda _: Answer(200, CONTENT_TYPE, self._monitoring.page()),
+            "/api/status": lambda _: self._status(),
             "/api/overview": self._overview,
             "/api/clusters": lambda query: overview.clusters_of(
                 self._control.directory, query.get("q", ""), _number(query, "first", 0), _number(query, "count", 100)

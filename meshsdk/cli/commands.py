@@ -9,19 +9,20 @@ import threading
 import time
 from pathlib import Path
 from socket import getaddrinfo
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ..controlplane.folder import Folder, FolderState, load
 from ..errors import MeshError
 from ..version import VERSION
+from .tables import table_of, tell_status
 
 if TYPE_CHECKING:
     from ..mesh import Mesh
+    from ..mesh_status import MeshStatus
     from .recording import Replayed
 
 __all__ = ["app"]
@@ -200,10 +201,12 @@ def status(
     place: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FOLDER|ADDRESS]",
-            help="Folder, or host:port of a gRPC server that tells of its process (CSDS); default: by the environment.",
+            metavar="[FOLDER|ADDRESS|URL]",
+            help="Folder; host:port of a gRPC server that tells of its process (CSDS); or the URL of a process's admin"
+            " page. Default: by the environment.",
         ),
     ] = None,
+    pid: Annotated[int | None, typer.Option(help="Of a process on this machine that has an admin page.", min=1)] = None,
     target: Annotated[list[str] | None, typer.Option(help="Hosts to ask for; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     ca: Annotated[Path | None, typer.Option(help="Of an address: over TLS, with these roots.")] = None,
@@ -212,12 +215,17 @@ def status(
     timeout: Annotated[float, typer.Option(help="Of an address: seconds.", min=0.1)] = 10.0,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Show what a Mesh knows of some hosts, or what the process at an address knows: resources, versions, errors.
+    """Show what a Mesh knows of some hosts, or what a process that runs knows: resources, versions, errors.
 
     Of an address, exits with 1 if a resource was refused or is missing.
     """
     from .client_status import is_address
 
+    if pid is not None or (place is not None and place.startswith(("http://", "https://"))):
+        if pid is not None and place is not None:
+            raise typer.BadParameter("--pid and a place are two ways to say which process")
+        tell_status(_status_of_process(pid, place, timeout), as_json)
+        return
     if place is not None and is_address(place):
         _status_of_clients(place, as_json, ca, certificate, key, timeout)
         return
@@ -228,10 +236,16 @@ def status(
             except (MeshError, TimeoutError) as error:
                 typer.echo(str(error), err=True)
         found = mesh.status()
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    _print_status(found)
+    tell_status(found, as_json)
+
+
+def _status_of_process(pid: int | None, url: str | None, timeout: float) -> MeshStatus:
+    from .process_status import NotAsked, page_of_process, status_of_page
+
+    try:
+        return status_of_page(page_of_process(pid) if pid is not None else url or "", timeout)
+    except NotAsked as error:
+        _fail(str(error))
 
 
 def _status_of_clients(
@@ -362,7 +376,7 @@ def replay(
 
 def _print_replayed(found: list[Replayed]) -> None:
     console = Console()
-    table = _table("", "requests", "request", "before", "after")
+    table = table_of("", "requests", "request", "before", "after")
     looks = {"fails": "red", "mended": "green", "same": "dim"}
     for one in found:
         if one.verdict != "same":
@@ -377,32 +391,6 @@ def _print_replayed(found: list[Replayed]) -> None:
 
 def _verdicts_of(found: list[Replayed]) -> list[str]:
     return list(dict.fromkeys(one.verdict for one in found))
-
-
-def _print_status(found: dict[str, Any]) -> None:
-    console = Console()
-    table = _table("type", "name", "status", "version", "error")
-    for resource in found["resources"]:
-        kind = resource["type"].rpartition(".")[2]
-        table.add_row(kind, resource["name"], resource["status"], resource["version"], resource["error"])
-    console.print(table)
-    endpoints = _table("cluster", "endpoint", "priority", "health", "weight")
-    for cluster, entries in found["clusters"].items():
-        for entry in entries:
-            endpoints.add_row(cluster, entry["address"], str(entry["priority"]), entry["health"], str(entry["weight"]))
-    console.print(endpoints)
-    for note in found["notes"]:
-        console.print(note, style="yellow", markup=False)
-    if found["problem"]:
-        console.print(found["problem"], style="red", markup=False)
-
-
-def _table(*names: str) -> Table:
-    """A table that cuts no names: where the terminal is too narrow, they go on in the next line."""
-    table = Table()
-    for name in names:
-        table.add_column(name, overflow="fold")
-    return table
 
 
 def _mesh(folder: Path | None, namespace: str | None = None) -> Mesh:

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import IdentityError
+from ..mesh_status import IdentityStatus
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -67,7 +68,7 @@ class Identity(Protocol):
         """Stop renewing. The last credentials stay."""
 
 
-def describe_identity(identity: Identity) -> dict[str, Any]:
+def describe_identity(identity: Identity) -> IdentityStatus:
     """For `Mesh.status()`: it asks nobody, and so says nothing of an identity that was never used."""
     expires_at = getattr(identity, "expires_at", None)
     known = identity.credentials() if expires_at is not None else None

@@ -15,6 +15,7 @@ from ... import health as _health  # noqa: F401
 from ...control import Control
 from ...errors import MeshError
 from ...forked import keep
+from ...mesh_status import GrpcStatus
 from ...routing import CompiledForward
 from ...xds import ads_client as _ads_client  # noqa: F401
 from .action import write_policy
@@ -168,7 +169,7 @@ class RelayedMesh:
         if found is not None and found.load is not None:
             add_load(found, found.load, stats)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> GrpcStatus:
         """For `Mesh.status`: what grpc-core refused, what it cannot do, and certificates that cannot be used."""
         relay, book = self._relay, self._book
         if relay is None or book is None:

@@ -1,0 +1,51 @@
+"""Tables of the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from ..mesh_status import MeshStatus
+
+__all__ = ["table_of", "tell_status"]
+
+
+def table_of(*names: str) -> Table:
+    """A table that cuts no names: where the terminal is too narrow, they go on in the next line."""
+    table = Table()
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def tell_status(found: MeshStatus, as_json: bool) -> None:
+    """Say what a process knows.
+
+    Args:
+        as_json: For programs.
+    """
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    else:
+        _print_status(found)
+
+
+def _print_status(found: MeshStatus) -> None:
+    console = Console()
+    table = table_of("type", "name", "status", "version", "error")
+    for resource in found["resources"]:
+        kind = resource["type"].rpartition(".")[2]
+        table.add_row(kind, resource["name"], resource["status"], resource["version"], resource["error"])
+    console.print(table)
+    endpoints = table_of("cluster", "endpoint", "priority", "health", "weight")
+    for cluster, entries in found["clusters"].items():
+        for entry in entries:
+            endpoints.add_row(cluster, entry["address"], str(entry["priority"]), entry["health"], str(entry["weight"]))
+    console.print(endpoints)
+    for note in found["notes"]:
+        console.print(note, style="yellow", markup=False)
+    if found["problem"]:
+        console.print(found["problem"], style="red", markup=False)
