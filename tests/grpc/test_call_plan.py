@@ -304,8 +304,12 @@ def test_timeouts_of_native_calls_are_worked_out_in_advance() -> None:
     assert plan([default]).timeout_seconds == 15.0  # Envoy's.
 
 
+PREVIOUS_HOSTS = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 LIMITS: dict[str, tuple[dict[str, Any], str]] = {
-    "least_request": ({"lb_policy": "LEAST_REQUEST"}, "round_robin takes its place"),
+    "least_request": (
+        {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"choice_count": 3}},
+        "round_robin takes its place",
+    ),
     "random": ({"lb_policy": "RANDOM"}, "round_robin takes its place"),
     "maglev": ({"lb_policy": "MAGLEV"}, "ring_hash takes its place"),
     "ring size": ({"lb_policy": "RING_HASH", "ring_hash_lb_config": {"minimum_ring_size": 5000}}, "4096"),
@@ -321,6 +325,22 @@ def test_what_of_a_cluster_is_not_carried_out_is_said(name: str) -> None:
     assert any(words in note and note.startswith("cluster a: ") for note in notes), notes
 
 
+def test_nothing_is_said_of_what_nobody_has_asked_for() -> None:
+    """Istio's defaults: least_request, and a retry policy with status codes that are none, or UNAVAILABLE."""
+    assert not list(limits.of_cluster(parsed(ResourceType.CLUSTER, cluster("a", lb_policy="LEAST_REQUEST"))))
+    for codes in ([], [503]):
+        retries = {
+            "retry_on": "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
+            "retriable_status_codes": codes,
+            "retry_host_predicate": [{"name": "previous_hosts", "typed_config": {"@type": PREVIOUS_HOSTS}}],
+        }
+        route = {"match": {"prefix": ""}, "route": {**TO_A, "retry_policy": retries}}
+        one = parsed(ResourceType.LISTENER, listener("x", [route]))
+        target = compile_target(ListenerView(one, one.route_configuration), None)
+        assert target.table is not None
+        assert not list(limits.of_routes(target.table, "x"))
+
+
 def test_nothing_is_said_of_what_is_carried_out() -> None:
     assert not list(limits.of_cluster(parsed(ResourceType.CLUSTER, cluster("a", lb_policy="RING_HASH"))))
     one = parsed(ResourceType.LISTENER, listener("x", [ALL]))
@@ -334,6 +354,10 @@ def test_nothing_is_said_of_what_is_carried_out() -> None:
     [
         ({"retry_policy": {"retry_on": "retriable-4xx,unavailable"}}, "retry_on retriable_4xx"),
         ({"retry_policy": {"retry_on": "unavailable", "per_try_timeout": "1s"}}, "per_try_timeout"),
+        (
+            {"retry_policy": {"retry_on": "retriable-status-codes", "retriable_status_codes": [429]}},
+            "retry_on retriable_status_codes",
+        ),
         ({"hash_policy": [{"cookie": {"name": "c"}}]}, "CookieHash"),
         ({"metadata_match": {"filter_metadata": {"envoy.lb": {"v": "1"}}}}, "metadata_match"),
         ({"priority": "HIGH"}, "priority HIGH"),

@@ -42,6 +42,10 @@ _CARRIED_OUT = (
 )
 
 
+# What a server of HTTP says in place of gRPC's UNAVAILABLE.
+_UNAVAILABLE = frozenset({503})
+
+
 def of_cluster(cluster: Cluster) -> Iterator[str]:
     """Notes about a cluster."""
     where = f"cluster {cluster.name}"
@@ -54,8 +58,10 @@ def of_cluster(cluster: Cluster) -> Iterator[str]:
 
 def _of_policy(policy: LbPolicy) -> Iterator[str]:
     match policy:
+        case LeastRequest(choice_count=2, active_request_bias=1.0, full_scan=False):
+            pass  # Istio's default, which nobody has asked for; round_robin takes its place.
         case LeastRequest():
-            yield "least_request: grpc-core does not have it, round_robin takes its place"
+            yield "least_request_lb_config: grpc-core does not have it, round_robin takes its place"
         case Random():
             yield "random: grpc-core does not have it, round_robin takes its place"
         case Maglev(common=common):
@@ -112,6 +118,8 @@ def _of_route(route: CompiledRoute) -> Iterator[str]:
 
 def _of_retries(policy: RetryPolicy) -> Iterator[str]:
     left = policy.conditions & ~_CARRIED_OUT
+    if policy.retriable_status_codes <= _UNAVAILABLE and policy.conditions & RetryOn.GRPC_UNAVAILABLE:
+        left &= ~RetryOn.RETRIABLE_STATUS_CODES  # As in Istio's default policy: it means nothing, or nothing more.
     if left:
         names = [flag.name.lower() for flag in RetryOn if flag & left and flag.name]
         yield f"retry_on {', '.join(names)}: grpc-core does not see it"
