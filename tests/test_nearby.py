@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -89,20 +90,25 @@ def test_whoever_waits_or_asks_for_an_explanation_hears_it_too(mesh: meshsdk.Mes
     assert mesh.explain("GET", "http://greter:9090/").problem.endswith("; it has greeter on 9090")
 
 
-def test_over_grpc_it_is_logged_once_and_told_to_who_is_denied(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def call(mesh: meshsdk.Mesh) -> str:
-        with mesh.channel("greter:9090") as channel, pytest.raises(grpc.RpcError) as caught:
+def test_over_grpc_each_is_logged_once_and_told_to_who_is_denied(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def call(mesh: meshsdk.Mesh, target: str = "greter:9090") -> Any:
+        with mesh.channel(target) as channel, pytest.raises(grpc.RpcError) as caught:
             channel.unary_unary("/a.B/C")(b"", timeout=PATIENCE)
-        return str(caught.value.details())  # type: ignore[attr-defined]
+        return caught.value
 
     with caplog.at_level(logging.WARNING, "meshsdk.grpc"), meshsdk.Mesh(config=folder) as mesh:
+        [note] = call(mesh).__notes__
+        assert note.startswith("the mesh has no such host, so DNS was asked")
         call(mesh)
-        call(mesh)
-    assert [one.getMessage() for one in caplog.records if "greter" in one.getMessage()] == [
-        "gRPC: greter:9090: the mesh does not know it; it has greeter on 9090"
+        call(mesh, "greeter:9091")
+    assert [one.getMessage() for one in caplog.records if "does not know" in one.getMessage()] == [
+        "gRPC: the mesh does not know greter:9090; it has greeter on 9090",
+        "gRPC: the mesh does not know greeter:9091; it has greeter on 9090",
     ]
     with meshsdk.Mesh(config=folder, unknown_hosts="deny") as mesh:
-        assert call(mesh).endswith("unknown hosts are denied; it has greeter on 9090")
+        assert call(mesh).details().endswith("unknown hosts are denied; it has greeter on 9090")
 
 
 def test_a_hint_follows_edits(folder: Path) -> None:

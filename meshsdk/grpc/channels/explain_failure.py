@@ -27,6 +27,10 @@ _MEANINGS = (
     ("WRONG_VERSION_NUMBER", "the server speaks plaintext, and the mesh's configuration asks for TLS"),
     ("CERTIFICATE_REQUIRED", "the server asks for a client certificate; the mesh's configuration gives none"),
     (
+        "DNS resolution failed for",
+        "the mesh has no such host, so DNS was asked; where it has one that is alike, the log of meshsdk.grpc names it",
+    ),
+    (
         "no children in weighted_target policy",
         "there is no endpoint; where the cluster has some, it cannot be used over gRPC, and"
         " mesh.status()['grpc']['problems'] says why",

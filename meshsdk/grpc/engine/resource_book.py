@@ -249,7 +249,7 @@ class ResourceBook:
         name = parse_target(target)
         hint = self.control.hint(name.host, name.port)
         if hint:
-            self._note([f"{target}: the mesh does not know it; {hint}"])
+            self._note([f"the mesh does not know {target}; {hint}"])
         cluster = f"{_PASSTHROUGH}{name.host}:{name.port}"
         virtual_host = route_components_pb2.VirtualHost(name="passthrough", domains=["*"])
         route = virtual_host.routes.add()
