@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Literal
 
 import pytest
@@ -13,6 +14,27 @@ if TYPE_CHECKING:
     from .services import MeshService
 
 __all__ = ["control_plane", "mesh", "mesh_as", "mesh_service", "xds_variant"]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Where tests mock by respx, it mocks the mesh's clients too."""
+    if "respx" in sys.modules:
+        from .mocks import share_respx
+
+        share_respx()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Where a test mocks by pytest-httpx, it mocks the mesh's clients too."""
+    made = yield
+    if fixturedef.argname == "httpx_mock" and "pytest_httpx" in sys.modules:
+        from .mocks import share_pytest_httpx
+
+        share_pytest_httpx(request.getfixturevalue("monkeypatch"))
+    return made
 
 
 @pytest.fixture
