@@ -251,7 +251,6 @@ def _kept_source(
 
         keeper = Keeper(Store(path, fingerprint(bootstrap)), max_age_seconds)
         read = partial(decode, grpc_profile=True, has_identity=_has_identity(bootstrap, identity))
-        servers = len(bootstrap.servers)
-        return LastGoodSource(make_source(cache, loop), cache, loop, keeper, read, servers=servers)
+        return LastGoodSource(make_source(cache, loop), cache, loop, keeper, read)
 
     return make

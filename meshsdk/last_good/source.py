@@ -54,7 +54,6 @@ class LastGoodSource:
         loop: The control thread.
         keeper: Keeps them.
         decode: What the source makes of a packed resource.
-        servers: How many the source tries in turn: as many failures mean that none can be had.
         patience_seconds: How long the first answer may take.
         settle_seconds: How long changes are collected.
     """
@@ -67,7 +66,6 @@ class LastGoodSource:
         keeper: Keeper,
         decode: Decode,
         *,
-        servers: int = 1,
         patience_seconds: float = PATIENCE_SECONDS,
         settle_seconds: float = _SETTLE_SECONDS,
     ) -> None:
@@ -78,9 +76,9 @@ class LastGoodSource:
         self._is_connected_for: Callable[[str], bool] = getattr(
             source, "is_connected_for", lambda name: source.is_connected
         )
+        self._cannot_be_had: Callable[[str], bool] = getattr(source, "cannot_be_had", lambda name: source.failures > 0)
         self._keeper = keeper
         self._decode = decode
-        self._servers = servers
         self._patience_seconds = patience_seconds
         self._settle_seconds = settle_seconds
         self._wanted: Wanted = {}
@@ -168,11 +166,12 @@ class LastGoodSource:
         now = self._loop.now()
         if self._due is None:
             self._due = now + self._patience_seconds
-        cannot_be_had = not self._was_connected and self._source.failures >= self._servers
-        if now < self._due and not cannot_be_had:
-            self._look_timer = self._loop.call_later(_LOOK_SECONDS, self._look)
+        if now < self._due:
+            away = [] if self._was_connected else [key for key in missing if self._cannot_be_had(key[1])]
+            self._take(away)
+            if len(away) < len(missing):
+                self._look_timer = self._loop.call_later(_LOOK_SECONDS, self._look)
         else:
-            self._due = now
             self._take(missing)
 
     def _come_back(self) -> None:
@@ -194,12 +193,12 @@ class LastGoodSource:
         ]
 
     def _take(self, missing: list[ResourceKey]) -> None:
-        if self._kept is None:
+        if missing and self._kept is None:
             self._kept, self._problem = self._keeper.store.read()
             if self._problem:
                 logger.warning("%s", self._problem)
         for kind, name in missing:
-            record = self._kept.get((kind.type_url, name))
+            record = (self._kept or {}).get((kind.type_url, name))
             if record is not None:
                 self._restore(kind, name, record)
 

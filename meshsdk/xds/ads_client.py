@@ -91,6 +91,11 @@ class AdsClient:
         return self._past_failures + sum(one.failures for one in self._connections)
 
     @property
+    def cannot_be_had(self) -> bool:
+        """Whether each server has been tried, and none was there."""
+        return len(self._connections) == len(self._servers) and all(one.is_failing for one in self._connections)
+
+    @property
     def problem(self) -> str:
         """Why the first server is not heard, or cannot bring what is wanted; empty where all is well."""
         first, *others = list(self._connections)

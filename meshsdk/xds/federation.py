@@ -68,6 +68,14 @@ class Federation(ByName):
             return True  # It is known that there is none.
         return client is not None and client.is_connected
 
+    def cannot_be_had(self, name: str) -> bool:
+        """Whether none of the servers of a resource is there, as far as they have been tried."""
+        try:
+            client = self._clients.get(self.key_of(name))
+        except BootstrapError:
+            return True
+        return isinstance(client, AdsClient) and client.cannot_be_had
+
     def make(self, key: Any) -> Source:
         """See `ByName`."""
         node, has_identity = self._bootstrap.node, self._has_identity

@@ -44,7 +44,11 @@ class Server:
         self.is_connected = True
         self.failures = 0
         self.problem = ""
+        self.away: set[str] = set()
         self._cache = cache
+
+    def cannot_be_had(self, name: str) -> bool:
+        return name in self.away
 
     def subscribe(self, wanted: Wanted) -> None:
         for kind, names in wanted.items():
@@ -64,7 +68,9 @@ class Kept:
         self.lifetimes = Lifetimes(self.cache, self.loop)
         self.store = Store(folder / "cache", "f" * 32)
         keeper = Keeper(self.store, max_age, seconds_between=0.01)
-        self.source = LastGoodSource(self.server, self.cache, self.loop, keeper, decode, settle_seconds=0.01)
+        # The first answer may take as long as it likes.
+        times = {"settle_seconds": 0.01, "patience_seconds": 1e6}
+        self.source = LastGoodSource(self.server, self.cache, self.loop, keeper, decode, **times)
         self.loop.start()
 
     def do(self, *steps: Callable[[], object]) -> None:
@@ -163,7 +169,7 @@ def test_what_was_kept_is_not_made_younger_by_being_used(kept: Kept) -> None:
     packed = packed_cluster("a")
     long_ago = time.time() - 3600.0
     kept.store.update({(CLUSTER.type_url, "a"): Record(CLUSTER.type_url, "a", "1", long_ago, packed)}, 86_400.0)
-    kept.server.is_connected, kept.server.failures = False, 1
+    kept.server.is_connected, kept.server.away = False, {"a"}
     kept.do(lambda: kept.source.subscribe({CLUSTER: frozenset(["a"])}))
     entry = eventually(lambda: (one := kept.cache.get(CLUSTER, "a")) is not None and one.kept_at and one)
     assert (entry.status, entry.version, entry.kept_at) == (Status.REQUESTED, "1", long_ago)
@@ -171,6 +177,22 @@ def test_what_was_kept_is_not_made_younger_by_being_used(kept: Kept) -> None:
     eventually(lambda: "b" in kept.records)
     kept.close()
     assert kept.records["a"].heard_at == long_ago
+
+
+def test_of_each_it_is_its_own_server_that_must_be_away(kept: Kept) -> None:
+    for name in ("of another", "b"):
+        record = Record(CLUSTER.type_url, name, "1", time.time(), packed_cluster(name))
+        kept.store.update({(CLUSTER.type_url, name): record}, 86_400.0)
+    # However often another authority's has failed.
+    kept.server.is_connected, kept.server.away, kept.server.failures = False, {"of another"}, 100
+    kept.do(lambda: kept.source.subscribe({CLUSTER: frozenset(["of another", "b"])}))
+    eventually(lambda: (one := kept.cache.get(CLUSTER, "of another")) is not None and one.kept_at)
+    kept.wait(0.2)
+    waiting = kept.cache.get(CLUSTER, "b")
+    assert waiting is not None
+    assert (waiting.status, waiting.resource) == (Status.REQUESTED, None)
+    kept.server.away.add("b")
+    eventually(lambda: (one := kept.cache.get(CLUSTER, "b")) is not None and one.kept_at)
 
 
 RUNS = """
