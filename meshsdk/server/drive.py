@@ -17,6 +17,7 @@ from ..log_lines import logger_of
 from .audit import audit
 from .callouts import Callouts
 from .peer_trust import PeerTrust
+from .told_decision import told
 
 if TYPE_CHECKING:
     from ..inbound import InboundPolicy
@@ -87,16 +88,17 @@ class Driver:
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody gets in.
                 return audit(request, not_configured(str(error)))
         result = self.peers.refusal(request.connection) or policy.begin(request)
+        port = self.inbound.port
         if result is None:
-            return None
+            return told(request, port, None)
         if isinstance(result, LocalReply):
-            return self._refusals.answer(request, result)
+            return told(request, port, self._refusals.answer(request, result))
         try:
             wait = next(result)
             while True:
                 wait = result.send(self._carry_out(wait, read_body))
         except StopIteration as stop:
-            return None if stop.value is None else audit(request, stop.value)
+            return told(request, port, None if stop.value is None else audit(request, stop.value))
 
     def _carry_out(self, wait: Wait, read_body: Callable[[int], bytes]) -> Any:
         match wait:
@@ -142,10 +144,11 @@ class AsyncDriver:
         self, policy: InboundPolicy, request: InboundRequest, read_body: ReadBodyAsync
     ) -> LocalReply | Deciding | None:
         result = self.peers.refusal(request.connection) or policy.begin(request)
+        port = self.inbound.port
         if result is None:
-            return None
+            return told(request, port, None)
         if isinstance(result, LocalReply):
-            return self._refusals.answer(request, result)
+            return told(request, port, self._refusals.answer(request, result))
         return self._await(request, result, read_body)
 
     async def _await(self, request: InboundRequest, waiting: Waiting, read_body: ReadBodyAsync) -> LocalReply | None:
@@ -154,7 +157,7 @@ class AsyncDriver:
             while True:
                 wait = waiting.send(await self._carry_out(wait, read_body))
         except StopIteration as stop:
-            return None if stop.value is None else audit(request, stop.value)
+            return told(request, self.inbound.port, None if stop.value is None else audit(request, stop.value))
 
     async def _carry_out(self, wait: Wait, read_body: ReadBodyAsync) -> Any:
         match wait:
