@@ -19,8 +19,8 @@ import re2
 
 __all__ = ["bounded", "current", "limit", "limit_from_headers", "of_headers", "parse_grpc_timeout", "remaining"]
 
-# On time.monotonic's clock. None: nobody has set a limit.
 current: ContextVar[float | None] = ContextVar("meshsdk_deadline", default=None)
+"""The deadline, on `time.monotonic`'s clock; None where nobody has set a limit."""
 
 # Eight digits of hours are eleven thousand years; beyond that a header is not a time limit but an attack or an error.
 _GRPC_TIMEOUT = re2.compile("([0-9]{1,8})([HMSmun])")
