@@ -25,7 +25,7 @@ def check_objects(text: str) -> list[Any]:
         ValidationError: Kubernetes refuses one.
         BootstrapError: A bootstrap is wrong.
     """
-    documents = list(yaml.safe_load_all(text))
+    documents = [one for document in yaml.safe_load_all(text) for one in _items(document)]
     for document in documents:
         assert isinstance(document, dict), document
         if "kind" in document and "." not in document["apiVersion"].removesuffix(".k8s.io/v1"):
@@ -33,6 +33,11 @@ def check_objects(text: str) -> list[Any]:
         if "xds_servers" in document:
             parse_bootstrap(document)
     return documents
+
+
+def _items(document: Any) -> list[Any]:
+    """What is in a List, as kubectl writes it."""
+    return document["items"] if isinstance(document, dict) and document.get("kind") == "List" else [document]
 
 
 def check_alone(text: str) -> None:

@@ -94,7 +94,7 @@ def test_what_does_not_run_here_is_known_to_be_right(block: Block) -> None:
 
 def is_ours(program: str, word: str, page: Path) -> bool:
     """Whether what a command names is there, as far as it names something of ours."""
-    extras = re.fullmatch(r"meshsdk\[([\w,]+)\]", word) if program == "pip" else None
+    extras = re.fullmatch(r"(?:meshsdk|\.)\[([\w,]+)\]", word) if program == "pip" else None
     if extras:
         return set(extras[1].split(",")) <= PROJECT["optional-dependencies"].keys()
     if program == "make" and not word.startswith("-"):
