@@ -1,6 +1,6 @@
 """Runs the blocks of a page as they are printed: in order, in a folder that is the page's own, as a reader would.
 
-    python                     run, in one interpreter for the page; await at the top works, as in a notebook
+    python                     run, in one interpreter, as cells of a notebook: in a loop, and await may be at the top
     … title="app.py"           written to that file, whatever the language; YAML in a folder is checked as a mesh
     text title="Output"        what the Python block before it has printed
     console                    each `$ command` is run, and prints what follows it
@@ -56,13 +56,15 @@ import ast, asyncio, inspect, json, sys, traceback
 names, loop = {"__name__": "__main__"}, asyncio.new_event_loop()
 asyncio.set_event_loop(loop)
 sys.path.insert(0, "")
+async def run(text, place):
+    made = eval(compile(text, place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+    if inspect.iscoroutine(made):
+        await made
 for line in sys.stdin:
     place, text = json.loads(line)
     done = "done"
     try:
-        made = eval(compile(text, place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
-        if inspect.iscoroutine(made):
-            loop.run_until_complete(made)
+        loop.run_until_complete(run(text, place))
     except BaseException:
         done = "failed"
         traceback.print_exc(file=sys.stdout)

@@ -95,6 +95,14 @@ def test_every_variable_of_the_environment_is_listed() -> None:
     assert {name for name in found if f"`{name}`" not in text} == set()
 
 
+def test_every_logger_is_listed() -> None:
+    text = (ROOT / "docs" / "operating.md").read_text()
+    sources = [path.read_text() for path in (ROOT / "meshsdk").rglob("*.py")]
+    found = {name for source in sources for name in re.findall(r'logger_of\("([a-z_.]+)"\)', source)}
+    assert "meshsdk.audit" in found
+    assert {name for name in found if f"`{name}`" not in text} == set()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     problems = [link for link in links_of(page) if not leads_somewhere(page, link)]
