@@ -13,7 +13,7 @@ QUICK := tests/test_architecture.py tests/test_bootstrap.py tests/controlplane t
 	tests/server/test_serve.py tests/server/test_start.py tests/server/test_trust.py tests/server/test_untold.py
 VERSIONS := 3.11 3.12 3.13
 
-.PHONY: test test-others quick peers interop record-istiod demo bench soak lint types format docs docs-serve clean
+.PHONY: test test-others quick peers interop record-istiod demo bench soak lint types format docs docs-serve links licences clean
 
 # By files, so that each worker starts what a file shares once; tests/conftest.py says which come first.
 test: lint types  ## everything that must hold: style, types, tests
@@ -59,6 +59,12 @@ docs: $(STAMP)  ## the documentation site, into site/
 
 docs-serve: $(STAMP)  ## the same at http://127.0.0.1:8000, as it is written
 	NO_MKDOCS_2_WARNING=1 "$(BIN)/mkdocs" serve
+
+links: $(STAMP)  ## whether addresses on the pages that lead outside lead anywhere; needs the network
+	"$(BIN)/python" -m tests.docs.links
+
+licences: $(STAMP)  ## docs/licences.md, made of what is installed
+	"$(BIN)/python" -m tests.docs.licences
 
 lint: $(STAMP)
 	"$(BIN)/ruff" format --check .

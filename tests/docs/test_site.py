@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 
 import pytest
 import typer.main
+from packaging.utils import canonicalize_name
 
 from meshsdk.cli.commands import app
 
+from .licences import EXTRAS, needed
 from .pages import PAGES, PROJECT, REPOSITORY, ROOT, anchors_of, links_of, name_of
 
 # What they list in `__all__` is public; of others, what is said here.
@@ -93,6 +95,15 @@ def test_every_variable_of_the_environment_is_listed() -> None:
     found = {name for path in (ROOT / "meshsdk").rglob("*.py") for name in VARIABLE.findall(path.read_text())}
     assert {"MESHSDK_CONFIG", "GRPC_XDS_BOOTSTRAP", "ISTIOD_ADDR"} <= found
     assert {name for name in found if f"`{name}`" not in text} == set()
+
+
+def test_the_table_of_licences_has_all_that_is_installed_with_meshsdk() -> None:
+    extras = PROJECT["optional-dependencies"].keys() - {"dev", "docs"}
+    assert extras == set(EXTRAS)
+    rows = re.findall(r"^\| (\S+) \| \S+ \| (.+?) \| .+ \|$", (ROOT / "docs" / "licences.md").read_text(), re.M)
+    licences = {canonicalize_name(name): licence for name, licence in rows}
+    assert needed().keys() - licences.keys() == set()
+    assert [name for name, licence in licences.items() if licence == "not said"] == []
 
 
 def test_every_logger_is_listed() -> None:
