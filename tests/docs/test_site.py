@@ -106,6 +106,13 @@ def test_the_table_of_licences_has_all_that_is_installed_with_meshsdk() -> None:
     assert [name for name, licence in licences.items() if licence == "not said"] == []
 
 
+@pytest.mark.parametrize("name", ["README.md", "docs/getting-started.md"])
+def test_every_extra_is_listed_with_what_it_is_for(name: str) -> None:
+    cells = re.findall(r"^\| ((?:`[a-z]+`(?:, )?)+) \|", (ROOT / name).read_text(), re.M)
+    listed = {extra for cell in cells for extra in re.findall("`([a-z]+)`", cell)}
+    assert listed == PROJECT["optional-dependencies"].keys() - {"dev", "docs"}
+
+
 def test_every_logger_is_listed() -> None:
     text = (ROOT / "docs" / "operating.md").read_text()
     sources = [path.read_text() for path in (ROOT / "meshsdk").rglob("*.py")]
