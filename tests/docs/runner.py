@@ -89,7 +89,7 @@ class PageRun:
         self._unchecked: set[Path] = set()
         self._interpreter: subprocess.Popen[str] | None = None
         self._output, self._is_done = "", True
-        self._was_edited = False
+        self._runs = self._was_edited = False
         self._environment = {
             **CLEAN_ENVIRONMENT,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -130,7 +130,7 @@ class PageRun:
 
     def _write(self, path: Path, text: str) -> None:
         assert path.is_relative_to(self.folder), path
-        self._was_edited = self._was_edited or path.exists()
+        self._was_edited = self._was_edited or path.exists() or self._runs
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         if path.suffix == ".py":
@@ -189,6 +189,7 @@ class PageRun:
 
     def _run_in_terminal(self, block: Block, command: str, printed: str) -> None:
         process = self._start(["bash", "-c", command])
+        self._runs = True
         lines: list[str] = []
 
         def follow() -> None:

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.testing.runs import run_pytest
 
@@ -80,6 +81,19 @@ def test_tests_on_the_pages_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", of_kind("alone"), ids=str)
 def test_objects_and_bootstraps_are_right(block: Block) -> None:
     check_alone(block.text)
+
+
+def test_the_manifest_of_a_page_has_all_that_the_component_adds() -> None:
+    component = yaml.safe_load((ROOT / "integrations/kubernetes/components/sdk/pods.yaml").read_text())
+    pages = [one for block in of_kind("alone") for one in yaml.safe_load_all(block.text)]
+    [deployment] = [one for one in pages if one.get("kind") == "Deployment"]
+    added, printed = (one["spec"]["template"] for one in (component, deployment))
+    assert added["metadata"]["labels"].items() <= printed["metadata"]["labels"].items()
+    assert added["spec"]["volumes"] == printed["spec"]["volumes"]
+    assert added["spec"]["securityContext"] == printed["spec"]["securityContext"]
+    [own], [other] = added["spec"]["containers"], printed["spec"]["containers"]
+    assert own["volumeMounts"] == other["volumeMounts"]
+    assert all(variable in other["env"] for variable in own["env"])
 
 
 @pytest.mark.parametrize("block", of_kind("not run"), ids=str)
