@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .mesh import Mesh
 
 __version__ = VERSION
+"""The version of meshsdk."""
 
 __all__ = [
     "AccessLog",
