@@ -13,7 +13,7 @@ QUICK := tests/test_architecture.py tests/test_bootstrap.py tests/controlplane t
 	tests/server/test_serve.py tests/server/test_start.py tests/server/test_trust.py tests/server/test_untold.py
 VERSIONS := 3.11 3.12 3.13
 
-.PHONY: test test-others quick peers interop record-istiod demo bench soak lint types format clean
+.PHONY: test test-others quick peers interop record-istiod demo bench soak lint types format docs docs-serve links licences clean
 
 # By files, so that each worker starts what a file shares once; tests/conftest.py says which come first.
 test: lint types  ## everything that must hold: style, types, tests
@@ -53,6 +53,18 @@ bench: $(STAMP)  ## ratios against bare httpx and Envoy; prints a table, writes 
 soak: $(STAMP)  ## long runs under faults, and examples that the tests do not have; not part of the tests
 	"$(BIN)/python" -m pytest -q -m soak -o addopts="--strict-markers" --timeout=900
 	"$(BIN)/python" -m pytest -q -m hypothesis -o addopts="--strict-markers" --hypothesis-profile=explore --timeout=900
+
+docs: $(STAMP)  ## the documentation site, into site/
+	NO_MKDOCS_2_WARNING=1 "$(BIN)/mkdocs" build
+
+docs-serve: $(STAMP)  ## the same at http://127.0.0.1:8000, as it is written
+	NO_MKDOCS_2_WARNING=1 "$(BIN)/mkdocs" serve
+
+links: $(STAMP)  ## whether addresses on the pages that lead outside lead anywhere; needs the network
+	"$(BIN)/python" -m tests.docs.links
+
+licences: $(STAMP)  ## docs/licences.md, made of what is installed
+	"$(BIN)/python" -m tests.docs.licences
 
 lint: $(STAMP)
 	"$(BIN)/ruff" format --check .

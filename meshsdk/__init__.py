@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .mesh_status import MeshStatus
 
 __version__ = VERSION
+"""The version of meshsdk."""
 
 __all__ = [
     "AccessLog",

@@ -19,8 +19,8 @@ import re2
 
 __all__ = ["bounded", "current", "limit", "limit_from_headers", "of_headers", "parse_grpc_timeout", "remaining"]
 
-# On time.monotonic's clock. None: nobody has set a limit.
 current: ContextVar[float | None] = ContextVar("meshsdk_deadline", default=None)
+"""The deadline, on `time.monotonic`'s clock; None where nobody has set a limit."""
 
 # Eight digits of hours are eleven thousand years; beyond that a header is not a time limit but an attack or an error.
 _GRPC_TIMEOUT = re2.compile("([0-9]{1,8})([HMSmun])")
@@ -36,7 +36,11 @@ def remaining() -> float | None:
 
 @contextmanager
 def limit(seconds: float | None) -> Iterator[None]:
-    """Within this block outbound requests have at most `seconds`; an earlier limit stays. None changes nothing."""
+    """Within this block outbound requests have at most `seconds`; an earlier limit stays.
+
+    Args:
+        seconds: From now on; None changes nothing.
+    """
     if seconds is None:
         yield
         return
@@ -62,7 +66,14 @@ def limit_from_headers(headers: Mapping[str, str]) -> Iterator[None]:
 
 
 def of_headers(header: Callable[[str], str | None]) -> float | None:
-    """The seconds that an inbound HTTP request gives; `header` looks one up by its lower-case name."""
+    """The seconds that an inbound HTTP request gives.
+
+    Args:
+        header: Looks a header up by its lower-case name.
+
+    Returns:
+        Seconds; None where the request says nothing of time.
+    """
     text = header("grpc-timeout")
     seconds = parse_grpc_timeout(text) if text else None
     if seconds is not None:
@@ -76,7 +87,14 @@ def of_headers(header: Callable[[str], str | None]) -> float | None:
 
 
 def bounded(timeout: float | None) -> float | None:
-    """The shorter of a timeout in seconds and what is left."""
+    """The shorter of a timeout and what is left.
+
+    Args:
+        timeout: In seconds; None is none.
+
+    Returns:
+        Seconds; None where there is neither.
+    """
     deadline = current.get()
     if deadline is None:
         return timeout
@@ -85,6 +103,13 @@ def bounded(timeout: float | None) -> float | None:
 
 
 def parse_grpc_timeout(value: str) -> float | None:
-    """The seconds of a grpc-timeout header's value; None where it is none."""
+    """The seconds of a grpc-timeout header's value.
+
+    Args:
+        value: Such as `200m`.
+
+    Returns:
+        Seconds; None where it is no such value.
+    """
     match = _GRPC_TIMEOUT.fullmatch(value)
     return None if match is None else int(match[1]) * _UNITS[match[2]]

@@ -88,7 +88,11 @@ class ResourceError(MeshError):
         self.resource = resource
 
     def named(self, resource: str) -> ResourceError:
-        """The same error, with the name of the resource it was found in."""
+        """The same error, with the name of the resource it was found in.
+
+        Args:
+            resource: Its name.
+        """
         return ResourceError(self.field, self.problem, resource)
 
 

@@ -73,6 +73,8 @@ class Mesh:
 
     Raises:
         BootstrapError: There is no configuration, or it is wrong.
+        ResourceError: An access log has a format or a filter that is none.
+        ValueError: An argument has none of the values that it may have.
 
     A Mesh is made at once and without I/O; it starts to work when the first request needs it. It may be shared by
     threads and event loops, and survives a fork.
@@ -155,7 +157,7 @@ class Mesh:
         authority: str | None = None,
         **kwargs: Any,
     ) -> httpx.AsyncClient:
-        """An httpx.AsyncClient on the mesh. Arguments as for `client`."""
+        """An httpx.AsyncClient on the mesh. Arguments and errors as for `client`."""
         return make_async_client(self, verify, http2, limits, allow_missing_close_notify, authority, kwargs)
 
     def channel(
@@ -333,6 +335,7 @@ class Mesh:
             UnsupportedFeatureError: An option is not carried out; it names which.
             NoRouteError: There is no policy for the port.
             ModuleNotFoundError: The extra `serve` is not installed.
+            TimeoutError: None has come in time.
         """
         with needs_extra("serve", "uvicorn"):
             from .server.serve import make_server

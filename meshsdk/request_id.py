@@ -16,8 +16,8 @@ __all__ = ["NAME", "carried", "current", "make_request_id"]
 
 NAME = b"x-request-id"
 
-# Of the inbound request; None outside of one, and in one that has none.
 current: ContextVar[bytes | None] = ContextVar("meshsdk_request_id", default=None)
+"""The id of the inbound request; None outside of one, and in one that has none."""
 
 
 def make_request_id() -> bytes:

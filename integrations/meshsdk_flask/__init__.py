@@ -41,7 +41,11 @@ class MeshFlask:
             self.init_app(app)
 
     def init_app(self, app: flask.Flask) -> None:
-        """Put an application behind the policy."""
+        """Put an application behind the policy.
+
+        Args:
+            app: The application, before its first request.
+        """
         application: Any = app.wsgi_app
         app.wsgi_app = MeshWsgi(  # type: ignore[method-assign]
             application, mesh=self._mesh, port=self._port, address=self._address

@@ -38,6 +38,7 @@ ISTIO_TEXT = (
     ' "%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS%'
     " %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n"
 )
+"""Istio's text format, which is the default."""
 ISTIO_JSON: Mapping[str, Any] = {
     "start_time": "%START_TIME%",
     "route_name": "%ROUTE_NAME%",
@@ -64,6 +65,7 @@ ISTIO_JSON: Mapping[str, Any] = {
     "requested_server_name": "%REQUESTED_SERVER_NAME%",
     "upstream_transport_failure_reason": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
 }
+"""Istio's JSON format."""
 
 _MAX_DEPTH = 16
 

@@ -34,7 +34,8 @@ class SdsIdentity(StreamedIdentity):
 
     Args:
         socket: Path of the agent's unix socket.
-        certificate_name, roots_name: Names of the two secrets.
+        certificate_name: Name of the secret with certificate and key.
+        roots_name: Name of the secret with the roots.
     """
 
     def __init__(

@@ -38,7 +38,10 @@ class MeshProtocol(asyncio.Protocol):
     """One connection that uvicorn has accepted.
 
     Args:
-        config, server_state, app_state: uvicorn's.
+        config: uvicorn's, as are the others.
+        server_state: Its connections and tasks.
+        app_state: What the application's lifespan has left.
+        **options: Of uvicorn's, unused.
     """
 
     def __init__(self, config: Any, server_state: Any, app_state: Any, **options: Any) -> None:

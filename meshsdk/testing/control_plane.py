@@ -271,7 +271,12 @@ class ControlPlane:
         }
 
     def identity(self, service_account: str = "default", namespace: str = "default") -> SignedIdentity:
-        """The identity of a service account, by this control plane's own authority; for `Mesh(identity=…)`."""
+        """The identity of a service account, by this control plane's own authority; for `Mesh(identity=…)`.
+
+        Args:
+            service_account: Whose.
+            namespace: Of the service account.
+        """
         with self._lock:
             if self._authority is None:
                 self._authority = CertificateAuthority.make()

@@ -1,47 +1,14 @@
-"""Each example of docs/testing.md, run as it is printed; and what pytest itself makes of the plugin."""
+"""What pytest itself makes of the plugin. The examples of docs/testing.md run in tests/docs."""
 
 from __future__ import annotations
 
 import importlib
-import os
-import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
-from tests.processes import CLEAN_ENVIRONMENT
+from .runs import run_pytest
 
 ROOT = Path(__file__).parent.parent.parent
-BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "testing.md").read_text(), re.M | re.S)
-
-
-def run_pytest(folder: Path, *arguments: str) -> str:
-    """A run of its own, with the plugin and without those of the machine."""
-    plugins = ["-p", "meshsdk.testing.plugin", "-p", "anyio", "-p", "xdist"]
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugins, *arguments, str(folder)],
-        cwd=folder,
-        env={
-            **CLEAN_ENVIRONMENT,
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "integrations")]),
-        },
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-def test_every_example_of_the_page_passes(tmp_path: Path) -> None:
-    for number, block in enumerate(BLOCKS):
-        (tmp_path / f"test_example_{number}.py").write_text(block)
-    # Two variants in one of them. On two workers, as teams run their tests.
-    assert f"{sum(block.count('def test_') for block in BLOCKS) + 1} passed" in run_pytest(tmp_path, "-n", "2")
-    assert len(BLOCKS) >= 10
 
 
 def test_installed_it_is_a_plugin_of_pytest() -> None:

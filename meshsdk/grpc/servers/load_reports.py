@@ -122,7 +122,11 @@ class LoadReports:
         return (LOAD_TRAILER, packed) if packed else None
 
     def add_to_server(self, server: Any) -> None:
-        """Serve reports out of band, on a grpc.Server (a thread for each client that asks) or a grpc.aio one."""
+        """Serve reports out of band.
+
+        Args:
+            server: A grpc.Server, where each client that asks takes a thread, or a grpc.aio one; not started yet.
+        """
         stream = self._stream_async if isinstance(server, grpc.aio.Server) else self._stream
         handler = grpc.unary_stream_rpc_method_handler(
             stream,
