@@ -185,6 +185,10 @@ class Objects(PlaceBook):
         """Those that Services stand in."""
         return frozenset(one.namespace for one in self.of_kind("", "Service"))
 
+    @cached_property
+    def _wildcards(self) -> list[Host]:
+        return [one for name, found in self.hosts.items() if name.startswith("*") for one in found]
+
     def _hosts(self) -> Iterator[Host]:
         for thing in self.of_kind("", "Service"):
             ports = (number for _, one in listed(thing.spec, "ports") if (number := integer(one, "port")))
@@ -210,8 +214,7 @@ class Objects(PlaceBook):
         """
         clients = [namespace if one == "." else one for one in export_to] or [namespace]
         exact = self.hosts.get(host, [])
-        wild = [one for name, found in self.hosts.items() if name.startswith("*") for one in found]
-        covering = [one for one in wild if covers_host(one.host, host)]
+        covering = [one for one in self._wildcards if covers_host(one.host, host)]
         return [
             one
             for one in (*exact, *covering)
@@ -253,11 +256,19 @@ class Objects(PlaceBook):
 
     def selected(self, selector: Mapping[str, str], namespace: str = "") -> list[Workload]:
         """The workloads that have some labels, of a namespace or of all."""
+        of_labels = [self._by_label.get(label, []) for label in selector.items()]
+        found = min(of_labels, key=len) if of_labels else self.workloads
         return [
-            one
-            for one in self.workloads
-            if (not namespace or one.namespace == namespace) and has_labels(one.labels, selector)
+            one for one in found if (not namespace or one.namespace == namespace) and has_labels(one.labels, selector)
         ]
+
+    @cached_property
+    def _by_label(self) -> dict[tuple[str, str], list[Workload]]:
+        found: dict[tuple[str, str], list[Workload]] = {}
+        for one in self.workloads:
+            for label in one.labels.items():
+                found.setdefault(label, []).append(one)
+        return found
 
 
 def _thing(document: Document) -> Thing | None:

@@ -180,11 +180,20 @@ def _is_under(host: str, wildcard: str) -> bool:
     return host == wildcard or (wildcard.startswith("*") and host.removeprefix("*").endswith(wildcard[1:]))
 
 
+# HTTPRouteMatch.path, where it is left out.
+_ANY_PATH = {"type": "PathPrefix", "value": "/"}
+
+
+def _written(match: Mapping[str, Any]) -> str:
+    said = {name: value for name, value in match.items() if (name, value) != ("path", _ANY_PATH)}
+    return json.dumps(said, sort_keys=True, default=str)
+
+
 def _same_matches(objects: Objects, thing: Thing) -> Iterator[Finding]:
     """Of Gateway API the more specific condition comes first, wherever it stands: of equal ones the first."""
     seen: dict[str, int] = {}
     for index, rule in listed(thing.spec, "rules"):
-        own = [json.dumps(one, sort_keys=True, default=str) for _, one in listed(rule, "matches")] or ["{}"]
+        own = [_written(one) for _, one in listed(rule, "matches")] or ["{}"]
         taken = [seen[one] for one in own if one in seen and seen[one] < index]
         if len(taken) == len(own):
             text_of = f"rules[{index}] never matches: rules[{taken[0]}] has the same matches, and comes before it"

@@ -116,7 +116,6 @@ _TABLE = (
         _E,
         "a route is left to a VirtualService that is not there",
         "mend name and namespace of the delegate; it must have no hosts, and be exported there",
-        ("IST0101",),
     ),
     Rule(
         "conflicting-hosts",
@@ -308,7 +307,7 @@ _TABLE = (
         _I,
         "none of these files say who serves, so selectors, endpoints and subsets are not looked up",
         "nothing, where a cluster does; a Mesh over these files alone needs EndpointSlices, Pods or WorkloadEntries",
-        ("IST0127", "IST0173"),
+        ("IST0101", "IST0127", "IST0173"),
     ),
 )
 

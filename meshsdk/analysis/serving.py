@@ -77,13 +77,14 @@ def _of_service(objects: Objects, thing: Thing, service: Service, unserved: _Uns
     workloads = objects.selected(selector, thing.namespace) if selector else []
     yield from _named_ports(objects, thing, workloads)
     served = {number for number, entries in service.endpoints.items() if any(one.is_ready for one in entries)}
-    if not service.ports or all(port.number in served for port in service.ports):
+    if not has_workloads(objects):
+        unserved.unknown.append(thing)
+        return
+    if all(port.number in served for port in service.ports):
         return
     templates = [one for one in workloads if one.is_template]
     is_live = _is_live(objects)
-    if not has_workloads(objects):
-        unserved.unknown.append(thing)
-    elif templates and not is_live:
+    if templates and not is_live:
         unserved.by_cluster.append(thing)
     elif not served:
         yield finding("no-endpoints", _why(objects, thing, service, workloads), objects.place(thing.document))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from ..controlplane.documents import Document
 from ..controlplane.state import Problem
@@ -41,6 +42,9 @@ _WARNINGS = (
     (re.compile(r"is not known; did you mean .* it has no effect"), "unknown-field"),
     (re.compile(""), "no-effect"),
 )
+# Of which the problem names another object.
+_OF_TWO = ("host-twice", "policy-twice")
+_OTHER = re.compile(r".*(?:is also defined by|has another of this name:) ", re.DOTALL)
 _NAMED = re.compile(r"(Telemetry) ([^/\s]+)/([^:\s]+): ((?:\.?[\w]+|\[\d+\]|\['[^']*'\])*: )?")
 
 
@@ -59,9 +63,17 @@ def find_told(problems: Sequence[Problem], objects: Objects) -> Iterator[Finding
             continue
         if code == "host-twice" and document is not None and document.where in alternatives:
             continue  # Of one object there are several texts, which is told by itself.
+        other, other_place, _ = objects.split(_OTHER.sub("", problem.text))
+        if code == "policy-twice" and document is not None and _stand_apart(place, other_place):
+            continue
         if not place.file:
             place, said = _by_name(said, objects)
-        yield finding(code, said, place)
+        yield finding(code, said, place, (other_place,) if code in _OF_TWO and other is not None else ())
+
+
+def _stand_apart(one: Place, other: Place) -> bool:
+    """Whether they are in different folders, as variants are."""
+    return bool(other.file) and Path(one.file).parent != Path(other.file).parent
 
 
 def _is_not_ours(document: Document) -> bool:
