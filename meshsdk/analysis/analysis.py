@@ -9,7 +9,9 @@ from pathlib import Path
 
 from ..controlplane.documents import Document
 from ..controlplane.files import shown
+from ..controlplane.kinds import CONFIG_MAP
 from ..controlplane.lines import Places
+from ..controlplane.mesh_config import MESH_CONFIG
 from ..controlplane.state import FolderState, make_state
 from ..grpc.check import notes_of
 from .destinations import find_in_destination_rules, find_in_virtual_services
@@ -133,7 +135,7 @@ def _not_ours(sources: Sources, state: FolderState, objects: Objects) -> tuple[M
     files: set[Path] = set(sources.others)
     for path, documents in sources.documents.items():
         for one in documents:
-            if one.kind is None and one.fault is None and "@type" not in one.data:
+            if _is_not_ours(one):
                 counts[_kind_of(one, path)] += 1
                 files.add(path)
     for_gateways: dict[Place, str] = {}
@@ -144,6 +146,13 @@ def _not_ours(sources: Sources, state: FolderState, objects: Objects) -> tuple[M
             files.add(Path(place.file))
     counts.update(for_gateways.values())
     return dict(sorted(counts.items())), len(files)
+
+
+def _is_not_ours(document: Document) -> bool:
+    if document.kind == CONFIG_MAP:
+        metadata = document.data.get("metadata")
+        return document.fault is None and not (isinstance(metadata, dict) and metadata.get("name") == MESH_CONFIG)
+    return document.kind is None and document.fault is None and "@type" not in document.data
 
 
 def _kind_of(document: Document, path: Path) -> str:

@@ -60,7 +60,7 @@ def _unreachable(
         own = [_Match(index, number, one) for number, one in listed(rule, "match")] or [_Match(index, 0, {}, True)]
         found: list[tuple[_Match, _Match]] = []
         for match in own:
-            wider = next((one for one in before if covers(one.data, match.data)), None)
+            wider = next((one for one in before if _is_same(one, match) or covers(one.data, match.data)), None)
             if wider is not None:
                 found.append((match, wider))
             before.append(match)
@@ -76,6 +76,15 @@ def _unreachable(
                 yield finding("ineffective-match", text_of, place)
         if mapping(rule, "delegate"):
             del before[-len(own) :]
+
+
+def _is_same(one: _Match, other: _Match) -> bool:
+    """Whether they ask for the same, be it known here or not."""
+    return _asked(one.data) == _asked(other.data)
+
+
+def _asked(match: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in match.items() if name not in _TOLD}
 
 
 def _named(kind: str, rule: Mapping[str, Any], index: int) -> str:

@@ -8,6 +8,7 @@ configuration of them.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from msgspec import Struct, field
 
 from ..controlplane.documents import Document, read_documents
 from ..controlplane.files import list_files, read_file, shown
+from ..controlplane.pruning import pruned
 from ..errors import ConfigError
 from .findings import LeftOut
 
@@ -88,7 +90,7 @@ def _charts(paths: Iterable[Path]) -> list[Path]:
 
 def _read(path: Path, sources: Sources, templates: list[Path]) -> None:
     try:
-        documents, whole = read_documents(path), read_documents(path, is_whole=True)
+        whole = read_documents(path, is_whole=True)
     except ConfigError as error:
         text = _text_of(path)
         if _TEMPLATE in text:
@@ -98,7 +100,14 @@ def _read(path: Path, sources: Sources, templates: list[Path]) -> None:
         else:
             sources.problems[path] = str(error)
         return
-    sources.documents[path], sources.whole[path] = documents, whole
+    sources.documents[path], sources.whole[path] = tuple(map(_as_a_mesh_reads, whole)), whole
+
+
+def _as_a_mesh_reads(document: Document) -> Document:
+    """Without what it forgets."""
+    if document.fault is not None or "@type" in document.data:
+        return document
+    return dataclasses.replace(document, data=pruned(document.data, document.kind))
 
 
 def _text_of(path: Path) -> str:
