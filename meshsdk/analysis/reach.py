@@ -10,7 +10,6 @@ which compares prefixes alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -193,20 +192,18 @@ def _is_under(host: str, wildcard: str) -> bool:
 _ANY_PATH = {"type": "PathPrefix", "value": "/"}
 
 
-def _written(match: Mapping[str, Any]) -> str:
-    said = {name: value for name, value in match.items() if (name, value) != ("path", _ANY_PATH)}
-    return json.dumps(said, sort_keys=True, default=str)
-
-
 def _same_matches(objects: Objects, thing: Thing) -> Iterator[Finding]:
     """Of Gateway API the more specific condition comes first, wherever it stands: of equal ones the first."""
-    seen: dict[str, int] = {}
+    seen: list[tuple[Mapping[str, Any], int]] = []
     for index, rule in listed(thing.spec, "rules"):
-        own = [_written(one) for _, one in listed(rule, "matches")] or ["{}"]
-        taken = [seen[one] for one in own if one in seen and seen[one] < index]
-        if len(taken) == len(own):
+        own = [_without_any_path(one) for _, one in listed(rule, "matches")] or [{}]
+        taken = [before for one in own for match, before in seen if match == one]
+        if all(any(match == one for match, _ in seen) for one in own):
             text_of = f"rules[{index}] never matches: rules[{taken[0]}] has the same matches, and comes before it"
             place = objects.place(thing.document, f".spec.rules[{index}]")
             yield finding("unreachable-rule", text_of, place)
-        for one in own:
-            seen.setdefault(one, index)
+        seen += [(one, index) for one in own]
+
+
+def _without_any_path(match: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in match.items() if (name, value) != ("path", _ANY_PATH)}

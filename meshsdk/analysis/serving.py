@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from ..controlplane.world import Service, World
 from .findings import Finding, finding
-from .objects import NETWORKING, Objects, Thing, Workload, labels, listed, mapping, text
+from .objects import NETWORKING, Objects, Thing, Workload, labels, listed, mapping, text, texts
 
 __all__ = ["find_in_port_policies", "find_in_services", "has_workloads"]
 
@@ -134,7 +134,7 @@ def _named_ports(objects: Objects, thing: Thing, workloads: list[Workload]) -> I
 
 def _of_entry(objects: Objects, thing: Thing, world: World, unserved: _Unserved) -> Iterator[Finding]:
     """A ServiceEntry whose selector selects nobody, or that names no endpoint though it looks none up."""
-    for host in dict.fromkeys(one for one in mapping(thing.data, "spec").get("hosts", ()) if isinstance(one, str)):
+    for host in dict.fromkeys(texts(thing.spec, "hosts")):
         service = world.services.get(host.lower())
         if service is None or service.where.split(" ServiceEntry/")[0] != thing.document.where:
             continue
