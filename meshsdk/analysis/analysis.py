@@ -110,7 +110,7 @@ def _alternatives(objects: Objects) -> Iterator[Finding]:
         names = [f"{things[0].kind}/{things[0].name} ({len(things)})" for things in in_files.values()]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         others = tuple(objects.place(one.document) for things in in_files.values() for one in things)
-        yield finding("alternatives", f"{', '.join(names[:3])}{more}", others=others)
+        yield finding("alternatives", f"stand several times: {', '.join(names[:3])}{more}", others=others)
 
 
 # `cluster outbound|80||a: …` and `route 'default' of outbound|80||a: …`: what it is of, and what it is.

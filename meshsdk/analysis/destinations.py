@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -104,7 +104,7 @@ def _elsewhere(objects: Objects, named: list[tuple[Thing, str]]) -> Finding:
     hosts = [*dict.fromkeys(said for _, said in named)]
     more = f" and {len(hosts) - 5} more" if len(hosts) > 5 else ""
     others = tuple(objects.place(one.document) for one in dict.fromkeys(thing for thing, _ in named))
-    return finding("services-elsewhere", f"named are {', '.join(hosts[:5])}{more}", others=others)
+    return finding("services-elsewhere", f"none of these files defines {', '.join(hosts[:5])}{more}", others=others)
 
 
 def _unknown_host(objects: Objects, thing: Thing, named: Named) -> Finding:
@@ -123,14 +123,37 @@ def _ports(objects: Objects, thing: Thing, named: Named, found: list[Host]) -> I
     ports = sorted({port for one in found for port in one.ports})
     services = tuple(objects.place(one.thing.document) for one in found[:1])
     if named.port is not None and ports and named.port not in ports:
-        known = ", ".join(map(str, ports))
-        text_of = f"{named.said} has no port {named.port}; it has {known}"
+        text_of = f"{named.said} has no port {named.port}; it has {_listed(ports)}"
         place = objects.place(thing.document, f"{named.path}.port.number")
         yield finding("unknown-port", text_of, place, others=services)
+    elif named.port is None and ports and (asked := _asked_ports(objects, thing)) and not asked & {*ports}:
+        # route.go, GetDestinationCluster, of services that have the port that is asked for: the port is kept.
+        text_of = f"{_listed(asked)} is asked for, and kept where no port is named: {named.said} has {_listed(ports)}"
+        yield finding("unknown-port", text_of, objects.place(thing.document, named.path), services)
     elif named.port is None and len(ports) > 1:
-        known = ", ".join(map(str, ports))
-        text_of = f"{named.said} has the ports {known}: a request for another port than these has no cluster"
+        text_of = f"{named.said} has {_listed(ports)}: a request for another port than these has no cluster"
         yield finding("ambiguous-port", text_of, objects.place(thing.document, named.path), services)
+
+
+def _listed(ports: Iterable[int]) -> str:
+    every = sorted(ports)
+    return f"port{'s' if len(every) > 1 else ''} {', '.join(map(str, every))}"
+
+
+# Of a host that no service has.
+_DEFAULT_PORT = 80
+
+
+def _asked_ports(objects: Objects, thing: Thing) -> set[int]:
+    """The ports on which requests for a VirtualService's hosts come; empty where that is not known."""
+    found: set[int] = set()
+    for said in texts(thing.spec, "hosts"):
+        host = objects.full_host(said, thing.namespace)
+        defined = objects.hosts.get(host)
+        if host.startswith("*") or (defined and not all(one.ports for one in defined)):
+            return set()
+        found |= {port for one in defined or () for port in one.ports} or {_DEFAULT_PORT}
+    return found
 
 
 def _subsets(objects: Objects) -> dict[str, set[str]]:

@@ -53,7 +53,7 @@ def find_in_services(objects: Objects, world: World) -> Iterator[Finding]:
         yield from _of_entry(objects, thing, world, unserved)
     if unserved.by_cluster:
         places = tuple(objects.place(one.document) for one in unserved.by_cluster)
-        yield finding("pods-elsewhere", _named(unserved.by_cluster), others=places)
+        yield finding("pods-elsewhere", f"a cluster makes the pods of {_named(unserved.by_cluster)}", others=places)
     if unserved.unknown:
         places = tuple(objects.place(one.document) for one in (*unserved.unknown, *_rules_with_subsets(objects)))
         said = f"nothing is known of who serves {_named(unserved.unknown)}"

@@ -96,6 +96,12 @@ CASES = [
         ("number: 9080", "number: 80"),
     ),
     (
+        "unknown-port",
+        virtual_service("[{route: [{destination: {host: reviews}}]}]", name="ratings"),
+        "spec.http[0].route[0].destination",
+        ("host: reviews}", "host: reviews, port: {number: 9080}}"),
+    ),
+    (
         "ambiguous-port",
         virtual_service("[{route: [{destination: {host: ratings}}]}]", name="ratings"),
         "spec.http[0].route[0].destination",

@@ -151,7 +151,7 @@ def test_a_finding_is_one_line_under_its_kind_and_the_cure(mesh: Path) -> None:
         f"  {path} document 2 VirtualService/ratings.{where} 'nobody.default.{host}' is not a known service (line 10)",
         "  → name a Service or ServiceEntry that is there and exported to that namespace, or add one",
     ]
-    assert result.stdout.splitlines()[-1] == "2 errors, 2 info"
+    assert result.stdout.splitlines()[-1] == "2 errors"
 
 
 WRONG_AGAIN = "[{route: [{destination: {host: nobody}}]}]"

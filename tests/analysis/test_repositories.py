@@ -53,7 +53,7 @@ def test_rules_without_the_services_are_told_so_once() -> None:
     assert [one.code for one in report.of(Severity.WARNING)] == ["unreachable-rule"]
     assert report.of(Severity.ERROR) == []
     [elsewhere] = [one for one in report.findings if one.code == "services-elsewhere"]
-    assert elsewhere.text.startswith("named are details, productpage, reviews, ratings")
+    assert elsewhere.text.startswith("none of these files defines details, productpage, reviews, ratings")
 
 
 @pytest.mark.parametrize(
