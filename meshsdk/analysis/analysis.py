@@ -14,7 +14,7 @@ from ..controlplane.lines import Places
 from ..controlplane.mesh_config import MESH_CONFIG
 from ..controlplane.state import FolderState, make_state
 from ..grpc.check import notes_of
-from .destinations import find_in_destination_rules, find_in_virtual_services
+from .destinations import find_destinations
 from .findings import Finding, Place, Report, finding
 from .hosts import find_conflicting_hosts, find_in_fields, find_in_ports
 from .mutual_tls import find_disagreements
@@ -61,9 +61,8 @@ def analyze(paths: Sequence[Path], domain: str = "cluster.local") -> Report:
 
 
 def _findings(objects: Objects, state: FolderState) -> Iterator[Finding]:
-    yield from find_told(state.problems, objects)
-    yield from find_in_virtual_services(objects)
-    yield from find_in_destination_rules(objects)
+    yield from find_told(state.problems, objects, has_mesh_config=bool(state.world.security.mesh_where))
+    yield from find_destinations(objects)
     yield from find_unreachable(objects)
     yield from find_conflicting_hosts(objects)
     yield from find_in_services(objects, state.world)

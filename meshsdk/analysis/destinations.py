@@ -9,9 +9,10 @@ from msgspec import Struct
 
 from ..controlplane.kinds import did_you_mean
 from .findings import Finding, finding
+from .gateway_routes import find_in_gateway_routes
 from .objects import NETWORKING, Host, Objects, Thing, integer, labels, listed, mapping, text, texts
 
-__all__ = ["Named", "find_in_destination_rules", "find_in_virtual_services", "is_of_mesh", "named_by"]
+__all__ = ["Named", "find_destinations", "is_of_mesh", "named_by"]
 
 _MESH = "mesh"
 
@@ -56,10 +57,18 @@ def named_by(thing: Thing, objects: Objects) -> Iterator[Named]:
                     yield Named(full, host, text(destination, "subset"), port, path)
 
 
-def find_in_virtual_services(objects: Objects) -> Iterator[Finding]:
-    """Hosts, ports and subsets that VirtualServices name."""
-    subsets = _subsets(objects)
+def find_destinations(objects: Objects) -> Iterator[Finding]:
+    """Hosts, ports and subsets that rules name."""
     elsewhere: list[tuple[Thing, str]] = []
+    yield from _in_virtual_services(objects, elsewhere)
+    yield from find_in_gateway_routes(objects, elsewhere)
+    yield from _in_destination_rules(objects, elsewhere)
+    if elsewhere:
+        yield _elsewhere(objects, elsewhere)
+
+
+def _in_virtual_services(objects: Objects, elsewhere: list[tuple[Thing, str]]) -> Iterator[Finding]:
+    subsets = _subsets(objects)
     for thing in objects.of_kind(NETWORKING, "VirtualService", every=True):
         if not is_of_mesh(thing):
             continue
@@ -68,35 +77,13 @@ def find_in_virtual_services(objects: Objects) -> Iterator[Finding]:
             seen = objects.seen(named.host, thing.namespace, export_to)
             if seen:
                 yield from _ports(objects, thing, named, seen)
-            elif _is_elsewhere(objects, named.host):
+            elif objects.is_elsewhere(named.host):
                 elsewhere.append((thing, named.said))
             else:
                 yield _unknown_host(objects, thing, named)
                 continue
             if named.subset and (seen or subsets):
                 yield from _subset(objects, thing, named, subsets)
-    for rule in objects.of_kind(NETWORKING, "DestinationRule"):
-        said = text(rule.spec, "host")
-        host = objects.full_host(said, rule.namespace)
-        if said and not objects.hosts.get(host) and _is_elsewhere(objects, host):
-            elsewhere.append((rule, said))
-    if elsewhere:
-        yield _elsewhere(objects, elsewhere)
-
-
-def _is_elsewhere(objects: Objects, host: str) -> bool:
-    """Whether the files do not say which hosts there are: no Services of the namespace, and none that was meant."""
-    if not objects.hosts:
-        return True
-    namespace = _in_cluster(objects, host)[1]
-    return bool(namespace) and namespace not in objects.namespaces_of_services and not objects.meant(host)
-
-
-def _in_cluster(objects: Objects, host: str) -> tuple[str, str]:
-    """Name and namespace of a Service's host; empty for other hosts."""
-    inner = host.removesuffix(f".svc.{objects.domain}")
-    name, _, namespace = inner.partition(".")
-    return (name, namespace) if inner != host else ("", "")
 
 
 def _elsewhere(objects: Objects, named: list[tuple[Thing, str]]) -> Finding:
@@ -176,17 +163,18 @@ def _subset(objects: Objects, thing: Thing, named: Named, subsets: Mapping[str, 
         yield finding("unknown-subset", text_of, objects.place(thing.document, f"{named.path}.subset"))
 
 
-def find_in_destination_rules(objects: Objects) -> Iterator[Finding]:
+def _in_destination_rules(objects: Objects, elsewhere: list[tuple[Thing, str]]) -> Iterator[Finding]:
     """Hosts of DestinationRules that there are not, and subsets that select nobody."""
     sent = _sent_to(objects)
     for rule in objects.of_kind(NETWORKING, "DestinationRule"):
         said = text(rule.spec, "host")
         host = objects.full_host(said, rule.namespace)
-        if not said or host.startswith("*"):
+        if not said or (host.startswith("*") and any(one.endswith(host[1:]) for one in objects.hosts)):
             continue
         found = objects.seen(host, rule.namespace, texts(rule.spec, "exportTo"))
-        if not found and not objects.hosts.get(host) and _is_elsewhere(objects, host):
-            continue  # Told of by `find_in_virtual_services`, once.
+        if not found and not objects.hosts.get(host) and objects.is_elsewhere(host):
+            elsewhere.append((rule, said))
+            continue
         if not found:
             meant = objects.meant(host)
             text_of = f"host {said!r} is not a known service" + (f"; did you mean {meant!r}?" if meant else "")
@@ -209,11 +197,14 @@ def _empty_subsets(
 ) -> Iterator[Finding]:
     selecting = [one for one in found if one.selector]
     own = [one for each in selecting for one in objects.selected(each.selector, each.namespace)]
-    if not own:
+    listed_there = [labels(one, "labels") for each in found for _, one in listed(each.thing.spec, "endpoints")]
+    if not own and not listed_there:
         return  # Nobody serves at all, which is told of by itself.
     for index, subset in listed(rule.spec, "subsets"):
         wanted = labels(subset, "labels")
-        if any(_has(objects, one.labels, wanted, one.thing) for one in own):
+        if any(_has(one.labels, wanted, one.thing) for one in own) or any(
+            wanted.items() <= one.items() for one in listed_there
+        ):
             continue
         name = text(subset, "name")
         is_sent_to = (host, name) in sent
@@ -227,7 +218,7 @@ def _empty_subsets(
 _TOPOLOGY = ("topology.kubernetes.io/", "topology.istio.io/", "kubernetes.io/hostname")
 
 
-def _has(objects: Objects, own: Mapping[str, str], wanted: Mapping[str, str], workload: Thing) -> bool:
+def _has(own: Mapping[str, str], wanted: Mapping[str, str], workload: Thing) -> bool:
     asked = dict(wanted)
     for name, value in wanted.items():
         if name.startswith(_TOPOLOGY) and value and workload.kind != "WorkloadEntry":

@@ -15,8 +15,8 @@ __all__ = ["find_conflicting_hosts", "find_in_fields", "find_in_ports"]
 
 _ALL = "*"
 
-# Kubernetes' own, and Istio's, which nobody names anew.
-_OTHERS_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "istio-system")
+# Kubernetes' own, which nobody names anew.
+_OTHERS_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease")
 _TRANSPORTS = ("", "TCP", "UDP", "SCTP")
 
 _ANNOTATIONS = (EXPORT_TO, "networking.istio.io/traffic-distribution")

@@ -221,6 +221,14 @@ class Objects(PlaceBook):
             if any(is_exported(one.export_to, one.namespace, client) for client in clients)
         ]
 
+    def is_elsewhere(self, host: str) -> bool:
+        """Whether the files do not say if there is a host: no Services of its namespace, and none that was meant."""
+        if not self.hosts:
+            return True
+        inner = host.removesuffix(f".svc.{self.domain}")
+        namespace = inner.partition(".")[2] if inner != host else ""
+        return bool(namespace) and namespace not in self.namespaces_of_services and not self.meant(host)
+
     def meant(self, host: str) -> str:
         """The host that one is nearly: of the same namespace, or of the same name; empty where there is none."""
         domain = f".svc.{self.domain}"

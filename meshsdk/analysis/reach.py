@@ -17,11 +17,10 @@ from msgspec import Struct
 
 from .destinations import is_of_mesh
 from .findings import Finding, finding
+from .gateway_routes import GATEWAY
 from .objects import NETWORKING, Objects, Thing, listed, mapping, text, texts
 
 __all__ = ["find_unreachable"]
-
-GATEWAY = "gateway.networking.k8s.io"
 
 _TOLD = ("name", "statPrefix")
 

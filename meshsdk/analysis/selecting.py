@@ -44,7 +44,7 @@ def _selecting(objects: Objects) -> Iterator[_Selecting]:
 def find_selectors(objects: Objects, world: World) -> Iterator[Finding]:
     """Objects that are for no workload at all."""
     if not has_workloads(objects):
-        selecting = [one.thing for one in _selecting(objects) if one.selector is not None]
+        selecting = [one.thing for one in _selecting(objects) if one.selector is not None or _is_authorization(one)]
         if selecting:
             names = [f"{one.kind}/{one.name}" for one in selecting]
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
@@ -58,8 +58,7 @@ def find_selectors(objects: Objects, world: World) -> Iterator[Finding]:
         namespace = one.thing.namespace
         is_mesh_wide = namespace == root and one.thing.kind not in ("Sidecar", "Telemetry")
         if one.selector is None:
-            is_policy = one.thing.kind == "AuthorizationPolicy"
-            if is_policy and not is_mesh_wide and not objects.selected({}, namespace):
+            if _is_authorization(one) and not is_mesh_wide and not objects.selected({}, namespace):
                 yield finding(
                     "selects-nothing", f"namespace {namespace} has no workload", objects.place(one.thing.document)
                 )
@@ -69,6 +68,10 @@ def find_selectors(objects: Objects, world: World) -> Iterator[Finding]:
             also = f"; {elsewhere[0].thing.label} has" if elsewhere else ""
             where = "no workload" if is_mesh_wide else f"no workload of namespace {namespace}"
             yield finding("selects-nothing", f"{where} has {shown}{also}", objects.place(one.thing.document, one.path))
+
+
+def _is_authorization(one: _Selecting) -> bool:
+    return one.thing.kind == "AuthorizationPolicy"
 
 
 def find_conflicts(objects: Objects) -> Iterator[Finding]:

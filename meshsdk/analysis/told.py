@@ -14,6 +14,7 @@ from ..controlplane.documents import Document
 from ..controlplane.state import Problem
 from .findings import Finding, Place, finding
 from .objects import Objects, Thing
+from .rules import Severity
 
 __all__ = ["find_told", "is_for_gateways"]
 
@@ -35,10 +36,11 @@ _WARNINGS = (
     (re.compile(r"destination host .* is not a known service|is not defined by any DestinationRule"), ""),
     (re.compile(r"kinds that are not translated, and have no effect"), ""),
     (re.compile(r"(is|are) for gateways"), ""),
+    (re.compile(r"provider .* (is none of|is not Prometheus|there is no service)"), "unknown-provider"),
+    (re.compile(r"there is no (Service|ServiceEntry|service) "), ""),
     (re.compile(r"there is no VirtualService .* to delegate to"), "unknown-delegate"),
     (re.compile(r"let nobody in"), "policy-not-carried-out"),
     (re.compile(r"endpoints of .* there is no such Service|names no service: the slice"), "endpoints-without-service"),
-    (re.compile(r"provider .* (is none of|is not Prometheus|there is no service)"), "unknown-provider"),
     (re.compile(r"is not known; did you mean .* it has no effect"), "unknown-field"),
     (re.compile(""), "no-effect"),
 )
@@ -53,8 +55,14 @@ def is_for_gateways(problem: str) -> bool:
     return " for gateways" in problem
 
 
-def find_told(problems: Sequence[Problem], objects: Objects) -> Iterator[Finding]:
-    """The problems, each with its rule."""
+def find_told(problems: Sequence[Problem], objects: Objects, *, has_mesh_config: bool) -> Iterator[Finding]:
+    """The problems, each with its rule.
+
+    Args:
+        problems: Of the embedded control plane.
+        objects: All there are.
+        has_mesh_config: Whether the files say which providers there are; else a cluster may.
+    """
     alternatives = {thing.document.where for _, thing in objects.alternatives}
     for problem in problems:
         document, place, said = objects.split(problem.text)
@@ -68,7 +76,9 @@ def find_told(problems: Sequence[Problem], objects: Objects) -> Iterator[Finding
             continue
         if not place.file:
             place, said = _by_name(said, objects)
-        yield finding(code, said, place, (other_place,) if code in _OF_TWO and other is not None else ())
+        others = (other_place,) if code in _OF_TWO and other is not None else ()
+        is_unsure = code == "unknown-provider" and not has_mesh_config
+        yield finding(code, said, place, others, severity=Severity.INFO if is_unsure else None)
 
 
 def _stand_apart(one: Place, other: Place) -> bool:

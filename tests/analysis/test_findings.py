@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from meshsdk.analysis import RULES, Finding, analyze
+import meshsdk
+from meshsdk.analysis import RULES, Finding, Severity, analyze
 
 # Two services and who serves them; nothing is wrong with it.
 MESH = """
@@ -60,6 +61,21 @@ def strict(spec: str = "{mtls: {mode: STRICT}}") -> str:
     return an_object("PeerAuthentication", "security.istio.io/v1", spec)
 
 
+def http_route(rest: str, parent: str = "ratings") -> str:
+    spec = f"{{parentRefs: [{{kind: Service, group: '', name: {parent}}}], rules: [{{{rest}}}]}}"
+    return an_object("HTTPRoute", "gateway.networking.k8s.io/v1", spec)
+
+
+def entry(endpoints: str) -> str:
+    ports = "ports: [{number: 80, name: http, protocol: HTTP}]"
+    spec = f"{{hosts: [x.example], resolution: STATIC, {ports}, endpoints: {endpoints}}}"
+    return an_object("ServiceEntry", "networking.istio.io/v1", spec)
+
+
+MESH_CONFIG = (
+    "\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n"
+    "data: {mesh: 'trustDomain: cluster.local'}\n"
+)
 TO_REVIEWS = "[{route: [{destination: {host: reviews}}]}]"
 LABEL = "security.istio.io/tlsMode: istio"
 
@@ -102,6 +118,26 @@ CASES = [
         ("host: reviews}", "host: reviews, port: {number: 9080}}"),
     ),
     (
+        "unknown-host",
+        http_route("backendRefs: [{name: reviewz, port: 9080}]"),
+        "spec.rules[0].backendRefs[0].name",
+        ("reviewz", "reviews"),
+    ),
+    (
+        "unknown-port",
+        http_route("backendRefs: [{name: reviews, port: 80}]"),
+        "spec.rules[0].backendRefs[0].port",
+        ("port: 80}]}]", "port: 9080}]}]"),
+    ),
+    (
+        "unused-empty-subset",
+        entry("[{address: 10.0.0.7, labels: {version: v1}}]")
+        + destination_rule("subsets: [{name: v1, labels: {version: v2}}]", "x.example"),
+        "spec.subsets[0]",
+        ("version: v2", "version: v1"),
+    ),
+    ("no-endpoints", entry("[]"), "", ("endpoints: []", "endpoints: [{address: 10.0.0.7}]")),
+    (
         "ambiguous-port",
         virtual_service("[{route: [{destination: {host: ratings}}]}]", name="ratings"),
         "spec.http[0].route[0].destination",
@@ -132,6 +168,13 @@ CASES = [
         destination_rule("trafficPolicy: {}", "rewievs"),
         "spec.host",
         ("host: rewievs", "host: reviews"),
+    ),
+    (
+        "unknown-rule-host",
+        an_object("DestinationRule", "networking.istio.io/v1", "{host: '*.exmaple.com'}")
+        + entry("[{address: 10.0.0.7}]"),
+        "spec.host",
+        ("'*.exmaple.com'", "'*.example'"),
     ),
     (
         "unknown-delegate",
@@ -294,7 +337,8 @@ CASES = [
     ),
     (
         "unknown-provider",
-        an_object("Telemetry", "telemetry.istio.io/v1", "{accessLogging: [{providers: [{name: nobody}]}]}"),
+        an_object("Telemetry", "telemetry.istio.io/v1", "{accessLogging: [{providers: [{name: nobody}]}]}")
+        + MESH_CONFIG,
         "",
         ("name: nobody", "name: envoy"),
     ),
@@ -379,6 +423,29 @@ def test_it_is_found_where_it_stands_and_gone_when_it_is_mended(
     assert [one for one in left if one.code == code] == []
 
 
+def of_rules() -> list[object]:
+    """Cases whose VirtualService sends requests somewhere."""
+    codes = ("unknown-host", "unknown-port", "unknown-subset", "empty-subset")
+    return [
+        pytest.param(added, cure, id=f"{code}-{place}")
+        for place, (code, added, _, cure) in enumerate(CASES)
+        if code in codes and "kind: VirtualService" in added and "mirrors" not in added
+    ]
+
+
+@pytest.mark.parametrize(("added", "cure"), of_rules())
+def test_what_is_an_error_of_a_rule_is_one_of_requests(tmp_path: Path, added: str, cure: tuple[str, str]) -> None:
+    path = tmp_path / "mesh.yaml"
+    url = "http://ratings/" if "hosts: [ratings]" in added else "http://reviews:9080/"
+    troubled = []
+    for text in (MESH + added, (MESH + added).replace(*cure)):
+        path.write_text(text)
+        with meshsdk.Mesh(config=path) as mesh:
+            troubled.append([one.problem for one in mesh.explain("GET", url).clusters if one.problem])
+    assert troubled[0]
+    assert troubled[1] == []
+
+
 def test_nothing_is_found_of_a_mesh_that_is_right(tmp_path: Path) -> None:
     assert findings(tmp_path, MESH) == []
 
@@ -389,3 +456,33 @@ OF_FILES = {"alternatives", "services-elsewhere", "workloads-elsewhere", "pods-e
 
 def test_each_kind_of_finding_has_a_case() -> None:
     assert {one[0] for one in CASES} | OF_FILES == RULES.keys()
+
+
+def test_a_route_without_its_service_has_no_effect_there_and_is_warned_of(tmp_path: Path) -> None:
+    [one] = findings(tmp_path, MESH + http_route("backendRefs: [{name: reviews, port: 9080}]", "ratingz"))
+    assert (one.code, one.place.path, one.severity) == ("unknown-host", "spec.parentRefs[0].name", Severity.WARNING)
+    assert one.text.endswith("did you mean 'ratings.default.svc.cluster.local'?: the route has no effect there")
+
+
+def test_a_route_of_gateways_is_none_of_ours(tmp_path: Path) -> None:
+    spec = "{parentRefs: [{name: g}], rules: [{backendRefs: [{name: nobody, port: 1}]}]}"
+    (tmp_path / "mesh.yaml").write_text(an_object("HTTPRoute", "gateway.networking.k8s.io/v1", spec).lstrip("\n-"))
+    report = analyze([tmp_path])
+    assert report.findings == ()
+    assert report.not_ours == {"HTTPRoute for gateways": 1}
+
+
+def test_rules_for_another_namespace_are_told_once(tmp_path: Path) -> None:
+    text = MESH + virtual_service("[{route: [{destination: {host: a.shop.svc.cluster.local, subset: v1}}]}]")
+    text += virtual_service("[{route: [{destination: {host: b.shop.svc.cluster.local}}]}]", "ratings")
+    text += http_route("backendRefs: [{name: c, namespace: shop, port: 80}]")
+    [one] = findings(tmp_path, text)
+    assert (one.code, one.severity) == ("services-elsewhere", Severity.INFO)
+    assert one.text == "none of these files defines a.shop.svc.cluster.local, b.shop.svc.cluster.local, c"
+    assert [place.kind for place in one.others] == ["VirtualService", "VirtualService", "HTTPRoute"]
+
+
+def test_a_provider_may_be_one_of_a_mesh_config_that_is_elsewhere(tmp_path: Path) -> None:
+    telemetry = an_object("Telemetry", "telemetry.istio.io/v1", "{accessLogging: [{providers: [{name: otel}]}]}")
+    [one] = findings(tmp_path, MESH + telemetry)
+    assert (one.code, one.severity) == ("unknown-provider", Severity.INFO)
