@@ -36,6 +36,7 @@ _TEMPLATES = {
     "ReplicationController": ("template",),
     "Job": ("template",),
     "CronJob": ("jobTemplate", "spec", "template"),
+    "DeploymentConfig": ("template",),
     "Rollout": ("template",),
 }
 
@@ -127,7 +128,7 @@ class Workload(Struct, frozen=True, eq=False):
 
     Attributes:
         port_names: That targetPorts may name.
-        is_template: A cluster makes pods of it.
+        is_template: A cluster makes pods of it, or is to run it.
     """
 
     namespace: str
@@ -251,7 +252,8 @@ class Objects(PlaceBook):
         for thing in self.firsts:
             metadata = mapping(thing.data, "metadata")
             if (thing.group, thing.kind) == ("", "Pod"):
-                found.append(_of_pod(thing, labels(metadata, "labels"), thing.spec))
+                is_running = bool(text(mapping(thing.data, "status"), "podIP"))
+                found.append(_of_pod(thing, labels(metadata, "labels"), thing.spec, is_template=not is_running))
             elif (thing.group, thing.kind) == (NETWORKING, "WorkloadEntry"):
                 own = {**labels(thing.spec, "labels"), **labels(metadata, "labels")}
                 found.append(Workload(thing.namespace, own, frozenset(mapping(thing.spec, "ports")), thing))

@@ -96,9 +96,15 @@ def _of_service(objects: Objects, thing: Thing, service: Service, unserved: _Uns
 
 
 def _is_live(objects: Objects) -> bool:
-    """Whether it is the state of a cluster."""
-    pods = objects.of_kind("", "Pod")
-    return _is_served(objects) or any(text(mapping(one.data, "status"), "podIP") for one in pods)
+    """Whether it is the state of a cluster: with pods that run, or endpoints that are pods."""
+    if any(one.thing.kind == "Pod" and not one.is_template for one in objects.workloads):
+        return True
+    slices = [
+        one for thing in objects.of_kind(DISCOVERY, "EndpointSlice") for _, one in listed(thing.data, "endpoints")
+    ]
+    subsets = [one for thing in objects.of_kind("", "Endpoints") for _, one in listed(thing.data, "subsets")]
+    addresses = [address for one in subsets for _, address in listed(one, "addresses")]
+    return any(text(mapping(one, "targetRef"), "kind") == "Pod" for one in (*slices, *addresses))
 
 
 def _why(objects: Objects, thing: Thing, service: Service, workloads: list[Workload]) -> str:

@@ -33,9 +33,9 @@ _PIECES = ("patchesStrategicMerge", "transformers", "generators", "validators", 
 _GENERATORS = ("configMapGenerator", "secretGenerator")
 _BASES = ("resources", "bases", "components")
 
-_TEMPLATE = "{{"
+_TEMPLATES, _TEMPLATE = "templates", "{{"
 # One of them stands in each object, and in each xDS resource.
-_OF_OBJECTS = ("apiVersion", "@type")
+_OF_OBJECTS = ("apiVersion", "kind", "metadata", "@type")
 
 
 class Sources(Struct):
@@ -68,7 +68,7 @@ def read_sources(paths: Sequence[Path]) -> Sources:
     for path, entry in entries.items():
         if path.name in (*_CHART, *_KUSTOMIZATION):
             sources.others[path] = path.name
-        elif any(path.is_relative_to(chart / "templates") for chart in charts):
+        elif any(path.is_relative_to(chart / _TEMPLATES) for chart in charts):
             templates.append(path)
         elif path.parent in charts and path.name.startswith("values"):
             sources.others[path] = path.name
@@ -93,12 +93,13 @@ def _read(path: Path, sources: Sources, templates: list[Path]) -> None:
         whole = read_documents(path, is_whole=True)
     except ConfigError as error:
         text = _text_of(path)
-        if _TEMPLATE in text:
+        if _TEMPLATE in text and _TEMPLATES in path.parts:
             templates.append(path)
-        elif text and not any(word in text for word in _OF_OBJECTS):
-            sources.others[path] = f"*{path.suffix} that is no object"
+        elif path.suffix == ".json" and text and not any(word in text for word in _OF_OBJECTS):
+            sources.others[path] = "*.json that is no object"
         else:
-            sources.problems[path] = str(error)
+            also = "; render it first, if it is a template" if _TEMPLATE in text else ""
+            sources.problems[path] = f"{error}{also}"
         return
     sources.documents[path], sources.whole[path] = tuple(map(_as_a_mesh_reads, whole)), whole
 
@@ -154,7 +155,9 @@ def _tell_of_templates(sources: Sources, templates: Sequence[Path], charts: Sequ
         owners = [chart for chart in charts if any(path.is_relative_to(chart) for path in templates)]
         chart = shown(owners[0]) if owners else "CHART"
         render = f"helm template {chart} | meshsdk check -"
-        sources.left_out.append(LeftOut("Helm templates", tuple(map(shown, templates)), render))
+        sources.left_out.append(
+            LeftOut("Helm templates, which a Mesh refuses as they are", tuple(map(shown, templates)), render)
+        )
 
 
 def _tell_of_kustomize(sources: Sources, patches: Sequence[Path], overlays: Sequence[Path]) -> None:

@@ -177,7 +177,8 @@ def test_what_must_be_rendered_is_one_line_with_the_command(tmp_path: Path) -> N
     chart = write_boutique(tmp_path) / "helm-chart"
     [line] = [one for one in check(chart).stdout.splitlines() if one.startswith("left out:")]
     assert line == (
-        f"left out: Helm templates, {chart}/templates/common.yaml, {chart}/templates/frontend.yaml; render them:"
+        f"left out: Helm templates, which a Mesh refuses as they are, {chart}/templates/common.yaml,"
+        f" {chart}/templates/frontend.yaml; render them:"
         f" helm template {chart} | meshsdk check -"
     )
 

@@ -80,17 +80,56 @@ def test_the_boutique_passes(tmp_path: Path, parts: tuple[str, ...]) -> None:
 def test_templates_are_named_with_the_command_that_renders_them(tmp_path: Path) -> None:
     shop = write_boutique(tmp_path)
     [templates] = analyze([shop / "helm-chart"]).left_out
-    assert templates.what == "Helm templates"
+    assert templates.what == "Helm templates, which a Mesh refuses as they are"
     assert sorted(Path(one).name for one in templates.files) == ["common.yaml", "frontend.yaml"]
     assert templates.render == f"helm template {shop / 'helm-chart'} | meshsdk check -"
 
 
-def test_a_template_without_its_chart_is_named_as_well(tmp_path: Path) -> None:
-    (tmp_path / "service.yaml").write_text("apiVersion: v1\nkind: Service\nmetadata:\n  name: {{ .Values.name }}\n")
+def test_a_template_elsewhere_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    """A Mesh that is given it lets nobody in."""
+    text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: {{ .Values.name }}\n"
+    (tmp_path / "service.yaml").write_text(text)
+    [one] = analyze([tmp_path]).findings
+    assert one.code == "unreadable"
+    assert one.text.endswith("; render it first, if it is a template")
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "service.yaml").rename(tmp_path / "templates" / "service.yaml")
     report = analyze([tmp_path])
     assert report.findings == ()
-    [templates] = report.left_out
-    assert templates.files == (str(tmp_path / "service.yaml"),)
+    assert [one.files for one in report.left_out] == [(str(tmp_path / "templates" / "service.yaml"),)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "codes"),
+    [
+        ("data.json", '{"a": 1}\n{"a": 2}\n', []),
+        ("data.json", '{"kind": "AuthorizationPolicy"', ["unreadable"]),
+        ("policy.yaml", "kind: AuthorizationPolicy\nspec: {\n", ["unreadable"]),
+        ("policy.yaml", "spec: {rules: [\n", ["unreadable"]),
+    ],
+)
+def test_what_may_be_a_policy_and_cannot_be_read_is_an_error(
+    tmp_path: Path, name: str, text: str, codes: list[str]
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert [one.code for one in analyze([tmp_path]).findings] == codes
+
+
+def test_endpoints_of_a_database_make_no_cluster_of_manifests(tmp_path: Path) -> None:
+    """What is written by hand says nothing of what is down."""
+    shop = write_boutique(tmp_path) / "kubernetes-manifests"
+    (shop / "database.yaml").write_text(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: db}\nspec: {ports: [{name: tcp, port: 5432}]}\n---\n"
+        "apiVersion: v1\nkind: Endpoints\nmetadata: {name: db}\n"
+        "subsets: [{addresses: [{ip: 192.0.2.7}], ports: [{name: tcp, port: 5432}]}]\n---\n"
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: web, labels: {app: web}}\nspec: {containers: []}\n---\n"
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
+        "spec: {selector: {app: web}, ports: [{name: http, port: 80}]}\n"
+    )
+    [one] = [one for one in analyze([shop]).findings if one.code != "over-grpc"]
+    assert one.code == "pods-elsewhere"
+    assert "default/web" in one.text
+    assert "default/db" not in one.text
 
 
 def test_patches_and_overlays_are_named_with_the_command_that_renders_them(tmp_path: Path) -> None:
