@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from meshsdk.analysis import RULES, Place, analyze
+from meshsdk.analysis import RULES, Place, Report, analyze
 
 from . import istio_corpus as corpus
 
@@ -18,13 +19,18 @@ def name_of(place: Place) -> str:
     return f"{place.kind} {place.namespace}/{place.name}"
 
 
+@cache
+def report_of(path: Path) -> Report:
+    return analyze([path])
+
+
 def files() -> list[object]:
     return [pytest.param(path, id=name) for name, path in corpus.published_inputs().items() if name in FOUND["files"]]
 
 
 @pytest.mark.parametrize("path", files())
 def test_what_istio_finds_is_found(path: Path) -> None:
-    report = analyze([path])
+    report = report_of(path)
     codes: dict[str, set[str]] = {}
     for one in report.findings:
         for place in (one.place, *one.others):
@@ -45,7 +51,7 @@ def test_nothing_is_found_where_istio_finds_nothing(path: Path) -> None:
     for code, objects in FOUND["files"][path.name].items():
         for name in objects:
             by_object.setdefault(name, set()).update(corpus.FOUND_AS.get(code, ()))
-    for one in analyze([path]).findings:
+    for one in report_of(path).findings:
         if one.code in corpus.ONLY_OURS or (path.name, one.code) in corpus.ONLY_OURS_OF:
             continue
         for place in (one.place,) if one.place.name else one.others:
