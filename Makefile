@@ -13,7 +13,7 @@ QUICK := tests/test_architecture.py tests/test_bootstrap.py tests/controlplane t
 	tests/server/test_serve.py tests/server/test_start.py tests/server/test_trust.py tests/server/test_untold.py
 VERSIONS := 3.11 3.12 3.13
 
-.PHONY: test test-others quick peers interop record-istiod demo bench soak lint types format docs docs-serve links licences clean
+.PHONY: test test-others quick peers interop record-istiod record-analyzers demo bench soak lint types format docs docs-serve links licences clean
 
 # By files, so that each worker starts what a file shares once; tests/conftest.py says which come first.
 test: lint types  ## everything that must hold: style, types, tests
@@ -43,6 +43,9 @@ interop: $(STAMP)  ## folders against the real istiod, built from its source; ne
 
 record-istiod: $(STAMP)  ## istiod's answers to the corpus, as data that the tests compare with; needs Go
 	"$(BIN)/python" -m tests.interop.istio record
+
+record-analyzers: $(STAMP)  ## what Istio's own analyzers find in the inputs that Istio publishes; needs Go
+	"$(BIN)/python" -m tests.analysis.istio_corpus
 
 demo: $(STAMP)  ## bookinfo on loopback: services, mesh, live table; under a minute
 	"$(BIN)/python" -m examples.bookinfo

@@ -44,6 +44,7 @@ RANKS = {
     "controlplane": 9,
     "health": 9,
     "control": 10,
+    "analysis": 10,
     "decision": 10,
     "status": 9,
     "followed": 9,

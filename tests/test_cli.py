@@ -194,6 +194,11 @@ def test_names_are_not_cut_where_the_terminal_is_narrow(folder: Path) -> None:
     ).replace(" ", "")
 
 
+def test_route_breaks_no_line_where_the_terminal_is_narrow(folder: Path) -> None:
+    asked = ("route", str(folder), "GET", "http://a/old/x")
+    assert run(*asked, COLUMNS="40").stdout == run(*asked, COLUMNS="400").stdout
+
+
 def test_the_control_plane_tells_each_finding_once(tmp_path: Path) -> None:
     rule = "[{route: [{destination: {host: a}}], retires: {attempts: 2}}]"
     (tmp_path / "m.yaml").write_text(service("a", 8081) + virtual_service("a", rule))

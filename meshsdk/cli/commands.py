@@ -18,6 +18,7 @@ from rich.text import Text
 from ..controlplane.folder import Folder, FolderState, load
 from ..errors import MeshError
 from ..version import VERSION
+from .check import check
 from .tables import table_of, tell_status
 
 if TYPE_CHECKING:
@@ -58,27 +59,7 @@ def common(
     """A service mesh for Python, without a sidecar."""
 
 
-@app.command()
-def check(folder: FolderArgument) -> None:
-    """Validate a folder; exits with 1 if anything in it is wrong, and lists all problems."""
-    from ..grpc.check import notes_of
-
-    state = load(folder)
-    console, errors = Console(), Console(stderr=True)
-    for problem in state.problems:
-        kind = "[red]error[/red]" if problem.is_error else "[yellow]warning[/yellow]"
-        (errors if problem.is_error else console).print(f"{kind}: ", end="")
-        (errors if problem.is_error else console).print(problem.text, markup=False, highlight=False, soft_wrap=True)
-    for note in notes_of(state.grpc):
-        console.print("[yellow]over gRPC[/yellow]: ", end="")
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
-    if state.errors:
-        raise typer.Exit(1)
-    counts: dict[str, int] = {}
-    for kind_of, _ in state.grpc:
-        counts[kind_of.name.lower()] = counts.get(kind_of.name.lower(), 0) + 1
-    shown = ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no resources"
-    console.print(f"ok: {shown}", highlight=False)
+app.command()(check)
 
 
 @app.command()

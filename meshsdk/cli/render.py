@@ -11,6 +11,8 @@ from ..decision import Decision
 
 __all__ = ["render_decision"]
 
+_WIDEST = 10_000
+
 _LOOKS = {"good": "green", "bad": "red", "dim": "dim"}
 
 
@@ -19,6 +21,9 @@ def render_decision(decision: Decision, console: Console) -> None:
     root = decision.tree()
     tree = Tree(Text(root.text, "bold"))
     _grow(tree, root)
+    # Names go on beyond the width: they are to be found and copied whole.
+    whole = console.measure(tree, options=console.options.update_width(_WIDEST)).maximum
+    console.width = max(console.width, whole)
     console.print(tree)
 
 

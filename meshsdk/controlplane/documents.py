@@ -86,12 +86,13 @@ class _Piece:
 Pieces = dict[bytes, _Piece]
 
 
-def read_documents(path: Path, known: Pieces | None = None) -> tuple[Document, ...]:
+def read_documents(path: Path, known: Pieces | None = None, *, is_whole: bool = False) -> tuple[Document, ...]:
     """The documents of one file; a Kubernetes List is taken apart.
 
     Args:
         path: The file.
         known: What its pieces said before; what they say now is put in their place.
+        is_whole: With what nobody reads of them, for those who look at objects that are not ours.
 
     Raises:
         ConfigError: The file cannot be read, is not YAML, or a document is not an object.
@@ -104,7 +105,7 @@ def read_documents(path: Path, known: Pieces | None = None) -> tuple[Document, .
     for line, piece in text_pieces(text):
         digest = digest_of(piece)
         try:
-            read = known.get(digest) or _read_piece(piece, line, words)
+            read = known.get(digest) or _read_piece(piece, line, words, is_whole)
             aliases += read.aliases
             if aliases > MAX_ALIASES:
                 raise YamlError(1, f"has more than {MAX_ALIASES} aliases")
@@ -138,9 +139,9 @@ def digest_of(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _read_piece(text: str, first_line: int, words: Words) -> _Piece:
+def _read_piece(text: str, first_line: int, words: Words, is_whole: bool) -> _Piece:
     documents, aliases = _parse(text, first_line, words)
-    return _Piece(tuple(tuple(_objects_of(one, first_line)) for one in documents), aliases)
+    return _Piece(tuple(tuple(_objects_of(one, first_line, is_whole)) for one in documents), aliases)
 
 
 def _parse(text: str, first_line: int, words: Words) -> tuple[list[YamlDocument], int]:
@@ -152,12 +153,12 @@ def _parse(text: str, first_line: int, words: Words) -> tuple[list[YamlDocument]
     return read_yaml(text, first_line, words)
 
 
-def _objects_of(document: YamlDocument, first_line: int) -> Iterator[_Object]:
+def _objects_of(document: YamlDocument, first_line: int, is_whole: bool) -> Iterator[_Object]:
     objects = [] if document.data is None else [*_split("", document.data)]
     lines = document.item_lines if len(document.item_lines) == len(objects) else ()
     for index, one in enumerate(objects):
         line = (lines[index] if lines and one.place else document.line) - first_line
-        yield _known(dataclasses.replace(one, line=line if document.line else -1))
+        yield _known(dataclasses.replace(one, line=line if document.line else -1), is_whole)
 
 
 def _split(place: str, data: Any) -> Iterator[_Object]:
@@ -196,15 +197,15 @@ def _with_kind_of(whole: dict[Any, Any], item: Any) -> Any:
     return {"apiVersion": whole.get("apiVersion"), "kind": kind, **item}
 
 
-def _known(one: _Object) -> _Object:
-    """With its kind, and without what nobody reads."""
+def _known(one: _Object, is_whole: bool) -> _Object:
+    """With its kind, and, unless it is to be whole, without what nobody reads."""
     if one.is_refused or "@type" in one.data:
         return one
     try:
         kind = kind_of(one.data, "")
     except ConfigError as error:
         return dataclasses.replace(one, fault=error)
-    return dataclasses.replace(one, data=pruned(one.data, kind), kind=kind)
+    return dataclasses.replace(one, data=one.data if is_whole else pruned(one.data, kind), kind=kind)
 
 
 def _placed(name: str, found: list[tuple[int, tuple[_Object, ...]]], digest: bytes) -> Iterator[Document]:

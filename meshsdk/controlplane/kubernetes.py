@@ -143,6 +143,9 @@ def parse_service(spec: Fields, meta: Meta) -> Service:
     )
     spec.ignore("type", "sessionAffinity", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy", "clusterIPs")
     spec.ignore("publishNotReadyAddresses", "externalTrafficPolicy", "allocateLoadBalancerNodePorts")
+    # For those outside of the cluster.
+    spec.ignore("externalIPs", "healthCheckNodePort", "loadBalancerIP", "loadBalancerClass", "loadBalancerSourceRanges")
+    spec.ignore("sessionAffinityConfig")
     spec.finish(("selector", "ports"))
     return service
 

@@ -6,18 +6,18 @@ that is still the text that was read: keeping the line of every field would cost
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ..errors import ConfigError
 from .documents import Document, digest_of
 from .files import read_file, shown
 
-__all__ = ["with_lines"]
+__all__ = ["Places", "with_lines"]
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -28,40 +28,94 @@ _MAX_TEXT = 1 << 16
 
 
 class _File(Struct):
+    """A file's documents by their places, and its text; None where that is another by now.
+
+    Attributes:
+        after: The line on which the next document begins; 0 of the last one.
+        nodes: Documents with the place of each field, by their places, once somebody has asked.
+    """
+
     by_where: dict[str, Document]
     after: dict[str, int]
     text: list[str] | None
+    nodes: dict[str, Any] = field(default_factory=dict)
 
 
-def with_lines(texts: Iterable[str], files: dict[Path, tuple[Document, ...]]) -> Iterator[str]:
+def with_lines(texts: Iterable[str], files: Mapping[Path, tuple[Document, ...]]) -> Iterator[str]:
     """The same problems, each with the line where that is known.
 
     Args:
         texts: Problems that begin with where they stand.
         files: The documents of each file.
     """
-    names = {shown(path): path for path in files}
-    known: dict[Path, _File] = {}
+    places = Places(files)
     left = _MAX_LOOKED_UP
     for text in texts:
-        path = _file_of(text, names)
         line = 0
-        if path is not None and left:
+        if left and places.file_of(text) is not None:
             left -= 1
-            if path not in known:
-                known[path] = _read(path, files[path])
-            line = _line(text, shown(path), known[path])
+            line = places.line_of(text)
         yield f"{text} (line {line})" if line else text
 
 
-def _file_of(text: str, names: dict[str, Path]) -> Path | None:
-    """The longest name that a problem begins with: a file's name may begin with another's."""
+class Places:
+    """Where problems stand, which begin with their file, their document, and a field of it.
+
+    Args:
+        files: The documents of each file.
+    """
+
+    def __init__(self, files: Mapping[Path, tuple[Document, ...]]) -> None:
+        self._files = files
+        self._names = {shown(path): path for path in files}
+        self._known: dict[Path, _File] = {}
+
+    def file_of(self, text: str) -> Path | None:
+        """The longest name that a problem begins with: a file's name may begin with another's."""
+        found = _begins_with(text, self._names)
+        return self._names[found] if found else None
+
+    def document_of(self, text: str) -> Document | None:
+        """The document whose place a problem begins with, the longest that there is."""
+        path = self.file_of(text)
+        if path is None:
+            return None
+        file = self._file(path)
+        found = _begins_with(text, file.by_where)
+        return file.by_where[found] if found else None
+
+    def field_of(self, text: str, document: Document) -> str:
+        """What follows the document's place, and its kind and name."""
+        rest = text[len(document.where) :]
+        kind, metadata = document.data.get("kind"), document.data.get("metadata")
+        label = f" {kind}/{metadata.get('name')}" if isinstance(metadata, dict) else ""
+        return rest[len(label) :] if label and rest.startswith(label) else rest
+
+    def line_of(self, text: str) -> int:
+        """The line of a problem, from 1; 0 where it is not known."""
+        path, document = self.file_of(text), self.document_of(text)
+        if path is None or document is None:
+            return 0
+        file = self._file(path)
+        if file.text is None:
+            return document.line
+        if document.where not in file.nodes:
+            file.nodes[document.where] = _composed(file.text, shown(path), document, file)
+        node = file.nodes[document.where]
+        return (document.line or 1) + _line_of_field(node, self.field_of(text, document)) if node else document.line
+
+    def _file(self, path: Path) -> _File:
+        if path not in self._known:
+            self._known[path] = _read(path, self._files[path])
+        return self._known[path]
+
+
+def _begins_with(text: str, names: Mapping[str, Any]) -> str:
     ends = [end for end in range(1, len(text) + 1) if text[end : end + 1] in ("", " ", ":", ".")]
-    return next((names[text[:end]] for end in reversed(ends) if text[:end] in names), None)
+    return next((text[:end] for end in reversed(ends) if text[:end] in names), "")
 
 
 def _read(path: Path, documents: tuple[Document, ...]) -> _File:
-    """A file's documents by their places; without its text if that is another by now."""
     text, is_same = "", False
     try:
         if documents:
@@ -78,19 +132,20 @@ def _read(path: Path, documents: tuple[Document, ...]) -> _File:
     )
 
 
-def _line(text: str, name: str, file: _File) -> int:
-    document = _document_of(text, name, file)
-    if document is None:
-        return 0
-    if file.text is None:
-        return document.line
+def _composed(text: list[str], name: str, document: Document, file: _File) -> Any:
+    """The document, or the item of a list that it is, with the place of each field; None where it is too long."""
     first = document.line or 1
     until = file.after[document.where] if document.line else 0
-    lines = file.text[first - 1 : until - 1 if until else None]
+    lines = text[first - 1 : until - 1 if until else None]
     if " item " in document.where[len(name) :]:
         lines = [*_item(lines)]
     piece = "\n".join(lines)
-    return first + _line_of_field(piece, _field_of(text, document)) if len(piece) <= _MAX_TEXT else document.line
+    if len(piece) > _MAX_TEXT:
+        return None
+    try:
+        return yaml.compose(piece, Loader=_Loader)
+    except (yaml.YAMLError, ValueError):
+        return None
 
 
 def _item(lines: list[str]) -> Iterator[str]:
@@ -103,42 +158,24 @@ def _item(lines: list[str]) -> Iterator[str]:
         yield line
 
 
-def _document_of(text: str, name: str, file: _File) -> Document | None:
-    """The document whose place a problem begins with, the longest that there is."""
-    ends = [end for end in range(len(name), len(text) + 1) if text[end : end + 1] in ("", " ", ":", ".")]
-    return next((file.by_where[text[:end]] for end in reversed(ends) if text[:end] in file.by_where), None)
-
-
-def _field_of(text: str, document: Document) -> str:
-    """What follows the document's place, and its kind and name."""
-    rest = text[len(document.where) :]
-    kind, metadata = document.data.get("kind"), document.data.get("metadata")
-    label = f" {kind}/{metadata.get('name')}" if isinstance(metadata, dict) else ""
-    return rest[len(label) :] if label and rest.startswith(label) else rest
-
-
-def _line_of_field(text: str, field: str) -> int:
+def _line_of_field(node: Any, path: str) -> int:
     """The line, from 0, of the last part of `.spec.http[0].route: …` that is there.
 
     Args:
-        text: The document, or an item of a list.
-        field: Where to look, and whatever follows.
+        node: The document, or an item of a list.
+        path: Where to look, and whatever follows.
     """
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError):
-        return 0
-    if isinstance(node, yaml.SequenceNode) and len(node.value) == 1 and not field.startswith("["):
+    if isinstance(node, yaml.SequenceNode) and len(node.value) == 1 and not path.startswith("["):
         node = node.value[0]
     line = 0
     while node is not None:
-        step, mark, node = max(_steps(node, field), key=lambda found: len(found[0]), default=("", None, None))
+        step, mark, node = max(_steps(node, path), key=lambda found: len(found[0]), default=("", None, None))
         line = line if mark is None else mark.line
-        field = field[len(step) :]
+        path = path[len(step) :]
     return line
 
 
-def _steps(node: Any, field: str) -> Iterator[tuple[str, Any, Any]]:
+def _steps(node: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
     """What of a list or object a path may lead to: the path so far, where that stands, and what it is."""
     steps: list[tuple[str, Any, Any]] = []
     if isinstance(node, yaml.MappingNode):
@@ -147,5 +184,5 @@ def _steps(node: Any, field: str) -> Iterator[tuple[str, Any, Any]]:
     elif isinstance(node, yaml.SequenceNode):
         steps += [(f"[{index}]", value.start_mark, value) for index, value in enumerate(node.value)]
     for step, mark, value in steps:
-        if field.startswith(step) and field[len(step) : len(step) + 1] in ("", ".", "[", ":", " "):
+        if path.startswith(step) and path[len(step) : len(step) + 1] in ("", ".", "[", ":", " "):
             yield step, mark, value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import ConfigError
 from .checks import is_label
 from .fields import Fields
 from .kubernetes import Meta
@@ -11,8 +12,14 @@ from .world import EgressListener, Sidecar
 __all__ = ["parse_sidecar"]
 
 
+_SAID = ("egress", "ingress", "inboundConnectionPool")
+
+
 def parse_sidecar(spec: Fields, meta: Meta) -> Sidecar:
     """A Sidecar. What it says of inbound connections is for those who intercept them."""
+    if not any(spec.raw(name) for name in _SAID) and "outboundTrafficPolicy" not in spec:
+        # validation.go, ValidateSidecar.
+        raise ConfigError(spec.where, f"must have one of {', '.join(_SAID)}, outboundTrafficPolicy")
     selector, outbound = spec.child("workloadSelector"), spec.child("outboundTrafficPolicy")
     labels = selector.labels("labels") if selector is not None else None
     if selector is not None:
