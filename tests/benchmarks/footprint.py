@@ -1,6 +1,5 @@
 """What a process on the mesh takes: `python -m tests.benchmarks.footprint`. Memory and threads, beside a bare one.
 
-
 Each row is a process of its own that has answered or sent a hundred requests. Memory is what is the process's own, and
 its share of what it has in common with others (Linux: Pss), since workers that are forked share much.
 """
