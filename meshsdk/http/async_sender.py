@@ -74,8 +74,10 @@ class Sender(AttemptSender[AsyncRequestBody]):
         was_used = False
         try:
             outgoing = Outgoing(self.exchange.head.method, scheme, attempt, headers, self._body, timeouts)
+            outgoing.trace = self._trace
             connect = self._pool.open if is_resend else self._pool.acquire
-            connection = await connect(attempt.endpoint, scheme, self._request.url, self._timeouts, attempt.breaker)
+            url, asked = self._request.url, self._asked
+            connection = await connect(attempt.endpoint, scheme, url, self._timeouts, attempt.breaker, asked)
             was_used = connection.requests > 0
             self.exchange.own_address = connection.own_address
             raw = await connection.exchange(outgoing)

@@ -107,11 +107,7 @@ def _exchange(runtime: Runtime, name: str, request: httpx.Request, timeout_secon
     if cluster is None:
         raise httpx.ConnectError(f"there is no cluster {name!r}", request=request)
     request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), timeout_seconds)
-    head = head_of(request, request.url.scheme)
-    target: bytes | None = request.extensions.get("target")
-    if target is not None:
-        head.target = target.decode("latin-1")
-    exchange = Exchange(head, None, None, None, cluster, random.random)
+    exchange = Exchange(head_of(request, request.url.scheme), None, None, None, cluster, random.random)
     exchange.timeouts = RouteTimeouts(stream=timeout_seconds)
     return exchange
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 from msgspec import Struct
@@ -202,6 +202,8 @@ class Dispatcher:
 
     def _find_table(self, url: httpx.URL, directory: Directory) -> RouteTable | Unsettled | None:
         """The routes of a URL's host; None for a host that is passed through."""
+        if url.scheme not in _SCHEMES or not url.host:
+            raise unsupported(url)
         names = self._names_of(url.raw_host.decode("ascii"), _port_of(url), port_is_explicit=url.port is not None)
         targets = directory.find(names)
         if targets is None:
@@ -273,12 +275,8 @@ class Dispatcher:
         headers = exchange.response_headers(attempt, raw.status, raw.headers)
         if exchange.table is not None and exchange.table.tells_ids:
             headers = with_request_id(headers, exchange.head)
-        extensions: dict[str, Any] = {
-            "http_version": raw.http_version,
-            "mesh": MeshResponseInfo(exchange, attempt, None, headers),
-            # Complete when the body is read, since trailers come after it.
-            "trailing_headers": raw.trailers,
-        }
+        extensions = raw.extensions
+        extensions["mesh"] = MeshResponseInfo(exchange, attempt, None, headers)
         return httpx.Response(raw.status, headers=headers, stream=raw.stream, extensions=extensions)
 
     def local_response(
@@ -312,15 +310,28 @@ def head_of(request: httpx.Request, scheme: str) -> RequestHead:
         if name == b"Host" or name.lower() == b"host":
             authority = value
             break
-    return RequestHead(
-        request.method, scheme, (authority or url.netloc).decode("latin-1"), url.raw_path.decode("ascii"), raw
-    )
+    asked = request.extensions.get("target")
+    # What is none is refused before it is sent, whoever asked for it.
+    target = url.raw_path.decode("ascii") if asked is None else asked.decode("latin-1")
+    return RequestHead(request.method, scheme, (authority or url.netloc).decode("latin-1"), target, raw)
 
 
 def passed_on(exchange: Exchange, response: httpx.Response) -> httpx.Response:
     """What another transport answered to a request that was none of the mesh's."""
     response.extensions = {**response.extensions, "mesh": MeshResponseInfo(exchange)}
     return response
+
+
+_SCHEMES = frozenset({"http", "https"})
+
+
+def unsupported(url: httpx.URL) -> httpx.UnsupportedProtocol:
+    """A URL that says of no server of HTTP where it is; in httpcore's words."""
+    if url.scheme in ("ws", "wss"):
+        return httpx.UnsupportedProtocol("WebSockets do not go over the mesh; leave them to a client of their own.")
+    if url.scheme and url.scheme not in _SCHEMES:
+        return httpx.UnsupportedProtocol(f"Request URL has an unsupported protocol '{url.scheme}://'.")
+    return httpx.UnsupportedProtocol("Request URL is missing an 'http://' or 'https://' protocol.")
 
 
 def _port_of(url: httpx.URL) -> int:

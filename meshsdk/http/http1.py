@@ -20,6 +20,8 @@ __all__ = ["Http1Reader", "encode_head"]
 # The longest head, trailers or run of interim responses that is read. nginx and Envoy send 60 KiB at the most.
 MAX_HEAD_BYTES = 256 * 1024
 
+_VERSIONS = {"1.0": b"HTTP/1.0"}
+
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -47,6 +49,7 @@ class Http1Reader:
 
     Attributes:
         status: Of the final response; 0 until `head_done`.
+        reason: The words beside it.
         headers: Of the final response, in order, names as sent.
         trailers: After a chunked body.
         chunks: Body that has come and was not taken yet.
@@ -70,6 +73,7 @@ class Http1Reader:
         "head_done",
         "headers",
         "is_silent",
+        "reason",
         "state",
         "status",
         "trailers",
@@ -85,6 +89,7 @@ class Http1Reader:
 
     def _reset(self) -> None:
         self.status = 0
+        self.reason = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.trailers: list[tuple[bytes, bytes]] = []
         self.chunks: list[bytes] = []
@@ -183,6 +188,11 @@ class Http1Reader:
         chunks, self.chunks, self.buffered = self.chunks, [], 0
         return chunks
 
+    @property
+    def version(self) -> bytes:
+        """Of the final response's protocol."""
+        return _VERSIONS.get(self._parser.get_http_version(), b"HTTP/1.1")
+
     def _has_length(self) -> bool:
         return any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
 
@@ -191,6 +201,9 @@ class Http1Reader:
     def on_message_begin(self) -> None:
         if self.complete:
             raise httpx.RemoteProtocolError("a second response follows the first")
+
+    def on_status(self, words: bytes) -> None:
+        self.reason += words
 
     def on_header(self, name: bytes, value: bytes) -> None:
         (self.trailers if self.head_done else self.headers).append((name, value))
@@ -217,6 +230,7 @@ class Http1Reader:
         if self._interim:
             self._interim = False
             self.headers = []
+            self.reason = b""
             return
         if not self.complete:
             self._complete()

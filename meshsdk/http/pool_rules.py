@@ -13,6 +13,7 @@ from ..balancing import Endpoint
 from ..balancing.circuit_breaker import CircuitBreaker
 from ..resources import Cluster, TcpKeepalive
 from ..security import PeerChain, TlsClientContext
+from .asked import Asked
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -23,6 +24,7 @@ __all__ = [
     "connect_timeout",
     "keepalive_seconds",
     "must_wait_for_connection",
+    "secured_by",
     "set_keepalive",
 ]
 
@@ -52,6 +54,7 @@ class Slot:
     """Where a connection belongs: an endpoint, and the settings that it was opened with.
 
     Attributes:
+        is_secure: Of https, and under which name, where that is not the URL's (`secured_by`).
         breaker: Counts the connection until it is closed.
         longest_idle: How long it may be idle, in seconds.
         tls: The context that it was secured with; None is plaintext, or a client's own https.
@@ -74,7 +77,7 @@ class Slot:
     )
 
     def __init__(
-        self, endpoint: Endpoint, is_secure: bool, breaker: CircuitBreaker, keepalive_expiry: float | None = None
+        self, endpoint: Endpoint, is_secure: bool | str, breaker: CircuitBreaker, keepalive_expiry: float | None = None
     ) -> None:
         self.endpoint = endpoint
         self.is_secure = is_secure
@@ -123,6 +126,12 @@ class Slot:
         if endpoint.is_removed or (limit is not None and requests >= limit):
             return False
         return not (config.close_connections_on_health_failure and endpoint.fails_checks)
+
+
+def secured_by(scheme: str, asked: Asked | None) -> bool | str:
+    """What parts connections to an endpoint: plaintext, the TLS of https, or that with a name of its own, since a
+    server was proven to be whom it was asked for, and nobody else."""
+    return scheme == "https" and ((asked.sni_hostname or True) if asked is not None else True)
 
 
 def must_wait_for_connection(breaker: CircuitBreaker, endpoint: Endpoint, own_connections: int) -> bool:

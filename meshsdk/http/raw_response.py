@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
+
+from .network_stream import NetworkStream
 
 __all__ = ["RawResponse"]
 
@@ -16,11 +20,14 @@ class RawResponse:
         status: HTTP status.
         headers: Name and value pairs as sent.
         stream: The body.
-        http_version: `HTTP/1.1` or `HTTP/2`.
+        http_version: `HTTP/1.1`, `HTTP/1.0` or `HTTP/2`.
         trailers: Those known by now; for a stream, complete when the stream ended.
+        network_stream: Tells of the connection.
+        reason: HTTP/1's words for the status; None where the protocol has none.
+        stream_id: HTTP/2's; None for HTTP/1.
     """
 
-    __slots__ = ("headers", "http_version", "status", "stream", "trailers")
+    __slots__ = ("headers", "http_version", "network_stream", "reason", "status", "stream", "stream_id", "trailers")
 
     def __init__(
         self,
@@ -29,12 +36,33 @@ class RawResponse:
         stream: httpx.SyncByteStream | httpx.AsyncByteStream,
         http_version: bytes,
         trailers: Headers,
+        network_stream: NetworkStream | None = None,
+        reason: bytes | None = None,
+        stream_id: int | None = None,
     ) -> None:
         self.status = status
         self.headers = headers
         self.stream = stream
         self.http_version = http_version
         self.trailers = trailers
+        self.network_stream = network_stream
+        self.reason = reason
+        self.stream_id = stream_id
+
+    @property
+    def extensions(self) -> dict[str, Any]:
+        """What httpx's response says of it, in the words of httpcore."""
+        told: dict[str, Any] = {
+            "http_version": self.http_version,
+            # Complete when the body is read, since trailers come after it.
+            "trailing_headers": self.trailers,
+            "network_stream": self.network_stream,
+        }
+        if self.reason is not None:
+            told["reason_phrase"] = self.reason
+        else:
+            told["stream_id"] = self.stream_id
+        return told
 
     def header(self, name: str) -> str | None:
         """A header's value by lower-case name, several joined with commas; None where it is missing."""

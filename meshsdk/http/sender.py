@@ -12,6 +12,7 @@ import httpx
 from ..balancing.client_weights import take_load_report
 from ..exchange import Attempt, Exchange, LocalReply, Outcome, asked_back_off, count_end, report
 from ..routing.timeouts import is_grpc
+from .asked import asked_of
 from .dispatcher import IDEMPOTENT_METHODS, outcome_of
 from .http1 import Http1Reader
 from .raw_response import RawResponse
@@ -63,7 +64,18 @@ class AttemptSender(Generic[B]):
         now: The clock of whoever sends, in seconds.
     """
 
-    __slots__ = ("_body", "_last", "_now", "_observation", "_request", "_resends", "_timeouts", "exchange")
+    __slots__ = (
+        "_asked",
+        "_body",
+        "_last",
+        "_now",
+        "_observation",
+        "_request",
+        "_resends",
+        "_timeouts",
+        "_trace",
+        "exchange",
+    )
 
     def __init__(
         self,
@@ -75,6 +87,8 @@ class AttemptSender(Generic[B]):
         now: Callable[[], float],
     ) -> None:
         self._request = request
+        self._asked = asked = asked_of(request)
+        self._trace = asked.trace if asked is not None else None
         self.exchange = exchange
         self._body: bytes | B = body
         self._timeouts = timeouts

@@ -15,6 +15,7 @@ import httpx
 from .connection_state import ALL_SENT, GIVEN_UP
 from .errors import DeadlineExceededError
 from .http1 import Http1Reader
+from .network_stream import NetworkStream
 from .outgoing import CONTINUE_WAIT_SECONDS, Outgoing
 from .pool_rules import address_of
 from .raw_response import EMPTY_BODY, RawResponse, Releasable
@@ -37,9 +38,11 @@ class SyncHttp1Connection:
         sock: Connected, TLS done.
         on_release: Called when the connection may serve another request, or is closed (see `is_open`).
         must_be_told: A body that ends with a TLS connection is whole only where the peer said that it closes.
+        holds: A response that has come whole keeps the connection until it is read or closed.
     """
 
     __slots__ = (
+        "_holds",
         "_is_tls",
         "_must_be_told",
         "_on_release",
@@ -49,6 +52,7 @@ class SyncHttp1Connection:
         "_sock",
         "idle_since",
         "is_open",
+        "network_stream",
         "own_address",
         "reader",
         "requests",
@@ -60,11 +64,13 @@ class SyncHttp1Connection:
         on_release: Callable[[SyncHttp1Connection], None],
         *,
         must_be_told: bool = True,
+        holds: bool = False,
     ) -> None:
         self._sock = sock
         self._on_release = on_release
         self._is_tls = isinstance(sock, ssl.SSLSocket)
         self._must_be_told = must_be_told
+        self._holds = holds
         self._send_limit = _Limit(sock, socket.SO_SNDTIMEO)
         # Over TLS the two directions share one timeout, and so one memory of what it is.
         self._receive_limit = self._send_limit if self._is_tls else _Limit(sock, socket.SO_RCVTIMEO)
@@ -75,6 +81,7 @@ class SyncHttp1Connection:
         self.idle_since = 0.0
         self.requests = 0
         self.own_address = address_of(sock.getsockname())
+        self.network_stream = NetworkStream(sock, sock if isinstance(sock, ssl.SSLSocket) else None)
 
     def is_usable(self) -> bool:
         """Whether an idle connection can take a request. A socket that has something to say was closed, or would
@@ -89,30 +96,47 @@ class SyncHttp1Connection:
             DeadlineExceededError: The mesh's deadline passed; the connection is closed.
         """
         self.requests += 1
-        reader = self.reader
+        reader, trace = self.reader, outgoing.trace
         try:
             head = outgoing.http1_head()
             reader.expect(outgoing.method)
+            if trace is not None:
+                trace.tell(trace.sending("http11"))
             body = outgoing.body
             if isinstance(body, bytes) and not outgoing.framing.is_chunked and not outgoing.framing.expects_continue:
                 self._send_whole(head, body, outgoing)
             else:
                 self._send_streamed(head, outgoing)
+            if trace is not None:
+                trace.tell(trace.sent())
             while not reader.head_done:
                 self._read(outgoing)
-        except BaseException:
+            if trace is not None:
+                trace.tell(trace.end((reader.version, reader.status, reader.reason, reader.headers)))
+        except BaseException as error:
             self.close()
             outgoing.attempt.finish()
+            if trace is not None:
+                trace.tell(trace.failed(error))
             raise
+        response = RawResponse(
+            reader.status,
+            reader.headers,
+            EMPTY_BODY,
+            reader.version,
+            reader.trailers,
+            self.network_stream,
+            reader.reason,
+        )
+        if not reader.complete or self._holds or trace is not None:
+            response.stream = _Body(self, outgoing)
+            return response
         # All that is asked of the reader is taken before the connection is let go: the next request has it then.
-        status, headers, trailers = reader.status, reader.headers, reader.trailers
-        if reader.complete:
-            content = b"".join(reader.take())
-            self._finish(outgoing)
-            body_stream: httpx.SyncByteStream = httpx.ByteStream(content) if content else EMPTY_BODY
-        else:
-            body_stream = _Body(self, outgoing)
-        return RawResponse(status, headers, body_stream, b"HTTP/1.1", trailers)
+        content = b"".join(reader.take())
+        self._finish(outgoing)
+        if content:
+            response.stream = httpx.ByteStream(content)
+        return response
 
     def close(self) -> None:
         """Close the connection. From any thread; a request under way on it fails."""
@@ -305,27 +329,48 @@ class _Body(httpx.SyncByteStream, Releasable):
         self._is_done = False
 
     def __iter__(self) -> Iterator[bytes]:
-        connection, reader = self._connection, self._connection.reader
+        connection, reader, trace = self._connection, self._connection.reader, self._outgoing.trace
+        if self._is_done:
+            return
         try:
+            if trace is not None:
+                trace.tell(trace.receiving())
             while True:
+                is_last = reader.complete
                 yield from reader.take()
-                if reader.complete:
+                if self._is_done:
+                    return  # Closed with a chunk in hand; the connection may be another request's by now.
+                if is_last:
                     break
                 connection._read(self._outgoing)
         except DeadlineExceededError as error:
-            self.close()
-            raise httpx.ReadTimeout("the route's timeout ran out while the response was read") from error
-        except BaseException:
-            self.close()
+            failure = httpx.ReadTimeout("the route's timeout ran out while the response was read")
+            self._break(failure)
+            raise failure from error
+        except BaseException as error:
+            self._break(error)
             raise
         self._is_done = True
         connection._finish(self._outgoing)
+        if trace is not None:
+            trace.tell(trace.received())
+
+    def _break(self, error: BaseException) -> None:
+        self.let_go()
+        if self._outgoing.trace is not None:
+            self._outgoing.trace.tell(self._outgoing.trace.failed(error))
 
     def close(self) -> None:
+        trace = self._outgoing.trace
+        if trace is not None and not self._is_done:
+            trace.tell(trace.left())
         self.let_go()
 
     def let_go(self) -> None:
         if not self._is_done:
             self._is_done = True
-            self._connection.close()
-            self._outgoing.attempt.finish()
+            if self._connection.reader.complete:
+                self._connection._finish(self._outgoing)
+            else:
+                self._connection.close()
+                self._outgoing.attempt.finish()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 
@@ -15,6 +16,7 @@ import httpx
 
 from .errors import DeadlineExceededError
 from .http2 import PIECE_BYTES, Http2Session, Http2Stream
+from .network_stream import NetworkStream
 from .outgoing import Outgoing
 from .pool_rules import address_of
 from .raw_response import RawResponse, Releasable
@@ -41,6 +43,7 @@ class SyncHttp2Connection:
         self.idle_since = 0.0
         self.requests = 0
         self.own_address = address_of(sock.getsockname())
+        self.network_stream = NetworkStream(sock, sock if isinstance(sock, ssl.SSLSocket) else None)
 
     def is_usable(self) -> bool:
         """Whether an idle connection can take a request. What the peer said meanwhile (PING, GOAWAY) is read first."""
@@ -58,7 +61,7 @@ class SyncHttp2Connection:
     def exchange(self, outgoing: Outgoing[RequestBody]) -> RawResponse:
         """See `SyncHttp1Connection.exchange`."""
         self.requests += 1
-        stream: Http2Stream | None = None
+        trace = outgoing.trace
         try:
             stream, data = self._session.open(
                 outgoing.method,
@@ -68,17 +71,27 @@ class SyncHttp2Connection:
                 end=not outgoing.body,
                 framing=outgoing.framing,
             )
+            if trace is not None:
+                trace.tell(trace.sending("http2", stream_id=stream.id, is_first=self.requests == 1))
             self._send(data, outgoing)
             if outgoing.body:
                 self._send_body(stream, outgoing)
+            if trace is not None:
+                trace.tell(trace.sent())
             while not stream.head_done:
                 self._read(stream, outgoing)
-        except BaseException:
+            if trace is not None:
+                trace.tell(trace.end((stream.status, stream.headers)))
+        except BaseException as error:
             self.close()
             outgoing.attempt.finish()
+            if trace is not None:
+                trace.tell(trace.failed(error))
             raise
         body = _Body(self, stream, outgoing)
-        return RawResponse(stream.status, stream.headers, body, b"HTTP/2", stream.trailers)
+        return RawResponse(
+            stream.status, stream.headers, body, b"HTTP/2", stream.trailers, self.network_stream, stream_id=stream.id
+        )
 
     def close(self) -> None:
         """See `SyncHttp1Connection.close`."""
@@ -186,8 +199,10 @@ class _Body(httpx.SyncByteStream, Releasable):
         self._is_done = False
 
     def __iter__(self) -> Iterator[bytes]:
-        connection, stream = self._connection, self._stream
+        connection, stream, trace = self._connection, self._stream, self._outgoing.trace
         try:
+            if trace is not None:
+                trace.tell(trace.receiving())
             while True:
                 chunks, window = connection._session.take(stream)
                 connection._send(window, self._outgoing)
@@ -196,14 +211,25 @@ class _Body(httpx.SyncByteStream, Releasable):
                     break
                 connection._read(stream, self._outgoing)
         except DeadlineExceededError as error:
-            self.close()
-            raise httpx.ReadTimeout("the route's timeout ran out while the response was read") from error
-        except BaseException:
-            self.close()
+            failure = httpx.ReadTimeout("the route's timeout ran out while the response was read")
+            self._break(failure)
+            raise failure from error
+        except BaseException as error:
+            self._break(error)
             raise
-        self.close()
+        self.let_go()
+        if trace is not None:
+            trace.tell(trace.received())
+
+    def _break(self, error: BaseException) -> None:
+        self.let_go()
+        if self._outgoing.trace is not None:
+            self._outgoing.trace.tell(self._outgoing.trace.failed(error))
 
     def close(self) -> None:
+        trace = self._outgoing.trace
+        if trace is not None and not self._is_done:
+            trace.tell(trace.left())
         self.let_go()
 
     def let_go(self) -> None:

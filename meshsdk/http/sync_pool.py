@@ -16,7 +16,9 @@ import httpx
 
 from ..balancing import Endpoint
 from ..balancing.circuit_breaker import CircuitBreaker
+from .asked import Asked, Trace
 from .errors import PendingOverflowError
+from .network_stream import NetworkStream
 from .pool_rules import (
     SWEEP_SECONDS,
     Slot,
@@ -24,6 +26,7 @@ from .pool_rules import (
     connect_timeout,
     keepalive_seconds,
     must_wait_for_connection,
+    secured_by,
     set_keepalive,
 )
 from .sync_http1 import SyncHttp1Connection
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["SyncConnection", "SyncPool"]
 
 SyncConnection: TypeAlias = "SyncHttp1Connection | SyncHttp2Connection"
-Key = tuple[Endpoint, bool]
+Key = tuple[Endpoint, bool | str]
 
 
 class SyncPool:
@@ -50,6 +53,8 @@ class SyncPool:
     def __init__(self, tls: TlsChooser, limits: httpx.Limits) -> None:
         self._tls = tls
         self._limits = limits
+        # As with httpx, a connection is busy until its response is read or closed, where they are counted.
+        self._holds = limits.max_connections is not None
         self._idle: dict[Key, list[SyncConnection]] = {}
         self._slots: dict[SyncConnection, Slot] = {}
         self._condition = threading.Condition(threading.RLock())
@@ -60,15 +65,29 @@ class SyncPool:
         self._closed = False
 
     def acquire(
-        self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts, breaker: CircuitBreaker
+        self,
+        endpoint: Endpoint,
+        scheme: str,
+        url: httpx.URL,
+        timeouts: Timeouts,
+        breaker: CircuitBreaker,
+        asked: Asked | None = None,
     ) -> SyncConnection:
         """An idle connection to an endpoint, or a new one.
+
+        Args:
+            endpoint: Where to.
+            scheme: The request's.
+            url: The request's; a new connection of https proves its host, unless `asked` has another name.
+            timeouts: The caller's.
+            breaker: Counts new connections.
+            asked: What else the request asks of its connection.
 
         Raises:
             httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, PendingOverflowError
         """
-        connection = self._take_idle((endpoint, scheme == "https"))
-        return connection or self.open(endpoint, scheme, url, timeouts, breaker)
+        connection = self._take_idle((endpoint, secured_by(scheme, asked)))
+        return connection or self.open(endpoint, scheme, url, timeouts, breaker, asked)
 
     def _take_idle(self, key: Key) -> SyncConnection | None:
         idle = self._idle.get(key)
@@ -84,28 +103,40 @@ class SyncPool:
         return None
 
     def open(
-        self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts, breaker: CircuitBreaker
+        self,
+        endpoint: Endpoint,
+        scheme: str,
+        url: httpx.URL,
+        timeouts: Timeouts,
+        breaker: CircuitBreaker,
+        asked: Asked | None = None,
     ) -> SyncConnection:
         """A new connection, whatever is idle. Raises as `acquire` does."""
         if breaker.pending >= breaker.max_pending:
             raise PendingOverflowError
         breaker.pending += 1
         try:
-            return self._open(endpoint, scheme, url, timeouts, breaker)
+            return self._open(endpoint, scheme, url, timeouts, breaker, asked)
         finally:
             breaker.pending -= 1
 
     def _open(
-        self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts, breaker: CircuitBreaker
+        self,
+        endpoint: Endpoint,
+        scheme: str,
+        url: httpx.URL,
+        timeouts: Timeouts,
+        breaker: CircuitBreaker,
+        asked: Asked | None,
     ) -> SyncConnection:
-        key = (endpoint, scheme == "https")
+        key = (endpoint, secured_by(scheme, asked))
         reused = self._take_room(key, timeouts.pool, breaker)
         if reused is not None:
             return reused
         connection: SyncConnection | None = None
         slot = Slot(endpoint, key[1], breaker, self._limits.keepalive_expiry)
         try:
-            connection = self._connect(slot, scheme, url.host, connect_timeout(endpoint, timeouts.connect))
+            connection = self._connect(slot, scheme, url.host, connect_timeout(endpoint, timeouts.connect), asked)
         except OSError as error:
             raise connect_error(error, endpoint) from error
         finally:
@@ -280,29 +311,48 @@ class SyncPool:
             raise
         return secured
 
-    def _connect(self, slot: Slot, scheme: str, host: str, seconds: float | None) -> SyncConnection:
-        endpoint = slot.endpoint
-        chosen = self._tls.choose(endpoint, scheme, host)
-        sock = _open_socket(endpoint, seconds)
+    def _connect(
+        self, slot: Slot, scheme: str, host: str, seconds: float | None, asked: Asked | None
+    ) -> SyncConnection:
+        endpoint, trace = slot.endpoint, asked.trace if asked is not None else None
+        chosen = self._tls.choose(endpoint, scheme, (asked.sni_hostname or host) if asked is not None else host)
+        sock = _open_socket(endpoint, seconds) if trace is None else _open_told_socket(endpoint, seconds, trace)
         try:
             protocol: str | None = None
             if chosen is not None:
                 context, server_name = chosen
                 known = context.sessions.get((endpoint, server_name or None))
                 session = known[0] if known is not None else None
+                if trace is not None:
+                    trace.tell(trace.securing(context.context, server_name, seconds))
                 sock = context.context.wrap_socket(
                     sock, server_hostname=server_name or None, session=session, suppress_ragged_eofs=False
                 )
                 verify_peer(context, sock, slot)
                 protocol = sock.selected_alpn_protocol()
+                if trace is not None:
+                    trace.tell(trace.end(NetworkStream(sock, sock)))
             if speaks_http2(protocol, endpoint.cluster.config.protocol):
                 from .sync_http2 import SyncHttp2Connection  # h2 is loaded when a peer speaks HTTP/2.
 
                 return SyncHttp2Connection(sock, self.release)
-            return SyncHttp1Connection(sock, self.release, must_be_told=self._tls.must_be_told)
-        except BaseException:
+            return SyncHttp1Connection(sock, self.release, must_be_told=self._tls.must_be_told, holds=self._holds)
+        except BaseException as error:
             sock.close()
+            if trace is not None:
+                trace.tell(trace.failed(error))
             raise
+
+
+def _open_told_socket(endpoint: Endpoint, seconds: float | None, trace: Trace) -> socket.socket:
+    trace.tell(trace.connecting(endpoint.address, seconds))
+    try:
+        sock = _open_socket(endpoint, seconds)
+    except OSError as error:
+        trace.tell(trace.failed(connect_error(error, endpoint)))
+        raise
+    trace.tell(trace.end(NetworkStream(sock, None)))
+    return sock
 
 
 def _open_socket(endpoint: Endpoint, seconds: float | None) -> socket.socket:
