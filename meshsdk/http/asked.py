@@ -138,4 +138,5 @@ class Trace:
 
     def _closed(self) -> Events:
         step = f"{self._prefix}.response_closed"
-        return [(f"{step}.started", {}), (f"{step}.complete", {"return_value": None})]
+        told = {name: value for name, value in self._info.items() if name == "stream_id"}
+        return [(f"{step}.started", told), (f"{step}.complete", {"return_value": None})]

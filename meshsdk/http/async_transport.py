@@ -99,6 +99,10 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
             raise
         return record.answered(response)
 
+    def leaves_out(self, request: httpx.Request) -> bool:
+        """Whether a request is of no protocol of the mesh's, and may go elsewhere."""
+        return self._dispatcher.leaves_out(request)
+
     async def _handle(
         self, request: httpx.Request, outside: httpx.AsyncBaseTransport | None, record: Record | None
     ) -> httpx.Response:

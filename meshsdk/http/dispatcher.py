@@ -178,6 +178,10 @@ class Dispatcher:
                 return Unsettled((root,))
         return begun
 
+    def leaves_out(self, request: httpx.Request) -> bool:
+        """Whether a request is of no protocol of the mesh's, and may go elsewhere."""
+        return request.url.scheme not in _SCHEMES and self._runtime.unknown_hosts == "allow"
+
     @property
     def access_logs(self) -> AccessLogs | None:
         """Where requests are told of, as far as that is known now."""

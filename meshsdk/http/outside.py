@@ -29,6 +29,8 @@ class _MeshFirst(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """See `httpx.BaseTransport`."""
+        if self._mesh.leaves_out(request):
+            return self._outside.handle_request(request)
         return self._mesh.handle_request(request, self._outside)
 
     def __enter__(self) -> _MeshFirst:
@@ -52,6 +54,8 @@ class _AsyncMeshFirst(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """See `httpx.AsyncBaseTransport`."""
+        if self._mesh.leaves_out(request):
+            return await self._outside.handle_async_request(request)
         return await self._mesh.handle_async_request(request, self._outside)
 
     async def __aenter__(self) -> _AsyncMeshFirst:

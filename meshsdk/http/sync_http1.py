@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import ssl
@@ -274,14 +275,16 @@ class _Limit:
     """How long operations of one direction may take.
 
     The kernel keeps the time (SO_RCVTIMEO, SO_SNDTIMEO): Python's own timeouts cost a poll before each operation. Over
-    TLS, where an operation may need both directions, they are Python's all the same.
+    TLS, where an operation may need both directions, they are Python's all the same, and so they are where something
+    stands in for the socket that waits in a way of its own: gevent's lets other greenlets run meanwhile.
     """
 
-    __slots__ = ("_option", "_seconds", "_sock")
+    __slots__ = ("_is_of_kernel", "_option", "_seconds", "_sock")
 
     def __init__(self, sock: socket.socket, option: int) -> None:
         self._sock = sock
         self._option = option
+        self._is_of_kernel = not isinstance(sock, ssl.SSLSocket) and _blocks(sock)
         self._seconds: float | None = -1.0
 
     def apply(self, seconds: float | None, deadline: float | None) -> None:
@@ -305,7 +308,7 @@ class _Limit:
             raise httpx.ReadError(f"the connection was closed: {error}") from error
 
     def _set(self, seconds: float | None) -> None:
-        if isinstance(self._sock, ssl.SSLSocket):
+        if not self._is_of_kernel:
             self._sock.settimeout(seconds if seconds is None else max(0.001, seconds))
             return
         if self._sock.gettimeout() is not None:
@@ -313,6 +316,12 @@ class _Limit:
         # A timeval of zero would mean no limit.
         micros = 0 if seconds is None else max(1000, int(seconds * 1e6))
         self._sock.setsockopt(socket.SOL_SOCKET, self._option, struct.pack("@ll", *divmod(micros, 1_000_000)))
+
+
+def _blocks(sock: socket.socket) -> bool:
+    """Whether a socket without a timeout waits in the kernel."""
+    sock.settimeout(None)
+    return os.get_blocking(sock.fileno())
 
 
 def _check_deadline(deadline: float | None) -> None:

@@ -100,6 +100,10 @@ class MeshTransport(httpx.BaseTransport):
             raise
         return record.answered(response)
 
+    def leaves_out(self, request: httpx.Request) -> bool:
+        """Whether a request is of no protocol of the mesh's, and may go elsewhere."""
+        return self._dispatcher.leaves_out(request)
+
     def _handle(
         self, request: httpx.Request, outside: httpx.BaseTransport | None, record: Record | None
     ) -> httpx.Response:

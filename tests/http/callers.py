@@ -76,6 +76,12 @@ class Caller:
         return self._runner.run(function())
 
     @property
+    def client(self) -> httpx.Client:
+        """The client of a sync caller."""
+        assert self._sync is not None
+        return self._sync
+
+    @property
     def async_client(self) -> httpx.AsyncClient:
         """The client of an async caller."""
         assert self._async is not None
