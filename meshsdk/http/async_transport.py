@@ -63,6 +63,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
     ) -> None:
         self._runtime = mesh.runtime
         self._dispatcher = Dispatcher(self._runtime, authority)
+        self.remember = self._dispatcher.remember
         self._runtime.register(self)
         self._tls = TlsChooser(
             lambda: httpx.create_ssl_context(verify),

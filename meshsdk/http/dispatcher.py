@@ -33,6 +33,8 @@ from .errors import (
     RefusedStreamError,
     as_httpx_error,
 )
+from .known_urls import KnownUrl, KnownUrls
+from .library import HTTPX, Library
 from .raw_response import RawResponse
 from .runtime import Runtime
 
@@ -131,13 +133,20 @@ class Dispatcher:
     Args:
         runtime: The mesh.
         authority: Whose listeners are asked for (gRFC A47); None takes the default ones.
+        library: Whose requests they are.
+
+    Attributes:
+        remember: Called with a URL that will come again, as the same object.
 
     Raises:
         BootstrapError: There is no such authority.
     """
 
-    def __init__(self, runtime: Runtime, authority: str | None = None) -> None:
+    def __init__(self, runtime: Runtime, authority: str | None = None, library: Library = HTTPX) -> None:
         self._runtime = runtime
+        self._respond = library.response
+        self._known_urls = KnownUrls()
+        self.remember = self._known_urls.remember
         self._names_of = partial(runtime.listener_names, authority=authority)
         self._names_of("any", 80, port_is_explicit=False)
         self._directory: Directory | None = None
@@ -156,20 +165,19 @@ class Dispatcher:
             # A new dict rather than clear(): another thread may be reading the old one.
             self._tables = {}
             self._directory = directory
-        url = request.url
-        key = (url.scheme, url.netloc)
-        tables = self._tables
+        known = self._known_urls.find(request.url)
+        key, tables = known.key, self._tables
         table = tables.get(key)
         if table is None and key not in tables:
-            found = self._find_table(url, directory)
+            found = self._find_table(known.url, directory)
             if isinstance(found, Unsettled):
                 return found
             table = found
             if len(tables) < 4 * _MAX_PASSTHROUGH_HOSTS:
                 tables[key] = table
-        head = head_of(request, key[0])
+        head = _head(request, known)
         if table is None:
-            return Exchange(head, None, None, None, self._passthrough_cluster(url), random.random)
+            return Exchange(head, None, None, None, self._passthrough_cluster(known.url), random.random)
         begun = begin(table, directory.clusters, head)
         if type(begun) is LocalReply and begun.missing_cluster:
             # The request named its cluster itself, so nobody has asked for it yet.
@@ -281,7 +289,8 @@ class Dispatcher:
             headers = with_request_id(headers, exchange.head)
         extensions = raw.extensions
         extensions["mesh"] = MeshResponseInfo(exchange, attempt, None, headers)
-        return httpx.Response(raw.status, headers=headers, stream=raw.stream, extensions=extensions)
+        response: httpx.Response = self._respond(raw.status, headers, raw.stream, extensions)
+        return response
 
     def local_response(
         self, request: httpx.Request, reply: LocalReply, exchange: Exchange | None = None
@@ -308,7 +317,13 @@ class Dispatcher:
 
 def head_of(request: httpx.Request, scheme: str) -> RequestHead:
     """What decisions depend on."""
-    url, raw = request.url, request.headers.raw
+    known = KnownUrl(request.url)
+    known.scheme = scheme
+    return _head(request, known)
+
+
+def _head(request: httpx.Request, known: KnownUrl) -> RequestHead:
+    raw = request.headers.raw
     authority = b""
     for name, value in raw:
         if name == b"Host" or name.lower() == b"host":
@@ -316,8 +331,10 @@ def head_of(request: httpx.Request, scheme: str) -> RequestHead:
             break
     asked = request.extensions.get("target")
     # What is none is refused before it is sent, whoever asked for it.
-    target = url.raw_path.decode("ascii") if asked is None else asked.decode("latin-1")
-    return RequestHead(request.method, scheme, (authority or url.netloc).decode("latin-1"), target, raw)
+    target = known.target if asked is None else asked.decode("latin-1")
+    return RequestHead(
+        request.method, known.scheme, authority.decode("latin-1") if authority else known.authority, target, raw
+    )
 
 
 def passed_on(exchange: Exchange, response: httpx.Response) -> httpx.Response:

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from .async_transport import AsyncMeshTransport
+from .library import HTTPX
 from .sync_transport import MeshTransport
 
 __all__ = ["make_async_client", "make_client"]
@@ -89,7 +90,8 @@ def make_client(
     mounted: Mapping[str, httpx.BaseTransport | None] = {
         pattern: _MeshFirst(transport, outside) if outside is not None else None for pattern, outside in mounts.items()
     }
-    return httpx.Client(transport=transport, mounts=mounted, **kwargs)
+    make = HTTPX.client_class if kwargs.pop("fast", True) else httpx.Client
+    return make(transport=transport, mounts=mounted, **kwargs)
 
 
 def make_async_client(
@@ -112,7 +114,8 @@ def make_async_client(
         pattern: _AsyncMeshFirst(transport, outside) if outside is not None else None
         for pattern, outside in mounts.items()
     }
-    return httpx.AsyncClient(transport=transport, mounts=mounted, **kwargs)
+    make = HTTPX.async_client_class if kwargs.pop("fast", True) else httpx.AsyncClient
+    return make(transport=transport, mounts=mounted, **kwargs)
 
 
 def _transport_options(verify: ssl.SSLContext | str | bool, http2: bool, limits: httpx.Limits | None) -> dict[str, Any]:

@@ -66,6 +66,7 @@ class MeshTransport(httpx.BaseTransport):
     ) -> None:
         self._runtime = mesh.runtime
         self._dispatcher = Dispatcher(self._runtime, authority)
+        self.remember = self._dispatcher.remember
         self._runtime.register(self)
         self._tls = TlsChooser(
             lambda: httpx.create_ssl_context(verify),
