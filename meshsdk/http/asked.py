@@ -7,7 +7,7 @@ working: `connection.connect_tcp.started`, `http11.send_request_headers.complete
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..resources import Address
@@ -15,6 +15,7 @@ from ..resources import Address
 __all__ = ["Asked", "Trace", "asked_of"]
 
 Events = list[tuple[str, dict[str, Any]]]
+Told = Callable[[BaseException], BaseException]
 
 
 class Asked:
@@ -32,14 +33,14 @@ class Asked:
         self.trace = trace
 
 
-def asked_of(request: Any) -> Asked | None:
-    """What a request's extensions ask; None where that is nothing."""
+def asked_of(request: Any, told: Told) -> Asked | None:
+    """What a request's extensions ask; None where that is nothing. `told` is how its caller hears of an error."""
     extensions: Mapping[str, Any] = request.extensions
     name, callback = extensions.get("sni_hostname"), extensions.get("trace")
     if not name and callback is None:
         return None
     name = name.decode("ascii") if isinstance(name, bytes) else name or ""
-    return Asked(name, Trace(callback, request) if callback is not None else None)
+    return Asked(name, Trace(callback, request, told) if callback is not None else None)
 
 
 class Trace:
@@ -48,12 +49,14 @@ class Trace:
     Args:
         callback: Is given the name of each event and what belongs to it.
         request: As the caller has made it.
+        told: What the caller hears in the place of an error of the engine's.
     """
 
-    __slots__ = ("_callback", "_info", "_prefix", "_step")
+    __slots__ = ("_callback", "_info", "_prefix", "_step", "_told")
 
-    def __init__(self, callback: Any, request: Any) -> None:
+    def __init__(self, callback: Any, request: Any, told: Told) -> None:
         self._callback = callback
+        self._told = told
         self._prefix = ""
         self._info: dict[str, Any] = {"request": request}
         self._step = ""
@@ -106,7 +109,7 @@ class Trace:
 
     def failed(self, error: BaseException) -> Events:
         """The step failed, and with it the request."""
-        events: Events = [(f"{self._step}.failed", {"exception": error})]
+        events: Events = [(f"{self._step}.failed", {"exception": self._told(error)})]
         return events + self._closed() if self._prefix else events
 
     def sending(self, protocol: str, *, stream_id: int | None = None, is_first: bool = False) -> Events:

@@ -7,13 +7,12 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import httpx
-
 from ..resources import Address
 from ..security import TlsClientContext
 from .asked import Asked, Trace
 from .async_http1 import AsyncHttp1Connection
 from .breaking_off import break_off
+from .errors import ConnectError
 from .network_stream import NetworkStream, stream_of
 from .pool_rules import Slot, connect_error, set_keepalive
 from .tls import ResumedContext, TlsChooser, speaks_http2, verify_peer
@@ -68,7 +67,7 @@ class AsyncDialer:
             asked: What else the request asks of its connection.
 
         Raises:
-            OSError, httpx.ConnectError
+            OSError, ConnectError
         """
         address = slot.endpoint.address
         chosen = self._tls.choose(slot.endpoint, scheme, (asked.sni_hostname or host) if asked is not None else host)
@@ -179,7 +178,7 @@ class _Negotiator(asyncio.Protocol):
             ssl_object = transport.get_extra_info("ssl_object")
             try:
                 verify_peer(self._tls, ssl_object, self._slot)
-            except httpx.ConnectError as error:
+            except ConnectError as error:
                 self.error = error
                 break_off(transport)
                 return

@@ -10,16 +10,14 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import httpx
-
 from .breaking_off import break_off
 from .connection_state import ALL_SENT, GIVEN_UP
-from .errors import DeadlineExceededError
+from .errors import DeadlineExceededError, ReadError, ReadTimeout, RemoteProtocolError
 from .http1 import Http1Reader
 from .network_stream import NetworkStream, stream_of
 from .outgoing import CONTINUE_WAIT_SECONDS, Outgoing
 from .pool_rules import address_of
-from .raw_response import EMPTY_BODY, RawResponse, Releasable
+from .raw_response import AsyncBody, RawResponse
 from .read_timer import ReadTimer
 from .request_body import AsyncRequestBody
 from .request_rules import Framer
@@ -89,7 +87,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         reader = self.reader
         try:
             reader.feed(data)
-        except httpx.RemoteProtocolError as error:
+        except RemoteProtocolError as error:
             self._fail(error)
             return
         if reader.buffered > _HIGH_WATER_BYTES and not self._is_paused and not reader.complete:
@@ -101,7 +99,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         try:
             self.reader.feed_eof(is_whole=not self._must_be_told or self._was_told())
-        except httpx.RemoteProtocolError as error:
+        except RemoteProtocolError as error:
             self._fail(error)
         else:
             self._mark_closed()
@@ -122,11 +120,11 @@ class AsyncHttp1Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
             self._read_what_is_left()
-            self._fail(httpx.ReadError(f"the connection was lost: {exc}"))
+            self._fail(ReadError(f"the connection was lost: {exc}"))
         elif not self.reader.complete:
             try:
                 self.reader.feed_eof(is_whole=not self._must_be_told or self._was_told())
-            except httpx.RemoteProtocolError as error:
+            except RemoteProtocolError as error:
                 self._fail(error)
         self._mark_closed()
         self._timer.wake()
@@ -137,7 +135,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         if self._tls is not None or self._transport is None or not isinstance(self._loop, asyncio.BaseEventLoop):
             return
         descriptor = self._transport.get_extra_info("socket").fileno()
-        with contextlib.suppress(OSError, httpx.RemoteProtocolError):
+        with contextlib.suppress(OSError, RemoteProtocolError):
             while not self.reader.complete and (data := os.read(descriptor, _READ_BYTES)):
                 self.reader.feed(data)
 
@@ -154,7 +152,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         """Send a request and read the response's head.
 
         Raises:
-            httpx.TransportError: What went wrong; the connection is closed.
+            TransportError: What went wrong; the connection is closed.
             DeadlineExceededError: The mesh's deadline passed; the connection is closed.
         """
         self.requests += 1
@@ -190,7 +188,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         response = RawResponse(
             reader.status,
             reader.headers,
-            EMPTY_BODY,
+            b"",
             reader.version,
             reader.trailers,
             self.network_stream,
@@ -200,17 +198,15 @@ class AsyncHttp1Connection(asyncio.Protocol):
             response.stream = _Body(self, outgoing)
             return response
         # All that is asked of the reader is taken before the connection is let go: the next request has it then.
-        content = b"".join(reader.take())
+        response.stream = b"".join(reader.take())
         self._finish(outgoing)
-        if content:
-            response.stream = httpx.ByteStream(content)
         return response
 
     def close(self) -> None:
         """Close the connection; a request under way on it fails."""
         if self._transport is not None:
             break_off(self._transport)
-        self._fail(httpx.ReadError("the connection was closed"))
+        self._fail(ReadError("the connection was closed"))
         self._mark_closed()
 
     def _finish(self, outgoing: Outgoing[AsyncRequestBody]) -> None:
@@ -234,7 +230,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         if self._error is None:
             self._error = error
         self._timer.wake()
-        if isinstance(error, httpx.RemoteProtocolError):
+        if isinstance(error, RemoteProtocolError):
             self._mark_closed()
 
     def _resume_reading(self) -> None:
@@ -248,7 +244,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         if self._error is not None:
             raise self._error
         if not self.is_open:
-            raise httpx.ReadError("the connection was closed")
+            raise ReadError("the connection was closed")
         self._resume_reading()
         await self._timer.wait(outgoing.timeouts.read if seconds is None else seconds, outgoing.attempt.deadline)
         reader = self.reader
@@ -319,7 +315,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         while not reader.continue_received and not reader.head_done:
             try:
                 await self._more(outgoing, max(0.0, give_up - self._loop.time()))
-            except httpx.ReadTimeout:
+            except ReadTimeout:
                 return
 
 
@@ -327,7 +323,7 @@ async def _one(chunk: bytes) -> AsyncIterator[bytes]:
     yield chunk
 
 
-class _Body(httpx.AsyncByteStream, Releasable):
+class _Body(AsyncBody):
     """The rest of a response, read as it is asked for."""
 
     def __init__(self, connection: AsyncHttp1Connection, outgoing: Outgoing[AsyncRequestBody]) -> None:
@@ -353,7 +349,7 @@ class _Body(httpx.AsyncByteStream, Releasable):
                     break
                 await connection._more(self._outgoing)
         except DeadlineExceededError as error:
-            failure = httpx.ReadTimeout("the route's timeout ran out while the response was read")
+            failure = ReadTimeout("the route's timeout ran out while the response was read")
             await self._break(failure)
             raise failure from error
         except BaseException as error:

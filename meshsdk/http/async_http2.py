@@ -7,15 +7,13 @@ import select
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import httpx
-
 from .breaking_off import break_off
-from .errors import DeadlineExceededError
+from .errors import DeadlineExceededError, ReadError, ReadTimeout, RemoteProtocolError, WriteTimeout
 from .http2 import PIECE_BYTES, Http2Session, Http2Stream
 from .network_stream import NetworkStream, stream_of
 from .outgoing import Outgoing
 from .pool_rules import address_of
-from .raw_response import RawResponse, Releasable
+from .raw_response import AsyncBody, RawResponse
 from .read_timer import ReadTimer
 from .request_body import AsyncRequestBody
 from .request_rules import Framer
@@ -117,7 +115,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         reason = str(exc) if exc is not None else "the peer closed it"
-        self._session.fail(httpx.RemoteProtocolError(f"the connection was lost: {reason}"))
+        self._session.fail(RemoteProtocolError(f"the connection was lost: {reason}"))
         self._mark_closed()
 
     def pause_writing(self) -> None:
@@ -173,7 +171,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close the connection; requests under way on it fail."""
-        self._session.fail(httpx.ReadError("the connection was closed"))
+        self._session.fail(ReadError("the connection was closed"))
         if self._transport is not None:
             break_off(self._transport)
         self._mark_closed()
@@ -216,7 +214,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
         reads = self._reads
         try:
             await self._timers[stream.id].wait(outgoing.timeouts.read, outgoing.attempt.deadline)
-        except (httpx.ReadTimeout, DeadlineExceededError):
+        except (ReadTimeout, DeadlineExceededError):
             if self._reads == reads:
                 self._begin_to_doubt()
             raise
@@ -234,7 +232,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
         reads = self._reads
         try:
             await self._timers[stream.id].wait(outgoing.timeouts.write, outgoing.attempt.deadline, for_writing=True)
-        except (httpx.WriteTimeout, DeadlineExceededError):
+        except (WriteTimeout, DeadlineExceededError):
             self._is_stuck = self._is_writing_paused
             if self._reads == reads:
                 self._begin_to_doubt()
@@ -276,7 +274,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
         return False
 
 
-class _Body(httpx.AsyncByteStream, Releasable):
+class _Body(AsyncBody):
     """A response's body, read as it is asked for."""
 
     def __init__(
@@ -302,7 +300,7 @@ class _Body(httpx.AsyncByteStream, Releasable):
                 if not stream.chunks:
                     await connection._more(stream, self._outgoing)
         except DeadlineExceededError as error:
-            failure = httpx.ReadTimeout("the route's timeout ran out while the response was read")
+            failure = ReadTimeout("the route's timeout ran out while the response was read")
             await self._break(failure)
             raise failure from error
         except BaseException as error:

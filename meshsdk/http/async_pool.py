@@ -10,14 +10,12 @@ from collections import deque
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
 from ..balancing import Endpoint
 from ..balancing.circuit_breaker import CircuitBreaker
 from .asked import Asked
 from .async_dial import AsyncConnection, AsyncDialer
 from .async_http1 import AsyncHttp1Connection
-from .errors import PendingOverflowError
+from .errors import ConnectError, PendingOverflowError, PoolTimeout, TransportError
 from .pool_rules import (
     SWEEP_SECONDS,
     Slot,
@@ -27,6 +25,7 @@ from .pool_rules import (
     must_wait_for_connection,
     secured_by,
 )
+from .shapes import Limits, Url
 from .timeouts import Timeouts
 from .tls import TlsChooser, keep_session
 
@@ -50,7 +49,7 @@ class AsyncPool:
         limits: `max_connections` over all endpoints, and `keepalive_expiry` in seconds.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, tls: TlsChooser, limits: httpx.Limits) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, tls: TlsChooser, limits: Limits) -> None:
         self.loop = loop
         self._tls = tls
         self._limits = limits
@@ -61,7 +60,7 @@ class AsyncPool:
         self._shared: dict[Key, list[AsyncHttp2Connection]] = {}
         self._slots: dict[AsyncConnection, Slot] = {}
         # What is being connected to now, with how that ends; and what is known to carry one request at a time.
-        self._openings: dict[Key, asyncio.Future[httpx.TransportError | None]] = {}
+        self._openings: dict[Key, asyncio.Future[TransportError | None]] = {}
         self._unshared: set[Key] = set()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._opening = 0
@@ -73,7 +72,7 @@ class AsyncPool:
         self,
         endpoint: Endpoint,
         scheme: str,
-        url: httpx.URL,
+        url: Url,
         timeouts: Timeouts,
         breaker: CircuitBreaker,
         asked: Asked | None = None,
@@ -81,7 +80,7 @@ class AsyncPool:
         """An idle or shared connection to an endpoint, or a new one. Arguments as for `SyncPool.acquire`.
 
         Raises:
-            httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, PendingOverflowError
+            ConnectError, ConnectTimeout, PoolTimeout, PendingOverflowError
         """
         connection = self.try_acquire((endpoint, secured_by(scheme, asked)))
         if connection is None:
@@ -117,7 +116,7 @@ class AsyncPool:
         self,
         endpoint: Endpoint,
         scheme: str,
-        url: httpx.URL,
+        url: Url,
         timeouts: Timeouts,
         breaker: CircuitBreaker,
         asked: Asked | None = None,
@@ -145,7 +144,7 @@ class AsyncPool:
         """A connection to which others have just begun to connect; None where none is coming, or none to share.
 
         Raises:
-            httpx.ConnectTimeout, httpx.ConnectError: As it did for them.
+            ConnectTimeout, ConnectError: As it did for them.
         """
         endpoint = key[0]
         try:
@@ -177,7 +176,7 @@ class AsyncPool:
         self,
         endpoint: Endpoint,
         scheme: str,
-        url: httpx.URL,
+        url: Url,
         timeouts: Timeouts,
         breaker: CircuitBreaker,
         asked: Asked | None,
@@ -187,7 +186,7 @@ class AsyncPool:
         if reused is not None:
             return reused
         connection: AsyncConnection | None = None
-        failure: httpx.TransportError | None = None
+        failure: TransportError | None = None
         slot = Slot(endpoint, key[1], breaker, self._limits.keepalive_expiry)
         opening = self._openings.setdefault(key, self.loop.create_future())
         try:
@@ -196,13 +195,13 @@ class AsyncPool:
         except OSError as error:  # TimeoutError is one.
             failure = connect_error(error, endpoint)
             raise failure from error
-        except httpx.TransportError as error:
+        except TransportError as error:
             failure = error
             raise
         else:
             if not connection.is_open:
                 # Its end came with the handshake's, and so before it was told to anybody.
-                connection, failure = None, httpx.ConnectError(f"{endpoint.address} closed the connection at once")
+                connection, failure = None, ConnectError(f"{endpoint.address} closed the connection at once")
                 raise failure
         finally:
             self._opening -= 1
@@ -217,7 +216,7 @@ class AsyncPool:
             self._wake_waiters()
         if self._closed:
             connection.close()
-            raise httpx.ConnectError("the client was closed")
+            raise ConnectError("the client was closed")
         return connection
 
     def _take_in(self, key: Key, connection: AsyncConnection, slot: Slot) -> None:
@@ -318,8 +317,8 @@ class AsyncPool:
                         self._count(key, breaker)
                         return None
         except TimeoutError as error:
-            raise httpx.PoolTimeout(f"no connection to {key[0].name} became free in {seconds:g} s") from error
-        raise httpx.ConnectError("the client was closed")
+            raise PoolTimeout(f"no connection to {key[0].name} became free in {seconds:g} s") from error
+        raise ConnectError("the client was closed")
 
     def _has_room(self, key: Key, breaker: CircuitBreaker) -> bool:
         """Whether neither the cluster's circuit breaker nor the client's own limit is in the way."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import httpx
 from msgspec import Struct
 
 from .. import resources
@@ -27,16 +26,23 @@ from ..resources import Address, DnsDiscovery, EndpointConfig, Endpoints, Locali
 from ..routing import RequestHead, RouteTable
 from ..routing.timeouts import is_grpc_content
 from .errors import (
+    ConnectError,
+    ConnectTimeout,
     DeadlineExceededError,
     IdleTimeoutError,
+    LocalProtocolError,
     PendingOverflowError,
+    PoolTimeout,
     RefusedStreamError,
-    as_httpx_error,
+    TransportError,
+    UnsupportedProtocol,
+    as_transport_error,
 )
 from .known_urls import KnownUrl, KnownUrls
-from .library import HTTPX, Library
+from .library import Library
 from .raw_response import RawResponse
 from .runtime import Runtime
+from .shapes import Request, Url
 
 if TYPE_CHECKING:
     from ..access_log import AccessLogs
@@ -142,9 +148,9 @@ class Dispatcher:
         BootstrapError: There is no such authority.
     """
 
-    def __init__(self, runtime: Runtime, authority: str | None = None, library: Library = HTTPX) -> None:
+    def __init__(self, runtime: Runtime, authority: str | None, library: Library) -> None:
         self._runtime = runtime
-        self._respond = library.response
+        self._library, self._respond = library, library.response
         self._known_urls = KnownUrls()
         self.remember = self._known_urls.remember
         self._names_of = partial(runtime.listener_names, authority=authority)
@@ -153,11 +159,11 @@ class Dispatcher:
         self._tables: dict[tuple[str, bytes], RouteTable | None] = {}
         self._passthrough: dict[tuple[str, str, int], Cluster] = {}
 
-    def begin(self, request: httpx.Request) -> Exchange | LocalReply | Unsettled:
+    def begin(self, request: Request) -> Exchange | LocalReply | Unsettled:
         """Decide where a request goes.
 
         Raises:
-            NoRouteError: As an httpx.ConnectError: the host is unknown and unknown hosts are denied, or its
+            NoRouteError: As an ConnectError: the host is unknown and unknown hosts are denied, or its
                 configuration is broken.
         """
         directory = self._runtime.directory
@@ -186,7 +192,7 @@ class Dispatcher:
                 return Unsettled((root,))
         return begun
 
-    def leaves_out(self, request: httpx.Request) -> bool:
+    def leaves_out(self, request: Request) -> bool:
         """Whether a request is of no protocol of the mesh's, and may go elsewhere."""
         return request.url.scheme not in _SCHEMES and self._runtime.unknown_hosts == "allow"
 
@@ -195,12 +201,12 @@ class Dispatcher:
         """Where requests are told of, as far as that is known now."""
         return self._runtime.access_logs
 
-    def listener_of(self, request: httpx.Request) -> resources.Listener | None:
+    def listener_of(self, request: Request) -> resources.Listener | None:
         """The listener that a request was decided by; None for a host outside the mesh."""
         table = self._table_of(request)
         return table.listener if table is not None else None
 
-    def _table_of(self, request: httpx.Request) -> RouteTable | None:
+    def _table_of(self, request: Request) -> RouteTable | None:
         url = request.url
         return self._tables.get((url.scheme, url.netloc))
 
@@ -212,7 +218,7 @@ class Dispatcher:
         """What takes the place of an exchange whose upstream redirects; None where the response stands."""
         return follow(exchange, raw.status, raw.headers, exchange.clusters)
 
-    def _find_table(self, url: httpx.URL, directory: Directory) -> RouteTable | Unsettled | None:
+    def _find_table(self, url: Url, directory: Directory) -> RouteTable | Unsettled | None:
         """The routes of a URL's host; None for a host that is passed through."""
         if url.scheme not in _SCHEMES or not url.host:
             raise unsupported(url)
@@ -226,9 +232,9 @@ class Dispatcher:
             return None
         broken = [target.problem for target in targets if not target.view.does_not_exist]
         if broken:
-            raise as_httpx_error(NoRouteError(f"{url.netloc.decode()}: {'; '.join(broken)}", status=503, flag="NC"))
+            raise as_transport_error(NoRouteError(f"{url.netloc.decode()}: {'; '.join(broken)}", status=503, flag="NC"))
         if self._runtime.unknown_hosts == "deny":
-            raise as_httpx_error(
+            raise as_transport_error(
                 NoRouteError(
                     f"the mesh does not know {url.netloc.decode()!r} (asked for {', '.join(names)}), and unknown hosts"
                     f" are denied; {self._runtime.hint(url.host, _port_of(url)) or HOW_TO_KNOW}"
@@ -236,7 +242,7 @@ class Dispatcher:
             )
         return None
 
-    def _passthrough_cluster(self, url: httpx.URL) -> Cluster:
+    def _passthrough_cluster(self, url: Url) -> Cluster:
         """A cluster of the real host alone, as a sidecar's PassthroughCluster under ALLOW_ANY."""
         key = (url.scheme, url.raw_host.decode("ascii"), _port_of(url))
         cluster = self._passthrough.get(key)
@@ -271,37 +277,34 @@ class Dispatcher:
         try:
             return self._runtime.when_settled(unsettled.names, callback)
         except RequestError as error:
-            raise as_httpx_error(error) from None
+            raise as_transport_error(error) from None
 
-    def unsettled_error(self, unsettled: Unsettled, seconds: float | None) -> httpx.ConnectTimeout:
+    def unsettled_error(self, unsettled: Unsettled, seconds: float | None) -> ConnectTimeout:
         """Configuration did not come in time."""
         problem = self._runtime.problem or "it was asked for and has not come"
-        return httpx.ConnectTimeout(
+        return ConnectTimeout(
             f"no configuration for {', '.join(unsettled.names)} after {seconds:g} s: {problem}"
             if seconds is not None
             else f"no configuration for {', '.join(unsettled.names)}: {problem}"
         )
 
-    def response(self, exchange: Exchange, attempt: Attempt, raw: RawResponse) -> httpx.Response:
+    def response(self, exchange: Exchange, attempt: Attempt, raw: RawResponse) -> Any:
         """The response of an attempt."""
         headers = exchange.response_headers(attempt, raw.status, raw.headers)
         if exchange.table is not None and exchange.table.tells_ids:
             headers = with_request_id(headers, exchange.head)
         extensions = raw.extensions
         extensions["mesh"] = MeshResponseInfo(exchange, attempt, None, headers)
-        response: httpx.Response = self._respond(raw.status, headers, raw.stream, extensions)
-        return response
+        return self._respond(raw.status, headers, self._library.stream_of(raw.stream), extensions)
 
-    def local_response(
-        self, request: httpx.Request, reply: LocalReply, exchange: Exchange | None = None
-    ) -> httpx.Response:
+    def local_response(self, request: Request, reply: LocalReply, exchange: Exchange | None = None) -> Any:
         """A local reply as a response.
 
         Raises:
             RequestError: As an httpx exception: it is a failure, and `local_replies` is "raise".
         """
         if reply.error is not None and self._runtime.local_replies == "raise":
-            raise as_httpx_error(reply.error, reply)
+            raise as_transport_error(reply.error, reply)
         info = MeshResponseInfo(exchange, None, reply)
         if is_grpc_content(request.headers.get("content-type", "")):
             reply = reply.as_grpc()
@@ -310,19 +313,19 @@ class Dispatcher:
         if table is not None and table.tells_ids and head is not None:
             headers = with_request_id(headers, head)
         body = b"" if request.method == "HEAD" else reply.body
-        return httpx.Response(
-            reply.status, headers=headers, stream=httpx.ByteStream(body), extensions={"mesh": info}, request=request
-        )
+        response = self._respond(reply.status, headers, self._library.ByteStream(body), {"mesh": info})
+        response.request = request
+        return response
 
 
-def head_of(request: httpx.Request, scheme: str) -> RequestHead:
+def head_of(request: Request, scheme: str) -> RequestHead:
     """What decisions depend on."""
     known = KnownUrl(request.url)
     known.scheme = scheme
     return _head(request, known)
 
 
-def _head(request: httpx.Request, known: KnownUrl) -> RequestHead:
+def _head(request: Request, known: KnownUrl) -> RequestHead:
     raw = request.headers.raw
     authority = b""
     for name, value in raw:
@@ -337,7 +340,7 @@ def _head(request: httpx.Request, known: KnownUrl) -> RequestHead:
     )
 
 
-def passed_on(exchange: Exchange, response: httpx.Response) -> httpx.Response:
+def passed_on(exchange: Exchange, response: Any) -> Any:
     """What another transport answered to a request that was none of the mesh's."""
     response.extensions = {**response.extensions, "mesh": MeshResponseInfo(exchange)}
     return response
@@ -346,16 +349,16 @@ def passed_on(exchange: Exchange, response: httpx.Response) -> httpx.Response:
 _SCHEMES = frozenset({"http", "https"})
 
 
-def unsupported(url: httpx.URL) -> httpx.UnsupportedProtocol:
+def unsupported(url: Url) -> UnsupportedProtocol:
     """A URL that says of no server of HTTP where it is; in httpcore's words."""
     if url.scheme in ("ws", "wss"):
-        return httpx.UnsupportedProtocol("WebSockets do not go over the mesh; leave them to a client of their own.")
+        return UnsupportedProtocol("WebSockets do not go over the mesh; leave them to a client of their own.")
     if url.scheme and url.scheme not in _SCHEMES:
-        return httpx.UnsupportedProtocol(f"Request URL has an unsupported protocol '{url.scheme}://'.")
-    return httpx.UnsupportedProtocol("Request URL is missing an 'http://' or 'https://' protocol.")
+        return UnsupportedProtocol(f"Request URL has an unsupported protocol '{url.scheme}://'.")
+    return UnsupportedProtocol("Request URL is missing an 'http://' or 'https://' protocol.")
 
 
-def _port_of(url: httpx.URL) -> int:
+def _port_of(url: Url) -> int:
     return url.port or (443 if url.scheme == "https" else 80)
 
 
@@ -390,11 +393,11 @@ def _failure_of(attempt: Attempt, error: Exception | None) -> Failure | None:
 # The first that fits. A wrong request (LocalProtocolError) and a full pool are the caller's own, and are not retried.
 _FAILURES: tuple[tuple[type[Exception], Failure | None], ...] = (
     (RefusedStreamError, Failure.REFUSED_STREAM),
-    (httpx.LocalProtocolError, None),
-    (httpx.PoolTimeout, None),
-    (httpx.ConnectError, Failure.CONNECT),
-    (httpx.ConnectTimeout, Failure.CONNECT),
-    (httpx.TransportError, Failure.RESET),
+    (LocalProtocolError, None),
+    (PoolTimeout, None),
+    (ConnectError, Failure.CONNECT),
+    (ConnectTimeout, Failure.CONNECT),
+    (TransportError, Failure.RESET),
 )
 
 
@@ -402,9 +405,9 @@ def error_flag(error: BaseException) -> str:
     """Envoy's response flag of a failure, for telemetry."""
     if isinstance(error, RequestError):
         return error.flag
-    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+    if isinstance(error, (ConnectError, ConnectTimeout)):
         return "UF"
-    return "UC" if isinstance(error, httpx.TransportError) else "DC"
+    return "UC" if isinstance(error, TransportError) else "DC"
 
 
 # How often a request is sent again that its peers did not take up at all (`UnprocessedStreamError`).

@@ -29,7 +29,7 @@ class Outgoing(Generic[B]):
         trace: Whom the caller wants to be told of each step; None is nobody.
 
     Raises:
-        httpx.LocalProtocolError: The request is none that a peer would read as it was meant.
+        LocalProtocolError: The request is none that a peer would read as it was meant.
     """
 
     __slots__ = ("attempt", "body", "framing", "headers", "method", "scheme", "timeouts", "trace")
@@ -56,7 +56,7 @@ class Outgoing(Generic[B]):
         """Request line and headers, which say where the body ends.
 
         Raises:
-            httpx.LocalProtocolError: Something in them would begin a new line.
+            LocalProtocolError: Something in them would begin a new line.
         """
         headers = self.headers
         if self.framing.drops_length:

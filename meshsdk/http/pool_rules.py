@@ -7,13 +7,15 @@ import ssl
 import time
 from typing import Any, Protocol
 
-import httpx
+from msgspec import Struct
 
 from ..balancing import Endpoint
 from ..balancing.circuit_breaker import CircuitBreaker
 from ..resources import Cluster, TcpKeepalive
 from ..security import PeerChain, TlsClientContext
 from .asked import Asked
+from .errors import ConnectError, ConnectTimeout, TransportError
+from .shapes import Limits
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -28,8 +30,14 @@ __all__ = [
     "set_keepalive",
 ]
 
+
+class _NoLimits(Struct, frozen=True):
+    max_connections: int | None = None
+    keepalive_expiry: float | None = None
+
+
 # No limit on connections of its own: a mesh's limits are the clusters' circuit breakers.
-DEFAULT_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None)
+DEFAULT_LIMITS: Limits = _NoLimits()
 
 # How often idle connections are looked through.
 SWEEP_SECONDS = 5.0
@@ -183,14 +191,14 @@ def connect_timeout(endpoint: Endpoint, seconds: float | None) -> float | None:
     return None if shortest == float("inf") else shortest
 
 
-def connect_error(error: OSError, endpoint: Endpoint) -> httpx.TransportError:
+def connect_error(error: OSError, endpoint: Endpoint) -> TransportError:
     """What a caller hears of a connection that could not be opened."""
     where = f"{endpoint.address} (cluster {endpoint.cluster.name})"
     hint = endpoint.cluster.advice() if endpoint.cluster.advice is not None else ""
     advice = f"; the mesh does not know {endpoint.address}, {hint}" if hint else ""
     if isinstance(error, TimeoutError):
-        return httpx.ConnectTimeout(f"connecting to {where} took too long{advice}")
+        return ConnectTimeout(f"connecting to {where} took too long{advice}")
     if isinstance(error, socket.gaierror):
-        return httpx.ConnectError(f"looking up {where} failed: {error}{advice}")
+        return ConnectError(f"looking up {where} failed: {error}{advice}")
     what = "TLS with" if isinstance(error, ssl.SSLError) else "connecting to"
-    return httpx.ConnectError(f"{what} {where} failed: {error}{advice}")
+    return ConnectError(f"{what} {where} failed: {error}{advice}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
-
-import httpx
 
 from .network_stream import NetworkStream
 
-__all__ = ["RawResponse"]
+__all__ = ["AsyncBody", "RawResponse", "SyncBody"]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -19,7 +18,7 @@ class RawResponse:
     Attributes:
         status: HTTP status.
         headers: Name and value pairs as sent.
-        stream: The body.
+        stream: The body, where it has come whole; or what it is read from.
         http_version: `HTTP/1.1`, `HTTP/1.0` or `HTTP/2`.
         trailers: Those known by now; for a stream, complete when the stream ended.
         network_stream: Tells of the connection.
@@ -33,7 +32,7 @@ class RawResponse:
         self,
         status: int,
         headers: Headers,
-        stream: httpx.SyncByteStream | httpx.AsyncByteStream,
+        stream: bytes | SyncBody | AsyncBody,
         http_version: bytes,
         trailers: Headers,
         network_stream: NetworkStream | None = None,
@@ -42,7 +41,7 @@ class RawResponse:
     ) -> None:
         self.status = status
         self.headers = headers
-        self.stream = stream
+        self.stream: Any = stream
         self.http_version = http_version
         self.trailers = trailers
         self.network_stream = network_stream
@@ -64,6 +63,11 @@ class RawResponse:
             told["stream_id"] = self.stream_id
         return told
 
+    @property
+    def body(self) -> Iterable[bytes]:
+        """A sync connection's body, piece by piece."""
+        return (self.stream,) if type(self.stream) is bytes else self.stream
+
     def header(self, name: str) -> str | None:
         """A header's value by lower-case name, several joined with commas; None where it is missing."""
         wanted = name.encode("latin-1")
@@ -73,16 +77,35 @@ class RawResponse:
     def let_go(self) -> None:
         """Nobody wants it: what is left of its body is not read. At once, also for async bodies, so that nothing can
         come between, and doing so again does nothing."""
-        if isinstance(self.stream, Releasable):
+        if type(self.stream) is not bytes:
             self.stream.let_go()
 
 
-class Releasable:
+class SyncBody:
     """A body that is still coming."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nobody reads on."""
+        raise NotImplementedError
 
     def let_go(self) -> None:
         """Stop reading it, and give back what it holds."""
         raise NotImplementedError
 
 
-EMPTY_BODY = httpx.ByteStream(b"")
+class AsyncBody:
+    """`SyncBody` for asyncio."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """Nobody reads on."""
+        raise NotImplementedError
+
+    def let_go(self) -> None:
+        """Stop reading it, and give back what it holds."""
+        raise NotImplementedError

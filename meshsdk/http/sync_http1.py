@@ -10,16 +10,15 @@ import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
-
-import httpx
+from typing import TypeVar
 
 from .connection_state import ALL_SENT, GIVEN_UP
-from .errors import DeadlineExceededError
+from .errors import DeadlineExceededError, ReadError, ReadTimeout, TransportError, WriteError, WriteTimeout
 from .http1 import Http1Reader
 from .network_stream import NetworkStream
 from .outgoing import CONTINUE_WAIT_SECONDS, Outgoing
 from .pool_rules import address_of
-from .raw_response import EMPTY_BODY, RawResponse, Releasable
+from .raw_response import RawResponse, SyncBody
 from .request_body import RequestBody
 from .request_rules import Framer
 from .sync_socket import GONE, end_socket, is_broken_end
@@ -30,6 +29,13 @@ _READ_BYTES = 64 * 1024
 # What is as short as this goes out in one piece, though it must be copied together first.
 _JOINED_BYTES = 16 * 1024
 _TLS_BYTES = 256 * 1024
+
+# What a time that is left over is shortened to when the kernel is told of it, and how short one may be that stands.
+_SHORTENED = 0.9
+_SHORTEST = 0.5
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 
 class SyncHttp1Connection:
@@ -93,7 +99,7 @@ class SyncHttp1Connection:
         """Send a request and read the response's head.
 
         Raises:
-            httpx.TransportError: What went wrong; the connection is closed.
+            TransportError: What went wrong; the connection is closed.
             DeadlineExceededError: The mesh's deadline passed; the connection is closed.
         """
         self.requests += 1
@@ -123,7 +129,7 @@ class SyncHttp1Connection:
         response = RawResponse(
             reader.status,
             reader.headers,
-            EMPTY_BODY,
+            b"",
             reader.version,
             reader.trailers,
             self.network_stream,
@@ -133,10 +139,8 @@ class SyncHttp1Connection:
             response.stream = _Body(self, outgoing)
             return response
         # All that is asked of the reader is taken before the connection is let go: the next request has it then.
-        content = b"".join(reader.take())
+        response.stream = b"".join(reader.take())
         self._finish(outgoing)
-        if content:
-            response.stream = httpx.ByteStream(content)
         return response
 
     def close(self) -> None:
@@ -163,7 +167,7 @@ class SyncHttp1Connection:
         try:
             self._send_pieces([head, body], outgoing)
             state.of_request(ALL_SENT)
-        except (httpx.WriteError, httpx.WriteTimeout) as error:
+        except (WriteError, WriteTimeout) as error:
             self._read_refusal(outgoing, error)
             state.of_request(GIVEN_UP)
 
@@ -185,18 +189,18 @@ class SyncHttp1Connection:
                 self._send(head + framer.end(), outgoing)
                 reader.state.of_request(ALL_SENT)
                 return
-        except (httpx.WriteError, httpx.WriteTimeout) as error:
+        except (WriteError, WriteTimeout) as error:
             if not isinstance(body, bytes) and error is body.error:
                 raise
             self._read_refusal(outgoing, error)
         reader.state.of_request(GIVEN_UP)
 
-    def _read_refusal(self, outgoing: Outgoing[RequestBody], error: httpx.TransportError) -> None:
+    def _read_refusal(self, outgoing: Outgoing[RequestBody], error: TransportError) -> None:
         """A peer may refuse a body, say so, and read no more or close: what it said is the answer."""
         reader = self.reader
         # A peer that is only slow gets no more time: what it has said is there, or it has said nothing.
-        seconds = None if isinstance(error, httpx.WriteError) else 0.0
-        with contextlib.suppress(httpx.TransportError):
+        seconds = None if isinstance(error, WriteError) else 0.0
+        with contextlib.suppress(TransportError):
             while not reader.head_done and (seconds is None or self._poll.poll(0)):
                 self._read(outgoing, seconds)
         if not reader.head_done:
@@ -212,14 +216,19 @@ class SyncHttp1Connection:
             self._read(outgoing)
 
     def _send(self, data: bytes | memoryview, outgoing: Outgoing[RequestBody]) -> None:
-        self._send_limit.apply(outgoing.timeouts.write, outgoing.attempt.deadline)
+        limit = self._send_limit
+        limit.apply(outgoing.timeouts.write, outgoing.attempt.deadline)
         try:
-            self._sock.sendall(data)
+            if not limit.is_of_kernel:
+                self._sock.sendall(data)
+                return
+            while (sent := limit.bound(self._sock.send, data)) < len(data):
+                data = memoryview(data)[sent:]
         except (TimeoutError, BlockingIOError) as error:
             _check_deadline(outgoing.attempt.deadline)
-            raise httpx.WriteTimeout("sending the request took too long") from error
+            raise WriteTimeout("sending the request took too long") from error
         except GONE as error:
-            raise httpx.WriteError(f"sending the request failed: {error}") from error
+            raise WriteError(f"sending the request failed: {error}") from error
 
     def _send_pieces(self, pieces: list[bytes], outgoing: Outgoing[RequestBody]) -> None:
         """Send what belongs together. A large body is not copied for it."""
@@ -237,12 +246,12 @@ class SyncHttp1Connection:
     def _send_at_once(self, pieces: list[bytes], outgoing: Outgoing[RequestBody]) -> None:
         self._send_limit.apply(outgoing.timeouts.write, outgoing.attempt.deadline)
         try:
-            sent = self._sock.sendmsg(pieces)
+            sent = self._send_limit.bound(self._sock.sendmsg, pieces)
         except (TimeoutError, BlockingIOError) as error:
             _check_deadline(outgoing.attempt.deadline)
-            raise httpx.WriteTimeout("sending the request took too long") from error
+            raise WriteTimeout("sending the request took too long") from error
         except GONE as error:
-            raise httpx.WriteError(f"sending the request failed: {error}") from error
+            raise WriteError(f"sending the request failed: {error}") from error
         for piece in pieces:
             if sent < len(piece):
                 self._send(memoryview(piece)[sent:], outgoing)
@@ -254,17 +263,17 @@ class SyncHttp1Connection:
         self._receive_limit.apply(limit, outgoing.attempt.deadline)
         is_whole = True
         try:
-            data = self._sock.recv(_READ_BYTES)
+            data = self._receive_limit.bound(self._sock.recv, _READ_BYTES)
         except (TimeoutError, BlockingIOError) as error:
             _check_deadline(outgoing.attempt.deadline)
-            raise httpx.ReadTimeout("reading the response took too long") from error
+            raise ReadTimeout("reading the response took too long") from error
         except GONE as error:
             if not is_broken_end(error):
-                raise httpx.ReadError(f"reading the response failed: {error}") from error
+                raise ReadError(f"reading the response failed: {error}") from error
             data, is_whole = b"", not self._must_be_told
         if not self.is_open:
             # Another thread is about to close it, and ssl may have handed out what is still encrypted.
-            raise httpx.ReadError("the connection was closed")
+            raise ReadError("the connection was closed")
         if data:
             self.reader.feed(data)
         else:
@@ -277,15 +286,23 @@ class _Limit:
     The kernel keeps the time (SO_RCVTIMEO, SO_SNDTIMEO): Python's own timeouts cost a poll before each operation. Over
     TLS, where an operation may need both directions, they are Python's all the same, and so they are where something
     stands in for the socket that waits in a way of its own: gevent's lets other greenlets run meanwhile.
+
+    To tell the kernel of a time is a call of its own, and what is left of a route's timeout is another time for each
+    request. So it is told of somewhat less, which then stands for many requests, and an operation that ends before
+    its time is begun again.
+
+    Attributes:
+        is_of_kernel: The kernel keeps the time.
     """
 
-    __slots__ = ("_is_of_kernel", "_option", "_seconds", "_sock")
+    __slots__ = ("_option", "_set", "_sock", "_until", "is_of_kernel")
 
     def __init__(self, sock: socket.socket, option: int) -> None:
         self._sock = sock
         self._option = option
-        self._is_of_kernel = not isinstance(sock, ssl.SSLSocket) and _blocks(sock)
-        self._seconds: float | None = -1.0
+        self.is_of_kernel = not isinstance(sock, ssl.SSLSocket) and _blocks(sock)
+        self._set: float | None = -1.0
+        self._until: float | None = None
 
     def apply(self, seconds: float | None, deadline: float | None) -> None:
         """Bound the next operation by the caller's timeout and the mesh's deadline.
@@ -293,29 +310,48 @@ class _Limit:
         Raises:
             DeadlineExceededError: The deadline has passed.
         """
+        is_left_over = False
+        now = time.monotonic()
         if deadline is not None:
-            left = deadline - time.monotonic()
+            left = deadline - now
             if left <= 0:
                 raise DeadlineExceededError
             if seconds is None or left < seconds:
-                seconds = left
-        if seconds == self._seconds:
+                seconds, is_left_over = left, True
+        self._until = None if seconds is None else now + seconds
+        if seconds == self._set:
             return
-        self._seconds = seconds
-        try:
-            self._set(seconds)
-        except OSError as error:
-            raise httpx.ReadError(f"the connection was closed: {error}") from error
+        if self.is_of_kernel and seconds is not None:
+            if self._set is not None and seconds * _SHORTEST <= self._set <= seconds:
+                return
+            if is_left_over:
+                seconds *= _SHORTENED
+        self._tell(seconds)
 
-    def _set(self, seconds: float | None) -> None:
-        if not self._is_of_kernel:
-            self._sock.settimeout(seconds if seconds is None else max(0.001, seconds))
-            return
-        if self._sock.gettimeout() is not None:
-            self._sock.settimeout(None)
-        # A timeval of zero would mean no limit.
-        micros = 0 if seconds is None else max(1000, int(seconds * 1e6))
-        self._sock.setsockopt(socket.SOL_SOCKET, self._option, struct.pack("@ll", *divmod(micros, 1_000_000)))
+    def bound(self, operation: Callable[[A], R], argument: A) -> R:
+        """Carry out an operation in the time that was applied."""
+        while True:
+            try:
+                return operation(argument)
+            except (TimeoutError, BlockingIOError):
+                if not self.is_of_kernel or self._until is None:
+                    raise
+                left = self._until - time.monotonic()
+                if left <= 0:
+                    raise
+                self._tell(left)
+
+    def _tell(self, seconds: float | None) -> None:
+        self._set = seconds
+        try:
+            if not self.is_of_kernel:
+                self._sock.settimeout(seconds if seconds is None else max(0.001, seconds))
+                return
+            # A timeval of zero would mean no limit.
+            micros = 0 if seconds is None else max(1000, int(seconds * 1e6))
+            self._sock.setsockopt(socket.SOL_SOCKET, self._option, struct.pack("@ll", *divmod(micros, 1_000_000)))
+        except OSError as error:
+            raise ReadError(f"the connection was closed: {error}") from error
 
 
 def _blocks(sock: socket.socket) -> bool:
@@ -329,7 +365,7 @@ def _check_deadline(deadline: float | None) -> None:
         raise DeadlineExceededError
 
 
-class _Body(httpx.SyncByteStream, Releasable):
+class _Body(SyncBody):
     """The rest of a response, read as it is asked for."""
 
     def __init__(self, connection: SyncHttp1Connection, outgoing: Outgoing[RequestBody]) -> None:
@@ -353,7 +389,7 @@ class _Body(httpx.SyncByteStream, Releasable):
                     break
                 connection._read(self._outgoing)
         except DeadlineExceededError as error:
-            failure = httpx.ReadTimeout("the route's timeout ran out while the response was read")
+            failure = ReadTimeout("the route's timeout ran out while the response was read")
             self._break(failure)
             raise failure from error
         except BaseException as error:

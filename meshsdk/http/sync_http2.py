@@ -12,14 +12,20 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 
-import httpx
-
-from .errors import DeadlineExceededError
+from .errors import (
+    DeadlineExceededError,
+    ReadError,
+    ReadTimeout,
+    RemoteProtocolError,
+    TransportError,
+    WriteError,
+    WriteTimeout,
+)
 from .http2 import PIECE_BYTES, Http2Session, Http2Stream
 from .network_stream import NetworkStream
 from .outgoing import Outgoing
 from .pool_rules import address_of
-from .raw_response import RawResponse, Releasable
+from .raw_response import RawResponse, SyncBody
 from .request_body import RequestBody
 from .request_rules import Framer
 from .sync_socket import GONE, end_socket, is_broken_end
@@ -104,7 +110,7 @@ class SyncHttp2Connection:
         outgoing.attempt.finish()
         try:
             self._send(self._session.close(stream), outgoing)
-        except (httpx.TransportError, DeadlineExceededError):
+        except (TransportError, DeadlineExceededError):
             self.close()
             return
         if self._session.is_usable:
@@ -146,9 +152,9 @@ class SyncHttp2Connection:
         except TimeoutError as error:
             if outgoing.attempt.deadline is not None and time.monotonic() >= outgoing.attempt.deadline:
                 raise DeadlineExceededError from error
-            raise httpx.WriteTimeout("sending the request took too long") from error
+            raise WriteTimeout("sending the request took too long") from error
         except GONE as error:
-            raise httpx.WriteError(f"sending the request failed: {error}") from error
+            raise WriteError(f"sending the request failed: {error}") from error
 
     def _read(self, stream: Http2Stream, outgoing: Outgoing[RequestBody], *, for_writing: bool = False) -> None:
         """Read once; `for_writing` until the peer takes more, which the write timeout bounds."""
@@ -160,19 +166,19 @@ class SyncHttp2Connection:
             if outgoing.attempt.deadline is not None and time.monotonic() >= outgoing.attempt.deadline:
                 raise DeadlineExceededError from error
             if for_writing:
-                raise httpx.WriteTimeout("sending the request took too long") from error
-            raise httpx.ReadTimeout("reading the response took too long") from error
+                raise WriteTimeout("sending the request took too long") from error
+            raise ReadTimeout("reading the response took too long") from error
         except GONE as error:
             if not is_broken_end(error):
-                raise httpx.ReadError(f"reading the response failed: {error}") from error
+                raise ReadError(f"reading the response failed: {error}") from error
             data = b""
         if not self.is_open:
             # Another thread is about to close it, and ssl may have handed out what is still encrypted.
-            raise httpx.ReadError("the connection was closed")
+            raise ReadError("the connection was closed")
         if data:
             self._send(self._session.feed(data), outgoing)
         else:
-            self._session.fail(httpx.RemoteProtocolError("the peer closed the connection"))
+            self._session.fail(RemoteProtocolError("the peer closed the connection"))
         if stream.error is not None:
             raise stream.error
 
@@ -186,10 +192,10 @@ class SyncHttp2Connection:
         try:
             self._sock.settimeout(seconds)
         except OSError as error:  # Another thread has closed it.
-            raise httpx.ReadError("the connection was closed") from error
+            raise ReadError("the connection was closed") from error
 
 
-class _Body(httpx.SyncByteStream, Releasable):
+class _Body(SyncBody):
     """A response's body, read as it is asked for."""
 
     def __init__(self, connection: SyncHttp2Connection, stream: Http2Stream, outgoing: Outgoing[RequestBody]) -> None:
@@ -211,7 +217,7 @@ class _Body(httpx.SyncByteStream, Releasable):
                     break
                 connection._read(stream, self._outgoing)
         except DeadlineExceededError as error:
-            failure = httpx.ReadTimeout("the route's timeout ran out while the response was read")
+            failure = ReadTimeout("the route's timeout ran out while the response was read")
             self._break(failure)
             raise failure from error
         except BaseException as error:

@@ -12,12 +12,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, TypeAlias
 
-import httpx
-
 from ..balancing import Endpoint
 from ..balancing.circuit_breaker import CircuitBreaker
 from .asked import Asked, Trace
-from .errors import PendingOverflowError
+from .errors import ConnectError, PendingOverflowError, PoolTimeout
 from .network_stream import NetworkStream
 from .pool_rules import (
     SWEEP_SECONDS,
@@ -29,6 +27,7 @@ from .pool_rules import (
     secured_by,
     set_keepalive,
 )
+from .shapes import Limits, Url
 from .sync_http1 import SyncHttp1Connection
 from .timeouts import Timeouts
 from .tls import TlsChooser, keep_session, speaks_http2, verify_peer
@@ -50,7 +49,7 @@ class SyncPool:
         limits: `max_connections` over all endpoints, and `keepalive_expiry` in seconds.
     """
 
-    def __init__(self, tls: TlsChooser, limits: httpx.Limits) -> None:
+    def __init__(self, tls: TlsChooser, limits: Limits) -> None:
         self._tls = tls
         self._limits = limits
         # As with httpx, a connection is busy until its response is read or closed, where they are counted.
@@ -68,7 +67,7 @@ class SyncPool:
         self,
         endpoint: Endpoint,
         scheme: str,
-        url: httpx.URL,
+        url: Url,
         timeouts: Timeouts,
         breaker: CircuitBreaker,
         asked: Asked | None = None,
@@ -84,7 +83,7 @@ class SyncPool:
             asked: What else the request asks of its connection.
 
         Raises:
-            httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, PendingOverflowError
+            ConnectError, ConnectTimeout, PoolTimeout, PendingOverflowError
         """
         connection = self._take_idle((endpoint, secured_by(scheme, asked)))
         return connection or self.open(endpoint, scheme, url, timeouts, breaker, asked)
@@ -106,7 +105,7 @@ class SyncPool:
         self,
         endpoint: Endpoint,
         scheme: str,
-        url: httpx.URL,
+        url: Url,
         timeouts: Timeouts,
         breaker: CircuitBreaker,
         asked: Asked | None = None,
@@ -124,7 +123,7 @@ class SyncPool:
         self,
         endpoint: Endpoint,
         scheme: str,
-        url: httpx.URL,
+        url: Url,
         timeouts: Timeouts,
         breaker: CircuitBreaker,
         asked: Asked | None,
@@ -150,7 +149,7 @@ class SyncPool:
         breaker.connected(is_secured=slot.tls is not None)
         if self._closed:
             connection.close()
-            raise httpx.ConnectError("the client was closed")
+            raise ConnectError("the client was closed")
         return connection
 
     def _count(self, key: Key, breaker: CircuitBreaker) -> None:
@@ -228,11 +227,11 @@ class SyncPool:
                         return None
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
-                        raise httpx.PoolTimeout(f"no connection to {key[0].name} became free in {seconds:g} s")
+                        raise PoolTimeout(f"no connection to {key[0].name} became free in {seconds:g} s")
                     self._condition.wait(left)
             finally:
                 self._waiting -= 1
-        raise httpx.ConnectError("the client was closed")
+        raise ConnectError("the client was closed")
 
     def _has_room(self, key: Key, breaker: CircuitBreaker) -> bool:
         """Whether neither the cluster's circuit breaker nor the client's own limit is in the way."""
@@ -296,7 +295,7 @@ class SyncPool:
         """A socket of one's own to an endpoint, through the cluster's TLS where it has some.
 
         Raises:
-            OSError, httpx.ConnectError
+            OSError, ConnectError
         """
         chosen = self._tls.choose(endpoint, "http", "")
         sock = _open_socket(endpoint, seconds)

@@ -15,7 +15,8 @@ import pytest
 
 import meshsdk
 from meshsdk.http import front, internals
-from meshsdk.http.library import HTTPX, Library
+from meshsdk.http.library import Library
+from meshsdk.http.of_httpx import HTTPX
 from tests.conftest import service
 from tests.servers import EchoServer
 
@@ -405,7 +406,7 @@ def test_urls_are_not_kept_without_end(library: Library, tmp_path: Path) -> None
 
 def test_a_release_that_is_not_known_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(internals, "_PROVEN", {})
-    other = Library(httpx)
+    other = Library(httpx, {})
     assert (other.client_class, other.async_client_class) == (httpx.Client, httpx.AsyncClient)
     response = other.response(200, [(b"a", b"b")], httpx.ByteStream(b"c"), {"d": 1})
     assert (response.read(), response.headers["a"], response.extensions) == (b"c", "b", {"d": 1})
@@ -414,7 +415,7 @@ def test_a_release_that_is_not_known_is_left_as_it_is(monkeypatch: pytest.Monkey
 def test_a_library_that_is_watched_from_its_beginning_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     original = httpx.Client.send
     monkeypatch.setattr(httpx.Client, "send", lambda self, *a, **k: original(self, *a, **k))
-    assert Library(httpx).client_class is httpx.Client
+    assert Library(httpx, {}).client_class is httpx.Client
 
 
 @pytest.mark.parametrize("fast", [True, False])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import meshsdk
-from meshsdk.http.library import library_of
+from meshsdk.http.of_httpx import HTTPX
 
 LIBRARY, SUBJECT, REPORT = (os.environ[f"MESHSDK_SUITE_{name}"] for name in ("LIBRARY", "SUBJECT", "REPORT"))
 OUTCOMES: dict[str, str] = {}
@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for client, transport in ((library.Client, ours.MeshTransport), (library.AsyncClient, ours.AsyncMeshTransport)):
         client._init_transport = _init_transport(mesh, transport)
     if SUBJECT == "front":
-        seen = library_of(LIBRARY)
+        seen = ours.HTTPX2 if LIBRARY == "httpx2" else HTTPX
         for name, made in (("Client", seen.client_class), ("AsyncClient", seen.async_client_class)):
             assert made is not getattr(library, name), "this release is not known"
             for module in (library, library._client, library._api):
