@@ -22,6 +22,7 @@ _PROVEN = {
     "8045e2b4933f5fd64f3042faf22e6d60b65b78d4aa26d310eea3331aac1774c4": "httpx 0.27.1 and 0.27.2",
     "7014c0e7ed035bcf23ddfe1b9146a05fa10fc096bccd0aefdab94fcaf8c2f026": "httpx 0.28.0",
     "49c38aa56299b9d677f112be5fccab8f10233a26e675a4f6ecaff086bd4c88b0": "httpx 0.28.1",
+    "3f58eb6825d66c282ab0475c3847eb7916f5320fd1f84959cfe6dc34528217b7": "httpx2 2.16.1 and 2.16.2",
 }
 
 # What a client's request goes through: replaced by `front`, or passed over there.

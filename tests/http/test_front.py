@@ -17,6 +17,7 @@ import meshsdk
 from meshsdk.http import front, internals
 from meshsdk.http.library import Library
 from meshsdk.http.of_httpx import HTTPX
+from meshsdk.httpx2 import HTTPX2
 from tests.conftest import service
 from tests.servers import EchoServer
 
@@ -237,10 +238,11 @@ def outcomes(
     return found, [seen(request) for request in answering.requests], cookies, client._state
 
 
-@pytest.fixture(params=["httpx"])
+@pytest.fixture(params=[HTTPX, HTTPX2], ids=["httpx", "httpx2"])
 def library(request: pytest.FixtureRequest) -> Library:
     """Whose clients have a front."""
-    return HTTPX
+    found: Library = request.param
+    return found
 
 
 @pytest.mark.parametrize("name", CALLS)
