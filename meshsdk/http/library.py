@@ -69,6 +69,19 @@ class Library:
             return self.ByteStream(body)
         return self.SyncStream(body) if hasattr(body, "__iter__") else self.AsyncStream(body)
 
+    def check(self, request: Any) -> None:
+        """See that a request is of this library.
+
+        Raises:
+            TypeError: It is of another one.
+        """
+        if not isinstance(request, self.module.Request):
+            theirs = type(request).__module__.partition(".")[0]
+            raise TypeError(
+                f"a request of {theirs} was given to a transport for {self.name}; httpx has meshsdk.http.MeshTransport,"
+                " httpx2 meshsdk.httpx2.MeshTransport, and mesh.client(library=…) the right one"
+            )
+
     def error(self, error: BaseException) -> BaseException:
         """The library's exception in the place of one of the engine's; any other as it is."""
         if not isinstance(error, TransportError):

@@ -15,6 +15,7 @@ from typing import Any
 
 import h2.events
 import httpx
+import httpx2
 import pytest
 import trustme
 
@@ -27,15 +28,27 @@ from .callers import Caller
 from .http2_peer import Http2Peer
 
 MakeCaller = Callable[..., Caller]
-KINDS = ["sync", *LOOPS]
+VARIANTS = [("sync", httpx), *((loop, httpx) for loop in LOOPS), ("sync", httpx2), ("asyncio", httpx2)]
 NAME = "a.example"
 
 
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=VARIANTS, ids=lambda variant: f"{variant[0]}-{variant[1].__name__}")
+def variant(request: pytest.FixtureRequest) -> tuple[str, Any]:
+    """A kind of client, and whose."""
+    found: tuple[str, Any] = request.param
+    return found
+
+
+@pytest.fixture
+def kind(variant: tuple[str, Any]) -> str:
     """Of client."""
-    name: str = request.param
-    return name
+    return variant[0]
+
+
+@pytest.fixture
+def library(variant: tuple[str, Any]) -> Any:
+    """Whose client."""
+    return variant[1]
 
 
 @pytest.fixture
@@ -46,22 +59,22 @@ def mesh(tmp_path: Path, stack: ExitStack) -> meshsdk.Mesh:
 
 
 @pytest.fixture
-def meshed(mesh: meshsdk.Mesh, kind: str, stack: ExitStack) -> MakeCaller:
+def meshed(mesh: meshsdk.Mesh, kind: str, library: Any, stack: ExitStack) -> MakeCaller:
     """Makes a caller over the mesh."""
-    return lambda **options: stack.enter_context(contextlib.closing(Caller(mesh, kind, **options)))
+    return lambda **options: stack.enter_context(contextlib.closing(Caller(mesh, kind, library, **options)))
 
 
 @pytest.fixture
-def bare(kind: str, stack: ExitStack) -> MakeCaller:
-    """Makes one of httpx's own."""
-    return lambda **options: stack.enter_context(contextlib.closing(Caller(None, kind, **options)))
+def bare(kind: str, library: Any, stack: ExitStack) -> MakeCaller:
+    """Makes one of the library's own."""
+    return lambda **options: stack.enter_context(contextlib.closing(Caller(None, kind, library, **options)))
 
 
 def outcome(call: Callable[[], Any]) -> tuple[type[BaseException], str] | None:
     """What a call raises."""
     try:
         call()
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx2.HTTPError) as error:
         return type(error), str(error)
     return None
 
@@ -70,16 +83,16 @@ def outcome(call: Callable[[], Any]) -> tuple[type[BaseException], str] | None:
     "url", ["invalid://example.org", "://example.org", "http://", "https://", "/relative", "ftp://example.org/x"]
 )
 def test_a_url_that_says_of_no_server_is_refused_in_httpxs_words(
-    meshed: MakeCaller, bare: MakeCaller, url: str
+    meshed: MakeCaller, bare: MakeCaller, url: str, library: Any
 ) -> None:
     theirs = outcome(lambda: bare().get(url))
     assert theirs is not None
-    assert theirs[0] is httpx.UnsupportedProtocol
+    assert theirs[0] is library.UnsupportedProtocol
     assert outcome(lambda: meshed().get(url)) == theirs
 
 
-def test_a_websockets_url_is_refused_by_name(meshed: MakeCaller) -> None:
-    with pytest.raises(httpx.UnsupportedProtocol, match="WebSockets"):
+def test_a_websockets_url_is_refused_by_name(meshed: MakeCaller, library: Any) -> None:
+    with pytest.raises(library.UnsupportedProtocol, match="WebSockets"):
         meshed().get("ws://example.org/")
 
 
@@ -99,14 +112,14 @@ def answers(*responses: bytes) -> Callable[[socket.socket, int], None]:
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
-def test_a_counted_connection_is_busy_until_its_response_is_read(meshed: MakeCaller) -> None:
+def test_a_counted_connection_is_busy_until_its_response_is_read(meshed: MakeCaller, library: Any) -> None:
     with ScriptedServer(answers(*[OK] * 3)) as server:
-        caller = meshed(limits=httpx.Limits(max_connections=1), timeout=httpx.Timeout(60, pool=0.01))
+        caller = meshed(limits=library.Limits(max_connections=1), timeout=library.Timeout(60, pool=0.01))
         if caller.is_async:
 
             async def run() -> None:
                 async with caller.async_client.stream("GET", server.url) as response:
-                    with pytest.raises(httpx.PoolTimeout):
+                    with pytest.raises(library.PoolTimeout):
                         await caller.async_client.get(server.url)
                     await response.aread()
                     assert (await caller.async_client.get(server.url)).text == "ok"
@@ -116,7 +129,7 @@ def test_a_counted_connection_is_busy_until_its_response_is_read(meshed: MakeCal
             caller.run(run)
         else:
             with caller.client.stream("GET", server.url) as response:
-                with pytest.raises(httpx.PoolTimeout):
+                with pytest.raises(library.PoolTimeout):
                     caller.client.get(server.url)
                 response.read()
                 assert caller.client.get(server.url).text == "ok"
@@ -152,22 +165,24 @@ def test_the_extension_target_is_what_is_asked(
     assert [seen["path"] for seen in server.seen] == [target.decode()] * 2
 
 
-def test_a_target_that_would_end_its_line_is_refused(meshed: MakeCaller, echo: Callable[[str], EchoServer]) -> None:
+def test_a_target_that_would_end_its_line_is_refused(
+    meshed: MakeCaller, echo: Callable[[str], EchoServer], library: Any
+) -> None:
     server = echo("echo")
-    with pytest.raises(httpx.LocalProtocolError):
+    with pytest.raises(library.LocalProtocolError):
         meshed().get(f"http://127.0.0.1:{server.port}/", extensions={"target": b"/ HTTP/1.1\r\nx: y\r\n\r\n"})
     assert server.seen == []
 
 
 def test_routes_go_by_the_target_that_is_asked(
-    make_mesh: Callable[..., meshsdk.Mesh], echo: Callable[[str], EchoServer], kind: str
+    make_mesh: Callable[..., meshsdk.Mesh], echo: Callable[[str], EchoServer], kind: str, library: Any
 ) -> None:
     one, other = echo("one"), echo("other")
     routes = (
         "[{match: [{uri: {prefix: /other}}], route: [{destination: {host: b}}]}, {route: [{destination: {host: a}}]}]"
     )
     mesh = make_mesh(service("a", one.port) + "---\n" + service("b", other.port) + virtual_service("a", routes))
-    with contextlib.closing(Caller(mesh, kind)) as caller:
+    with contextlib.closing(Caller(mesh, kind, library)) as caller:
         assert caller.get("http://a/x", extensions={"target": b"/other/x"}).json()["name"] == "other"
         assert caller.get("http://a/other").json()["name"] == "other"
         assert caller.get("http://a/x").json()["name"] == "one"
@@ -198,14 +213,14 @@ def http2(connection: socket.socket, number: int) -> None:
 
 
 def test_sni_hostname_is_whom_a_server_must_prove_to_be(
-    meshed: MakeCaller, authority: trustme.CA, trusting: ssl.SSLContext
+    meshed: MakeCaller, authority: trustme.CA, trusting: ssl.SSLContext, library: Any
 ) -> None:
     with ScriptedServer(answers(OK, OK), secured(authority, NAME)) as server:
         caller = meshed(verify=trusting)
         asked = {"sni_hostname": NAME}
         assert caller.get(server.url, extensions=asked).text == "ok"
         # The connection that was proven to be another's is not used for the address.
-        with pytest.raises(httpx.ConnectError, match=r"certificate|127\.0\.0\.1"):
+        with pytest.raises(library.ConnectError, match=r"certificate|127\.0\.0\.1"):
             caller.get(server.url)
         assert caller.get(server.url, extensions=asked).text == "ok"
         assert server.accepted == 2
@@ -221,7 +236,7 @@ def peer(request: pytest.FixtureRequest, authority: trustme.CA) -> Iterator[Scri
         yield server
 
 
-def traced(caller: Caller, url: str, events: list[tuple[str, dict[str, Any]]]) -> httpx.Response:
+def traced(caller: Caller, url: str, events: list[tuple[str, dict[str, Any]]]) -> Any:
     """Ask, and note the events."""
 
     def note(name: str, info: dict[str, Any]) -> None:
@@ -249,14 +264,14 @@ def test_trace_is_told_of_what_httpcore_tells(
     assert told[0] == told[1]
 
 
-def test_trace_is_told_of_a_connection_that_fails(meshed: MakeCaller, bare: MakeCaller) -> None:
+def test_trace_is_told_of_a_connection_that_fails(meshed: MakeCaller, bare: MakeCaller, library: Any) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
         names = []
         for caller in (meshed(), bare()):
             events: list[tuple[str, dict[str, Any]]] = []
-            with pytest.raises(httpx.ConnectError):
+            with pytest.raises(library.ConnectError):
                 traced(caller, url, events)
             names.append([name for name, _ in events])
             assert isinstance(events[-1][1]["exception"], Exception)
@@ -264,7 +279,9 @@ def test_trace_is_told_of_a_connection_that_fails(meshed: MakeCaller, bare: Make
 
 
 @pytest.mark.parametrize("said", [b"", OK[:-1]])
-def test_trace_is_told_of_an_answer_that_breaks_off(meshed: MakeCaller, bare: MakeCaller, said: bytes) -> None:
+def test_trace_is_told_of_an_answer_that_breaks_off(
+    meshed: MakeCaller, bare: MakeCaller, said: bytes, library: Any
+) -> None:
     def breaks(connection: socket.socket, number: int) -> None:
         read_head(connection)
         connection.sendall(said)
@@ -273,7 +290,7 @@ def test_trace_is_told_of_an_answer_that_breaks_off(meshed: MakeCaller, bare: Ma
     with ScriptedServer(breaks) as server:
         for caller in (meshed(), bare()):
             events: list[tuple[str, dict[str, Any]]] = []
-            with pytest.raises(httpx.RemoteProtocolError):
+            with pytest.raises(library.RemoteProtocolError):
                 traced(caller, server.url, events)
             names.append([name for name, _ in events])
     assert names[0] == names[1]
@@ -331,17 +348,17 @@ def test_a_server_that_refuses_an_upload_and_goes_is_heard(meshed: MakeCaller) -
 
 @pytest.mark.parametrize("unknown_hosts", ["allow", "deny"])
 def test_a_mount_for_a_scheme_of_its_own_is_used_where_unknown_hosts_are_allowed(
-    tmp_path: Path, kind: str, unknown_hosts: Any
+    tmp_path: Path, kind: str, unknown_hosts: Any, library: Any
 ) -> None:
-    mounts = {"custom://": httpx.MockTransport(lambda request: httpx.Response(204))}
+    mounts = {"custom://": library.MockTransport(lambda request: library.Response(204))}
     with (
         meshsdk.Mesh(config=tmp_path, unknown_hosts=unknown_hosts) as mesh,
-        contextlib.closing(Caller(mesh, kind, mounts=mounts)) as caller,
+        contextlib.closing(Caller(mesh, kind, library, mounts=mounts)) as caller,
     ):
         if unknown_hosts == "allow":
             assert caller.get("custom://example.org/").status_code == 204
         else:
-            with pytest.raises(httpx.UnsupportedProtocol):
+            with pytest.raises(library.UnsupportedProtocol):
                 caller.get("custom://example.org/")
 
 
