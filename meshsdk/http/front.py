@@ -58,11 +58,10 @@ class _Front:
 
     def _begin_front(self: Any) -> None:
         """Called once, when the client is made."""
-        self._front_urls: dict[str, _Url] = {}
-        self._front_base = self._base_url
-        self._front_fields: list[Field] = []
-        self._front_names: frozenset[bytes] = frozenset()
-        self._front_is_plain = True
+        # Each is replaced as a whole, since threads share a client: the URLs of a base_url, and the client's headers
+        # with their names, and whether a request may go by them.
+        self._front_urls: tuple[Any, dict[str, _Url]] = (self._base_url, {})
+        self._front_own: tuple[list[Field], frozenset[bytes], bool] = ([], frozenset(), True)
         self._front_jar = type(self._cookies.jar)
 
     def _is_as_proven(self: Any) -> bool:
@@ -126,7 +125,8 @@ class _Front:
             or not self._is_as_proven()
         ):
             return None
-        known = self._front_urls.get(url) if type(url) is str and self._base_url is self._front_base else None
+        base, urls = self._front_urls
+        known = urls.get(url) if type(url) is str and self._base_url is base else None
         if known is None:
             known = self._learn(url)
             if known is None:
@@ -156,16 +156,17 @@ class _Front:
         """A URL that is seen for the first time; None where it is none to keep."""
         if type(url) is not str and type(url) is not self._internals.module.URL:
             return None
-        if self._base_url is not self._front_base:
-            self._front_base, self._front_urls = self._base_url, {}
+        base, (kept_base, urls) = self._base_url, self._front_urls
         merged = self._merge_url(url)
         if merged.userinfo or not merged.host:
             return None
         known = _Url(merged)
         if type(url) is str:
-            if len(self._front_urls) >= _MAX_URLS:
-                self._front_urls = {}  # Another thread may be reading the old one.
-            self._front_urls[url] = known
+            if base is not kept_base or len(urls) >= _MAX_URLS:
+                urls = {}  # Another thread may be reading the old one.
+                self._front_urls = (base, urls)
+            if base is self._base_url:
+                urls[url] = known
             remember = getattr(self._transport, "remember", None)
             if remember is not None:
                 remember(merged)
@@ -174,11 +175,13 @@ class _Front:
     def _fields(self: Any, host: Field, headers: Any, *, has_type: bool) -> list[Field] | None:
         """Host, the client's headers and the request's; None where one of them is there already, or is no text."""
         own: list[Field] = self._headers._list
-        if own != self._front_fields:
-            self._front_fields = list(own)
-            self._front_names = frozenset(name for _, name, _ in own)
-            self._front_is_plain = self._front_names.isdisjoint(_OF_THE_REQUEST)
-        if not self._front_is_plain:
+        fields, own_names, is_plain = self._front_own
+        if own != fields:
+            own = list(own)
+            own_names = frozenset(name for _, name, _ in own)
+            is_plain = own_names.isdisjoint(_OF_THE_REQUEST)
+            self._front_own = (own, own_names, is_plain)
+        if not is_plain:
             return None
         if headers is None:
             return [host, *own]
@@ -194,7 +197,7 @@ class _Front:
         names = {name for _, name, _ in given}
         if not names.isdisjoint(_OF_THE_REQUEST) and (has_type or names & _OF_THE_REQUEST != {b"content-type"}):
             return None
-        if not names.isdisjoint(self._front_names):
+        if not names.isdisjoint(own_names):
             own = [field for field in own if field[1] not in names]
         return [host, *own, *given]
 

@@ -221,6 +221,9 @@ class _InstantPool:
     def acquire(self, *arguments: object) -> _InstantConnection:
         return self._connection
 
+    def drop_removed(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

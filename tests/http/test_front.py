@@ -402,7 +402,7 @@ def test_urls_are_not_kept_without_end(library: Library, tmp_path: Path) -> None
     with meshsdk.Mesh(config=tmp_path) as mesh, mesh.client() as client:
         for number in range(3000):
             client.build_request("GET", f"{BASE}/{number}")
-        assert 0 < len(client._front_urls) <= front._MAX_URLS
+        assert 0 < len(client._front_urls[1]) <= front._MAX_URLS
         assert 0 < len(client._transport._dispatcher._known_urls._by_id) <= front._MAX_URLS
 
 
