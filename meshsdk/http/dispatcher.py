@@ -37,6 +37,7 @@ from .errors import (
     TransportError,
     UnsupportedProtocol,
     as_transport_error,
+    own_error,
 )
 from .known_urls import KnownUrl, KnownUrls
 from .library import Library
@@ -404,6 +405,7 @@ _FAILURES: tuple[tuple[type[Exception], Failure | None], ...] = (
 
 def error_flag(error: BaseException) -> str:
     """Envoy's response flag of a failure, for telemetry."""
+    error = own_error(error)
     if isinstance(error, RequestError):
         return error.flag
     if isinstance(error, (ConnectError, ConnectTimeout)):
