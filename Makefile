@@ -13,7 +13,7 @@ QUICK := tests/test_architecture.py tests/test_bootstrap.py tests/controlplane t
 	tests/server/test_serve.py tests/server/test_start.py tests/server/test_trust.py tests/server/test_untold.py
 VERSIONS := 3.11 3.12 3.13
 
-.PHONY: test test-others quick peers interop record-istiod record-analyzers demo bench soak lint types format docs docs-serve links licences clean
+.PHONY: test test-others quick peers httpx-suite httpx2 interop record-istiod record-analyzers demo bench soak lint types format docs docs-serve links licences clean
 
 # By files, so that each worker starts what a file shares once; tests/conftest.py says which come first.
 test: lint types  ## everything that must hold: style, types, tests
@@ -36,6 +36,17 @@ peers: $(STAMP)  ## what a real browser and a real Prometheus judge; Debian's pa
 	@.ci/install-peers
 	"$(BIN)/python" -m pytest -q -n 2 --dist loadfile tests/admin/test_browser.py \
 		tests/telemetry/test_metrics_page.py tests/telemetry/test_dashboards.py
+
+# What the suites want beside their library, in a place of its own: the library would offer it to servers.
+SUITE_EXTRAS := brotli chardet click pygments rich socksio zstandard
+
+httpx-suite: $(STAMP)  ## the tests that httpx or httpx2 publish, over the mesh: SUITE=/path/to/httpx/tests
+	@test -d "$(SUITE)" || { echo "say where the tests are: make httpx-suite SUITE=/path/to/httpx/tests"; exit 2; }
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --target "$(VENV)/suite" --upgrade $(SUITE_EXTRAS)
+	PYTHONPATH="$(abspath $(VENV))/suite" "$(BIN)/python" -m tests.drop_in "$(SUITE)"
+
+httpx2: $(STAMP)  ## what the tests prove of httpx, with httpx2 in its place
+	PYTHONPATH=. "$(BIN)/python" -m pytest -p tests.as_httpx2 -q -n 3 --dist loadfile --no-loadscope-reorder tests/http
 
 interop: $(STAMP)  ## folders against the real istiod, built from its source; needs Go, minutes at the first time
 	"$(BIN)/python" -m tests.interop.istio compare --generated 600

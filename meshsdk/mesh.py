@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
+from .clients import HttpClients
 from .configuration import PROFILES, Profile, check_choice, find_configuration, source_of, with_profile
 from .control import Control
 from .described import described
 from .extras import needs_extra
 from .forked import begin_anew_after_fork
-from .http.outside import make_async_client, make_client
 from .identities.choice import choose_identity
 from .readiness import wait_ready, wait_ready_async
 from .security import Identity
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Mesh"]
 
 
-class Mesh:
+class Mesh(HttpClients):
     """This process on the mesh: clients whose requests go where the mesh's configuration says.
 
     Args:
@@ -122,43 +122,6 @@ class Mesh:
     def runtime(self) -> Control:
         """The inner side, for transports."""
         return self._runtime
-
-    def client(
-        self,
-        *,
-        verify: ssl.SSLContext | str | bool = True,
-        http2: bool = False,
-        limits: httpx.Limits | None = None,
-        allow_missing_close_notify: bool = False,
-        authority: str | None = None,
-        **kwargs: Any,
-    ) -> httpx.Client:
-        """An httpx.Client on the mesh.
-
-        Args:
-            verify: As httpx's, for https hosts that have no TLS settings in the mesh.
-            http2: Offer HTTP/2 to those.
-            limits: Connections of this client; by default the mesh's own limits govern.
-            allow_missing_close_notify: Take a response that ends with its TLS connection for whole, though the peer
-                did not say so (RFC 9112 section 9.8); some old servers never do.
-            authority: Whose hosts requests go to, of the bootstrap's `authorities`; None is the default one's.
-            **kwargs: Anything else that httpx.Client takes. `proxy` and `mounts` are for hosts outside the mesh alone;
-                proxies of the environment are not used.
-        """
-        return make_client(self, verify, http2, limits, allow_missing_close_notify, authority, kwargs)
-
-    def async_client(
-        self,
-        *,
-        verify: ssl.SSLContext | str | bool = True,
-        http2: bool = False,
-        limits: httpx.Limits | None = None,
-        allow_missing_close_notify: bool = False,
-        authority: str | None = None,
-        **kwargs: Any,
-    ) -> httpx.AsyncClient:
-        """An httpx.AsyncClient on the mesh. Arguments and errors as for `client`."""
-        return make_async_client(self, verify, http2, limits, allow_missing_close_notify, authority, kwargs)
 
     def channel(
         self,

@@ -15,7 +15,7 @@ from ..balancing import Cluster, Endpoint
 from ..balancing.circuit_breaker import CircuitBreaker
 from ..exchange import Attempt
 from ..exchange.outcome import Failure
-from ..http.errors import DeadlineExceededError
+from ..http.errors import DeadlineExceededError, TransportError
 from ..http.outgoing import Outgoing
 from ..http.pool_rules import DEFAULT_LIMITS
 from ..http.raw_response import RawResponse
@@ -68,7 +68,7 @@ class Prober:
             if self._check.kind is HealthCheckKind.TCP:
                 return self._probe_tcp(target)
             return self._probe_http(endpoint, target, deadline)
-        except (OSError, httpx.TransportError, DeadlineExceededError):
+        except (OSError, TransportError, DeadlineExceededError):
             return CheckResult.NETWORK_FAILURE
 
     def forget(self, endpoint: Endpoint) -> None:
@@ -124,9 +124,8 @@ class Prober:
         try:
             connection = self._pool.acquire(target, "http", _URL, timeouts, self._breaker)
             raw = connection.exchange(outgoing)
-            assert isinstance(raw.stream, httpx.SyncByteStream)
-            received = b"".join(raw.stream)
-            raw.stream.close()
+            received = b"".join(raw.body)
+            raw.let_go()
             if not check.reuse_connection:
                 connection.close()
         finally:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import select
 import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import httpx
-
 from .breaking_off import break_off
 from .connection_state import ALL_SENT, GIVEN_UP
-from .errors import DeadlineExceededError
+from .errors import DeadlineExceededError, ReadError, ReadTimeout, RemoteProtocolError
 from .http1 import Http1Reader
+from .network_stream import NetworkStream, stream_of
 from .outgoing import CONTINUE_WAIT_SECONDS, Outgoing
 from .pool_rules import address_of
-from .raw_response import EMPTY_BODY, RawResponse, Releasable
+from .raw_response import AsyncBody, RawResponse
 from .read_timer import ReadTimer
 from .request_body import AsyncRequestBody
 from .request_rules import Framer
@@ -25,6 +26,7 @@ __all__ = ["AsyncHttp1Connection"]
 
 # Body that may wait for its reader before the peer is held back, and go on once half of it was taken.
 _HIGH_WATER_BYTES = 256 * 1024
+_READ_BYTES = 64 * 1024
 # A larger body goes out in pieces, each of which waits for the peer to take the one before. Over TLS the loop's own
 # transport hides one of them, so that larger ones would be waited for with the wrong timeout.
 _PIECE_BYTES = 128 * 1024
@@ -37,6 +39,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         loop: The running event loop.
         on_release: Called when the connection may serve another request, or is closed (see `is_open`).
         must_be_told: A body that ends with a TLS connection is whole only where the peer said that it closes.
+        holds: A response that has come whole keeps the connection until it is read or closed.
     """
 
     def __init__(
@@ -45,13 +48,16 @@ class AsyncHttp1Connection(asyncio.Protocol):
         on_release: Callable[[AsyncHttp1Connection], None],
         *,
         must_be_told: bool = True,
+        holds: bool = False,
     ) -> None:
         self._loop = loop
         self._on_release = on_release
         self._must_be_told = must_be_told
+        self._holds = holds
         self._transport: asyncio.Transport | None = None
         self._timer = ReadTimer(loop)
         self._poll = select.poll()
+        self._tls: ssl.SSLObject | None = None
         self._is_paused = False
         self._is_writing_paused = False
         self._error: Exception | None = None
@@ -60,6 +66,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.requests = 0
         self.own_address = ""
+        self.network_stream: NetworkStream | None = None
 
     def is_usable(self) -> bool:
         """See `SyncHttp1Connection.is_usable`. What the loop has not read yet it has told nobody of."""
@@ -73,12 +80,14 @@ class AsyncHttp1Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=1, low=0)
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self.own_address = address_of(transport.get_extra_info("sockname"))
+        self.network_stream = stream_of(transport)
+        self._tls = transport.get_extra_info("ssl_object")  # Which the transport has forgotten when it ends.
 
     def data_received(self, data: bytes) -> None:
         reader = self.reader
         try:
             reader.feed(data)
-        except httpx.RemoteProtocolError as error:
+        except RemoteProtocolError as error:
             self._fail(error)
             return
         if reader.buffered > _HIGH_WATER_BYTES and not self._is_paused and not reader.complete:
@@ -90,7 +99,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         try:
             self.reader.feed_eof(is_whole=not self._must_be_told or self._was_told())
-        except httpx.RemoteProtocolError as error:
+        except RemoteProtocolError as error:
             self._fail(error)
         else:
             self._mark_closed()
@@ -99,12 +108,10 @@ class AsyncHttp1Connection(asyncio.Protocol):
 
     def _was_told(self) -> bool:
         """Whether the peer itself said that it closes: over TLS by close_notify."""
-        assert self._transport is not None
-        tls = self._transport.get_extra_info("ssl_object")
-        if tls is None:
+        if self._tls is None:
             return True
         try:
-            return bool(tls.read(1) == b"")
+            return self._tls.read(1) == b""
         except ssl.SSLZeroReturnError:
             return True
         except (ssl.SSLError, OSError):
@@ -112,14 +119,25 @@ class AsyncHttp1Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
-            self._fail(httpx.ReadError(f"the connection was lost: {exc}"))
+            self._read_what_is_left()
+            self._fail(ReadError(f"the connection was lost: {exc}"))
         elif not self.reader.complete:
             try:
                 self.reader.feed_eof(is_whole=not self._must_be_told or self._was_told())
-            except httpx.RemoteProtocolError as error:
+            except RemoteProtocolError as error:
                 self._fail(error)
         self._mark_closed()
         self._timer.wake()
+
+    def _read_what_is_left(self) -> None:
+        """Writing has failed. What the peer said before, asyncio throws away: why it takes no more, perhaps. uvloop has
+        read it, and TLS cannot be read any more."""
+        if self._tls is not None or self._transport is None or not isinstance(self._loop, asyncio.BaseEventLoop):
+            return
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        with contextlib.suppress(OSError, RemoteProtocolError):
+            while not self.reader.complete and (data := os.read(descriptor, _READ_BYTES)):
+                self.reader.feed(data)
 
     def pause_writing(self) -> None:
         self._is_writing_paused = True
@@ -134,15 +152,17 @@ class AsyncHttp1Connection(asyncio.Protocol):
         """Send a request and read the response's head.
 
         Raises:
-            httpx.TransportError: What went wrong; the connection is closed.
+            TransportError: What went wrong; the connection is closed.
             DeadlineExceededError: The mesh's deadline passed; the connection is closed.
         """
         self.requests += 1
-        reader, transport = self.reader, self._transport
+        reader, transport, trace = self.reader, self._transport, outgoing.trace
         assert transport is not None
         try:
             head = outgoing.http1_head()
             reader.expect(outgoing.method)
+            if trace is not None:
+                await trace.atell(trace.sending("http11"))
             body = outgoing.body
             if isinstance(body, bytes) and not outgoing.framing.is_chunked and not outgoing.framing.expects_continue:
                 if len(body) <= _PIECE_BYTES:
@@ -153,27 +173,40 @@ class AsyncHttp1Connection(asyncio.Protocol):
                     reader.state.of_request(ALL_SENT if is_sent else GIVEN_UP)
             else:
                 await self._send_streamed(head, outgoing)
+            if trace is not None:
+                await trace.atell(trace.sent())
             while not reader.head_done:
                 await self._more(outgoing)
-        except BaseException:
+            if trace is not None:
+                await trace.atell(trace.end((reader.version, reader.status, reader.reason, reader.headers)))
+        except BaseException as error:
             self.close()
             outgoing.attempt.finish()
+            if trace is not None:
+                await trace.atell(trace.failed(error))
             raise
+        response = RawResponse(
+            reader.status,
+            reader.headers,
+            b"",
+            reader.version,
+            reader.trailers,
+            self.network_stream,
+            reader.reason,
+        )
+        if not reader.complete or self._holds or trace is not None:
+            response.stream = _Body(self, outgoing)
+            return response
         # All that is asked of the reader is taken before the connection is let go: the next request has it then.
-        status, headers, trailers = reader.status, reader.headers, reader.trailers
-        if reader.complete:
-            content = b"".join(reader.take())
-            self._finish(outgoing)
-            stream: httpx.AsyncByteStream = httpx.ByteStream(content) if content else EMPTY_BODY
-        else:
-            stream = _Body(self, outgoing)
-        return RawResponse(status, headers, stream, b"HTTP/1.1", trailers)
+        response.stream = b"".join(reader.take())
+        self._finish(outgoing)
+        return response
 
     def close(self) -> None:
         """Close the connection; a request under way on it fails."""
         if self._transport is not None:
             break_off(self._transport)
-        self._fail(httpx.ReadError("the connection was closed"))
+        self._fail(ReadError("the connection was closed"))
         self._mark_closed()
 
     def _finish(self, outgoing: Outgoing[AsyncRequestBody]) -> None:
@@ -197,7 +230,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         if self._error is None:
             self._error = error
         self._timer.wake()
-        if isinstance(error, httpx.RemoteProtocolError):
+        if isinstance(error, RemoteProtocolError):
             self._mark_closed()
 
     def _resume_reading(self) -> None:
@@ -211,7 +244,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         if self._error is not None:
             raise self._error
         if not self.is_open:
-            raise httpx.ReadError("the connection was closed")
+            raise ReadError("the connection was closed")
         self._resume_reading()
         await self._timer.wait(outgoing.timeouts.read if seconds is None else seconds, outgoing.attempt.deadline)
         reader = self.reader
@@ -231,6 +264,9 @@ class AsyncHttp1Connection(asyncio.Protocol):
             if self._error is not None:
                 raise self._error
             if not self._is_writing_paused:
+                if self._tls is not None:
+                    # asyncio's transport of TLS hears that the peer is gone in a turn of the loop's own.
+                    await asyncio.sleep(0)
                 return
             await self._timer.wait(outgoing.timeouts.write, outgoing.attempt.deadline, for_writing=True)
 
@@ -279,7 +315,7 @@ class AsyncHttp1Connection(asyncio.Protocol):
         while not reader.continue_received and not reader.head_done:
             try:
                 await self._more(outgoing, max(0.0, give_up - self._loop.time()))
-            except httpx.ReadTimeout:
+            except ReadTimeout:
                 return
 
 
@@ -287,7 +323,7 @@ async def _one(chunk: bytes) -> AsyncIterator[bytes]:
     yield chunk
 
 
-class _Body(httpx.AsyncByteStream, Releasable):
+class _Body(AsyncBody):
     """The rest of a response, read as it is asked for."""
 
     def __init__(self, connection: AsyncHttp1Connection, outgoing: Outgoing[AsyncRequestBody]) -> None:
@@ -296,30 +332,50 @@ class _Body(httpx.AsyncByteStream, Releasable):
         self._is_done = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        connection, reader = self._connection, self._connection.reader
+        connection, reader, trace = self._connection, self._connection.reader, self._outgoing.trace
+        if self._is_done:
+            return
         try:
+            if trace is not None:
+                await trace.atell(trace.receiving())
             while True:
                 # While a chunk is with the caller, more may come, the end too.
                 while reader.chunks:
                     for chunk in reader.take():
                         yield chunk
+                        if self._is_done:
+                            return  # Closed with it in hand; the connection may be another request's by now.
                 if reader.complete:
                     break
                 await connection._more(self._outgoing)
         except DeadlineExceededError as error:
-            await self.aclose()
-            raise httpx.ReadTimeout("the route's timeout ran out while the response was read") from error
-        except BaseException:
-            await self.aclose()
+            failure = ReadTimeout("the route's timeout ran out while the response was read")
+            await self._break(failure)
+            raise failure from error
+        except BaseException as error:
+            await self._break(error)
             raise
         self._is_done = True
         connection._finish(self._outgoing)
+        if trace is not None:
+            await trace.atell(trace.received())
+
+    async def _break(self, error: BaseException) -> None:
+        self.let_go()
+        if self._outgoing.trace is not None:
+            await self._outgoing.trace.atell(self._outgoing.trace.failed(error))
 
     async def aclose(self) -> None:
+        trace = self._outgoing.trace
+        if trace is not None and not self._is_done:
+            await trace.atell(trace.left())
         self.let_go()
 
     def let_go(self) -> None:
         if not self._is_done:
             self._is_done = True
-            self._connection.close()
-            self._outgoing.attempt.finish()
+            if self._connection.reader.complete:
+                self._connection._finish(self._outgoing)
+            else:
+                self._connection.close()
+                self._outgoing.attempt.finish()

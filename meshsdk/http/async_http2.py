@@ -7,14 +7,13 @@ import select
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import httpx
-
 from .breaking_off import break_off
-from .errors import DeadlineExceededError
+from .errors import DeadlineExceededError, ReadError, ReadTimeout, RemoteProtocolError, WriteTimeout
 from .http2 import PIECE_BYTES, Http2Session, Http2Stream
+from .network_stream import NetworkStream, stream_of
 from .outgoing import Outgoing
 from .pool_rules import address_of
-from .raw_response import RawResponse, Releasable
+from .raw_response import AsyncBody, RawResponse
 from .read_timer import ReadTimer
 from .request_body import AsyncRequestBody
 from .request_rules import Framer
@@ -57,6 +56,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.requests = 0
         self.own_address = ""
+        self.network_stream: NetworkStream | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -84,6 +84,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
         transport.set_write_buffer_limits(high=1, low=0)
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self.own_address = address_of(transport.get_extra_info("sockname"))
+        self.network_stream = stream_of(transport)
         transport.write(self._session.start())
 
     def data_received(self, data: bytes) -> None:
@@ -114,7 +115,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         reason = str(exc) if exc is not None else "the peer closed it"
-        self._session.fail(httpx.RemoteProtocolError(f"the connection was lost: {reason}"))
+        self._session.fail(RemoteProtocolError(f"the connection was lost: {reason}"))
         self._mark_closed()
 
     def pause_writing(self) -> None:
@@ -144,21 +145,33 @@ class AsyncHttp2Connection(asyncio.Protocol):
             self._release_if_idle()
             raise
         self._timers[stream.id] = ReadTimer(self._loop)
+        trace = outgoing.trace
         try:
+            # At once: the streams of a connection begin in the order of their numbers (RFC 9113 section 5.1.1).
             self._write(data)
+            if trace is not None:
+                await trace.atell(trace.sending("http2", stream_id=stream.id, is_first=self.requests == 1))
             if outgoing.body:
                 await self._send_body(stream, outgoing)
+            if trace is not None:
+                await trace.atell(trace.sent())
             while not stream.head_done:
                 await self._more(stream, outgoing)
-        except BaseException:
+            if trace is not None:
+                await trace.atell(trace.end((stream.status, stream.headers)))
+        except BaseException as error:
             self._finish(stream, outgoing)
+            if trace is not None:
+                await trace.atell(trace.failed(error))
             raise
         body = _Body(self, stream, outgoing)
-        return RawResponse(stream.status, stream.headers, body, b"HTTP/2", stream.trailers)
+        return RawResponse(
+            stream.status, stream.headers, body, b"HTTP/2", stream.trailers, self.network_stream, stream_id=stream.id
+        )
 
     def close(self) -> None:
         """Close the connection; requests under way on it fail."""
-        self._session.fail(httpx.ReadError("the connection was closed"))
+        self._session.fail(ReadError("the connection was closed"))
         if self._transport is not None:
             break_off(self._transport)
         self._mark_closed()
@@ -201,7 +214,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
         reads = self._reads
         try:
             await self._timers[stream.id].wait(outgoing.timeouts.read, outgoing.attempt.deadline)
-        except (httpx.ReadTimeout, DeadlineExceededError):
+        except (ReadTimeout, DeadlineExceededError):
             if self._reads == reads:
                 self._begin_to_doubt()
             raise
@@ -219,7 +232,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
         reads = self._reads
         try:
             await self._timers[stream.id].wait(outgoing.timeouts.write, outgoing.attempt.deadline, for_writing=True)
-        except (httpx.WriteTimeout, DeadlineExceededError):
+        except (WriteTimeout, DeadlineExceededError):
             self._is_stuck = self._is_writing_paused
             if self._reads == reads:
                 self._begin_to_doubt()
@@ -261,7 +274,7 @@ class AsyncHttp2Connection(asyncio.Protocol):
         return False
 
 
-class _Body(httpx.AsyncByteStream, Releasable):
+class _Body(AsyncBody):
     """A response's body, read as it is asked for."""
 
     def __init__(
@@ -273,8 +286,10 @@ class _Body(httpx.AsyncByteStream, Releasable):
         self._is_done = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        connection, stream = self._connection, self._stream
+        connection, stream, trace = self._connection, self._stream, self._outgoing.trace
         try:
+            if trace is not None:
+                await trace.atell(trace.receiving())
             while True:
                 chunks, window = connection._session.take(stream)
                 connection._write(window)
@@ -285,14 +300,25 @@ class _Body(httpx.AsyncByteStream, Releasable):
                 if not stream.chunks:
                     await connection._more(stream, self._outgoing)
         except DeadlineExceededError as error:
-            await self.aclose()
-            raise httpx.ReadTimeout("the route's timeout ran out while the response was read") from error
-        except BaseException:
-            await self.aclose()
+            failure = ReadTimeout("the route's timeout ran out while the response was read")
+            await self._break(failure)
+            raise failure from error
+        except BaseException as error:
+            await self._break(error)
             raise
-        await self.aclose()
+        self.let_go()
+        if trace is not None:
+            await trace.atell(trace.received())
+
+    async def _break(self, error: BaseException) -> None:
+        self.let_go()
+        if self._outgoing.trace is not None:
+            await self._outgoing.trace.atell(self._outgoing.trace.failed(error))
 
     async def aclose(self) -> None:
+        trace = self._outgoing.trace
+        if trace is not None and not self._is_done:
+            await trace.atell(trace.left())
         self.let_go()
 
     def let_go(self) -> None:

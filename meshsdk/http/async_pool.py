@@ -8,16 +8,14 @@ import math
 import time
 from collections import deque
 from copy import copy
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from ..balancing import Endpoint
 from ..balancing.circuit_breaker import CircuitBreaker
-from ..security import TlsClientContext
+from .asked import Asked
+from .async_dial import AsyncConnection, AsyncDialer
 from .async_http1 import AsyncHttp1Connection
-from .breaking_off import break_off
-from .errors import PendingOverflowError
+from .errors import ConnectError, PendingOverflowError, PoolTimeout, TransportError
 from .pool_rules import (
     SWEEP_SECONDS,
     Slot,
@@ -25,21 +23,18 @@ from .pool_rules import (
     connect_timeout,
     keepalive_seconds,
     must_wait_for_connection,
-    set_keepalive,
+    secured_by,
 )
+from .shapes import Limits, Url
 from .timeouts import Timeouts
-from .tls import ResumedContext, TlsChooser, keep_session, speaks_http2, verify_peer
+from .tls import TlsChooser, keep_session
 
 if TYPE_CHECKING:
     from .async_http2 import AsyncHttp2Connection
 
 __all__ = ["AsyncConnection", "AsyncPool"]
 
-AsyncConnection: TypeAlias = "AsyncHttp1Connection | AsyncHttp2Connection"
-Key = tuple[Endpoint, bool]
-
-# RFC 8305: how long the first address of a name has before the next one is tried beside it.
-_HAPPY_EYEBALLS_SECONDS = 0.25
+Key = tuple[Endpoint, bool | str]
 
 # Turns of the event loop in which it reads what a socket has: it looks in one, and reads in the next.
 _TURNS = 4
@@ -54,19 +49,18 @@ class AsyncPool:
         limits: `max_connections` over all endpoints, and `keepalive_expiry` in seconds.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, tls: TlsChooser, limits: httpx.Limits) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, tls: TlsChooser, limits: Limits) -> None:
         self.loop = loop
-        # uvloop has no such argument; it tries the addresses of a name one after the other.
-        is_own = isinstance(loop, asyncio.BaseEventLoop)
-        self._dialing: dict[str, Any] = {"happy_eyeballs_delay": _HAPPY_EYEBALLS_SECONDS} if is_own else {}
         self._tls = tls
-        self.must_be_told = tls.must_be_told
         self._limits = limits
+        # As with httpx, a connection is busy until its response is read or closed, where they are counted.
+        holds = limits.max_connections is not None
+        self._dialer = AsyncDialer(loop, tls, self.release, self.room_appeared, holds=holds)
         self._idle: dict[Key, list[AsyncHttp1Connection]] = {}
         self._shared: dict[Key, list[AsyncHttp2Connection]] = {}
         self._slots: dict[AsyncConnection, Slot] = {}
         # What is being connected to now, with how that ends; and what is known to carry one request at a time.
-        self._openings: dict[Key, asyncio.Future[httpx.TransportError | None]] = {}
+        self._openings: dict[Key, asyncio.Future[TransportError | None]] = {}
         self._unshared: set[Key] = set()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._opening = 0
@@ -75,16 +69,22 @@ class AsyncPool:
         self._closed = False
 
     async def acquire(
-        self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts, breaker: CircuitBreaker
+        self,
+        endpoint: Endpoint,
+        scheme: str,
+        url: Url,
+        timeouts: Timeouts,
+        breaker: CircuitBreaker,
+        asked: Asked | None = None,
     ) -> AsyncConnection:
-        """An idle or shared connection to an endpoint, or a new one.
+        """An idle or shared connection to an endpoint, or a new one. Arguments as for `SyncPool.acquire`.
 
         Raises:
-            httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, PendingOverflowError
+            ConnectError, ConnectTimeout, PoolTimeout, PendingOverflowError
         """
-        connection = self.try_acquire(endpoint, scheme)
+        connection = self.try_acquire((endpoint, secured_by(scheme, asked)))
         if connection is None:
-            return await self.open(endpoint, scheme, url, timeouts, breaker, joins=True)
+            return await self.open(endpoint, scheme, url, timeouts, breaker, asked, joins=True)
         if type(connection) is AsyncHttp1Connection or not connection.has_unread():  # type: ignore[union-attr]
             return connection
         # What an idle peer has said (that it goes away, perhaps) is read before it is asked anything more.
@@ -94,11 +94,10 @@ class AsyncPool:
                 break
         else:
             connection.close()
-        return await self.acquire(endpoint, scheme, url, timeouts, breaker)
+        return await self.acquire(endpoint, scheme, url, timeouts, breaker, asked)
 
-    def try_acquire(self, endpoint: Endpoint, scheme: str) -> AsyncConnection | None:
+    def try_acquire(self, key: Key) -> AsyncConnection | None:
         """A connection that can be used at once, or None."""
-        key = (endpoint, scheme == "https")
         idle = self._idle.get(key)
         while idle:
             connection = idle.pop()
@@ -117,9 +116,10 @@ class AsyncPool:
         self,
         endpoint: Endpoint,
         scheme: str,
-        url: httpx.URL,
+        url: Url,
         timeouts: Timeouts,
         breaker: CircuitBreaker,
+        asked: Asked | None = None,
         *,
         joins: bool = False,
     ) -> AsyncConnection:
@@ -133,20 +133,20 @@ class AsyncPool:
         breaker.pending += 1
         try:
             if joins and self._tls.may_share(endpoint, scheme):
-                joined = await self._join(endpoint, scheme, timeouts)
+                joined = await self._join((endpoint, secured_by(scheme, asked)), timeouts)
                 if joined is not None:
                     return joined
-            return await self._open(endpoint, scheme, url, timeouts, breaker)
+            return await self._open(endpoint, scheme, url, timeouts, breaker, asked)
         finally:
             breaker.pending -= 1
 
-    async def _join(self, endpoint: Endpoint, scheme: str, timeouts: Timeouts) -> AsyncConnection | None:
+    async def _join(self, key: Key, timeouts: Timeouts) -> AsyncConnection | None:
         """A connection to which others have just begun to connect; None where none is coming, or none to share.
 
         Raises:
-            httpx.ConnectTimeout, httpx.ConnectError: As it did for them.
+            ConnectTimeout, ConnectError: As it did for them.
         """
-        key = (endpoint, scheme == "https")
+        endpoint = key[0]
         try:
             async with asyncio.timeout(connect_timeout(endpoint, timeouts.connect)):
                 while not self._closed and key not in self._unshared:
@@ -159,7 +159,7 @@ class AsyncPool:
                         await self._something_changed()
                     else:
                         return None
-                    connection = self.try_acquire(endpoint, scheme)
+                    connection = self.try_acquire(key)
                     if connection is not None:
                         return connection
         except TimeoutError as error:
@@ -173,29 +173,35 @@ class AsyncPool:
         return waiter
 
     async def _open(
-        self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts, breaker: CircuitBreaker
+        self,
+        endpoint: Endpoint,
+        scheme: str,
+        url: Url,
+        timeouts: Timeouts,
+        breaker: CircuitBreaker,
+        asked: Asked | None,
     ) -> AsyncConnection:
-        key = (endpoint, scheme == "https")
-        reused = await self._take_room(key, scheme, timeouts.pool, breaker)
+        key = (endpoint, secured_by(scheme, asked))
+        reused = await self._take_room(key, timeouts.pool, breaker)
         if reused is not None:
             return reused
         connection: AsyncConnection | None = None
-        failure: httpx.TransportError | None = None
+        failure: TransportError | None = None
         slot = Slot(endpoint, key[1], breaker, self._limits.keepalive_expiry)
         opening = self._openings.setdefault(key, self.loop.create_future())
         try:
             async with asyncio.timeout(connect_timeout(endpoint, timeouts.connect)):
-                connection = await self._connect(slot, scheme, url.host)
+                connection = await self._dialer.dial(slot, scheme, url.host, asked)
         except OSError as error:  # TimeoutError is one.
             failure = connect_error(error, endpoint)
             raise failure from error
-        except httpx.TransportError as error:
+        except TransportError as error:
             failure = error
             raise
         else:
             if not connection.is_open:
                 # Its end came with the handshake's, and so before it was told to anybody.
-                connection, failure = None, httpx.ConnectError(f"{endpoint.address} closed the connection at once")
+                connection, failure = None, ConnectError(f"{endpoint.address} closed the connection at once")
                 raise failure
         finally:
             self._opening -= 1
@@ -210,7 +216,7 @@ class AsyncPool:
             self._wake_waiters()
         if self._closed:
             connection.close()
-            raise httpx.ConnectError("the client was closed")
+            raise ConnectError("the client was closed")
         return connection
 
     def _take_in(self, key: Key, connection: AsyncConnection, slot: Slot) -> None:
@@ -295,9 +301,7 @@ class AsyncPool:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def _take_room(
-        self, key: Key, scheme: str, seconds: float | None, breaker: CircuitBreaker
-    ) -> AsyncConnection | None:
+    async def _take_room(self, key: Key, seconds: float | None, breaker: CircuitBreaker) -> AsyncConnection | None:
         """Room for one more connection; or, after a wait for it, one that can be used now."""
         if self._has_room(key, breaker):
             self._count(key, breaker)
@@ -306,15 +310,15 @@ class AsyncPool:
             async with asyncio.timeout(seconds):
                 while not self._closed:
                     await self._something_changed()
-                    connection = self.try_acquire(key[0], scheme)
+                    connection = self.try_acquire(key)
                     if connection is not None:
                         return connection
                     if self._has_room(key, breaker):
                         self._count(key, breaker)
                         return None
         except TimeoutError as error:
-            raise httpx.PoolTimeout(f"no connection to {key[0].name} became free in {seconds:g} s") from error
-        raise httpx.ConnectError("the client was closed")
+            raise PoolTimeout(f"no connection to {key[0].name} became free in {seconds:g} s") from error
+        raise ConnectError("the client was closed")
 
     def _has_room(self, key: Key, breaker: CircuitBreaker) -> bool:
         """Whether neither the cluster's circuit breaker nor the client's own limit is in the way."""
@@ -370,72 +374,3 @@ class AsyncPool:
         self.drop_removed()
         if self._slots:
             self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
-
-    async def _connect(self, slot: Slot, scheme: str, host: str) -> AsyncConnection:
-        endpoint = slot.endpoint
-        chosen = self._tls.choose(endpoint, scheme, host)
-        context: Any = None if chosen is None else chosen[0].context
-        server_name = None if chosen is None else chosen[1]
-        known = chosen[0].sessions.get((endpoint, server_name or None)) if chosen is not None else None
-        if known is not None:
-            context = ResumedContext(context, known[0])
-        address = endpoint.address
-
-        def negotiator() -> _Negotiator:
-            return _Negotiator(self, slot, None if chosen is None else chosen[0])
-
-        if address.is_unix:
-            _, protocol = await self.loop.create_unix_connection(
-                negotiator, address.host, ssl=context, server_hostname=server_name
-            )
-        else:
-            _, protocol = await self.loop.create_connection(
-                negotiator,
-                address.host,
-                address.port,
-                ssl=context,
-                server_hostname=server_name,
-                **self._dialing,
-            )
-        if protocol.error is not None:
-            raise protocol.error
-        assert protocol.connection is not None
-        return protocol.connection
-
-
-class _Negotiator(asyncio.Protocol):
-    """Takes a fresh connection, checks the peer, and hands over to the protocol that ALPN chose."""
-
-    def __init__(self, pool: AsyncPool, slot: Slot, tls: TlsClientContext | None) -> None:
-        self._pool = pool
-        self._slot = slot
-        self._endpoint = slot.endpoint
-        self._tls = tls
-        self.connection: AsyncConnection | None = None
-        self.error: Exception | None = None
-
-    def connection_made(self, transport: Any) -> None:  # uvloop's are no asyncio.Transport by class.
-        keepalive = self._endpoint.cluster.config.tcp_keepalive
-        if keepalive is not None and not self._endpoint.address.is_unix:
-            set_keepalive(transport.get_extra_info("socket"), keepalive)
-        protocol: str | None = None
-        if self._tls is not None:
-            ssl_object = transport.get_extra_info("ssl_object")
-            try:
-                verify_peer(self._tls, ssl_object, self._slot)
-            except httpx.ConnectError as error:
-                self.error = error
-                break_off(transport)
-                return
-            protocol = ssl_object.selected_alpn_protocol()
-        connection: AsyncConnection
-        if speaks_http2(protocol, self._endpoint.cluster.config.protocol):
-            from .async_http2 import AsyncHttp2Connection  # h2 is loaded when a peer speaks HTTP/2.
-
-            limit = self._endpoint.cluster.config.max_concurrent_streams
-            connection = AsyncHttp2Connection(self._pool.loop, self._pool.release, limit, self._pool.room_appeared)
-        else:
-            connection = AsyncHttp1Connection(self._pool.loop, self._pool.release, must_be_told=self._pool.must_be_told)
-        self.connection = connection
-        transport.set_protocol(connection)
-        connection.connection_made(transport)

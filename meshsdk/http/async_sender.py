@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
-
-import httpx
 
 from ..exchange import Attempt, Exchange, LocalReply
 from .async_http1 import AsyncHttp1Connection
 from .async_pool import AsyncPool
 from .dispatcher import MAX_RESENDS
-from .errors import DeadlineExceededError, IdleTimeoutError, PendingOverflowError, UnprocessedStreamError
+from .errors import (
+    DeadlineExceededError,
+    IdleTimeoutError,
+    PendingOverflowError,
+    ReadTimeout,
+    TransportError,
+    UnprocessedStreamError,
+)
 from .outgoing import Outgoing
 from .raw_response import RawResponse
 from .request_body import AsyncRequestBody
 from .sender import AttemptSender, Result, end_observation, let_go
+from .shapes import Request
 from .timeouts import Timeouts, is_below
 
 if TYPE_CHECKING:
@@ -39,13 +45,14 @@ class Sender(AttemptSender[AsyncRequestBody]):
     def __init__(
         self,
         pool: AsyncPool,
-        request: httpx.Request,
+        request: Request,
         exchange: Exchange,
         body: bytes | AsyncRequestBody,
         timeouts: Timeouts,
         observation: RequestObservation | None,
+        told: Callable[[BaseException], BaseException],
     ) -> None:
-        super().__init__(request, exchange, body, timeouts, observation, pool.loop.time)
+        super().__init__(request, exchange, body, timeouts, observation, pool.loop.time, told)
         self._pool = pool
 
     async def send(self, attempt: Attempt, *, is_resend: bool = False) -> Result:
@@ -74,16 +81,18 @@ class Sender(AttemptSender[AsyncRequestBody]):
         was_used = False
         try:
             outgoing = Outgoing(self.exchange.head.method, scheme, attempt, headers, self._body, timeouts)
+            outgoing.trace = self._trace
             connect = self._pool.open if is_resend else self._pool.acquire
-            connection = await connect(attempt.endpoint, scheme, self._request.url, self._timeouts, attempt.breaker)
+            url, asked = self._request.url, self._asked
+            connection = await connect(attempt.endpoint, scheme, url, self._timeouts, attempt.breaker, asked)
             was_used = connection.requests > 0
             self.exchange.own_address = connection.own_address
             raw = await connection.exchange(outgoing)
-        except (httpx.TransportError, DeadlineExceededError, PendingOverflowError) as failure:
+        except (TransportError, DeadlineExceededError, PendingOverflowError) as failure:
             if self._is_of_body(failure):
                 raise
             error = failure
-            if is_idle_limited and isinstance(failure, httpx.ReadTimeout):
+            if is_idle_limited and isinstance(failure, ReadTimeout):
                 error = IdleTimeoutError(self.exchange.idle_failure)
         finally:
             if raw is None:

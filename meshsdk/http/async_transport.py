@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from typing import TYPE_CHECKING
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from ..exchange import Attempt, Exchange, LocalReply, retrying
 from ..resources import RetryPolicy
@@ -16,35 +14,37 @@ from ..telemetry.lookup import http_client_observer
 from .async_pool import AsyncPool
 from .async_sender import Sender, discard
 from .dispatcher import Dispatcher, Unsettled, passed_on, timeout_failure
-from .errors import PendingOverflowError
+from .errors import PendingOverflowError, TransportError
+from .library import Library
 from .mirror import MAX_MIRRORS, MIRROR_TIMEOUTS
-from .pool_rules import DEFAULT_LIMITS
 from .raw_response import RawResponse
 from .request_body import AsyncRequestBody, content_of
 from .runtime import HasRuntime
 from .sender import Result, let_go
+from .shapes import Limits, Request
 from .timeouts import timeouts_of
 from .tls import TlsChooser
+from .told_decision import tell_answer, tell_failure, wants_decisions
 from .traced import observe
 
 if TYPE_CHECKING:
     from ..telemetry.http_client import RequestObservation
     from .measured import Record  # Nobody pays for metrics and logs who wants none.
 
-__all__ = ["AsyncMeshTransport"]
+__all__ = ["AsyncTransport"]
 
 
-class AsyncMeshTransport(httpx.AsyncBaseTransport):
-    """An httpx transport that sends requests where the mesh's configuration says.
+class AsyncTransport:
+    """Sends a library's requests where the mesh's configuration says.
 
     Args:
         mesh: The mesh; it must outlive the transport.
-        verify: As httpx.AsyncClient's, for https URLs to clusters that have no TLS settings of their own.
+        library: Whose requests they are.
+        verify: As the library's client has it, for https URLs to clusters that have no TLS settings of their own.
         http2: Offer HTTP/2 to those.
-        limits: `max_connections` and `keepalive_expiry` (seconds) of this transport; unlimited by default, since a
-            mesh's limits are the clusters' own.
+        limits: Of connections.
         allow_missing_close_notify: Take a body that ends with its TLS connection for whole, though the peer did not
-            say so (RFC 9112 section 9.8); some old servers never do.
+            say so (RFC 9112 section 9.8).
         authority: Whose hosts requests go to, of the bootstrap's `authorities` (gRFC A47); None is the default one's.
 
     Raises:
@@ -54,18 +54,20 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
     def __init__(
         self,
         mesh: HasRuntime,
-        *,
-        verify: ssl.SSLContext | str | bool = True,
-        http2: bool = False,
-        limits: httpx.Limits = DEFAULT_LIMITS,
-        allow_missing_close_notify: bool = False,
-        authority: str | None = None,
+        library: Library,
+        verify: ssl.SSLContext | str | bool,
+        http2: bool,
+        limits: Limits,
+        allow_missing_close_notify: bool,
+        authority: str | None,
     ) -> None:
+        self._library = library
         self._runtime = mesh.runtime
-        self._dispatcher = Dispatcher(self._runtime, authority)
+        self._dispatcher = Dispatcher(self._runtime, authority, library)
+        self.remember = self._dispatcher.remember
         self._runtime.register(self)
         self._tls = TlsChooser(
-            lambda: httpx.create_ssl_context(verify),
+            lambda: library.module.create_ssl_context(verify),
             http2=http2,
             secrets=self._runtime.secrets,
             on_first=lambda: self._runtime.watch_certificates(self),
@@ -75,23 +77,33 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         self._pools: dict[asyncio.AbstractEventLoop, AsyncPool] = {}
         self._mirrors: set[asyncio.Task[None]] = set()
 
-    async def handle_async_request(
-        self, request: httpx.Request, outside: httpx.AsyncBaseTransport | None = None
-    ) -> httpx.Response:
-        """Send one request; called by httpx.
+    async def handle_async_request(self, request: Any, outside: Any = None) -> Any:
+        """Send one request; called by the library.
 
         Args:
             request: The request.
             outside: Takes requests to hosts outside the mesh; None sends them as well.
 
         Raises:
-            httpx.TransportError: It got no response.
+            Exception: It got no response; the library's exception.
         """
+        try:
+            response = await self._handle_watched(request, outside)
+        except TransportError as error:
+            if wants_decisions():
+                tell_failure(request, error)
+            self._library.fail(error)
+        if wants_decisions():
+            tell_answer(request, response)
+        return response
+
+    async def _handle_watched(self, request: Request, outside: Any) -> Any:
+        """Tell who counts and logs."""
         metrics, logs = self._runtime.metrics, self._runtime.access_logs
         watcher = metrics or logs
         if watcher is None:
             return await self._handle(request, outside, None)
-        record: Record = watcher.begin_http(metrics, logs, request)
+        record: Record = watcher.begin_http(metrics, logs, request, self._library)
         try:
             response = await self._handle(request, outside, record)
         except BaseException as error:
@@ -99,16 +111,18 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
             raise
         return record.answered(response)
 
-    async def _handle(
-        self, request: httpx.Request, outside: httpx.AsyncBaseTransport | None, record: Record | None
-    ) -> httpx.Response:
+    def leaves_out(self, request: Request) -> bool:
+        """Whether a request is of no protocol of the mesh's, and may go elsewhere."""
+        return self._dispatcher.leaves_out(request)
+
+    async def _handle(self, request: Request, outside: Any, record: Record | None) -> Any:
         """Decide, and carry out what was decided."""
         begun = self._dispatcher.begin(request)
         while isinstance(begun, Unsettled):
             begun = await self._settle(request, begun)
             if record is None and self._runtime.access_logs is not None:
                 # What has come says that its requests are told of.
-                return await self.handle_async_request(request, outside)
+                return await self._handle_watched(request, outside)
         if record is not None:
             record.begun(begun, self._dispatcher)
         observer = http_client_observer()
@@ -118,18 +132,18 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         try:
             response = await self._follow_up(request, begun, observed.observation, outside)
         except BaseException as error:
-            observed.failed(error)
+            observed.failed(self._library.error(error))
             raise
         observed.answered(response)
         return response
 
     async def _follow_up(
         self,
-        request: httpx.Request,
+        request: Request,
         begun: Exchange | LocalReply,
         observation: RequestObservation | None,
-        outside: httpx.AsyncBaseTransport | None,
-    ) -> httpx.Response:
+        outside: Any,
+    ) -> Any:
         """Carry out what was decided."""
         if isinstance(begun, LocalReply):
             return await self._reply(request, begun, None)
@@ -189,7 +203,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         self._pools = {}
         self._mirrors = set()
 
-    async def _settle(self, request: httpx.Request, unsettled: Unsettled) -> Exchange | LocalReply | Unsettled:
+    async def _settle(self, request: Request, unsettled: Unsettled) -> Exchange | LocalReply | Unsettled:
         """Wait for the configuration of the request's host, as long as connecting may take."""
         seconds = timeouts_of(request).connect
         loop = _running_loop()
@@ -217,18 +231,18 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
             if tally is not None:
                 tally.end()
 
-    async def _reply(self, request: httpx.Request, reply: LocalReply, exchange: Exchange | None) -> httpx.Response:
+    async def _reply(self, request: Request, reply: LocalReply, exchange: Exchange | None) -> Any:
         if reply.delay_seconds:
             await self._hold_up(reply.delay_seconds, reply.tally)
         return self._dispatcher.local_response(request, reply, exchange)
 
     async def carry_out(
         self,
-        request: httpx.Request,
+        request: Request,
         exchange: Exchange,
         observation: RequestObservation | None,
         body: bytes | AsyncRequestBody | None = None,
-    ) -> httpx.Response:
+    ) -> Any:
         """Send a request by an exchange; `body` is that of the request that was redirected to this one."""
         if exchange.delay_seconds:
             await self._hold_up(exchange.delay_seconds, exchange.fault_tally)
@@ -247,7 +261,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         if body is None:
             keeps = policy is not None or (exchange.forward is not None and exchange.forward.copies_requests)
             body = AsyncRequestBody(request, record=keeps)
-        sender = Sender(pool, request, exchange, body, timeouts_of(request), observation)
+        sender = Sender(pool, request, exchange, body, timeouts_of(request), observation, self._library.error)
         if exchange.forward is not None and exchange.forward.mirrors and isinstance(body, bytes):
             self._mirror(request, exchange, body)
         if exchange.hedges and isinstance(body, bytes):
@@ -260,7 +274,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
         return await self._conclude(request, exchange, result, body, observation)
 
     async def _whole_body(
-        self, request: httpx.Request, exchange: Exchange, body: bytes | AsyncRequestBody | None
+        self, request: Request, exchange: Exchange, body: bytes | AsyncRequestBody | None
     ) -> bytes | None:
         """The body in memory, as the filter buffer wants it; None where it is too long."""
         limit = exchange.max_request_bytes or 0
@@ -272,12 +286,12 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
 
     async def _conclude(
         self,
-        request: httpx.Request,
+        request: Request,
         exchange: Exchange,
         result: Result | LocalReply,
         body: bytes | AsyncRequestBody,
         observation: RequestObservation | None,
-    ) -> httpx.Response:
+    ) -> Any:
         """What the caller gets of the last attempt's result."""
         if isinstance(result, LocalReply):
             return await self._reply(request, result, exchange)
@@ -326,7 +340,7 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
                     task.cancel()
                     task.add_done_callback(discard)
 
-    def _mirror(self, request: httpx.Request, exchange: Exchange, body: bytes) -> None:
+    def _mirror(self, request: Request, exchange: Exchange, body: bytes) -> None:
         """Send copies of a request elsewhere, in other tasks; when too many are under way, they are left out."""
         for copy in self._dispatcher.mirrored(exchange):
             if len(self._mirrors) < MAX_MIRRORS:
@@ -334,30 +348,30 @@ class AsyncMeshTransport(httpx.AsyncBaseTransport):
                 self._mirrors.add(task)
                 task.add_done_callback(self._mirrors.discard)
 
-    async def _send_mirror(self, request: httpx.Request, copy: Exchange, body: bytes) -> None:
+    async def _send_mirror(self, request: Request, copy: Exchange, body: bytes) -> None:
         pool = self._pool()
         attempt = copy.begin(pool.loop.time())
         if isinstance(attempt, LocalReply):
             return
-        result = await Sender(pool, request, copy, body, MIRROR_TIMEOUTS, None).send(attempt)
+        result = await Sender(pool, request, copy, body, MIRROR_TIMEOUTS, None, self._library.error).send(attempt)
         if result.raw is not None:
-            assert isinstance(result.raw.stream, httpx.AsyncByteStream)
             try:
-                with contextlib.suppress(httpx.TransportError):
-                    async for _ in result.raw.stream:
-                        pass
+                with contextlib.suppress(TransportError):
+                    if type(result.raw.stream) is not bytes:
+                        async for _ in result.raw.stream:
+                            pass
             finally:
-                await result.raw.stream.aclose()
+                result.raw.let_go()
 
     async def _answer(
         self,
-        request: httpx.Request,
+        request: Request,
         exchange: Exchange,
         attempt: Attempt,
         raw: RawResponse,
         body: bytes | AsyncRequestBody,
         observation: RequestObservation | None,
-    ) -> httpx.Response:
+    ) -> Any:
         """The response, or that of the request that it redirects to (RouteAction.internal_redirect_policy)."""
         can_replay = isinstance(body, bytes) or body.can_replay
         following = self._dispatcher.follow(exchange, raw) if can_replay else None

@@ -11,10 +11,10 @@ from msgspec import Struct
 
 from ..exchange import Exchange
 from ..routing.timeouts import RouteTimeouts
-from .async_transport import AsyncMeshTransport
 from .dispatcher import head_of
+from .errors import TransportError
+from .of_httpx import HTTPX, AsyncMeshTransport, MeshTransport
 from .runtime import Runtime
-from .sync_transport import MeshTransport
 
 __all__ = ["AsyncClusterClient", "ClusterClient", "check_plain"]
 
@@ -49,7 +49,10 @@ class ClusterClient:
             self._transport = MeshTransport(_Owner(self._runtime))
         ends = time.monotonic() + timeout_seconds
         exchange = _exchange(self._runtime, cluster, request, timeout_seconds)
-        response = self._transport.carry_out(request, exchange, None)
+        try:
+            response = self._transport.carry_out(request, exchange, None)
+        except TransportError as error:
+            HTTPX.fail(error)
         response.request = request
         content = bytearray()
         try:
@@ -84,7 +87,10 @@ class AsyncClusterClient:
         content = bytearray()
         try:
             async with asyncio.timeout(timeout_seconds):
-                response = await self._transport.carry_out(request, exchange, None)
+                try:
+                    response = await self._transport.carry_out(request, exchange, None)
+                except TransportError as error:
+                    HTTPX.fail(error)
                 response.request = request
                 try:
                     async for chunk in response.aiter_raw():
@@ -107,11 +113,7 @@ def _exchange(runtime: Runtime, name: str, request: httpx.Request, timeout_secon
     if cluster is None:
         raise httpx.ConnectError(f"there is no cluster {name!r}", request=request)
     request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), timeout_seconds)
-    head = head_of(request, request.url.scheme)
-    target: bytes | None = request.extensions.get("target")
-    if target is not None:
-        head.target = target.decode("latin-1")
-    exchange = Exchange(head, None, None, None, cluster, random.random)
+    exchange = Exchange(head_of(request, request.url.scheme), None, None, None, cluster, random.random)
     exchange.timeouts = RouteTimeouts(stream=timeout_seconds)
     return exchange
 

@@ -5,34 +5,33 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-import httpx
-
 from .endings import flag_of_broken_body
+from .library import Library
 
 __all__ = ["counted_request", "counted_response"]
 
 Count = Callable[[int], None]
 End = Callable[[str], None]
 
-_Stream = httpx.SyncByteStream | httpx.AsyncByteStream
-
 # A caller that closes a response that it has not read has left.
 _LEFT = "DC"
 
 
-def counted_request(stream: _Stream, count: Count) -> _Stream:
-    """A request's body."""
-    is_sync, is_async = isinstance(stream, httpx.SyncByteStream), isinstance(stream, httpx.AsyncByteStream)
-    if is_sync and is_async:
-        return _EitherRequest(stream, count)
-    return _Request(stream, count) if is_sync else _AsyncRequest(stream, count)
+def counted_request(stream: Any, count: Count, library: Library) -> Any:
+    """A request's body, as the library's stream."""
+    if not hasattr(stream, "__aiter__"):
+        return library.SyncStream(_Request(stream, count))
+    if not hasattr(stream, "__iter__"):
+        return library.AsyncStream(_AsyncRequest(stream, count))
+    return library.EitherStream(_EitherRequest(stream, count))
 
 
-def counted_response(stream: _Stream, count: Count, end: End, *, is_http2: bool) -> _Stream:
+def counted_response(stream: Any, count: Count, end: End, library: Library, *, is_http2: bool) -> Any:
     """A response's body; `end` is told the response flag when it is read, broken off or given up."""
-    if isinstance(stream, httpx.SyncByteStream):
-        return _Response(stream, count, end, is_http2)
-    return _AsyncResponse(stream, count, end, is_http2)
+    body = stream.body if type(stream) in (library.SyncStream, library.AsyncStream) else stream
+    if hasattr(body, "__iter__"):
+        return library.SyncStream(_Response(body, count, end, is_http2))
+    return library.AsyncStream(_AsyncResponse(body, count, end, is_http2))
 
 
 class _Counted:
@@ -41,7 +40,7 @@ class _Counted:
         self._count = count
 
 
-class _Request(_Counted, httpx.SyncByteStream):
+class _Request(_Counted):
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._stream:
             self._count(len(chunk))
@@ -51,7 +50,7 @@ class _Request(_Counted, httpx.SyncByteStream):
         self._stream.close()
 
 
-class _AsyncRequest(_Counted, httpx.AsyncByteStream):
+class _AsyncRequest(_Counted):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._stream:
             self._count(len(chunk))
@@ -65,8 +64,8 @@ class _EitherRequest(_Request, _AsyncRequest):
     """Of a multipart form, which clients of either kind send."""
 
 
-class _Response(httpx.SyncByteStream):
-    def __init__(self, stream: httpx.SyncByteStream, count: Count, end: End, is_http2: bool) -> None:
+class _Response:
+    def __init__(self, stream: Any, count: Count, end: End, is_http2: bool) -> None:
         self._stream = stream
         self._count = count
         self._end = end
@@ -92,8 +91,8 @@ class _Response(httpx.SyncByteStream):
             self._end(_LEFT)
 
 
-class _AsyncResponse(httpx.AsyncByteStream):
-    def __init__(self, stream: httpx.AsyncByteStream, count: Count, end: End, is_http2: bool) -> None:
+class _AsyncResponse:
+    def __init__(self, stream: Any, count: Count, end: End, is_http2: bool) -> None:
         self._stream = stream
         self._count = count
         self._end = end

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import httpx
 from msgspec import Struct
 
 from .. import resources
@@ -27,14 +26,24 @@ from ..resources import Address, DnsDiscovery, EndpointConfig, Endpoints, Locali
 from ..routing import RequestHead, RouteTable
 from ..routing.timeouts import is_grpc_content
 from .errors import (
+    ConnectError,
+    ConnectTimeout,
     DeadlineExceededError,
     IdleTimeoutError,
+    LocalProtocolError,
     PendingOverflowError,
+    PoolTimeout,
     RefusedStreamError,
-    as_httpx_error,
+    TransportError,
+    UnsupportedProtocol,
+    as_transport_error,
+    own_error,
 )
+from .known_urls import KnownUrl, KnownUrls
+from .library import Library
 from .raw_response import RawResponse
 from .runtime import Runtime
+from .shapes import Request, Url
 
 if TYPE_CHECKING:
     from ..access_log import AccessLogs
@@ -131,24 +140,31 @@ class Dispatcher:
     Args:
         runtime: The mesh.
         authority: Whose listeners are asked for (gRFC A47); None takes the default ones.
+        library: Whose requests they are.
+
+    Attributes:
+        remember: Called with a URL that will come again, as the same object.
 
     Raises:
         BootstrapError: There is no such authority.
     """
 
-    def __init__(self, runtime: Runtime, authority: str | None = None) -> None:
+    def __init__(self, runtime: Runtime, authority: str | None, library: Library) -> None:
         self._runtime = runtime
+        self._library, self._respond = library, library.response
+        self._known_urls = KnownUrls()
+        self.remember = self._known_urls.remember
         self._names_of = partial(runtime.listener_names, authority=authority)
         self._names_of("any", 80, port_is_explicit=False)
         self._directory: Directory | None = None
         self._tables: dict[tuple[str, bytes], RouteTable | None] = {}
         self._passthrough: dict[tuple[str, str, int], Cluster] = {}
 
-    def begin(self, request: httpx.Request) -> Exchange | LocalReply | Unsettled:
+    def begin(self, request: Request) -> Exchange | LocalReply | Unsettled:
         """Decide where a request goes.
 
         Raises:
-            NoRouteError: As an httpx.ConnectError: the host is unknown and unknown hosts are denied, or its
+            NoRouteError: As an ConnectError: the host is unknown and unknown hosts are denied, or its
                 configuration is broken.
         """
         directory = self._runtime.directory
@@ -156,20 +172,20 @@ class Dispatcher:
             # A new dict rather than clear(): another thread may be reading the old one.
             self._tables = {}
             self._directory = directory
-        url = request.url
-        key = (url.scheme, url.netloc)
-        tables = self._tables
+        known = self._known_urls.find(request.url)
+        key, tables = known.key, self._tables
         table = tables.get(key)
         if table is None and key not in tables:
-            found = self._find_table(url, directory)
+            self._library.check(request)
+            found = self._find_table(known.url, directory)
             if isinstance(found, Unsettled):
                 return found
             table = found
             if len(tables) < 4 * _MAX_PASSTHROUGH_HOSTS:
                 tables[key] = table
-        head = head_of(request, key[0])
+        head = _head(request, known)
         if table is None:
-            return Exchange(head, None, None, None, self._passthrough_cluster(url), random.random)
+            return Exchange(head, None, None, None, self._passthrough_cluster(known.url), random.random)
         begun = begin(table, directory.clusters, head)
         if type(begun) is LocalReply and begun.missing_cluster:
             # The request named its cluster itself, so nobody has asked for it yet.
@@ -178,17 +194,21 @@ class Dispatcher:
                 return Unsettled((root,))
         return begun
 
+    def leaves_out(self, request: Request) -> bool:
+        """Whether a request is of no protocol of the mesh's, and may go elsewhere."""
+        return request.url.scheme not in _SCHEMES and self._runtime.unknown_hosts == "allow"
+
     @property
     def access_logs(self) -> AccessLogs | None:
         """Where requests are told of, as far as that is known now."""
         return self._runtime.access_logs
 
-    def listener_of(self, request: httpx.Request) -> resources.Listener | None:
+    def listener_of(self, request: Request) -> resources.Listener | None:
         """The listener that a request was decided by; None for a host outside the mesh."""
         table = self._table_of(request)
         return table.listener if table is not None else None
 
-    def _table_of(self, request: httpx.Request) -> RouteTable | None:
+    def _table_of(self, request: Request) -> RouteTable | None:
         url = request.url
         return self._tables.get((url.scheme, url.netloc))
 
@@ -200,8 +220,10 @@ class Dispatcher:
         """What takes the place of an exchange whose upstream redirects; None where the response stands."""
         return follow(exchange, raw.status, raw.headers, exchange.clusters)
 
-    def _find_table(self, url: httpx.URL, directory: Directory) -> RouteTable | Unsettled | None:
+    def _find_table(self, url: Url, directory: Directory) -> RouteTable | Unsettled | None:
         """The routes of a URL's host; None for a host that is passed through."""
+        if url.scheme not in _SCHEMES or not url.host:
+            raise unsupported(url)
         names = self._names_of(url.raw_host.decode("ascii"), _port_of(url), port_is_explicit=url.port is not None)
         targets = directory.find(names)
         if targets is None:
@@ -212,9 +234,9 @@ class Dispatcher:
             return None
         broken = [target.problem for target in targets if not target.view.does_not_exist]
         if broken:
-            raise as_httpx_error(NoRouteError(f"{url.netloc.decode()}: {'; '.join(broken)}", status=503, flag="NC"))
+            raise as_transport_error(NoRouteError(f"{url.netloc.decode()}: {'; '.join(broken)}", status=503, flag="NC"))
         if self._runtime.unknown_hosts == "deny":
-            raise as_httpx_error(
+            raise as_transport_error(
                 NoRouteError(
                     f"the mesh does not know {url.netloc.decode()!r} (asked for {', '.join(names)}), and unknown hosts"
                     f" are denied; {self._runtime.hint(url.host, _port_of(url)) or HOW_TO_KNOW}"
@@ -222,7 +244,7 @@ class Dispatcher:
             )
         return None
 
-    def _passthrough_cluster(self, url: httpx.URL) -> Cluster:
+    def _passthrough_cluster(self, url: Url) -> Cluster:
         """A cluster of the real host alone, as a sidecar's PassthroughCluster under ALLOW_ANY."""
         key = (url.scheme, url.raw_host.decode("ascii"), _port_of(url))
         cluster = self._passthrough.get(key)
@@ -257,40 +279,34 @@ class Dispatcher:
         try:
             return self._runtime.when_settled(unsettled.names, callback)
         except RequestError as error:
-            raise as_httpx_error(error) from None
+            raise as_transport_error(error) from None
 
-    def unsettled_error(self, unsettled: Unsettled, seconds: float | None) -> httpx.ConnectTimeout:
+    def unsettled_error(self, unsettled: Unsettled, seconds: float | None) -> ConnectTimeout:
         """Configuration did not come in time."""
         problem = self._runtime.problem or "it was asked for and has not come"
-        return httpx.ConnectTimeout(
+        return ConnectTimeout(
             f"no configuration for {', '.join(unsettled.names)} after {seconds:g} s: {problem}"
             if seconds is not None
             else f"no configuration for {', '.join(unsettled.names)}: {problem}"
         )
 
-    def response(self, exchange: Exchange, attempt: Attempt, raw: RawResponse) -> httpx.Response:
+    def response(self, exchange: Exchange, attempt: Attempt, raw: RawResponse) -> Any:
         """The response of an attempt."""
         headers = exchange.response_headers(attempt, raw.status, raw.headers)
         if exchange.table is not None and exchange.table.tells_ids:
             headers = with_request_id(headers, exchange.head)
-        extensions: dict[str, Any] = {
-            "http_version": raw.http_version,
-            "mesh": MeshResponseInfo(exchange, attempt, None, headers),
-            # Complete when the body is read, since trailers come after it.
-            "trailing_headers": raw.trailers,
-        }
-        return httpx.Response(raw.status, headers=headers, stream=raw.stream, extensions=extensions)
+        extensions = raw.extensions
+        extensions["mesh"] = MeshResponseInfo(exchange, attempt, None, headers)
+        return self._respond(raw.status, headers, self._library.stream_of(raw.stream), extensions)
 
-    def local_response(
-        self, request: httpx.Request, reply: LocalReply, exchange: Exchange | None = None
-    ) -> httpx.Response:
+    def local_response(self, request: Request, reply: LocalReply, exchange: Exchange | None = None) -> Any:
         """A local reply as a response.
 
         Raises:
             RequestError: As an httpx exception: it is a failure, and `local_replies` is "raise".
         """
         if reply.error is not None and self._runtime.local_replies == "raise":
-            raise as_httpx_error(reply.error, reply)
+            raise as_transport_error(reply.error, reply)
         info = MeshResponseInfo(exchange, None, reply)
         if is_grpc_content(request.headers.get("content-type", "")):
             reply = reply.as_grpc()
@@ -299,31 +315,52 @@ class Dispatcher:
         if table is not None and table.tells_ids and head is not None:
             headers = with_request_id(headers, head)
         body = b"" if request.method == "HEAD" else reply.body
-        return httpx.Response(
-            reply.status, headers=headers, stream=httpx.ByteStream(body), extensions={"mesh": info}, request=request
-        )
+        response = self._respond(reply.status, headers, self._library.ByteStream(body), {"mesh": info})
+        response.request = request
+        return response
 
 
-def head_of(request: httpx.Request, scheme: str) -> RequestHead:
+def head_of(request: Request, scheme: str) -> RequestHead:
     """What decisions depend on."""
-    url, raw = request.url, request.headers.raw
+    known = KnownUrl(request.url)
+    known.scheme = scheme
+    return _head(request, known)
+
+
+def _head(request: Request, known: KnownUrl) -> RequestHead:
+    raw = request.headers.raw
     authority = b""
     for name, value in raw:
         if name == b"Host" or name.lower() == b"host":
             authority = value
             break
+    asked = request.extensions.get("target")
+    # What is none is refused before it is sent, whoever asked for it.
+    target = known.target if asked is None else asked.decode("latin-1")
     return RequestHead(
-        request.method, scheme, (authority or url.netloc).decode("latin-1"), url.raw_path.decode("ascii"), raw
+        request.method, known.scheme, authority.decode("latin-1") if authority else known.authority, target, raw
     )
 
 
-def passed_on(exchange: Exchange, response: httpx.Response) -> httpx.Response:
+def passed_on(exchange: Exchange, response: Any) -> Any:
     """What another transport answered to a request that was none of the mesh's."""
     response.extensions = {**response.extensions, "mesh": MeshResponseInfo(exchange)}
     return response
 
 
-def _port_of(url: httpx.URL) -> int:
+_SCHEMES = frozenset({"http", "https"})
+
+
+def unsupported(url: Url) -> UnsupportedProtocol:
+    """A URL that says of no server of HTTP where it is; in httpcore's words."""
+    if url.scheme in ("ws", "wss"):
+        return UnsupportedProtocol("WebSockets do not go over the mesh; leave them to a client of their own.")
+    if url.scheme and url.scheme not in _SCHEMES:
+        return UnsupportedProtocol(f"Request URL has an unsupported protocol '{url.scheme}://'.")
+    return UnsupportedProtocol("Request URL is missing an 'http://' or 'https://' protocol.")
+
+
+def _port_of(url: Url) -> int:
     return url.port or (443 if url.scheme == "https" else 80)
 
 
@@ -358,21 +395,22 @@ def _failure_of(attempt: Attempt, error: Exception | None) -> Failure | None:
 # The first that fits. A wrong request (LocalProtocolError) and a full pool are the caller's own, and are not retried.
 _FAILURES: tuple[tuple[type[Exception], Failure | None], ...] = (
     (RefusedStreamError, Failure.REFUSED_STREAM),
-    (httpx.LocalProtocolError, None),
-    (httpx.PoolTimeout, None),
-    (httpx.ConnectError, Failure.CONNECT),
-    (httpx.ConnectTimeout, Failure.CONNECT),
-    (httpx.TransportError, Failure.RESET),
+    (LocalProtocolError, None),
+    (PoolTimeout, None),
+    (ConnectError, Failure.CONNECT),
+    (ConnectTimeout, Failure.CONNECT),
+    (TransportError, Failure.RESET),
 )
 
 
 def error_flag(error: BaseException) -> str:
     """Envoy's response flag of a failure, for telemetry."""
+    error = own_error(error)
     if isinstance(error, RequestError):
         return error.flag
-    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+    if isinstance(error, (ConnectError, ConnectTimeout)):
         return "UF"
-    return "UC" if isinstance(error, httpx.TransportError) else "DC"
+    return "UC" if isinstance(error, TransportError) else "DC"
 
 
 # How often a request is sent again that its peers did not take up at all (`UnprocessedStreamError`).

@@ -1,13 +1,79 @@
-"""Mesh errors that are httpx exceptions too, so that existing `except` clauses keep working."""
+"""What can go wrong with a request, in the engine's own words: those of httpx, whose users know them.
+
+Each library's adapter gives its callers its own exception in the place of one of these (`library`). Those of the mesh
+(`meshsdk.errors`) are one of these as well, so that the engine has one way to tell of a failure.
+"""
 
 from __future__ import annotations
-
-import httpx
 
 from .. import errors
 from ..exchange import Failure, LocalReply
 
-__all__ = ["DeadlineExceededError", "FromReply", "RefusedStreamError", "UnprocessedStreamError", "as_httpx_error"]
+__all__ = [
+    "ConnectError",
+    "ConnectTimeout",
+    "DeadlineExceededError",
+    "FromReply",
+    "IdleTimeoutError",
+    "LocalProtocolError",
+    "PendingOverflowError",
+    "PoolTimeout",
+    "ReadError",
+    "ReadTimeout",
+    "RefusedStreamError",
+    "RemoteProtocolError",
+    "TransportError",
+    "UnprocessedStreamError",
+    "UnsupportedProtocol",
+    "WriteError",
+    "WriteTimeout",
+    "as_transport_error",
+    "own_error",
+]
+
+
+class TransportError(Exception):
+    """A request got no response, or not all of it."""
+
+
+class ConnectError(TransportError):
+    """No connection could be opened."""
+
+
+class ConnectTimeout(TransportError):
+    """None was open in time."""
+
+
+class PoolTimeout(TransportError):
+    """There was no room for one in time."""
+
+
+class ReadError(TransportError):
+    """Reading the response failed."""
+
+
+class ReadTimeout(TransportError):
+    """It did not come in time."""
+
+
+class WriteError(TransportError):
+    """Sending the request failed."""
+
+
+class WriteTimeout(TransportError):
+    """The peer did not take it in time."""
+
+
+class LocalProtocolError(TransportError):
+    """The request is none that a peer would read as it was meant."""
+
+
+class RemoteProtocolError(TransportError):
+    """The response breaks the protocol."""
+
+
+class UnsupportedProtocol(TransportError):
+    """The URL is none of HTTP's."""
 
 
 class FromReply:
@@ -20,28 +86,28 @@ class FromReply:
     reply: LocalReply | None = None
 
 
-class HttpxRequestError(FromReply, errors.RequestError, httpx.TransportError):
+class FailedRequestError(FromReply, errors.RequestError, TransportError):
     """A request error with no nearer kind."""
 
 
-class HttpxNoRouteError(FromReply, errors.NoRouteError, httpx.ConnectError):
-    """No route, as an httpx.ConnectError."""
+class RoutelessError(FromReply, errors.NoRouteError, ConnectError):
+    """No route, as a failure to connect."""
 
 
-class HttpxNoHealthyEndpointError(FromReply, errors.NoHealthyEndpointError, httpx.ConnectError):
-    """No endpoint, as an httpx.ConnectError."""
+class UnhealthyError(FromReply, errors.NoHealthyEndpointError, ConnectError):
+    """No endpoint, as a failure to connect."""
 
 
-class HttpxCircuitOpenError(FromReply, errors.CircuitOpenError, httpx.PoolTimeout):
-    """A breaker is open, as an httpx.PoolTimeout: the pool has no room for the request."""
+class OpenCircuitError(FromReply, errors.CircuitOpenError, PoolTimeout):
+    """A breaker is open: the pool has no room for the request."""
 
 
-class HttpxRequestTimeoutError(FromReply, errors.RequestTimeoutError, httpx.ReadTimeout):
-    """The route's timeout, as an httpx.ReadTimeout."""
+class RouteTimeoutError(FromReply, errors.RequestTimeoutError, ReadTimeout):
+    """The route's timeout."""
 
 
-class HttpxPeerIdentityError(FromReply, errors.PeerIdentityError, httpx.ConnectError):
-    """A wrong peer, as an httpx.ConnectError."""
+class WrongPeerError(FromReply, errors.PeerIdentityError, ConnectError):
+    """A wrong peer, as a failure to connect."""
 
 
 class DeadlineExceededError(Exception):
@@ -60,7 +126,7 @@ class PendingOverflowError(Exception):
     """A circuit breaker lets no further request wait for a connection. Does not leave this package."""
 
 
-class RefusedStreamError(httpx.RemoteProtocolError):
+class RefusedStreamError(RemoteProtocolError):
     """The peer did not process the stream at all (RFC 9113 section 8.7); it may safely be sent again."""
 
 
@@ -73,23 +139,38 @@ class UnprocessedStreamError(RefusedStreamError):
 
 _TWINS: dict[
     type[errors.RequestError],
-    type[HttpxRequestError]
-    | type[HttpxNoRouteError]
-    | type[HttpxNoHealthyEndpointError]
-    | type[HttpxCircuitOpenError]
-    | type[HttpxRequestTimeoutError]
-    | type[HttpxPeerIdentityError],
+    type[FailedRequestError]
+    | type[RoutelessError]
+    | type[UnhealthyError]
+    | type[OpenCircuitError]
+    | type[RouteTimeoutError]
+    | type[WrongPeerError],
 ] = {
-    errors.NoRouteError: HttpxNoRouteError,
-    errors.NoHealthyEndpointError: HttpxNoHealthyEndpointError,
-    errors.CircuitOpenError: HttpxCircuitOpenError,
-    errors.RequestTimeoutError: HttpxRequestTimeoutError,
-    errors.PeerIdentityError: HttpxPeerIdentityError,
+    errors.NoRouteError: RoutelessError,
+    errors.NoHealthyEndpointError: UnhealthyError,
+    errors.CircuitOpenError: OpenCircuitError,
+    errors.RequestTimeoutError: RouteTimeoutError,
+    errors.PeerIdentityError: WrongPeerError,
 }
 
 
-def as_httpx_error(error: errors.RequestError, reply: LocalReply | None = None) -> errors.RequestError:
-    """The same error as an instance of the nearest httpx exception as well, which stands in the place of an answer."""
-    twin = _TWINS.get(type(error), HttpxRequestError)(str(error), status=error.status, flag=error.flag)
+def as_transport_error(error: errors.RequestError, reply: LocalReply | None = None) -> errors.RequestError:
+    """The same error as one of the engine's as well, which stands in the place of an answer."""
+    twin = _TWINS.get(type(error), FailedRequestError)(str(error), status=error.status, flag=error.flag)
     twin.reply = reply
     return twin
+
+
+_BY_NAME: dict[str, type[TransportError]] = {kind.__name__: kind for kind in TransportError.__subclasses__()}
+
+
+def own_error(error: BaseException) -> BaseException:
+    """What a library's own transport raised, in the engine's words; anything else as it is."""
+    if isinstance(error, (TransportError, errors.RequestError)):
+        return error
+    for kind in type(error).__mro__:
+        if kind.__module__ in ("httpx", "httpx2") and (kind.__name__ in _BY_NAME or kind.__name__ == "TransportError"):
+            own = _BY_NAME.get(kind.__name__, TransportError)(str(error))
+            own.__cause__ = error.__cause__
+            return own
+    return error

@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import httptools
-import httpx
 
 from .connection_state import CUT_OFF, END, HEAD, LAST_END, STRAY, ConnectionState
+from .errors import LocalProtocolError, ReadError, RemoteProtocolError, TransportError
 from .request_rules import check_target
 
 __all__ = ["Http1Reader", "encode_head"]
 
 # The longest head, trailers or run of interim responses that is read. nginx and Envoy send 60 KiB at the most.
 MAX_HEAD_BYTES = 256 * 1024
+
+_VERSIONS = {"1.0": b"HTTP/1.0"}
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -27,7 +29,7 @@ def encode_head(method: str, target: str, headers: Headers) -> bytes:
     """Request line and headers.
 
     Raises:
-        httpx.LocalProtocolError: Something in them would begin a new line.
+        LocalProtocolError: Something in them would begin a new line.
     """
     check_target(target)
     lines = [b"%b %b HTTP/1.1" % (method.encode("utf-8", "replace"), target.encode("ascii"))]
@@ -38,7 +40,7 @@ def encode_head(method: str, target: str, headers: Headers) -> bytes:
     # Methods and names were looked at before (`request_rules`).
     breaks = len(lines)
     if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
-        raise httpx.LocalProtocolError("illegal character in the request's method, target or headers")
+        raise LocalProtocolError("illegal character in the request's method, target or headers")
     return head
 
 
@@ -47,6 +49,7 @@ class Http1Reader:
 
     Attributes:
         status: Of the final response; 0 until `head_done`.
+        reason: The words beside it.
         headers: Of the final response, in order, names as sent.
         trailers: After a chunked body.
         chunks: Body that has come and was not taken yet.
@@ -70,6 +73,7 @@ class Http1Reader:
         "head_done",
         "headers",
         "is_silent",
+        "reason",
         "state",
         "status",
         "trailers",
@@ -85,6 +89,7 @@ class Http1Reader:
 
     def _reset(self) -> None:
         self.status = 0
+        self.reason = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.trailers: list[tuple[bytes, bytes]] = []
         self.chunks: list[bytes] = []
@@ -100,10 +105,10 @@ class Http1Reader:
         """A request with this method is about to be sent.
 
         Raises:
-            httpx.ReadError: The connection is not clean; what came or comes on it would be taken for the answer.
+            ReadError: The connection is not clean; what came or comes on it would be taken for the answer.
         """
         if not self.state.begin():
-            raise httpx.ReadError("the connection is in use, or has more to say than was asked for")
+            raise ReadError("the connection is in use, or has more to say than was asked for")
         if self._is_head_request:
             # llhttp was left waiting for the body that a HEAD response only announces.
             self._parser = httptools.HttpResponseParser(self)
@@ -114,11 +119,11 @@ class Http1Reader:
         """Take bytes from the peer.
 
         Raises:
-            httpx.RemoteProtocolError: They are not HTTP, not asked for, or too many for a head.
+            RemoteProtocolError: They are not HTTP, not asked for, or too many for a head.
         """
         if self.complete:
             self.state.of_response(STRAY)
-            raise httpx.RemoteProtocolError("the peer sent a response that nobody asked for")
+            raise RemoteProtocolError("the peer sent a response that nobody asked for")
         self.is_silent = False
         buffered = self.buffered
         try:
@@ -127,18 +132,18 @@ class Http1Reader:
             else:
                 self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as error:
-            raise httpx.RemoteProtocolError("the peer switched protocols; upgrades are not supported") from error
+            raise RemoteProtocolError("the peer switched protocols; upgrades are not supported") from error
         except httptools.HttpParserError as error:
             if self.complete:
                 # The response is whole and good; only what came after it is not.
                 self.state.of_response(STRAY)
                 return
-            cause = error.__context__ if isinstance(error.__context__, httpx.HTTPError) else error
-            raise httpx.RemoteProtocolError(f"malformed response: {cause}") from error
+            cause = error.__context__ if isinstance(error.__context__, TransportError) else error
+            raise RemoteProtocolError(f"malformed response: {cause}") from error
         if self.buffered == buffered and not self.complete:
             self._silent_bytes += len(data)
             if self._silent_bytes > MAX_HEAD_BYTES:
-                raise httpx.RemoteProtocolError(f"a response head or trailer section exceeds {MAX_HEAD_BYTES} bytes")
+                raise RemoteProtocolError(f"a response head or trailer section exceeds {MAX_HEAD_BYTES} bytes")
         else:
             self._silent_bytes = 0
 
@@ -161,18 +166,18 @@ class Http1Reader:
                 can send close_notify.
 
         Raises:
-            httpx.RemoteProtocolError: In the middle of a response.
+            RemoteProtocolError: In the middle of a response.
         """
         self.state.of_response(CUT_OFF)
         if self.complete:
             return
         if not self.head_done:
-            raise httpx.RemoteProtocolError("the peer closed the connection without sending a response")
+            raise RemoteProtocolError("the peer closed the connection without sending a response")
         if self._has_length():
-            raise httpx.RemoteProtocolError("the peer closed the connection before the body was complete")
+            raise RemoteProtocolError("the peer closed the connection before the body was complete")
         if not is_whole:
             # RFC 9112 section 9.8: it has to be taken for incomplete.
-            raise httpx.RemoteProtocolError(
+            raise RemoteProtocolError(
                 "the response ends with the connection, and the peer closed that without TLS's close_notify, so that"
                 " part of the body may be missing; allow_missing_close_notify=True takes it all the same"
             )
@@ -183,6 +188,11 @@ class Http1Reader:
         chunks, self.chunks, self.buffered = self.chunks, [], 0
         return chunks
 
+    @property
+    def version(self) -> bytes:
+        """Of the final response's protocol."""
+        return _VERSIONS.get(self._parser.get_http_version(), b"HTTP/1.1")
+
     def _has_length(self) -> bool:
         return any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
 
@@ -190,7 +200,10 @@ class Http1Reader:
 
     def on_message_begin(self) -> None:
         if self.complete:
-            raise httpx.RemoteProtocolError("a second response follows the first")
+            raise RemoteProtocolError("a second response follows the first")
+
+    def on_status(self, words: bytes) -> None:
+        self.reason += words
 
     def on_header(self, name: bytes, value: bytes) -> None:
         (self.trailers if self.head_done else self.headers).append((name, value))
@@ -198,7 +211,7 @@ class Http1Reader:
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status == 101:
-            raise httpx.RemoteProtocolError("the peer switched protocols; upgrades are not supported")
+            raise RemoteProtocolError("the peer switched protocols; upgrades are not supported")
         if status < 200:
             self._interim = True
             self.continue_received = self.continue_received or status == 100
@@ -217,6 +230,7 @@ class Http1Reader:
         if self._interim:
             self._interim = False
             self.headers = []
+            self.reason = b""
             return
         if not self.complete:
             self._complete()

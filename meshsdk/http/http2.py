@@ -15,9 +15,15 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
-import httpx
 
-from .errors import RefusedStreamError, UnprocessedStreamError
+from .errors import (
+    LocalProtocolError,
+    RefusedStreamError,
+    RemoteProtocolError,
+    TransportError,
+    UnprocessedStreamError,
+    WriteError,
+)
 from .http1 import MAX_HEAD_BYTES
 from .request_rules import NO_FRAMING, Framing, check_target, without_length
 
@@ -72,7 +78,7 @@ class Http2Stream:
         self.buffered = 0
         self.head_done = False
         self.complete = False
-        self.error: httpx.TransportError | None = None
+        self.error: TransportError | None = None
 
 
 class _Connection(h2.connection.H2Connection):
@@ -135,7 +141,7 @@ class Http2Session:
         self.is_settled = False
         self.touched: list[Http2Stream] = []
         self.is_window_open = False
-        self.error: httpx.TransportError | None = None
+        self.error: TransportError | None = None
 
     def start(self) -> bytes:
         """The connection preface."""
@@ -180,7 +186,7 @@ class Http2Session:
             The stream, and the bytes to send.
 
         Raises:
-            httpx.LocalProtocolError: The request is not legal HTTP/2.
+            LocalProtocolError: The request is not legal HTTP/2.
         """
         check_target(target)
         _refuse_illegal_characters(headers)
@@ -190,7 +196,7 @@ class Http2Session:
             stream_id = self._connection.get_next_available_stream_id()
             self._connection.send_headers(stream_id, _to_http2(method, scheme, target, headers), end_stream=end)
         except (h2.exceptions.ProtocolError, UnicodeError) as error:
-            raise httpx.LocalProtocolError(str(error)) from error
+            raise LocalProtocolError(str(error)) from error
         stream = self.streams[stream_id] = Http2Stream(stream_id, is_head=method == "HEAD", all_sent=end)
         return stream, self._connection.data_to_send()
 
@@ -215,7 +221,7 @@ class Http2Session:
                 connection.end_stream(stream.id)
                 stream.all_sent = True
         except h2.exceptions.ProtocolError as error:
-            raise httpx.WriteError(f"sending the request failed: {error}") from error
+            raise WriteError(f"sending the request failed: {error}") from error
         return taken, connection.data_to_send()
 
     def feed(self, data: bytes) -> bytes:
@@ -233,7 +239,7 @@ class Http2Session:
         except (h2.exceptions.ProtocolError, ValueError, StopIteration) as error:
             failure = error
         if failure is not None:
-            self.fail(httpx.RemoteProtocolError(f"malformed HTTP/2: {str(failure) or repr(failure)}"))
+            self.fail(RemoteProtocolError(f"malformed HTTP/2: {str(failure) or repr(failure)}"))
         return connection.data_to_send()
 
     def ping(self) -> bytes:
@@ -266,7 +272,7 @@ class Http2Session:
                 return acknowledgement
         return acknowledgement + self._connection.data_to_send()
 
-    def fail(self, error: httpx.TransportError) -> None:
+    def fail(self, error: TransportError) -> None:
         """The connection is over: every open stream fails."""
         self.is_usable = False
         if self.error is None:
@@ -326,7 +332,7 @@ class Http2Session:
         elif stream.is_head and stream.head_done:
             stream.complete = True
         elif not stream.complete:
-            stream.error = httpx.RemoteProtocolError(f"the peer reset the stream with {event.error_code!r}")
+            stream.error = RemoteProtocolError(f"the peer reset the stream with {event.error_code!r}")
 
     def _take_goaway(self, event: h2.events.ConnectionTerminated) -> None:
         """GOAWAY: streams above the last one were not processed; the others go on to their ends (RFC 9113 section 6.8).
@@ -343,7 +349,7 @@ def _refuse_illegal_characters(headers: Sequence[tuple[bytes, bytes]]) -> None:
     """RFC 9113 section 8.2.1: no CR, LF or NUL. h2 lets them through; a proxy to HTTP/1.1 would make lines of them."""
     text = b"".join([part for header in headers for part in header])
     if b"\r" in text or b"\n" in text or b"\0" in text:
-        raise httpx.LocalProtocolError("illegal character in the request's headers")
+        raise LocalProtocolError("illegal character in the request's headers")
 
 
 def _to_http2(method: str, scheme: str, target: str, headers: Sequence[tuple[bytes, bytes]]) -> Headers:

@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import httpx
-
 from ..access_log import Entry, Headers, RemembersSteady, Steady
 from ..balancing import Endpoint
 from ..errors import PeerIdentityError, RequestError
@@ -24,7 +22,8 @@ from ..routing import RequestHead
 from ..routing.timeouts import is_grpc
 from .dispatcher import head_of
 from .endings import ending_of_error
-from .errors import FromReply, RefusedStreamError
+from .errors import ConnectError, ConnectTimeout, FromReply, LocalProtocolError, RefusedStreamError
+from .shapes import Request
 
 __all__ = ["Ending", "InPlace", "Told", "answer_in_place", "answered_entry", "entry_of"]
 
@@ -118,7 +117,7 @@ def answered_entry(
 
 
 def entry_of(
-    request: httpx.Request,
+    request: Request,
     begun: Exchange | LocalReply | None,
     endpoint: Endpoint | None,
     told: Told | None,
@@ -172,7 +171,7 @@ def entry_of(
     return Entry(steady, head, headers, trailers, received, sent, ended, seconds, to_head)
 
 
-def _head_of(request: httpx.Request, begun: Exchange | LocalReply | None) -> RequestHead:
+def _head_of(request: Request, begun: Exchange | LocalReply | None) -> RequestHead:
     if type(begun) is Exchange:
         # A route's changes are made when somebody is there to get them.
         return begun.outgoing_head if begun.attempts else begun.head
@@ -203,7 +202,7 @@ _TEXT = ((b"content-type", b"text/plain"),)
 
 
 def answer_in_place(
-    request: httpx.Request, error: BaseException, status: int, begun: Exchange | LocalReply | None
+    request: Request, error: BaseException, status: int, begun: Exchange | LocalReply | None
 ) -> InPlace:
     """What a sidecar would have answered: to a gRPC request, 200 and a status of gRPC's.
 
@@ -232,13 +231,13 @@ def _of_error(error: BaseException, attempts: int) -> tuple[str, str, str]:
     if isinstance(error, RequestError) and not isinstance(error, PeerIdentityError):
         # Without a route at all: REGISTRY_ONLY's, or one whose configuration is broken.
         return ("cluster_not_found" if error.flag == "NC" else "direct_response"), "", ""
-    if isinstance(error, (httpx.ConnectTimeout, httpx.ConnectError, PeerIdentityError)):
-        if isinstance(error, httpx.ConnectTimeout):
+    if isinstance(error, (ConnectTimeout, ConnectError, PeerIdentityError)):
+        if isinstance(error, ConnectTimeout):
             return _reset("connection timeout", "", attempts)
         return _reset("remote connection failure", _failure(error), attempts)
     if isinstance(error, RefusedStreamError):
         return _reset("remote refused stream reset", "", attempts)
-    if isinstance(error, httpx.LocalProtocolError):
+    if isinstance(error, LocalProtocolError):
         return "http1.codec_error", "", ""
     _, flag = ending_of_error(error)
     if flag in _RESETS:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-
-import httpx
+from typing import Any
 
 from ..access_log import AccessLogs, Headers, RemembersSteady
 from ..access_log.metric_tags import Seen
@@ -28,9 +27,10 @@ from ..telemetry.workload import NOBODY, Workload, workload_of_endpoint
 from .counted_bodies import counted_request, counted_response
 from .dispatcher import PASSTHROUGH_CLUSTER, Dispatcher, MeshResponseInfo, head_of
 from .endings import ending_of_error, flag_of_reply
+from .library import Library
 from .logged import Ending, InPlace, Told, answer_in_place, answered_entry, entry_of
-from .raw_response import EMPTY_BODY
 from .request_body import content_of
+from .shapes import Request
 
 __all__ = ["Destination", "Record", "destination_of", "flags_before", "service_without_cluster"]
 
@@ -100,6 +100,7 @@ class Record:
         metrics: Where it is counted; None where it is not.
         logs: Where it is told; None where it is not.
         request: As the application has made it.
+        library: Whose request it is.
     """
 
     __slots__ = (
@@ -107,6 +108,7 @@ class Record:
         "_head_received",
         "_head_size",
         "_is_over",
+        "_library",
         "_listener",
         "_logs",
         "_metrics",
@@ -117,8 +119,11 @@ class Record:
         "_started",
     )
 
-    def __init__(self, metrics: IstioMetrics | None, logs: AccessLogs | None, request: httpx.Request) -> None:
+    def __init__(
+        self, metrics: IstioMetrics | None, logs: AccessLogs | None, request: Request, library: Library
+    ) -> None:
         self._started = time.monotonic()
+        self._library = library
         self._metrics = metrics
         self._logs = logs
         self._request = request
@@ -136,7 +141,7 @@ class Record:
             if declared.isdecimal() and len(declared) < 16:
                 self._sent = int(declared)
             else:
-                request.stream = counted_request(request.stream, self._add_sent)
+                request.stream = counted_request(request.stream, self._add_sent, library)
 
     def _add_sent(self, count: int) -> None:
         self._sent += count
@@ -170,7 +175,7 @@ class Record:
         answer = answer_in_place(self._request, error, status, self._begun)
         self._end(self._begun, None, None, answer, answer.reply.status if status else 0, flags)
 
-    def answered(self, response: httpx.Response) -> httpx.Response:
+    def answered(self, response: Any) -> Any:
         """Its response begins; a body that is still coming is counted as it is read."""
         info: MeshResponseInfo = response.extensions["mesh"]
         exchange, endpoint, reply, headers = info.parts
@@ -181,15 +186,14 @@ class Record:
         flags = flag_of_reply(reply) if reply is not None else ""
         stream = response.stream
         told = response.headers.raw if headers is None else headers, response.extensions
-        if type(stream) is httpx.ByteStream:
-            if stream is not EMPTY_BODY:
-                self._received += sum(map(len, stream))
+        if type(stream) is self._library.ByteStream:
+            self._received += sum(map(len, stream))
             self._end(exchange or reply, endpoint, told, reply, response.status_code, flags)
         else:
             # The response itself would be in a circle with its stream.
             end = partial(self._end, exchange or reply, endpoint, told, reply, response.status_code)
             is_http2 = response.extensions.get("http_version") == b"HTTP/2"
-            response.stream = counted_response(stream, self._add_received, end, is_http2=is_http2)
+            response.stream = counted_response(stream, self._add_received, end, self._library, is_http2=is_http2)
         return response
 
     def _read_head(
@@ -198,7 +202,7 @@ class Record:
         exchange: Exchange | None,
         endpoint: Endpoint | None,
         headers: Headers | None,
-        response: httpx.Response,
+        response: Any,
     ) -> Headers:
         """Measure the response's head, and take out what the peer says of itself, which is not for the application."""
         raw = response.headers.raw if headers is None else headers
@@ -209,7 +213,7 @@ class Record:
             self._peer = metrics.servers.find(endpoint.principal, peer_id, found.get(METADATA_HEADER, b""))
             raw = [header for header in raw if header[0].lower() not in (METADATA_HEADER, METADATA_ID_HEADER)]
             size = size_of_headers(raw)
-            response.headers = httpx.Headers(raw)
+            response.headers = self._library.module.Headers(raw)
         self._head_size = size + STATUS_LINE
         return raw
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from ..exchange import Attempt
+from .asked import Trace
 from .http1 import encode_head
 from .request_body import AsyncRequestBody, RequestBody
 from .request_rules import framing_of, with_framing, without_length
@@ -25,12 +26,13 @@ class Outgoing(Generic[B]):
         body: In memory, or a stream.
         framing: Where the body ends.
         timeouts: The caller's.
+        trace: Whom the caller wants to be told of each step; None is nobody.
 
     Raises:
-        httpx.LocalProtocolError: The request is none that a peer would read as it was meant.
+        LocalProtocolError: The request is none that a peer would read as it was meant.
     """
 
-    __slots__ = ("attempt", "body", "framing", "headers", "method", "scheme", "timeouts")
+    __slots__ = ("attempt", "body", "framing", "headers", "method", "scheme", "timeouts", "trace")
 
     def __init__(
         self,
@@ -48,12 +50,13 @@ class Outgoing(Generic[B]):
         self.body: bytes | B = body
         self.framing = framing_of(method, headers, body)
         self.timeouts = timeouts
+        self.trace: Trace | None = None
 
     def http1_head(self) -> bytes:
         """Request line and headers, which say where the body ends.
 
         Raises:
-            httpx.LocalProtocolError: Something in them would begin a new line.
+            LocalProtocolError: Something in them would begin a new line.
         """
         headers = self.headers
         if self.framing.drops_length:

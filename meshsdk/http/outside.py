@@ -1,34 +1,40 @@
-"""Proxies and mounts of a client: for hosts outside the mesh, and for those alone.
+"""Clients over the mesh, and their proxies and mounts: for hosts outside it, and for those alone.
 
-httpx gives a mounted transport every request that its pattern matches, whatever the client's transport would have
+A library gives a mounted transport every request that its pattern matches, whatever the client's transport would have
 said. So what is mounted here asks the mesh first: a host of the mesh goes by the mesh, one that is denied is refused,
-and only what would have been passed through to the real host goes by the transport that the user gave. httpx owns the
-mounts, so that closing the client closes the user's transports too.
+and only what would have been passed through to the real host goes by the transport that the user gave. The library owns
+the mounts, so that closing the client closes the user's transports too.
 """
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-import httpx
+from .library import Library
 
-from .async_transport import AsyncMeshTransport
-from .sync_transport import MeshTransport
-
-__all__ = ["make_async_client", "make_client"]
+__all__ = ["Adapter", "make_async_client", "make_client"]
 
 
-class _MeshFirst(httpx.BaseTransport):
+class Adapter(NamedTuple):
+    """A library, and its transports."""
+
+    library: Library
+    transport: Any
+    async_transport: Any
+
+
+class _MeshFirst:
     """The mesh's transport, and another one for hosts outside the mesh. Only the other one is its own."""
 
-    def __init__(self, mesh: MeshTransport, outside: httpx.BaseTransport) -> None:
+    def __init__(self, mesh: Any, outside: Any) -> None:
         self._mesh = mesh
         self._outside = outside
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_request(self, request: Any) -> Any:
         """See `httpx.BaseTransport`."""
+        if self._mesh.leaves_out(request):
+            return self._outside.handle_request(request)
         return self._mesh.handle_request(request, self._outside)
 
     def __enter__(self) -> _MeshFirst:
@@ -43,15 +49,17 @@ class _MeshFirst(httpx.BaseTransport):
         self._outside.close()
 
 
-class _AsyncMeshFirst(httpx.AsyncBaseTransport):
+class _AsyncMeshFirst:
     """`_MeshFirst` for asyncio."""
 
-    def __init__(self, mesh: AsyncMeshTransport, outside: httpx.AsyncBaseTransport) -> None:
+    def __init__(self, mesh: Any, outside: Any) -> None:
         self._mesh = mesh
         self._outside = outside
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: Any) -> Any:
         """See `httpx.AsyncBaseTransport`."""
+        if self._mesh.leaves_out(request):
+            return await self._outside.handle_async_request(request)
         return await self._mesh.handle_async_request(request, self._outside)
 
     async def __aenter__(self) -> _AsyncMeshFirst:
@@ -66,61 +74,44 @@ class _AsyncMeshFirst(httpx.AsyncBaseTransport):
         await self._outside.aclose()
 
 
-def make_client(
-    mesh: Any,
-    verify: ssl.SSLContext | str | bool,
-    http2: bool,
-    limits: Any,
-    allows_cut_tls: bool,
-    authority: Any,
-    kwargs: Any,
-) -> httpx.Client:
-    """The client of `Mesh.client`."""
-    options = _transport_options(verify, http2, limits)
-    transport = MeshTransport(mesh, **options, allow_missing_close_notify=allows_cut_tls, authority=authority)
-    proxy, mounts = kwargs.pop("proxy", None), dict(kwargs.pop("mounts", None) or {})
-    if proxy is not None:
-        options = _proxy_options(proxy, verify, http2, limits, kwargs)
-        mounts = {"all://": httpx.HTTPTransport(**options), **mounts}
-    mounted: Mapping[str, httpx.BaseTransport | None] = {
+def make_client(mesh: Any, adapter: Adapter, own: dict[str, Any], fast: bool, kwargs: dict[str, Any]) -> Any:
+    """The client of `Mesh.client`.
+
+    Args:
+        mesh: The mesh.
+        adapter: Of the library.
+        own: Arguments of the transport.
+        fast: Whether the client does the same in less.
+        kwargs: Those of the library's client.
+    """
+    library = adapter.library
+    transport = adapter.transport(mesh, **own)
+    mounts = _mounts(library.module.HTTPTransport, own, kwargs)
+    mounted = {
         pattern: _MeshFirst(transport, outside) if outside is not None else None for pattern, outside in mounts.items()
     }
-    return httpx.Client(transport=transport, mounts=mounted, **kwargs)
+    make = library.client_class if fast else library.module.Client
+    return make(transport=transport, mounts=mounted, **kwargs)
 
 
-def make_async_client(
-    mesh: Any,
-    verify: ssl.SSLContext | str | bool,
-    http2: bool,
-    limits: Any,
-    allows_cut_tls: bool,
-    authority: Any,
-    kwargs: Any,
-) -> httpx.AsyncClient:
-    """The client of `Mesh.async_client`."""
-    options = _transport_options(verify, http2, limits)
-    transport = AsyncMeshTransport(mesh, **options, allow_missing_close_notify=allows_cut_tls, authority=authority)
-    proxy, mounts = kwargs.pop("proxy", None), dict(kwargs.pop("mounts", None) or {})
-    if proxy is not None:
-        options = _proxy_options(proxy, verify, http2, limits, kwargs)
-        mounts = {"all://": httpx.AsyncHTTPTransport(**options), **mounts}
-    mounted: Mapping[str, httpx.AsyncBaseTransport | None] = {
+def make_async_client(mesh: Any, adapter: Adapter, own: dict[str, Any], fast: bool, kwargs: dict[str, Any]) -> Any:
+    """The client of `Mesh.async_client`; arguments as for `make_client`."""
+    library = adapter.library
+    transport = adapter.async_transport(mesh, **own)
+    mounts = _mounts(library.module.AsyncHTTPTransport, own, kwargs)
+    mounted = {
         pattern: _AsyncMeshFirst(transport, outside) if outside is not None else None
         for pattern, outside in mounts.items()
     }
-    return httpx.AsyncClient(transport=transport, mounts=mounted, **kwargs)
+    make = library.async_client_class if fast else library.module.AsyncClient
+    return make(transport=transport, mounts=mounted, **kwargs)
 
 
-def _transport_options(verify: ssl.SSLContext | str | bool, http2: bool, limits: httpx.Limits | None) -> dict[str, Any]:
-    options: dict[str, Any] = {"verify": verify, "http2": http2}
-    if limits is not None:
-        options["limits"] = limits
-    return options
-
-
-def _proxy_options(
-    proxy: Any, verify: ssl.SSLContext | str | bool, http2: bool, limits: httpx.Limits | None, kwargs: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What httpx makes of a client's arguments for its proxy."""
-    taken = {name: kwargs[name] for name in ("cert", "trust_env", "http1") if name in kwargs}
-    return {"proxy": proxy, **_transport_options(verify, http2, limits), **taken}
+def _mounts(make_transport: Any, own: Mapping[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The user's mounts, and the proxy as one of them, by what the library makes of a client's arguments for it."""
+    proxy, mounts = kwargs.pop("proxy", None), dict(kwargs.pop("mounts", None) or {})
+    if proxy is None:
+        return mounts
+    taken: dict[str, Any] = {name: kwargs[name] for name in ("cert", "trust_env", "http1") if name in kwargs}
+    taken |= {name: own[name] for name in ("verify", "http2", "limits") if name in own}
+    return {"all://": make_transport(proxy=proxy, **taken), **mounts}

@@ -5,13 +5,12 @@ Nothing that such a peer sends says so: it resets the connection, or closes it (
 
 from __future__ import annotations
 
-import httpx
-
 from ..balancing import Endpoint
+from .errors import ReadError, RemoteProtocolError, WriteError
 
 __all__ = ["with_plaintext_advice"]
 
-_BROKEN = (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)
+_BROKEN = (ReadError, RemoteProtocolError, WriteError)
 
 _LABEL = "its pod or WorkloadEntry has not the label security.istio.io/tlsMode: istio"
 

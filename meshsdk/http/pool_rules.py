@@ -7,12 +7,15 @@ import ssl
 import time
 from typing import Any, Protocol
 
-import httpx
+from msgspec import Struct
 
 from ..balancing import Endpoint
 from ..balancing.circuit_breaker import CircuitBreaker
 from ..resources import Cluster, TcpKeepalive
 from ..security import PeerChain, TlsClientContext
+from .asked import Asked
+from .errors import ConnectError, ConnectTimeout, TransportError
+from .shapes import Limits
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -23,11 +26,18 @@ __all__ = [
     "connect_timeout",
     "keepalive_seconds",
     "must_wait_for_connection",
+    "secured_by",
     "set_keepalive",
 ]
 
+
+class _NoLimits(Struct, frozen=True):
+    max_connections: int | None = None
+    keepalive_expiry: float | None = None
+
+
 # No limit on connections of its own: a mesh's limits are the clusters' circuit breakers.
-DEFAULT_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None)
+DEFAULT_LIMITS: Limits = _NoLimits()
 
 # How often idle connections are looked through.
 SWEEP_SECONDS = 5.0
@@ -52,6 +62,7 @@ class Slot:
     """Where a connection belongs: an endpoint, and the settings that it was opened with.
 
     Attributes:
+        is_secure: Of https, and under which name, where that is not the URL's (`secured_by`).
         breaker: Counts the connection until it is closed.
         longest_idle: How long it may be idle, in seconds.
         tls: The context that it was secured with; None is plaintext, or a client's own https.
@@ -74,7 +85,7 @@ class Slot:
     )
 
     def __init__(
-        self, endpoint: Endpoint, is_secure: bool, breaker: CircuitBreaker, keepalive_expiry: float | None = None
+        self, endpoint: Endpoint, is_secure: bool | str, breaker: CircuitBreaker, keepalive_expiry: float | None = None
     ) -> None:
         self.endpoint = endpoint
         self.is_secure = is_secure
@@ -123,6 +134,12 @@ class Slot:
         if endpoint.is_removed or (limit is not None and requests >= limit):
             return False
         return not (config.close_connections_on_health_failure and endpoint.fails_checks)
+
+
+def secured_by(scheme: str, asked: Asked | None) -> bool | str:
+    """What parts connections to an endpoint: plaintext, the TLS of https, or that with a name of its own, since a
+    server was proven to be whom it was asked for, and nobody else."""
+    return scheme == "https" and ((asked.sni_hostname or True) if asked is not None else True)
 
 
 def must_wait_for_connection(breaker: CircuitBreaker, endpoint: Endpoint, own_connections: int) -> bool:
@@ -174,14 +191,14 @@ def connect_timeout(endpoint: Endpoint, seconds: float | None) -> float | None:
     return None if shortest == float("inf") else shortest
 
 
-def connect_error(error: OSError, endpoint: Endpoint) -> httpx.TransportError:
+def connect_error(error: OSError, endpoint: Endpoint) -> TransportError:
     """What a caller hears of a connection that could not be opened."""
     where = f"{endpoint.address} (cluster {endpoint.cluster.name})"
     hint = endpoint.cluster.advice() if endpoint.cluster.advice is not None else ""
     advice = f"; the mesh does not know {endpoint.address}, {hint}" if hint else ""
     if isinstance(error, TimeoutError):
-        return httpx.ConnectTimeout(f"connecting to {where} took too long{advice}")
+        return ConnectTimeout(f"connecting to {where} took too long{advice}")
     if isinstance(error, socket.gaierror):
-        return httpx.ConnectError(f"looking up {where} failed: {error}{advice}")
+        return ConnectError(f"looking up {where} failed: {error}{advice}")
     what = "TLS with" if isinstance(error, ssl.SSLError) else "connecting to"
-    return httpx.ConnectError(f"{what} {where} failed: {error}{advice}")
+    return ConnectError(f"{what} {where} failed: {error}{advice}")

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-import httpx
-
-from .errors import DeadlineExceededError
+from .errors import DeadlineExceededError, ReadTimeout, WriteTimeout
 
 __all__ = ["ReadTimer"]
 
@@ -38,7 +36,7 @@ class ReadTimer:
             for_writing: The peer is to take what was sent, not to send.
 
         Raises:
-            httpx.ReadTimeout, httpx.WriteTimeout: The caller's limit passed.
+            ReadTimeout, WriteTimeout: The caller's limit passed.
             DeadlineExceededError: The mesh's passed.
         """
         self._waits_for_writing = for_writing
@@ -93,6 +91,6 @@ class ReadTimer:
         elif self._is_mesh_deadline:
             waiter.set_exception(DeadlineExceededError())
         elif self._waits_for_writing:
-            waiter.set_exception(httpx.WriteTimeout("sending the request took too long"))
+            waiter.set_exception(WriteTimeout("sending the request took too long"))
         else:
-            waiter.set_exception(httpx.ReadTimeout("reading the response took too long"))
+            waiter.set_exception(ReadTimeout("reading the response took too long"))

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
-import httpx
+from .shapes import Request
 
 __all__ = ["AsyncRequestBody", "RequestBody", "content_of"]
 
 MAX_RECORDED_BYTES = 1 << 20
 
 
-def content_of(request: httpx.Request) -> bytes | None:
+def content_of(request: Request) -> bytes | None:
     """The whole body where httpx has it in memory; None for a stream."""
     try:
         return request.content
-    except httpx.RequestNotRead:
+    except RuntimeError:  # Each library has a kind of its own, which says that nobody has read it.
         return None
 
 
@@ -55,8 +55,8 @@ class RequestBody:
 
     __slots__ = ("_recording", "_rest", "_stream", "error")
 
-    def __init__(self, request: httpx.Request, *, record: bool) -> None:
-        if not isinstance(request.stream, httpx.SyncByteStream):
+    def __init__(self, request: Request, *, record: bool) -> None:
+        if not hasattr(request.stream, "__iter__"):
             raise RuntimeError("an async request body was given to a sync client")
         self._stream = request.stream
         self._recording = _Recording(record=record)
@@ -102,8 +102,8 @@ class AsyncRequestBody:
 
     __slots__ = ("_recording", "_rest", "_stream", "error")
 
-    def __init__(self, request: httpx.Request, *, record: bool) -> None:
-        if not isinstance(request.stream, httpx.AsyncByteStream):
+    def __init__(self, request: Request, *, record: bool) -> None:
+        if not hasattr(request.stream, "__aiter__"):
             raise RuntimeError("a sync request body was given to an async client")
         self._stream = request.stream
         self._recording = _Recording(record=record)

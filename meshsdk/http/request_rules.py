@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import httpx
+from .errors import LocalProtocolError
 
 __all__ = ["NO_FRAMING", "Framer", "Framing", "check_target", "framing_of", "with_framing", "without_length"]
 
@@ -71,10 +71,10 @@ def framing_of(method: str, headers: Headers, body: object) -> Framing:
         body: The bytes; anything else is a stream, whose length is seen as it goes out (`Framer`).
 
     Raises:
-        httpx.LocalProtocolError: A peer would read something else than what was meant.
+        LocalProtocolError: A peer would read something else than what was meant.
     """
     if method not in _METHODS and _is_token(method.encode("utf-8", "replace")) is None:
-        raise httpx.LocalProtocolError(f"{method!r} is no method")
+        raise LocalProtocolError(f"{method!r} is no method")
     framing = NO_FRAMING
     for name, _ in headers:
         if name not in _plain_names and _is_special(name) and framing is NO_FRAMING:
@@ -84,7 +84,7 @@ def framing_of(method: str, headers: Headers, body: object) -> Framing:
 
 def _is_special(name: bytes) -> bool:
     if _is_token(name) is None:
-        raise httpx.LocalProtocolError(f"{name.decode('latin-1')!r} is no header name")
+        raise LocalProtocolError(f"{name.decode('latin-1')!r} is no header name")
     if name.lower() in _SPECIAL:
         return True
     if len(_plain_names) < _MAX_PLAIN_NAMES and len(name) <= _MAX_PLAIN_NAME_BYTES:
@@ -107,7 +107,7 @@ def _framing(headers: Headers, body: object) -> Framing:
     if codings and _ends_in_chunks(b",".join(codings)):
         return Framing(is_chunked=True, expects_continue=expects, drops_length=length is not None)
     if length is not None and isinstance(body, bytes) and len(body) != length:
-        raise httpx.LocalProtocolError(
+        raise LocalProtocolError(
             f"the request's Content-Length is {length}, and its body has {len(body)} bytes; leave the header out,"
             " it is set by the body"
         )
@@ -118,26 +118,26 @@ def check_target(target: str) -> None:
     """See that a target ends where it is meant to.
 
     Raises:
-        httpx.LocalProtocolError: It is empty, or something in it is no character of a target.
+        LocalProtocolError: It is empty, or something in it is no character of a target.
     """
     if not (target.isascii() and target.isprintable()) or " " in target or not target:
-        raise httpx.LocalProtocolError(f"illegal character in the request's target: {target!r}")
+        raise LocalProtocolError(f"illegal character in the request's target: {target!r}")
 
 
 def _ends_in_chunks(codings: bytes) -> bool:
     names = [name.strip().lower() for name in codings.split(b",")]
     # RFC 9112 section 6.1: chunked comes last, and once; without it a request has no end.
     if names[-1] != b"chunked" or names.count(b"chunked") > 1:
-        raise httpx.LocalProtocolError(f"a request's Transfer-Encoding must end with chunked: {codings!r}")
+        raise LocalProtocolError(f"a request's Transfer-Encoding must end with chunked: {codings!r}")
     return True
 
 
 def _agreed_length(value: bytes, before: int | None) -> int:
     text = value.strip(b" \t")
     if not text.isdigit() or len(text) > 18:
-        raise httpx.LocalProtocolError(f"the request's Content-Length is no number: {value!r}")
+        raise LocalProtocolError(f"the request's Content-Length is no number: {value!r}")
     if before is not None and before != int(text):
-        raise httpx.LocalProtocolError(f"the request has two Content-Lengths, {before} and {int(text)}")
+        raise LocalProtocolError(f"the request has two Content-Lengths, {before} and {int(text)}")
     return int(text)
 
 
@@ -166,21 +166,21 @@ class Framer:
         """One more chunk.
 
         Raises:
-            httpx.LocalProtocolError: There is more body than Content-Length says.
+            LocalProtocolError: There is more body than Content-Length says.
         """
         if self._left is not None:
             self._left -= len(chunk)
             if self._left < 0:
-                raise httpx.LocalProtocolError("the request's body is longer than its Content-Length")
+                raise LocalProtocolError("the request's body is longer than its Content-Length")
 
     def end(self) -> bytes:
         """The last chunk, where there are chunks.
 
         Raises:
-            httpx.LocalProtocolError: There is less body than Content-Length says.
+            LocalProtocolError: There is less body than Content-Length says.
         """
         if self._left:
-            raise httpx.LocalProtocolError("the request's body is shorter than its Content-Length")
+            raise LocalProtocolError("the request's body is shorter than its Content-Length")
         return b"0\r\n\r\n" if self._is_chunked else b""
 
     def frame(self, head: bytes, chunk: bytes) -> list[bytes]:
@@ -188,7 +188,7 @@ class Framer:
         would be to copy the chunk.
 
         Raises:
-            httpx.LocalProtocolError: There is more body than Content-Length says.
+            LocalProtocolError: There is more body than Content-Length says.
         """
         if not self._is_chunked:
             self.count(chunk)

@@ -7,16 +7,17 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import httpx
-
 from ..balancing.client_weights import take_load_report
 from ..exchange import Attempt, Exchange, LocalReply, Outcome, asked_back_off, count_end, report
 from ..routing.timeouts import is_grpc
+from .asked import asked_of
 from .dispatcher import IDEMPOTENT_METHODS, outcome_of
+from .errors import ReadError, RemoteProtocolError, WriteError
 from .http1 import Http1Reader
 from .plaintext import with_plaintext_advice
 from .raw_response import RawResponse
 from .request_body import AsyncRequestBody, RequestBody
+from .shapes import Request
 from .timeouts import Timeouts
 
 if TYPE_CHECKING:
@@ -62,20 +63,35 @@ class AttemptSender(Generic[B]):
         timeouts: The caller's.
         observation: Who watches, if anybody.
         now: The clock of whoever sends, in seconds.
+        told: What the caller hears in the place of an error of the engine's.
     """
 
-    __slots__ = ("_body", "_last", "_now", "_observation", "_request", "_resends", "_timeouts", "exchange")
+    __slots__ = (
+        "_asked",
+        "_body",
+        "_last",
+        "_now",
+        "_observation",
+        "_request",
+        "_resends",
+        "_timeouts",
+        "_trace",
+        "exchange",
+    )
 
     def __init__(
         self,
-        request: httpx.Request,
+        request: Request,
         exchange: Exchange,
         body: bytes | B,
         timeouts: Timeouts,
         observation: RequestObservation | None,
         now: Callable[[], float],
+        told: Callable[[BaseException], BaseException],
     ) -> None:
         self._request = request
+        self._asked = asked = asked_of(request, told)
+        self._trace = asked.trace if asked is not None else None
         self.exchange = exchange
         self._body: bytes | B = body
         self._timeouts = timeouts
@@ -108,7 +124,7 @@ class AttemptSender(Generic[B]):
     def _is_stale(self, reader: Http1Reader, error: Exception) -> bool:
         """Whether a peer may have closed a kept connection just as it was used again (RFC 9112 section 9.3.1)."""
         return (
-            isinstance(error, (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError))
+            isinstance(error, (ReadError, WriteError, RemoteProtocolError))
             and reader.is_silent
             and self.exchange.head.method in IDEMPOTENT_METHODS
             and self._can_replay

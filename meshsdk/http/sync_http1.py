@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
-
-import httpx
+from typing import TypeVar
 
 from .connection_state import ALL_SENT, GIVEN_UP
-from .errors import DeadlineExceededError
+from .errors import DeadlineExceededError, ReadError, ReadTimeout, TransportError, WriteError, WriteTimeout
 from .http1 import Http1Reader
+from .network_stream import NetworkStream
 from .outgoing import CONTINUE_WAIT_SECONDS, Outgoing
 from .pool_rules import address_of
-from .raw_response import EMPTY_BODY, RawResponse, Releasable
+from .raw_response import RawResponse, SyncBody
 from .request_body import RequestBody
 from .request_rules import Framer
 from .sync_socket import GONE, end_socket, is_broken_end
@@ -29,6 +30,13 @@ _READ_BYTES = 64 * 1024
 _JOINED_BYTES = 16 * 1024
 _TLS_BYTES = 256 * 1024
 
+# What a time that is left over is shortened to when the kernel is told of it, and how short one may be that stands.
+_SHORTENED = 0.9
+_SHORTEST = 0.5
+
+A = TypeVar("A")
+R = TypeVar("R")
+
 
 class SyncHttp1Connection:
     """One connection; used by one request at a time.
@@ -37,9 +45,11 @@ class SyncHttp1Connection:
         sock: Connected, TLS done.
         on_release: Called when the connection may serve another request, or is closed (see `is_open`).
         must_be_told: A body that ends with a TLS connection is whole only where the peer said that it closes.
+        holds: A response that has come whole keeps the connection until it is read or closed.
     """
 
     __slots__ = (
+        "_holds",
         "_is_tls",
         "_must_be_told",
         "_on_release",
@@ -49,6 +59,7 @@ class SyncHttp1Connection:
         "_sock",
         "idle_since",
         "is_open",
+        "network_stream",
         "own_address",
         "reader",
         "requests",
@@ -60,11 +71,13 @@ class SyncHttp1Connection:
         on_release: Callable[[SyncHttp1Connection], None],
         *,
         must_be_told: bool = True,
+        holds: bool = False,
     ) -> None:
         self._sock = sock
         self._on_release = on_release
         self._is_tls = isinstance(sock, ssl.SSLSocket)
         self._must_be_told = must_be_told
+        self._holds = holds
         self._send_limit = _Limit(sock, socket.SO_SNDTIMEO)
         # Over TLS the two directions share one timeout, and so one memory of what it is.
         self._receive_limit = self._send_limit if self._is_tls else _Limit(sock, socket.SO_RCVTIMEO)
@@ -75,6 +88,7 @@ class SyncHttp1Connection:
         self.idle_since = 0.0
         self.requests = 0
         self.own_address = address_of(sock.getsockname())
+        self.network_stream = NetworkStream(sock, sock if isinstance(sock, ssl.SSLSocket) else None)
 
     def is_usable(self) -> bool:
         """Whether an idle connection can take a request. A socket that has something to say was closed, or would
@@ -85,34 +99,49 @@ class SyncHttp1Connection:
         """Send a request and read the response's head.
 
         Raises:
-            httpx.TransportError: What went wrong; the connection is closed.
+            TransportError: What went wrong; the connection is closed.
             DeadlineExceededError: The mesh's deadline passed; the connection is closed.
         """
         self.requests += 1
-        reader = self.reader
+        reader, trace = self.reader, outgoing.trace
         try:
             head = outgoing.http1_head()
             reader.expect(outgoing.method)
+            if trace is not None:
+                trace.tell(trace.sending("http11"))
             body = outgoing.body
             if isinstance(body, bytes) and not outgoing.framing.is_chunked and not outgoing.framing.expects_continue:
                 self._send_whole(head, body, outgoing)
             else:
                 self._send_streamed(head, outgoing)
+            if trace is not None:
+                trace.tell(trace.sent())
             while not reader.head_done:
                 self._read(outgoing)
-        except BaseException:
+            if trace is not None:
+                trace.tell(trace.end((reader.version, reader.status, reader.reason, reader.headers)))
+        except BaseException as error:
             self.close()
             outgoing.attempt.finish()
+            if trace is not None:
+                trace.tell(trace.failed(error))
             raise
+        response = RawResponse(
+            reader.status,
+            reader.headers,
+            b"",
+            reader.version,
+            reader.trailers,
+            self.network_stream,
+            reader.reason,
+        )
+        if not reader.complete or self._holds or trace is not None:
+            response.stream = _Body(self, outgoing)
+            return response
         # All that is asked of the reader is taken before the connection is let go: the next request has it then.
-        status, headers, trailers = reader.status, reader.headers, reader.trailers
-        if reader.complete:
-            content = b"".join(reader.take())
-            self._finish(outgoing)
-            body_stream: httpx.SyncByteStream = httpx.ByteStream(content) if content else EMPTY_BODY
-        else:
-            body_stream = _Body(self, outgoing)
-        return RawResponse(status, headers, body_stream, b"HTTP/1.1", trailers)
+        response.stream = b"".join(reader.take())
+        self._finish(outgoing)
+        return response
 
     def close(self) -> None:
         """Close the connection. From any thread; a request under way on it fails."""
@@ -138,7 +167,7 @@ class SyncHttp1Connection:
         try:
             self._send_pieces([head, body], outgoing)
             state.of_request(ALL_SENT)
-        except (httpx.WriteError, httpx.WriteTimeout) as error:
+        except (WriteError, WriteTimeout) as error:
             self._read_refusal(outgoing, error)
             state.of_request(GIVEN_UP)
 
@@ -160,18 +189,18 @@ class SyncHttp1Connection:
                 self._send(head + framer.end(), outgoing)
                 reader.state.of_request(ALL_SENT)
                 return
-        except (httpx.WriteError, httpx.WriteTimeout) as error:
+        except (WriteError, WriteTimeout) as error:
             if not isinstance(body, bytes) and error is body.error:
                 raise
             self._read_refusal(outgoing, error)
         reader.state.of_request(GIVEN_UP)
 
-    def _read_refusal(self, outgoing: Outgoing[RequestBody], error: httpx.TransportError) -> None:
+    def _read_refusal(self, outgoing: Outgoing[RequestBody], error: TransportError) -> None:
         """A peer may refuse a body, say so, and read no more or close: what it said is the answer."""
         reader = self.reader
         # A peer that is only slow gets no more time: what it has said is there, or it has said nothing.
-        seconds = None if isinstance(error, httpx.WriteError) else 0.0
-        with contextlib.suppress(httpx.TransportError):
+        seconds = None if isinstance(error, WriteError) else 0.0
+        with contextlib.suppress(TransportError):
             while not reader.head_done and (seconds is None or self._poll.poll(0)):
                 self._read(outgoing, seconds)
         if not reader.head_done:
@@ -187,14 +216,19 @@ class SyncHttp1Connection:
             self._read(outgoing)
 
     def _send(self, data: bytes | memoryview, outgoing: Outgoing[RequestBody]) -> None:
-        self._send_limit.apply(outgoing.timeouts.write, outgoing.attempt.deadline)
+        limit = self._send_limit
+        limit.apply(outgoing.timeouts.write, outgoing.attempt.deadline)
         try:
-            self._sock.sendall(data)
+            if not limit.is_of_kernel:
+                self._sock.sendall(data)
+                return
+            while (sent := limit.bound(self._sock.send, data)) < len(data):
+                data = memoryview(data)[sent:]
         except (TimeoutError, BlockingIOError) as error:
             _check_deadline(outgoing.attempt.deadline)
-            raise httpx.WriteTimeout("sending the request took too long") from error
+            raise WriteTimeout("sending the request took too long") from error
         except GONE as error:
-            raise httpx.WriteError(f"sending the request failed: {error}") from error
+            raise WriteError(f"sending the request failed: {error}") from error
 
     def _send_pieces(self, pieces: list[bytes], outgoing: Outgoing[RequestBody]) -> None:
         """Send what belongs together. A large body is not copied for it."""
@@ -212,12 +246,12 @@ class SyncHttp1Connection:
     def _send_at_once(self, pieces: list[bytes], outgoing: Outgoing[RequestBody]) -> None:
         self._send_limit.apply(outgoing.timeouts.write, outgoing.attempt.deadline)
         try:
-            sent = self._sock.sendmsg(pieces)
+            sent = self._send_limit.bound(self._sock.sendmsg, pieces)
         except (TimeoutError, BlockingIOError) as error:
             _check_deadline(outgoing.attempt.deadline)
-            raise httpx.WriteTimeout("sending the request took too long") from error
+            raise WriteTimeout("sending the request took too long") from error
         except GONE as error:
-            raise httpx.WriteError(f"sending the request failed: {error}") from error
+            raise WriteError(f"sending the request failed: {error}") from error
         for piece in pieces:
             if sent < len(piece):
                 self._send(memoryview(piece)[sent:], outgoing)
@@ -229,17 +263,17 @@ class SyncHttp1Connection:
         self._receive_limit.apply(limit, outgoing.attempt.deadline)
         is_whole = True
         try:
-            data = self._sock.recv(_READ_BYTES)
+            data = self._receive_limit.bound(self._sock.recv, _READ_BYTES)
         except (TimeoutError, BlockingIOError) as error:
             _check_deadline(outgoing.attempt.deadline)
-            raise httpx.ReadTimeout("reading the response took too long") from error
+            raise ReadTimeout("reading the response took too long") from error
         except GONE as error:
             if not is_broken_end(error):
-                raise httpx.ReadError(f"reading the response failed: {error}") from error
+                raise ReadError(f"reading the response failed: {error}") from error
             data, is_whole = b"", not self._must_be_told
         if not self.is_open:
             # Another thread is about to close it, and ssl may have handed out what is still encrypted.
-            raise httpx.ReadError("the connection was closed")
+            raise ReadError("the connection was closed")
         if data:
             self.reader.feed(data)
         else:
@@ -250,15 +284,25 @@ class _Limit:
     """How long operations of one direction may take.
 
     The kernel keeps the time (SO_RCVTIMEO, SO_SNDTIMEO): Python's own timeouts cost a poll before each operation. Over
-    TLS, where an operation may need both directions, they are Python's all the same.
+    TLS, where an operation may need both directions, they are Python's all the same, and so they are where something
+    stands in for the socket that waits in a way of its own: gevent's lets other greenlets run meanwhile.
+
+    To tell the kernel of a time is a call of its own, and what is left of a route's timeout is another time for each
+    request. So it is told of somewhat less, which then stands for many requests, and an operation that ends before
+    its time is begun again.
+
+    Attributes:
+        is_of_kernel: The kernel keeps the time.
     """
 
-    __slots__ = ("_option", "_seconds", "_sock")
+    __slots__ = ("_option", "_set", "_sock", "_until", "is_of_kernel")
 
     def __init__(self, sock: socket.socket, option: int) -> None:
         self._sock = sock
         self._option = option
-        self._seconds: float | None = -1.0
+        self.is_of_kernel = not isinstance(sock, ssl.SSLSocket) and _blocks(sock)
+        self._set: float | None = -1.0
+        self._until: float | None = None
 
     def apply(self, seconds: float | None, deadline: float | None) -> None:
         """Bound the next operation by the caller's timeout and the mesh's deadline.
@@ -266,29 +310,54 @@ class _Limit:
         Raises:
             DeadlineExceededError: The deadline has passed.
         """
+        is_left_over = False
+        now = time.monotonic()
         if deadline is not None:
-            left = deadline - time.monotonic()
+            left = deadline - now
             if left <= 0:
                 raise DeadlineExceededError
             if seconds is None or left < seconds:
-                seconds = left
-        if seconds == self._seconds:
+                seconds, is_left_over = left, True
+        self._until = None if seconds is None else now + seconds
+        if seconds == self._set:
             return
-        self._seconds = seconds
-        try:
-            self._set(seconds)
-        except OSError as error:
-            raise httpx.ReadError(f"the connection was closed: {error}") from error
+        if self.is_of_kernel and seconds is not None:
+            if self._set is not None and seconds * _SHORTEST <= self._set <= seconds:
+                return
+            if is_left_over:
+                seconds *= _SHORTENED
+        self._tell(seconds)
 
-    def _set(self, seconds: float | None) -> None:
-        if isinstance(self._sock, ssl.SSLSocket):
-            self._sock.settimeout(seconds if seconds is None else max(0.001, seconds))
-            return
-        if self._sock.gettimeout() is not None:
-            self._sock.settimeout(None)
-        # A timeval of zero would mean no limit.
-        micros = 0 if seconds is None else max(1000, int(seconds * 1e6))
-        self._sock.setsockopt(socket.SOL_SOCKET, self._option, struct.pack("@ll", *divmod(micros, 1_000_000)))
+    def bound(self, operation: Callable[[A], R], argument: A) -> R:
+        """Carry out an operation in the time that was applied."""
+        while True:
+            try:
+                return operation(argument)
+            except (TimeoutError, BlockingIOError):
+                if not self.is_of_kernel or self._until is None:
+                    raise
+                left = self._until - time.monotonic()
+                if left <= 0:
+                    raise
+                self._tell(left)
+
+    def _tell(self, seconds: float | None) -> None:
+        self._set = seconds
+        try:
+            if not self.is_of_kernel:
+                self._sock.settimeout(seconds if seconds is None else max(0.001, seconds))
+                return
+            # A timeval of zero would mean no limit.
+            micros = 0 if seconds is None else max(1000, int(seconds * 1e6))
+            self._sock.setsockopt(socket.SOL_SOCKET, self._option, struct.pack("@ll", *divmod(micros, 1_000_000)))
+        except OSError as error:
+            raise ReadError(f"the connection was closed: {error}") from error
+
+
+def _blocks(sock: socket.socket) -> bool:
+    """Whether a socket without a timeout waits in the kernel."""
+    sock.settimeout(None)
+    return os.get_blocking(sock.fileno())
 
 
 def _check_deadline(deadline: float | None) -> None:
@@ -296,7 +365,7 @@ def _check_deadline(deadline: float | None) -> None:
         raise DeadlineExceededError
 
 
-class _Body(httpx.SyncByteStream, Releasable):
+class _Body(SyncBody):
     """The rest of a response, read as it is asked for."""
 
     def __init__(self, connection: SyncHttp1Connection, outgoing: Outgoing[RequestBody]) -> None:
@@ -305,27 +374,48 @@ class _Body(httpx.SyncByteStream, Releasable):
         self._is_done = False
 
     def __iter__(self) -> Iterator[bytes]:
-        connection, reader = self._connection, self._connection.reader
+        connection, reader, trace = self._connection, self._connection.reader, self._outgoing.trace
+        if self._is_done:
+            return
         try:
+            if trace is not None:
+                trace.tell(trace.receiving())
             while True:
+                is_last = reader.complete
                 yield from reader.take()
-                if reader.complete:
+                if self._is_done:
+                    return  # Closed with a chunk in hand; the connection may be another request's by now.
+                if is_last:
                     break
                 connection._read(self._outgoing)
         except DeadlineExceededError as error:
-            self.close()
-            raise httpx.ReadTimeout("the route's timeout ran out while the response was read") from error
-        except BaseException:
-            self.close()
+            failure = ReadTimeout("the route's timeout ran out while the response was read")
+            self._break(failure)
+            raise failure from error
+        except BaseException as error:
+            self._break(error)
             raise
         self._is_done = True
         connection._finish(self._outgoing)
+        if trace is not None:
+            trace.tell(trace.received())
+
+    def _break(self, error: BaseException) -> None:
+        self.let_go()
+        if self._outgoing.trace is not None:
+            self._outgoing.trace.tell(self._outgoing.trace.failed(error))
 
     def close(self) -> None:
+        trace = self._outgoing.trace
+        if trace is not None and not self._is_done:
+            trace.tell(trace.left())
         self.let_go()
 
     def let_go(self) -> None:
         if not self._is_done:
             self._is_done = True
-            self._connection.close()
-            self._outgoing.attempt.finish()
+            if self._connection.reader.complete:
+                self._connection._finish(self._outgoing)
+            else:
+                self._connection.close()
+                self._outgoing.attempt.finish()

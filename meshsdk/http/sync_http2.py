@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 
-import httpx
-
-from .errors import DeadlineExceededError
+from .errors import (
+    DeadlineExceededError,
+    ReadError,
+    ReadTimeout,
+    RemoteProtocolError,
+    TransportError,
+    WriteError,
+    WriteTimeout,
+)
 from .http2 import PIECE_BYTES, Http2Session, Http2Stream
+from .network_stream import NetworkStream
 from .outgoing import Outgoing
 from .pool_rules import address_of
-from .raw_response import RawResponse, Releasable
+from .raw_response import RawResponse, SyncBody
 from .request_body import RequestBody
 from .request_rules import Framer
 from .sync_socket import GONE, end_socket, is_broken_end
@@ -41,6 +49,7 @@ class SyncHttp2Connection:
         self.idle_since = 0.0
         self.requests = 0
         self.own_address = address_of(sock.getsockname())
+        self.network_stream = NetworkStream(sock, sock if isinstance(sock, ssl.SSLSocket) else None)
 
     def is_usable(self) -> bool:
         """Whether an idle connection can take a request. What the peer said meanwhile (PING, GOAWAY) is read first."""
@@ -58,7 +67,7 @@ class SyncHttp2Connection:
     def exchange(self, outgoing: Outgoing[RequestBody]) -> RawResponse:
         """See `SyncHttp1Connection.exchange`."""
         self.requests += 1
-        stream: Http2Stream | None = None
+        trace = outgoing.trace
         try:
             stream, data = self._session.open(
                 outgoing.method,
@@ -68,17 +77,27 @@ class SyncHttp2Connection:
                 end=not outgoing.body,
                 framing=outgoing.framing,
             )
+            if trace is not None:
+                trace.tell(trace.sending("http2", stream_id=stream.id, is_first=self.requests == 1))
             self._send(data, outgoing)
             if outgoing.body:
                 self._send_body(stream, outgoing)
+            if trace is not None:
+                trace.tell(trace.sent())
             while not stream.head_done:
                 self._read(stream, outgoing)
-        except BaseException:
+            if trace is not None:
+                trace.tell(trace.end((stream.status, stream.headers)))
+        except BaseException as error:
             self.close()
             outgoing.attempt.finish()
+            if trace is not None:
+                trace.tell(trace.failed(error))
             raise
         body = _Body(self, stream, outgoing)
-        return RawResponse(stream.status, stream.headers, body, b"HTTP/2", stream.trailers)
+        return RawResponse(
+            stream.status, stream.headers, body, b"HTTP/2", stream.trailers, self.network_stream, stream_id=stream.id
+        )
 
     def close(self) -> None:
         """See `SyncHttp1Connection.close`."""
@@ -91,7 +110,7 @@ class SyncHttp2Connection:
         outgoing.attempt.finish()
         try:
             self._send(self._session.close(stream), outgoing)
-        except (httpx.TransportError, DeadlineExceededError):
+        except (TransportError, DeadlineExceededError):
             self.close()
             return
         if self._session.is_usable:
@@ -133,9 +152,9 @@ class SyncHttp2Connection:
         except TimeoutError as error:
             if outgoing.attempt.deadline is not None and time.monotonic() >= outgoing.attempt.deadline:
                 raise DeadlineExceededError from error
-            raise httpx.WriteTimeout("sending the request took too long") from error
+            raise WriteTimeout("sending the request took too long") from error
         except GONE as error:
-            raise httpx.WriteError(f"sending the request failed: {error}") from error
+            raise WriteError(f"sending the request failed: {error}") from error
 
     def _read(self, stream: Http2Stream, outgoing: Outgoing[RequestBody], *, for_writing: bool = False) -> None:
         """Read once; `for_writing` until the peer takes more, which the write timeout bounds."""
@@ -147,19 +166,19 @@ class SyncHttp2Connection:
             if outgoing.attempt.deadline is not None and time.monotonic() >= outgoing.attempt.deadline:
                 raise DeadlineExceededError from error
             if for_writing:
-                raise httpx.WriteTimeout("sending the request took too long") from error
-            raise httpx.ReadTimeout("reading the response took too long") from error
+                raise WriteTimeout("sending the request took too long") from error
+            raise ReadTimeout("reading the response took too long") from error
         except GONE as error:
             if not is_broken_end(error):
-                raise httpx.ReadError(f"reading the response failed: {error}") from error
+                raise ReadError(f"reading the response failed: {error}") from error
             data = b""
         if not self.is_open:
             # Another thread is about to close it, and ssl may have handed out what is still encrypted.
-            raise httpx.ReadError("the connection was closed")
+            raise ReadError("the connection was closed")
         if data:
             self._send(self._session.feed(data), outgoing)
         else:
-            self._session.fail(httpx.RemoteProtocolError("the peer closed the connection"))
+            self._session.fail(RemoteProtocolError("the peer closed the connection"))
         if stream.error is not None:
             raise stream.error
 
@@ -173,10 +192,10 @@ class SyncHttp2Connection:
         try:
             self._sock.settimeout(seconds)
         except OSError as error:  # Another thread has closed it.
-            raise httpx.ReadError("the connection was closed") from error
+            raise ReadError("the connection was closed") from error
 
 
-class _Body(httpx.SyncByteStream, Releasable):
+class _Body(SyncBody):
     """A response's body, read as it is asked for."""
 
     def __init__(self, connection: SyncHttp2Connection, stream: Http2Stream, outgoing: Outgoing[RequestBody]) -> None:
@@ -186,8 +205,10 @@ class _Body(httpx.SyncByteStream, Releasable):
         self._is_done = False
 
     def __iter__(self) -> Iterator[bytes]:
-        connection, stream = self._connection, self._stream
+        connection, stream, trace = self._connection, self._stream, self._outgoing.trace
         try:
+            if trace is not None:
+                trace.tell(trace.receiving())
             while True:
                 chunks, window = connection._session.take(stream)
                 connection._send(window, self._outgoing)
@@ -196,14 +217,25 @@ class _Body(httpx.SyncByteStream, Releasable):
                     break
                 connection._read(stream, self._outgoing)
         except DeadlineExceededError as error:
-            self.close()
-            raise httpx.ReadTimeout("the route's timeout ran out while the response was read") from error
-        except BaseException:
-            self.close()
+            failure = ReadTimeout("the route's timeout ran out while the response was read")
+            self._break(failure)
+            raise failure from error
+        except BaseException as error:
+            self._break(error)
             raise
-        self.close()
+        self.let_go()
+        if trace is not None:
+            trace.tell(trace.received())
+
+    def _break(self, error: BaseException) -> None:
+        self.let_go()
+        if self._outgoing.trace is not None:
+            self._outgoing.trace.tell(self._outgoing.trace.failed(error))
 
     def close(self) -> None:
+        trace = self._outgoing.trace
+        if trace is not None and not self._is_done:
+            trace.tell(trace.left())
         self.let_go()
 
     def let_go(self) -> None:

@@ -12,11 +12,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, TypeAlias
 
-import httpx
-
 from ..balancing import Endpoint
 from ..balancing.circuit_breaker import CircuitBreaker
-from .errors import PendingOverflowError
+from .asked import Asked, Trace
+from .errors import ConnectError, PendingOverflowError, PoolTimeout
+from .network_stream import NetworkStream
 from .pool_rules import (
     SWEEP_SECONDS,
     Slot,
@@ -24,8 +24,10 @@ from .pool_rules import (
     connect_timeout,
     keepalive_seconds,
     must_wait_for_connection,
+    secured_by,
     set_keepalive,
 )
+from .shapes import Limits, Url
 from .sync_http1 import SyncHttp1Connection
 from .timeouts import Timeouts
 from .tls import TlsChooser, keep_session, speaks_http2, verify_peer
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["SyncConnection", "SyncPool"]
 
 SyncConnection: TypeAlias = "SyncHttp1Connection | SyncHttp2Connection"
-Key = tuple[Endpoint, bool]
+Key = tuple[Endpoint, bool | str]
 
 
 class SyncPool:
@@ -47,9 +49,11 @@ class SyncPool:
         limits: `max_connections` over all endpoints, and `keepalive_expiry` in seconds.
     """
 
-    def __init__(self, tls: TlsChooser, limits: httpx.Limits) -> None:
+    def __init__(self, tls: TlsChooser, limits: Limits) -> None:
         self._tls = tls
         self._limits = limits
+        # As with httpx, a connection is busy until its response is read or closed, where they are counted.
+        self._holds = limits.max_connections is not None
         self._idle: dict[Key, list[SyncConnection]] = {}
         self._slots: dict[SyncConnection, Slot] = {}
         self._condition = threading.Condition(threading.RLock())
@@ -60,15 +64,29 @@ class SyncPool:
         self._closed = False
 
     def acquire(
-        self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts, breaker: CircuitBreaker
+        self,
+        endpoint: Endpoint,
+        scheme: str,
+        url: Url,
+        timeouts: Timeouts,
+        breaker: CircuitBreaker,
+        asked: Asked | None = None,
     ) -> SyncConnection:
         """An idle connection to an endpoint, or a new one.
 
+        Args:
+            endpoint: Where to.
+            scheme: The request's.
+            url: The request's; a new connection of https proves its host, unless `asked` has another name.
+            timeouts: The caller's.
+            breaker: Counts new connections.
+            asked: What else the request asks of its connection.
+
         Raises:
-            httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, PendingOverflowError
+            ConnectError, ConnectTimeout, PoolTimeout, PendingOverflowError
         """
-        connection = self._take_idle((endpoint, scheme == "https"))
-        return connection or self.open(endpoint, scheme, url, timeouts, breaker)
+        connection = self._take_idle((endpoint, secured_by(scheme, asked)))
+        return connection or self.open(endpoint, scheme, url, timeouts, breaker, asked)
 
     def _take_idle(self, key: Key) -> SyncConnection | None:
         idle = self._idle.get(key)
@@ -84,28 +102,40 @@ class SyncPool:
         return None
 
     def open(
-        self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts, breaker: CircuitBreaker
+        self,
+        endpoint: Endpoint,
+        scheme: str,
+        url: Url,
+        timeouts: Timeouts,
+        breaker: CircuitBreaker,
+        asked: Asked | None = None,
     ) -> SyncConnection:
         """A new connection, whatever is idle. Raises as `acquire` does."""
         if breaker.pending >= breaker.max_pending:
             raise PendingOverflowError
         breaker.pending += 1
         try:
-            return self._open(endpoint, scheme, url, timeouts, breaker)
+            return self._open(endpoint, scheme, url, timeouts, breaker, asked)
         finally:
             breaker.pending -= 1
 
     def _open(
-        self, endpoint: Endpoint, scheme: str, url: httpx.URL, timeouts: Timeouts, breaker: CircuitBreaker
+        self,
+        endpoint: Endpoint,
+        scheme: str,
+        url: Url,
+        timeouts: Timeouts,
+        breaker: CircuitBreaker,
+        asked: Asked | None,
     ) -> SyncConnection:
-        key = (endpoint, scheme == "https")
+        key = (endpoint, secured_by(scheme, asked))
         reused = self._take_room(key, timeouts.pool, breaker)
         if reused is not None:
             return reused
         connection: SyncConnection | None = None
         slot = Slot(endpoint, key[1], breaker, self._limits.keepalive_expiry)
         try:
-            connection = self._connect(slot, scheme, url.host, connect_timeout(endpoint, timeouts.connect))
+            connection = self._connect(slot, scheme, url.host, connect_timeout(endpoint, timeouts.connect), asked)
         except OSError as error:
             raise connect_error(error, endpoint) from error
         finally:
@@ -119,7 +149,7 @@ class SyncPool:
         breaker.connected(is_secured=slot.tls is not None)
         if self._closed:
             connection.close()
-            raise httpx.ConnectError("the client was closed")
+            raise ConnectError("the client was closed")
         return connection
 
     def _count(self, key: Key, breaker: CircuitBreaker) -> None:
@@ -197,11 +227,11 @@ class SyncPool:
                         return None
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
-                        raise httpx.PoolTimeout(f"no connection to {key[0].name} became free in {seconds:g} s")
+                        raise PoolTimeout(f"no connection to {key[0].name} became free in {seconds:g} s")
                     self._condition.wait(left)
             finally:
                 self._waiting -= 1
-        raise httpx.ConnectError("the client was closed")
+        raise ConnectError("the client was closed")
 
     def _has_room(self, key: Key, breaker: CircuitBreaker) -> bool:
         """Whether neither the cluster's circuit breaker nor the client's own limit is in the way."""
@@ -265,7 +295,7 @@ class SyncPool:
         """A socket of one's own to an endpoint, through the cluster's TLS where it has some.
 
         Raises:
-            OSError, httpx.ConnectError
+            OSError, ConnectError
         """
         chosen = self._tls.choose(endpoint, "http", "")
         sock = _open_socket(endpoint, seconds)
@@ -280,29 +310,48 @@ class SyncPool:
             raise
         return secured
 
-    def _connect(self, slot: Slot, scheme: str, host: str, seconds: float | None) -> SyncConnection:
-        endpoint = slot.endpoint
-        chosen = self._tls.choose(endpoint, scheme, host)
-        sock = _open_socket(endpoint, seconds)
+    def _connect(
+        self, slot: Slot, scheme: str, host: str, seconds: float | None, asked: Asked | None
+    ) -> SyncConnection:
+        endpoint, trace = slot.endpoint, asked.trace if asked is not None else None
+        chosen = self._tls.choose(endpoint, scheme, (asked.sni_hostname or host) if asked is not None else host)
+        sock = _open_socket(endpoint, seconds) if trace is None else _open_told_socket(endpoint, seconds, trace)
         try:
             protocol: str | None = None
             if chosen is not None:
                 context, server_name = chosen
                 known = context.sessions.get((endpoint, server_name or None))
                 session = known[0] if known is not None else None
+                if trace is not None:
+                    trace.tell(trace.securing(context.context, server_name, seconds))
                 sock = context.context.wrap_socket(
                     sock, server_hostname=server_name or None, session=session, suppress_ragged_eofs=False
                 )
                 verify_peer(context, sock, slot)
                 protocol = sock.selected_alpn_protocol()
+                if trace is not None:
+                    trace.tell(trace.end(NetworkStream(sock, sock)))
             if speaks_http2(protocol, endpoint.cluster.config.protocol):
                 from .sync_http2 import SyncHttp2Connection  # h2 is loaded when a peer speaks HTTP/2.
 
                 return SyncHttp2Connection(sock, self.release)
-            return SyncHttp1Connection(sock, self.release, must_be_told=self._tls.must_be_told)
-        except BaseException:
+            return SyncHttp1Connection(sock, self.release, must_be_told=self._tls.must_be_told, holds=self._holds)
+        except BaseException as error:
             sock.close()
+            if trace is not None:
+                trace.tell(trace.failed(error))
             raise
+
+
+def _open_told_socket(endpoint: Endpoint, seconds: float | None, trace: Trace) -> socket.socket:
+    trace.tell(trace.connecting(endpoint.address, seconds))
+    try:
+        sock = _open_socket(endpoint, seconds)
+    except OSError as error:
+        trace.tell(trace.failed(connect_error(error, endpoint)))
+        raise
+    trace.tell(trace.end(NetworkStream(sock, None)))
+    return sock
 
 
 def _open_socket(endpoint: Endpoint, seconds: float | None) -> socket.socket:

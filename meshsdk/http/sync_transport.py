@@ -8,46 +8,46 @@ import ssl
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from ..exchange import Attempt, Exchange, LocalReply, retrying
 from ..resources import RetryPolicy
 from ..routing.compiled_filters import FaultTally
 from ..telemetry.lookup import http_client_observer
 from .dispatcher import Dispatcher, Unsettled, passed_on, timeout_failure
-from .errors import PendingOverflowError
+from .errors import PendingOverflowError, TransportError
+from .library import Library
 from .mirror import MIRROR_TIMEOUTS, MirrorThreads
-from .pool_rules import DEFAULT_LIMITS
 from .raw_response import RawResponse
 from .request_body import RequestBody, content_of
 from .runtime import HasRuntime
 from .sender import Result, let_go
+from .shapes import Limits, Request
 from .sync_pool import SyncPool
 from .sync_sender import Sender
 from .timeouts import timeouts_of
 from .tls import TlsChooser
+from .told_decision import tell_answer, tell_failure, wants_decisions
 from .traced import observe
 
 if TYPE_CHECKING:
     from ..telemetry.http_client import RequestObservation
     from .measured import Record  # Nobody pays for metrics and logs who wants none.
 
-__all__ = ["MeshTransport"]
+__all__ = ["SyncTransport"]
 
 
-class MeshTransport(httpx.BaseTransport):
-    """An httpx transport that sends requests where the mesh's configuration says.
+class SyncTransport:
+    """Sends a library's requests where the mesh's configuration says.
 
     Args:
         mesh: The mesh; it must outlive the transport.
-        verify: As httpx.Client's, for https URLs to clusters that have no TLS settings of their own.
+        library: Whose requests they are.
+        verify: As the library's client has it, for https URLs to clusters that have no TLS settings of their own.
         http2: Offer HTTP/2 to those.
-        limits: `max_connections` and `keepalive_expiry` (seconds) of this transport; unlimited by default, since a
-            mesh's limits are the clusters' own.
+        limits: Of connections.
         allow_missing_close_notify: Take a body that ends with its TLS connection for whole, though the peer did not
-            say so (RFC 9112 section 9.8); some old servers never do.
+            say so (RFC 9112 section 9.8).
         authority: Whose hosts requests go to, of the bootstrap's `authorities` (gRFC A47); None is the default one's.
 
     Raises:
@@ -57,18 +57,20 @@ class MeshTransport(httpx.BaseTransport):
     def __init__(
         self,
         mesh: HasRuntime,
-        *,
-        verify: ssl.SSLContext | str | bool = True,
-        http2: bool = False,
-        limits: httpx.Limits = DEFAULT_LIMITS,
-        allow_missing_close_notify: bool = False,
-        authority: str | None = None,
+        library: Library,
+        verify: ssl.SSLContext | str | bool,
+        http2: bool,
+        limits: Limits,
+        allow_missing_close_notify: bool,
+        authority: str | None,
     ) -> None:
+        self._library = library
         self._runtime = mesh.runtime
-        self._dispatcher = Dispatcher(self._runtime, authority)
+        self._dispatcher = Dispatcher(self._runtime, authority, library)
+        self.remember = self._dispatcher.remember
         self._runtime.register(self)
         self._tls = TlsChooser(
-            lambda: httpx.create_ssl_context(verify),
+            lambda: library.module.create_ssl_context(verify),
             http2=http2,
             secrets=self._runtime.secrets,
             on_first=lambda: self._runtime.watch_certificates(self),
@@ -78,21 +80,33 @@ class MeshTransport(httpx.BaseTransport):
         self._pool = SyncPool(self._tls, limits)
         self._mirrors = MirrorThreads()
 
-    def handle_request(self, request: httpx.Request, outside: httpx.BaseTransport | None = None) -> httpx.Response:
-        """Send one request; called by httpx.
+    def handle_request(self, request: Any, outside: Any = None) -> Any:
+        """Send one request; called by the library.
 
         Args:
             request: The request.
             outside: Takes requests to hosts outside the mesh; None sends them as well.
 
         Raises:
-            httpx.TransportError: It got no response.
+            Exception: It got no response; the library's exception.
         """
+        try:
+            response = self._handle_watched(request, outside)
+        except TransportError as error:
+            if wants_decisions():
+                tell_failure(request, error)
+            self._library.fail(error)
+        if wants_decisions():
+            tell_answer(request, response)
+        return response
+
+    def _handle_watched(self, request: Request, outside: Any) -> Any:
+        """Tell who counts and logs."""
         metrics, logs = self._runtime.metrics, self._runtime.access_logs
         watcher = metrics or logs
         if watcher is None:
             return self._handle(request, outside, None)
-        record: Record = watcher.begin_http(metrics, logs, request)
+        record: Record = watcher.begin_http(metrics, logs, request, self._library)
         try:
             response = self._handle(request, outside, record)
         except BaseException as error:
@@ -100,16 +114,18 @@ class MeshTransport(httpx.BaseTransport):
             raise
         return record.answered(response)
 
-    def _handle(
-        self, request: httpx.Request, outside: httpx.BaseTransport | None, record: Record | None
-    ) -> httpx.Response:
+    def leaves_out(self, request: Request) -> bool:
+        """Whether a request is of no protocol of the mesh's, and may go elsewhere."""
+        return self._dispatcher.leaves_out(request)
+
+    def _handle(self, request: Request, outside: Any, record: Record | None) -> Any:
         """Decide, and carry out what was decided."""
         begun = self._dispatcher.begin(request)
         while isinstance(begun, Unsettled):
             begun = self._settle(request, begun)
             if record is None and self._runtime.access_logs is not None:
                 # What has come says that its requests are told of.
-                return self.handle_request(request, outside)
+                return self._handle_watched(request, outside)
         if record is not None:
             record.begun(begun, self._dispatcher)
         observer = http_client_observer()
@@ -119,18 +135,18 @@ class MeshTransport(httpx.BaseTransport):
         try:
             response = self._follow_up(request, begun, observed.observation, outside)
         except BaseException as error:
-            observed.failed(error)
+            observed.failed(self._library.error(error))
             raise
         observed.answered(response)
         return response
 
     def _follow_up(
         self,
-        request: httpx.Request,
+        request: Request,
         begun: Exchange | LocalReply,
         observation: RequestObservation | None,
-        outside: httpx.BaseTransport | None,
-    ) -> httpx.Response:
+        outside: Any,
+    ) -> Any:
         """Carry out what was decided."""
         if isinstance(begun, LocalReply):
             return self._reply(request, begun, None)
@@ -166,7 +182,7 @@ class MeshTransport(httpx.BaseTransport):
         self._pool = SyncPool(self._tls, self._limits)
         self._mirrors = MirrorThreads()
 
-    def _settle(self, request: httpx.Request, unsettled: Unsettled) -> Exchange | LocalReply | Unsettled:
+    def _settle(self, request: Request, unsettled: Unsettled) -> Exchange | LocalReply | Unsettled:
         """Wait for the configuration of the request's host, as long as connecting may take."""
         seconds = timeouts_of(request).connect
         settled = threading.Event()
@@ -186,18 +202,18 @@ class MeshTransport(httpx.BaseTransport):
             if tally is not None:
                 tally.end()
 
-    def _reply(self, request: httpx.Request, reply: LocalReply, exchange: Exchange | None) -> httpx.Response:
+    def _reply(self, request: Request, reply: LocalReply, exchange: Exchange | None) -> Any:
         if reply.delay_seconds:
             self._hold_up(reply.delay_seconds, reply.tally)
         return self._dispatcher.local_response(request, reply, exchange)
 
     def carry_out(
         self,
-        request: httpx.Request,
+        request: Request,
         exchange: Exchange,
         observation: RequestObservation | None,
         body: bytes | RequestBody | None = None,
-    ) -> httpx.Response:
+    ) -> Any:
         """Send a request by an exchange; `body` is that of the request that was redirected to this one."""
         if exchange.delay_seconds:
             self._hold_up(exchange.delay_seconds, exchange.fault_tally)
@@ -215,7 +231,7 @@ class MeshTransport(httpx.BaseTransport):
         if body is None:
             keeps = policy is not None or (exchange.forward is not None and exchange.forward.copies_requests)
             body = RequestBody(request, record=keeps)
-        sender = Sender(self._pool, request, exchange, body, timeouts_of(request), observation)
+        sender = Sender(self._pool, request, exchange, body, timeouts_of(request), observation, self._library.error)
         if exchange.forward is not None and exchange.forward.mirrors and isinstance(body, bytes):
             self._mirror(request, exchange, body)
         if exchange.hedges and isinstance(body, bytes):
@@ -227,7 +243,7 @@ class MeshTransport(httpx.BaseTransport):
         result = self._retry(sender, first, policy) if policy is not None else first
         return self._conclude(request, exchange, result, body, observation)
 
-    def _whole_body(self, request: httpx.Request, exchange: Exchange, body: bytes | RequestBody | None) -> bytes | None:
+    def _whole_body(self, request: Request, exchange: Exchange, body: bytes | RequestBody | None) -> bytes | None:
         """The body in memory, as the filter buffer wants it; None where it is too long."""
         limit = exchange.max_request_bytes or 0
         whole = content_of(request) if body is None else body
@@ -238,12 +254,12 @@ class MeshTransport(httpx.BaseTransport):
 
     def _conclude(
         self,
-        request: httpx.Request,
+        request: Request,
         exchange: Exchange,
         result: Result | LocalReply,
         body: bytes | RequestBody,
         observation: RequestObservation | None,
-    ) -> httpx.Response:
+    ) -> Any:
         """What the caller gets of the last attempt's result."""
         if isinstance(result, LocalReply):
             return self._reply(request, result, exchange)
@@ -317,31 +333,33 @@ class MeshTransport(httpx.BaseTransport):
             let_go_of_late_ones()
             exchange.retries_over()
 
-    def _mirror(self, request: httpx.Request, exchange: Exchange, body: bytes) -> None:
+    def _mirror(self, request: Request, exchange: Exchange, body: bytes) -> None:
         """Send copies of a request elsewhere, on other threads; when too many are under way, they are left out."""
         for copy in self._dispatcher.mirrored(exchange):
             self._mirrors.submit(partial(self._send_mirror, request, copy, body))
 
-    def _send_mirror(self, request: httpx.Request, copy: Exchange, body: bytes) -> None:
+    def _send_mirror(self, request: Request, copy: Exchange, body: bytes) -> None:
         attempt = copy.begin(time.monotonic())
         if isinstance(attempt, LocalReply):
             return
-        result = Sender(self._pool, request, copy, body, MIRROR_TIMEOUTS, None).send(attempt)
+        result = Sender(self._pool, request, copy, body, MIRROR_TIMEOUTS, None, self._library.error).send(attempt)
         if result.raw is not None:
-            assert isinstance(result.raw.stream, httpx.SyncByteStream)
-            with contextlib.suppress(httpx.TransportError), contextlib.closing(result.raw.stream):
-                for _ in result.raw.stream:
-                    pass
+            try:
+                with contextlib.suppress(TransportError):
+                    for _ in result.raw.body:
+                        pass
+            finally:
+                result.raw.let_go()
 
     def _answer(
         self,
-        request: httpx.Request,
+        request: Request,
         exchange: Exchange,
         attempt: Attempt,
         raw: RawResponse,
         body: bytes | RequestBody,
         observation: RequestObservation | None,
-    ) -> httpx.Response:
+    ) -> Any:
         """The response, or that of the request that it redirects to (RouteAction.internal_redirect_policy)."""
         can_replay = isinstance(body, bytes) or body.can_replay
         following = self._dispatcher.follow(exchange, raw) if can_replay else None

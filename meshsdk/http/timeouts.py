@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import httpx
+from .shapes import Request
 
 __all__ = ["Timeouts", "is_below", "timeouts_of"]
 
@@ -22,7 +22,7 @@ class Timeouts(NamedTuple):
 NO_TIMEOUTS = Timeouts()
 
 
-def timeouts_of(request: httpx.Request) -> Timeouts:
+def timeouts_of(request: Request) -> Timeouts:
     """The timeouts that the client put into the request."""
     given: Mapping[str, Any] | None = request.extensions.get("timeout")
     if given is None:

@@ -6,7 +6,6 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 from msgspec import Struct
 
 from ..balancing import Endpoint
@@ -29,7 +28,7 @@ from ..security import (
     tell_of_broken_ends,
     trust_stamp,
 )
-from .errors import as_httpx_error
+from .errors import ConnectError, as_transport_error
 from .pool_rules import Slot
 
 __all__ = ["ResumedContext", "TlsChooser", "keep_session", "speaks_http2", "verify_peer"]
@@ -121,7 +120,7 @@ class TlsChooser:
         """Context and server name for a connection, or None for plaintext. An https URL never goes out in plaintext.
 
         Raises:
-            httpx.ConnectError: Certificate or key files cannot be used.
+            ConnectError: Certificate or key files cannot be used.
         """
         config = endpoint.cluster.config
         settings = config.tls_of(endpoint.config)
@@ -129,7 +128,7 @@ class TlsChooser:
             try:
                 context = self._cluster_context(settings, endpoint.cluster)
             except (ResourceError, OSError) as error:
-                raise httpx.ConnectError(f"cluster {config.name}: TLS settings cannot be used: {error}") from error
+                raise ConnectError(f"cluster {config.name}: TLS settings cannot be used: {error}") from error
             return context, endpoint.config.hostname if context.auto_sni else context.server_name
         if scheme != "https":
             return None
@@ -252,7 +251,7 @@ def verify_peer(chosen: TlsClientContext, secured: ssl.SSLObject | ssl.SSLSocket
     """Check the peer's names and fingerprints after the handshake, and note in the slot who it is.
 
     Raises:
-        PeerIdentityError: As an httpx.ConnectError.
+        PeerIdentityError: As an ConnectError.
     """
     known = chosen.sessions.get((slot.endpoint, secured.server_hostname)) if secured.session_reused else None
     slot.tls, slot.secured = chosen, secured
@@ -276,9 +275,9 @@ def _checked(trust: TlsTrust | None, chain: PeerChain | None) -> PeerChain | Non
         if bundles and chain is not None:
             check_trust_domain(chain, bundles)
     except PeerIdentityError as error:
-        raise as_httpx_error(error) from error
+        raise as_transport_error(error) from error
     except OSError as error:
-        raise httpx.ConnectError(f"the peer's trust domain cannot be checked: {error}") from error
+        raise ConnectError(f"the peer's trust domain cannot be checked: {error}") from error
     return chain
 
 

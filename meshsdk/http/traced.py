@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BootstrapError
 from ..exchange import Exchange, LocalReply
@@ -15,6 +13,7 @@ from ..routing.formatter import FormatContext
 from ..routing.tracing import Traced
 from .dispatcher import MeshResponseInfo, error_flag, head_of
 from .runtime import Runtime
+from .shapes import Request
 
 if TYPE_CHECKING:
     from ..telemetry.http_client import HttpClientObserver, RequestObservation
@@ -39,7 +38,7 @@ def span_tags_of(node: Node) -> SpanTags:
 
 
 def observe(
-    observer: HttpClientObserver, runtime: Runtime, request: httpx.Request, begun: Exchange | LocalReply
+    observer: HttpClientObserver, runtime: Runtime, request: Request, begun: Exchange | LocalReply
 ) -> ObservedRequest | None:
     """Begin to watch a request; None where the application wants nobody to."""
     url = request.url
@@ -67,7 +66,7 @@ class ObservedRequest:
     __slots__ = ("_begun", "_request", "_runtime", "observation")
 
     def __init__(
-        self, observation: RequestObservation, runtime: Runtime, request: httpx.Request, begun: Exchange | LocalReply
+        self, observation: RequestObservation, runtime: Runtime, request: Request, begun: Exchange | LocalReply
     ) -> None:
         self.observation = observation
         self._runtime = runtime
@@ -81,7 +80,7 @@ class ObservedRequest:
         tags = self._tags(None, flag, cluster, None) if self.observation.wants_tags else None
         self.observation.end(None, error, cluster, "", flag, tags)
 
-    def answered(self, response: httpx.Response) -> None:
+    def answered(self, response: Any) -> None:
         """Its response begins."""
         info: MeshResponseInfo = response.extensions["mesh"]
         tags = None
@@ -89,7 +88,7 @@ class ObservedRequest:
             tags = self._tags(response.status_code, info.flag, info.cluster, response)
         self.observation.end(response.status_code, None, info.cluster, info.endpoint, info.flag, tags)
 
-    def _tags(self, status: int | None, flag: str, cluster: str, response: httpx.Response | None) -> dict[str, str]:
+    def _tags(self, status: int | None, flag: str, cluster: str, response: Any | None) -> dict[str, str]:
         from ..telemetry.span_tags import outcome_tags, request_tags
         from .measured import flags_before
 

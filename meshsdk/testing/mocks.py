@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["share_pytest_httpx", "share_respx"]
 
-_SYNC, _ASYNC = "meshsdk.http.sync_transport.MeshTransport", "meshsdk.http.async_transport.AsyncMeshTransport"
+_SYNC, _ASYNC = "meshsdk.http.MeshTransport", "meshsdk.http.AsyncMeshTransport"
 
 
 def share_respx() -> None:

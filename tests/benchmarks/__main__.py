@@ -20,7 +20,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import meshsdk
-from meshsdk.http.raw_response import EMPTY_BODY, RawResponse
+from meshsdk.http.raw_response import RawResponse
 from meshsdk.resources import PathMatchKind
 from tests.benchmarks import folders, grpc_channels, imports, metrics, scale, servers, sidecars, storm, uploads
 from tests.benchmarks.bare_bones import AsyncBareBones, BareBones
@@ -201,7 +201,7 @@ class _Nothing(httpx.BaseTransport):
     """Answers at once."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers=[(b"content-length", b"0")], stream=EMPTY_BODY)
+        return httpx.Response(200, headers=[(b"content-length", b"0")], stream=httpx.ByteStream(b""))
 
 
 class _InstantConnection:
@@ -212,7 +212,7 @@ class _InstantConnection:
 
     def exchange(self, outgoing: object) -> RawResponse:
         outgoing.attempt.finish()  # type: ignore[attr-defined]
-        return RawResponse(200, [(b"content-length", b"0")], EMPTY_BODY, b"HTTP/1.1", [])
+        return RawResponse(200, [(b"content-length", b"0")], b"", b"HTTP/1.1", [])
 
 
 class _InstantPool:
@@ -220,6 +220,9 @@ class _InstantPool:
 
     def acquire(self, *arguments: object) -> _InstantConnection:
         return self._connection
+
+    def drop_removed(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

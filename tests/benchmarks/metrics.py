@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 import meshsdk
-from meshsdk.http.raw_response import EMPTY_BODY, RawResponse
+from meshsdk.http.raw_response import RawResponse
 from meshsdk.server.asgi import AsgiMiddleware
 from tests.benchmarks.configuration import write_small
 from tests.conftest import service
@@ -41,7 +41,7 @@ class _InstantConnection:
 
     def exchange(self, outgoing: Any) -> RawResponse:
         outgoing.attempt.finish()
-        return RawResponse(200, _ANSWER, EMPTY_BODY, b"HTTP/1.1", [])
+        return RawResponse(200, _ANSWER, b"", b"HTTP/1.1", [])
 
 
 class _InstantPool:

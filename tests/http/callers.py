@@ -22,18 +22,21 @@ class Caller:
     Args:
         mesh: Whose clients are used; None stands for httpx's own.
         kind: `sync`, or an event loop's name.
+        library: Whose clients: httpx or httpx2.
         **options: The client's.
     """
 
-    def __init__(self, mesh: meshsdk.Mesh | None, kind: str, **options: Any) -> None:
+    def __init__(self, mesh: meshsdk.Mesh | None, kind: str, library: Any = httpx, **options: Any) -> None:
         is_async = self.is_async = kind != "sync"
         self._runner = asyncio.Runner(loop_factory=make_loop(kind)) if is_async else None
         self._sync: httpx.Client | None = None
         self._async: httpx.AsyncClient | None = None
+        if mesh is not None and library is not httpx:
+            options["library"] = library.__name__
         if not is_async:
-            self._sync = httpx.Client(**options) if mesh is None else mesh.client(**options)
+            self._sync = library.Client(**options) if mesh is None else mesh.client(**options)
         else:
-            self._async = httpx.AsyncClient(**options) if mesh is None else mesh.async_client(**options)
+            self._async = library.AsyncClient(**options) if mesh is None else mesh.async_client(**options)
 
     def __call__(self, method: str, url: str, **options: Any) -> httpx.Response:
         if self._sync is not None:
@@ -74,6 +77,12 @@ class Caller:
         """What a coroutine function returns on this caller's loop."""
         assert self._runner is not None
         return self._runner.run(function())
+
+    @property
+    def client(self) -> httpx.Client:
+        """The client of a sync caller."""
+        assert self._sync is not None
+        return self._sync
 
     @property
     def async_client(self) -> httpx.AsyncClient:

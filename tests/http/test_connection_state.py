@@ -12,12 +12,12 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
-import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshsdk.http import connection_state as cs
+from meshsdk.http.errors import ReadError, RemoteProtocolError
 from meshsdk.http.http1 import Http1Reader
 from meshsdk.http.http2 import Http2Session, Http2Stream
 from meshsdk.http.sync_http1 import SyncHttp1Connection
@@ -110,7 +110,7 @@ def test_an_answer_in_any_pieces_with_anything_behind_it_and_a_request_that_ends
             reader.state.of_request(cs.GIVEN_UP if is_given_up else cs.ALL_SENT)
         try:
             reader.feed(piece)
-        except httpx.RemoteProtocolError:
+        except RemoteProtocolError:
             assert reader.complete
             assert stray
         body += b"".join(reader.take())
@@ -129,7 +129,7 @@ def test_an_answer_in_any_pieces_with_anything_behind_it_and_a_request_that_ends
         reader.feed(b"HTTP/1.1 201 OK\r\ncontent-length: 3\r\n\r\nown")
         assert (reader.status, reader.take()) == (201, [b"own"])
     else:
-        with pytest.raises(httpx.ReadError):
+        with pytest.raises(ReadError):
             reader.expect("GET")
 
 
@@ -163,7 +163,7 @@ def test_no_history_over_a_socket_ends_in_a_released_connection_that_has_more_to
             outgoing: Any = Outgoing("GET", "http", _Attempt(), [(b"host", b"a")], b"", Timeouts(read=5.0))  # type: ignore[arg-type]
             released.clear()
             raw = connection.exchange(outgoing)
-            assert b"".join(raw.stream) == body  # type: ignore[arg-type]
+            assert b"".join(raw.body) == body  # type: ignore[arg-type]
             assert released == [connection]
             if not is_at_once and stray:
                 theirs.sendall(stray)
@@ -187,7 +187,7 @@ def test_a_connection_that_the_next_request_has_at_once_leaves_the_last_answer_a
     def ask() -> None:
         outgoing: Any = Outgoing("GET", "http", _Attempt(), [(b"host", b"a")], b"", Timeouts(read=30.0))  # type: ignore[arg-type]
         raw = connection.exchange(outgoing)
-        body = b"".join(raw.stream)  # type: ignore[arg-type]
+        body = b"".join(raw.body)
         answers.append((raw.status, list(raw.headers), list(raw.trailers), body))
 
     def next_one(_: SyncHttp1Connection) -> None:
@@ -324,4 +324,4 @@ def test_whatever_an_http2_peer_sends_ends_in_an_answer_or_a_protocol_error(data
     [stream] = pair.streams
     for piece in cut(data, places):
         pair.session.feed(piece)
-    assert stream.error is None or isinstance(stream.error, httpx.RemoteProtocolError)
+    assert stream.error is None or isinstance(stream.error, RemoteProtocolError)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshsdk.http.connection_state import ALL_SENT
+from meshsdk.http.errors import LocalProtocolError, RemoteProtocolError
 from meshsdk.http.http1 import MAX_HEAD_BYTES, Http1Reader, encode_head
 
 
@@ -83,7 +83,7 @@ def test_a_connection_that_is_to_be_closed_is_not_reusable(closing: bytes) -> No
     ],
 )
 def test_a_connection_that_ends_too_early_is_an_error(data: bytes) -> None:
-    with pytest.raises(httpx.RemoteProtocolError):
+    with pytest.raises(RemoteProtocolError):
         read(data, eof=True)
 
 
@@ -99,21 +99,21 @@ def test_a_connection_that_ends_too_early_is_an_error(data: bytes) -> None:
     ],
 )
 def test_what_is_not_http_is_an_error(data: bytes) -> None:
-    with pytest.raises(httpx.RemoteProtocolError):
+    with pytest.raises(RemoteProtocolError):
         read(data)
 
 
 @pytest.mark.parametrize("endless", [b"x-a: b\r\n", b"a"])
 def test_an_endless_head_is_cut_off(endless: bytes) -> None:
     reader = read(b"HTTP/1.1 200 OK\r\n")
-    with pytest.raises(httpx.RemoteProtocolError, match="exceeds"):
+    with pytest.raises(RemoteProtocolError, match="exceeds"):
         for _ in range(2 * MAX_HEAD_BYTES // 1000):
             reader.feed(endless * (1000 // len(endless)))
 
 
 def test_endless_trailers_are_cut_off() -> None:
     reader = read(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n")
-    with pytest.raises(httpx.RemoteProtocolError, match="exceeds"):
+    with pytest.raises(RemoteProtocolError, match="exceeds"):
         for _ in range(2 * MAX_HEAD_BYTES // 1000):
             reader.feed(b"x-a: b\r\n" * 125)
 
@@ -129,7 +129,7 @@ def test_a_second_response_makes_the_connection_useless_but_not_the_first() -> N
 def test_any_bytes_end_in_a_response_or_a_protocol_error(pieces: list[bytes]) -> None:
     try:
         read(b"HTTP/1.1 200 OK\r\n", *pieces, eof=True)
-    except httpx.RemoteProtocolError as error:
+    except RemoteProtocolError as error:
         assert str(error)
 
 
@@ -145,5 +145,5 @@ def test_any_bytes_end_in_a_response_or_a_protocol_error(pieces: list[bytes]) ->
     ],
 )
 def test_nothing_in_a_request_can_begin_a_new_line(target: str, headers: list[tuple[bytes, bytes]]) -> None:
-    with pytest.raises(httpx.LocalProtocolError):
+    with pytest.raises(LocalProtocolError):
         encode_head("GET", target, headers)

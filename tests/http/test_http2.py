@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import h2.config
 import h2.connection
-import httpx
 import pytest
 
+from meshsdk.http.errors import LocalProtocolError, RemoteProtocolError
 from meshsdk.http.http2 import Http2Session, Http2Stream
 
 
@@ -26,7 +26,7 @@ def test_nothing_in_a_request_can_become_a_new_line_behind_a_proxy(
 ) -> None:
     session = Http2Session()
     session.start()
-    with pytest.raises(httpx.LocalProtocolError):
+    with pytest.raises(LocalProtocolError):
         session.open("GET", "http", target, headers, end=True)
 
 
@@ -53,7 +53,7 @@ def test_a_good_answer_completes_its_stream() -> None:
 @pytest.mark.parametrize("status", [b"abc", b""])
 def test_a_status_that_is_no_number_is_a_protocol_error(status: bytes) -> None:
     session, stream = answered([(b":status", status)])
-    assert isinstance(stream.error, httpx.RemoteProtocolError)
+    assert isinstance(stream.error, RemoteProtocolError)
     assert not session.is_usable
 
 
@@ -67,5 +67,5 @@ def test_frames_that_break_the_protocol_fail_every_stream(frame: bytes) -> None:
     session.start()
     stream, _ = session.open("GET", "http", "/", [(b"host", b"a")], end=True)
     session.feed(frame)
-    assert isinstance(stream.error, httpx.RemoteProtocolError)
+    assert isinstance(stream.error, RemoteProtocolError)
     assert not session.is_usable
