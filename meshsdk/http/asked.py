@@ -1,6 +1,6 @@
 """What a request asks of its connection by extensions of httpx's: `sni_hostname` and `trace`.
 
-The events of `trace` are httpcore's (encode/httpcore, docs/extensions.md), so that what listens to those goes on
+The events of `trace` are httpcore's (encode/httpcore, its page on extensions), so that what listens to those goes on
 working: `connection.connect_tcp.started`, `http11.send_request_headers.complete`, and so on, for each attempt anew.
 """
 

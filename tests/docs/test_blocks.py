@@ -27,7 +27,7 @@ NOT_RUN = {
     "curl": "asks a server that is the reader's own",
 }
 # Pages whose blocks belong together in another way, and the test that holds them to it.
-ELSEWHERE = {"docs/check.md": "tests/analysis/test_page.py"}
+ELSEWHERE = {"docs/check.md": "tests/analysis/test_page.py", "docs/httpx.md": "tests/http/test_documented.py"}
 # Pictures of letters.
 DRAWINGS = {"docs/architecture.md"}
 

@@ -34,6 +34,8 @@ PUBLIC = {
     "meshsdk.server.uvicorn_protocol": None,
     "meshsdk_fastapi": None,
     "meshsdk_flask": None,
+    "meshsdk_requests": None,
+    "meshsdk.httpx2": ["AsyncMeshTransport", "MeshTransport"],
     "meshsdk.access_log": ["AccessLog", "ISTIO_JSON", "ISTIO_TEXT"],
     "meshsdk.request_id": ["current"],
     "meshsdk.security": ["Credentials", "Identity"],
@@ -79,7 +81,7 @@ def test_every_public_name_has_an_entry_in_the_reference(site: Path) -> None:
 
 def test_the_sentences_of_the_reference_are_those_of_the_docstrings() -> None:
     loader = GriffeLoader(search_paths=[ROOT, ROOT / "integrations"], allow_inspection=False)
-    for package in ("meshsdk", "meshsdk_fastapi", "meshsdk_flask"):
+    for package in ("meshsdk", "meshsdk_fastapi", "meshsdk_flask", "meshsdk_requests"):
         loader.load(package)
     loader.resolve_aliases()
     entries = [
@@ -140,8 +142,8 @@ def test_each_page_that_a_message_names_is_there() -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "docs/getting-started.md"])
 def test_every_extra_is_listed_with_what_it_is_for(name: str) -> None:
-    cells = re.findall(r"^\| ((?:`[a-z]+`(?:, )?)+) \|", (ROOT / name).read_text(), re.M)
-    listed = {extra for cell in cells for extra in re.findall("`([a-z]+)`", cell)}
+    cells = re.findall(r"^\| ((?:`[a-z0-9]+`(?:, )?)+) \|", (ROOT / name).read_text(), re.M)
+    listed = {extra for cell in cells for extra in re.findall("`([a-z0-9]+)`", cell)}
     assert listed == PROJECT["optional-dependencies"].keys() - {"dev", "docs"}
 
 
