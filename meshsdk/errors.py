@@ -14,7 +14,7 @@
         └── PeerIdentityError       the peer is not who the cluster's TLS settings say it must be
 
 Those below RequestError are, when they leave an httpx transport, also instances of the nearest httpx exception
-(`meshsdk.http.errors`), so that `except httpx.TransportError` keeps working.
+(`meshsdk.http.of_httpx`; httpx2's in `meshsdk.httpx2`), so that `except httpx.TransportError` keeps working.
 """
 
 from __future__ import annotations

@@ -200,8 +200,9 @@ def test_logs_say_the_same_of_both_libraries(
     assert {line.split()[2] for line in lines[0]} > {"-", "UPE"}
 
 
-def test_the_sdk_of_anthropic_goes_over_the_mesh(make_mesh: MakeMesh, echo: Callable[[str], EchoServer]) -> None:
-    anthropic = pytest.importorskip("anthropic")
+def test_the_sdk_of_anthropic_goes_over_the_mesh(make_mesh: MakeMesh) -> None:
+    import anthropic  # It takes its time.
+
     body = (
         b'{"id":"m","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"hello"}],'
         b'"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":1,"output_tokens":1}}'
@@ -213,10 +214,10 @@ def test_the_sdk_of_anthropic_goes_over_the_mesh(make_mesh: MakeMesh, echo: Call
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
             )
 
-    asked = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}]}
+    asked: Any = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}]}
     with ScriptedServer(answer) as server:
         mesh = make_mesh(service("llm", server.port, port=8000))
-        options = {"api_key": "k", "base_url": "http://llm:8000", "max_retries": 0}
+        options: dict[str, Any] = {"api_key": "k", "base_url": "http://llm:8000", "max_retries": 0}
         with mesh.client(library="httpx2") as client:
             said = anthropic.Anthropic(http_client=client, **options).messages.create(**asked)
         assert said.content[0].text == "hello"

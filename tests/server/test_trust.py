@@ -338,7 +338,7 @@ def test_the_next_connection_to_a_server_resumes_its_session(
         resumed.append(secured.session_reused)
         verify_peer(chosen, secured, slot)
 
-    monkeypatch.setattr(f"meshsdk.http.{'async' if asynchronous else 'sync'}_pool.verify_peer", seen)
+    monkeypatch.setattr(f"meshsdk.http.{'async_dial' if asynchronous else 'sync_pool'}.verify_peer", seen)
     (beside_by_asyncio if asynchronous else beside_in_this_thread)(caller)
     assert resumed == [False, True], "no handshake was spared"
 
