@@ -13,7 +13,7 @@ from .pages import REPOSITORY, ROOT
 __all__ = ["EXTRAS", "needed"]
 
 PAGE = ROOT / "docs" / "licences.md"
-EXTRAS = ("cli", "cel", "serve", "fastapi", "flask", "prometheus", "testing", "otel")
+EXTRAS = ("cel", "cli", "fastapi", "flask", "httpx2", "otel", "prometheus", "requests", "serve", "testing")
 INTRODUCTION = f"""# Licences
 
 meshsdk is under the [Apache License 2.0]({REPOSITORY}/blob/main/LICENSE). It contains no code of others;
