@@ -23,10 +23,7 @@ LibraryName = Literal["httpx", "httpx2"]
 class HttpClients:
     """What makes clients of a mesh."""
 
-    @property
-    def runtime(self) -> Runtime:
-        """The inner side, for transports."""
-        raise NotImplementedError
+    _runtime: Runtime
 
     @overload
     def client(

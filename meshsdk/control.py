@@ -258,7 +258,7 @@ class Control:
         keep(self._loads)
         self._clear()
         for transport in list(self._transports):
-            transport.after_fork()
+            transport._after_fork()
 
     def _started(self) -> ControlLoop:
         loop = self._loop
@@ -361,7 +361,7 @@ class Control:
             if target is not None and target.problem and not (target.view.does_not_exist or target.view.passes_through):
                 self._log_once(target.problem)
         for transport in list(self._transports):
-            transport.drop_removed()
+            transport._drop_removed()
         self._log_notes()
         self._unpublished = Changes()
 

@@ -104,7 +104,7 @@ class Mesh(HttpClients):
         self._folder = folder
         self._identity = choose_identity(identity, parsed, folder)
         self._owns_identity = self._identity is not identity
-        self._runtime = Control(
+        self._runtime: Control = Control(
             parsed,
             source_of(parsed, folder, self._identity, cache_dir, cache_max_age),
             local_replies=local_replies,
@@ -117,11 +117,6 @@ class Mesh(HttpClients):
         self._watched = Watched(self._runtime, self.explain, self.status, self._identity, account)
         self._watched.begin(metrics_port, admin_port, access_log)
         begin_anew_after_fork(self._runtime)
-
-    @property
-    def runtime(self) -> Control:
-        """The inner side, for transports."""
-        return self._runtime
 
     def channel(
         self,

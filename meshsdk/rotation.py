@@ -37,7 +37,7 @@ class RotationWatch:
         self._is_looking = bool(holders)
         try:
             for holder in holders:
-                holder.look_at_certificates()
+                holder._look_at_certificates()
         finally:
             if holders:
                 self._call_later(_SECONDS, self._look)

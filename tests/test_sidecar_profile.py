@@ -154,9 +154,9 @@ def test_which_profile_is_what_the_metadata_says_or_the_argument(
     with meshsdk.Mesh(
         bootstrap={"xds_servers": [server], "node": {"id": ID, "metadata": metadata}}, profile=profile
     ) as mesh:
-        node = mesh.runtime.bootstrap.node
+        node = mesh._runtime.bootstrap.node
         assert (node.metadata.get("GENERATOR"), node.is_sidecar) == (generator, generator is None)
-        names = mesh.runtime.listener_names("A", 80, port_is_explicit=True)
+        names = mesh._runtime.listener_names("A", 80, port_is_explicit=True)
         assert names == (("a:80",) if node.is_sidecar else ("a:80", "a.default.svc.cluster.local:80"))
 
 
@@ -165,7 +165,7 @@ def test_a_node_that_istiod_takes_for_no_sidecar_is_none(node_id: str) -> None:
     server = {"server_uri": "127.0.0.1:1", "channel_creds": [{"type": "insecure"}]}
     bootstrap = {"xds_servers": [server], "node": {"id": node_id}}
     with meshsdk.Mesh(bootstrap=bootstrap) as mesh:
-        assert not mesh.runtime.bootstrap.node.is_sidecar
+        assert not mesh._runtime.bootstrap.node.is_sidecar
     with pytest.raises(meshsdk.BootstrapError, match=r"node\.id: must be sidecar~"):
         meshsdk.Mesh(bootstrap=bootstrap, profile="sidecar")
     with pytest.raises(ValueError, match="profile must be one of"):
@@ -190,4 +190,4 @@ def test_a_sidecar_has_no_listeners_of_other_authorities() -> None:
         meshsdk.Mesh(bootstrap=bootstrap) as mesh,
         pytest.raises(meshsdk.BootstrapError, match="profile sidecar has no listeners of other authorities"),
     ):
-        mesh.runtime.bootstrap.listener_names("a", 80, port_is_explicit=True, authority="x")
+        mesh._runtime.bootstrap.listener_names("a", 80, port_is_explicit=True, authority="x")

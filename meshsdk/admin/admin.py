@@ -127,7 +127,7 @@ class Admin:
         self._is_closed = True
         self._port.close()
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """See `http.dispatcher.Transport`. The child begins to serve with its first request, at a port of its own."""
         self._changes = Changes()
         self.history = History()
@@ -136,7 +136,7 @@ class Admin:
         self._started_at = time.time()
         self._port.after_fork()
 
-    def drop_removed(self) -> None:
+    def _drop_removed(self) -> None:
         """See `http.dispatcher.Transport`."""
 
     def _on_first(self) -> None:

@@ -267,11 +267,11 @@ def admin(
         _fail(str(error))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with mesh:
-        names = [mesh.runtime.bootstrap.listener_name(name) for name in target or ()]
+        names = [mesh._runtime.bootstrap.listener_name(name) for name in target or ()]
         if folder is not None and not names:
             names = [name for kind, name in load(folder).grpc if kind.name == "LISTENER"]
         for name in names[:_MAX_LISTENERS]:
-            mesh.runtime.when_settled([name], _nothing)
+            mesh._runtime.when_settled([name], _nothing)
         try:
             typer.echo(f"the mesh is shown at {_address_of(mesh)}")
             threading.Event().wait()

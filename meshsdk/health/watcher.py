@@ -34,7 +34,7 @@ class HealthWatcher:
     Args:
         loop: The control thread.
         secrets: What names of certificates stand for.
-        watch_certificates: Has `look_at_certificates` called now and then.
+        watch_certificates: Has `_look_at_certificates` called now and then.
 
     Attributes:
         changes: Counts up whenever the health of some endpoint was found to have changed.
@@ -69,7 +69,7 @@ class HealthWatcher:
                 self._clusters[name] = cluster
                 self._follow(cluster)
 
-    def look_at_certificates(self) -> None:
+    def _look_at_certificates(self) -> None:
         """See `HasCertificates`."""
         if self._tls.refresh():
             for checker in list(self._checkers.values()):

@@ -62,7 +62,7 @@ class AsyncTransport:
         authority: str | None,
     ) -> None:
         self._library = library
-        self._runtime = mesh.runtime
+        self._runtime = mesh._runtime
         self._dispatcher = Dispatcher(self._runtime, authority, library)
         self.remember = self._dispatcher.remember
         self._runtime.register(self)
@@ -111,7 +111,7 @@ class AsyncTransport:
             raise
         return record.answered(response)
 
-    def leaves_out(self, request: Request) -> bool:
+    def _leaves_out(self, request: Request) -> bool:
         """Whether a request is of no protocol of the mesh's, and may go elsewhere."""
         return self._dispatcher.leaves_out(request)
 
@@ -148,7 +148,7 @@ class AsyncTransport:
         if isinstance(begun, LocalReply):
             return await self._reply(request, begun, None)
         if outside is None or begun.route is not None:
-            return await self.carry_out(request, begun, observation)
+            return await self._carry_out(request, begun, observation)
         if observation is None:
             return passed_on(begun, await outside.handle_async_request(request))
         told, end = observation.pass_on()
@@ -182,7 +182,7 @@ class AsyncTransport:
             pool = self._pools[loop] = AsyncPool(loop, self._tls, self._limits)
         return pool
 
-    def look_at_certificates(self) -> None:
+    def _look_at_certificates(self) -> None:
         """See `HasCertificates`."""
         if not self._tls.refresh():
             return
@@ -190,14 +190,14 @@ class AsyncTransport:
             with contextlib.suppress(RuntimeError):  # The loop is closed.
                 loop.call_soon_threadsafe(pool.drop_distrusted)
 
-    def drop_removed(self) -> None:
+    def _drop_removed(self) -> None:
         """See `dispatcher.Transport`."""
         self._tls.forget_retired()
         for loop, pool in list(self._pools.items()):
             with contextlib.suppress(RuntimeError):  # The loop is closed.
                 loop.call_soon_threadsafe(pool.drop_removed)
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """In a forked child: forget the parent's connections, without a word to their peers."""
         self._tls.after_fork()
         self._pools = {}
@@ -236,7 +236,7 @@ class AsyncTransport:
             await self._hold_up(reply.delay_seconds, reply.tally)
         return self._dispatcher.local_response(request, reply, exchange)
 
-    async def carry_out(
+    async def _carry_out(
         self,
         request: Request,
         exchange: Exchange,
@@ -382,7 +382,7 @@ class AsyncTransport:
             return await self._reply(request, following, exchange)
         if following.head.method != exchange.head.method:
             body = b""
-        return await self.carry_out(request, following, observation, body)
+        return await self._carry_out(request, following, observation, body)
 
     async def _retry(self, sender: Sender, first: Result, policy: RetryPolicy) -> Result | LocalReply:
         """Attempts after the first, driven by tenacity."""

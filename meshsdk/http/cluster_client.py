@@ -22,7 +22,7 @@ __all__ = ["AsyncClusterClient", "ClusterClient", "check_plain"]
 class _Owner(Struct, frozen=True):
     """What transports take for a Mesh."""
 
-    runtime: Runtime
+    _runtime: Runtime
 
 
 class ClusterClient:
@@ -50,7 +50,7 @@ class ClusterClient:
         ends = time.monotonic() + timeout_seconds
         exchange = _exchange(self._runtime, cluster, request, timeout_seconds)
         try:
-            response = self._transport.carry_out(request, exchange, None)
+            response = self._transport._carry_out(request, exchange, None)
         except TransportError as error:
             HTTPX.fail(error)
         response.request = request
@@ -88,7 +88,7 @@ class AsyncClusterClient:
         try:
             async with asyncio.timeout(timeout_seconds):
                 try:
-                    response = await self._transport.carry_out(request, exchange, None)
+                    response = await self._transport._carry_out(request, exchange, None)
                 except TransportError as error:
                     HTTPX.fail(error)
                 response.request = request

@@ -33,7 +33,7 @@ class _MeshFirst:
 
     def handle_request(self, request: Any) -> Any:
         """See `httpx.BaseTransport`."""
-        if self._mesh.leaves_out(request):
+        if self._mesh._leaves_out(request):
             return self._outside.handle_request(request)
         return self._mesh.handle_request(request, self._outside)
 
@@ -58,7 +58,7 @@ class _AsyncMeshFirst:
 
     async def handle_async_request(self, request: Any) -> Any:
         """See `httpx.AsyncBaseTransport`."""
-        if self._mesh.leaves_out(request):
+        if self._mesh._leaves_out(request):
             return await self._outside.handle_async_request(request)
         return await self._mesh.handle_async_request(request, self._outside)
 

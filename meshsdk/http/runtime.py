@@ -22,10 +22,10 @@ UnknownHosts = Literal["allow", "deny"]
 class Transport(Protocol):
     """Something that holds connections."""
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Called in a forked child, which must leave the parent's connections alone."""
 
-    def drop_removed(self) -> None:
+    def _drop_removed(self) -> None:
         """Called on the control thread: configuration has changed. Endpoints may be gone, and idle connections to them
         are to be closed; so are those of a server that its policy has no place for."""
 
@@ -33,7 +33,7 @@ class Transport(Protocol):
 class HasCertificates(Protocol):
     """Something whose connections are secured with certificates that may change."""
 
-    def look_at_certificates(self) -> None:
+    def _look_at_certificates(self) -> None:
         """Called now and then, on the control thread: certificates may have changed."""
 
 
@@ -58,10 +58,10 @@ class Runtime(Protocol):
         """
 
     def register(self, transport: Transport) -> None:
-        """Have `transport.after_fork` called in a forked child, and `drop_removed` when endpoints may be gone."""
+        """Have `transport._after_fork` called in a forked child, and `_drop_removed` when endpoints may be gone."""
 
     def watch_certificates(self, transport: HasCertificates) -> None:
-        """Have `transport.look_at_certificates` called now and then, as long as it lives."""
+        """Have `transport._look_at_certificates` called now and then, as long as it lives."""
 
     @property
     def secrets(self) -> Secrets:
@@ -83,5 +83,5 @@ class HasRuntime(Protocol):
     """A Mesh."""
 
     @property
-    def runtime(self) -> Runtime:
+    def _runtime(self) -> Runtime:
         """Its inner side."""

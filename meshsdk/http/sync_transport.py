@@ -65,7 +65,7 @@ class SyncTransport:
         authority: str | None,
     ) -> None:
         self._library = library
-        self._runtime = mesh.runtime
+        self._runtime = mesh._runtime
         self._dispatcher = Dispatcher(self._runtime, authority, library)
         self.remember = self._dispatcher.remember
         self._runtime.register(self)
@@ -114,7 +114,7 @@ class SyncTransport:
             raise
         return record.answered(response)
 
-    def leaves_out(self, request: Request) -> bool:
+    def _leaves_out(self, request: Request) -> bool:
         """Whether a request is of no protocol of the mesh's, and may go elsewhere."""
         return self._dispatcher.leaves_out(request)
 
@@ -151,7 +151,7 @@ class SyncTransport:
         if isinstance(begun, LocalReply):
             return self._reply(request, begun, None)
         if outside is None or begun.route is not None:
-            return self.carry_out(request, begun, observation)
+            return self._carry_out(request, begun, observation)
         if observation is None:
             return passed_on(begun, outside.handle_request(request))
         told, end = observation.pass_on()
@@ -166,17 +166,17 @@ class SyncTransport:
         self._mirrors.close()
         self._pool.close()
 
-    def look_at_certificates(self) -> None:
+    def _look_at_certificates(self) -> None:
         """See `HasCertificates`."""
         if self._tls.refresh():
             self._pool.drop_distrusted()
 
-    def drop_removed(self) -> None:
+    def _drop_removed(self) -> None:
         """See `dispatcher.Transport`."""
         self._tls.forget_retired()
         self._pool.drop_removed()
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """In a forked child: forget the parent's connections, without a word to their peers."""
         self._tls.after_fork()
         self._pool = SyncPool(self._tls, self._limits)
@@ -207,7 +207,7 @@ class SyncTransport:
             self._hold_up(reply.delay_seconds, reply.tally)
         return self._dispatcher.local_response(request, reply, exchange)
 
-    def carry_out(
+    def _carry_out(
         self,
         request: Request,
         exchange: Exchange,
@@ -370,7 +370,7 @@ class SyncTransport:
             return self._reply(request, following, exchange)
         if following.head.method != exchange.head.method:
             body = b""
-        return self.carry_out(request, following, observation, body)
+        return self._carry_out(request, following, observation, body)
 
     def _retry(self, sender: Sender, first: Result, policy: RetryPolicy) -> Result | LocalReply:
         """Attempts after the first, driven by tenacity."""

@@ -83,7 +83,7 @@ class AsgiMiddleware:
     def _driver(self, port: int) -> AsyncDriver:
         driver = self._drivers.get(port)
         if driver is None:
-            driver = self._drivers[port] = AsyncDriver(Inbound(self._mesh.runtime, port, self._address))
+            driver = self._drivers[port] = AsyncDriver(Inbound(self._mesh._runtime, port, self._address))
         return driver
 
     def _policy(self, connection: Connection) -> InboundPolicy | None:
@@ -100,7 +100,7 @@ class AsgiMiddleware:
         connection = asgi_connection(scope, receive, self._port)
         head = read_head(scope, receive, connection, drops_underscores=self._drops_underscores)
         record: InboundRecord | None = None
-        metrics, logs = self._mesh.runtime.metrics, self._mesh.runtime.access_logs
+        metrics, logs = self._mesh._runtime.metrics, self._mesh._runtime.access_logs
         if metrics is not None or logs is not None:
             record = InboundRecord(metrics, logs, head, connection)
             head, receive, send = record.head, record.receiving(receive), record.sending(send)
@@ -123,7 +123,7 @@ class AsgiMiddleware:
                 request.done(outcome.status if error is None else None)
             if observation is not None:
                 observation.exit()
-                control, route = self._mesh.runtime, _route_path(scope)
+                control, route = self._mesh._runtime, _route_path(scope)
                 end_observation(observation, control, request, outcome.status, error, outcome.flag, route, outcome.size)
             if record is not None:
                 record.end(error)

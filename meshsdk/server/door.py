@@ -84,7 +84,7 @@ class Door:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._seen_policy: InboundPolicy | None = None
 
-    def drop_removed(self) -> None:
+    def _drop_removed(self) -> None:
         """See `runtime.Transport`: on the control thread. The port's policy may have no place for some connections."""
         policy, loop = self._inbound.policy, self._loop
         if policy is not self._seen_policy:
@@ -93,7 +93,7 @@ class Door:
                 with contextlib.suppress(RuntimeError):  # It has ended.
                     loop.call_soon_threadsafe(self._send_away)
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """See `runtime.Transport`: a child has no event loop that goes on."""
 
     def _send_away(self) -> None:

@@ -23,7 +23,7 @@ class HasControl(Protocol):
     """A Mesh."""
 
     @property
-    def runtime(self) -> Control:
+    def _runtime(self) -> Control:
         """Its inner side."""
 
     def close(self) -> None:

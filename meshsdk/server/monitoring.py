@@ -105,14 +105,14 @@ class Monitoring:
         if self._port is not None:
             self._port.close()
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """See `http.dispatcher.Transport`."""
         self._one_page = threading.Lock()
         self.metrics.after_fork()
         if self._port is not None:
             self._port.after_fork()
 
-    def drop_removed(self) -> None:
+    def _drop_removed(self) -> None:
         """See `http.dispatcher.Transport`."""
         self.metrics.drop_removed()
 

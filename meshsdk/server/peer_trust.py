@@ -157,7 +157,7 @@ class PeerTrust:
     def _let_go(self, key: int) -> None:
         self._open.pop(key, None)
 
-    def look_at_certificates(self) -> None:
+    def _look_at_certificates(self) -> None:
         """See `HasCertificates`."""
         policy = self._inbound.policy
         with self._lock:

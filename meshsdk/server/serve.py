@@ -82,7 +82,7 @@ def make_server(
         await wrapped(scope, receive, send)
 
     config = uvicorn.Config(told, host=host, port=port, **options)
-    inbound = Inbound(mesh.runtime, policy_port, host)
+    inbound = Inbound(mesh._runtime, policy_port, host)
     return MeshServer(config, inbound, timeouts, health=health, announce=is_announced)
 
 

@@ -66,7 +66,7 @@ class WsgiMiddleware:
     def _driver(self, port: int) -> Driver:
         driver = self._drivers.get(port)
         if driver is None:
-            driver = self._drivers.setdefault(port, Driver(Inbound(self._mesh.runtime, port, self._address)))
+            driver = self._drivers.setdefault(port, Driver(Inbound(self._mesh._runtime, port, self._address)))
         return driver
 
     def _policy(self, connection: Connection) -> InboundPolicy | None:
@@ -78,10 +78,10 @@ class WsgiMiddleware:
         if environ.get(ADMITTED) or environ.get("asgi.scope", {}).get(ADMITTED):
             return self.app(environ, start_response)
         connection = wsgi_connection(environ, self._port)
-        metrics, logs = self._mesh.runtime.metrics, self._mesh.runtime.access_logs
+        metrics, logs = self._mesh._runtime.metrics, self._mesh._runtime.access_logs
         told = take_metadata(environ) if metrics is not None else None
         request = InboundRequest(read_head(environ, connection), connection)
-        call = _Call(request, self._policy(connection), self._mesh.runtime)
+        call = _Call(request, self._policy(connection), self._mesh._runtime)
         if metrics is not None or logs is not None:
             record = call.record = InboundRecord(metrics, logs, call.request.head, connection, told)
             record.request = call.request

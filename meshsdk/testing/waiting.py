@@ -39,7 +39,7 @@ def owed_by(meshes: Iterable[Mesh], ads: RecordedAds, ends: float) -> str:
 
 
 def _owed_by(mesh: Mesh, ads: RecordedAds, ends: float) -> str:
-    control = mesh.runtime
+    control = mesh._runtime
     if control.source is None:
         return ""
     seconds = max(1.0, ends - time.monotonic())

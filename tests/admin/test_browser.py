@@ -268,9 +268,11 @@ def test_a_large_mesh_can_be_looked_through(page: Page, tab: Tab) -> None:
     count = 300
     page.configure("---\n".join(service(f"service-{number:03}", *range(2, 12)) for number in range(count)))
     mesh = page.open()
-    names = [mesh.runtime.bootstrap.listener_name(f"service-{n:03}.default.svc.cluster.local:80") for n in range(count)]
+    names = [
+        mesh._runtime.bootstrap.listener_name(f"service-{n:03}.default.svc.cluster.local:80") for n in range(count)
+    ]
     for name in names:
-        mesh.runtime.when_settled([name], lambda: None)
+        mesh._runtime.when_settled([name], lambda: None)
     tab.goto(f"{page.url}/#clusters")
     tab.get_by_text(f"{count} clusters, {count * 10:,} endpoints").wait_for()
     assert tab.locator("#list-clusters tr.opens").count() == 100

@@ -250,7 +250,7 @@ def test_the_command_exits_with_one_where_an_update_was_refused(mesh: meshsdk.Me
 
 def test_the_command_exits_with_one_where_something_is_missing(mesh: meshsdk.Mesh, ads: AdsServer) -> None:
     ads.publish(listener("a", TO_A))
-    eventually(lambda: mesh.runtime.cache.counts[ResourceType.CLUSTER, Status.DOES_NOT_EXIST])
+    eventually(lambda: mesh._runtime.cache.counts[ResourceType.CLUSTER, Status.DOES_NOT_EXIST])
     with told(mesh) as (address, _):
         assert run("status", address).returncode == 1
 

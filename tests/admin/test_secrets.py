@@ -210,7 +210,7 @@ def test_pushes_of_configuration_are_not_kept_without_bound(page: Page, monkeypa
         page.configure(service("a", server.port) + virtual_service("a", f"[{routes}]"))
         mesh = page.open()
         mesh.wait_ready("a")
-        target = next(one for one in mesh.runtime.directory.targets.values() if one.table is not None)
+        target = next(one for one in mesh._runtime.directory.targets.values() if one.table is not None)
         assert target.table is not None
         for version in range(1, 40):
             compiled = compile_target(target.view, None)
@@ -218,9 +218,9 @@ def test_pushes_of_configuration_are_not_kept_without_bound(page: Page, monkeypa
             head = RequestHead("GET", "http", "a", "/")
             route = compiled.table.routes[0]
             assert route.forward is not None
-            cluster = mesh.runtime.directory.clusters["outbound|80||a.default.svc.cluster.local"]
+            cluster = mesh._runtime.directory.clusters["outbound|80||a.default.svc.cluster.local"]
             exchange = Exchange(head, route, route.forward, route.forward.destinations[0], cluster, lambda: 0.5)
-            exchange.table, exchange.clusters = compiled.table, mesh.runtime.directory.clusters
+            exchange.table, exchange.clusters = compiled.table, mesh._runtime.directory.clusters
             seen.sent(head, exchange, None, (200, "", ""), "", 1)
             past.keep(Directory(version, {"a": compiled}))
     kept = {id(one.decided.exchange.table) for one in seen.after(0) if one.decided and one.decided.exchange}  # type: ignore[union-attr]
@@ -233,7 +233,7 @@ def test_pushes_of_configuration_are_not_kept_without_bound(page: Page, monkeypa
 def test_a_request_that_ends_after_the_mesh_is_closed_is_not_failed(page: Page) -> None:
     page.configure(service("a", 1))
     mesh = page.open()
-    metrics = mesh.runtime.metrics
+    metrics = mesh._runtime.metrics
     assert metrics is not None
     mesh.close()
     metrics.after_fork()  # A child's first request.

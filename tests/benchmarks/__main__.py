@@ -221,7 +221,7 @@ class _InstantPool:
     def acquire(self, *arguments: object) -> _InstantConnection:
         return self._connection
 
-    def drop_removed(self) -> None:
+    def _drop_removed(self) -> None:
         pass
 
     def close(self) -> None:

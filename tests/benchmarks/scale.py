@@ -110,7 +110,7 @@ def _measure(services: int, port: int, changes: Any, before: float, features: tu
         "node": {"id": "bench"},
     }
     with meshsdk.Mesh(bootstrap=bootstrap) as mesh:
-        control = mesh.runtime
+        control = mesh._runtime
         began = time.perf_counter()
         # All at once, as from a list of what an application needs.
         settled = threading.Semaphore(0)

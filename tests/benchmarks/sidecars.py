@@ -80,7 +80,7 @@ with meshsdk.Mesh(bootstrap={"xds_servers": [server], "node": node}) as mesh:
         mesh.wait_ready(f"s{index:05}", 60)
     took = time.perf_counter() - began
     time.sleep(1)
-    assert len(mesh.runtime.directory.clusters) == referenced
+    assert len(mesh._runtime.directory.clusters) == referenced
     text = Path("/proc/self/status").read_text()
     resident = next(float(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS"))
     print(json.dumps([resident / 1024, took]))

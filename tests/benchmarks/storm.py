@@ -127,7 +127,7 @@ def measure(seconds: float, features: tuple[str, ...] = ("meshsdk.incremental",)
         }
         with meshsdk.Mesh(bootstrap={"xds_servers": [server], "node": {"id": "bench"}}) as mesh:
             for index in range(SERVICES):
-                mesh.runtime.when_settled([f"s{index}:80"], lambda: None)
+                mesh._runtime.when_settled([f"s{index}:80"], lambda: None)
             mesh.wait_ready(f"s{SERVICES - 1}:80", 120.0)
             return asyncio.run(_storm(mesh, management, seconds))
 
@@ -142,7 +142,7 @@ async def _storm(mesh: meshsdk.Mesh, management: subprocess.Popen[str], seconds:
         storm = await _latencies(client, seconds)
         last: dict[str, int] = json.loads(await asyncio.to_thread(_said, management))
         await asyncio.sleep(1.0)
-    views = mesh.runtime.directory.views
+    views = mesh._runtime.directory.views
 
     def port_of(index: str) -> int:
         endpoints = views[f"s{index}"].endpoints

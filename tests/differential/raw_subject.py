@@ -77,7 +77,7 @@ def take_policies(path: str) -> None:
                     view = ServerView(decode(ResourceType.LISTENER, stream.read(int(head))))
                     policy = compile_policy(view, None)
                     problem = policy.problem
-                    mesh.runtime.policies = dict.fromkeys(names, policy)
+                    mesh._runtime.policies = dict.fromkeys(names, policy)
                 except ResourceError as error:
                     problem = str(error)
                 stream.write(problem.replace("\n", " ").encode() + b"\n")

@@ -282,4 +282,4 @@ def _on_the_mesh(folder: Path, clusters: list[dict[str, Any]], manager: dict[str
 
 def take_over_health(mesh: meshsdk.Mesh) -> None:
     """Wait until picks go by what requests have made of the health of endpoints, which another thread sees to."""
-    mesh.runtime.call(lambda: None, PATIENCE)
+    mesh._runtime.call(lambda: None, PATIENCE)

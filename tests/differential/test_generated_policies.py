@@ -90,7 +90,7 @@ class OurServers:
         policy = compile_policy(ServerView(listener), None)
         if policy.problem:
             raise ResourceError("policy", policy.problem)
-        self._mesh.runtime.policies = {self._name: policy}
+        self._mesh._runtime.policies = {self._name: policy}
 
     async def by_asgi(self, request: Request) -> Decision:
         """The request as uvicorn hands it over."""

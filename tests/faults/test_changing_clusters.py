@@ -148,7 +148,7 @@ def test_sixty_changes_of_cluster_leave_no_connection_behind(
         before = descriptors()
         for number in range(CHANGES):
             ads.publish(*world(f"c{number}", ports[number % 2], **fields))
-            eventually(lambda number=number: set(mesh.runtime.directory.clusters) == {f"c{number}"})  # type: ignore[misc]
+            eventually(lambda number=number: set(mesh._runtime.directory.clusters) == {f"c{number}"})  # type: ignore[misc]
             traffic.wait_for(16)
         traffic.pause()
         # Each of the eight may have a connection, and each connection has two ends here.
@@ -190,7 +190,7 @@ def test_a_busy_connection_of_a_cluster_that_left_is_closed_when_it_is_done(kind
         eventually(lambda: slow.accepted == 8)
         traffic.pause()
         ads.publish(http_listener({"match": {"prefix": "/"}, "direct_response": {"status": 204}}))
-        eventually(lambda: not mesh.runtime.directory.clusters)
+        eventually(lambda: not mesh._runtime.directory.clusters)
         assert not closed.acquire(blocking=False)
         go_on.set()
         traffic.wait_for(8)
@@ -240,14 +240,14 @@ def test_a_cluster_that_is_withdrawn_before_its_route_serves_on(
             eventually(lambda old=old: status_of(mesh, old) == "DOES_NOT_EXIST")  # type: ignore[misc]
             traffic.wait_for(20)
             ads.publish(*world(new, port))
-            eventually(lambda new=new: set(mesh.runtime.directory.clusters) == {new})  # type: ignore[misc]
+            eventually(lambda new=new: set(mesh._runtime.directory.clusters) == {new})  # type: ignore[misc]
     assert not traffic.failures
 
 
 def status_of(mesh: meshsdk.Mesh, name: str) -> str:
     """What the cache says of a cluster."""
-    cache = mesh.runtime._cache
-    found = mesh.runtime.call(lambda: next((one for kind, known, one in cache if known == name), None))
+    cache = mesh._runtime._cache
+    found = mesh._runtime.call(lambda: next((one for kind, known, one in cache if known == name), None))
     return found.status.value if found is not None else ""
 
 
@@ -279,7 +279,7 @@ def test_subsets_renamed_together_with_their_routes_cost_no_call(kind: str, way:
         publishing.join(PATIENCE)
         assert not publishing.is_alive()
         assert not failed, failed[:3]
-        assert set(mesh.runtime.directory.clusters) == {new}
+        assert set(mesh._runtime.directory.clusters) == {new}
 
 
 def rename(ads: AdsServer, state: Any, mesh: meshsdk.Mesh, old: str, new: str) -> None:
@@ -288,7 +288,7 @@ def rename(ads: AdsServer, state: Any, mesh: meshsdk.Mesh, old: str, new: str) -
     eventually(lambda: status_of(mesh, old) == "DOES_NOT_EXIST")
     time.sleep(0.2)  # Traffic goes on while the two do not fit.
     ads.publish(*state(new, new))
-    eventually(lambda: set(mesh.runtime.directory.clusters) == {new})
+    eventually(lambda: set(mesh._runtime.directory.clusters) == {new})
     time.sleep(0.2)
 
 

@@ -159,7 +159,7 @@ def test_a_thousand_updates_under_traffic_cost_no_request_and_leave_nothing_behi
     with Traffic(mesh, "http://a/", pause=0.02) as traffic:
         gc.collect()
         before = resources_in_use()
-        source: Any = mesh.runtime._source._folder  # type: ignore[union-attr]
+        source: Any = mesh._runtime._source._folder  # type: ignore[union-attr]
         source._folder._settle_ns = 0  # Files are replaced whole, so there is nothing to wait for.
         for number in range(1000):
             used = [port for index, port in enumerate(ports) if index != number % 4]
@@ -168,7 +168,7 @@ def test_a_thousand_updates_under_traffic_cost_no_request_and_leave_nothing_behi
             written = tmp_path / "written"
             written.write_text(service("a", *used) + virtual_service("a", rule))
             written.replace(tmp_path / "mesh" / "mesh.yaml")
-            mesh.runtime.call(source.refresh, PATIENCE)  # At once, instead of at the next poll.
+            mesh._runtime.call(source.refresh, PATIENCE)  # At once, instead of at the next poll.
         assert len(traffic.answers) > 200
         traffic.wait_for(100)
         assert mesh.explain("GET", "http://a/").timeout_seconds == 1000.0

@@ -158,7 +158,7 @@ def run(mesh: meshsdk.Mesh, call: Caller, is_http2: bool, count: int, draw: rand
     else:
         for number in range(count):
             requests.one(number)
-    [cluster] = [one for name, one in mesh.runtime.directory.clusters.items() if "|a" in name or name == "a"]
+    [cluster] = [one for name, one in mesh._runtime.directory.clusters.items() if "|a" in name or name == "a"]
     assert cluster.breaker.requests == 0
     assert cluster.breaker.pending == 0
     assert cluster.breaker.connections == call.pool_size

@@ -213,7 +213,7 @@ def test_what_is_sent_again_counts_as_an_attempt_and_leaves_no_count_behind(
         response = call.get("http://a/")
         assert response.text == "ok"
         assert response.extensions["mesh"].attempts == 2
-        [cluster] = mesh.runtime.directory.clusters.values()
+        [cluster] = mesh._runtime.directory.clusters.values()
         [(_, endpoint)] = cluster
         assert (cluster.breaker.retries, cluster.breaker.requests, endpoint.active_requests) == (0, 0, 0)
 

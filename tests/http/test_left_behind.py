@@ -56,7 +56,7 @@ def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 def requests_under_way(mesh: meshsdk.Mesh) -> int:
-    known = mesh.runtime.directory.clusters.get("c")
+    known = mesh._runtime.directory.clusters.get("c")
     return known.breaker.requests if known is not None else 0
 
 

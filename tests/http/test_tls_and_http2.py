@@ -210,7 +210,7 @@ def test_a_broken_file_of_roots_leaves_the_last_good_ones_in_use_and_new_ones_ar
     get = kept_client(mesh)
     assert get().status_code == 200
     roots.write_bytes(b"half a certif")
-    [transport] = mesh.runtime._rotation._holders
+    [transport] = mesh._runtime._rotation._holders
     eventually(lambda: any(kept.problem for kept in transport._tls._contexts.values()))
     assert get().status_code == 200
     roots.unlink()

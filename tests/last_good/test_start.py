@@ -101,11 +101,11 @@ def test_resources_that_the_server_confirms_are_not_built_anew(plane: Plane, ech
     mesh = stack.enter_context(plane.mesh())
     client = stack.enter_context(mesh.client())
     assert client.get("http://a/").status_code == 200
-    clusters = dict(mesh.runtime.directory.clusters)
+    clusters = dict(mesh._runtime.directory.clusters)
     stack.enter_context(plane.running())
     eventually(lambda: mesh.status()["last_good"]["in_use"] == 0)
     assert clusters
-    assert all(mesh.runtime.directory.clusters[name] is cluster for name, cluster in clusters.items())
+    assert all(mesh._runtime.directory.clusters[name] is cluster for name, cluster in clusters.items())
 
 
 def test_what_the_server_says_not_to_exist_any_more_goes(plane: Plane, echo: Echo, stack: ExitStack) -> None:

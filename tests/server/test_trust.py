@@ -163,7 +163,7 @@ def test_the_bootstraps_provider_may_trust_by_domains(tmp_path: Path) -> None:
         "certificate_providers": {"default": {"plugin_name": "file_watcher", "config": config}},
     }
     with meshsdk.Mesh(bootstrap=bootstrap) as mesh:
-        identity = mesh.runtime.secrets.identity
+        identity = mesh._runtime.secrets.identity
         assert identity is not None
         assert sorted(identity.credentials().bundles) == ["cluster.local", "other.domain"]
 
@@ -367,7 +367,7 @@ class Secured:
     def __init__(self, looks: list[float]) -> None:
         self._looks = looks
 
-    def look_at_certificates(self) -> None:
+    def _look_at_certificates(self) -> None:
         self._looks.append(time.monotonic())
 
 
@@ -379,9 +379,9 @@ def test_clients_that_come_and_go_are_looked_after_by_one_timer(
     with mesh_of(tmp_path, "") as mesh:
         mesh.status()
         for _ in range(20):
-            mesh.runtime.watch_certificates(Secured(looks))
+            mesh._runtime.watch_certificates(Secured(looks))
         stays, began = Secured(looks), time.monotonic()
-        mesh.runtime.watch_certificates(stays)
+        mesh._runtime.watch_certificates(stays)
         time.sleep(0.5)
         passed = time.monotonic() - began
         seen = len(looks)

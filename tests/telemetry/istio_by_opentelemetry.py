@@ -57,5 +57,5 @@ with meshsdk.Mesh(config=folder) as mesh:
                         }
                         for point in metric.data.data_points
                     ]
-    recorder = mesh.runtime.metrics.cells.recorder is not None if mesh.runtime.metrics is not None else False
+    recorder = mesh._runtime.metrics.cells.recorder is not None if mesh._runtime.metrics is not None else False
 print(json.dumps({"points": points, "records": recorder, "loads_sdk": "opentelemetry.sdk" in sys.modules}))

@@ -41,8 +41,8 @@ class Logged:
         return self._stack.enter_context(meshsdk.Mesh(config=config, **options))
 
     def lines(self, mesh: meshsdk.Mesh) -> list[str]:
-        assert mesh.runtime.access_logs is not None
-        assert mesh.runtime.access_logs.flush()
+        assert mesh._runtime.access_logs is not None
+        assert mesh._runtime.access_logs.flush()
         return self.path.read_text().splitlines()
 
 
@@ -144,8 +144,8 @@ def test_a_logger_of_pythons_gets_the_lines(logged: Logged, echo: Any, caplog: p
     )
     with caplog.at_level(logging.INFO, logger="mine"):
         send(mesh, "sync", "GET", "http://reviews/")
-        assert mesh.runtime.access_logs is not None
-        assert mesh.runtime.access_logs.flush()
+        assert mesh._runtime.access_logs is not None
+        assert mesh._runtime.access_logs.flush()
     assert [one.getMessage() for one in caplog.records if one.name == "mine"] == ["HTTP/1.1"]
 
 
@@ -161,7 +161,7 @@ def test_the_environment_asks_for_a_log(value: str, logged: Logged, echo: Any, m
 
 
 def test_without_a_log_nothing_watches_a_request(logged: Logged) -> None:
-    assert logged.mesh(service("reviews", 1), access_log=None).runtime.access_logs is None
+    assert logged.mesh(service("reviews", 1), access_log=None)._runtime.access_logs is None
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_a_log_that_a_listener_has_no_more_is_closed(logged: Logged, tmp_path: P
     mesh = logged.mesh(with_file(tmp_path / "listener.log", "%RESPONSE_CODE%|"), access_log=None)
     mesh.wait_ready("reviews.test")
     send(mesh, "sync", "GET", "http://reviews.test/")
-    logs = mesh.runtime.access_logs
+    logs = mesh._runtime.access_logs
     assert logs is not None
     assert logs.follows
     logs.follow([])
@@ -318,5 +318,5 @@ def test_strangers_with_long_names_are_not_remembered(logged: Logged, echo: Any)
     for host in ("short", "x" * 1000):
         send(mesh, "sync", "GET", url, headers={"host": host})
     assert logged.lines(mesh) == ["short", "x" * 1000]
-    assert mesh.runtime.access_logs is not None
-    assert len(mesh.runtime.access_logs.known) == 1
+    assert mesh._runtime.access_logs is not None
+    assert len(mesh._runtime.access_logs.known) == 1

@@ -253,7 +253,7 @@ def test_a_page_does_not_wait_for_the_control_thread(world: World) -> None:
     mesh = world.client_mesh()
     mesh.wait_ready("reviews", PATIENCE)
     may_go_on = threading.Event()
-    mesh.runtime.post(lambda: may_go_on.wait(PATIENCE) and None)
+    mesh._runtime.post(lambda: may_go_on.wait(PATIENCE) and None)
     try:
         assert world.of_client(0).value("meshsdk_clusters") == 1
         assert not may_go_on.is_set()

@@ -108,12 +108,12 @@ def test_a_request_that_cannot_be_told_keeps_no_other_back(
     with Collector() as collector, EchoServer("reviews") as server:
         mesh = stack.enter_context(meshsdk.Mesh(config=told_by_als(tmp_path, server.port, collector.port)))
         send(mesh, "sync", "GET", "http://reviews/1")
-        logs = mesh.runtime.access_logs
+        logs = mesh._runtime.access_logs
         assert logs is not None
         [steady] = logs.known.values()
         # No protobuf holds half of a surrogate pair.
         odd = Steady(RequestHead("GET", "http", "reviews", "/odd"), 200, "", "\ud800")
-        [configs] = {one.table.listener.access_logs for one in mesh.runtime.directory.targets.values() if one.table}
+        [configs] = {one.table.listener.access_logs for one in mesh._runtime.directory.targets.values() if one.table}
         for one in (odd, steady):
             logs.write(Entry(one, RequestHead("GET", "http", "reviews", "/2"), (), (), 0, 0, 1.0, 0.1, None), configs)
         found = collector.wait_for(lambda one: one.entries, 2)
@@ -147,7 +147,7 @@ def test_requests_do_not_wait_for_a_collector_that_is_gone(tmp_path: Path, stack
         with mesh.client() as client:
             for _ in range(20):
                 assert client.get("http://reviews/").status_code == 200
-        logs = mesh.runtime.access_logs
+        logs = mesh._runtime.access_logs
         assert logs is not None
         _until(lambda: logs.dropped == 20)
 
@@ -165,7 +165,7 @@ def test_requests_do_not_wait_for_a_collector_that_hangs_and_what_waits_is_bound
             # The writer has one in its hands, and waits for an answer.
             for _ in range(100):
                 assert client.get("http://reviews/").status_code == 200
-        logs = mesh.runtime.access_logs
+        logs = mesh._runtime.access_logs
         assert logs is not None
         assert 60 < logs.dropped < 100
         collector.hangs.clear()

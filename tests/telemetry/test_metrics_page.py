@@ -197,10 +197,10 @@ def test_the_environment_names_the_port(world: World, monkeypatch: pytest.Monkey
 def test_without_a_port_nothing_is_counted(world: World) -> None:
     world.configure(service("a"))
     with meshsdk.Mesh(config=world.config) as mesh:
-        assert mesh.runtime.metrics is None
+        assert mesh._runtime.metrics is None
         with mesh.client() as client:
             client.get("http://a/")
-        assert mesh.runtime.metrics is None
+        assert mesh._runtime.metrics is None
 
 
 def test_the_page_can_be_mounted(world: World) -> None:

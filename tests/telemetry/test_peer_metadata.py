@@ -100,7 +100,7 @@ def test_strangers_take_no_room_from_others(world: World, monkeypatch: pytest.Mo
             }
             client.get(f"http://127.0.0.1:{world.port}/", headers=told)
         page = world.of_server(9)
-        metrics = server.runtime.metrics
+        metrics = server._runtime.metrics
     assert page.value() == 9
     assert page.value(source_workload="unknown") == 4
     assert metrics is not None

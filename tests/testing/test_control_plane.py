@@ -191,9 +191,9 @@ def test_clients_and_what_they_ask_for_are_told(control_plane: ControlPlane, get
 def test_a_client_that_does_not_answer_is_named(control_plane: ControlPlane, get: Any) -> None:
     get()
     control_plane.wait_seconds = 0.3
-    [mesh] = [one for one in control_plane._meshes if "test.default" in one.runtime.bootstrap.node.id]
+    [mesh] = [one for one in control_plane._meshes if "test.default" in one._runtime.bootstrap.node.id]
     held = threading.Event()
-    mesh.runtime.post(lambda: held.wait(PATIENCE))
+    mesh._runtime.post(lambda: held.wait(PATIENCE))
     try:
         with pytest.raises(TimeoutError, match=r"test\.default.* has not answered to RouteConfiguration"):
             control_plane.apply(answers("late"))

@@ -165,9 +165,9 @@ def test_a_server_that_has_nothing_new_to_say_after_an_outage_is_connected(
 ) -> None:
     control_plane.register("web", 1, port=9080)
     settled = threading.Event()
-    mesh.runtime.when_settled(["web.default.svc.cluster.local:9080"], settled.set)
+    mesh._runtime.when_settled(["web.default.svc.cluster.local:9080"], settled.set)
     assert settled.wait(PATIENCE)
-    source = mesh.runtime.source
+    source = mesh._runtime.source
     assert source is not None
 
     def wait_until(is_connected: bool) -> None:

@@ -107,7 +107,7 @@ def test_a71_with_everything_at_hand_nobody_else_is_asked_while_the_first_server
     with pytest.raises(meshsdk.NoRouteError):
         mesh.wait_ready("nowhere", PATIENCE)
     pair.kill(0)
-    source: Any = mesh.runtime.source
+    source: Any = mesh._runtime.source
     failures = source.failures
     eventually(lambda: source.failures >= failures + 2)
     assert client.get("http://shop").headers["x-served-by"] == "primary's"
@@ -222,7 +222,7 @@ def test_servers_that_come_and_go_leave_nothing_behind(
             pair.kill(0), pair.kill(1)
             for host in hosts:
                 assert client.get(f"http://{host}").headers["x-served-by"] == "primary's"
-        source: Any = mesh.runtime.source
+        source: Any = mesh._runtime.source
         eventually(lambda: "management server" in source.problem)
     left = {thread.name for thread in threading.enumerate() if thread.ident not in before}
     assert not [name for name in left if name.startswith("meshsdk-ads ")]

@@ -228,7 +228,7 @@ def test_a47_authorities_without_servers_share_the_stream_of_the_top_level_ones(
         with pytest.raises(meshsdk.NoRouteError) if "same" in name else ExitStack():
             mesh.wait_ready(name, PATIENCE)
     assert {"shop", uri("same", ResourceType.LISTENER, "shop")} <= top.names(ResourceType.LISTENER)
-    assert list(mesh.runtime.source._clients) == [mesh.runtime.bootstrap.servers]  # type: ignore[union-attr]
+    assert list(mesh._runtime.source._clients) == [mesh._runtime.bootstrap.servers]  # type: ignore[union-attr]
 
 
 def test_a47_the_failure_of_an_authority_is_nothing_to_the_others(

@@ -43,7 +43,7 @@ def test_endpoints_of_which_nobody_is_told_are_forgotten_when_they_leave(stack: 
     first, second, third = (stack.enter_context(Upstream(by_path)) for _ in range(3))
     world = World(stack, LoadReports(clusters=["other"]), *service_a(first.port))
     world.begin()
-    load = world.mesh.runtime.directory.clusters["a"].load
+    load = world.mesh._runtime.directory.clusters["a"].load
     assert load is not None
     world.send("/ok")
     for one in (second, third):

@@ -287,7 +287,7 @@ def test_reports_begin_and_end_with_the_configuration(stack: ExitStack, upstream
     world = World(stack, lrs, *service_a(upstream.port, lrs_server=None))
     world.send("/ok")
     assert "load_reports" not in world.mesh.status()
-    assert world.mesh.runtime.directory.clusters["a"].load is None
+    assert world.mesh._runtime.directory.clusters["a"].load is None
     world.ads.publish(*service_a(upstream.port))
     world.begin()
     world.send("/ok")
@@ -337,12 +337,12 @@ def test_endpoints_that_leave_are_told_and_then_forgotten(stack: ExitStack) -> N
     world.ads.publish(*service_a(second.port))
     eventually(
         lambda: (
-            {str(one.address) for _, one in world.mesh.runtime.directory.clusters["a"]} == {f"127.0.0.1:{second.port}"}
+            {str(one.address) for _, one in world.mesh._runtime.directory.clusters["a"]} == {f"127.0.0.1:{second.port}"}
         )
     )
     world.send("/ok")
     lrs.wait_for("a", succeeded=3, issued=3)
-    load = world.mesh.runtime.directory.clusters["a"].load
+    load = world.mesh._runtime.directory.clusters["a"].load
     assert load is not None
     eventually(lambda: [one.address.port for one in load.endpoints] == [second.port])
 

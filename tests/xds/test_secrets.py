@@ -310,7 +310,7 @@ def test_nothing_secret_is_shown_anywhere(world: World, caplog: pytest.LogCaptur
     world.pair = world.ca.issue(spiffe("b"))
     world.publish_secrets()
     eventually(lambda: world.client.get("http://shop").headers["x-served-by"] == spiffe("b"))
-    cache = world.mesh.runtime.cache
+    cache = world.mesh._runtime.cache
     kept = [entry.packed for kind, _, entry in cache if kind is ResourceType.SECRET]
     shown = f"{world.mesh.status()} {list(cache)} {caplog.text} {kept}"
     assert len(kept) == 2

@@ -113,7 +113,7 @@ def traffic_over(bootstrap: dict[str, Any]) -> Iterator[meshsdk.Mesh]:
 
 
 def _now(mesh: meshsdk.Mesh) -> object:
-    return mesh.runtime.call(lambda: shown(mesh.runtime))
+    return mesh._runtime.call(lambda: shown(mesh._runtime))
 
 
 def converges(mesh: meshsdk.Mesh, ads: AdsServer, features: tuple[str, ...], hosts: tuple[str, ...] = ("a",)) -> None:
@@ -212,7 +212,7 @@ def test_a_storm_of_refusals_takes_the_good_half_of_each_batch(
 
 
 def _timeout(mesh: meshsdk.Mesh) -> float:
-    return float(mesh.runtime.directory.clusters["c"].config.connect_timeout_seconds)
+    return float(mesh._runtime.directory.clusters["c"].config.connect_timeout_seconds)
 
 
 def test_endpoints_that_flap_cost_no_request(features: tuple[str, ...], ports: list[int]) -> None:

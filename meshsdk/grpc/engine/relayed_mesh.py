@@ -105,10 +105,10 @@ class RelayedMesh:
             self.control.post(self._book.close)
             self.control.post(partial(leave, relay, self._id))
 
-    def drop_removed(self) -> None:
+    def _drop_removed(self) -> None:
         """See `dispatcher.Transport`: grpc-core closes its connections as the relay stops naming their endpoints."""
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """In a forked child: start afresh at the next call."""
         self._lock = threading.Lock()
         keep(self._relay)
