@@ -16,7 +16,7 @@ import time
 from functools import wraps
 from typing import Any, ClassVar
 
-from .internals import SENT_BY, Internals, replaced, sent_by
+from .internals import BUILT_BY, SENT_BY, Internals, Methods
 
 __all__ = ["AsyncFront", "SyncFront", "make_front"]
 
@@ -54,7 +54,8 @@ class _Front:
 
     _own: ClassVar[Any]
     _internals: ClassVar[Internals]
-    _proven: ClassVar[tuple[Any, ...]]
+    _built_by: ClassVar[Methods]
+    _sent_by: ClassVar[Methods]
 
     def _begin_front(self: Any) -> None:
         """Called once, when the client is made."""
@@ -63,16 +64,6 @@ class _Front:
         self._front_urls: tuple[Any, dict[str, _Url]] = (self._base_url, {})
         self._front_own: tuple[list[Field], frozenset[bytes], bool] = ([], frozenset(), True)
         self._front_jar = type(self._cookies.jar)
-
-    def _is_as_proven(self: Any) -> bool:
-        """Whether nobody has put anything in place of a method that is passed over here."""
-        own = self._own
-        is_proven: bool = (
-            (*replaced(own), *sent_by(own)) == self._proven
-            and sent_by(type(self)) == self._proven[2:]
-            and self.__dict__.keys().isdisjoint(SENT_BY)
-        )
-        return is_proven
 
     def build_request(
         self: Any,
@@ -122,7 +113,7 @@ class _Front:
             or self._has_cookies()
             or (content is not None and type(content) is not bytes and type(content) is not str)
             or (extensions is not None and "timeout" in extensions)
-            or not self._is_as_proven()
+            or not self._built_by.are_of(self)
         ):
             return None
         base, urls = self._front_urls
@@ -231,7 +222,7 @@ class _Front:
             and not url.userinfo
             and bool(url.scheme)
             and "timeout" in request.extensions
-            and self._is_as_proven()
+            and self._sent_by.are_of(self)
         )
 
     def _tell(self: Any, request: Any, response: Any, *, has_cookies: bool) -> None:
@@ -396,5 +387,12 @@ def make_front(internals: Internals | None, kind: type, own: Any) -> Any:
         own.__init__(self, *arguments, **options)
         self._begin_front()
 
-    inside = {"_own": own, "_internals": internals, "_proven": (*replaced(own), *sent_by(own)), "__init__": begin}
-    return type(own.__name__, (kind, own), {"__module__": __name__, "__doc__": own.__doc__, **inside})
+    inside = {
+        "_own": own,
+        "_internals": internals,
+        "_built_by": Methods(own, BUILT_BY),
+        "_sent_by": Methods(own, SENT_BY),
+    }
+    return type(
+        own.__name__, (kind, own), {"__module__": __name__, "__doc__": own.__doc__, "__init__": begin, **inside}
+    )

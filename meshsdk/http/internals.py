@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-__all__ = ["SENT_BY", "Internals", "internals_of", "replaced", "sent_by"]
+__all__ = ["BUILT_BY", "SENT_BY", "Internals", "Methods", "internals_of"]
 
 _FILES = ("_client", "_content", "_exceptions", "_models", "_urls")
 _PROVEN = {
@@ -25,13 +25,10 @@ _PROVEN = {
     "3f58eb6825d66c282ab0475c3847eb7916f5320fd1f84959cfe6dc34528217b7": "httpx2 2.16.1 and 2.16.2",
 }
 
-# What a client's request goes through: replaced by `front`, or passed over there.
-REPLACED = ("build_request", "send")
+# What a client's request goes through: the first of each is replaced by `front`, the others are passed over there.
+BUILT_BY = ("build_request", "_merge_url", "_merge_headers", "_merge_cookies", "_merge_queryparams")
 SENT_BY = (
-    "_merge_url",
-    "_merge_headers",
-    "_merge_cookies",
-    "_merge_queryparams",
+    "send",
     "_set_timeout",
     "_build_request_auth",
     "_send_handling_auth",
@@ -39,7 +36,37 @@ SENT_BY = (
     "_send_single_request",
     "_transport_for_url",
 )
-replaced, sent_by = attrgetter(*REPLACED), attrgetter(*SENT_BY)
+
+
+class Methods:
+    """Whether some of a client's methods are the library's.
+
+    Args:
+        own: The library's class, as it was proven.
+        names: The one that is replaced, and those that are passed over.
+    """
+
+    __slots__ = ("_names", "_of_class", "_of_kind", "_own", "_proven")
+
+    def __init__(self, own: Any, names: tuple[str, ...]) -> None:
+        self._own = own
+        self._names = frozenset(names[1:])
+        self._of_class, self._of_kind = attrgetter(*names), attrgetter(*names[1:])
+        self._proven: tuple[Any, ...] = self._of_class(own)
+
+    @property
+    def all(self) -> tuple[Any, ...]:
+        """The methods."""
+        return self._proven
+
+    def are_of(self, client: Any) -> bool:
+        """Whether nobody has put anything in their place: in the library, in a subclass, or in this client."""
+        is_proven: bool = (
+            self._of_class(self._own) == self._proven
+            and self._of_kind(type(client)) == self._proven[1:]
+            and self._names.isdisjoint(client.__dict__)
+        )
+        return is_proven
 
 
 class Internals:
@@ -62,7 +89,7 @@ class Internals:
 
     def is_whole(self, own: Any) -> bool:
         """Whether a client's class has its methods from the library, and not from who watches or replaces them."""
-        methods = (*replaced(own), *sent_by(own))
+        methods = (*Methods(own, BUILT_BY).all, *Methods(own, SENT_BY).all)
         return all(
             type(method) is FunctionType and method.__code__.co_filename == self.client.__file__ for method in methods
         )

@@ -22,7 +22,7 @@ from rich.table import Table
 import meshsdk
 from meshsdk.http.raw_response import RawResponse
 from meshsdk.resources import PathMatchKind
-from tests.benchmarks import folders, grpc_channels, imports, metrics, scale, servers, sidecars, storm, uploads
+from tests.benchmarks import folders, fronts, grpc_channels, imports, metrics, scale, servers, sidecars, storm, uploads
 from tests.benchmarks.bare_bones import AsyncBareBones, BareBones
 from tests.benchmarks.configuration import write_large, write_small
 from tests.benchmarks.decisions import picks_per_second, reading_ratio, route_cost_ratio, update_ratio
@@ -83,6 +83,7 @@ def _run(setup: Setup, folder: Path) -> list[Result]:
         lambda: [_sync_ratio(setup, setup.envoy_url, "httpx through Envoy", 1.8)],
         lambda: _yardsticks(setup),
         lambda: _decision_cost(setup, folder),
+        _fronts,
         _decisions_alone,
         _uploads,
         _imports,
@@ -266,6 +267,27 @@ def _decision_cost(setup: Setup, folder: Path) -> list[Result]:
             False,
         ),
     ]
+
+
+def _fronts() -> list[Result]:
+    """CPU of a request, for who sends it."""
+    results = []
+    for name, (over_nothing, of_bare) in fronts.ratios(fronts.measure()).items():
+        is_first = not name.endswith("async 1")
+        detail = "CPU of the client's process"
+        results.append(
+            Result(
+                f"meshed {name}, over httpx that does nothing",
+                over_nothing,
+                1.2 if is_first else math.nan,
+                "×",
+                detail,
+                False,
+            )
+        )
+        bar = {"httpx sync": 3.0, "httpx async 1": 4.5, "httpx async 100": 30.0}.get(name, math.nan)
+        results.append(Result(f"bare {name}, over meshed", of_bare, bar, "×", detail))
+    return results
 
 
 def _scale() -> list[Result]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,49 +22,57 @@ import meshsdk
 from tests.benchmarks.configuration import write_small
 from tests.processes import free_ports, nginx
 
-ROUNDS, REQUESTS = 7, 1000
+ROUNDS, REQUESTS = 5, 800
 MESH_URL = "http://bench/reviews/1"
+LIBRARIES = ("httpx", "httpx2")
 
-__all__ = ["measure"]
+__all__ = ["measure", "ratios"]
 
 
-def measure(library: str = "httpx", **options: Any) -> dict[str, float]:
-    """Microseconds of CPU a request, by what sends it; and what of the bare client remains with a real transport.
-
-    Args:
-        library: `httpx` or `httpx2`.
-        **options: Of the mesh's clients.
-    """
-    module = import_module(library)
+def measure() -> dict[str, float]:
+    """Microseconds of CPU a request, by library and what sends it."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="meshsdk-bench-")))
         ports = free_ports(3)
         stack.enter_context(nginx(ports, folder))
         mesh = stack.enter_context(meshsdk.Mesh(config=write_small(folder / "mesh", ports)))
-        bare_url = f"http://127.0.0.1:{ports[0]}/"
-        more = {"library": library, **options} if library != "httpx" else options
-        nothing, bare = module.Client(transport=_nothing(module)), module.Client()
-        meshed = mesh.client(**more)
-        found = _in_turns(
-            {
-                "nothing": lambda: _sync_cost(nothing, MESH_URL),
-                "meshed": lambda: _sync_cost(meshed, MESH_URL),
-                "bare": lambda: _sync_cost(bare, bare_url, REQUESTS // 2),
-                "async nothing, 1": lambda: _async_cost(
-                    lambda: module.AsyncClient(transport=_nothing(module)), MESH_URL, 1
-                ),
-                "async nothing, 100": lambda: _async_cost(
-                    lambda: module.AsyncClient(transport=_nothing(module)), MESH_URL, 100
-                ),
-                "async meshed, 1": lambda: _async_cost(lambda: mesh.async_client(**more), MESH_URL, 1),
-                "async meshed, 100": lambda: _async_cost(lambda: mesh.async_client(**more), MESH_URL, 100),
-                "async bare, 1": lambda: _async_cost(module.AsyncClient, bare_url, 1, REQUESTS // 2),
-                "async bare, 100": lambda: _async_cost(module.AsyncClient, bare_url, 100, REQUESTS // 2),
-            }
+        ways: dict[str, Callable[[], float]] = {}
+        for name in LIBRARIES:
+            ways |= _ways(stack, mesh, name, f"http://127.0.0.1:{ports[0]}/")
+        rounds = [{name: way() for name, way in ways.items()} for _ in range(ROUNDS + 1)][1:]
+    return {name: statistics.median(one[name] for one in rounds) for name in ways}
+
+
+def _ways(stack: ExitStack, mesh: Any, name: str, bare_url: str) -> dict[str, Callable[[], float]]:
+    """What sends a request: sync, and async with one and a hundred in flight."""
+    module = import_module(name)
+    clients = {"nothing": module.Client(transport=_nothing(module)), "bare": module.Client()}
+    clients["meshed"] = mesh.client(library=name)
+    makers: dict[str, Callable[[], Any]] = {
+        "nothing": lambda: module.AsyncClient(transport=_nothing(module)),
+        "bare": module.AsyncClient,
+        "meshed": lambda: mesh.async_client(library=name),
+    }
+    ways: dict[str, Callable[[], float]] = {}
+    for what, client in clients.items():
+        stack.enter_context(client)
+        url = bare_url if what == "bare" else MESH_URL
+        ways[f"{name} {what} sync"] = partial(_sync_cost, client, url)
+        for in_flight in (1, 100):
+            ways[f"{name} {what} async {in_flight}"] = partial(_async_cost, makers[what], url, in_flight)
+    return ways
+
+
+def ratios(found: dict[str, float]) -> dict[str, tuple[float, float]]:
+    """By library and kind: a meshed client over plain httpx's that does nothing, and a bare one over a meshed one."""
+    return {
+        f"{name} {kind}": (
+            found[f"{name} meshed {kind}"] / found[f"httpx nothing {kind}"],
+            found[f"{name} bare {kind}"] / found[f"{name} meshed {kind}"],
         )
-        for client in (nothing, bare, meshed):
-            client.close()
-    return found
+        for name in LIBRARIES
+        for kind in ("sync", "async 1", "async 100")
+    }
 
 
 def _nothing(module: Any) -> Any:
@@ -79,11 +87,6 @@ def _nothing(module: Any) -> Any:
 
 
 _HEAD = [(b"server", b"nginx"), (b"content-type", b"text/plain"), (b"content-length", b"20")]
-
-
-def _in_turns(ways: dict[str, Callable[[], float]]) -> dict[str, float]:
-    rounds = [{name: way() for name, way in ways.items()} for _ in range(ROUNDS + 1)][1:]
-    return {name: statistics.median(one[name] for one in rounds) for name in ways}
 
 
 def _sync_cost(client: Any, url: str, requests: int = REQUESTS) -> float:
@@ -113,15 +116,13 @@ def _async_cost(make: Callable[[], Any], url: str, in_flight: int, requests: int
 
 def main() -> None:
     """Print a table."""
-    for library in sys.argv[1:] or ["httpx"]:
-        found = measure(library)
-        print(library, {name: round(value, 1) for name, value in found.items()})
-        for kind, suffix in (("", ""), ("async ", ", 1"), ("async ", ", 100")):
-            meshed, nothing, bare = (found[f"{kind}{name}{suffix}"] for name in ("meshed", "nothing", "bare"))
-            print(
-                f"  {kind or 'sync'}{suffix}: {meshed / nothing:.2f} of a do-nothing transport; bare is"
-                f" {bare / meshed:.1f} times as much"
-            )
+    found = measure()
+    for name, value in found.items():
+        print(f"{name:24} {value:8.1f} µs")
+    for name, (over_nothing, of_bare) in ratios(found).items():
+        print(
+            f"{name:16} {over_nothing:.2f} of httpx over a do-nothing transport; bare costs {of_bare:.1f} times as much"
+        )
 
 
 if __name__ == "__main__":
