@@ -122,7 +122,20 @@ class HttpClients:
         fast: bool = True,
         **kwargs: Any,
     ) -> Any:
-        """An AsyncClient on the mesh. Arguments as for `client`."""
+        """An AsyncClient on the mesh, of httpx or httpx2.
+
+        Args:
+            library: Whose client it is.
+            verify: As the library's, for https hosts that have no TLS settings in the mesh.
+            http2: Offer HTTP/2 to those.
+            limits: Connections of this client; by default the mesh's own limits govern.
+            allow_missing_close_notify: Take a response that ends with its TLS connection for whole, though the peer
+                did not say so (RFC 9112 section 9.8).
+            authority: Whose hosts requests go to, of the bootstrap's `authorities`; None is the default one's.
+            fast: Do in less what the library's client does; False takes the library's own.
+            **kwargs: Anything else that the library's client takes. `proxy` and `mounts` are for hosts outside the
+                mesh alone.
+        """
         own = _options(verify, http2, limits, allow_missing_close_notify, authority)
         return make_async_client(self, _adapter(library), own, fast, kwargs)
 

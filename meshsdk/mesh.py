@@ -153,7 +153,19 @@ class Mesh(HttpClients):
         compression: grpc.Compression | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> grpc.aio.Channel:
-        """A grpc.aio.Channel on the mesh. Arguments and errors as for `channel`."""
+        """A grpc.aio.Channel on the mesh.
+
+        Args:
+            target: `ratings:9080`, `xds:///ratings:9080`, or `xds://AUTHORITY/ratings:9080`.
+            options: As grpc.aio.insecure_channel's.
+            interceptors: Client interceptors, the first one outermost; they see calls before the mesh does.
+            compression: As grpc.aio.insecure_channel's.
+            credentials: For clusters that have no TLS settings in the mesh, and for hosts outside it; None is
+                plaintext.
+
+        Raises:
+            ValueError: The target is of another form.
+        """
         from .grpc.channels import MeshAioChannel
 
         channel: Any = MeshAioChannel(
@@ -179,7 +191,11 @@ class Mesh(HttpClients):
         return [MeshClientInterceptor(self._runtime, parse_target(target) if target else None)]
 
     def aio_client_interceptors(self, target: str = "") -> list[Any]:
-        """`client_interceptors` for a grpc.aio.Channel."""
+        """`client_interceptors` for a grpc.aio.Channel.
+
+        Args:
+            target: `host:port` of the channel; with it, calls also get what the target's routes do before sending.
+        """
         from .grpc.channels import AIO_INTERCEPTORS
         from .grpc.engine import parse_target
 
@@ -202,7 +218,13 @@ class Mesh(HttpClients):
     def aio_server_interceptor(
         self, *, port: int | None = None, address: str = "0.0.0.0", load_reports: LoadReports | None = None
     ) -> grpc.aio.ServerInterceptor:
-        """`server_interceptor` for a grpc.aio.server."""
+        """`server_interceptor` for a grpc.aio.server.
+
+        Args:
+            port: That the server listens on: calls must pass the mesh's inbound policy for it. None enforces none.
+            address: That it listens on.
+            load_reports: The server's load, to be told to clients with each call.
+        """
         from .grpc.servers import MeshAioServerInterceptor, server_policy
 
         return MeshAioServerInterceptor(load_reports, server_policy(self._runtime, port, address), self._runtime)
@@ -337,7 +359,17 @@ class Mesh(HttpClients):
         wait_ready(self._runtime, target, timeout)
 
     async def wait_ready_async(self, target: str, timeout: float = 5.0) -> None:
-        """`wait_ready` for asyncio."""
+        """`wait_ready` for asyncio.
+
+        Args:
+            target: A URL, `host` or `host:port`; of an authority `xds://AUTHORITY/host:port`.
+            timeout: In seconds.
+
+        Raises:
+            NoRouteError: The mesh does not know it, or its configuration is broken.
+            TimeoutError: No answer in time; the message says why, as far as it is known.
+            ValueError: The target names no host.
+        """
         await wait_ready_async(self._runtime, target, timeout)
 
     def explain(

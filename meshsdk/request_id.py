@@ -33,7 +33,11 @@ def make_request_id() -> bytes:
 
 
 def carried(value: bytes | None) -> bytes | None:
-    """An inbound request's id as it may go on in other requests; None for one that no header of theirs could hold."""
+    """An inbound request's id as it may go on in other requests; None for one that no header of theirs could hold.
+
+    Args:
+        value: As it came; None where it has none.
+    """
     is_plain = value is not None and 0 < len(value) <= _MAX_LENGTH and value.isascii() and value.decode().isprintable()
     return value if is_plain else None
 

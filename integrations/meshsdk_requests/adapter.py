@@ -46,7 +46,15 @@ class MeshAdapter(HTTPAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        """See `requests.adapters.BaseAdapter`.
+        """Send one request; called by requests.
+
+        Args:
+            request: The request.
+            stream: Leave the body to be read later.
+            timeout: In seconds, or a pair for connecting and reading.
+            verify: For hosts outside the mesh.
+            cert: The same.
+            proxies: The same.
 
         Raises:
             requests.RequestException: There is no response.

@@ -69,7 +69,7 @@ class SdsIdentity(StreamedIdentity):
         return stream(_until_none(requests))
 
     def take(self, message: object) -> None:
-        """Use what came; what is wrong with it is said to the agent."""
+        """See `StreamedIdentity`; what is wrong with what came is said to the agent."""
         assert isinstance(message, discovery_pb2.DiscoveryResponse)
         answer = discovery_pb2.DiscoveryRequest(
             type_url=_TYPE, resource_names=list(self._names), response_nonce=message.nonce

@@ -105,7 +105,15 @@ class Inbound:
         return self._checked()
 
     async def wait_ready_async(self, timeout: float = 15.0) -> InboundPolicy:
-        """`wait_ready` for asyncio."""
+        """`wait_ready` for asyncio.
+
+        Args:
+            timeout: In seconds.
+
+        Raises:
+            TimeoutError: The policy has not come in time.
+            NoRouteError: There is none for the port.
+        """
         loop = asyncio.get_running_loop()
         settled = asyncio.Event()
 

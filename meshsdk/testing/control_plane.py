@@ -130,7 +130,15 @@ class ControlPlane:
         self.wait()
 
     def unset(self, *resources: Raw) -> None:
-        """Serve them no more; arguments and errors as for `set`. What else has their names is served again."""
+        """Serve resources no more. What else has their names is served again.
+
+        Args:
+            *resources: As for `set`.
+
+        Raises:
+            ConfigError: One is of a type that is not served, or has no name or an unknown field.
+            TimeoutError: A client has not answered in time.
+        """
         keys = {key_of(one)[0] for one in resources}
         with self._lock:
             self._raw = {key: packed for key, packed in self._raw.items() if key not in keys}

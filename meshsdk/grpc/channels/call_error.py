@@ -45,7 +45,11 @@ class MeshRpcError(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[misc]
 
     @classmethod
     def of_reply(cls, reply: LocalReply) -> MeshRpcError:
-        """What Envoy would answer a gRPC request with, as the error that a client makes of it."""
+        """What Envoy would answer a gRPC request with, as the error that a client makes of it.
+
+        Args:
+            reply: The answer.
+        """
         code, details, metadata = status_of(reply)
         return cls(code, details, trailing_metadata=metadata, flag=reply.flag)
 

@@ -49,7 +49,11 @@ class LoadReport:
     named_metrics: dict[str, float] = field(default_factory=dict)
 
     def over(self, below: LoadReport) -> LoadReport:
-        """This report, with what `below` says where this one says nothing."""
+        """This report, with what another one says where this one says nothing.
+
+        Args:
+            below: The other one.
+        """
         return LoadReport(
             self.cpu_utilization or below.cpu_utilization,
             self.application_utilization or below.application_utilization,
@@ -112,7 +116,11 @@ class LoadReports:
         return _of_call.set(LoadReport())
 
     def trailer(self, token: Any) -> tuple[str, bytes] | None:
-        """A call ends: its trailer, where there is something to say."""
+        """A call ends: its trailer, where there is something to say.
+
+        Args:
+            token: What `begin` has given for the call.
+        """
         report = _of_call.get()
         # A generator may be closed in another context than it ran in; there is nothing to undo there.
         with suppress(ValueError):
