@@ -120,7 +120,5 @@ def a_request_under_way_is_answered_when_gunicorn_is_told_to_end():
     same("Traceback" in running["orders"].log(), False)
 
 
-
-
 if __name__ == "__main__":
     story.tell()
