@@ -47,14 +47,8 @@ class EchoService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.on_say: Callable[[], None] = lambda: None
         self._asynchronous = asynchronous
 
-    def handlers(self) -> dict[str, Any]:
-        """Those of all methods, by name."""
-        return {method: self._handler(method) for method in "Say Down Up Both Sleep Fail".split()}
-
     def service(self, details: Any) -> Any:
-        return self._handler(details.method.rpartition("/")[2])
-
-    def _handler(self, method: str) -> Any:
+        method = details.method.rpartition("/")[2]
         behavior = getattr(self, f"{'a' if self._asynchronous else ''}{method.lower()}", None)
         if behavior is None:
             return None
@@ -140,26 +134,14 @@ class GrpcServer:
         credentials: For TLS; None is plaintext.
         interceptors: As grpc.server's.
         port: To listen on; 0 takes a free one.
-        registered: The methods are registered by name, as generated code does it.
     """
 
-    def __init__(
-        self,
-        name: str = "",
-        credentials: Any = None,
-        interceptors: Any = (),
-        port: int = 0,
-        *,
-        registered: bool = False,
-    ) -> None:
+    def __init__(self, name: str = "", credentials: Any = None, interceptors: Any = (), port: int = 0) -> None:
         self.service = EchoService(name)
         self.server = grpc.server(
             ThreadPoolExecutor(32), interceptors=list(interceptors), options=[("grpc.so_reuseport", 0)]
         )
-        if registered:
-            self.server.add_registered_method_handlers("test.Echo", self.service.handlers())
-        else:
-            self.server.add_generic_rpc_handlers((self.service,))
+        self.server.add_generic_rpc_handlers((self.service,))
         address = f"127.0.0.1:{port}"
         self.port: int = (
             self.server.add_secure_port(address, credentials) if credentials else self.server.add_insecure_port(address)

@@ -21,11 +21,10 @@ __all__ = ["aio_grpc_server", "sync_grpc_server"]
 
 @contextlib.contextmanager
 def sync_grpc_server(
-    mesh: meshsdk.Mesh, port: int, secure: bool = True, interceptors: Sequence[Any] = (), registered: bool = False
+    mesh: meshsdk.Mesh, port: int, secure: bool = True, interceptors: Sequence[Any] = ()
 ) -> Iterator[None]:
-    """One with threads; `registered` has its methods registered by name, as generated code does it."""
     every = [*interceptors, mesh.server_interceptor(port=port)]
-    with GrpcServer("one", mesh.server_credentials() if secure else None, every, port, registered=registered):
+    with GrpcServer("one", mesh.server_credentials() if secure else None, every, port):
         yield
 
 

@@ -68,7 +68,6 @@ Serve = Callable[[meshsdk.Mesh, int], contextlib.AbstractContextManager[None]]
 SERVERS: dict[str, Serve] = {
     "grpc": lambda mesh, port: sync_grpc_server(mesh, port, secure=False),
     "grpc, wrapped": wrapped,
-    "grpc, registered": lambda mesh, port: sync_grpc_server(mesh, port, secure=False, registered=True),
     "grpc.aio": lambda mesh, port: aio_grpc_server(mesh, port, secure=False),
     "grpc.aio, threads": lambda mesh, port: aio_grpc_server(mesh, port, secure=False, threads=True),
 }

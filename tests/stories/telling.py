@@ -41,10 +41,10 @@ def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on, below those that systems give to whoever asks for any."""
     ports: list[int] = []
     for port in random.SystemRandom().sample(range(20_000, 32_000), 2_000):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            ports.append(port)
         if len(ports) == count:
             return ports
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.append(port)
     raise RuntimeError("too few ports are free")
 
 
@@ -210,13 +210,13 @@ class Story:
         start = time.monotonic()
         try:
             step()
-        except BaseException:
+        except Exception as error:
             print(f"  FAILED  {sentence}")
             traceback.print_exc(file=sys.stdout)
             for process in self._processes:
                 print(f"--- {process.name}, at the end:\n{process.log()[-3000:]}")
             self._note(sentence, start, failed=True)
-            sys.exit(1)
+            raise SystemExit(1) from error
         self._note(sentence, start, failed=False)
         print(f"  {time.monotonic() - start:5.1f} s  {sentence}")
 

@@ -185,12 +185,12 @@ async def _no_body_async(max_bytes: int) -> bytes:
 def _authority(context: Any) -> str | None:
     """grpc tells it in no public way: the context of grpc.server has it, those of grpc.aio do not.
 
-    Nor need one that another interceptor has put around it. Of a call to a method that generated code has registered
-    (Server.add_registered_method_handlers) the event has neither method nor host: both are empty, and not told.
+    Nor need one that another interceptor has put around it; and of methods that generated code has registered
+    (`add_registered_method_handlers`) grpc.server leaves it empty.
     """
-    details = getattr(getattr(context, "_rpc_event", None), "call_details", None)
-    host = getattr(details, "host", None)
-    return host.decode("latin-1") if isinstance(host, bytes) and getattr(details, "method", None) else None
+    event = getattr(context, "_rpc_event", None)
+    host = getattr(getattr(event, "call_details", None), "host", None)
+    return host.decode("latin-1") if isinstance(host, bytes) and host else None
 
 
 def _connection(context: Any, port: int, *, is_authority_told: bool) -> Connection:

@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 
 import httpx
 from fastapi import FastAPI, Header, HTTPException, Request
+from meshsdk_fastapi import MeshMiddleware
 
 import meshsdk
-from meshsdk_fastapi import MeshMiddleware
 
 mesh = meshsdk.Mesh(identity=os.environ.get("SPIFFE_ID"))
 

@@ -5,9 +5,9 @@ import time
 
 import httpx
 from flask import Flask, g
+from meshsdk_flask import MeshFlask
 
 import meshsdk
-from meshsdk_flask import MeshFlask
 
 # In a pod SPIFFE_ID is not set, and istiod knows who this is.
 mesh = meshsdk.Mesh(identity=os.environ.get("SPIFFE_ID"))

@@ -3,9 +3,9 @@
 import os
 
 from flask import Flask, g
+from meshsdk_flask import MeshFlask
 
 import meshsdk
-from meshsdk_flask import MeshFlask
 
 mesh = meshsdk.Mesh(identity=os.environ.get("SPIFFE_ID"))
 port = int(os.environ["PORT"])
