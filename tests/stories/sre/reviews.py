@@ -4,9 +4,9 @@ import os
 import time
 
 from flask import Flask
+from meshsdk_flask import MeshFlask
 
 import meshsdk
-from meshsdk_flask import MeshFlask
 
 PORT = int(os.environ["PORT"])
 
