@@ -49,6 +49,7 @@ _LONG = (
     "tests/differential/test_generated_routes.py",
     "tests/differential/test_load_balancing.py",
     "tests/test_examples.py",
+    "tests/stories/test_stories.py",
 )
 
 
