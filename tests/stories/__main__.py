@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -46,11 +47,11 @@ def _environment(name: str, wheel: Path, folder: Path) -> Path:
     """A virtual environment with what the story's requirements name, in which meshsdk is the wheel."""
     venv.create(folder / "venv", with_pip=True)
     python = folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
-    constraints = folder / "constraints.txt"
-    constraints.write_text(f"meshsdk @ {wheel.as_uri()}\n")
-    pip = (python, "-m", "pip", "--disable-pip-version-check", "install")
-    requirements = folder / name / "requirements.txt"
-    _run((*pip, "--constraint", constraints, "--requirement", requirements), folder / "install.log", folder)
+    requirements = folder / "requirements.txt"
+    lines = (folder / name / "requirements.txt").read_text().splitlines(keepends=True)
+    requirements.write_text("".join(re.sub(r"^(meshsdk\[.*\])$", rf"\1 @ {wheel.as_uri()}", line) for line in lines))
+    pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "--requirement", requirements)
+    _run(pip, folder / "install.log", folder)
     check = "import meshsdk, sys; sys.exit(not meshsdk.__file__.startswith(sys.prefix) and meshsdk.__file__)"
     _run((python, "-c", check), folder / "install.log", folder / name)
     return python
@@ -108,7 +109,7 @@ def main(names: Sequence[str]) -> int:
     for name, failure in failures.items():
         console.print(_table(name, seconds[name], folder / name))
         if failure:
-            console.print(failure, markup=False, highlight=False)
+            console.print(failure, markup=False, highlight=False, soft_wrap=True)
     console.print(f"what was printed, and the environments, are in {folder}")
     return 1 if any(failures.values()) else 0
 
