@@ -18,7 +18,7 @@ from rich.text import Text
 from ..controlplane.folder import Folder, FolderState, load
 from ..errors import MeshError
 from ..version import VERSION
-from .tables import table_of, tell_status
+from .tables import standard_output, table_of, tell_status
 
 if TYPE_CHECKING:
     from ..mesh import Mesh
@@ -263,7 +263,7 @@ def _status_of_clients(
     if as_json:
         typer.echo(json.dumps(clients, indent=2))
     else:
-        print_clients(clients, Console())
+        print_clients(clients, standard_output())
     if any(is_troubled(client, one) for client in clients for one in client["resources"]):
         raise typer.Exit(1)
 

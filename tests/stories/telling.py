@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-PATIENCE = 30.0  # seconds; it guards, and nothing takes so long
+PATIENCE = 60.0  # seconds; it guards, and nothing takes so long
 T = TypeVar("T")
 
 _FOREIGN = ("GRPC_XDS", "MESHSDK_", "ISTIO", "POD_", "INSTANCE_IP", "SERVICE_ACCOUNT", "SPIFFE", "PYTHONPATH")

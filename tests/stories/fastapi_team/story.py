@@ -1,6 +1,5 @@
 """A FastAPI team with Istio YAML: what their cluster has, on a laptop."""
 
-import json
 import signal
 from pathlib import Path
 
@@ -104,7 +103,6 @@ def probes_are_answered_in_plaintext_at_the_health_port():
 def an_edit_takes_effect_while_everything_runs():
     path = Path("mesh/cluster.yaml")
     path.write_text(path.read_text().replace("weight: 90", "weight: 0").replace("weight: 10", "weight: 100"))
-    story.run("meshsdk", "check", "mesh/")
 
     def all_get_v2() -> bool:
         return {visitor.get("/products/1").json()["reviews"]["version"] for _ in range(20)} == {"v2"}
@@ -136,7 +134,6 @@ def a_program_can_ask_why():
 def the_status_of_the_running_process_is_asked_for_by_its_pid():
     shown = story.run("meshsdk", "status", "--pid", str(running["web"].pid))
     has(shown, "outbound|9080|v2|reviews.shop.svc.cluster.local", "ACKED")
-    json.loads(story.run("meshsdk", "status", "--pid", str(running["web"].pid), "--json"))
 
 
 @step

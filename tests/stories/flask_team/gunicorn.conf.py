@@ -11,3 +11,9 @@ def ssl_context(config, default_factory):
     from orders import mesh
 
     return mesh.ssl_context(port=port)
+
+
+def post_worker_init(worker):
+    from orders import mesh
+
+    mesh.ssl_context(port=port)  # a worker without policy for its port ends here, and gunicorn with it

@@ -92,6 +92,18 @@ def one_metrics_page_tells_of_both_workers_and_of_the_retries():
 
 
 @step
+def gunicorn_says_why_it_does_not_start_at_a_port_that_no_workload_has():
+    said = story.run(
+        *("gunicorn", "orders:app"),
+        code=3,
+        MESHSDK_CONFIG="mesh",
+        SPIFFE_ID=f"{SHOP}/orders",
+        PORT=str(port["flask"]),
+    )
+    has(said, f"port {port['flask']} has no inbound policy", "add a WorkloadEntry with this address and port")
+
+
+@step
 def the_development_server_of_flask_says_why_it_does_not_start_under_strict():
     said = story.run(
         *("flask", "--app", "orders", "run", "--port", str(port["flask"])),
