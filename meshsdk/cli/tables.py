@@ -17,7 +17,7 @@ _WIDEST = 10_000
 
 
 def standard_output() -> Console:
-    """Standard output; where it is no terminal, and nobody has said how wide it is, lines are as long as what they tell.
+    """Standard output; where it is no terminal, and no width is told, lines are as long as what they tell.
 
     A name that is folded is found by no `grep`.
     """
