@@ -13,7 +13,7 @@ QUICK := tests/test_architecture.py tests/test_bootstrap.py tests/controlplane t
 	tests/server/test_serve.py tests/server/test_start.py tests/server/test_trust.py tests/server/test_untold.py
 VERSIONS := 3.11 3.12 3.13
 
-.PHONY: test test-others stories quick peers interop record-istiod demo bench soak lint types format clean
+.PHONY: test test-others quick peers interop record-istiod demo bench soak lint types format clean
 
 # By files, so that each worker starts what a file shares once; tests/conftest.py says which come first.
 test: lint types  ## everything that must hold: style, types, tests
@@ -47,6 +47,7 @@ record-istiod: $(STAMP)  ## istiod's answers to the corpus, as data that the tes
 demo: $(STAMP)  ## bookinfo on loopback: services, mesh, live table; under a minute
 	"$(BIN)/python" -m examples.bookinfo
 
+.PHONY: stories
 stories: $(STAMP)  ## five users' first hour, each from the built wheel in a fresh virtual environment; needs the network
 	"$(BIN)/python" -m tests.stories
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from ..controlplane.folder import Folder, FolderState, load
 from ..errors import MeshError
 from ..version import VERSION
-from .tables import standard_output, table_of, tell_status
+from .tables import table_of, tell_status
 
 if TYPE_CHECKING:
     from ..mesh import Mesh
@@ -255,6 +255,7 @@ def _status_of_clients(
         raise typer.BadParameter("--certificate and --key go together, and with --ca")
     from ..admin.csds_client import Unanswered, read_clients
     from .client_status import is_troubled, print_clients
+    from .tables import standard_output
 
     try:
         clients = read_clients(address, ca=ca, certificate=certificate, key=key, timeout_seconds=timeout)
