@@ -61,6 +61,10 @@ record-analyzers: $(STAMP)  ## what Istio's own analyzers find in the inputs tha
 demo: $(STAMP)  ## bookinfo on loopback: services, mesh, live table; under a minute
 	"$(BIN)/python" -m examples.bookinfo
 
+.PHONY: stories
+stories: $(STAMP)  ## five users' first hour, each from the built wheel in a fresh virtual environment; needs the network
+	"$(BIN)/python" -m tests.stories
+
 bench: $(STAMP)  ## ratios against bare httpx and Envoy; prints a table, writes JSON
 	"$(BIN)/python" -m tests.benchmarks
 

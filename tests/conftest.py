@@ -43,6 +43,7 @@ _LONG = (
     "tests/server/test_exhaustion.py",
     "tests/xds/test_torture.py",
     "tests/interop/test_grpc_scenarios.py",
+    "tests/stories/test_stories.py",
     "tests/grpc/test_mutual_tls.py",
     "tests/server/test_mutual_tls_matrix.py",
     "tests/differential/test_inbound_behaviour.py",

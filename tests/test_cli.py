@@ -101,6 +101,13 @@ def test_route_takes_and_gives_json_lines(folder: Path) -> None:
     assert [answer.get("action", "error") for answer in answers] == ["forward", "no_route", "error", "error"]
 
 
+def test_names_are_whole_in_what_is_piped_to_another_command(folder: Path) -> None:
+    unset = {name: value for name, value in CLEAN_ENVIRONMENT.items() if name != "COLUMNS"}
+    command = [sys.executable, "-m", "meshsdk", "status", str(folder), "--target", "a"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=unset).stdout
+    assert "│ ClusterLoadAssignment │ outbound|80||a.default.svc.cluster.local │" in shown
+
+
 def test_status_shows_what_is_known(folder: Path) -> None:
     found = json.loads(run("status", str(folder), "--target", "a", "--json").stdout)
     assert "outbound|80||a.default.svc.cluster.local" in found["clusters"]

@@ -236,6 +236,7 @@ def _status_of_clients(
         raise typer.BadParameter("--certificate and --key go together, and with --ca")
     from ..admin.csds_client import Unanswered, read_clients
     from .client_status import is_troubled, print_clients
+    from .tables import standard_output
 
     try:
         clients = read_clients(address, ca=ca, certificate=certificate, key=key, timeout_seconds=timeout)
@@ -244,7 +245,7 @@ def _status_of_clients(
     if as_json:
         typer.echo(json.dumps(clients, indent=2))
     else:
-        print_clients(clients, Console())
+        print_clients(clients, standard_output())
     if any(is_troubled(client, one) for client in clients for one in client["resources"]):
         raise typer.Exit(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 from rich.console import Console
@@ -10,7 +11,18 @@ from rich.table import Table
 
 from ..mesh_status import MeshStatus
 
-__all__ = ["table_of", "tell_status"]
+__all__ = ["standard_output", "table_of", "tell_status"]
+
+_WIDEST = 10_000
+
+
+def standard_output() -> Console:
+    """Standard output; where it is no terminal, and no width is told, lines are as long as what they tell.
+
+    A name that is folded is found by no `grep`.
+    """
+    is_told = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console() if is_told else Console(width=_WIDEST)
 
 
 def table_of(*names: str) -> Table:
@@ -34,7 +46,7 @@ def tell_status(found: MeshStatus, as_json: bool) -> None:
 
 
 def _print_status(found: MeshStatus) -> None:
-    console = Console()
+    console = standard_output()
     table = table_of("type", "name", "status", "version", "error")
     for resource in found["resources"]:
         kind = resource["type"].rpartition(".")[2]

@@ -136,6 +136,7 @@ class ServerConnection:
         )
         self._closed = False
         self._problem = ""
+        self._warned_of = ""
         self.is_heard = False
         self._was_heard = False
         self.is_failing = False
@@ -207,6 +208,9 @@ class ServerConnection:
 
     def _hear(self) -> None:
         """The server is there."""
+        if self._warned_of:
+            logger.warning("management server %s answers%s", self.server.uri, " again" if self._was_heard else "")
+            self._warned_of = ""
         self.is_heard, self.is_failing = True, False
         self._was_heard = True
         self._common.heard_of = self.server
@@ -254,9 +258,11 @@ class ServerConnection:
         self._drop_stream()
         advice = what_to_do(stream.code, self.server, self._common.node)
         problem = f"management server {self.server.uri}: {reason}" + (f"; {advice}" if advice else "")
-        level = logging.WARNING if advice and problem != self._problem else logging.INFO
+        # That a stream ends is no news, as istiod ends each after half an hour: that the next one is not answered is.
+        is_news = (bool(advice) or is_failing) and problem != self._warned_of
+        self._warned_of = problem if is_news else self._warned_of
         kept = "the last good configuration stays in use" if self._was_heard else "it has sent nothing yet"
-        logger.log(level, "%s; %s", problem, kept)
+        logger.log(logging.WARNING if is_news else logging.DEBUG, "%s; %s", problem, kept)
         self._fail(problem, is_failing=is_failing)
 
     def _fail(self, problem: str, *, is_failing: bool = True) -> None:
