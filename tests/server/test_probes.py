@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
+import sys
 import threading
 from concurrent import futures
 from pathlib import Path
@@ -12,6 +15,7 @@ import flask
 import grpc
 import httpx
 import pytest
+import yaml
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from ..conftest import service
@@ -117,6 +121,27 @@ def test_a_process_whose_event_loop_hangs_does_not_live(tmp_path: Path, monkeypa
         may_go_on.set()
         caller.join(PATIENCE)
         eventually(lambda: probe(probes, "/livez") == 200)
+
+
+def test_a_probe_may_be_a_command_as_the_docs_have_it(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "fastapi.md").read_text()
+    pods = [one for text in re.findall(r"```yaml\n(.*?)```", page, re.S) for one in yaml.safe_load_all(text)]
+    [command] = [
+        probe["exec"]["command"]
+        for pod in pods
+        for container in pod["spec"].get("containers", ())
+        if "exec" in (probe := container.get("readinessProbe", {}))
+    ]
+    port, probes = free_ports(2)
+    own = [sys.executable, *(word.replace(":8086/", f":{probes}/") for word in command[1:])]
+
+    def succeeds() -> bool:
+        return subprocess.run(own, capture_output=True, timeout=PATIENCE).returncode == 0
+
+    with mesh_of(tmp_path, service("web", port) + STRICT) as mesh:
+        assert not succeeds()
+        with serving(answers, mesh, port, health=probes):
+            eventually(succeeds)
 
 
 def test_a_port_may_be_left_out_of_strict_for_probes(tmp_path: Path) -> None:
