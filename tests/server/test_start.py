@@ -22,6 +22,7 @@ from starlette.testclient import TestClient
 
 import meshsdk
 from meshsdk.errors import UnsupportedFeatureError
+from meshsdk.server.connections import Teller
 
 from ..certificates import SpiffeCa
 from ..conftest import service
@@ -49,7 +50,11 @@ def fast(mesh: meshsdk.Mesh, port: int) -> fastapi.FastAPI:
     return app
 
 
-def test_starlettes_test_client_is_told_why_an_application_does_not_start(tmp_path: Path, port: int) -> None:
+def test_starlettes_test_client_is_told_why_an_application_does_not_start(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another test of this process may have loaded the protocol of uvicorn's own command line.
+    monkeypatch.setattr(Teller, "is_here", False)
     with (
         strict(tmp_path, port) as mesh,
         pytest.raises(UnsupportedFeatureError, match=r"mesh\.serve"),

@@ -174,8 +174,8 @@ class Story:
         self._processes.append(process)
         return process
 
-    def run(self, *command: str, code: int = 0, **environment: str) -> str:
-        """Run a command to its end; what it prints. It must end with `code`."""
+    def run(self, *command: str, code: int | tuple[int, ...] = 0, **environment: str) -> str:
+        """Run a command to its end; what it prints. It must end with `code`, or one of several."""
         done = subprocess.run(
             command,
             env=clean_environment() | {"COLUMNS": "160"} | environment,
@@ -185,7 +185,8 @@ class Story:
             timeout=PATIENCE,
             check=False,
         )
-        assert done.returncode == code, f"`{' '.join(command)}` ended with {done.returncode}:\n{done.stdout}"
+        codes = (code,) if isinstance(code, int) else code
+        assert done.returncode in codes, f"`{' '.join(command)}` ended with {done.returncode}:\n{done.stdout}"
         return done.stdout
 
     def tell(self) -> None:

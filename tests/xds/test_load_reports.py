@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
+import subprocess
+import sys
 import threading
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ..differential.subjects import Answer, Received, Upstream
 from ..grpc.xds import cluster, endpoints, listener
 from ..lrs import LoadReports
 from ..patience import PATIENCE, eventually
-from ..processes import envoy, free_ports, http_listener
+from ..processes import CLEAN_ENVIRONMENT, envoy, free_ports, http_listener
 from ..servers import ScriptedServer, read_head
 from .test_grfc_federation import OTHER, federated
 
@@ -347,23 +347,42 @@ def test_endpoints_that_leave_are_told_and_then_forgotten(stack: ExitStack) -> N
     eventually(lambda: [one.address.port for one in load.endpoints] == [second.port])
 
 
-def test_a_forked_child_reports_for_itself(stack: ExitStack, upstream: Upstream) -> None:
-    lrs = LoadReports(send_all_clusters=True)
-    world = World(stack, lrs, *service_a(upstream.port))
-    world.begin()
-    world.send("/ok")
+# In a process of its own: one in which others have used gRPC, as that of tests, does not survive every fork.
+FORKED = """
+import json, os, sys, time, meshsdk
+
+def wait(condition):
+    while not condition(mesh.status().get("load_reports") or [{"interval_seconds": None, "reports": 0}]):
+        time.sleep(0.02)
+
+with meshsdk.Mesh(bootstrap=json.loads(sys.argv[1])) as mesh, mesh.client() as client:
+    mesh.wait_ready("a", 60)
+    wait(lambda told: told[0]["interval_seconds"])
+    client.get("http://a/ok")
+    wait(lambda told: told[0]["reports"] >= 2)
     child = os.fork()
     if not child:
         code = 1
         try:
-            world.begin()
-            world.send("/503", "/503")
-            while world.told[0]["reports"] < 3:
-                time.sleep(0.05)
+            mesh.wait_ready("a", 60)
+            wait(lambda told: told[0]["interval_seconds"])
+            for _ in range(2):
+                client.get("http://a/503")
+            wait(lambda told: told[0]["reports"] >= 3)
             code = 0
         finally:
             os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
+    status = os.waitpid(child, 0)[1]
+sys.exit(status and 1)
+"""
+
+
+def test_a_forked_child_reports_for_itself(stack: ExitStack, upstream: Upstream) -> None:
+    lrs = LoadReports(send_all_clusters=True)
+    ads = stack.enter_context(AdsServer(*service_a(upstream.port), services=[lrs.add_to]))
+    command = [sys.executable, "-c", FORKED, json.dumps(ads.bootstrap)]
+    done = subprocess.run(command, env=CLEAN_ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
     lrs.wait_for("a", succeeded=1, failed=2, issued=3)
     assert len(lrs.firsts) == 2
 

@@ -392,12 +392,12 @@ def test_responses_of_64_megabytes_cost_no_request_and_their_memory_is_given_bac
 
     with AdsServer(*world(0, ports), features=features) as ads, traffic_over(ads.bootstrap) as mesh:
         sizes = []
-        for number in range(1, 4):
+        for number in range(1, 5):
             ads.publish(*large(number))
             eventually(lambda number=number: _timeout(mesh) == 10 + number % 5)  # type: ignore[misc]
             ads.publish(*world(number + 1, ports))
             eventually(lambda number=number: _timeout(mesh) == 10 + (number + 1) % 5)  # type: ignore[misc]
             sizes.append(resident_bytes())
-        # What gRPC and Python keep for the next one does not grow.
-        assert sizes[-1] - sizes[0] < 64 * MEBIBYTE
+        # What gRPC and Python keep for the next one does not grow: it would have by three times 64 MB.
+        assert sizes[-1] - sizes[0] < 128 * MEBIBYTE
         converges(mesh, ads, features)
