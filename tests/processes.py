@@ -11,13 +11,23 @@ import random
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from .patience import PATIENCE
 
-__all__ = ["CLEAN_ENVIRONMENT", "OF_THE_MACHINE", "envoy", "envoy_path", "free_ports", "nginx", "wait_for_port"]
+__all__ = [
+    "CLEAN_ENVIRONMENT",
+    "OF_THE_MACHINE",
+    "envoy",
+    "envoy_path",
+    "fork_in",
+    "free_ports",
+    "nginx",
+    "wait_for_port",
+]
 
 
 # Below the ports that systems give to those who ask for any (and to those who connect), so that nobody is given one
@@ -163,3 +173,17 @@ CLEAN_ENVIRONMENT = {
     for name, value in os.environ.items()
     if not name.startswith(OF_THE_MACHINE) and "proxy" not in name.lower()
 }
+
+
+def fork_in(script: str, *arguments: str) -> None:
+    """Run a script that forks, in a process of its own, which must end with 0.
+
+    grpc-core does not survive every fork: a thread of its own may hold a lock in that moment, and the child is aborted.
+    So a few attempts are granted; what is wrong with us fails them all.
+    """
+    command = [sys.executable, "-c", script, *arguments]
+    for _ in range(5):
+        done = subprocess.run(command, env=CLEAN_ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
+        if not done.returncode:
+            return
+    raise AssertionError(done.stderr)

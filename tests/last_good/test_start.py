@@ -23,7 +23,7 @@ from ..conftest import destination_rule, service
 from ..faults.test_faults import Traffic, start_control_plane
 from ..interop.test_control_plane_clients import grpc_echo
 from ..patience import PATIENCE, eventually
-from ..processes import CLEAN_ENVIRONMENT
+from ..processes import CLEAN_ENVIRONMENT, fork_in
 from ..server.running import identity, mesh_of, one_port, serving
 from ..server.test_serve import MUTUAL, reaches, who_asks
 from ..server.test_virtual_inbound import virtual_inbound
@@ -204,9 +204,7 @@ sys.exit(status and 1)
 def test_children_of_a_fork_keep_what_they_use(one_plane: Plane, echo: Echo) -> None:
     one_plane.write(service("a", echo("one").port) + "---\n" + service("b", echo("two").port))
     with one_plane.running():
-        command = [sys.executable, "-c", FORKED, json.dumps(one_plane.bootstrap), str(one_plane.cache)]
-        done = subprocess.run(command, env=CLEAN_ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
-        assert done.returncode == 0, done.stderr
+        fork_in(FORKED, json.dumps(one_plane.bootstrap), str(one_plane.cache))
     with one_plane.mesh() as mesh, mesh.client() as client:
         assert client.get("http://a/").json()["name"] == "one"
         assert client.get("http://b/").json()["name"] == "two"
