@@ -84,6 +84,8 @@ def _of_service(objects: Objects, thing: Thing, service: Service, unserved: _Uns
         return
     templates = [one for one in workloads if one.is_template]
     is_live = _is_live(objects)
+    if is_live and not selector and not _is_served(objects):
+        return  # `kubectl get all` has pods, and neither EndpointSlices nor Endpoints, where alone it would stand.
     if templates and not is_live:
         unserved.by_cluster.append(thing)
     elif not served:

@@ -165,6 +165,14 @@ def test_a_dump_of_a_namespace_has_nothing_wrong() -> None:
     assert report.not_ours_files == 1
 
 
+def test_a_dump_without_endpoints_goes_by_its_pods(tmp_path: Path) -> None:
+    """As `kubectl get all` gives it."""
+    dump = yaml.safe_load(DUMP.read_text())
+    dump["items"] = [one for one in dump["items"] if one["kind"] not in ("EndpointSlice", "Endpoints")]
+    (tmp_path / "dump.yaml").write_text(yaml.safe_dump(dump))
+    assert analyze([tmp_path]).findings == ()
+
+
 def test_in_a_dump_what_is_down_is_told_where_it_stands(tmp_path: Path) -> None:
     dump = yaml.safe_load(DUMP.read_text())
     for one in dump["items"]:
