@@ -25,6 +25,7 @@ from .places import PlaceBook
 __all__ = ["Host", "Objects", "Thing", "Workload", "integer", "labels", "listed", "mapping", "text"]
 
 NETWORKING = "networking.istio.io"
+DISCOVERY = "discovery.k8s.io"
 EXPORT_TO = "networking.istio.io/exportTo"
 
 # Kinds whose pods a cluster makes, and where their template stands.
@@ -167,7 +168,19 @@ class Objects(PlaceBook):
             kinds: Their kinds.
             every: Those that stand beside others of the same name as well.
         """
-        return [one for one in (self.every if every else self.firsts) if one.group == group and one.kind in kinds]
+        found = self._by_kind(self.every) if every else self._firsts_by_kind
+        return [one for kind in kinds for one in found.get((group, kind), ())]
+
+    @staticmethod
+    def _by_kind(things: Iterable[Thing]) -> dict[tuple[str, str], list[Thing]]:
+        found: dict[tuple[str, str], list[Thing]] = {}
+        for one in things:
+            found.setdefault((one.group, one.kind), []).append(one)
+        return found
+
+    @cached_property
+    def _firsts_by_kind(self) -> dict[tuple[str, str], list[Thing]]:
+        return self._by_kind(self.firsts)
 
     def full_host(self, host: str, namespace: str) -> str:
         """A host as Istio completes it."""
@@ -263,6 +276,27 @@ class Objects(PlaceBook):
                     own = labels(template, "metadata", "labels")
                     found.append(_of_pod(thing, own, mapping(template, "spec"), is_template=True))
         return found
+
+    @property
+    def has_workloads(self) -> bool:
+        """Whether the files say who serves, or will."""
+        return bool(self.workloads) or self.names_endpoints
+
+    @cached_property
+    def names_endpoints(self) -> bool:
+        """Whether there are EndpointSlices or Endpoints."""
+        return bool(self.of_kind("", "Endpoints") or self.of_kind(DISCOVERY, "EndpointSlice"))
+
+    @cached_property
+    def is_live(self) -> bool:
+        """Whether it is the state of a cluster: with pods that run, or endpoints that are pods."""
+        if any(one.thing.kind == "Pod" and not one.is_template for one in self.workloads):
+            return True
+        slices = self.of_kind(DISCOVERY, "EndpointSlice")
+        subsets = [one for thing in self.of_kind("", "Endpoints") for _, one in listed(thing.data, "subsets")]
+        addresses = [address for one in subsets for _, address in listed(one, "addresses")]
+        addresses += [endpoint for thing in slices for _, endpoint in listed(thing.data, "endpoints")]
+        return any(text(mapping(one, "targetRef"), "kind") == "Pod" for one in addresses)
 
     def selected(self, selector: Mapping[str, str], namespace: str = "") -> list[Workload]:
         """The workloads that have some labels, of a namespace or of all."""

@@ -9,7 +9,6 @@ from msgspec import Struct
 from ..controlplane.world import World
 from .findings import Finding, finding
 from .objects import NETWORKING, Objects, Thing, labels, listed, mapping, texts
-from .serving import has_workloads
 
 __all__ = ["find_conflicts", "find_in_namespaces", "find_selectors"]
 
@@ -43,7 +42,7 @@ def _selecting(objects: Objects) -> Iterator[_Selecting]:
 
 def find_selectors(objects: Objects, world: World) -> Iterator[Finding]:
     """Objects that are for no workload at all."""
-    if not has_workloads(objects):
+    if not objects.has_workloads:
         selecting = [one.thing for one in _selecting(objects) if one.selector is not None or _is_authorization(one)]
         if selecting:
             names = [f"{one.kind}/{one.name}" for one in selecting]

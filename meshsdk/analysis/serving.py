@@ -15,18 +15,7 @@ from ..controlplane.world import Service, World
 from .findings import Finding, finding
 from .objects import NETWORKING, Objects, Thing, Workload, labels, listed, mapping, text, texts
 
-__all__ = ["find_in_port_policies", "find_in_services", "has_workloads"]
-
-DISCOVERY = "discovery.k8s.io"
-
-
-def has_workloads(objects: Objects) -> bool:
-    """Whether the files say who serves, or will."""
-    return bool(objects.workloads) or _is_served(objects)
-
-
-def _is_served(objects: Objects) -> bool:
-    return bool(objects.of_kind("", "Endpoints") or objects.of_kind(DISCOVERY, "EndpointSlice"))
+__all__ = ["find_in_port_policies", "find_in_services"]
 
 
 class _Unserved(Struct):
@@ -77,16 +66,15 @@ def _of_service(objects: Objects, thing: Thing, service: Service, unserved: _Uns
     workloads = objects.selected(selector, thing.namespace) if selector else []
     yield from _named_ports(objects, thing, workloads)
     served = {number for number, entries in service.endpoints.items() if any(one.is_ready for one in entries)}
-    if not has_workloads(objects):
+    if not objects.has_workloads:
         unserved.unknown.append(thing)
         return
     if all(port.number in served for port in service.ports):
         return
     templates = [one for one in workloads if one.is_template]
-    is_live = _is_live(objects)
-    if is_live and not selector and not _is_served(objects):
+    if objects.is_live and not selector and not objects.names_endpoints:
         return  # `kubectl get all` has pods, and neither EndpointSlices nor Endpoints, where alone it would stand.
-    if templates and not is_live:
+    if templates and not objects.is_live:
         unserved.by_cluster.append(thing)
     elif not served:
         yield finding("no-endpoints", _why(objects, thing, service, workloads), objects.place(thing.document))
@@ -95,18 +83,6 @@ def _of_service(objects: Objects, thing: Thing, service: Service, unserved: _Uns
             if port.number not in served:
                 place = objects.place(thing.document, f".spec.ports[{index}]")
                 yield finding("no-endpoints", f"nobody serves port {port.number} ({port.name or 'no name'})", place)
-
-
-def _is_live(objects: Objects) -> bool:
-    """Whether it is the state of a cluster: with pods that run, or endpoints that are pods."""
-    if any(one.thing.kind == "Pod" and not one.is_template for one in objects.workloads):
-        return True
-    slices = [
-        one for thing in objects.of_kind(DISCOVERY, "EndpointSlice") for _, one in listed(thing.data, "endpoints")
-    ]
-    subsets = [one for thing in objects.of_kind("", "Endpoints") for _, one in listed(thing.data, "subsets")]
-    addresses = [address for one in subsets for _, address in listed(one, "addresses")]
-    return any(text(mapping(one, "targetRef"), "kind") == "Pod" for one in (*slices, *addresses))
 
 
 def _why(objects: Objects, thing: Thing, service: Service, workloads: list[Workload]) -> str:
@@ -148,7 +124,7 @@ def _of_entry(objects: Objects, thing: Thing, world: World, unserved: _Unserved)
             continue
         if text(thing.spec, "resolution") not in ("STATIC", "DNS") or any(service.endpoints.values()):
             continue
-        if not has_workloads(objects):
+        if not objects.has_workloads:
             unserved.unknown.append(thing)
         else:
             why = "no workload that it selects is there" if service.selector else "it names no endpoint"
