@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,7 +21,7 @@ from .bodies import Head, ReadBody
 
 __all__ = ["MeshAdapter"]
 
-Verify = bool | str | None
+Verify = bool | str | os.PathLike[str] | None
 Cert = str | bytes | tuple[str, str] | None
 
 
@@ -36,6 +38,7 @@ class MeshAdapter(HTTPAdapter):
         self._mesh = mesh
         self._http2 = http2
         self._transports: dict[tuple[Any, Any], meshsdk.MeshTransport] = {}
+        self._making = threading.Lock()
 
     def send(
         self,
@@ -82,20 +85,23 @@ class MeshAdapter(HTTPAdapter):
         """That for the session's TLS settings, of which there are few."""
         key = (verify, cert)
         transport = self._transports.get(key)
-        if transport is None:
-            made = self._transports[key] = meshsdk.MeshTransport(
-                self._mesh, verify=_context(verify, cert), http2=self._http2
-            )
-            return made
-        return transport
+        if transport is not None:
+            return transport
+        with self._making:
+            if key not in self._transports:
+                made = meshsdk.MeshTransport(self._mesh, verify=_context(verify, cert), http2=self._http2)
+                self._transports[key] = made
+            return self._transports[key]
 
 
 def _context(verify: Verify, cert: Cert) -> ssl.SSLContext | bool:
-    if cert is None and not isinstance(verify, str):
+    if cert is None and isinstance(verify, bool | None):
         return verify is not False
-    if isinstance(verify, str):
-        context = ssl.create_default_context()
-        context.load_verify_locations(verify)
+    if not isinstance(verify, bool | None):
+        # These roots and no others: without any, the system's would be trusted as well.
+        roots = os.fspath(verify)
+        is_folder = os.path.isdir(roots)
+        context = ssl.create_default_context(cafile=None if is_folder else roots, capath=roots if is_folder else None)
     else:
         context = httpx.create_ssl_context(verify is not False)
     if cert is not None:

@@ -50,6 +50,29 @@ def test_a_session_goes_where_routes_say_and_tries_again(
         assert response.reason == "OK"
 
 
+def test_the_roots_that_a_request_names_are_the_only_ones(
+    make_mesh: MakeMesh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = trustme.CA(), trustme.CA()
+    for name, ca in (("ours.pem", ours), ("theirs.pem", theirs)):
+        ca.cert_pem.write_to_path(tmp_path / name)
+    # What the system trusts.
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "theirs.pem"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    theirs.issue_cert("127.0.0.1").configure_cert(context)
+
+    def script(connection: socket.socket, number: int) -> None:
+        if read_head(connection):
+            connection.sendall(OK)
+
+    with ScriptedServer(script, tls=context) as server, session(make_mesh(service("a"))) as client:
+        url = f"https://127.0.0.1:{server.port}/"
+        for verify in (str(tmp_path / "ours.pem"), tmp_path / "ours.pem"):
+            with pytest.raises(requests.exceptions.SSLError):
+                client.get(url, verify=verify)  # type: ignore[arg-type]
+        assert client.get(url, verify=str(tmp_path / "theirs.pem")).text == "ok"
+
+
 def test_what_the_mesh_answers_is_a_response(make_mesh: MakeMesh) -> None:
     with session(make_mesh(service("a"))) as client:
         response = client.get("http://a/")
