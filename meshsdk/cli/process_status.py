@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import httpx
+import msgspec
 
 from ..mesh_status import MeshStatus
 
@@ -53,11 +53,9 @@ def status_of_page(url: str, seconds: float) -> MeshStatus:
     try:
         answer = httpx.get(f"{url.rstrip('/')}/api/status", timeout=seconds, trust_env=False)
         answer.raise_for_status()
-        found: MeshStatus = json.loads(answer.content)
-        _ = found["resources"], found["clusters"]
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
+        return msgspec.json.decode(answer.content, type=MeshStatus)
+    except (httpx.HTTPError, httpx.InvalidURL, msgspec.DecodeError, RecursionError) as error:
         raise NotAsked(f"{url} does not answer as an admin page of meshsdk's: {error}") from None
-    return found
 
 
 def _ports_of(pid: int) -> list[int]:

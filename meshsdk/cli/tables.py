@@ -8,8 +8,10 @@ import sys
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..mesh_status import MeshStatus
+from ..one_line import one_line
 
 __all__ = ["standard_output", "table_of", "tell_status"]
 
@@ -50,14 +52,19 @@ def _print_status(found: MeshStatus) -> None:
     table = table_of("type", "name", "status", "version", "error")
     for resource in found["resources"]:
         kind = resource["type"].rpartition(".")[2]
-        table.add_row(kind, resource["name"], resource["status"], resource["version"], resource["error"])
+        _add(table, kind, resource["name"], resource["status"], resource["version"], resource["error"])
     console.print(table)
     endpoints = table_of("cluster", "endpoint", "priority", "health", "weight")
     for cluster, entries in found["clusters"].items():
         for entry in entries:
-            endpoints.add_row(cluster, entry["address"], str(entry["priority"]), entry["health"], str(entry["weight"]))
+            _add(endpoints, cluster, entry["address"], str(entry["priority"]), entry["health"], str(entry["weight"]))
     console.print(endpoints)
     for note in found["notes"]:
-        console.print(note, style="yellow", markup=False)
+        console.print(one_line(note), style="yellow", markup=False)
     if found["problem"]:
-        console.print(found["problem"], style="red", markup=False)
+        console.print(one_line(found["problem"]), style="red", markup=False)
+
+
+def _add(table: Table, *texts: str) -> None:
+    """A row of texts that come from elsewhere: no markup, and nothing that a terminal acts on."""
+    table.add_row(*(Text(one_line(text)) for text in texts))

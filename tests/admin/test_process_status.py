@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 import meshsdk
+from meshsdk.cli.tables import tell_status
+from meshsdk.mesh_status import ResourceStatus
 
 from ..conftest import service
 from ..patience import PATIENCE, eventually
 from ..processes import free_ports
+from ..servers import EchoServer
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -69,6 +72,36 @@ def test_a_process_that_cannot_be_asked_is_said_why(tmp_path: Path) -> None:
     [port] = free_ports(1)
     told = run(f"http://127.0.0.1:{port}")
     assert (told.returncode, "does not answer as an admin page of meshsdk's" in told.stderr) == (2, True)
+
+
+def test_a_page_that_is_none_of_ours_is_said_so() -> None:
+    with EchoServer("other") as other:
+        told = run(f"http://127.0.0.1:{other.port}")
+    assert (told.returncode, "does not answer as an admin page of meshsdk's" in told.stderr) == (2, True)
+
+
+def test_what_a_process_says_is_text_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    resource: ResourceStatus = {
+        "type": "x.Cluster",
+        "name": "\x1b]0;owned\x07[red]a[/red]",
+        "status": "ACKED",
+        "version": "1",
+        "error": "",
+        "notes": [],
+        "kept_seconds": None,
+    }
+    status: meshsdk.MeshStatus = {
+        "version": 1,
+        "problem": "\x1b[2Jgone",
+        "notes": [],
+        "failures": 0,
+        "resources": [resource],
+        "clusters": {},
+    }
+    tell_status(status, as_json=False)
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "[red]a[/red]" in printed
 
 
 def test_what_status_returns_has_the_shape_that_is_documented(tmp_path: Path) -> None:
