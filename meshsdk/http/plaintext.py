@@ -12,7 +12,11 @@ __all__ = ["with_plaintext_advice"]
 
 _BROKEN = (ReadError, RemoteProtocolError, WriteError)
 
-_LABEL = "its pod or WorkloadEntry has not the label security.istio.io/tlsMode: istio"
+# Istio's names of clusters of services.
+_OF_ISTIO = "outbound|"
+_LABEL = (
+    "its pod or WorkloadEntry has not the label security.istio.io/tlsMode: istio, or its PeerAuthentication is DISABLE"
+)
 
 
 def with_plaintext_advice(error: Exception, endpoint: Endpoint) -> None:
@@ -25,8 +29,13 @@ def with_plaintext_advice(error: Exception, endpoint: Endpoint) -> None:
     config = endpoint.cluster.config
     if not isinstance(error, _BROKEN) or endpoint.cluster.advice is not None or config.tls_of(endpoint.config):
         return
-    why = _LABEL if config.tls_matches or config.auto_mutual else f"{_LABEL}, and no DestinationRule says ISTIO_MUTUAL"
+    if not config.name.startswith(_OF_ISTIO):
+        why = "no transport_socket is configured"
+    elif config.tls_matches or config.auto_mutual:
+        why = _LABEL
+    else:
+        why = f"{_LABEL}, and no DestinationRule says ISTIO_MUTUAL"
     error.args = (
-        f"{error}; cluster {config.name} speaks plaintext to {endpoint.name}, which a peer that takes mutual TLS only"
-        f" breaks off like this: {why}",
+        f"{error}; cluster {config.name} speaks plaintext to {endpoint.name} ({why}), which a peer that takes mutual"
+        " TLS only breaks off like this",
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import requests
+import responses
 import trustme
 from meshsdk_requests import MeshAdapter
 
@@ -48,6 +49,16 @@ def test_a_session_goes_where_routes_say_and_tries_again(
         assert (response.status_code, response.json()["name"], len(other.seen)) == (200, "other", 2)
         assert response.extensions["mesh"].attempts == 2  # type: ignore[attr-defined]
         assert response.reason == "OK"
+
+
+def test_what_responses_mocks_never_reaches_the_network(make_mesh: MakeMesh, echo: Callable[[str], EchoServer]) -> None:
+    real = echo("real")
+    with session(make_mesh(service("a", real.port))) as client:
+        with responses.RequestsMock() as mocked:
+            mocked.get("http://a/x", json={"name": "mocked"})
+            assert client.get("http://a/x").json() == {"name": "mocked"}
+        assert not real.seen
+        assert client.get("http://a/x").json()["name"] == "real"
 
 
 def test_the_roots_that_a_request_names_are_the_only_ones(
