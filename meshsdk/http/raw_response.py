@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from .network_stream import NetworkStream
 
@@ -81,31 +81,27 @@ class RawResponse:
             self.stream.let_go()
 
 
-class SyncBody:
+class SyncBody(Protocol):
     """A body that is still coming."""
 
     def __iter__(self) -> Iterator[bytes]:
-        raise NotImplementedError
+        """Its pieces."""
 
     def close(self) -> None:
         """Nobody reads on."""
-        raise NotImplementedError
 
     def let_go(self) -> None:
         """Stop reading it, and give back what it holds."""
-        raise NotImplementedError
 
 
-class AsyncBody:
+class AsyncBody(Protocol):
     """`SyncBody` for asyncio."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        raise NotImplementedError
+        """Its pieces."""
 
     async def aclose(self) -> None:
         """Nobody reads on."""
-        raise NotImplementedError
 
     def let_go(self) -> None:
         """Stop reading it, and give back what it holds."""
-        raise NotImplementedError

@@ -12,7 +12,8 @@ import pytest
 
 import meshsdk
 
-from ..conftest import service
+from ..conftest import MakeMesh, service
+from ..grpc.xds import cluster, documents, endpoints, listener
 from ..servers import ScriptedServer, read_head
 from .running import answers, mesh_of, one_port, peer_authentication, serving
 
@@ -69,6 +70,15 @@ def test_where_some_endpoints_are_labelled_the_one_that_is_not_is_named(tmp_path
                 assert "ISTIO_MUTUAL" not in str(error)
                 return
     pytest.fail("both endpoints answered")
+
+
+def test_where_istio_has_no_say_the_clusters_own_configuration_is_named(make_mesh: MakeMesh) -> None:
+    to_c = [{"match": {"prefix": "/"}, "route": {"cluster": "c"}}]
+    with ScriptedServer(break_off) as server:
+        mesh = make_mesh(documents(listener("web", to_c), cluster("c"), endpoints("c", [[server.port]])))
+        told = ask(mesh, "sync")
+    assert f"cluster c speaks plaintext to 127.0.0.1:{server.port} (no transport_socket is configured)" in told
+    assert "istio" not in told
 
 
 def break_off(connection: socket.socket, number: int) -> None:
