@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import httpx
 
 from .configuration import check_choice
+from .extras import needs_extra
 from .http.outside import Adapter, make_async_client, make_client
 
 if TYPE_CHECKING:
@@ -156,6 +157,6 @@ def _adapter(library: str) -> Adapter:
         from .http.of_httpx import HTTPX, AsyncMeshTransport, MeshTransport
 
         return Adapter(HTTPX, MeshTransport, AsyncMeshTransport)
-    from . import httpx2 as of_httpx2
-
+    with needs_extra("httpx2", "httpx2"):
+        from . import httpx2 as of_httpx2
     return Adapter(of_httpx2.HTTPX2, of_httpx2.MeshTransport, of_httpx2.AsyncMeshTransport)

@@ -12,6 +12,9 @@ Requests get what those of `mesh.client()` get: routes, retries, timeouts, fault
 metrics. Hosts that the mesh does not know are called directly, or by the session's proxies.
 """
 
-from .adapter import MeshAdapter
+from meshsdk.extras import needs_extra
+
+with needs_extra("requests", "requests"):
+    from .adapter import MeshAdapter
 
 __all__ = ["MeshAdapter"]
