@@ -1,19 +1,25 @@
-"""What a forked child has inherited of gRPC's is kept to its end, and never taken apart.
+"""What of gRPC's a process must not take apart, after a fork and at its own end, is kept instead.
 
 grpc-core does not survive a fork: in the child its threads are gone, and the destructor of a channel, a call or a
 server waits for them, or crashes. So nothing is destroyed there that the parent has left: what this library lets go of
 in a child is kept (`keep`), and Python's collector leaves alone what was garbage when the fork came (`gc.freeze`).
+
+At the end of a process grpc's threads are stopped by the interpreter, since they are daemons. One that holds the lock
+of a call leaves it locked, and the destructor of that call (grpcio's `_MultiThreadedRendezvous.__del__`), or of its
+channel, waits for ever: with a stream left open one end in a hundred did not come, and a Mesh on xDS has one.
+Nothing is lost without destructors, since connections close with the process.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
 import os
 import sys
 import weakref
-from typing import Protocol
+from typing import Any, Protocol
 
 __all__ = ["begin_anew_after_fork", "keep"]
 
@@ -42,6 +48,18 @@ def begin_anew_after_fork(one: _Forked) -> None:
     _beginners.add(one)
 
 
+def _at_exit() -> None:
+    channels = sys.modules.get("grpc._channel")
+    if channels is None:
+        return
+    destructible: set[Any] = {
+        one for one in vars(channels).values() if isinstance(one, type) and hasattr(one, "__del__")
+    }
+    for one in gc.get_objects():
+        if type(one) in destructible:
+            keep(one)
+
+
 def _before() -> None:
     _was_collecting.append(gc.isenabled())
     gc.disable()
@@ -60,5 +78,6 @@ def _in_child() -> None:
         one.after_fork()
 
 
+atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before, after_in_parent=_collect_again, after_in_child=_in_child)

@@ -203,6 +203,27 @@ def test_a_process_ends_by_itself_with_everything_left_open(folder: Path) -> Non
     assert not Path(private).exists()
 
 
+def test_a_process_ends_while_one_of_grpcs_threads_holds_the_lock_of_a_call(folder: Path, serve: Serve) -> None:
+    """Without a Mesh it never does: the destructor of the call waits for a lock that nobody will open any more.
+
+    The call is on a plain channel: one of a Mesh is in this state at one end of a process in a hundred.
+    """
+    script = (
+        CALLS
+        + """
+    import queue
+    waits = queue.SimpleQueue().get
+    name(meshsdk.Mesh(config=sys.argv[1]).channel("ratings:9080"))
+    channel = grpc.insecure_channel(sys.argv[2])
+    call = channel.unary_unary("/test.Echo/Say", response_deserializer=waits).future(b"", timeout=20)
+    while not any(frame.f_code.co_name == "_transform" for frame in sys._current_frames().values()):
+        pass  # Until grpc's thread is in `waits`, from where it never comes back.
+    print("ends")
+    """
+    )
+    assert run(script, folder, f"127.0.0.1:{serve('plain').port}").split() == ["ends"]
+
+
 def test_a_crashed_process_leaves_nothing_for_long(folder: Path) -> None:
     script = (
         CALLS
