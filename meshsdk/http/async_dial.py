@@ -51,7 +51,7 @@ class AsyncDialer:
         self._loop = loop
         # uvloop has no such argument; it tries the addresses of a name one after the other.
         is_own = isinstance(loop, asyncio.BaseEventLoop)
-        self._dialing: dict[str, Any] = {"happy_eyeballs_delay": _HAPPY_EYEBALLS_SECONDS} if is_own else {}
+        self._by_turns: dict[str, Any] = {"happy_eyeballs_delay": _HAPPY_EYEBALLS_SECONDS} if is_own else {}
         self._tls = tls
         self._release = release
         self._room_appeared = room_appeared
@@ -86,8 +86,9 @@ class AsyncDialer:
         elif address.is_unix:
             _, protocol = await self._loop.create_unix_connection(negotiator, address.host, **secured)
         else:
+            by_turns = {} if _is_literal(address.host) else self._by_turns
             _, protocol = await self._loop.create_connection(
-                negotiator, address.host, address.port, **secured, **self._dialing
+                negotiator, address.host, address.port, **secured, **by_turns
             )
         if protocol.error is not None:
             raise protocol.error
@@ -156,6 +157,15 @@ class AsyncDialer:
         transport.set_protocol(connection)
         connection.connection_made(transport)
         return connection
+
+
+def _is_literal(host: str) -> bool:
+    """Whether a host is an IP address, which has no other to be tried beside it."""
+    try:
+        socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 class _Negotiator(asyncio.Protocol):

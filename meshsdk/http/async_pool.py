@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections import deque
@@ -56,8 +55,9 @@ class AsyncPool:
         # As with httpx, a connection is busy until its response is read or closed, where they are counted.
         holds = limits.max_connections is not None
         self._dialer = AsyncDialer(loop, tls, self.release, self.room_appeared, holds=holds)
-        self._idle: dict[Key, list[AsyncHttp1Connection]] = {}
-        self._shared: dict[Key, list[AsyncHttp2Connection]] = {}
+        # In the order in which they were put away: who leaves out of turn costs nothing, however many there are.
+        self._idle: dict[Key, dict[AsyncHttp1Connection, None]] = {}
+        self._shared: dict[Key, dict[AsyncHttp2Connection, None]] = {}
         self._slots: dict[AsyncConnection, Slot] = {}
         # What is being connected to now, with how that ends; and what is known to carry one request at a time.
         self._openings: dict[Key, asyncio.Future[TransportError | None]] = {}
@@ -100,7 +100,7 @@ class AsyncPool:
         """A connection that can be used at once, or None."""
         idle = self._idle.get(key)
         while idle:
-            connection = idle.pop()
+            connection, _ = idle.popitem()
             if self._slots[connection].fits(connection.idle_since) and connection.is_usable():
                 return connection
             connection.close()
@@ -225,7 +225,7 @@ class AsyncPool:
         connection.idle_since = time.monotonic()
         if not isinstance(connection, AsyncHttp1Connection):
             self._unshared.discard(key)
-            self._shared.setdefault(key, []).append(connection)
+            self._shared.setdefault(key, {})[connection] = None
         elif self._tls.may_share(slot.endpoint, "https" if slot.is_secure else "http"):
             self._unshared.add(key)
 
@@ -261,8 +261,8 @@ class AsyncPool:
             if isinstance(connection, AsyncHttp1Connection):
                 idle = self._idle.get(key)
                 if idle is None:
-                    idle = self._idle[key] = []
-                idle.append(connection)
+                    idle = self._idle[key] = {}
+                idle[connection] = None
             if self._sweeper is None:
                 self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
         if self._waiters:
@@ -278,13 +278,10 @@ class AsyncPool:
         self._wake_waiters()
 
     def _forget(self, key: Key, connection: AsyncConnection) -> None:
-        table: dict[Key, list[AsyncHttp1Connection]] | dict[Key, list[AsyncHttp2Connection]] = (
-            self._idle if isinstance(connection, AsyncHttp1Connection) else self._shared
-        )
-        entries: list[AsyncHttp1Connection] | list[AsyncHttp2Connection] | None = table.get(key)
+        table: dict[Key, Any] = self._idle if isinstance(connection, AsyncHttp1Connection) else self._shared
+        entries = table.get(key)
         if entries is not None:
-            with contextlib.suppress(ValueError):
-                entries.remove(connection)  # type: ignore[arg-type]
+            entries.pop(connection, None)
             if not entries and key[0].is_removed:
                 del table[key]
                 self._unshared.discard(key)
@@ -331,7 +328,7 @@ class AsyncPool:
         """Close one idle connection to make room."""
         for idle in self._idle.values():
             if idle:
-                idle.pop(0).close()
+                next(iter(idle)).close()
                 return True
         for shared in self._shared.values():
             for connection in shared:
@@ -352,7 +349,7 @@ class AsyncPool:
         for connection, slot in list(self._slots.items()):
             if self._is_idle(connection, slot) and (slot.endpoint.is_removed or not slot.fits(connection.idle_since)):
                 connection.close()
-        tables: tuple[dict[Key, list[Any]], ...] = (self._idle, self._shared)
+        tables: tuple[dict[Key, Any], ...] = (self._idle, self._shared)
         for table in tables:
             for key in [key for key, connections in table.items() if key[0].is_removed and not connections]:
                 del table[key]

@@ -1,7 +1,7 @@
 """Connections of a sync transport. Its async twin is `async_pool`.
 
-Taking an idle connection is one `list.pop`, which is atomic, so threads share a pool without a lock. The lock is for
-the slow path only: opening and closing connections, and waiting for one at `max_connections`.
+Taking an idle connection is one `dict.popitem`, which is atomic, so threads share a pool without a lock. The lock is
+for the slow path only: opening and closing connections, and waiting for one at `max_connections`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class SyncPool:
         self._limits = limits
         # As with httpx, a connection is busy until its response is read or closed, where they are counted.
         self._holds = limits.max_connections is not None
-        self._idle: dict[Key, list[SyncConnection]] = {}
+        # In the order in which they were put away: who leaves out of turn costs nothing, however many there are.
+        self._idle: dict[Key, dict[SyncConnection, None]] = {}
         self._slots: dict[SyncConnection, Slot] = {}
         self._condition = threading.Condition(threading.RLock())
         self._waiting = 0
@@ -92,8 +93,8 @@ class SyncPool:
         idle = self._idle.get(key)
         while idle:
             try:
-                connection = idle.pop()
-            except IndexError:  # Another thread was faster.
+                connection, _ = idle.popitem()
+            except KeyError:  # Another thread was faster.
                 break
             slot = self._slots.get(connection)
             if slot is not None and slot.fits(connection.idle_since) and connection.is_usable():
@@ -179,21 +180,18 @@ class SyncPool:
                     self._uncount(key, slot.breaker)
             idle = self._idle.get(key)
             if idle is not None:
-                with contextlib.suppress(ValueError):
-                    idle.remove(connection)
+                idle.pop(connection, None)
                 if not idle and slot.endpoint.is_removed:
                     self._idle.pop(key, None)
         elif self._closed or not slot.keeps(connection.requests):
             connection.close()
         else:
             now = connection.idle_since = time.monotonic()
-            idle = self._idle.setdefault(key, [])
-            idle.append(connection)
+            idle = self._idle.setdefault(key, {})
+            idle[connection] = None
             if slot.endpoint.is_removed:
-                # It went while this one was being put away, and whoever clears up may have taken the list away.
-                with contextlib.suppress(ValueError):
-                    idle.remove(connection)
-                    connection.close()
+                # It went while this one was being put away, and whoever clears up may have taken its place away.
+                _close_idle(connection, idle)
                 self.drop_removed()
             if now >= self._next_sweep:
                 self._sweep(now)
@@ -243,10 +241,10 @@ class SyncPool:
     def _evict(self) -> bool:
         """Close one idle connection to make room."""
         for idle in list(self._idle.values()):
-            if idle:
-                with contextlib.suppress(IndexError):
-                    idle.pop(0).close()
-                    return True
+            while idle:
+                with contextlib.suppress(StopIteration, RuntimeError):  # Other threads put away and take.
+                    if _close_idle(next(iter(idle)), idle):
+                        return True
         return False
 
     def drop_distrusted(self) -> None:
@@ -258,8 +256,7 @@ class SyncPool:
         for connection, slot in list(self._slots.items()):
             if slot.tls is None or slot.tls.is_current or self._tls.trusts(slot.endpoint, slot.chain):
                 continue
-            with contextlib.suppress(ValueError):
-                self._idle.get((slot.endpoint, slot.is_secure), []).remove(connection)
+            self._idle.get((slot.endpoint, slot.is_secure), {}).pop(connection, None)
             connection.close()
 
     def drop_removed(self) -> None:
@@ -271,10 +268,7 @@ class SyncPool:
             for connection in list(idle):
                 slot = self._slots.get(connection)
                 if slot is None or key[0].is_removed or not slot.fits(connection.idle_since):
-                    # Only the thread that takes it out of the list may close it.
-                    with contextlib.suppress(ValueError):
-                        idle.remove(connection)
-                        connection.close()
+                    _close_idle(connection, idle)
             if key[0].is_removed:
                 self._idle.pop(key, None)
 
@@ -285,10 +279,7 @@ class SyncPool:
             longest = keepalive_seconds(self._limits.keepalive_expiry, key[0].cluster.config)
             for connection in list(idle):
                 if now - connection.idle_since > longest:
-                    # Only the thread that takes it out of the list may close it.
-                    with contextlib.suppress(ValueError):
-                        idle.remove(connection)
-                        connection.close()
+                    _close_idle(connection, idle)
         self.drop_removed()
 
     def connect_socket(self, endpoint: Endpoint, seconds: float | None) -> socket.socket:
@@ -341,6 +332,16 @@ class SyncPool:
             if trace is not None:
                 trace.tell(trace.failed(error))
             raise
+
+
+def _close_idle(connection: SyncConnection, idle: dict[SyncConnection, None]) -> bool:
+    """Close a connection unless another thread has taken it meanwhile; whether it has not."""
+    try:
+        del idle[connection]
+    except KeyError:
+        return False
+    connection.close()
+    return True
 
 
 def _open_told_socket(endpoint: Endpoint, seconds: float | None, trace: Trace) -> socket.socket:

@@ -58,7 +58,7 @@ def test_a_connection_put_away_while_its_endpoint_is_cleared_up_is_closed() -> N
     )
     connection: Any = _Connection(pool)
     key = (endpoint, False)
-    pool._slots[connection], pool._counts[key], pool._idle[key] = slot, 1, []
+    pool._slots[connection], pool._counts[key], pool._idle[key] = slot, 1, {}
     clearing.start()
     assert endpoint.has_looked.wait(PATIENCE)
     pool.release(connection)
