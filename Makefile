@@ -65,8 +65,9 @@ demo: $(STAMP)  ## bookinfo on loopback: services, mesh, live table; under a min
 stories: $(STAMP)  ## five users' first hour, each from the built wheel in a fresh virtual environment; needs the network
 	"$(BIN)/python" -m tests.stories
 
-bench: $(STAMP)  ## ratios against bare httpx and Envoy; prints a table, writes JSON
-	"$(BIN)/python" -m tests.benchmarks
+bench: $(STAMP)  ## ratios against bare httpx, aiohttp and Envoy; prints a table, writes JSON
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --target "$(VENV)/bench" --upgrade aiohttp
+	PYTHONPATH="$(abspath $(VENV))/bench" "$(BIN)/python" -m tests.benchmarks
 
 soak: $(STAMP)  ## long runs under faults, and examples that the tests do not have; not part of the tests
 	"$(BIN)/python" -m pytest -q -m soak -o addopts="--strict-markers" --timeout=900

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import ssl
 import threading
@@ -27,6 +28,9 @@ Cert = str | bytes | tuple[str, str] | None
 
 _SEND = HTTPAdapter.send
 
+# A crawler must not grow memory without bound.
+_MAX_URLS = 1024
+
 
 class MeshAdapter(HTTPAdapter):
     """Sends a session's requests where the mesh's configuration says.
@@ -41,6 +45,7 @@ class MeshAdapter(HTTPAdapter):
         self._mesh = mesh
         self._http2 = http2
         self._transports: dict[tuple[Any, Any], meshsdk.MeshTransport] = {}
+        self._urls: dict[str, httpx.URL] = {}
         self._making = threading.Lock()
 
     def send(
@@ -72,8 +77,9 @@ class MeshAdapter(HTTPAdapter):
         if proxies and request.url and select_proxy(request.url, proxies):
             outside = _Outside(super().send, request, timeout, verify, cert, proxies)
         try:
-            asked = _asked(request, timeout)
-            answer = self._transport(verify, cert).handle_request(asked, outside)
+            transport = self._transport(verify, cert)
+            asked = _asked(request, timeout, self._url(request.url or "", transport))
+            answer = transport.handle_request(asked, outside)
             raw = _raw(request, answer)
             response = self.build_response(request, raw)
             response.extensions = answer.extensions  # type: ignore[attr-defined]
@@ -86,6 +92,16 @@ class MeshAdapter(HTTPAdapter):
         super().close()
         for transport in self._transports.values():
             transport.close()
+
+    def _url(self, text: str, transport: meshsdk.MeshTransport) -> httpx.URL:
+        """A URL, read once."""
+        url = self._urls.get(text)
+        if url is None:
+            if len(self._urls) >= _MAX_URLS:
+                self._urls = {}  # Another thread may be reading the old one.
+            url = self._urls[text] = httpx.URL(text)
+            transport.remember(url)
+        return url
 
     def _transport(self, verify: Verify, cert: Cert) -> meshsdk.MeshTransport:
         """That for the session's TLS settings, of which there are few."""
@@ -144,17 +160,19 @@ class _Raw(httpx.SyncByteStream):
         self._response.close()
 
 
-def _asked(request: requests.PreparedRequest, timeout: Any) -> httpx.Request:
+def _asked(request: requests.PreparedRequest, timeout: Any, url: httpx.URL) -> httpx.Request:
     body: Any = request.body
     headers = [(_bytes(name), _bytes(value)) for name, value in request.headers.items()]
-    return httpx.Request(
+    asked = httpx.Request(
         request.method or "GET",
-        request.url or "",
+        url,
         headers=headers,
         content=body.encode() if isinstance(body, str) else body,
         # As it is: httpx would write some paths in another way.
         extensions={"timeout": _timeouts(timeout), "target": request.path_url.encode("latin-1")},
     )
+    asked.url = url  # This object and not another of the same text: what decisions ask of it is known.
+    return asked
 
 
 def _bytes(text: str | bytes) -> bytes:
@@ -174,16 +192,18 @@ def _timeouts(timeout: Any) -> dict[str, float | None]:
 
 def _raw(request: requests.PreparedRequest, answer: httpx.Response) -> HTTPResponse:
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers.raw]
-    assert isinstance(answer.stream, httpx.SyncByteStream)
+    stream = answer.stream
+    assert isinstance(stream, httpx.SyncByteStream)
     return HTTPResponse(
-        body=ReadBody(answer.stream),
+        body=io.BytesIO(b"".join(stream)) if type(stream) is httpx.ByteStream else ReadBody(stream),
         headers=HTTPHeaderDict(headers),
         status=answer.status_code,
         version=11,
         reason=answer.reason_phrase,
         preload_content=False,
         decode_content=False,
-        original_response=Head(headers),  # type: ignore[arg-type]
+        # requests looks for cookies in it, which takes it longer than to see that there are none.
+        original_response=Head(headers) if "set-cookie" in answer.headers else None,  # type: ignore[arg-type]
         request_method=request.method,
     )
 

@@ -22,7 +22,19 @@ from rich.table import Table
 import meshsdk
 from meshsdk.http.raw_response import RawResponse
 from meshsdk.resources import PathMatchKind
-from tests.benchmarks import folders, fronts, grpc_channels, imports, metrics, scale, servers, sidecars, storm, uploads
+from tests.benchmarks import (
+    folders,
+    fronts,
+    grpc_channels,
+    imports,
+    metrics,
+    scale,
+    servers,
+    sidecars,
+    storm,
+    throughput,
+    uploads,
+)
 from tests.benchmarks.bare_bones import AsyncBareBones, BareBones
 from tests.benchmarks.configuration import write_large, write_small
 from tests.benchmarks.decisions import picks_per_second, reading_ratio, route_cost_ratio, update_ratio
@@ -76,11 +88,8 @@ def main() -> None:
 
 def _run(setup: Setup, folder: Path) -> list[Result]:
     steps: list[Callable[[], list[Result]]] = [
-        lambda: [_async_ratio(setup, 1, 1500, 2.2)],
-        lambda: [_async_ratio(setup, 100, 800, 12.0)],
-        lambda: [_sync_ratio(setup, setup.bare_url, "bare httpx.Client", 1.5)],
-        lambda: [_envoy_async_ratio(setup)],
-        lambda: [_sync_ratio(setup, setup.envoy_url, "httpx through Envoy", 1.8)],
+        lambda: [_one_in_flight(setup)],
+        lambda: _throughput(setup),
         lambda: _yardsticks(setup),
         lambda: _decision_cost(setup, folder),
         _fronts,
@@ -104,46 +113,41 @@ def _run(setup: Setup, folder: Path) -> list[Result]:
     return results
 
 
-def _compare(one: Callable[[], float], other: Callable[[], float]) -> tuple[float, str]:
-    one(), other()
-    pairs = [(one(), other()) for _ in range(ROUNDS)]
-    medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
-    return ratio(pairs), f"{medians[0]:,.0f} against {medians[1]:,.0f} requests/s"
+_THROUGHPUT_BARS = {
+    "asyncio, 100 in flight: meshed httpx over bare httpx": 12.0,
+    "asyncio, 100 in flight: meshed httpx over Envoy httpx": 15.0,
+    "asyncio, 100 in flight: meshed httpx over bare aiohttp": 0.8,
+    "asyncio, 100 in flight: p99 over p50, meshed httpx": 3.0,
+    "sync: meshed httpx over bare httpx": 1.5,
+    "sync: meshed httpx over Envoy httpx": 3.0,
+    "sync: meshed requests over bare requests": 1.3,
+}
 
 
-def _async_ratio(setup: Setup, in_flight: int, requests: int, bar: float) -> Result:
-    return _async_against(setup, setup.bare_url, in_flight, requests, bar, "bare httpx.AsyncClient")
+def _throughput(setup: Setup) -> list[Result]:
+    """Requests a second against those of others, and how even latency is."""
+    found = throughput.measure(setup.mesh, setup.mesh_url, setup.bare_url, setup.envoy_url)
+    return [
+        Result(name, value, _THROUGHPUT_BARS.get(name, math.nan), "×", "", more_is_better="p99" not in name)
+        for name, value in found.items()
+    ]
 
 
-def _envoy_async_ratio(setup: Setup) -> Result:
-    return _async_against(setup, setup.envoy_url, 100, 800, 10.0, "httpx through Envoy")
-
-
-def _async_against(setup: Setup, url: str, in_flight: int, requests: int, bar: float, name: str) -> Result:
+def _one_in_flight(setup: Setup) -> Result:
     async def run() -> tuple[float, str]:
         async with setup.mesh.async_client() as meshed, httpx.AsyncClient() as bare:
-            await async_throughput(meshed, setup.mesh_url, requests, in_flight)
-            await async_throughput(bare, url, requests // 2, in_flight)
             pairs = [
                 (
-                    await async_throughput(meshed, setup.mesh_url, requests * 3, in_flight),
-                    await async_throughput(bare, url, requests, in_flight),
+                    await async_throughput(meshed, setup.mesh_url, 3000, 1),
+                    await async_throughput(bare, setup.bare_url, 1000, 1),
                 )
-                for _ in range(ROUNDS)
-            ]
+                for _ in range(ROUNDS + 1)
+            ][1:]
         medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
         return ratio(pairs), f"{medians[0]:,.0f} against {medians[1]:,.0f} requests/s"
 
     value, detail = asyncio.run(run())
-    return Result(f"async, {in_flight} in flight, against {name}", value, bar, "×", detail)
-
-
-def _sync_ratio(setup: Setup, url: str, name: str, bar: float) -> Result:
-    with setup.mesh.client() as meshed, httpx.Client() as bare:
-        value, detail = _compare(
-            lambda: sync_throughput(meshed, setup.mesh_url, 2000), lambda: sync_throughput(bare, url, 2000)
-        )
-    return Result(f"sync, against {name}", value, bar, "×", detail)
+    return Result("async, 1 in flight: meshed httpx over bare httpx", value, 2.2, "×", detail)
 
 
 def _yardsticks(setup: Setup) -> list[Result]:
@@ -222,7 +226,7 @@ class _InstantPool:
     def acquire(self, *arguments: object) -> _InstantConnection:
         return self._connection
 
-    def _drop_removed(self) -> None:
+    def drop_removed(self) -> None:
         pass
 
     def close(self) -> None:
@@ -231,9 +235,9 @@ class _InstantPool:
 
 @contextmanager
 def _instant_client(mesh: meshsdk.Mesh) -> Iterator[httpx.Client]:
-    transport = meshsdk.MeshTransport(mesh)
-    transport._pool = _InstantPool()  # type: ignore[assignment]
-    with httpx.Client(transport=transport) as client:
+    """A client as `Mesh.client` gives it."""
+    with mesh.client() as client:
+        client._transport._pool = _InstantPool()  # type: ignore[attr-defined]
         yield client
 
 
@@ -243,8 +247,8 @@ def _decision_cost(setup: Setup, folder: Path) -> list[Result]:
         small_config = write_large(folder / "one", 1, 3)
         small = stack.enter_context(meshsdk.Mesh(config=small_config))
         large.wait_ready("bench", 60)
-        nothing = stack.enter_context(httpx.Client(transport=_Nothing()))
         clients = [stack.enter_context(_instant_client(mesh)) for mesh in (setup.mesh, small, large)]
+        nothing = stack.enter_context(type(clients[0])(transport=_Nothing()))
         urls = [setup.mesh_url, "http://bench/x", "http://bench/x"]
         rounds = []
         for _ in range(ROUNDS + 1):
@@ -257,7 +261,7 @@ def _decision_cost(setup: Setup, folder: Path) -> list[Result]:
             )
     istio, few, many = (statistics.median(side) * 1e6 for side in zip(*rounds[1:], strict=True))
     return [
-        Result("decision cost of a request", istio, 20.0, "µs", "over a transport that does nothing", False),
+        Result("decision cost of a request", istio, 15.0, "µs", "over a transport that does nothing", False),
         Result(
             "the same with 1,000 virtual hosts and 10,000 endpoints",
             many / few,

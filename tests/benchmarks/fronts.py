@@ -20,17 +20,19 @@ from typing import Any
 
 import meshsdk
 from tests.benchmarks.configuration import write_small
+from tests.benchmarks.measure import ratio
 from tests.processes import free_ports, nginx
 
-ROUNDS, REQUESTS = 5, 800
+# Many short rounds: a machine's speed drifts, and a ratio is of what was measured side by side.
+ROUNDS, REQUESTS = 21, 200
 MESH_URL = "http://bench/reviews/1"
 LIBRARIES = ("httpx", "httpx2")
 
-__all__ = ["measure", "ratios"]
+__all__ = ["measure", "medians", "ratios"]
 
 
-def measure() -> dict[str, float]:
-    """Microseconds of CPU a request, by library and what sends it."""
+def measure() -> list[dict[str, float]]:
+    """Microseconds of CPU a request, by library and what sends it, in each round."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="meshsdk-bench-")))
         ports = free_ports(3)
@@ -39,8 +41,12 @@ def measure() -> dict[str, float]:
         ways: dict[str, Callable[[], float]] = {}
         for name in LIBRARIES:
             ways |= _ways(stack, mesh, name, f"http://127.0.0.1:{ports[0]}/")
-        rounds = [{name: way() for name, way in ways.items()} for _ in range(ROUNDS + 1)][1:]
-    return {name: statistics.median(one[name] for one in rounds) for name in ways}
+        return [{name: way() for name, way in ways.items()} for _ in range(ROUNDS + 1)][1:]
+
+
+def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Of what `measure` found."""
+    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
 
 
 def _ways(stack: ExitStack, mesh: Any, name: str, bare_url: str) -> dict[str, Callable[[], float]]:
@@ -63,12 +69,16 @@ def _ways(stack: ExitStack, mesh: Any, name: str, bare_url: str) -> dict[str, Ca
     return ways
 
 
-def ratios(found: dict[str, float]) -> dict[str, tuple[float, float]]:
+def ratios(rounds: list[dict[str, float]]) -> dict[str, tuple[float, float]]:
     """By library and kind: a meshed client over plain httpx's that does nothing, and a bare one over a meshed one."""
+
+    def over(one: str, other: str) -> float:
+        return ratio([(found[one], found[other]) for found in rounds])
+
     return {
         f"{name} {kind}": (
-            found[f"{name} meshed {kind}"] / found[f"httpx nothing {kind}"],
-            found[f"{name} bare {kind}"] / found[f"{name} meshed {kind}"],
+            over(f"{name} meshed {kind}", f"httpx nothing {kind}"),
+            over(f"{name} bare {kind}", f"{name} meshed {kind}"),
         )
         for name in LIBRARIES
         for kind in ("sync", "async 1", "async 100")
@@ -116,10 +126,10 @@ def _async_cost(make: Callable[[], Any], url: str, in_flight: int, requests: int
 
 def main() -> None:
     """Print a table."""
-    found = measure()
-    for name, value in found.items():
+    rounds = measure()
+    for name, value in medians(rounds).items():
         print(f"{name:24} {value:8.1f} µs")
-    for name, (over_nothing, of_bare) in ratios(found).items():
+    for name, (over_nothing, of_bare) in ratios(rounds).items():
         print(
             f"{name:16} {over_nothing:.2f} of httpx over a do-nothing transport; bare costs {of_bare:.1f} times as much"
         )
