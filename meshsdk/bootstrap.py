@@ -238,11 +238,11 @@ def load_bootstrap(source: str | os.PathLike[str] | Mapping[str, Any] | None = N
     with ENVIRONMENT_LOCK:
         path, inline = os.environ.get(BOOTSTRAP_PATH_VARIABLE), os.environ.get(BOOTSTRAP_JSON_VARIABLE)
     if source is None and not (source := path):
-        return _parse_json(inline, f"environment variable {BOOTSTRAP_JSON_VARIABLE}") if inline else None
+        return _parse_json(inline, f"the environment variable {BOOTSTRAP_JSON_VARIABLE}") if inline else None
     try:
         text = Path(source).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BootstrapError("", f"cannot read {os.fspath(source)}: {error}") from error
+        raise BootstrapError("", f"the bootstrap {os.fspath(source)} cannot be read: {error}") from error
     return _parse_json(text, os.fspath(source))
 
 
@@ -250,7 +250,7 @@ def _parse_json(text: str, origin: str) -> Bootstrap:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BootstrapError("", f"{origin} is not JSON: {error}") from error
+        raise BootstrapError("", f"the bootstrap in {origin} is not JSON: {error}") from error
     return parse_bootstrap(document)
 
 

@@ -49,15 +49,15 @@ class MeshError(Exception):
 
 
 class BootstrapError(MeshError):
-    """The bootstrap document cannot be used.
+    """A Mesh cannot begin with what it was given: its bootstrap document, or what stands in the place of one.
 
     Args:
-        where: JSON path of the wrong value, such as `xds_servers[0].server_uri`.
+        where: JSON path of the wrong value, such as `xds_servers[0].server_uri`; empty for what is none of a document.
         problem: What is wrong there, and what is expected.
     """
 
     def __init__(self, where: str, problem: str) -> None:
-        super().__init__(f"bootstrap: {where}: {problem}" if where else f"bootstrap: {problem}")
+        super().__init__(f"bootstrap: {where}: {problem}" if where else problem)
         self.where = where
         self.problem = problem
 

@@ -59,15 +59,15 @@ def merged_bootstrap(socket: Path, providers: Mapping[str, Any]) -> dict[str, An
 
 def _application_bootstrap() -> dict[str, Any] | None:
     path, text = os.environ.get(BOOTSTRAP_PATH_VARIABLE), os.environ.get(BOOTSTRAP_JSON_VARIABLE)
-    origin = path or f"environment variable {BOOTSTRAP_JSON_VARIABLE}"
+    origin = path or f"the environment variable {BOOTSTRAP_JSON_VARIABLE}"
     if not path and not text:
         return None
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8") if path else text or "")
     except (OSError, ValueError, RecursionError) as error:
-        raise BootstrapError("", f"{origin} cannot be read: {error}") from error
+        raise BootstrapError("", f"the bootstrap in {origin} cannot be read: {error}") from error
     if not isinstance(document, dict):
-        raise BootstrapError("", f"{origin} is not a JSON object")
+        raise BootstrapError("", f"the bootstrap in {origin} is not a JSON object")
     return document
 
 
