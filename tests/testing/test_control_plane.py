@@ -185,7 +185,7 @@ def test_clients_and_what_they_ask_for_are_told(control_plane: ControlPlane, get
     asked = control_plane.subscriptions(client)
     assert asked["Cluster"] == {NAME}
     assert asked["ClusterLoadAssignment"] == {NAME}
-    assert asked["RouteConfiguration"] == {"80"} or len(asked["RouteConfiguration"]) == 1
+    assert asked["RouteConfiguration"] == {NAME}
 
 
 def test_a_client_that_does_not_answer_is_named(control_plane: ControlPlane, get: Any) -> None:
