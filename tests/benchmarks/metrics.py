@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 
 import meshsdk
-from meshsdk.http.raw_response import RawResponse
 from meshsdk.server.asgi import AsgiMiddleware
 from tests.benchmarks.configuration import write_small
+from tests.benchmarks.instant import make_instant
 from tests.conftest import service
 
 __all__ = ["REQUESTS", "ROUNDS", "Run", "asgi_cost", "asgi_run", "client_cost", "client_run", "main", "write_served"]
@@ -35,31 +35,9 @@ _ANSWER = [
 ]
 
 
-class _InstantConnection:
-    requests = 0
-    own_address = ""
-
-    def exchange(self, outgoing: Any) -> RawResponse:
-        outgoing.attempt.finish()
-        return RawResponse(200, _ANSWER, b"", b"HTTP/1.1", [])
-
-
-class _InstantPool:
-    _connection = _InstantConnection()
-
-    def acquire(self, *arguments: object) -> _InstantConnection:
-        return self._connection
-
-    def _drop_removed(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
 def _transport(mesh: meshsdk.Mesh) -> meshsdk.MeshTransport:
     transport = meshsdk.MeshTransport(mesh)
-    transport._pool = _InstantPool()  # type: ignore[assignment]
+    make_instant(transport, _ANSWER)
     return transport
 
 
