@@ -62,6 +62,9 @@ class AsyncTransport:
         authority: str | None,
     ) -> None:
         self._library = library
+        self._mesh = mesh
+        self._others: dict[Library, AsyncTransport] = {}
+        self._for_others = (verify, http2, limits, allow_missing_close_notify, authority)
         self._runtime = mesh._runtime
         self._dispatcher = Dispatcher(self._runtime, authority, library)
         self.remember = self._dispatcher.remember
@@ -86,7 +89,10 @@ class AsyncTransport:
 
         Raises:
             Exception: It got no response; the library's exception.
+            TypeError: It is of a library that the mesh does not know.
         """
+        if type(request) is not self._library.Request and (other := self._beside(request)) is not None:
+            return await other.handle_async_request(request, outside)
         try:
             response = await self._handle_watched(request, outside)
         except TransportError as error:
@@ -110,6 +116,16 @@ class AsyncTransport:
             record.failed(error)
             raise
         return record.answered(response)
+
+    def _beside(self, request: Any) -> AsyncTransport | None:
+        """The same transport for a request of another library's client; None for one of this library's."""
+        library = self._library.beside(request)
+        if library is None:
+            return None
+        other = self._others.get(library)
+        if other is None:
+            other = self._others.setdefault(library, AsyncTransport(self._mesh, library, *self._for_others))
+        return other
 
     def _leaves_out(self, request: Request) -> bool:
         """Whether a request is of no protocol of the mesh's, and may go elsewhere."""
@@ -171,6 +187,8 @@ class AsyncTransport:
             else:
                 loop.call_soon_threadsafe(pool.close)
         self._pools.clear()
+        for other in list(self._others.values()):
+            await other.aclose()
 
     def _pool(self) -> AsyncPool:
         """The pool of the running event loop: connections are bound to their loop."""

@@ -176,7 +176,6 @@ class Dispatcher:
         key, tables = known.key, self._tables
         table = tables.get(key)
         if table is None and key not in tables:
-            self._library.check(request)
             found = self._find_table(known.url, directory)
             if isinstance(found, Unsettled):
                 return found

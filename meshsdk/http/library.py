@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from functools import cached_property
+from importlib import import_module
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -21,6 +22,10 @@ __all__ = ["Library"]
 Headers = Sequence[tuple[bytes, bytes]]
 
 
+# By name, as far as they were imported.
+_LIBRARIES: dict[str, Library] = {}
+
+
 class Library:
     """One client library.
 
@@ -29,6 +34,7 @@ class Library:
         twins: By each of the mesh's errors, its twin that is the library's exception, too.
 
     Attributes:
+        Request, ByteStream: Classes of the library's.
         SyncStream, AsyncStream, EitherStream: Streams of the library over `body`, which is iterated and closed in the
             same way; what it raises becomes the library's.
     """
@@ -37,6 +43,8 @@ class Library:
         self.module: Any = module
         self.name = module.__name__
         self.ByteStream: Any = self.module.ByteStream
+        self.Request: Any = self.module.Request
+        _LIBRARIES.setdefault(self.name, self)
         self._twins = twins
         self.SyncStream, self.AsyncStream, self.EitherStream = _streams(self)
 
@@ -69,18 +77,21 @@ class Library:
             return self.ByteStream(body)
         return self.SyncStream(body) if hasattr(body, "__iter__") else self.AsyncStream(body)
 
-    def check(self, request: Any) -> None:
-        """See that a request is of this library.
+    def beside(self, request: Any) -> Library | None:
+        """Which other library a request is of; None for one of this library.
 
         Raises:
-            TypeError: It is of another one.
+            TypeError: It is of none that there is an adapter for.
         """
-        if not isinstance(request, self.module.Request):
-            theirs = type(request).__module__.partition(".")[0]
-            raise TypeError(
-                f"a request of {theirs} was given to a transport for {self.name}; httpx has meshsdk.http.MeshTransport,"
-                " httpx2 meshsdk.httpx2.MeshTransport, and mesh.client(library=…) the right one"
-            )
+        if isinstance(request, self.Request):
+            return None
+        names = [kind.__module__.partition(".")[0] for kind in type(request).__mro__]
+        if "httpx2" in names and "httpx2" not in _LIBRARIES:
+            import_module("meshsdk.httpx2")
+        for name in names:
+            if name in _LIBRARIES:
+                return _LIBRARIES[name]
+        raise TypeError(f"a transport of meshsdk takes requests of httpx and httpx2, and was given one of {names[0]}")
 
     def error(self, error: BaseException) -> BaseException:
         """The library's exception in the place of one of the engine's; any other as it is."""

@@ -65,6 +65,9 @@ class SyncTransport:
         authority: str | None,
     ) -> None:
         self._library = library
+        self._mesh = mesh
+        self._others: dict[Library, SyncTransport] = {}
+        self._for_others = (verify, http2, limits, allow_missing_close_notify, authority)
         self._runtime = mesh._runtime
         self._dispatcher = Dispatcher(self._runtime, authority, library)
         self.remember = self._dispatcher.remember
@@ -89,7 +92,10 @@ class SyncTransport:
 
         Raises:
             Exception: It got no response; the library's exception.
+            TypeError: It is of a library that the mesh does not know.
         """
+        if type(request) is not self._library.Request and (other := self._beside(request)) is not None:
+            return other.handle_request(request, outside)
         try:
             response = self._handle_watched(request, outside)
         except TransportError as error:
@@ -113,6 +119,16 @@ class SyncTransport:
             record.failed(error)
             raise
         return record.answered(response)
+
+    def _beside(self, request: Any) -> SyncTransport | None:
+        """The same transport for a request of another library's client; None for one of this library's."""
+        library = self._library.beside(request)
+        if library is None:
+            return None
+        other = self._others.get(library)
+        if other is None:
+            other = self._others.setdefault(library, SyncTransport(self._mesh, library, *self._for_others))
+        return other
 
     def _leaves_out(self, request: Request) -> bool:
         """Whether a request is of no protocol of the mesh's, and may go elsewhere."""
@@ -165,6 +181,8 @@ class SyncTransport:
         """Close all connections; requests under way fail with an httpx exception."""
         self._mirrors.close()
         self._pool.close()
+        for other in list(self._others.values()):
+            other.close()
 
     def _look_at_certificates(self) -> None:
         """See `HasCertificates`."""
