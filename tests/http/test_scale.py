@@ -43,8 +43,19 @@ HTTP2 = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def files() -> Iterator[int]:
+    """How many files this process and those that it starts may open: as many as the machine lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4 * IN_FLIGHT:
+        pytest.skip(f"this machine lets a process open {hard:,} files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
+def port(files: int) -> Iterator[int]:
     with gathering_server() as port:
         yield port
 
@@ -82,12 +93,10 @@ def test_a_thousand_threads_have_their_requests_under_way_at_once(port: int, tmp
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("connections", [2_000, pytest.param(10_000, marks=pytest.mark.soak)])
 def test_thousands_of_connections_carry_a_request_each_at_once(
-    connections: int, loop: str, port: int, tmp_path: Path
+    connections: int, loop: str, port: int, files: int, tmp_path: Path
 ) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < connections + 1_000:
-        pytest.skip(f"this machine lets a process open {hard:,} files")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if files < connections + 1_000:
+        pytest.skip(f"this machine lets a process open {files:,} files")
     before = _descriptors()
 
     async def run(mesh: meshsdk.Mesh) -> None:
@@ -97,14 +106,11 @@ def test_thousands_of_connections_carry_a_request_each_at_once(
                 assert {response.text for response in await asyncio.gather(*calls)} == {"together"}
             assert _descriptors() >= before + connections
 
-    try:
-        with (
-            routed(tmp_path, port, {"timeout": "0s"}, **ROOM) as mesh,
-            asyncio.Runner(loop_factory=make_loop(loop)) as runner,
-        ):
-            runner.run(run(mesh))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with (
+        routed(tmp_path, port, {"timeout": "0s"}, **ROOM) as mesh,
+        asyncio.Runner(loop_factory=make_loop(loop)) as runner,
+    ):
+        runner.run(run(mesh))
     gc.collect()
     assert _descriptors() < before + 50
 
