@@ -50,6 +50,10 @@ def test_silent_connections_lock_nobody_out(tmp_path: Path, way: str, descriptor
             with contextlib.suppress(ConnectionError):
                 connection.sendall((b"", b"G", HEAD, UPLOAD)[number % 4])
         began = time.monotonic()
-        with connected(port, b"GET /x HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n") as other:
-            assert until_closed(other).startswith(b"HTTP/1.1 200")
+        answer = b""
+        # On a busy machine who has just come may be taken for a silent one before it is read; it may come again.
+        while not answer and time.monotonic() - began < 8:
+            with connected(port, b"GET /x HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n") as other:
+                answer = until_closed(other)
+        assert answer.startswith(b"HTTP/1.1 200")
         assert time.monotonic() - began < 8  # Before the silent ones have run out of time.
