@@ -62,7 +62,9 @@ class Crowd:
         """Make room for a connection that was accepted, where descriptors run short or too many wait."""
         # The system gives away the lowest number that is free, so that a high one says how many are in use.
         if accepted.fileno() >= self._last_descriptor or len(self._waiting) >= _MOST_WAITING:
-            self.make_room(8)
+            # asyncio accepts all who queue before any is admitted, and where there is no descriptor left it pauses for
+            # a second: room for a few would let in a few each second.
+            self.make_room(max(8, len(self._waiting) // 4))
 
     def make_room(self, count: int) -> bool:
         """End the connections that were silent longest, unless that was done a moment ago and is not over yet.
