@@ -21,6 +21,8 @@ _MOST_RESERVED = 256
 # Of those that wait: a process with more descriptors than that has no use for so many.
 _MOST_WAITING = 16_384
 
+_FEW = 8
+
 # A connection that is ended gives its descriptor back in the event loop's next rounds.
 _ROOM_SECONDS = 0.005
 
@@ -61,10 +63,12 @@ class Crowd:
     def admit(self, accepted: socket.socket) -> None:
         """Make room for a connection that was accepted, where descriptors run short or too many wait."""
         # The system gives away the lowest number that is free, so that a high one says how many are in use.
-        if accepted.fileno() >= self._last_descriptor or len(self._waiting) >= _MOST_WAITING:
+        if accepted.fileno() >= self._last_descriptor:
             # asyncio accepts all who queue before any is admitted, and where there is no descriptor left it pauses for
             # a second: room for a few would let in a few each second.
-            self.make_room(max(8, len(self._waiting) // 4))
+            self.make_room(max(_FEW, len(self._waiting) // 4))
+        elif len(self._waiting) >= _MOST_WAITING:
+            self.make_room(_FEW)
 
     def make_room(self, count: int) -> bool:
         """End the connections that were silent longest, unless that was done a moment ago and is not over yet.
